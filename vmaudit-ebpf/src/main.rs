@@ -1,0 +1,29 @@
+//! vmaudit's eBPF programs. They count and keep state; they decide nothing and hold no text.
+//!
+//! One file per kernel subject: [`map_count`] (releases of the mmap lock), [`syscalls`] (exits of watched calls),
+//! [`lifecycle`] (fork, exec, exit), [`snapshot`] (what lived before us). [`kernel`] is the only place that reads
+//! kernel structures, by offsets that the loader found in BTF; [`maps`] lists the shared memory.
+//!
+//! Each subject has its body once and several thin entry points: raw tracepoints and classic tracepoints lose events
+//! under opposite conditions, so the loader picks per kernel (see vmaudit-user/src/source/hooks.rs).
+
+#![no_std]
+#![no_main]
+#![feature(core_intrinsics)]
+#![expect(internal_features, reason = "bpf has no compare-and-swap in core::sync::atomic; the intrinsics are the way in")]
+
+mod kernel;
+mod lifecycle;
+mod map_count;
+mod maps;
+mod snapshot;
+mod syscalls;
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

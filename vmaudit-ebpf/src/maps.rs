@@ -1,0 +1,158 @@
+//! Every map, its size and why that size; the slots of address spaces and how one is claimed.
+//!
+//! User space reads [`SLOTS`] and [`CONTROL`] through mmap and frees slots by writing to that memory: bpf() map calls
+//! would switch classic tracepoint programs off on a CPU (kernel/bpf/syscall.c:bpf_disable_instrumentation).
+
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+
+use aya_ebpf::{
+    macros::map,
+    maps::{Array, HashMap, RingBuf},
+};
+use vmaudit_common::{Config, Control, Followed, Layout, Lost, MmSlot, SECTIONS, SLOT_CLAIMED, SLOT_FREE, Section};
+
+const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// One per address space; the loader sets the number.
+#[map]
+pub static SLOTS: Array<MmSlot> = Array::with_max_entries(8192, BPF_F_MMAPABLE);
+
+/// mm_struct address → index in [`SLOTS`]. Twice the slots, so that a full table is the slots' and not the hash's.
+#[map]
+pub static SLOT_OF_MM: HashMap<u64, u32> = HashMap::with_max_entries(16384, 0);
+
+/// Followed processes by tgid.
+#[map]
+pub static FOLLOWED: HashMap<u32, Followed> = HashMap::with_max_entries(16384, 0);
+
+/// Last lock section of each task, by `tid % SECTIONS`.
+#[map]
+pub static SECTION_OF_TASK: Array<Section> = Array::with_max_entries(SECTIONS, 0);
+
+/// One page of counters and settings.
+#[map]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Details for user space; losing one costs no figure.
+#[map]
+pub static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Set by the loader before load; the verifier sees constants and drops what they switch off.
+#[unsafe(no_mangle)]
+static LAYOUT: Layout = bytemuck_zeroed();
+/// See [`LAYOUT`].
+#[unsafe(no_mangle)]
+static CONFIG: Config = bytemuck_zeroed();
+
+const fn bytemuck_zeroed<T: Copy>() -> T {
+    // SAFETY: used for `Layout` and `Config` only, which are plain integers (Pod).
+    unsafe { core::mem::zeroed() }
+}
+
+/// Reads a member of [`LAYOUT`] so that the compiler cannot assume its value.
+macro_rules! layout {
+    ($field:ident) => {
+        // SAFETY: an aligned read of a static; volatile because the loader rewrites the section.
+        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::layout()).$field) }
+    };
+}
+pub(crate) use layout;
+
+/// Reads a member of [`CONFIG`], see [`layout!`].
+macro_rules! config {
+    ($($field:tt)+) => {
+        // SAFETY: an aligned read of a static; volatile because the loader rewrites the section.
+        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::config()).$($field)+) }
+    };
+}
+pub(crate) use config;
+
+#[inline(always)]
+pub fn layout() -> *const Layout {
+    &raw const LAYOUT
+}
+
+#[inline(always)]
+pub fn config() -> *const Config {
+    &raw const CONFIG
+}
+
+/// The shared page.
+#[inline(always)]
+pub fn control() -> Option<*mut Control> {
+    CONTROL.get_ptr_mut(0)
+}
+
+/// Adds to a counter that other CPUs also write.
+#[inline(always)]
+pub fn add(counter: *mut u64, n: u64) {
+    // SAFETY: callers pass a pointer into a map value, aligned to 8 (all fields are u64 of repr(C) records).
+    unsafe {
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(counter, n);
+    }
+}
+
+/// Claims `*word` if it holds `from`.
+#[inline(always)]
+pub fn claim(word: *mut u64, from: u64, to: u64) -> Result<(), u64> {
+    // SAFETY: as in `add`.
+    let (seen, done) = unsafe {
+        atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, from, to)
+    };
+    if done { Ok(()) } else { Err(seen) }
+}
+
+/// Counts one loss.
+#[inline(always)]
+pub fn lost(counter: impl FnOnce(*mut Lost) -> *mut u64) {
+    if let Some(control) = control() {
+        // SAFETY: `control` points at the only value of CONTROL.
+        add(counter(unsafe { &raw mut (*control).lost }), 1);
+    }
+}
+
+/// Counts a loss by the name of its counter.
+macro_rules! lost {
+    ($field:ident) => {
+        // SAFETY: projects a valid pointer into the shared page.
+        $crate::maps::lost(|l| unsafe { &raw mut (*l).$field })
+    };
+}
+pub(crate) use lost;
+
+/// The slot of an address space.
+#[inline(always)]
+pub fn slot_of(mm: u64) -> Option<*mut MmSlot> {
+    // SAFETY: the value is copied at once; entries are preallocated and never freed to the system.
+    let index = *unsafe { SLOT_OF_MM.get(&mm) }?;
+    SLOTS.get_ptr_mut(index)
+}
+
+/// How many slots are looked at before the table counts as full.
+const PROBES: u32 = 64;
+
+/// Takes a free slot; its `generation` is set, all else is the caller's to fill in before `state` becomes live.
+#[inline(always)]
+pub fn claim_slot() -> Option<(u32, *mut MmSlot)> {
+    let control = control()?;
+    let mask = config!(slots).wrapping_sub(1);
+    for _ in 0..PROBES {
+        // SAFETY: pointer into the shared page.
+        let turn = unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*control).cursor, 1)
+        };
+        let index = turn as u32 & mask;
+        let slot = SLOTS.get_ptr_mut(index)?;
+        // `state` and `flags` share the first word; a free slot has both 0.
+        if claim(slot.cast::<u64>(), u64::from(SLOT_FREE), u64::from(SLOT_CLAIMED)).is_ok() {
+            // SAFETY: both pointers are into map values; the slot is ours alone until its state changes.
+            unsafe {
+                (*slot).generation =
+                    atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*control).generation, 1) + 1;
+            }
+            return Some((index, slot));
+        }
+    }
+    lost!(table_full);
+    None
+}

@@ -1,0 +1,15 @@
+//! vmaudit: follows the VMA counts of processes exactly, says why memory calls fail, recommends a limit.
+//!
+//! ```text
+//! source::live ──┐
+//! source::proc ──┼─► Event ─► Audit ─► Report ─► output::{text, json}
+//!                │              │
+//!                └─ Coverage    ├─ diagnosis::why   (pure: one refusal → cause, evidence, sentence)
+//!                               └─ recommend        (pure: figures → advice)
+//! ```
+//!
+//! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
+//! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
+
+pub mod report;
+pub mod source;

@@ -1,0 +1,3 @@
+//! The `vmaudit` binary.
+
+fn main() {}

@@ -1,0 +1,383 @@
+//! The finished report: the one plain struct that every output renders.
+//!
+//! Field names are the JSON contract (`schema` = `vmaudit.report`, additive changes keep the version). Unknown is
+//! `None` (JSON null), never 0. Times `*_s` are seconds since the session's start; `*_bytes` are bytes; counts of VMAs
+//! have no suffix. Nothing here is computed lazily and nothing here does I/O.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the schema.
+pub const SCHEMA: &str = "vmaudit.report";
+/// Version of the schema.
+pub const VERSION: u32 = 1;
+
+/// Everything one session found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// [`VERSION`].
+    pub version: u32,
+    /// Version of vmaudit that wrote it.
+    pub vmaudit: String,
+    /// Machine.
+    pub host: Host,
+    /// What was run and how it ended.
+    pub session: Session,
+    /// Where the figures come from.
+    pub source: SourceKind,
+    /// What could be seen and what was lost.
+    pub coverage: Coverage,
+    /// Limits in force at the end of the session.
+    pub limits: Limits,
+    /// One row per process, by peak, largest first.
+    pub processes: Vec<Process>,
+    /// Failures grouped by (process, system call, errno, cause), most frequent first.
+    pub failures: Vec<Failure>,
+    /// Refusals that are a normal answer to the question the call asks, not incidents; same shape.
+    #[serde(default)]
+    pub ordinary_answers: Vec<Failure>,
+    /// What to do about vm.max_map_count.
+    pub recommendation: Recommendation,
+}
+
+/// The machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// `uname -r`.
+    pub kernel: String,
+    /// `uname -m`.
+    pub arch: String,
+    /// CPUs online.
+    pub cpus: u32,
+    /// Bytes per page.
+    pub page_size: u64,
+}
+
+/// The session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// The command: its name only unless `--show-args` was given; empty when none was run.
+    pub command: Vec<String>,
+    /// Wall time of the start, RFC 3339.
+    pub started: String,
+    /// Seconds.
+    pub duration_s: f64,
+    /// How the command ended; null while it runs or when there is none.
+    pub exit: Option<Exit>,
+    /// Which budget was broken, in one sentence; null when none was.
+    pub breach: Option<String>,
+    /// Followed processes still alive when the report was written.
+    #[serde(default)]
+    pub still_running: u64,
+}
+
+/// How a process ended: exactly one of the two is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Exit status.
+    pub code: Option<i32>,
+    /// Number of the signal it died of.
+    pub signal: Option<i32>,
+}
+
+/// Where figures come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceKind {
+    /// Live kernel hooks.
+    Ebpf,
+    /// Looks at /proc from time to time.
+    Proc,
+}
+
+/// What this session could see.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Coverage {
+    /// Every peak in the report is exact.
+    pub exact_peaks: bool,
+    /// Each hook of the table and what became of it.
+    pub hooks: Vec<Hook>,
+    /// Losses by reason, zeros included.
+    pub lost: BTreeMap<String, u64>,
+    /// Sentences about what could not be seen, for people.
+    #[serde(default)]
+    pub notes: Vec<String>,
+}
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Hook {
+    /// Name in the hook table.
+    pub name: String,
+    /// What became of it.
+    pub state: HookState,
+    /// How it was attached (`raw_tp`, `tracepoint`, `iter` ...), when it was.
+    #[serde(default)]
+    pub via: Option<String>,
+    /// What is lost without it; null when it is attached.
+    pub loses: Option<String>,
+    /// Why it is not attached; null when it is.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// What became of a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HookState {
+    /// At work.
+    Attached,
+    /// This kernel or these rights do not allow it.
+    Missing,
+    /// Not asked for in this session.
+    Unused,
+}
+
+/// System-wide limits.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Limits {
+    /// vm.max_map_count, VMAs; null when it cannot be read.
+    pub max_map_count: Option<u64>,
+    /// vm.overcommit_memory.
+    pub overcommit_memory: Option<u64>,
+    /// vm.overcommit_ratio, percent.
+    pub overcommit_ratio: Option<u64>,
+}
+
+/// One process (thread group), over all its images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// Parent's process id when it was first seen.
+    pub ppid: Option<u32>,
+    /// Name at the end.
+    pub comm: String,
+    /// Path of the executable; null when it could not be read in time.
+    pub exe: Option<String>,
+    /// Application it belongs to, as far as its name tells.
+    pub app: Option<String>,
+    /// cgroup v2 path (or the v1 memory path); null when it could not be read in time.
+    pub cgroup: Option<String>,
+    /// Owner; null when unknown.
+    #[serde(default)]
+    pub uid: Option<u32>,
+    /// First seen.
+    pub started_s: Option<f64>,
+    /// End; null while it lives.
+    pub ended_s: Option<f64>,
+    /// The counts; null fields where reading was refused.
+    pub map_count: MapCount,
+    /// One per exec, in order.
+    pub images: Vec<Image>,
+    /// What each system call did; only calls that were made.
+    pub calls: BTreeMap<String, CallFigures>,
+    /// Bytes that failed munmap, mremap and brk calls left mapped; null when the source cannot know.
+    pub unmap_leaked_bytes: Option<u64>,
+    /// Why figures are missing from this row; null when none are.
+    #[serde(default)]
+    pub unreadable: Option<String>,
+}
+
+/// VMA counts of one process.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MapCount {
+    /// When first seen.
+    pub first: Option<u64>,
+    /// At the end, or now.
+    pub last: Option<u64>,
+    /// Largest.
+    pub peak: Option<u64>,
+    /// When the peak was reached.
+    pub peak_at_s: Option<f64>,
+    /// The peak is the true one, not a sample.
+    pub exact: bool,
+    /// The limit stopped it: true demand is unknown and at least peak + 1.
+    pub clipped: bool,
+    /// Peak (for `scan`: now) in percent of vm.max_map_count.
+    pub percent_of_limit: Option<f64>,
+}
+
+/// One image of a process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Image {
+    /// Name at its end.
+    pub comm: String,
+    /// Its peak.
+    pub peak: u64,
+}
+
+/// What one system call did in one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallFigures {
+    /// Calls that returned; null when the source cannot count them.
+    pub calls: Option<u64>,
+    /// VMAs added.
+    pub added: u64,
+    /// VMAs removed.
+    pub removed: u64,
+    /// Calls refused for lack of memory or of a limit; null when the source cannot see them.
+    pub failed: Option<u64>,
+}
+
+/// A group of failures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Process id.
+    pub pid: u32,
+    /// Name of the process.
+    pub comm: String,
+    /// The kernel's name of the call.
+    pub syscall: String,
+    /// Symbolic errno, for example `ENOMEM`.
+    pub errno: String,
+    /// Why.
+    pub cause: Cause,
+    /// The kernel's state leaves no other cause possible.
+    pub certain: bool,
+    /// Failures in the group.
+    pub count: u64,
+    /// First.
+    pub first_at_s: Option<f64>,
+    /// Last.
+    pub last_at_s: Option<f64>,
+    /// One of them; null when none arrived.
+    pub example: Option<Example>,
+    /// Figures that the verdict rests on: name → value (counts of VMAs, or bytes where the name ends in `_bytes`).
+    pub evidence: BTreeMap<String, u64>,
+    /// The verdict for people, with the numbers in it.
+    pub sentence: String,
+    /// What would help; null where nothing is known.
+    #[serde(default)]
+    pub cure: Option<String>,
+}
+
+/// Why a call failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// vm.max_map_count.
+    MaxMapCount,
+    /// RLIMIT_AS.
+    RlimitAs,
+    /// RLIMIT_DATA.
+    RlimitData,
+    /// RLIMIT_STACK.
+    RlimitStack,
+    /// RLIMIT_MEMLOCK.
+    RlimitMemlock,
+    /// Overcommit accounting.
+    Overcommit,
+    /// No free hole of that size, or the hint range is used up.
+    NoAddressRange,
+    /// The range has a gap.
+    RangeNotMapped,
+    /// No huge pages.
+    Hugetlb,
+    /// A slab, page table or cgroup charge failed.
+    KernelMemory,
+    /// mseal.
+    Sealed,
+    /// Not known; the sentence says why.
+    Unknown,
+}
+
+impl Cause {
+    /// The name in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MaxMapCount => "max_map_count",
+            Self::RlimitAs => "rlimit_as",
+            Self::RlimitData => "rlimit_data",
+            Self::RlimitStack => "rlimit_stack",
+            Self::RlimitMemlock => "rlimit_memlock",
+            Self::Overcommit => "overcommit",
+            Self::NoAddressRange => "no_address_range",
+            Self::RangeNotMapped => "range_not_mapped",
+            Self::Hugetlb => "hugetlb",
+            Self::KernelMemory => "kernel_memory",
+            Self::Sealed => "sealed",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// One failing call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// Task id.
+    pub tid: u32,
+    /// Arguments by name: addresses and flags as hexadecimal strings, lengths as numbers.
+    pub args: serde_json::Map<String, serde_json::Value>,
+    /// User stack, innermost first; empty when it was not taken.
+    pub stack: Vec<Frame>,
+}
+
+/// One frame of a user stack.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Return address, hexadecimal.
+    pub ip: String,
+    /// Function; null when unresolved.
+    pub symbol: Option<String>,
+    /// Mapped file; null for anonymous memory.
+    pub module: Option<String>,
+    /// Offset in the module's file, bytes.
+    #[serde(default)]
+    pub offset: Option<u64>,
+    /// Source file.
+    pub file: Option<String>,
+    /// Source line.
+    pub line: Option<u32>,
+}
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Recommendation {
+    /// `vm.max_map_count`.
+    pub setting: String,
+    /// Value in force; null when unknown.
+    pub current: Option<u64>,
+    /// Value to set; null when none is recommended.
+    pub value: Option<u64>,
+    /// What the value rests on; null when nothing was measured.
+    pub basis: Option<Basis>,
+    /// What kind of advice it is.
+    pub action: Action,
+    /// Reasons, for people.
+    pub sentences: Vec<String>,
+    /// Commands that carry it out; empty when there is nothing to do.
+    pub commands: Vec<String>,
+}
+
+/// What a recommended value rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Basis {
+    /// Largest count, VMAs.
+    pub peak: u64,
+    /// That count was stopped by the limit.
+    pub clipped: bool,
+    /// Factor.
+    pub headroom: f64,
+    /// Rounded up to a multiple of this.
+    pub round: u64,
+}
+
+/// Kind of advice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The limit is high enough.
+    Leave,
+    /// Raise it to the value.
+    Raise,
+    /// Raise it and measure again: the demand was cut off.
+    RaiseAndRerun,
+    /// Calls failed, and raising this limit would not help.
+    WillNotHelp,
+    /// Nothing was measured.
+    Unknown,
+}

@@ -1,0 +1,218 @@
+//! Where events come from. Each source (live eBPF, /proc polling, a recording) yields the same [`Event`]s; a source
+//! never prints and knows nothing of reports.
+
+use serde::{Deserialize, Serialize};
+use vmaudit_common::call::Call;
+
+/// Identity of a process: pids are reused, a pid with its start time is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Thread group id.
+    pub tgid: u32,
+    /// Start of the process, CLOCK_BOOTTIME ns (from /proc: rounded down to a clock tick).
+    pub start_ns: u64,
+}
+
+/// One thing that a source learned. Times `at_ns` are CLOCK_MONOTONIC ns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// State of one address space; a later one with the same generation replaces it.
+    Mm(Box<MmState>),
+    /// A look at one process from outside.
+    Sample(Sample),
+    /// One change of map_count.
+    Change(Change),
+    /// One refused call with its details.
+    Refused(Box<Refused>),
+    /// Facts about a process that need /proc or the exec hook.
+    Named(Named),
+    /// A process was born, or ended (`exit` set).
+    Task(Task),
+    /// The session's limits, as read now.
+    Limits(crate::report::Limits),
+    /// Loss counters by name, totals so far.
+    Lost(Vec<(String, u64)>),
+}
+
+/// What the kernel side knows of one address space.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MmState {
+    /// Unique in a session, rising with time of birth.
+    pub generation: u64,
+    /// Its process.
+    pub process: ProcessId,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Name.
+    pub comm: String,
+    /// map_count when first seen.
+    pub first: u32,
+    /// map_count after the last change.
+    pub last: u32,
+    /// Largest map_count left behind by a completed change.
+    pub peak: u32,
+    /// First seen.
+    pub born_ns: u64,
+    /// When the peak was reached.
+    pub peak_ns: u64,
+    /// Torn down; `None` while it lives.
+    pub dead_ns: Option<u64>,
+    /// Followed from its first instruction.
+    pub from_birth: bool,
+    /// Made by exec.
+    pub from_exec: bool,
+    /// Per call; only calls with a figure.
+    pub calls: Vec<(Call, CallStat)>,
+    /// Refusals by kind.
+    pub refusals: Vec<RefusalGroup>,
+}
+
+/// What one call did to one address space; see [`vmaudit_common::CallStat`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallStat {
+    /// Calls that returned.
+    pub calls: u64,
+    /// VMAs added.
+    pub added: u64,
+    /// VMAs removed.
+    pub removed: u64,
+    /// Refused calls.
+    pub failed: u64,
+}
+
+/// Refusals of one kind in one address space, counted in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalGroup {
+    /// Which call.
+    pub call: Call,
+    /// Positive errno.
+    pub errno: u8,
+    /// `vmaudit_common::CLASS_*` bits.
+    pub class: u32,
+    /// How many.
+    pub count: u64,
+    /// First, CLOCK_MONOTONIC ns.
+    pub first_ns: u64,
+    /// Last, CLOCK_MONOTONIC ns.
+    pub last_ns: u64,
+    /// Bytes that should have been unmapped and were not.
+    pub kept_bytes: u64,
+}
+
+/// One refused call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// When.
+    pub at_ns: u64,
+    /// Address space.
+    pub generation: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// Task.
+    pub tid: u32,
+    /// Name of the task.
+    pub comm: String,
+    /// Which call.
+    pub call: Call,
+    /// Positive errno.
+    pub errno: u8,
+    /// `vmaudit_common::CLASS_*` bits.
+    pub class: u32,
+    /// Return value as the kernel gave it.
+    pub ret: i64,
+    /// Arguments as passed.
+    pub args: [u64; 6],
+    /// Figures of the lock section the call was refused in, when it took the lock.
+    pub section: Option<Section>,
+    /// vm.max_map_count at that time.
+    pub max_map_count: u32,
+    /// RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK soft limits, bytes; `u64::MAX` = unlimited.
+    pub rlimits: [u64; 4],
+    /// mm.start_brk, an address.
+    pub start_brk: u64,
+    /// User return addresses, innermost first.
+    pub stack: Vec<u64>,
+}
+
+/// State of the address space while a refused call held the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Section {
+    /// map_count when the lock was taken.
+    pub mc0: u32,
+    /// map_count when it was let go.
+    pub mc1: u32,
+    /// mm.total_vm, pages.
+    pub total_vm: u64,
+    /// mm.locked_vm, pages.
+    pub locked_vm: u64,
+    /// mm.data_vm, pages.
+    pub data_vm: u64,
+    /// Result of the last search for a free range (address, or negative errno); `None` when none was seen.
+    pub searched: Option<i64>,
+}
+
+/// One change of map_count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// When.
+    pub at_ns: u64,
+    /// Address space.
+    pub generation: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// Task that made it.
+    pub tid: u32,
+    /// Name of that task.
+    pub comm: String,
+    /// Before.
+    pub before: u32,
+    /// After.
+    pub after: u32,
+    /// Within which call.
+    pub call: Call,
+}
+
+/// A count read from outside; never exact as a peak.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When.
+    pub at_ns: u64,
+    /// Process.
+    pub process: ProcessId,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Name.
+    pub comm: String,
+    /// VMAs, `[vsyscall]` not counted; `None` when the process is gone or reading was refused.
+    pub map_count: Option<u32>,
+}
+
+/// Facts about a process from /proc or from exec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Named {
+    /// Process id.
+    pub tgid: u32,
+    /// When.
+    pub at_ns: u64,
+    /// Path of the executable.
+    pub exe: Option<String>,
+    /// cgroup path.
+    pub cgroup: Option<String>,
+}
+
+/// Birth or end of a process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// When.
+    pub at_ns: u64,
+    /// Process.
+    pub process: ProcessId,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Name.
+    pub comm: String,
+    /// Wait status as waitpid gives it, at its end.
+    pub exit: Option<i32>,
+}
