@@ -329,7 +329,11 @@ pub struct Config {
     pub page_shift: u32,
     /// Which process ids must not be followed: our own.
     pub self_tgid: u32,
-    /// Not used.
+    /// Offset of `child_pid` in the record of sched:sched_process_fork, bytes (0 when that form is not used).
+    pub fork_child_pid_offset: u32,
+    /// The programs' own messages are wanted.
+    pub debug: u32,
+    /// Keeps the size a multiple of 8.
     pub reserved: u32,
     /// System call number → [`call::Call`].
     pub call_by_number: [u8; NUMBERS],

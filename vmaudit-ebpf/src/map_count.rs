@@ -1,0 +1,180 @@
+//! Releases of the mmap lock: the one place through which every change of map_count passes.
+//!
+//! `mmap_lock_released` fires before the lock is let go (include/linux/mmap_lock.h, 5.11 to 7.3), so the count read
+//! here is the one that this section leaves behind. munmap, brk and mremap downgrade the lock first and end with a
+//! *read* release; nobody can write in between, so comparing with the last value seen catches these too.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::bpf_ktime_get_ns,
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
+use vmaudit_common::{
+    ABSENT, ChangeRecord, MmSlot, RECORD_CHANGE, RecordHeader, SECTIONS,
+    call::{self, Call},
+};
+
+use crate::{
+    kernel,
+    lifecycle,
+    maps::{self, RECORDS, SECTION_OF_TASK, config, layout},
+};
+
+/// match-proto: mmap_lock_released(struct mm_struct *mm, bool write), 6.14 and later.
+#[raw_tracepoint(tracepoint = "mmap_lock_released")]
+pub fn released_raw2(ctx: RawTracePointContext) -> i32 {
+    released(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0);
+    0
+}
+
+/// match-proto: mmap_lock_released(struct mm_struct *mm, const char *memcg_path, bool write), 5.11 to 6.13.
+#[raw_tracepoint(tracepoint = "mmap_lock_released")]
+pub fn released_raw3(ctx: RawTracePointContext) -> i32 {
+    released(&ctx, ctx.arg(0), ctx.arg::<u64>(2) & 0xff != 0);
+    0
+}
+
+/// Record format 6.14 and later: mm at 8, memcg_id at 16, write at 24.
+#[tracepoint(category = "mmap_lock", name = "mmap_lock_released")]
+pub fn released_classic24(ctx: TracePointContext) -> u32 {
+    // SAFETY: offsets inside the record, checked against the format file by the loader.
+    let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(24)) };
+    released(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    0
+}
+
+/// Record format before 6.14: mm at 8, __data_loc memcg_path at 16, write at 20.
+#[tracepoint(category = "mmap_lock", name = "mmap_lock_released")]
+pub fn released_classic20(ctx: TracePointContext) -> u32 {
+    // SAFETY: as above.
+    let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(20)) };
+    released(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    0
+}
+
+#[inline(always)]
+fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
+    let slot = match maps::slot_of(mm) {
+        Some(slot) => slot,
+        // A new address space shows itself by writing; readers of unknown ones are not ours.
+        None if !write => return,
+        None => {
+            lifecycle::adopt_current(ctx, mm);
+            return;
+        }
+    };
+    let count = kernel::map_count(mm);
+    // SAFETY: `slot` points into SLOTS; `last` is written under the mmap lock, or with an equal value.
+    let before = unsafe { (*slot).last };
+    if !write && count == before {
+        return;
+    }
+    let task = kernel::current();
+    let call = kernel::current_call(task);
+    if write {
+        remember_section(task, call, mm, before, count);
+    }
+    if count == before {
+        return;
+    }
+    // SAFETY: as above; a concurrent reader would store the same count.
+    unsafe {
+        if count > (*slot).peak {
+            (*slot).peak = count;
+            (*slot).peak_ns = bpf_ktime_get_ns();
+        }
+    }
+    if !write && !may_downgrade(call) {
+        // A reader that got in between the downgrade and the downgrader's own release, which will do the accounts.
+        return;
+    }
+    let call = if kernel::mm_of(task) == mm { call } else { call::FOREIGN };
+    account(slot, call, before, count);
+    if config!(stream_changes) != 0 {
+        stream(slot, call, before, count, task);
+    }
+}
+
+/// See [`vmaudit_common::call::CallInfo::downgrades`].
+#[inline(always)]
+fn may_downgrade(call: Call) -> bool {
+    matches!(call, call::MUNMAP | call::MREMAP | call::BRK)
+}
+
+/// Books a change under the call that made it. Runs under the mmap lock held for writing or just downgraded, so no
+/// other accountant is at work on this slot.
+#[inline(always)]
+fn account(slot: *mut MmSlot, call: Call, before: u32, count: u32) {
+    let Some(index) = call_index(call) else { return };
+    // SAFETY: `index` is below CALL_COUNT.
+    unsafe {
+        let stat = (&raw mut (*slot).calls).cast::<vmaudit_common::CallStat>().add(index);
+        if count > before {
+            (*stat).added += u64::from(count - before);
+        } else {
+            (*stat).removed += u64::from(before - count);
+        }
+        (*slot).last = count;
+        (*slot).changes += 1;
+    }
+}
+
+/// The bound is for the verifier.
+#[inline(always)]
+pub fn call_index(call: Call) -> Option<usize> {
+    let index = usize::from(call);
+    if index < call::CALL_COUNT { Some(index) } else { None }
+}
+
+/// Keeps the figures of this write section for the failure that sys_exit may report right after.
+#[inline(always)]
+fn remember_section(task: u64, call: Call, mm: u64, mc0: u32, mc1: u32) {
+    if call < call::FIRST_REAL {
+        return;
+    }
+    let (_, tid) = kernel::ids();
+    let Some(section) = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1)) else { return };
+    let _ = task;
+    // SAFETY: `section` points into the map; torn entries are recognised by their `tid`, written last.
+    unsafe {
+        (*section).tid = 0;
+        (*section).call = u32::from(call);
+        (*section).mc0 = mc0;
+        (*section).mc1 = mc1;
+        (*section).total_vm = kernel::read(mm, layout!(mm_total_vm));
+        (*section).locked_vm = kernel::read(mm, layout!(mm_locked_vm));
+        (*section).data_vm = kernel::read(mm, layout!(mm_data_vm));
+        core::ptr::write_volatile(&raw mut (*section).tid, tid);
+    }
+}
+
+#[inline(always)]
+fn stream(slot: *mut MmSlot, call: Call, before: u32, after: u32, task: u64) {
+    let Some(mut entry) = RECORDS.reserve::<ChangeRecord>(0) else {
+        maps::lost!(ring_full);
+        return;
+    };
+    let (tgid, tid) = kernel::ids();
+    // SAFETY: `slot` points into SLOTS.
+    let generation = unsafe { (*slot).generation };
+    entry.write(ChangeRecord {
+        head: RecordHeader {
+            kind: RECORD_CHANGE,
+            tgid,
+            tid,
+            reserved: 0,
+            // SAFETY: no preconditions.
+            at_ns: unsafe { bpf_ktime_get_ns() },
+            generation,
+        },
+        before,
+        after,
+        call: u32::from(call),
+        reserved: 0,
+        comm: kernel::comm_of(task),
+    });
+    entry.submit(0);
+}
+
+const _: () = assert!(ABSENT == u32::MAX);

@@ -51,9 +51,13 @@ const fn bytemuck_zeroed<T: Copy>() -> T {
 
 /// Reads a member of [`LAYOUT`] so that the compiler cannot assume its value.
 macro_rules! layout {
-    ($field:ident) => {
-        // SAFETY: an aligned read of a static; volatile because the loader rewrites the section.
-        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::layout()).$field) }
+    ($($field:tt)+) => {
+        {
+            #[allow(unused_unsafe, reason = "also used inside unsafe blocks")]
+            // SAFETY: an aligned read of a static; volatile because the loader rewrites the section.
+            let value = unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::layout_ptr()).$($field)+) };
+            value
+        }
     };
 }
 pub(crate) use layout;
@@ -61,19 +65,23 @@ pub(crate) use layout;
 /// Reads a member of [`CONFIG`], see [`layout!`].
 macro_rules! config {
     ($($field:tt)+) => {
-        // SAFETY: an aligned read of a static; volatile because the loader rewrites the section.
-        unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::config()).$($field)+) }
+        {
+            #[allow(unused_unsafe, reason = "also used inside unsafe blocks")]
+            // SAFETY: an aligned read of a static; volatile because the loader rewrites the section.
+            let value = unsafe { core::ptr::read_volatile(&raw const (*$crate::maps::config_ptr()).$($field)+) };
+            value
+        }
     };
 }
 pub(crate) use config;
 
 #[inline(always)]
-pub fn layout() -> *const Layout {
+pub fn layout_ptr() -> *const Layout {
     &raw const LAYOUT
 }
 
 #[inline(always)]
-pub fn config() -> *const Config {
+pub fn config_ptr() -> *const Config {
     &raw const CONFIG
 }
 
@@ -104,7 +112,7 @@ pub fn claim(word: *mut u64, from: u64, to: u64) -> Result<(), u64> {
 
 /// Counts one loss.
 #[inline(always)]
-pub fn lost(counter: impl FnOnce(*mut Lost) -> *mut u64) {
+pub fn count_loss(counter: impl FnOnce(*mut Lost) -> *mut u64) {
     if let Some(control) = control() {
         // SAFETY: `control` points at the only value of CONTROL.
         add(counter(unsafe { &raw mut (*control).lost }), 1);
@@ -114,8 +122,11 @@ pub fn lost(counter: impl FnOnce(*mut Lost) -> *mut u64) {
 /// Counts a loss by the name of its counter.
 macro_rules! lost {
     ($field:ident) => {
-        // SAFETY: projects a valid pointer into the shared page.
-        $crate::maps::lost(|l| unsafe { &raw mut (*l).$field })
+        $crate::maps::count_loss(|l| {
+            #[allow(unused_unsafe, reason = "also used inside unsafe blocks")]
+            // SAFETY: projects a valid pointer into the shared page.
+            unsafe { &raw mut (*l).$field }
+        })
     };
 }
 pub(crate) use lost;

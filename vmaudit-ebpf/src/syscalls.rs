@@ -1,0 +1,308 @@
+//! Exits of watched calls: how many there were, which were refused, and the evidence of a refusal.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::{bpf_get_stack, bpf_ktime_get_ns},
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
+use vmaudit_common::{
+    CLASS_FIXED, CLASS_GROWS, CLASS_MAYMOVE, CLASS_MC1_SHIFT, CLASS_SECTION, CLASS_SECTION_LOST, EXAMPLES_PER_GROUP,
+    FailureGroup, FailureRecord, GROUPS, GroupKey, MmSlot, RECORD_FAILURE, RecordHeader, SECTIONS, STACK_FRAMES,
+    Section,
+    call::{self, CALL_COUNT, CALLS, Call, Refusal},
+    relative_to_max,
+};
+
+use crate::{
+    kernel,
+    map_count::call_index,
+    maps::{self, RECORDS, SECTION_OF_TASK, config, layout, lost},
+};
+
+const ENOMEM: i64 = 12;
+const EAGAIN: i64 = 11;
+const PR_SET_VMA: u64 = 0x5356_4d41;
+/// Type byte of userfaultfd's ioctls (include/uapi/linux/userfaultfd.h:UFFDIO).
+const UFFDIO: u64 = 0xaa;
+const MAP_FIXED_OR_NOREPLACE: u64 = 0x10 | 0x10_0000;
+const MREMAP_MAYMOVE: u64 = 1;
+const RLIMIT_DATA: u32 = 2;
+const RLIMIT_STACK: u32 = 3;
+const RLIMIT_MEMLOCK: u32 = 8;
+const RLIMIT_AS: u32 = 9;
+
+/// [`CALLS`]' refusals alone, so that no names travel into the object.
+static REFUSALS: [u8; CALL_COUNT] = {
+    let mut refusals = [0; CALL_COUNT];
+    let mut id = 0;
+    while id < CALL_COUNT {
+        refusals[id] = CALLS[id].refusal as u8;
+        id += 1;
+    }
+    refusals
+};
+
+/// match-proto: sys_exit(struct pt_regs *regs, long ret)
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn sys_exit_raw(ctx: RawTracePointContext) -> i32 {
+    let regs: u64 = ctx.arg(0);
+    let id = kernel::call_by_number(u64::from(kernel::read::<u32>(regs, layout!(regs_nr))));
+    if id >= call::FIRST_REAL {
+        returned(&ctx, id, ctx.arg::<u64>(1) as i64, regs);
+    }
+    0
+}
+
+/// Record: id at 8, ret at 16.
+#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
+pub fn sys_exit_classic(ctx: TracePointContext) -> u32 {
+    // SAFETY: offsets inside the record (include/trace/events/syscalls.h, ABI in practice since 2.6.33).
+    let (number, ret) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<i64>(16)) };
+    let id = kernel::call_by_number(number.unwrap_or(u64::MAX));
+    if id >= call::FIRST_REAL {
+        returned(&ctx, id, ret.unwrap_or(0), kernel::registers());
+    }
+    0
+}
+
+/// Record of `syscalls:sys_exit_*`: number at 8 (int), ret at 16. Not fired for 32-bit calls.
+#[tracepoint(category = "syscalls", name = "sys_exit_mmap")]
+pub fn sys_exit_one(ctx: TracePointContext) -> u32 {
+    // SAFETY: as above (kernel/trace/trace.h:struct syscall_trace_exit).
+    let (number, ret) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<i64>(16)) };
+    let id = kernel::call_by_number(u64::from(number.unwrap_or(u32::MAX)));
+    if id >= call::FIRST_REAL {
+        returned(&ctx, id, ret.unwrap_or(0), kernel::registers());
+    }
+    0
+}
+
+#[inline(always)]
+fn returned<C: EbpfContext>(ctx: &C, id: Call, ret: i64, regs: u64) {
+    let task = kernel::current();
+    let Some(slot) = maps::slot_of(kernel::mm_of(task)) else { return };
+    if kernel::in_compat_call(task) {
+        count(slot, call::COMPAT);
+        return;
+    }
+    if ret == 0 && matches!(id, call::CLONE | call::CLONE3 | call::FORK | call::VFORK) {
+        return; // the child's side of the call
+    }
+    if id == call::IOCTL && argument(regs, 1) >> 8 & 0xff != UFFDIO {
+        return;
+    }
+    count(slot, id);
+    let (_, tid) = kernel::ids();
+    let section = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1));
+    if let Some(errno) = refusal(id, ret, regs, task) {
+        refused(ctx, slot, id, ret, errno, regs, task, section);
+    }
+    if let Some(section) = section {
+        // SAFETY: points into the map. A section belongs to one call only; the next call must not find it.
+        unsafe {
+            if (*section).tid == tid {
+                (*section).tid = 0;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn count(slot: *mut MmSlot, id: Call) {
+    if let Some(index) = call_index(id) {
+        // SAFETY: `index` is below CALL_COUNT.
+        maps::add(unsafe { &raw mut (*(&raw mut (*slot).calls).cast::<vmaudit_common::CallStat>().add(index)).calls }, 1);
+    }
+}
+
+#[inline(always)]
+fn argument(regs: u64, n: usize) -> u64 {
+    kernel::read(regs, layout!(regs_args[n]))
+}
+
+/// The errno of a refusal for lack of memory or of a limit; `None` for success and for other errors.
+#[inline(always)]
+fn refusal(id: Call, ret: i64, regs: u64, task: u64) -> Option<u8> {
+    let rule = REFUSALS[call_index(id)?];
+    if rule == Refusal::Brk as u8 {
+        return brk_refused(ret, regs, task);
+    }
+    let errno = -ret;
+    let hit = (errno == ENOMEM && rule != Refusal::Never as u8)
+        || (errno == EAGAIN && rule == Refusal::EnomemEagain as u8);
+    if !hit || (id == call::PRCTL && argument(regs, 0) != PR_SET_VMA) {
+        return None;
+    }
+    Some(errno as u8)
+}
+
+/// brk answers with the break it leaves behind; asking for another one and not getting it is the refusal. A request
+/// below the start of the heap, brk(0) above all, is a question (mm/mmap.c:brk).
+#[inline(always)]
+fn brk_refused(ret: i64, regs: u64, task: u64) -> Option<u8> {
+    let asked = argument(regs, 0);
+    if ret < 0 || asked == ret as u64 || asked < start_brk(task) {
+        return None;
+    }
+    Some(ENOMEM as u8)
+}
+
+#[inline(always)]
+fn start_brk(task: u64) -> u64 {
+    kernel::read(kernel::mm_of(task), layout!(mm_start_brk))
+}
+
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "all in registers: the function exists once, inlined")]
+fn refused<C: EbpfContext>(
+    ctx: &C,
+    slot: *mut MmSlot,
+    id: Call,
+    ret: i64,
+    errno: u8,
+    regs: u64,
+    task: u64,
+    section: Option<*mut Section>,
+) {
+    let Some(control) = maps::control() else { return };
+    // SAFETY: points at the shared page; user space writes the whole word.
+    let max = unsafe { core::ptr::read_volatile(&raw const (*control).max_map_count) };
+    let (tgid, tid) = kernel::ids();
+    let mut class = 0;
+    let mut evidence = Section::default();
+    if let Some(section) = section {
+        // SAFETY: points into the map; the copy is checked below.
+        let seen = unsafe { core::ptr::read_volatile(section) };
+        if seen.tid == tid && seen.call == u32::from(id) {
+            class |= CLASS_SECTION
+                | relative_to_max(seen.mc0, max)
+                | relative_to_max(seen.mc1, max) << CLASS_MC1_SHIFT;
+            evidence = seen;
+        } else if seen.tid != 0 && seen.tid != tid {
+            class |= CLASS_SECTION_LOST;
+            lost!(section_lost);
+        }
+    }
+    let (a0, a1, a2, a3) = (argument(regs, 0), argument(regs, 1), argument(regs, 2), argument(regs, 3));
+    if id == call::MMAP && a3 & MAP_FIXED_OR_NOREPLACE != 0 {
+        class |= CLASS_FIXED;
+    }
+    if id == call::MREMAP {
+        if a3 & MREMAP_MAYMOVE != 0 {
+            class |= CLASS_MAYMOVE;
+        }
+        if a2 > a1 {
+            class |= CLASS_GROWS;
+        }
+    }
+    if id == call::BRK && a0 > ret as u64 {
+        class |= CLASS_GROWS;
+    }
+    let kept = kept_bytes(id, ret as u64, a0, a1, a2);
+    // SAFETY: `slot` points into SLOTS and the index is below CALL_COUNT.
+    if let Some(index) = call_index(id) {
+        maps::add(unsafe { &raw mut (*(&raw mut (*slot).calls).cast::<vmaudit_common::CallStat>().add(index)).failed }, 1);
+    }
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let before = book(slot, GroupKey { call: id, errno, class }.pack(), now, kept);
+    if before >= EXAMPLES_PER_GROUP && config!(stream_failures) == 0 {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<FailureRecord>(0) else {
+        lost!(ring_full);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: `record` points at reserved memory of this size; every field is written before it is submitted.
+    unsafe {
+        (*record).head = RecordHeader {
+            kind: RECORD_FAILURE,
+            tgid,
+            tid,
+            reserved: 0,
+            at_ns: now,
+            generation: (*slot).generation,
+        };
+        (*record).call = u32::from(id);
+        (*record).errno = u32::from(errno);
+        (*record).class = class;
+        (*record).max_map_count = max;
+        (*record).ret = ret;
+        (*record).args = [a0, a1, a2, a3, argument(regs, 4), argument(regs, 5)];
+        (*record).section = evidence;
+        (*record).rlimits = [
+            kernel::rlimit(task, RLIMIT_AS),
+            kernel::rlimit(task, RLIMIT_DATA),
+            kernel::rlimit(task, RLIMIT_MEMLOCK),
+            kernel::rlimit(task, RLIMIT_STACK),
+        ];
+        (*record).start_brk = start_brk(task);
+        (*record).comm = kernel::comm_of(task);
+        (*record).stack_bytes = 0;
+        if config!(failure_stacks) != 0 {
+            let taken = bpf_get_stack(
+                ctx.as_ptr(),
+                (&raw mut (*record).stack).cast(),
+                (STACK_FRAMES * 8) as u32,
+                BPF_F_USER_STACK,
+            );
+            if taken < 0 {
+                lost!(stack_missing);
+            }
+            (*record).stack_bytes = taken as i64;
+        }
+    }
+    entry.submit(0);
+}
+
+const BPF_F_USER_STACK: u64 = 1 << 8;
+
+/// Bytes that a refused call should have unmapped.
+#[inline(always)]
+fn kept_bytes(id: Call, ret: u64, a0: u64, a1: u64, a2: u64) -> u64 {
+    match id {
+        call::MUNMAP => whole_pages(a1),
+        call::MREMAP if a2 < a1 => whole_pages(a1) - whole_pages(a2),
+        call::BRK if a0 < ret => whole_pages(ret) - whole_pages(a0),
+        _ => 0,
+    }
+}
+
+#[inline(always)]
+fn whole_pages(bytes: u64) -> u64 {
+    let shift = config!(page_shift) & 31;
+    let below = (1u64 << shift) - 1;
+    (bytes + below) & !below
+}
+
+/// Counts a failure under its kind; returns how many of the kind there were before.
+#[inline(always)]
+fn book(slot: *mut MmSlot, key: u64, now: u64, kept: u64) -> u64 {
+    for n in 0..GROUPS {
+        // SAFETY: `n` is below GROUPS; `slot` points into SLOTS. Threads meet here, hence the atomics.
+        unsafe {
+            let group = (&raw mut (*slot).failures).cast::<FailureGroup>().add(n);
+            let mut seen = core::ptr::read_volatile(&raw const (*group).key);
+            if seen == 0 {
+                match maps::claim(&raw mut (*group).key, 0, key) {
+                    Ok(()) => {
+                        (*group).first_ns = now;
+                        seen = key;
+                    }
+                    Err(other) => seen = other,
+                }
+            }
+            if seen == key {
+                let before = core::ptr::read_volatile(&raw const (*group).count);
+                maps::add(&raw mut (*group).count, 1);
+                maps::add(&raw mut (*group).kept_bytes, kept);
+                (*group).last_ns = now;
+                return before;
+            }
+        }
+    }
+    lost!(groups_full);
+    EXAMPLES_PER_GROUP
+}

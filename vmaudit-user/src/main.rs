@@ -1,3 +1,45 @@
-//! The `vmaudit` binary.
+//! The `vmaudit` binary: parses, runs, turns the outcome into an exit status.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use vmaudit_user::{
+    cli::{Cli, Command},
+    command, doctor, output, session,
+};
+
+fn main() -> ExitCode {
+    let runs_a_command = std::env::args_os().nth(1).is_some_and(|first| first == "run");
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            let usage = if runs_a_command { command::EXIT_OWN_FAILURE } else { 2 };
+            return code(if e.use_stderr() { usage } else { 0 });
+        }
+    };
+    let (outcome, failure) = match cli.command {
+        Command::Run(args) => (session::run(args), command::EXIT_OWN_FAILURE),
+        Command::Trace(args) => (session::trace(args), 1),
+        Command::Doctor(args) => (doctor::doctor(&args), 1),
+    };
+    match outcome {
+        Ok(status) => code(status),
+        // Whoever reads our output has seen enough.
+        Err(e) if is_broken_pipe(&e) => code(0),
+        Err(e) => {
+            output::say(&format!("{e:#}"));
+            code(failure)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn code(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
+}

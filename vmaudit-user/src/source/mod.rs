@@ -1,8 +1,18 @@
 //! Where events come from. Each source (live eBPF, /proc polling, a recording) yields the same [`Event`]s; a source
 //! never prints and knows nothing of reports.
 
+pub mod btf;
+pub mod hooks;
+pub mod kernel;
+pub mod live;
+
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;
+
+/// vm.max_map_count as it is now, VMAs; `None` when /proc does not say.
+pub fn proc_max_map_count() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()
+}
 
 /// Identity of a process: pids are reused, a pid with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,6 +71,8 @@ pub struct MmState {
     pub dead_ns: Option<u64>,
     /// Followed from its first instruction.
     pub from_birth: bool,
+    /// First count read at attach, while no writer held the lock.
+    pub from_snapshot: bool,
     /// Made by exec.
     pub from_exec: bool,
     /// Per call; only calls with a figure.
@@ -192,8 +204,8 @@ pub struct Sample {
 /// Facts about a process from /proc or from exec.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Named {
-    /// Process id.
-    pub tgid: u32,
+    /// Process.
+    pub process: ProcessId,
     /// When.
     pub at_ns: u64,
     /// Path of the executable.

@@ -1,0 +1,77 @@
+//! Names for the arguments of watched calls, as their manual pages have them.
+
+use serde_json::{Map, Value};
+use vmaudit_common::call::{self, Call};
+
+/// How an argument is written.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Address or flags: hexadecimal.
+    Hex,
+    /// Length, count or number: decimal.
+    Number,
+}
+use Kind::{Hex, Number};
+
+/// Arguments by name: addresses and flags as hexadecimal strings, lengths as numbers.
+pub fn by_name(call: Call, args: &[u64; 6]) -> Map<String, Value> {
+    signature(call)
+        .iter()
+        .zip(args)
+        .map(|((name, kind), value)| {
+            let value = match kind {
+                Hex => Value::String(format!("{value:#x}")),
+                // File descriptors are ints: -1 is passed in 32 bits.
+                Number if *name == "fd" => Value::from(*value as i32),
+                Number => Value::from(*value),
+            };
+            ((*name).to_owned(), value)
+        })
+        .collect()
+}
+
+fn signature(call: Call) -> &'static [(&'static str, Kind)] {
+    match call {
+        call::MMAP => &[("addr", Hex), ("len", Number), ("prot", Hex), ("flags", Hex), ("fd", Number), ("offset", Number)],
+        call::MUNMAP | call::MLOCK | call::MUNLOCK => &[("addr", Hex), ("len", Number)],
+        call::MLOCK2 | call::MSEAL => &[("addr", Hex), ("len", Number), ("flags", Hex)],
+        call::MPROTECT => &[("addr", Hex), ("len", Number), ("prot", Hex)],
+        call::PKEY_MPROTECT => &[("addr", Hex), ("len", Number), ("prot", Hex), ("pkey", Number)],
+        call::MREMAP => {
+            &[("addr", Hex), ("old_len", Number), ("new_len", Number), ("flags", Hex), ("new_addr", Hex)]
+        }
+        call::BRK => &[("addr", Hex)],
+        call::MADVISE => &[("addr", Hex), ("len", Number), ("advice", Number)],
+        call::PROCESS_MADVISE => {
+            &[("pidfd", Number), ("vec", Hex), ("vlen", Number), ("advice", Number), ("flags", Hex)]
+        }
+        call::MLOCKALL => &[("flags", Hex)],
+        call::MBIND => {
+            &[("addr", Hex), ("len", Number), ("mode", Hex), ("nodemask", Hex), ("maxnode", Number), ("flags", Hex)]
+        }
+        call::PRCTL => &[("op", Hex), ("arg2", Hex), ("addr", Hex), ("len", Number), ("arg5", Hex)],
+        call::SHMAT => &[("shmid", Number), ("addr", Hex), ("flags", Hex)],
+        call::REMAP_FILE_PAGES => &[("addr", Hex), ("len", Number), ("prot", Hex), ("pgoff", Number), ("flags", Hex)],
+        call::CLONE => &[("flags", Hex), ("stack", Hex)],
+        call::CLONE3 => &[("args", Hex), ("size", Number)],
+        call::IO_SETUP => &[("nr_events", Number), ("ctxp", Hex)],
+        call::IO_URING_SETUP => &[("entries", Number), ("params", Hex)],
+        call::FORK | call::VFORK | call::MUNLOCKALL => &[],
+        _ => &[("arg1", Hex), ("arg2", Hex), ("arg3", Hex), ("arg4", Hex), ("arg5", Hex), ("arg6", Hex)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_hexadecimal_and_lengths_are_numbers() {
+        let args = by_name(call::MUNMAP, &[0x7f00_0000_1000, 4096, 9, 9, 9, 9]);
+        assert_eq!(args.get("addr"), Some(&Value::from("0x7f0000001000")));
+        assert_eq!(args.get("len"), Some(&Value::from(4096)));
+        assert_eq!(args.len(), 2);
+        let args = by_name(call::MMAP, &[0, 4096, 3, 0x22, 0xffff_ffff, 0]);
+        assert_eq!(args.get("fd"), Some(&Value::from(-1)));
+    }
+}

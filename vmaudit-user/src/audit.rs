@@ -1,0 +1,415 @@
+//! What is known so far: takes events, holds state, makes the report. No I/O, no clock: time comes from events.
+
+use std::collections::{BTreeMap, HashMap};
+
+use vmaudit_common::call::{CALLS, Call};
+
+use crate::{
+    arguments,
+    diagnosis::{self, KernelRules, Question},
+    report::{self, CallFigures, Cause, Example, Frame, Image, Limits, MapCount},
+    source::{Event, MmState, ProcessId, Refused, Sample},
+};
+
+/// Processes kept one by one. Beyond this, ended ones with small peaks and no failures are only counted, so that a
+/// session of days does not eat the machine.
+const MAX_PROCESSES: usize = 50_000;
+/// How many are folded at a time.
+const FOLD: usize = 10_000;
+/// Details of refused calls kept per process and kind.
+const MAX_EXAMPLES: usize = 20_000;
+
+/// State of one session.
+pub struct Audit {
+    start_ns: u64,
+    exact_source: bool,
+    rules: KernelRules,
+    processes: BTreeMap<ProcessId, Process>,
+    /// Details of refused calls: by address space, call, errno and class; the first one of each.
+    examples: HashMap<(u64, Call, u8, u32), Refused>,
+    /// Stacks resolved by the session, by generation and address.
+    frames: HashMap<(u64, u64), Frame>,
+    limits: Limits,
+    lost: BTreeMap<String, u64>,
+    folded: u64,
+    folded_peak: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Process {
+    ppid: Option<u32>,
+    uid: Option<u32>,
+    comm: String,
+    exe: Option<String>,
+    cgroup: Option<String>,
+    started_ns: u64,
+    ended_ns: Option<u64>,
+    mms: BTreeMap<u64, MmState>,
+    samples: Option<Sampled>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sampled {
+    first: u32,
+    last: u32,
+    peak: u32,
+    peak_ns: u64,
+}
+
+impl Audit {
+    /// `start_ns`: the session's start, CLOCK_MONOTONIC. `exact_source`: events come from the lock hook.
+    pub fn new(start_ns: u64, exact_source: bool, rules: KernelRules) -> Self {
+        Self {
+            start_ns,
+            exact_source,
+            rules,
+            processes: BTreeMap::new(),
+            examples: HashMap::new(),
+            frames: HashMap::new(),
+            limits: Limits::default(),
+            lost: BTreeMap::new(),
+            folded: 0,
+            folded_peak: 0,
+        }
+    }
+
+    /// Takes one event.
+    pub fn apply(&mut self, event: Event) {
+        match event {
+            Event::Mm(state) => self.mm(*state),
+            Event::Sample(sample) => self.sample(&sample),
+            Event::Change(_) => {}
+            Event::Refused(refused) => self.refused(*refused),
+            Event::Named(named) => {
+                let process = self.processes.entry(named.process).or_default();
+                process.exe = named.exe.or(process.exe.take());
+                process.cgroup = named.cgroup.or(process.cgroup.take());
+            }
+            Event::Task(task) => {
+                let process = self.processes.entry(task.process).or_default();
+                process.ppid.get_or_insert(task.ppid);
+                if task.exit.is_some() {
+                    process.ended_ns = Some(task.at_ns);
+                }
+            }
+            Event::Limits(limits) => self.limits = limits,
+            Event::Lost(counters) => self.lost.extend(counters),
+        }
+        if self.processes.len() > MAX_PROCESSES {
+            self.fold();
+        }
+    }
+
+    fn mm(&mut self, state: MmState) {
+        let process = self.processes.entry(state.process).or_default();
+        process.ppid.get_or_insert(state.ppid);
+        process.uid = Some(state.uid);
+        if process.mms.last_key_value().is_none_or(|(newest, _)| *newest <= state.generation) {
+            process.comm.clone_from(&state.comm);
+            process.ended_ns = state.dead_ns;
+        }
+        if process.started_ns == 0 || state.born_ns < process.started_ns {
+            process.started_ns = state.born_ns;
+        }
+        process.mms.insert(state.generation, state);
+    }
+
+    fn sample(&mut self, sample: &Sample) {
+        let process = self.processes.entry(sample.process).or_default();
+        process.ppid.get_or_insert(sample.ppid);
+        process.comm.clone_from(&sample.comm);
+        if process.started_ns == 0 {
+            process.started_ns = sample.at_ns;
+        }
+        let Some(count) = sample.map_count else {
+            process.ended_ns = Some(sample.at_ns);
+            return;
+        };
+        let seen = process.samples.get_or_insert(Sampled { first: count, last: count, peak: count, peak_ns: sample.at_ns });
+        seen.last = count;
+        if count > seen.peak {
+            seen.peak = count;
+            seen.peak_ns = sample.at_ns;
+        }
+    }
+
+    fn refused(&mut self, refused: Refused) {
+        if self.examples.len() < MAX_EXAMPLES {
+            self.examples.entry((refused.generation, refused.call, refused.errno, refused.class)).or_insert(refused);
+        }
+    }
+
+    /// Stores a resolved frame for the report.
+    pub fn resolved(&mut self, generation: u64, ip: u64, frame: Frame) {
+        self.frames.insert((generation, ip), frame);
+    }
+
+    fn fold(&mut self) {
+        let mut ended: Vec<(u32, ProcessId)> = self
+            .processes
+            .iter()
+            .filter(|(_, p)| p.ended_ns.is_some() && p.mms.values().all(|mm| mm.refusals.is_empty()))
+            .map(|(id, p)| (p.mms.values().map(|mm| mm.peak).max().unwrap_or(0), *id))
+            .collect();
+        ended.sort_unstable();
+        for (peak, id) in ended.into_iter().take(FOLD) {
+            self.processes.remove(&id);
+            self.folded += 1;
+            self.folded_peak = self.folded_peak.max(u64::from(peak));
+        }
+    }
+
+    /// Largest peak so far and whose it is.
+    pub fn largest(&self) -> Option<(u64, u32, String)> {
+        self.processes.iter().filter_map(|(id, p)| Some((p.peak()?, id.tgid, p.comm.clone()))).max_by_key(|(peak, ..)| *peak)
+    }
+
+    /// Counters of loss that make a peak or a row doubtful; the others cost details only.
+    fn figures_lost(&self) -> bool {
+        ["table_full", "tree_full", "read_failed", "death_missed", "program_skipped"]
+            .iter()
+            .any(|name| self.lost.get(*name).is_some_and(|n| *n > 0))
+    }
+
+    fn seconds(&self, at_ns: u64) -> f64 {
+        at_ns.saturating_sub(self.start_ns) as f64 / 1e9
+    }
+
+    /// Rows of the report, largest peak first, and the failures.
+    pub fn rows(&self) -> Rows {
+        let mut failures = Vec::new();
+        let mut ordinary = Vec::new();
+        let mut processes: Vec<report::Process> = Vec::new();
+        for (id, process) in &self.processes {
+            // Only mentioned (an exec whose slot was not to be had): nothing is known of its counts.
+            if process.mms.is_empty() && process.samples.is_none() {
+                continue;
+            }
+            let groups = self.failures_of(*id, process);
+            let clipped = groups.iter().any(|(verdict_ordinary, f)| !verdict_ordinary && f.cause == Cause::MaxMapCount);
+            processes.push(self.row(*id, process, clipped));
+            for (is_ordinary, failure) in groups {
+                if is_ordinary { &mut ordinary } else { &mut failures }.push(failure);
+            }
+        }
+        processes.sort_by(|a, b| (b.map_count.peak, a.pid).cmp(&(a.map_count.peak, b.pid)));
+        let by_count = |a: &report::Failure, b: &report::Failure| (b.count, a.pid).cmp(&(a.count, b.pid));
+        failures.sort_by(by_count);
+        ordinary.sort_by(by_count);
+        let mut notes = Vec::new();
+        if self.folded > 0 {
+            notes.push(format!(
+                "{} more processes ended without a failure and with at most {} VMAs; they are only counted here",
+                self.folded, self.folded_peak
+            ));
+        }
+        Rows { processes, failures, ordinary, notes, lost: self.lost.clone(), limits: self.limits.clone() }
+    }
+
+    fn row(&self, id: ProcessId, process: &Process, clipped: bool) -> report::Process {
+        let first = process.mms.values().next();
+        let last = process.mms.values().next_back();
+        let top = process.mms.values().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
+        let seen_from_start = first.is_some_and(|mm| mm.from_birth || mm.from_snapshot);
+        let count = match (first, last, top, process.samples) {
+            (Some(first), Some(last), Some(top), _) => MapCount {
+                first: Some(first.first.into()),
+                last: Some(last.last.into()),
+                peak: Some(top.peak.into()),
+                peak_at_s: Some(self.seconds(top.peak_ns)),
+                exact: self.exact_source && seen_from_start && !self.figures_lost(),
+                clipped,
+                percent_of_limit: None,
+            },
+            (.., Some(seen)) => MapCount {
+                first: Some(seen.first.into()),
+                last: Some(seen.last.into()),
+                peak: Some(seen.peak.into()),
+                peak_at_s: Some(self.seconds(seen.peak_ns)),
+                exact: false,
+                clipped: false,
+                percent_of_limit: None,
+            },
+            _ => MapCount::default(),
+        };
+        let percent = count.peak.zip(self.limits.max_map_count).map(|(peak, max)| {
+            // One decimal is what people read; the exact ratio is in peak and limit.
+            (peak as f64 * 1000.0 / max.max(1) as f64).round() / 10.0
+        });
+        let mut calls: BTreeMap<String, CallFigures> = BTreeMap::new();
+        for (call, stat) in process.mms.values().flat_map(|mm| &mm.calls) {
+            let figures = calls.entry(name_of(*call).to_owned()).or_default();
+            figures.calls = Some(figures.calls.unwrap_or(0) + stat.calls);
+            figures.added += stat.added;
+            figures.removed += stat.removed;
+            figures.failed = Some(figures.failed.unwrap_or(0) + stat.failed);
+        }
+        let exe = process.exe.clone().or_else(|| self.parents_exe(process));
+        report::Process {
+            pid: id.tgid,
+            ppid: process.ppid,
+            comm: process.comm.clone(),
+            app: exe.as_deref().and_then(|exe| exe.rsplit('/').next()).map(str::to_owned),
+            exe,
+            cgroup: process.cgroup.clone(),
+            uid: process.uid,
+            started_s: Some(self.seconds(process.started_ns)),
+            ended_s: process.ended_ns.map(|ns| self.seconds(ns)),
+            map_count: MapCount { percent_of_limit: percent, ..count },
+            images: process.mms.values().map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() }).collect(),
+            calls,
+            unmap_leaked_bytes: (!process.mms.is_empty())
+                .then(|| process.mms.values().flat_map(|mm| &mm.refusals).map(|group| group.kept_bytes).sum()),
+            unreadable: None,
+        }
+    }
+
+    /// A forked child that never called exec runs its parent's file.
+    fn parents_exe(&self, process: &Process) -> Option<String> {
+        if process.mms.values().any(|mm| mm.from_exec) {
+            return None;
+        }
+        let parent = process.ppid?;
+        self.processes.iter().filter(|(id, _)| id.tgid == parent).find_map(|(_, p)| p.exe.clone())
+    }
+
+    /// Failures of one process, grouped by (call, errno, cause); the flag says "an ordinary answer".
+    fn failures_of(&self, id: ProcessId, process: &Process) -> Vec<(bool, report::Failure)> {
+        let mut groups: BTreeMap<(Call, u8, Cause, bool), report::Failure> = BTreeMap::new();
+        for mm in process.mms.values() {
+            for refusals in &mm.refusals {
+                let example = self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class));
+                let verdict = diagnosis::why(&Question {
+                    call: refusals.call,
+                    errno: refusals.errno,
+                    class: refusals.class,
+                    count: refusals.count,
+                    kept_bytes: refusals.kept_bytes,
+                    example,
+                    limits: &self.limits,
+                    kernel: &self.rules,
+                });
+                let key = (refusals.call, refusals.errno, verdict.cause, verdict.ordinary);
+                let (first, last) = (self.seconds(refusals.first_ns), self.seconds(refusals.last_ns));
+                match groups.get_mut(&key) {
+                    Some(group) => {
+                        group.count += refusals.count;
+                        group.certain &= verdict.certain;
+                        group.first_at_s = group.first_at_s.map(|s| s.min(first));
+                        group.last_at_s = group.last_at_s.map(|s| s.max(last));
+                        if group.example.is_none() && example.is_some() {
+                            group.example = example.map(|e| self.example(e));
+                            group.evidence = verdict.evidence;
+                            group.sentence = verdict.sentence;
+                        }
+                    }
+                    None => {
+                        groups.insert(
+                            key,
+                            report::Failure {
+                                pid: id.tgid,
+                                comm: mm.comm.clone(),
+                                syscall: name_of(refusals.call).into(),
+                                errno: errno_name(refusals.errno),
+                                cause: verdict.cause,
+                                certain: verdict.certain,
+                                count: refusals.count,
+                                first_at_s: Some(first),
+                                last_at_s: Some(last),
+                                example: example.map(|e| self.example(e)),
+                                evidence: verdict.evidence,
+                                sentence: verdict.sentence,
+                                cure: verdict.cure,
+                            },
+                        );
+                    }
+                }
+            }
+            // Kinds that found no place in the kernel's table are known by number only.
+            for (call, stat) in &mm.calls {
+                let explained: u64 = mm.refusals.iter().filter(|r| r.call == *call).map(|r| r.count).sum();
+                if stat.failed > explained {
+                    groups.insert(
+                        (*call, 0, Cause::Unknown, false),
+                        report::Failure {
+                            pid: id.tgid,
+                            comm: mm.comm.clone(),
+                            syscall: name_of(*call).into(),
+                            errno: "ENOMEM".into(),
+                            cause: Cause::Unknown,
+                            certain: false,
+                            count: stat.failed - explained,
+                            first_at_s: None,
+                            last_at_s: None,
+                            example: None,
+                            evidence: BTreeMap::new(),
+                            sentence: "More kinds of failure occurred in this process than are kept apart; these are \
+                                       counted, their cause is unknown."
+                                .into(),
+                            cure: None,
+                        },
+                    );
+                }
+            }
+        }
+        groups.into_iter().map(|((.., ordinary), failure)| (ordinary, failure)).collect()
+    }
+
+    fn example(&self, refused: &Refused) -> Example {
+        Example {
+            tid: refused.tid,
+            args: arguments::by_name(refused.call, &refused.args),
+            stack: refused
+                .stack
+                .iter()
+                .map(|ip| {
+                    self.frames.get(&(refused.generation, *ip)).cloned().unwrap_or_else(|| Frame {
+                        ip: format!("{ip:#x}"),
+                        symbol: None,
+                        module: None,
+                        offset: None,
+                        file: None,
+                        line: None,
+                    })
+                })
+                .collect(),
+        }
+    }
+}
+
+/// What [`Audit::rows`] found.
+pub struct Rows {
+    /// Largest peak first.
+    pub processes: Vec<report::Process>,
+    /// Most frequent first.
+    pub failures: Vec<report::Failure>,
+    /// See [`report::Report::ordinary_answers`].
+    pub ordinary: Vec<report::Failure>,
+    /// For [`report::Coverage::notes`].
+    pub notes: Vec<String>,
+    /// Totals by reason.
+    pub lost: BTreeMap<String, u64>,
+    /// As last read.
+    pub limits: Limits,
+}
+
+impl Process {
+    fn peak(&self) -> Option<u64> {
+        let exact = self.mms.values().map(|mm| u64::from(mm.peak)).max();
+        exact.max(self.samples.map(|s| s.peak.into()))
+    }
+}
+
+/// The kernel's name of a call.
+pub fn name_of(call: Call) -> &'static str {
+    CALLS.get(usize::from(call)).map_or("[unknown]", |info| info.name)
+}
+
+/// Symbolic name of the errnos that count as failures.
+fn errno_name(errno: u8) -> String {
+    match i32::from(errno) {
+        libc::ENOMEM => "ENOMEM".into(),
+        libc::EAGAIN => "EAGAIN".into(),
+        other => format!("errno {other}"),
+    }
+}

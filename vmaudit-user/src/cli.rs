@@ -1,0 +1,248 @@
+//! Commands and options. No logic: what they do is in the rooms they call.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
+///
+/// Linux limits each process to vm.max_map_count mappings. At the limit mmap, munmap and even free() fail with ENOMEM
+/// while the machine has plenty of memory. vmaudit runs beside a workload and knows the true peak, each failed call
+/// and its cause.
+#[derive(Debug, Parser)]
+#[command(name = "vmaudit", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a command, follow its whole process tree, report at its end
+    #[command(after_help = "Example:\n  sudo vmaudit run -- make -j8\n  sudo vmaudit run --format json -o report.json --fail-on failure -- ./tests\n\n\
+        Exit status: the command's own (its signal if it died by one); 86 when a budget was broken and the command \
+        itself succeeded; 125 vmaudit failed or was called wrongly, 126 the command cannot be run, 127 it was not found.")]
+    Run(RunArgs),
+    /// Print each change and failure as it happens
+    #[command(after_help = "Example:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  sudo vmaudit trace --all --call munmap --format json")]
+    Trace(TraceArgs),
+    /// Say what this kernel, these rights and this build allow, hook by hook
+    #[command(after_help = "Example:\n  sudo vmaudit doctor")]
+    Doctor(DoctorArgs),
+}
+
+/// Where figures come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// eBPF when possible, else /proc (says so)
+    Auto,
+    /// eBPF or nothing
+    Ebpf,
+    /// Looks at /proc: needs no rights, sees samples only
+    Proc,
+}
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportFormat {
+    /// For people
+    Text,
+    /// For programs: the vmaudit.report schema
+    Json,
+}
+
+/// What breaks the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// A memory call failed
+    Failure,
+    /// A peak reached the limit
+    Peak,
+    /// Something was lost or could not be seen
+    Lost,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Write the report to FILE instead of stderr; - is stdout [example: -o report.json]
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub output: Vec<PathBuf>,
+    /// Format of each -o in turn, or of the report on stderr [example: --format json -o report.json]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Vec<ReportFormat>,
+    /// Break the budget when a process has more than N VMAs at its peak [example: --max-peak 10000]
+    #[arg(long, value_name = "N")]
+    pub max_peak: Option<u64>,
+    /// Break the budget when a peak is more than P percent of vm.max_map_count [example: --max-percent 50]
+    #[arg(long, value_name = "P", value_parser = percent)]
+    pub max_percent: Option<f64>,
+    /// Break the budget when this happens (repeat or separate by commas) [example: --fail-on failure,lost]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
+    pub fail_on: Vec<FailOn>,
+    /// Exit status of a broken budget, when the command itself succeeded
+    #[arg(long, default_value_t = 86, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub breach_exit_code: u8,
+    /// Run the command as this user [example: --user postgres]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Follow the command alone, not its children
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Watch lock releases only: exact peaks at no cost for other system calls, but no failures and no call counts
+    #[arg(long)]
+    pub peaks_only: bool,
+    /// Show the command's arguments in the report (they may hold secrets)
+    #[arg(long)]
+    pub show_args: bool,
+    /// Keep the user's name in paths
+    #[arg(long)]
+    pub no_anonymize: bool,
+    /// How long to wait for descendants that outlive the command [example: --linger 30s]
+    #[arg(long, value_parser = duration, default_value = "1s", value_name = "TIME")]
+    pub linger: Duration,
+    /// Rows in the table of processes
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+    pub top: usize,
+    /// Nothing on stderr unless the budget was broken
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Shared options.
+    #[command(flatten)]
+    pub common: Common,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Options of `trace`.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Follow this process and its future children (repeat or separate by commas) [example: -p 1234,5678]
+    #[arg(short, long, value_delimiter = ',', value_name = "PID")]
+    pub pid: Vec<u32>,
+    /// Follow every process
+    #[arg(long, conflicts_with = "pid")]
+    pub all: bool,
+    /// Only refused calls
+    #[arg(short = 'Z', long = "failed")]
+    pub failed: bool,
+    /// Only these system calls [example: --call munmap,mprotect]
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    pub call: Vec<String>,
+    /// Only tasks with this name [example: --comm java]
+    #[arg(long, value_name = "NAME")]
+    pub comm: Option<String>,
+    /// Stop after this time [example: -d 30s]
+    #[arg(short, long, value_parser = duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+    /// Write to FILE instead of stdout
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// text: one line each; json: one JSON object a line
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub format: ReportFormat,
+    /// Do not follow children
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Run the command as this user
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Shared options.
+    #[command(flatten)]
+    pub common: Common,
+    /// A command to run and follow
+    #[arg(last = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// text or json
+    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
+    pub format: ReportFormat,
+}
+
+/// Options that several commands share.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Where figures come from
+    #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
+    pub source: Source,
+    /// Factor between the peak and the recommended limit, at least 1.2
+    #[arg(long, default_value_t = 1.5, value_name = "F")]
+    pub headroom: f64,
+    /// Round the recommended limit up to a multiple of this
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    pub round: u64,
+    /// Size of the ring buffer for details, bytes; a power of two (peaks and counts do not pass through it)
+    #[arg(long, value_name = "BYTES", hide = true, value_parser = ring_bytes)]
+    pub ring_bytes: Option<u32>,
+    /// Address spaces that can be followed at one time; a power of two
+    #[arg(long, value_name = "N", hide = true, default_value_t = 8192, value_parser = slots)]
+    pub slots: u32,
+    /// Show the eBPF programs' own messages on stderr
+    #[arg(long)]
+    pub debug_bpf: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        unit => return Err(format!("unknown unit {unit:?}; write for example 500ms, 30s, 5m or 1h")),
+    };
+    digits
+        .parse::<f64>()
+        .ok()
+        .and_then(|n| Duration::try_from_secs_f64(n * factor).ok())
+        .ok_or_else(|| "write for example 500ms, 30s, 5m or 1h".into())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(p) if p.is_finite() && p > 0.0 => Ok(p),
+        _ => Err("write a number above 0, for example 80".into()),
+    }
+}
+
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n.is_power_of_two() && n >= 4096 => Ok(n),
+        _ => Err("a power of two, at least 4096".into()),
+    }
+}
+
+fn slots(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n.is_power_of_two() && (1..=1 << 20).contains(&n) => Ok(n),
+        _ => Err("a power of two up to 1048576".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_need_a_known_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "s", "-1s", "1w", "1e999s", "inf", "nan"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

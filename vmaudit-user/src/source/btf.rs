@@ -1,0 +1,236 @@
+//! A reader of the kernel's BTF (type information), for the few members and prototypes the programs need.
+//!
+//! aya can parse all of it into a graph, which takes longer than everything else vmaudit does at its start; this walks
+//! the bytes once and keeps what was asked for. Format: Documentation/bpf/btf.rst. Input is checked at every step: a
+//! short or odd file gives [`None`]s, never a panic.
+
+use std::collections::HashMap;
+
+const MAGIC: u16 = 0xeb9f;
+const KIND_PTR: u32 = 2;
+const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC_PROTO: u32 = 13;
+
+/// The parts of a BTF blob that were asked for.
+pub struct Btf<'a> {
+    bytes: &'a [u8],
+    strings: &'a [u8],
+    /// Offset in `bytes` of each type, index 0 = type id 1.
+    types: Vec<u32>,
+    /// Type ids by name, for the names asked for.
+    named: HashMap<(u32, &'a str), u32>,
+}
+
+impl<'a> Btf<'a> {
+    /// Walks `bytes` once and indexes structs and typedefs whose names are in `names`. `None` if it is no BTF that
+    /// this reader knows.
+    pub fn parse(bytes: &'a [u8], names: &[&'a str]) -> Option<Self> {
+        if u16_at(bytes, 0)? != MAGIC {
+            return None;
+        }
+        let header = u32_at(bytes, 4)?;
+        let (type_offset, type_len) = (u32_at(bytes, 8)?, u32_at(bytes, 12)?);
+        let (string_offset, string_len) = (u32_at(bytes, 16)?, u32_at(bytes, 20)?);
+        let start = header.checked_add(type_offset)?;
+        let end = start.checked_add(type_len)?;
+        let string_start = header.checked_add(string_offset)? as usize;
+        let strings = bytes.get(string_start..string_start.checked_add(string_len as usize)?)?;
+        let mut btf = Self { bytes, strings, types: Vec::new(), named: HashMap::new() };
+        // Names are compared by their first byte before anything else: there are some hundred thousand.
+        let mut at = start;
+        while at < end {
+            let info = u32_at(bytes, at as usize + 4)?;
+            let kind = info >> 24 & 0x1f;
+            btf.types.push(at);
+            if matches!(kind, KIND_STRUCT | KIND_TYPEDEF) {
+                let name = btf.name(u32_at(bytes, at as usize)?);
+                if let Some(wanted) = names.iter().find(|n| n.as_bytes() == name) {
+                    let id = btf.types.len() as u32;
+                    // A struct may stand there as a forward declaration without members too; the first one wins.
+                    btf.named.entry((kind, wanted)).or_insert(id);
+                }
+            }
+            at = at.checked_add(12)?.checked_add(payload(kind, info & 0xffff)?)?;
+        }
+        Some(btf)
+    }
+
+    fn name(&self, offset: u32) -> &'a [u8] {
+        let rest = self.strings.get(offset as usize..).unwrap_or(&[]);
+        rest.split(|&b| b == 0).next().unwrap_or(&[])
+    }
+
+    fn at(&self, id: u32) -> Option<usize> {
+        self.types.get(id.checked_sub(1)? as usize).map(|&at| at as usize)
+    }
+
+    /// Byte offset of a member, looked for in anonymous members too.
+    pub fn member(&self, of: &'a str, member: &str) -> Option<u32> {
+        self.member_of(*self.named.get(&(KIND_STRUCT, of))?, member, 0)
+    }
+
+    /// Byte offset of a member of a struct member, for example `thread_info.status` in a task.
+    pub fn nested(&self, of: &'a str, path: &[&str]) -> Option<u32> {
+        let mut id = *self.named.get(&(KIND_STRUCT, of))?;
+        let mut offset = 0;
+        for step in path {
+            let (member_offset, member_type) = self.find(id, step, 0)?;
+            offset += member_offset;
+            id = self.strip(member_type);
+        }
+        Some(offset)
+    }
+
+    fn member_of(&self, id: u32, member: &str, depth: u32) -> Option<u32> {
+        self.find(id, member, depth).map(|(offset, _)| offset)
+    }
+
+    fn find(&self, id: u32, member: &str, depth: u32) -> Option<(u32, u32)> {
+        if depth > 8 {
+            return None;
+        }
+        let at = self.at(id)?;
+        let info = u32_at(self.bytes, at + 4)?;
+        if !matches!(info >> 24 & 0x1f, KIND_STRUCT | KIND_UNION) {
+            return None;
+        }
+        let bitfields = info >> 31 == 1;
+        for n in 0..(info & 0xffff) as usize {
+            let entry = at + 12 + n * 12;
+            let name = self.name(u32_at(self.bytes, entry)?);
+            let kind = u32_at(self.bytes, entry + 4)?;
+            let bits = u32_at(self.bytes, entry + 8)?;
+            let offset = (if bitfields { bits & 0xff_ffff } else { bits }) / 8;
+            if name == member.as_bytes() {
+                return Some((offset, kind));
+            }
+            if name.is_empty()
+                && let Some((inner, kind)) = self.find(kind, member, depth + 1)
+            {
+                return Some((offset + inner, kind));
+            }
+        }
+        None
+    }
+
+    /// Follows typedefs and qualifiers to the type itself.
+    fn strip(&self, mut id: u32) -> u32 {
+        for _ in 0..16 {
+            let Some(info) = self.at(id).and_then(|at| u32_at(self.bytes, at + 4)) else { return id };
+            // typedef, volatile, const, restrict, type tag
+            if !matches!(info >> 24 & 0x1f, KIND_TYPEDEF | 9 | 10 | 11 | 18) {
+                return id;
+            }
+            match self.at(id).and_then(|at| u32_at(self.bytes, at + 8)) {
+                Some(next) => id = next,
+                None => return id,
+            }
+        }
+        id
+    }
+
+    /// How many arguments a tracepoint passes (its `btf_trace_*` typedef has one more, the context).
+    pub fn tracepoint_arguments(&self, typedef: &'a str) -> Option<u32> {
+        let at = self.at(*self.named.get(&(KIND_TYPEDEF, typedef))?)?;
+        let pointer = self.at(u32_at(self.bytes, at + 8)?)?;
+        if u32_at(self.bytes, pointer + 4)? >> 24 & 0x1f != KIND_PTR {
+            return None;
+        }
+        let proto = self.at(u32_at(self.bytes, pointer + 8)?)?;
+        let info = u32_at(self.bytes, proto + 4)?;
+        if info >> 24 & 0x1f != KIND_FUNC_PROTO {
+            return None;
+        }
+        (info & 0xffff).checked_sub(1)
+    }
+
+    /// The kernel has this struct.
+    pub fn has_struct(&self, name: &'a str) -> bool {
+        self.named.contains_key(&(KIND_STRUCT, name))
+    }
+}
+
+/// Bytes that follow the common 12 of a type.
+fn payload(kind: u32, count: u32) -> Option<u32> {
+    Some(match kind {
+        1 | 14 | 17 => 4,                        // int, var, decl tag
+        3 => 12,                                 // array
+        KIND_STRUCT | KIND_UNION => count * 12,
+        6 | KIND_FUNC_PROTO => count * 8,        // enum
+        15 | 19 => count * 12,                   // datasec, enum64
+        2 | 7..=12 | 16 | 18 => 0,
+        _ => return None,
+    })
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `struct s { int a; struct { int b; struct in c; }; }`, `struct in { int x; int y; }`,
+    /// `typedef void (*t)(void *, int, int)`.
+    fn sample() -> Vec<u8> {
+        let strings = b"\0int\0s\0a\0b\0c\0in\0x\0y\0t\0";
+        let name = |n: &str| {
+            let needle = [b"\0", n.as_bytes(), b"\0"].concat();
+            strings.windows(needle.len()).position(|w| w == needle).unwrap() as u32 + 1
+        };
+        let mut types: Vec<u32> = Vec::new();
+        let info = |kind: u32, count: u32| kind << 24 | count;
+        types.extend([name("int"), info(1, 0), 4, 32]); // 1
+        types.extend([name("in"), info(4, 2), 8, name("x"), 1, 0, name("y"), 1, 32]); // 2
+        types.extend([0, info(4, 2), 12, name("b"), 1, 0, name("c"), 2, 32]); // 3
+        types.extend([name("s"), info(4, 2), 16, name("a"), 1, 0, 0, 3, 32]); // 4
+        types.extend([0, info(13, 3), 0, 0, 0, 0, 1, 0, 1]); // 5
+        types.extend([0, info(2, 0), 5]); // 6
+        types.extend([name("t"), info(8, 0), 6]); // 7
+        let body: Vec<u8> = types.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut blob = Vec::new();
+        blob.extend(MAGIC.to_le_bytes());
+        blob.extend([1, 0]);
+        for word in [24, 0, body.len() as u32, body.len() as u32, strings.len() as u32] {
+            blob.extend(word.to_le_bytes());
+        }
+        blob.extend(body);
+        blob.extend(strings);
+        blob
+    }
+
+    #[test]
+    fn members_are_found_through_anonymous_structs_and_paths() {
+        let blob = sample();
+        let btf = Btf::parse(&blob, &["s", "t"]).unwrap();
+        assert_eq!(btf.member("s", "a"), Some(0));
+        assert_eq!(btf.member("s", "b"), Some(4));
+        assert_eq!(btf.nested("s", &["c", "y"]), Some(12));
+        assert_eq!(btf.member("s", "nope"), None);
+        assert_eq!(btf.tracepoint_arguments("t"), Some(2));
+    }
+
+    #[test]
+    fn damaged_files_are_refused_quietly() {
+        let blob = sample();
+        for cut in 0..blob.len() {
+            if let Some(btf) = Btf::parse(&blob[..cut], &["s", "t"]) {
+                let _ = btf.nested("s", &["c", "y"]);
+            }
+        }
+        for at in 0..blob.len() {
+            let mut bad = blob.clone();
+            bad[at] ^= 0xff;
+            if let Some(btf) = Btf::parse(&bad, &["s", "t"]) {
+                let _ = (btf.nested("s", &["c", "y"]), btf.tracepoint_arguments("t"));
+            }
+        }
+    }
+}

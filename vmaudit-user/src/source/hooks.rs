@@ -1,0 +1,235 @@
+//! THE table of hooks: it drives loading, `doctor`, the report's coverage and the README's table.
+//!
+//! Raw and classic tracepoints lose events under opposite conditions (measured in shared work on eleven kernels):
+//! from 7.0 on tracing programs run preemptible, and while a task is preempted inside a raw tracepoint program the
+//! kernel skips it for everybody else on that CPU; classic ones run with preemption off, but are skipped while any
+//! task is preempted inside a bpf() map call. So raw before 7.0, classic from 7.0 on, and both for the rare events.
+
+use super::kernel::Facts;
+
+/// One thing vmaudit listens to.
+pub struct Row {
+    /// Name in reports and in `doctor`.
+    pub name: &'static str,
+    /// What it is for.
+    pub gives: &'static str,
+    /// What is lost without it, as a sentence.
+    pub loses: &'static str,
+    /// How badly it is needed.
+    pub need: Need,
+    /// Ways to attach, for kernels before 7.0 in order of preference.
+    pub forms: &'static [Form],
+}
+
+/// How badly a hook is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Without it the eBPF source is no better than /proc.
+    Required,
+    /// Something is lost, the rest stays exact.
+    Optional,
+    /// Only when processes are followed that already run.
+    Attach,
+}
+
+/// One way to attach.
+pub struct Form {
+    /// Program in the object.
+    pub program: &'static str,
+    /// Kind and place.
+    pub via: Via,
+    /// Arguments of mmap_lock_released that this program is written for; `None` = any.
+    pub released_arguments: Option<u32>,
+}
+
+/// Kind of attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Via {
+    /// Raw tracepoint.
+    Raw(&'static str),
+    /// Classic tracepoint: category, name.
+    Classic(&'static str, &'static str),
+    /// BPF iterator.
+    Iter(&'static str),
+}
+
+impl Via {
+    /// Short name in reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Raw(_) => "raw_tp",
+            Self::Classic(..) => "tracepoint",
+            Self::Iter(_) => "iter",
+        }
+    }
+}
+
+const fn raw(program: &'static str, event: &'static str) -> Form {
+    Form { program, via: Via::Raw(event), released_arguments: None }
+}
+
+const fn classic(program: &'static str, category: &'static str, name: &'static str) -> Form {
+    Form { program, via: Via::Classic(category, name), released_arguments: None }
+}
+
+const fn for_arguments(form: Form, arguments: u32) -> Form {
+    Form { released_arguments: Some(arguments), ..form }
+}
+
+/// Name of the row that makes peaks exact.
+pub const LOCK_RELEASED: &str = "mmap_lock_released";
+/// Name of the row that sees refused calls.
+pub const CALL_EXIT: &str = "sys_exit";
+/// Name of the row that starts with running processes.
+pub const SNAPSHOT: &str = "task_iterator";
+
+/// The table.
+pub const HOOKS: &[Row] = &[
+    Row {
+        name: LOCK_RELEASED,
+        gives: "the VMA count after every change, and so the true peak",
+        loses: "peaks are samples: a burst between two looks at /proc is missed",
+        need: Need::Required,
+        forms: &[
+            for_arguments(raw("released_raw2", "mmap_lock_released"), 2),
+            for_arguments(raw("released_raw3", "mmap_lock_released"), 3),
+            for_arguments(classic("released_classic24", "mmap_lock", "mmap_lock_released"), 2),
+            for_arguments(classic("released_classic20", "mmap_lock", "mmap_lock_released"), 3),
+        ],
+    },
+    Row {
+        name: "exit_mmap",
+        gives: "the end of an address space, so that a reused one starts anew",
+        loses: "figures of a process can run into those of a later one",
+        need: Need::Required,
+        forms: &[raw("exit_mmap_raw", "exit_mmap"), classic("exit_mmap_classic", "mmap", "exit_mmap")],
+    },
+    Row {
+        name: "sched_process_fork",
+        gives: "children, followed from their first instruction",
+        loses: "children are not followed",
+        need: Need::Required,
+        forms: &[raw("fork_raw", "sched_process_fork"), classic("fork_classic", "sched", "sched_process_fork")],
+    },
+    Row {
+        name: "sched_process_exec",
+        gives: "the name and path of each new image",
+        loses: "images are not told apart and keep their parent's name",
+        need: Need::Required,
+        forms: &[raw("exec_raw", "sched_process_exec"), classic("exec_classic", "sched", "sched_process_exec")],
+    },
+    Row {
+        name: "sched_process_exit",
+        gives: "the end of a process, so that a reused pid is another process",
+        loses: "a process that reuses a pid can be followed by mistake",
+        need: Need::Required,
+        forms: &[raw("exit_raw", "sched_process_exit"), classic("exit_classic", "sched", "sched_process_exit")],
+    },
+    Row {
+        name: CALL_EXIT,
+        gives: "how many calls were made, which were refused, and why",
+        loses: "refused calls are not seen and calls are not counted; peaks stay exact",
+        need: Need::Optional,
+        forms: &[raw("sys_exit_raw", "sys_exit"), classic("sys_exit_classic", "raw_syscalls", "sys_exit")],
+    },
+    Row {
+        name: SNAPSHOT,
+        gives: "the counts of processes that already run, without reading /proc",
+        loses: "a process that already runs is known only from its next change on",
+        need: Need::Attach,
+        forms: &[Form { program: "snapshot", via: Via::Iter("task"), released_arguments: None }],
+    },
+];
+
+/// From this version on tracing programs can be preempted and then skipped (measured on 7.0 to 7.3; the one place
+/// where a version decides, because neither BTF nor attach results tell).
+const PREEMPTIBLE_PROGRAMS: (u32, u32) = (7, 0);
+
+/// Which forms of a row to attach on this kernel, best first; with `all`, every one of them, else the first that works.
+pub struct Choice {
+    /// Forms to try.
+    pub forms: Vec<&'static Form>,
+    /// Attach all of them: each covers the other's blind spot.
+    pub all: bool,
+    /// Why some forms cannot be tried.
+    pub reasons: Vec<String>,
+}
+
+/// The decision for one row.
+pub fn choose(row: &'static Row, facts: &Facts) -> Choice {
+    let mut reasons = Vec::new();
+    if row.name == LOCK_RELEASED && facts.released_arguments.is_none() && facts.layout.is_ok() {
+        reasons.push("this kernel has no mmap_lock_released event (it came with 5.11 and needs CONFIG_TRACING)".into());
+    }
+    let mut forms: Vec<&'static Form> = row
+        .forms
+        .iter()
+        .filter(|form| form.released_arguments.is_none() || form.released_arguments == facts.released_arguments)
+        .filter(|form| {
+            let usable = !matches!(form.via, Via::Classic(..)) || facts.tracefs.is_ok();
+            if !usable && let Err(reason) = &facts.tracefs {
+                reasons.push(reason.clone());
+            }
+            usable
+        })
+        .collect();
+    let preemptible = facts.version >= PREEMPTIBLE_PROGRAMS;
+    if preemptible {
+        forms.sort_by_key(|form| !matches!(form.via, Via::Classic(..)));
+    }
+    // The two frequent events pay for each attachment; the rare ones are cheap to listen to twice.
+    let frequent = row.name == LOCK_RELEASED || row.name == CALL_EXIT;
+    Choice { forms, all: preemptible && !frequent, reasons }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmaudit_common::Layout;
+
+    fn facts(version: (u32, u32), released_arguments: Option<u32>, tracefs: bool) -> Facts {
+        Facts {
+            release: format!("{}.{}", version.0, version.1),
+            version,
+            arch: "x86_64".into(),
+            layout: Ok(bytemuck::Zeroable::zeroed()),
+            released_arguments,
+            has_exit_mmap: true,
+            tracefs: if tracefs {
+                Ok(crate::source::kernel::Tracefs::Mounted("/nowhere".into()))
+            } else {
+                Err("tracefs is not readable".into())
+            },
+        }
+    }
+
+    fn programs(row: &str, facts: &Facts) -> (Vec<&'static str>, bool) {
+        let row = HOOKS.iter().find(|r| r.name == row).unwrap();
+        let choice = choose(row, facts);
+        (choice.forms.iter().map(|f| f.program).collect(), choice.all)
+    }
+
+    #[test]
+    fn the_prototype_decides_which_program_reads_the_release() {
+        let _: Layout = bytemuck::Zeroable::zeroed();
+        assert_eq!(programs(LOCK_RELEASED, &facts((6, 18), Some(2), true)).0, ["released_raw2", "released_classic24"]);
+        assert_eq!(programs(LOCK_RELEASED, &facts((6, 1), Some(3), true)).0, ["released_raw3", "released_classic20"]);
+        assert!(programs(LOCK_RELEASED, &facts((5, 10), None, true)).0.is_empty());
+    }
+
+    #[test]
+    fn preemptible_kernels_get_classic_programs_first_and_both_for_rare_events() {
+        let seven = facts((7, 2), Some(2), true);
+        assert_eq!(programs(LOCK_RELEASED, &seven), (vec!["released_classic24", "released_raw2"], false));
+        assert_eq!(programs("sched_process_fork", &seven), (vec!["fork_classic", "fork_raw"], true));
+        assert_eq!(programs("sched_process_fork", &facts((6, 19), Some(2), true)), (vec!["fork_raw", "fork_classic"], false));
+    }
+
+    #[test]
+    fn without_tracefs_only_raw_programs_are_tried_and_the_reason_is_kept() {
+        let seven = facts((7, 2), Some(2), false);
+        assert_eq!(programs(LOCK_RELEASED, &seven).0, ["released_raw2"]);
+        let row = HOOKS.iter().find(|r| r.name == LOCK_RELEASED).unwrap();
+        assert!(choose(row, &seven).reasons.iter().any(|r| r.contains("tracefs")));
+    }
+}

@@ -1,0 +1,258 @@
+//! Facts about the running kernel: offsets for the programs, prototypes, what tracefs offers. Facts only; what is done
+//! about them is decided in [`super::hooks`].
+
+use std::{
+    ffi::CString,
+    fs,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use vmaudit_common::{ABSENT, Layout};
+
+use super::btf::Btf;
+
+/// Where the kernel shows its type information.
+pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
+
+/// What is known of the kernel.
+pub struct Facts {
+    /// `uname -r`.
+    pub release: String,
+    /// Major and minor version, (0, 0) when the release does not begin with them.
+    pub version: (u32, u32),
+    /// `uname -m`.
+    pub arch: String,
+    /// Offsets; `Err` says which type information is missing.
+    pub layout: Result<Layout, String>,
+    /// Arguments of mmap_lock_released: 2 (6.14 and later), 3 (before), `None` when the kernel has no such event.
+    pub released_arguments: Option<u32>,
+    /// The kernel has mmap:exit_mmap.
+    pub has_exit_mmap: bool,
+    /// tracefs, for classic tracepoints.
+    pub tracefs: Result<Tracefs, String>,
+}
+
+const NAMES: [&str; 8] = [
+    "mm_struct",
+    "task_struct",
+    "signal_struct",
+    "pt_regs",
+    "linux_binprm",
+    "btf_trace_mmap_lock_released",
+    "btf_trace_exit_mmap",
+    "rw_semaphore",
+];
+
+impl Facts {
+    /// Asks the kernel. Never fails: what cannot be learned is a fact of its own.
+    pub fn gather() -> Self {
+        let uname = nix::sys::utsname::uname();
+        let text = |s: Option<&std::ffi::OsStr>| s.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let release = text(uname.as_ref().ok().map(|u| u.release()));
+        let arch = text(uname.as_ref().ok().map(|u| u.machine()));
+        let blob = fs::read(BTF_PATH);
+        let btf = blob.as_ref().ok().and_then(|b| Btf::parse(b, &NAMES));
+        let layout = match (&blob, &btf) {
+            (Err(e), _) => Err(format!("{BTF_PATH} cannot be read ({e})")),
+            (Ok(_), None) => Err(format!("{BTF_PATH} has a form that vmaudit does not know")),
+            (Ok(_), Some(btf)) => layout(btf, &arch),
+        };
+        Self {
+            version: version_of(&release),
+            release,
+            arch,
+            layout,
+            released_arguments: btf.as_ref().and_then(|b| b.tracepoint_arguments("btf_trace_mmap_lock_released")),
+            has_exit_mmap: btf.as_ref().is_some_and(|b| b.tracepoint_arguments("btf_trace_exit_mmap").is_some()),
+            tracefs: Tracefs::find(),
+        }
+    }
+}
+
+/// Major and minor number at the start of a release string.
+pub fn version_of(release: &str) -> (u32, u32) {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// Offsets for the programs; `Err` names the first member that a program cannot do without.
+fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
+    let need = |of: &'static str, member: &str| {
+        btf.member(of, member).ok_or_else(|| format!("this kernel's BTF has no {of}.{member}"))
+    };
+    let may = |of: &'static str, path: &[&str]| btf.nested(of, path).unwrap_or(ABSENT);
+    // pt_regs of the two architectures: number of the call and the arguments as passed (arm64 keeps the first one
+    // apart because x0 is also the return value; arch/arm64/include/asm/ptrace.h).
+    let (regs_nr, regs_args) = match arch {
+        "aarch64" => {
+            let first = need("pt_regs", "orig_x0")?;
+            (need("pt_regs", "syscallno")?, [first, 8, 16, 24, 32, 40])
+        }
+        _ => (
+            need("pt_regs", "orig_ax")?,
+            [
+                need("pt_regs", "di")?,
+                need("pt_regs", "si")?,
+                need("pt_regs", "dx")?,
+                need("pt_regs", "r10")?,
+                need("pt_regs", "r8")?,
+                need("pt_regs", "r9")?,
+            ],
+        ),
+    };
+    // 32-bit calls: TS_COMPAT in thread_info.status on x86 (arch/x86/include/asm/thread_info.h), TIF_32BIT = bit 22 of
+    // thread_info.flags on arm64 (arch/arm64/include/asm/thread_info.h).
+    let (task_compat, compat_mask) = match arch {
+        "aarch64" => (may("task_struct", &["thread_info", "flags"]), 1 << 22),
+        _ => (may("task_struct", &["thread_info", "status"]), 2),
+    };
+    Ok(Layout {
+        mm_map_count: need("mm_struct", "map_count").or_else(|_| need("mm_struct", "vma_count"))?,
+        mm_total_vm: need("mm_struct", "total_vm")?,
+        mm_locked_vm: need("mm_struct", "locked_vm")?,
+        mm_data_vm: need("mm_struct", "data_vm")?,
+        mm_lock_count: may("mm_struct", &["mmap_lock", "count"]),
+        mm_start_brk: need("mm_struct", "start_brk")?,
+        task_mm: need("task_struct", "mm")?,
+        task_pid: need("task_struct", "pid")?,
+        task_tgid: need("task_struct", "tgid")?,
+        task_start_boottime: need("task_struct", "start_boottime")?,
+        task_group_leader: need("task_struct", "group_leader")?,
+        task_real_parent: need("task_struct", "real_parent")?,
+        task_signal: need("task_struct", "signal")?,
+        task_comm: need("task_struct", "comm")?,
+        task_flags: need("task_struct", "flags")?,
+        task_exit_code: need("task_struct", "exit_code")?,
+        task_compat,
+        compat_mask,
+        signal_live: need("signal_struct", "live")?,
+        signal_rlim: need("signal_struct", "rlim")?,
+        regs_nr,
+        regs_args,
+        bprm_filename: need("linux_binprm", "filename")?,
+    })
+}
+
+/// A way to read tracefs that leaves no mount behind.
+pub enum Tracefs {
+    /// It is mounted here.
+    Mounted(PathBuf),
+    /// A mount of our own that is attached nowhere and vanishes with the descriptor.
+    Private(OwnedFd),
+}
+
+impl Tracefs {
+    fn find() -> Result<Self, String> {
+        let mut refused = String::new();
+        for path in ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"] {
+            match fs::metadata(Path::new(path).join("events")) {
+                Ok(_) => return Ok(Self::Mounted(path.into())),
+                Err(e) if refused.is_empty() => refused = format!("{path}: {e}"),
+                Err(_) => {}
+            }
+        }
+        private_mount().map(Self::Private).map_err(|e| format!("tracefs is not readable ({refused}) and cannot be mounted privately ({e})"))
+    }
+
+    /// Reads a file below `events/`.
+    fn read(&self, relative: &str) -> std::io::Result<String> {
+        match self {
+            Self::Mounted(root) => fs::read_to_string(root.join("events").join(relative)),
+            // /proc/self/fd would need /proc; openat does not.
+            Self::Private(fd) => {
+                let path = CString::new(format!("events/{relative}"))?;
+                // SAFETY: `path` is a valid C string, `fd` an open directory.
+                let file = unsafe { libc::openat(fd.as_raw_fd(), path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+                if file < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                // SAFETY: a fresh descriptor that nobody else owns.
+                let file = unsafe { OwnedFd::from_raw_fd(file) };
+                std::io::read_to_string(fs::File::from(file))
+            }
+        }
+    }
+
+    /// Number by which perf_event_open knows an event.
+    pub fn event_id(&self, category: &str, name: &str) -> Result<u64, String> {
+        let text = self.read(&format!("{category}/{name}/id")).map_err(|e| format!("{category}:{name}: {e}"))?;
+        text.trim().parse().map_err(|_| format!("{category}:{name} has an odd id"))
+    }
+
+    /// Byte offset of a field in an event's record.
+    pub fn field_offset(&self, category: &str, name: &str, field: &str) -> Option<u32> {
+        field_offset(&self.read(&format!("{category}/{name}/format")).ok()?, field)
+    }
+}
+
+/// `field:TYPE NAME; offset:N; ...` lines of a format file.
+fn field_offset(format: &str, field: &str) -> Option<u32> {
+    format.lines().find_map(|line| {
+        let mut parts = line.trim().strip_prefix("field:")?.split(';');
+        let declared = parts.next()?.rsplit([' ', '*']).next()?;
+        let declared = declared.split('[').next()?;
+        let offset = parts.next()?.trim().strip_prefix("offset:")?.parse().ok()?;
+        (declared == field).then_some(offset)
+    })
+}
+
+/// fsopen, fsmount (5.2 and later): a mount that no namespace sees.
+fn private_mount() -> std::io::Result<OwnedFd> {
+    const FSOPEN_CLOEXEC: libc::c_uint = 1;
+    const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+    const FSMOUNT_CLOEXEC: libc::c_uint = 1;
+    let owned = |fd: libc::c_long| {
+        if fd < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        // SAFETY: a fresh descriptor that nobody else owns.
+        Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    };
+    // SAFETY: a valid C string; the call has no other preconditions.
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"tracefs".as_ptr(), FSOPEN_CLOEXEC) })?;
+    // SAFETY: CMD_CREATE takes null key and value.
+    let created = unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            FSCONFIG_CMD_CREATE,
+            std::ptr::null::<u8>(),
+            std::ptr::null::<u8>(),
+            0,
+        )
+    };
+    if created < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: plain integers.
+    owned(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, 0) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_of_all_distributions_give_their_version() {
+        for (release, version) in [
+            ("6.18.44-fc-v657", (6, 18)),
+            ("7.3-cloud-amd64", (7, 3)),
+            ("5.10.0-32-cloud-amd64", (5, 10)),
+            ("6.12.107+deb13-cloud-amd64", (6, 12)),
+            ("7.3-rc7", (7, 3)),
+            ("odd", (0, 0)),
+            ("", (0, 0)),
+        ] {
+            assert_eq!(version_of(release), version, "{release}");
+        }
+    }
+
+    #[test]
+    fn offsets_come_from_the_format_file() {
+        let format = "name: sched_process_fork\nID: 1\nformat:\n\tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;\n\n\tfield:__data_loc char[] parent_comm;\toffset:8;\tsize:4;\n\tfield:pid_t child_pid;\toffset:20;\tsize:4;\tsigned:1;\n\tfield:char child_comm[16];\toffset:24;\tsize:16;\n";
+        assert_eq!(field_offset(format, "child_pid"), Some(20));
+        assert_eq!(field_offset(format, "child_comm"), Some(24));
+        assert_eq!(field_offset(format, "parent"), None);
+    }
+}

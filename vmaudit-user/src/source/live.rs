@@ -1,0 +1,660 @@
+//! The live source: loads and attaches the programs, reads their shared memory and their ring buffer.
+//!
+//! After the start it makes no bpf() map calls (they would switch classic tracepoint programs off on a CPU): slots and
+//! counters are read and freed through mmap, details come through the ring buffer.
+
+use std::{
+    fs,
+    io::Read as _,
+    mem::size_of,
+    os::fd::{AsFd as _, AsRawFd, FromRawFd, OwnedFd, RawFd},
+    ptr,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+};
+
+use anyhow::{Context as _, anyhow};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{HashMap as BpfHashMap, Map, MapData, RingBuf},
+    programs::Program,
+};
+use bytemuck::Pod;
+use vmaudit_common::{
+    CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH,
+    FailureRecord, Followed, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MmSlot, RECORD_CHANGE,
+    RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE,
+    TaskRecord, call,
+};
+
+use super::{
+    CallStat, Change, Event, MmState, Named, ProcessId, RefusalGroup, Refused, Section, Task,
+    hooks::{self, Form, HOOKS, Need, Row, Via},
+    kernel::Facts,
+};
+use crate::report::{Hook, HookState};
+
+/// What to load.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Follow every process.
+    pub watch_all: bool,
+    /// Follow children of followed processes.
+    pub follow_children: bool,
+    /// Every change as an event.
+    pub stream_changes: bool,
+    /// Every failure as an event, not only the first few of a kind.
+    pub stream_failures: bool,
+    /// Processes that already run will be followed.
+    pub attach: bool,
+    /// See [`hooks::CALL_EXIT`]; without it peaks only, at no cost for calls that are not watched.
+    pub calls: bool,
+    /// Size of the ring buffer, bytes; a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Address spaces followed at one time; a power of two.
+    pub slots: u32,
+    /// The programs' own messages.
+    pub debug: bool,
+}
+
+/// The eBPF source is not to be had: what is missing and how to get it, in one sentence.
+#[derive(Debug)]
+pub struct Unavailable(pub String);
+
+/// The source at work.
+pub struct Live {
+    ebpf: Ebpf,
+    slots: Shared<MmSlot>,
+    control: Shared<Control>,
+    ring: RingBuf<MapData>,
+    followed: BpfHashMap<MapData, u32, Followed>,
+    hooks: Vec<Hook>,
+    /// Programs at work by row, for their miss counters.
+    at_work: Vec<(&'static str, Vec<RawFd>)>,
+    /// Descriptors whose closing detaches.
+    events: Vec<OwnedFd>,
+    /// Reading it walks all tasks once.
+    iterator: Option<fs::File>,
+    logger: Option<aya_log::EbpfLogger<DebugLog>>,
+}
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/vmaudit.bpf.o"));
+
+impl Live {
+    /// Loads and attaches everything that `options` ask for. Whoever is to be followed from its first instruction must
+    /// wait until this and [`Live::follow`] have returned.
+    pub fn open(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
+        let layout = facts.layout.clone().map_err(|e| Unavailable(format!("{e}; a kernel with CONFIG_DEBUG_INFO_BTF is needed")))?;
+        let released = HOOKS.iter().find(|row| row.name == hooks::LOCK_RELEASED);
+        if let Some(row) = released {
+            let choice = hooks::choose(row, facts);
+            if choice.forms.is_empty() {
+                return Err(Unavailable(choice.reasons.join("; ")));
+            }
+        }
+        raise_memlock();
+        let config = config(facts, options);
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .override_global("LAYOUT", bytemuck::bytes_of(&layout), true)
+            .override_global("CONFIG", bytemuck::bytes_of(&config), true)
+            .override_global("AYA_LOG_LEVEL", if options.debug { &4u8 } else { &0u8 }, false)
+            .map_max_entries("SLOTS", options.slots)
+            .map_max_entries("SLOT_OF_MM", options.slots * 2)
+            .map_max_entries("RECORDS", options.ring_bytes)
+            .load(OBJECT)
+            .map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| Unavailable(format!("the eBPF object has no map {name}")));
+        let slots = Shared::new(take("SLOTS")?, options.slots as usize).map_err(|e| Unavailable(refusal(&e)))?;
+        let control = Shared::new(take("CONTROL")?, 1).map_err(|e| Unavailable(refusal(&e)))?;
+        let ring = RingBuf::try_from(take("RECORDS")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let followed = BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let mut live = Self {
+            ebpf,
+            slots,
+            control,
+            ring,
+            followed,
+            hooks: Vec::new(),
+            at_work: Vec::new(),
+            events: Vec::new(),
+            iterator: None,
+            logger: None,
+        };
+        if options.debug {
+            live.logger = aya_log::EbpfLogger::init_with_logger(&mut live.ebpf, DebugLog).ok();
+        }
+        live.refresh_limit();
+        for row in HOOKS {
+            live.attach_row(row, facts, options)?;
+        }
+        Ok(live)
+    }
+
+    fn attach_row(&mut self, row: &'static Row, facts: &Facts, options: &Options) -> Result<(), Unavailable> {
+        let mut hook = Hook {
+            name: row.name.into(),
+            state: HookState::Unused,
+            via: None,
+            loses: None,
+            reason: None,
+        };
+        let wanted = match row.need {
+            Need::Attach => options.attach,
+            _ => row.name != hooks::CALL_EXIT || options.calls,
+        };
+        if !wanted {
+            self.hooks.push(hook);
+            return Ok(());
+        }
+        let choice = hooks::choose(row, facts);
+        let mut reasons = choice.reasons;
+        let mut vias = Vec::new();
+        let mut programs = Vec::new();
+        for form in choice.forms {
+            match self.attach(form, facts) {
+                Ok(fd) => {
+                    vias.push(form.via.name());
+                    programs.push(fd);
+                    if !choice.all {
+                        break;
+                    }
+                }
+                Err(e) => reasons.push(refusal(&e)),
+            }
+        }
+        if programs.is_empty() {
+            let reason = reasons.join("; ");
+            if row.need == Need::Required {
+                return Err(Unavailable(format!("the hook {} cannot be attached: {reason}", row.name)));
+            }
+            hook.state = HookState::Missing;
+            hook.loses = Some(row.loses.into());
+            hook.reason = Some(reason);
+        } else {
+            hook.state = HookState::Attached;
+            hook.via = Some(vias.join("+"));
+            self.at_work.push((row.name, programs));
+        }
+        self.hooks.push(hook);
+        Ok(())
+    }
+
+    fn attach(&mut self, form: &'static Form, facts: &Facts) -> anyhow::Result<RawFd> {
+        let program = self.ebpf.program_mut(form.program).with_context(|| format!("the eBPF object has no program {}", form.program))?;
+        match (program, form.via) {
+            (Program::RawTracePoint(p), Via::Raw(event)) => {
+                p.load()?;
+                p.attach(event)?;
+                Ok(p.fd()?.as_fd().as_raw_fd())
+            }
+            (Program::TracePoint(p), Via::Classic(category, name)) => {
+                let tracefs = facts.tracefs.as_ref().map_err(|e| anyhow!("{e}"))?;
+                let id = tracefs.event_id(category, name).map_err(|e| anyhow!(e))?;
+                p.load()?;
+                let fd = p.fd()?.as_fd().as_raw_fd();
+                let event = attach_to_event(id, fd).with_context(|| format!("{category}:{name}"))?;
+                self.events.push(event);
+                Ok(fd)
+            }
+            (Program::Iter(p), Via::Iter(kind)) => {
+                let btf = aya::Btf::from_sys_fs()?;
+                p.load(kind, &btf)?;
+                let fd = p.fd()?.as_fd().as_raw_fd();
+                let id = p.attach()?;
+                self.iterator = Some(p.take_link(id)?.into_file()?);
+                Ok(fd)
+            }
+            _ => Err(anyhow!("program {} is of another kind than the hook table says", form.program)),
+        }
+    }
+
+    /// Follows a process from now on. `after_exec`: it is our own child, and what it does before its exec is ours.
+    pub fn follow(&mut self, tgid: u32, after_exec: bool) -> anyhow::Result<()> {
+        let flags = if after_exec { FOLLOW_FROM_BIRTH | FOLLOW_AFTER_EXEC } else { 0 };
+        self.followed.insert(tgid, Followed { flags, local_tgid: tgid }, 0).context("cannot tell the programs whom to follow")
+    }
+
+    /// Opens a slot for each followed process that already runs. Works once.
+    pub fn snapshot(&mut self) -> anyhow::Result<()> {
+        if let Some(mut file) = self.iterator.take() {
+            file.read_to_end(&mut Vec::new()).context("the walk over running tasks failed")?;
+        }
+        Ok(())
+    }
+
+    /// What became of each hook.
+    pub fn hooks(&self) -> &[Hook] {
+        &self.hooks
+    }
+
+    /// Readable when the ring buffer has records.
+    pub fn wake_fd(&self) -> RawFd {
+        self.ring.as_raw_fd()
+    }
+
+    /// Tells the programs vm.max_map_count as it is now; returns it.
+    pub fn refresh_limit(&self) -> Option<u32> {
+        let limit = super::proc_max_map_count()?;
+        // SAFETY: the only value of CONTROL, mapped for the life of `self`; the word is written by us alone.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.control.at(0)).max_map_count) }.store(limit, Ordering::Relaxed);
+        Some(limit)
+    }
+
+    /// Takes what has arrived, at most `most` records; returns whether more may be waiting.
+    pub fn drain(&mut self, most: usize, sink: &mut impl FnMut(Event)) -> bool {
+        for _ in 0..most {
+            let Some(item) = self.ring.next() else { return false };
+            let decoded = decode(&item);
+            drop(item);
+            match decoded {
+                Some(Decoded::Event(event)) => sink(event),
+                Some(Decoded::Dead(index)) => self.take_dead(index, sink),
+                None => {}
+            }
+        }
+        true
+    }
+
+    fn take_dead(&mut self, index: u64, sink: &mut impl FnMut(Event)) {
+        if index < self.slots.len() as u64 && self.state(index as usize) == SLOT_DEAD {
+            sink(Event::Mm(Box::new(mm_state(&self.slots.read(index as usize)))));
+            self.free(index as usize);
+        }
+    }
+
+    fn state(&self, index: usize) -> u32 {
+        // SAFETY: `index` is in bounds; the word is shared with the kernel, hence atomic.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.slots.at(index)).state) }.load(Ordering::Acquire)
+    }
+
+    /// Hands a dead slot back, zeroed as the kernel side expects it.
+    fn free(&mut self, index: usize) {
+        let slot = self.slots.at(index);
+        // SAFETY: the slot is dead: the kernel side does not touch it until its first word is 0.
+        unsafe {
+            let rest = slot.cast::<u8>().add(8);
+            ptr::write_bytes(rest, 0, size_of::<MmSlot>() - 8);
+            fence(Ordering::Release);
+            AtomicU64::from_ptr(slot.cast()).store(0, Ordering::Release);
+        }
+    }
+
+    /// Slots that were ever in use.
+    fn used(&self) -> usize {
+        // SAFETY: the only value of CONTROL.
+        let cursor = unsafe { AtomicU64::from_ptr(&raw mut (*self.control.at(0)).cursor) }.load(Ordering::Acquire);
+        cursor.min(self.slots.len() as u64) as usize
+    }
+
+    /// Looks through all slots for dead ones: a full ring buffer may have swallowed the hint.
+    pub fn sweep(&mut self, sink: &mut impl FnMut(Event)) {
+        for index in 0..self.used() {
+            if self.state(index) == SLOT_DEAD {
+                self.take_dead(index as u64, sink);
+            }
+        }
+    }
+
+    /// Address spaces that are still alive.
+    pub fn living(&self) -> usize {
+        (0..self.used()).filter(|&i| self.state(i) == SLOT_LIVE).count()
+    }
+
+    /// The figures of every living address space, as of now.
+    pub fn report_living(&self, sink: &mut impl FnMut(Event)) {
+        for index in 0..self.used() {
+            if self.state(index) == SLOT_LIVE {
+                sink(Event::Mm(Box::new(mm_state(&self.slots.read(index)))));
+            }
+        }
+    }
+
+    /// Loss counters by name, totals so far.
+    pub fn lost(&self) -> Vec<(String, u64)> {
+        let lost = self.control.read(0).lost;
+        let mut counters: Vec<(String, u64)> = [
+            ("ring_full", lost.ring_full),
+            ("table_full", lost.table_full),
+            ("groups_full", lost.groups_full),
+            ("read_failed", lost.read_failed),
+            ("section_lost", lost.section_lost),
+            ("stack_missing", lost.stack_missing),
+            ("tree_full", lost.tree_full),
+            ("death_missed", lost.death_missed),
+        ]
+        .map(|(name, n)| (name.to_owned(), n))
+        .into();
+        // Where two programs listen to the same event, an event is lost only if both were skipped.
+        let skipped = self.at_work.iter().map(|(_, fds)| fds.iter().map(|&fd| recursion_misses(fd)).min().unwrap_or(0)).sum();
+        counters.push(("program_skipped".into(), skipped));
+        counters
+    }
+
+    /// Passes on the programs' own messages; nothing to do unless [`Options::debug`] was set.
+    pub fn flush_debug(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+}
+
+/// Where the programs' own messages go.
+struct DebugLog;
+
+impl log::Log for DebugLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        crate::output::say(&format!("[bpf] {}", record.args()));
+    }
+
+    fn flush(&self) {}
+}
+
+/// An array map with BPF_F_MMAPABLE, mapped for reading and writing. Elements lie `size_of::<T>()` apart, which is a
+/// multiple of 8 as the kernel requires.
+struct Shared<T> {
+    base: *mut T,
+    len: usize,
+    bytes: usize,
+    _map: Map,
+}
+
+impl<T: Pod> Shared<T> {
+    fn new(map: Map, len: usize) -> anyhow::Result<Self> {
+        const { assert!(size_of::<T>().is_multiple_of(8)) };
+        let Map::Array(data) = &map else { return Err(anyhow!("a shared map is no array")) };
+        let page = page_size() as usize;
+        let bytes = (size_of::<T>() * len).div_ceil(page) * page;
+        // SAFETY: a fresh mapping of a map's memory; the kernel checks length and rights.
+        let base = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED,
+                data.fd().as_fd().as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(std::io::Error::last_os_error()).context("cannot map the programs' memory");
+        }
+        Ok(Self { base: base.cast(), len, bytes, _map: map })
+    }
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Callers stay below [`Shared::len`].
+    fn at(&self, index: usize) -> *mut T {
+        debug_assert!(index < self.len);
+        self.base.wrapping_add(index.min(self.len - 1))
+    }
+
+    /// A copy. Words may be from slightly different moments while the kernel side writes; each is whole by itself.
+    fn read(&self, index: usize) -> T {
+        fence(Ordering::Acquire);
+        // SAFETY: in bounds by `at`; any bytes are a valid `T` (Pod); volatile because the kernel writes too.
+        unsafe { ptr::read_volatile(self.at(index)) }
+    }
+}
+
+impl<T> Drop for Shared<T> {
+    fn drop(&mut self) {
+        // SAFETY: our own mapping, not used after this.
+        unsafe { libc::munmap(self.base.cast(), self.bytes) };
+    }
+}
+
+/// Bytes per page.
+pub fn page_size() -> u64 {
+    // SAFETY: no preconditions.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+fn config(facts: &Facts, options: &Options) -> Config {
+    let number = if facts.arch == "aarch64" { |c: &call::CallInfo| c.aarch64 } else { |c: &call::CallInfo| c.x86_64 };
+    let child_pid = facts.tracefs.as_ref().ok().and_then(|t| t.field_offset("sched", "sched_process_fork", "child_pid"));
+    Config {
+        watch_all: options.watch_all.into(),
+        follow_children: options.follow_children.into(),
+        stream_changes: options.stream_changes.into(),
+        stream_failures: options.stream_failures.into(),
+        slots: options.slots,
+        failure_stacks: 1,
+        change_stacks: 0,
+        page_shift: page_size().trailing_zeros(),
+        self_tgid: std::process::id(),
+        fork_child_pid_offset: child_pid.unwrap_or(0),
+        debug: options.debug.into(),
+        reserved: 0,
+        call_by_number: call::by_number(number),
+    }
+}
+
+/// Kernels before 5.11 charge BPF memory to RLIMIT_MEMLOCK; later ones do not care, so a refusal is no matter.
+fn raise_memlock() {
+    let _ = nix::sys::resource::setrlimit(
+        nix::sys::resource::Resource::RLIMIT_MEMLOCK,
+        nix::sys::resource::RLIM_INFINITY,
+        nix::sys::resource::RLIM_INFINITY,
+    );
+}
+
+/// Opens a classic tracepoint event and puts the program on it. The program then runs for that event on every CPU and
+/// for every task, whatever the descriptor's own scope (kernel/events/core.c:perf_event_set_bpf_prog).
+fn attach_to_event(id: u64, program: RawFd) -> std::io::Result<OwnedFd> {
+    const PERF_TYPE_TRACEPOINT: u64 = 2;
+    const PERF_ATTR_SIZE_VER0: u64 = 64;
+    const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
+    const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
+    const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+    // struct perf_event_attr: type and size, config, sample_period, sample_type, read_format, flags, wakeupevents.
+    let attr = [PERF_TYPE_TRACEPOINT | PERF_ATTR_SIZE_VER0 << 32, id, 1, 0, 0, 0, 1, 0];
+    // SAFETY: `attr` has the size it states.
+    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, PERF_FLAG_FD_CLOEXEC) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    let event = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    for (request, argument) in [(PERF_EVENT_IOC_SET_BPF, program as libc::c_ulong), (PERF_EVENT_IOC_ENABLE, 0)] {
+        // SAFETY: both requests take an integer.
+        if unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+    }
+    Ok(event)
+}
+
+/// How often the kernel skipped a program; 0 where it does not count (before 5.12).
+fn recursion_misses(program: RawFd) -> u64 {
+    let Ok(text) = fs::read_to_string(format!("/proc/self/fdinfo/{program}")) else { return 0 };
+    text.lines().find_map(|l| l.strip_prefix("recursion_misses:")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Turns a loader's or the kernel's refusal into what is missing and how to get it.
+fn refusal(error: &anyhow::Error) -> String {
+    let errno = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).and_then(|e| e.raw_os_error());
+    let first = error.chain().last().map(ToString::to_string).unwrap_or_default();
+    let first = first.lines().next().unwrap_or_default().to_owned();
+    match errno {
+        Some(libc::EPERM | libc::EACCES) if !nix::unistd::geteuid().is_root() => {
+            "eBPF needs root, or CAP_BPF and CAP_PERFMON: run it with sudo".into()
+        }
+        Some(libc::EPERM) => {
+            format!("the kernel refuses eBPF even to root here ({first}); lockdown or a container's policy does that")
+        }
+        _ => first,
+    }
+}
+
+enum Decoded {
+    Event(Event),
+    Dead(u64),
+}
+
+/// Reads one record; `None` for one that is too short or of an unknown kind (the kernel side of the same build never
+/// writes such).
+fn decode(bytes: &[u8]) -> Option<Decoded> {
+    let head: RecordHeader = read_record(bytes)?;
+    Some(match head.kind {
+        RECORD_CHANGE => {
+            let r: ChangeRecord = read_record(bytes)?;
+            Decoded::Event(Event::Change(Change {
+                at_ns: head.at_ns,
+                generation: head.generation,
+                tgid: head.tgid,
+                tid: head.tid,
+                comm: text(&r.comm),
+                before: r.before,
+                after: r.after,
+                call: r.call as u8,
+            }))
+        }
+        RECORD_FAILURE => Decoded::Event(Event::Refused(Box::new(refused(&read_record(bytes)?)))),
+        RECORD_FORK | RECORD_EXIT => {
+            let r: TaskRecord = read_record(bytes)?;
+            Decoded::Event(Event::Task(Task {
+                at_ns: head.at_ns,
+                process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
+                ppid: r.ppid,
+                comm: text(&r.comm),
+                exit: (head.kind == RECORD_EXIT).then_some(r.exit_code as i32),
+            }))
+        }
+        RECORD_EXEC => {
+            let r: TaskRecord = read_record(bytes)?;
+            Decoded::Event(Event::Named(Named {
+                process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
+                at_ns: head.at_ns,
+                exe: Some(text(&r.filename)).filter(|path| path.starts_with('/')),
+                cgroup: None,
+            }))
+        }
+        RECORD_DEAD => Decoded::Dead(read_record::<DeadRecord>(bytes)?.slot),
+        _ => return None,
+    })
+}
+
+fn read_record<T: Pod>(bytes: &[u8]) -> Option<T> {
+    bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
+}
+
+/// A `\0`-terminated name; bytes that are no UTF-8 become U+FFFD.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn refused(r: &FailureRecord) -> Refused {
+    let frames = usize::try_from(r.stack_bytes).unwrap_or(0) / 8;
+    Refused {
+        at_ns: r.head.at_ns,
+        generation: r.head.generation,
+        tgid: r.head.tgid,
+        tid: r.head.tid,
+        comm: text(&r.comm),
+        call: r.call as u8,
+        errno: r.errno as u8,
+        class: r.class,
+        ret: r.ret,
+        args: r.args,
+        section: (r.class & CLASS_SECTION != 0).then_some(Section {
+            mc0: r.section.mc0,
+            mc1: r.section.mc1,
+            total_vm: r.section.total_vm,
+            locked_vm: r.section.locked_vm,
+            data_vm: r.section.data_vm,
+            searched: (r.section.searched != 0).then_some(r.section.searched as i64),
+        }),
+        max_map_count: r.max_map_count,
+        rlimits: r.rlimits,
+        start_brk: r.start_brk,
+        stack: r.stack.iter().take(frames).copied().filter(|&ip| ip != 0).collect(),
+    }
+}
+
+fn mm_state(slot: &MmSlot) -> MmState {
+    MmState {
+        generation: slot.generation,
+        process: ProcessId { tgid: slot.tgid, start_ns: slot.start_boottime_ns },
+        ppid: slot.ppid,
+        uid: slot.uid,
+        comm: text(&slot.comm),
+        first: slot.first,
+        last: slot.last,
+        peak: slot.peak,
+        born_ns: slot.born_ns,
+        peak_ns: slot.peak_ns,
+        dead_ns: (slot.dead_ns != 0).then_some(slot.dead_ns),
+        from_birth: slot.flags & MM_FROM_BIRTH != 0,
+        from_snapshot: slot.flags & MM_FROM_SNAPSHOT != 0,
+        from_exec: slot.flags & MM_FROM_EXEC != 0,
+        calls: slot
+            .calls
+            .iter()
+            .enumerate()
+            .filter(|(_, stat)| **stat != vmaudit_common::CallStat::default())
+            .map(|(id, s)| (id as u8, CallStat { calls: s.calls, added: s.added, removed: s.removed, failed: s.failed }))
+            .collect(),
+        refusals: slot
+            .failures
+            .iter()
+            .filter_map(|group| {
+                let key = GroupKey::unpack(group.key)?;
+                Some(RefusalGroup {
+                    call: key.call,
+                    errno: key.errno,
+                    class: key.class,
+                    count: group.count,
+                    first_ns: group.first_ns,
+                    last_ns: group.last_ns,
+                    kept_bytes: group.kept_bytes,
+                })
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_and_unknown_records_are_dropped_not_trusted() {
+        assert!(decode(&[]).is_none());
+        assert!(decode(&[1, 0, 0, 0]).is_none());
+        let mut head = [0u8; size_of::<RecordHeader>()];
+        for kind in 0..=255 {
+            head[0] = kind;
+            assert!(decode(&head).is_none(), "kind {kind} has a body");
+        }
+    }
+
+    #[test]
+    fn a_failure_record_keeps_its_figures() {
+        let mut r: FailureRecord = bytemuck::Zeroable::zeroed();
+        r.head.kind = RECORD_FAILURE;
+        r.head.tgid = 7;
+        r.call = call::MUNMAP.into();
+        r.errno = 12;
+        r.class = CLASS_SECTION | 7;
+        r.section.mc0 = 65530;
+        r.stack[0] = 0x1234;
+        r.stack_bytes = 8;
+        let Some(Decoded::Event(Event::Refused(refused))) = decode(bytemuck::bytes_of(&r)) else { panic!() };
+        assert_eq!((refused.tgid, refused.call, refused.section.unwrap().mc0), (7, call::MUNMAP, 65530));
+        assert_eq!(refused.stack, [0x1234]);
+    }
+
+    #[test]
+    fn names_end_at_their_zero_and_bad_bytes_are_marked() {
+        assert_eq!(text(b"abc\0def"), "abc");
+        assert_eq!(text(b"\xff\0"), "\u{fffd}");
+    }
+}
