@@ -1,6 +1,8 @@
 //! Where events come from. Each source (live eBPF, /proc polling, a recording) yields the same [`Event`]s; a source
 //! never prints and knows nothing of reports.
 
+pub mod proc;
+
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;
 
