@@ -11,5 +11,17 @@
 //! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
 
+pub mod application;
+pub mod arguments;
+pub mod audit;
+pub mod cli;
+pub mod command;
+pub mod diagnosis;
+pub mod doctor;
+pub mod maps;
+pub mod output;
+pub mod recommend;
 pub mod report;
+pub mod session;
 pub mod source;
+pub mod trace;

@@ -1,0 +1,480 @@
+//! Wires one session: child, source, audit, report. The only place with a clock, a runtime and signals.
+
+use std::{
+    collections::BTreeMap,
+    os::fd::RawFd,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow};
+use nix::{
+    sys::{
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+        time::TimeValLike as _,
+    },
+    time::{ClockId, clock_gettime},
+};
+use tokio::io::unix::AsyncFd;
+
+use crate::{
+    application::Anonymizer,
+    audit::Audit,
+    cli::{self, FailOn, ReportFormat, RunArgs},
+    command::{self, Child, Look, User},
+    diagnosis::KernelRules,
+    output::{self, Destination, Format},
+    recommend::{self, Margin, Measured},
+    report::{Coverage, Exit, Hook, HookState, Report, SCHEMA, Session, SourceKind, VERSION},
+    source::{
+        Event,
+        hooks::HOOKS,
+        kernel::Facts,
+        live::{self, Live, Unavailable},
+        proc::{self, Proc},
+        sampling::Sampling,
+    },
+};
+
+pub use crate::trace::trace;
+
+/// Between two looks at the sysctl, at slots whose hint got lost and at the programs' messages.
+const TICK: Duration = Duration::from_millis(100);
+/// Records taken before other work gets its turn.
+const BATCH: usize = 4096;
+
+/// CLOCK_MONOTONIC, ns.
+pub fn now_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |t| u64::try_from(t.num_nanoseconds()).unwrap_or(0))
+}
+
+/// A runtime without threads: nothing of vmaudit's competes with the workload but this one.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")
+}
+
+/// The signals that a session answers, readable as a descriptor. They are blocked from here on, so the command must
+/// have been forked before.
+pub struct Signals(AsyncFd<SignalFd>);
+
+/// What a signal asks of the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A child changed its state.
+    Child,
+    /// Somebody sent this signal to vmaudit; it is meant for the command.
+    PassOn(i32),
+    /// The terminal sent it to the whole foreground group; the command has it already.
+    Terminal(i32),
+}
+
+impl Signals {
+    /// Must be called inside the runtime.
+    pub fn take() -> anyhow::Result<Self> {
+        let mut set = SigSet::empty();
+        for signal in [
+            Signal::SIGCHLD,
+            Signal::SIGINT,
+            Signal::SIGTERM,
+            Signal::SIGHUP,
+            Signal::SIGQUIT,
+            Signal::SIGUSR1,
+            Signal::SIGUSR2,
+        ] {
+            set.add(signal);
+        }
+        set.thread_block().context("cannot block signals")?;
+        let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+            .context("cannot listen to signals")?;
+        Ok(Self(AsyncFd::new(fd).context("cannot wait for signals")?))
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) -> anyhow::Result<Asked> {
+        loop {
+            let mut guard = self.0.readable_mut().await.context("cannot wait for signals")?;
+            match guard.get_inner_mut().read_signal() {
+                Ok(Some(info)) => {
+                    let number = i32::try_from(info.ssi_signo).unwrap_or(0);
+                    return Ok(match number {
+                        libc::SIGCHLD => Asked::Child,
+                        // SI_USER and below come from a process, positive codes from the kernel.
+                        _ if info.ssi_code > 0 => Asked::Terminal(number),
+                        _ => Asked::PassOn(number),
+                    });
+                }
+                Ok(None) => guard.clear_ready(),
+                Err(e) => return Err(anyhow!(e)).context("cannot read a signal"),
+            }
+        }
+    }
+}
+
+/// Readiness of the ring buffer.
+pub struct Ring(AsyncFd<RawFd>);
+
+impl Ring {
+    /// The descriptor must live as long as this.
+    pub fn new(live: &Live) -> anyhow::Result<Self> {
+        AsyncFd::with_interest(live.wake_fd(), tokio::io::Interest::READABLE).map(Self).context("cannot wait for records")
+    }
+
+    /// Waits until there may be records.
+    pub async fn ready(&self) {
+        match self.0.readable().await {
+            Ok(mut guard) => guard.clear_ready(),
+            // Without readiness the tick alone drains; nothing is lost but time.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+/// The source of a `run`.
+enum Source {
+    Live(Box<Live>),
+    Proc(Box<Sampling>),
+}
+
+/// `vmaudit run`. Returns vmaudit's exit status; does not return when the command died of a signal.
+pub fn run(args: RunArgs) -> anyhow::Result<i32> {
+    let margin = Margin::new(args.common.headroom, args.common.round).map_err(|e| anyhow!("{e}"))?;
+    let mut outputs = open_outputs(&args)?;
+    let user = args.user.as_deref().map(User::find).transpose()?;
+    let mut child = Child::prepare(&args.command, user.as_ref())?;
+    let facts = Facts::gather();
+    let options = live::Options {
+        watch_all: false,
+        follow_children: !args.no_follow,
+        stream_changes: false,
+        stream_failures: false,
+        attach: false,
+        calls: !args.peaks_only,
+        ring_bytes: args.common.ring_bytes.unwrap_or(1 << 20),
+        slots: args.common.slots,
+        debug: args.common.debug_bpf,
+    };
+    let pid = child.pid.as_raw() as u32;
+    let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
+    let mut audit = Audit::new(
+        now_ns(),
+        matches!(source, Source::Live(_)),
+        KernelRules::for_release(&facts.release),
+    );
+    let began = Instant::now();
+    let started = jiff::Timestamp::now();
+    audit.apply(Event::Limits(Proc::new("/proc").limits()));
+    // A command that cannot be run has nothing to report: its message and status are the answer.
+    let runtime = runtime()?;
+    let exit = runtime.block_on(async {
+        let mut signals = Signals::take()?;
+        if let Err((status, error)) = child.go() {
+            let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
+            output::say(&format!("cannot run {name}: {}", plain(&error)));
+            return Ok(Err(status));
+        }
+        follow(&child, &mut source, &mut audit, &mut signals, args.linger).await.map(Ok::<Exit, i32>)
+    });
+    let exit = match exit? {
+        Ok(exit) => exit,
+        Err(status) => return Ok(status),
+    };
+    let still_running = match &mut source {
+        Source::Live(live) => {
+            live.sweep(&mut |event| audit.apply(event));
+            live.report_living(&mut |event| audit.apply(event));
+            audit.apply(Event::Lost(live.lost()));
+            coverage.hooks = live.hooks().to_vec();
+            live.living() as u64
+        }
+        Source::Proc(sampling) => {
+            sampling.look(now_ns(), &mut |event| audit.apply(event));
+            sampling.living() as u64
+        }
+    };
+    audit.apply(Event::Limits(Proc::new("/proc").limits()));
+    let session = Session {
+        command: shown_command(&args),
+        started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        duration_s: began.elapsed().as_secs_f64(),
+        exit: Some(exit),
+        breach: None,
+        still_running,
+    };
+    let kind = if matches!(source, Source::Live(_)) { SourceKind::Ebpf } else { SourceKind::Proc };
+    let anonymizer =
+        if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
+    let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
+    report.session.breach = breach(&args, &report);
+    // Detach before writing: the report's reader may wait long, the machine need not.
+    drop(source);
+    for (destination, format, shown_when_quiet) in &mut outputs {
+        if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
+            let style = output::text::Style {
+                colour: destination.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+                width: destination.columns().unwrap_or(100),
+                top: args.top,
+            };
+            // A report that cannot be written must not change the command's outcome.
+            if let Err(e) = output::write(&report, *format, &style, destination) {
+                output::say(&format!("the report could not be written: {e}"));
+            }
+        }
+    }
+    let succeeded = exit.code == Some(0);
+    if succeeded && report.session.breach.is_some() {
+        return Ok(args.breach_exit_code.into());
+    }
+    Ok(command::end_like(exit))
+}
+
+/// Opens every destination before anything runs, so that a bad path costs nothing. The flag: written even when quiet.
+fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Destination, Format, bool)>> {
+    let format = |n: usize| match args.format.get(n).or(args.format.last()) {
+        Some(ReportFormat::Json) => Format::Json,
+        _ => Format::Text,
+    };
+    if args.output.is_empty() {
+        return Ok(vec![(Destination::Stderr, format(0), false)]);
+    }
+    args.output
+        .iter()
+        .enumerate()
+        .map(|(n, path)| {
+            let destination =
+                Destination::open(path).with_context(|| format!("cannot write the report to {}", path.display()))?;
+            Ok((destination, format(n), true))
+        })
+        .collect()
+}
+
+/// eBPF if it is to be had, else /proc with one line that says what that costs.
+fn open_source(args: &RunArgs, facts: &Facts, options: &live::Options, pid: u32) -> anyhow::Result<(Source, Coverage)> {
+    let coverage = Coverage::default();
+    let why = match args.common.source {
+        cli::Source::Proc => "asked for by --source proc".to_owned(),
+        _ => match open_live(facts, options, &[pid], true) {
+            Ok(live) => return Ok((Source::Live(Box::new(live)), coverage)),
+            Err(Unavailable(why)) if args.common.source == cli::Source::Ebpf => {
+                return Err(anyhow!("eBPF is not available: {why}"));
+            }
+            Err(Unavailable(why)) => why,
+        },
+    };
+    output::say(&format!(
+        "looking at /proc instead of eBPF ({why}); counts are samples, bursts between looks and failed calls are missed"
+    ));
+    let coverage = Coverage {
+        exact_peaks: false,
+        hooks: HOOKS
+            .iter()
+            .map(|row| Hook {
+                name: row.name.into(),
+                state: HookState::Missing,
+                via: None,
+                loses: Some(row.loses.into()),
+                reason: Some(why.clone()),
+            })
+            .collect(),
+        lost: BTreeMap::new(),
+        notes: vec![format!("Counts are samples from /proc, because {why}")],
+    };
+    Ok((Source::Proc(Box::new(Sampling::new(Proc::new("/proc"), [pid], !args.no_follow))), coverage))
+}
+
+/// Loads the programs and tells them whom to follow.
+pub fn open_live(facts: &Facts, options: &live::Options, pids: &[u32], after_exec: bool) -> Result<Live, Unavailable> {
+    let mut live = Live::open(facts, options)?;
+    for pid in pids {
+        live.follow(*pid, after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;
+    }
+    Ok(live)
+}
+
+/// Follows the command to its end, and its descendants for a while longer.
+async fn follow(
+    child: &Child,
+    source: &mut Source,
+    audit: &mut Audit,
+    signals: &mut Signals,
+    linger: Duration,
+) -> anyhow::Result<Exit> {
+    let ring = match source {
+        Source::Live(live) => Some(Ring::new(live)?),
+        Source::Proc(_) => None,
+    };
+    let ready = async || match &ring {
+        Some(ring) => ring.ready().await,
+        None => std::future::pending().await,
+    };
+    let mut exit: Option<Exit> = None;
+    let mut deadline: Option<Instant> = None;
+    let mut pause = Duration::ZERO;
+    loop {
+        tokio::select! {
+            biased;
+            asked = signals.next() => match asked? {
+                Asked::Child => {}
+                Asked::PassOn(number) if exit.is_none() => child.signal(number),
+                Asked::Terminal(_) if exit.is_none() => {}
+                // The command is gone and somebody wants us to end too: stop waiting for its descendants.
+                Asked::PassOn(_) | Asked::Terminal(_) => deadline = Some(Instant::now()),
+            },
+            () = ready() => {}
+            () = tokio::time::sleep(pause) => pause = look_around(source, audit),
+        }
+        if let Source::Live(live) = source {
+            while live.drain(BATCH, &mut |event| audit.apply(event)) && exit.is_none() {
+                tokio::task::yield_now().await;
+            }
+        }
+        if exit.is_none() {
+            match child.look() {
+                Look::Running => {}
+                // Stop as the command did, so that the shell sees a stopped job. SIGTSTP, because the kernel ignores
+                // it where no shell is there to continue us.
+                Look::Stopped => {
+                    let _ = nix::sys::signal::raise(Signal::SIGTSTP);
+                }
+                Look::Ended(end) => {
+                    exit = Some(end);
+                    deadline = Some(Instant::now() + linger);
+                }
+            }
+        }
+        if let Some(end) = exit {
+            look_around(source, audit);
+            let living = match source {
+                Source::Live(live) => live.living(),
+                Source::Proc(sampling) => sampling.living(),
+            };
+            if living == 0 || deadline.is_some_and(|at| Instant::now() >= at) {
+                return Ok(end);
+            }
+            pause = pause.min(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The work of a tick; returns the time until the next.
+fn look_around(source: &mut Source, audit: &mut Audit) -> Duration {
+    match source {
+        Source::Live(live) => {
+            live.refresh_limit();
+            live.sweep(&mut |event| audit.apply(event));
+            live.flush_debug();
+            TICK
+        }
+        Source::Proc(sampling) => sampling.look(now_ns(), &mut |event| audit.apply(event)),
+    }
+}
+
+/// Makes the report of what the audit knows.
+fn finish(
+    audit: &Audit,
+    session: Session,
+    source: SourceKind,
+    mut coverage: Coverage,
+    margin: Margin,
+    anonymizer: &Anonymizer,
+) -> Report {
+    let mut rows = audit.rows();
+    for process in &mut rows.processes {
+        for path in [&mut process.exe, &mut process.cgroup, &mut process.app].into_iter().flatten() {
+            *path = anonymizer.apply(path).into_owned();
+        }
+    }
+    coverage.lost = rows.lost;
+    coverage.notes.extend(rows.notes);
+    coverage.exact_peaks = source == SourceKind::Ebpf
+        && rows.processes.iter().all(|p| p.map_count.exact)
+        && coverage.lost.get("table_full").is_none_or(|n| *n == 0);
+    let top = rows.processes.first();
+    let mut failures: BTreeMap<_, u64> = BTreeMap::new();
+    for failure in &rows.failures {
+        *failures.entry(failure.cause).or_default() += failure.count;
+    }
+    let recommendation = recommend::recommend(&Measured {
+        peak: top.and_then(|p| p.map_count.peak),
+        exact: coverage.exact_peaks,
+        clipped: rows.processes.iter().any(|p| p.map_count.clipped),
+        who: top.map(|p| (p.comm.clone(), p.pid)),
+        margin,
+        current: rows.limits.max_map_count,
+        failures: failures.into_iter().collect(),
+        vma_bytes: None,
+    });
+    Report {
+        schema: SCHEMA.into(),
+        version: VERSION,
+        vmaudit: env!("CARGO_PKG_VERSION").into(),
+        host: proc::host(),
+        session,
+        source,
+        coverage,
+        limits: rows.limits,
+        processes: rows.processes,
+        failures: rows.failures,
+        ordinary_answers: rows.ordinary,
+        recommendation,
+    }
+}
+
+fn shown_command(args: &RunArgs) -> Vec<String> {
+    if args.show_args {
+        return args.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    }
+    args.command.first().map(|file| command::short_name(file)).into_iter().collect()
+}
+
+/// The first budget that was broken, in one sentence.
+fn breach(args: &RunArgs, report: &Report) -> Option<String> {
+    let failed: u64 = report.failures.iter().map(|f| f.count).sum();
+    let top = report.processes.first();
+    let peak = top.and_then(|p| p.map_count.peak);
+    let whose = top.map(|p| format!("{} (pid {})", p.comm, p.pid)).unwrap_or_default();
+    let on = |what| args.fail_on.contains(&what);
+    if on(FailOn::Failure) && failed > 0 {
+        return Some(format!("{} failed", output::count(failed, "memory call", "memory calls")));
+    }
+    if on(FailOn::Peak)
+        && let Some(limit) = report.limits.max_map_count
+        && peak.is_some_and(|peak| peak >= limit)
+    {
+        return Some(format!("{whose} reached vm.max_map_count = {}", output::grouped(limit)));
+    }
+    if let (Some(most), Some(peak)) = (args.max_peak, peak)
+        && peak > most
+    {
+        return Some(format!("{whose} had {} VMAs, more than --max-peak {}", output::grouped(peak), output::grouped(most)));
+    }
+    if let (Some(most), Some(peak), Some(limit)) = (args.max_percent, peak, report.limits.max_map_count)
+        && peak as f64 * 100.0 > most * limit as f64
+    {
+        return Some(format!(
+            "{whose} had {} VMAs, more than --max-percent {most} of the limit {}",
+            output::grouped(peak),
+            output::grouped(limit)
+        ));
+    }
+    let lost: u64 = report.coverage.lost.values().sum();
+    if on(FailOn::Lost) && (lost > 0 || !report.coverage.exact_peaks) {
+        return Some(if report.source == SourceKind::Proc {
+            "counts are samples, not exact".into()
+        } else {
+            format!("{} lost, see coverage.lost", output::count(lost, "event was", "events were"))
+        });
+    }
+    None
+}
+
+/// The message of an OS error without Rust's "(os error N)".
+fn plain(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_owned()
+}
+
+/// Names of the person at the keyboard: the user, and who called sudo.
+fn own_names() -> Vec<String> {
+    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+    ["SUDO_USER", "USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok()).chain(user).collect()
+}

@@ -66,7 +66,7 @@ pub struct Live {
     slots: Shared<MmSlot>,
     control: Shared<Control>,
     ring: RingBuf<MapData>,
-    followed: BpfHashMap<MapData, u32, Followed>,
+    followed: BpfHashMap<MapData, u32, u64>,
     hooks: Vec<Hook>,
     /// Programs at work by row, for their miss counters.
     at_work: Vec<(&'static str, Vec<RawFd>)>,
@@ -211,7 +211,8 @@ impl Live {
     /// Follows a process from now on. `after_exec`: it is our own child, and what it does before its exec is ours.
     pub fn follow(&mut self, tgid: u32, after_exec: bool) -> anyhow::Result<()> {
         let flags = if after_exec { FOLLOW_FROM_BIRTH | FOLLOW_AFTER_EXEC } else { 0 };
-        self.followed.insert(tgid, Followed { flags, local_tgid: tgid }, 0).context("cannot tell the programs whom to follow")
+        let value: u64 = bytemuck::cast(Followed { flags, local_tgid: tgid });
+        self.followed.insert(tgid, value, 0).context("cannot tell the programs whom to follow")
     }
 
     /// Opens a slot for each followed process that already runs. Works once.
@@ -307,6 +308,11 @@ impl Live {
                 sink(Event::Mm(Box::new(mm_state(&self.slots.read(index)))));
             }
         }
+    }
+
+    /// Records that found the ring buffer full, so far.
+    pub fn ring_full(&self) -> u64 {
+        self.control.read(0).lost.ring_full
     }
 
     /// Loss counters by name, totals so far.

@@ -5,6 +5,8 @@ pub mod btf;
 pub mod hooks;
 pub mod kernel;
 pub mod live;
+pub mod proc;
+pub mod sampling;
 
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;

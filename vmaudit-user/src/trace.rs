@@ -1,0 +1,278 @@
+//! `vmaudit trace`: the stream of changes and failures, filtered and written as it comes.
+//!
+//! The workload never waits for the reader: a full ring buffer drops records, and the number of dropped ones is
+//! printed where they are missing.
+
+use std::{
+    io::{self, Write},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, anyhow};
+use serde_json::{Value, json};
+use vmaudit_common::call::CALLS;
+
+use crate::{
+    arguments,
+    audit::name_of,
+    cli::{ReportFormat, Source, TraceArgs},
+    command::{Child, Look, User},
+    diagnosis::{self, KernelRules, Question},
+    output::{self, Destination},
+    report::Limits,
+    session::{Asked, Ring, Signals, now_ns, open_live, runtime},
+    source::{
+        Change, Event, Refused,
+        kernel::Facts,
+        live::{self, Live, Unavailable},
+        proc::Proc,
+    },
+};
+
+/// Between two looks at the ring buffer; changes do not wake the reader, so that streaming costs the workload little.
+const TICK: Duration = Duration::from_millis(20);
+/// Records written before signals and losses get their turn.
+const BATCH: usize = 4096;
+
+/// `vmaudit trace`.
+pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
+    if args.pid.is_empty() && !args.all && args.command.is_empty() {
+        output::say("say what to trace: -p PID, --all, or -- CMD");
+        return Ok(2);
+    }
+    if let Some(unknown) = args.call.iter().find(|name| !CALLS.iter().any(|call| call.name == **name)) {
+        output::say(&format!("{unknown} is not one of the watched system calls"));
+        return Ok(2);
+    }
+    if args.common.source == Source::Proc {
+        return Err(anyhow!("trace needs eBPF: /proc shows counts, not changes and failures"));
+    }
+    let destination = match &args.output {
+        Some(path) => Destination::open(path).with_context(|| format!("cannot write to {}", path.display()))?,
+        None => Destination::Stdout,
+    };
+    let user = args.user.as_deref().map(User::find).transpose()?;
+    let mut child = match args.command.is_empty() {
+        true => None,
+        false => Some(Child::prepare(&args.command, user.as_ref())?),
+    };
+    let facts = Facts::gather();
+    let options = live::Options {
+        watch_all: args.all,
+        follow_children: !args.no_follow,
+        stream_changes: !args.failed,
+        stream_failures: true,
+        attach: child.is_none() || !args.pid.is_empty(),
+        calls: true,
+        ring_bytes: args.common.ring_bytes.unwrap_or(8 << 20),
+        slots: args.common.slots,
+        debug: args.common.debug_bpf,
+    };
+    let unavailable = |Unavailable(why)| anyhow!("eBPF is not available: {why}");
+    let mut live = open_live(&facts, &options, &args.pid, false).map_err(unavailable)?;
+    if let Some(child) = &child {
+        live.follow(child.pid.as_raw() as u32, true)?;
+    }
+    live.snapshot()?;
+    let mut stream = Stream {
+        out: io::BufWriter::with_capacity(1 << 16, destination),
+        json: args.format == ReportFormat::Json,
+        start_ns: now_ns(),
+        dropped: 0,
+        limits: Proc::new("/proc").limits(),
+        rules: KernelRules::for_release(&facts.release),
+        failed: args.failed,
+        call: args.call.clone(),
+        comm: args.comm.clone(),
+        broken: None,
+    };
+    let deadline = args.duration.map(|d| Instant::now() + d);
+    let outcome = runtime()?.block_on(async {
+        let mut signals = Signals::take()?;
+        if let Some(child) = &mut child
+            && let Err((status, error)) = child.go()
+        {
+            output::say(&format!("cannot run the command: {error}"));
+            return Ok(status);
+        }
+        stream.follow(&mut live, child.as_ref(), &args.pid, deadline, &mut signals).await
+    });
+    stream.end(&live)?;
+    outcome
+}
+
+struct Stream {
+    out: io::BufWriter<Destination>,
+    json: bool,
+    start_ns: u64,
+    /// Records known to be dropped, as last printed.
+    dropped: u64,
+    limits: Limits,
+    rules: KernelRules,
+    failed: bool,
+    call: Vec<String>,
+    comm: Option<String>,
+    /// The first write that failed; nothing is written after it.
+    broken: Option<io::Error>,
+}
+
+impl Stream {
+    async fn follow(
+        &mut self,
+        live: &mut Live,
+        child: Option<&Child>,
+        pids: &[u32],
+        deadline: Option<Instant>,
+        signals: &mut Signals,
+    ) -> anyhow::Result<i32> {
+        let ring = Ring::new(live)?;
+        loop {
+            let mut over = deadline.is_some_and(|at| Instant::now() >= at);
+            tokio::select! {
+                biased;
+                asked = signals.next() => match (asked?, child) {
+                    (Asked::Child, _) => {}
+                    (Asked::PassOn(number), Some(child)) => child.signal(number),
+                    (Asked::Terminal(_), Some(_)) => {}
+                    (_, None) => over = true,
+                },
+                () = ring.ready() => {}
+                () = tokio::time::sleep(TICK) => {
+                    live.refresh_limit();
+                    live.flush_debug();
+                }
+            }
+            if let Some(child) = child {
+                over |= matches!(child.look(), Look::Ended(_));
+            } else if !pids.is_empty() {
+                over |= live.living() == 0;
+            }
+            // What is in the buffer when the end was seen still belongs to the stream.
+            while live.drain(BATCH, &mut |event| self.write(&event)) {
+                self.losses(live);
+                tokio::task::yield_now().await;
+            }
+            self.losses(live);
+            live.sweep(&mut |_| {});
+            if let Err(e) = self.out.flush() {
+                self.broken.get_or_insert(e);
+            }
+            if over || self.broken.is_some() {
+                return Ok(0);
+            }
+        }
+    }
+
+    fn write(&mut self, event: &Event) {
+        let line = match event {
+            Event::Change(change) if !self.failed && self.wanted(change.call, &change.comm) => self.change(change),
+            Event::Refused(refused) if self.wanted(refused.call, &refused.comm) => self.refused(refused),
+            _ => return,
+        };
+        self.line(&line);
+    }
+
+    fn line(&mut self, line: &str) {
+        if self.broken.is_none()
+            && let Err(e) = writeln!(self.out, "{line}")
+        {
+            self.broken = Some(e);
+        }
+    }
+
+    fn wanted(&self, call: u8, comm: &str) -> bool {
+        (self.call.is_empty() || self.call.iter().any(|name| name == name_of(call)))
+            && self.comm.as_ref().is_none_or(|wanted| wanted == comm)
+    }
+
+    fn seconds(&self, at_ns: u64) -> f64 {
+        at_ns.saturating_sub(self.start_ns) as f64 / 1e9
+    }
+
+    fn change(&self, c: &Change) -> String {
+        let at = self.seconds(c.at_ns);
+        if self.json {
+            return json!({"type": "change", "at_s": at, "pid": c.tgid, "tid": c.tid, "comm": c.comm,
+                          "syscall": name_of(c.call), "before": c.before, "after": c.after})
+            .to_string();
+        }
+        format!(
+            "{at:12.6} {:>7} {:<15} {:<14} {:>+7} {:>9}",
+            c.tid,
+            output::clean(&c.comm),
+            name_of(c.call),
+            i64::from(c.after) - i64::from(c.before),
+            output::grouped(c.after.into()),
+        )
+    }
+
+    fn refused(&self, r: &Refused) -> String {
+        let verdict = diagnosis::why(&Question {
+            call: r.call,
+            errno: r.errno,
+            class: r.class,
+            count: 1,
+            kept_bytes: 0,
+            example: Some(r),
+            limits: &self.limits,
+            kernel: &self.rules,
+        });
+        let at = self.seconds(r.at_ns);
+        let errno = if r.errno == libc::EAGAIN as u8 { "EAGAIN" } else { "ENOMEM" };
+        let args = arguments::by_name(r.call, &r.args);
+        if self.json {
+            return json!({"type": "failure", "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm,
+                          "syscall": name_of(r.call), "errno": errno, "args": args,
+                          "cause": verdict.cause, "certain": verdict.certain, "ordinary": verdict.ordinary,
+                          "evidence": verdict.evidence, "sentence": verdict.sentence})
+            .to_string();
+        }
+        let shown: Vec<String> = args
+            .iter()
+            .map(|(name, value)| match value {
+                Value::String(text) => format!("{name}={text}"),
+                other => format!("{name}={other}"),
+            })
+            .collect();
+        format!(
+            "{at:12.6} {:>7} {:<15} {}({}) = {errno}: {}{}",
+            r.tid,
+            output::clean(&r.comm),
+            name_of(r.call),
+            shown.join(", "),
+            verdict.cause.name(),
+            if verdict.certain { "" } else { " (not certain)" },
+        )
+    }
+
+    /// Says where records are missing.
+    fn losses(&mut self, live: &Live) {
+        let dropped = live.ring_full();
+        if dropped > self.dropped {
+            let missing = dropped - self.dropped;
+            self.dropped = dropped;
+            let at = self.seconds(now_ns());
+            let line = if self.json {
+                json!({"type": "lost", "at_s": at, "ring_full": missing}).to_string()
+            } else {
+                format!("{at:12.6} [{} lost here: the reader was too slow]", output::count(missing, "record", "records"))
+            };
+            self.line(&line);
+        }
+    }
+
+    fn end(mut self, live: &Live) -> anyhow::Result<()> {
+        let lost: serde_json::Map<String, Value> = live.lost().into_iter().map(|(name, n)| (name, n.into())).collect();
+        let line = if self.json {
+            json!({"type": "end", "at_s": self.seconds(now_ns()), "lost": lost}).to_string()
+        } else {
+            let counters: Vec<String> = lost.iter().map(|(name, n)| format!("{name} {n}")).collect();
+            format!("Lost: {}", counters.join(", "))
+        };
+        self.line(&line);
+        match self.broken {
+            Some(e) => Err(e.into()),
+            None => self.out.flush().map_err(Into::into),
+        }
+    }
+}
