@@ -1,4 +1,8 @@
 //! The only code that reads kernel structures, by the offsets in `LAYOUT`.
+//!
+//! Two ways: [`Current`] and what hangs on it are read by plain loads, because the verifier knows the type of what
+//! `bpf_get_current_task_btf` returns and makes such loads safe; that is what the hot path uses. Everything else
+//! (another task, another address space) goes through [`read`], a helper call.
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
@@ -29,6 +33,100 @@ pub fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
 #[inline(always)]
 pub fn map_count(mm: u64) -> u32 {
     read(mm, layout!(mm_map_count))
+}
+
+/// `current`, as a pointer whose type the verifier knows (5.11 and later; older kernels get other programs).
+#[derive(Clone, Copy)]
+pub struct Current(*const u8);
+
+/// The address space of [`Current`], known by type as well.
+#[derive(Clone, Copy)]
+pub struct OwnMm(*const u8);
+
+/// A plain load at a constant offset from a pointer whose type the verifier knows.
+#[inline(always)]
+fn load<T: Copy>(base: *const u8, offset: u32) -> T {
+    // SAFETY: the verifier accepts only offsets of members of the type; a bad pointer reads as 0.
+    unsafe { core::ptr::read_volatile(base.add(offset as usize).cast::<T>()) }
+}
+
+impl Current {
+    /// The task that runs.
+    #[inline(always)]
+    pub fn task() -> Self {
+        // SAFETY: no arguments, no preconditions.
+        Self(unsafe { bpf_get_current_task_btf() }.cast())
+    }
+
+    /// Its address as a number, for [`read`].
+    #[inline(always)]
+    pub fn address(self) -> u64 {
+        self.0 as u64
+    }
+
+    /// Its address space, if that is `mm`.
+    #[inline(always)]
+    pub fn own(self, mm: u64) -> Option<OwnMm> {
+        let own: *const u8 = load(self.0, layout!(task_mm));
+        // The barrier keeps the compiler from using `mm`, a mere number, in place of the typed pointer it equals.
+        if own as u64 == mm { Some(OwnMm(core::hint::black_box(own))) } else { None }
+    }
+
+    /// Its address space as a number, 0 for a kernel thread or past exit_mm.
+    #[inline(always)]
+    pub fn mm(self) -> u64 {
+        load(self.0, layout!(task_mm))
+    }
+
+    /// Task id in the initial pid namespace.
+    #[inline(always)]
+    pub fn tid(self) -> u32 {
+        load(self.0, layout!(task_pid))
+    }
+
+    /// The number of the system call it is in, as its saved registers have it.
+    #[inline(always)]
+    fn call_number(self) -> u32 {
+        // SAFETY: a valid task; the helper exists since 5.15.
+        let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
+        load(regs, layout!(regs_nr))
+    }
+
+    /// The task is inside a 32-bit system call, whose numbers are another table's.
+    #[inline(always)]
+    pub fn in_compat_call(self) -> bool {
+        let offset = layout!(task_compat);
+        offset != ABSENT && load::<u32>(self.0, offset) & layout!(compat_mask) != 0
+    }
+
+    /// The watched call that it is in.
+    ///
+    /// The number stands in the saved registers until the return to user space. After a page fault the field holds
+    /// the fault's error code, which for faults from user space always has bit 2 set and never equals the number of a
+    /// watched call (arch/x86/include/asm/trap_pf.h; checked for every entry of `call::CALLS` below 64).
+    #[inline(always)]
+    pub fn call(self) -> Call {
+        let id = call_by_number(u64::from(self.call_number()));
+        if id >= call::FIRST_REAL && self.in_compat_call() { call::COMPAT } else { id }
+    }
+}
+
+impl OwnMm {
+    /// The number of VMAs.
+    #[inline(always)]
+    pub fn map_count(self) -> u32 {
+        load(self.0, layout!(mm_map_count))
+    }
+
+    /// total_vm, locked_vm, data_vm, pages.
+    #[inline(always)]
+    pub fn pages(self) -> (u64, u64, u64) {
+        (
+            load(self.0, layout!(mm_total_vm)),
+            load(self.0, layout!(mm_locked_vm)),
+            load(self.0, layout!(mm_data_vm)),
+        )
+    }
 }
 
 /// `current`, as a number.
@@ -66,24 +164,6 @@ pub fn call_by_number(number: u64) -> Call {
         return call::OTHER;
     }
     config!(call_by_number[(number & u64::from(NUMBERS_MASK)) as usize])
-}
-
-/// The task is inside a 32-bit system call, whose numbers are another table's.
-#[inline(always)]
-pub fn in_compat_call(task: u64) -> bool {
-    let offset = layout!(task_compat);
-    offset != ABSENT && read::<u32>(task, offset) & layout!(compat_mask) != 0
-}
-
-/// The watched call that `current` is in.
-///
-/// The number stands in the saved registers until the return to user space. After a page fault the field holds the
-/// fault's error code, which for faults from user space always has bit 2 set and never equals the number of a watched
-/// call (arch/x86/include/asm/trap_pf.h; checked for every entry of `call::CALLS` below 64).
-#[inline(always)]
-pub fn current_call(task: u64) -> Call {
-    let id = call_by_number(u64::from(read::<u32>(registers(), layout!(regs_nr))));
-    if id >= call::FIRST_REAL && in_compat_call(task) { call::COMPAT } else { id }
 }
 
 /// Copies a task's name.

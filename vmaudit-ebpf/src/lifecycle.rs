@@ -244,7 +244,7 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
             None => return,
         }
     };
-    let in_exec = matches!(kernel::current_call(task), call::EXECVE | call::EXECVEAT);
+    let in_exec = matches!(kernel::Current::task().call(), call::EXECVE | call::EXECVEAT);
     if flags & FOLLOW_AFTER_EXEC != 0 && !in_exec {
         return; // our own child, still running our code
     }

@@ -11,14 +11,14 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TracePointContext},
 };
 use vmaudit_common::{
-    ABSENT, ChangeRecord, MmSlot, RECORD_CHANGE, RecordHeader, SECTIONS,
+    ChangeRecord, MmSlot, RECORD_CHANGE, RecordHeader, SECTIONS,
     call::{self, Call},
 };
 
 use crate::{
-    kernel,
+    kernel::{self, Current, OwnMm},
     lifecycle,
-    maps::{self, RECORDS, SECTION_OF_TASK, config, layout},
+    maps::{self, RECORDS, SECTION_OF_TASK, config},
 };
 
 /// match-proto: mmap_lock_released(struct mm_struct *mm, bool write), 6.14 and later.
@@ -64,16 +64,22 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
             return;
         }
     };
-    let count = kernel::map_count(mm);
+    let task = Current::task();
+    let own = task.own(mm);
+    let count = match own {
+        Some(own) => own.map_count(),
+        None => kernel::map_count(mm),
+    };
     // SAFETY: `slot` points into SLOTS; `last` is written under the mmap lock, or with an equal value.
     let before = unsafe { (*slot).last };
     if !write && count == before {
         return;
     }
-    let task = kernel::current();
-    let call = kernel::current_call(task);
-    if write {
-        remember_section(task, call, mm, before, count);
+    let call = if own.is_some() { task.call() } else { call::FOREIGN };
+    if write
+        && let Some(own) = own
+    {
+        remember_section(task, call, own, before, count);
     }
     if count == before {
         return;
@@ -89,7 +95,6 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         // A reader that got in between the downgrade and the downgrader's own release, which will do the accounts.
         return;
     }
-    let call = if kernel::mm_of(task) == mm { call } else { call::FOREIGN };
     account(slot, call, before, count);
     if config!(stream_changes) != 0 {
         stream(slot, call, before, count, task);
@@ -129,28 +134,28 @@ pub fn call_index(call: Call) -> Option<usize> {
 
 /// Keeps the figures of this write section for the failure that sys_exit may report right after.
 #[inline(always)]
-fn remember_section(task: u64, call: Call, mm: u64, mc0: u32, mc1: u32) {
+fn remember_section(task: Current, call: Call, mm: OwnMm, mc0: u32, mc1: u32) {
     if call < call::FIRST_REAL {
         return;
     }
-    let (_, tid) = kernel::ids();
+    let tid = task.tid();
     let Some(section) = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1)) else { return };
-    let _ = task;
+    let (total_vm, locked_vm, data_vm) = mm.pages();
     // SAFETY: `section` points into the map; torn entries are recognised by their `tid`, written last.
     unsafe {
-        (*section).tid = 0;
+        core::ptr::write_volatile(&raw mut (*section).tid, 0);
         (*section).call = u32::from(call);
         (*section).mc0 = mc0;
         (*section).mc1 = mc1;
-        (*section).total_vm = kernel::read(mm, layout!(mm_total_vm));
-        (*section).locked_vm = kernel::read(mm, layout!(mm_locked_vm));
-        (*section).data_vm = kernel::read(mm, layout!(mm_data_vm));
+        (*section).total_vm = total_vm;
+        (*section).locked_vm = locked_vm;
+        (*section).data_vm = data_vm;
         core::ptr::write_volatile(&raw mut (*section).tid, tid);
     }
 }
 
 #[inline(always)]
-fn stream(slot: *mut MmSlot, call: Call, before: u32, after: u32, task: u64) {
+fn stream(slot: *mut MmSlot, call: Call, before: u32, after: u32, task: Current) {
     let Some(mut entry) = RECORDS.reserve::<ChangeRecord>(0) else {
         maps::lost!(ring_full);
         return;
@@ -172,9 +177,7 @@ fn stream(slot: *mut MmSlot, call: Call, before: u32, after: u32, task: u64) {
         after,
         call: u32::from(call),
         reserved: 0,
-        comm: kernel::comm_of(task),
+        comm: kernel::comm_of(task.address()),
     });
     entry.submit(0);
 }
-
-const _: () = assert!(ABSENT == u32::MAX);

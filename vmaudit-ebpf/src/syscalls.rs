@@ -80,9 +80,10 @@ pub fn sys_exit_one(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn returned<C: EbpfContext>(ctx: &C, id: Call, ret: i64, regs: u64) {
-    let task = kernel::current();
-    let Some(slot) = maps::slot_of(kernel::mm_of(task)) else { return };
-    if kernel::in_compat_call(task) {
+    let current = kernel::Current::task();
+    let Some(slot) = maps::slot_of(current.mm()) else { return };
+    let task = current.address();
+    if current.in_compat_call() {
         count(slot, call::COMPAT);
         return;
     }
@@ -93,7 +94,7 @@ fn returned<C: EbpfContext>(ctx: &C, id: Call, ret: i64, regs: u64) {
         return;
     }
     count(slot, id);
-    let (_, tid) = kernel::ids();
+    let tid = current.tid();
     let section = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1));
     if let Some(errno) = refusal(id, ret, regs, task) {
         refused(ctx, slot, id, ret, errno, regs, task, section);
