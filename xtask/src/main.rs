@@ -7,14 +7,22 @@ mod apt;
 mod bpf_digest;
 mod command;
 mod ebpf;
+mod initramfs;
+mod kernels;
+mod programs;
 mod setup;
+mod test;
+mod vm;
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 
-use crate::command::say;
+use crate::command::{as_root, say, shown};
+use crate::programs::Linking;
 
 /// Developer commands of vmaudit.
 #[derive(Parser)]
@@ -31,6 +39,42 @@ enum Task {
     Ebpf(Ebpf),
     /// Install what the other commands need (Debian; asks for sudo where root is needed)
     Setup(Setup),
+    /// Build vmaudit as released and run it as root: `cargo xtask run -- CMD...` is `vmaudit run -- CMD...`
+    Run {
+        /// The program to follow, and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Build everything, run the unit tests, then the end-to-end tests as root on this kernel
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Boot Debian kernels under QEMU and run the end-to-end tests in each
+    Vm(Vm),
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Vm {
+    #[command(subcommand)]
+    task: Option<VmTask>,
+    #[command(flatten)]
+    options: vm::Options,
+}
+
+#[derive(Subcommand)]
+enum VmTask {
+    /// Bring kernels into the cache (.vm, or $VMAUDIT_VM_CACHE); without names, the small set
+    #[command(after_help = kernels::listed())]
+    Fetch {
+        /// Kernels, by id
+        #[arg(value_name = "KERNEL")]
+        kernels: Vec<String>,
+        /// All kernels
+        #[arg(long)]
+        all: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -82,5 +126,16 @@ fn perform(task: Task) -> Result<()> {
             }
             Ok(())
         }
+        Task::Run { command } => {
+            let mut vmaudit = as_root(programs::vmaudit(Linking::Usual)?);
+            vmaudit.args(["run", "--"]).args(command);
+            say!("{}", shown(&vmaudit));
+            Err(vmaudit.exec()).context("cannot start vmaudit") // exit status and signals are vmaudit's own
+        }
+        Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all }), .. }) => {
+            kernels::fetch(&kernels::select(&kernels, all)?)
+        }
+        Task::Vm(Vm { task: None, options }) => options.run(),
     }
 }
