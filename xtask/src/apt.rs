@@ -15,7 +15,7 @@ const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 #[derive(Debug)]
 pub struct Apt {
     state: PathBuf,
-    sources: PathBuf,
+    config: PathBuf,
 }
 
 impl Apt {
@@ -24,7 +24,7 @@ impl Apt {
         if !Path::new(KEYRING).is_file() {
             bail!("{KEYRING} is missing: packages can only be fetched on a Debian machine");
         }
-        let apt = Self { state: state.to_owned(), sources: state.join("sources.list") };
+        let apt = Self { state: state.to_owned(), config: state.join("apt.conf") };
         for folder in ["lists/partial", "cache/archives/partial"] {
             fs::create_dir_all(state.join(folder))
                 .with_context(|| format!("cannot make {}", state.display()))?;
@@ -36,7 +36,8 @@ impl Apt {
             // target: only the packages' index, not the descriptions that the machine's configuration may add.
             lines += &format!("deb [signed-by={KEYRING} arch={arch} target=Packages] {uri} {suite} main\n");
         }
-        fs::write(&apt.sources, lines)?;
+        fs::write(state.join("sources.list"), lines)?;
+        fs::write(&apt.config, configuration(state))?;
         run(apt.command("apt-get").args(["-qq", "update"])).context("cannot read Debian's package lists")?;
         Ok(apt)
     }
@@ -82,15 +83,7 @@ impl Apt {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(program);
-        let state = self.state.display();
-        command.arg(format!("-oDir::State={state}"));
-        command.arg(format!("-oDir::State::Lists={state}/lists"));
-        command.arg(format!("-oDir::Cache={state}/cache"));
-        command.arg(format!("-oDir::Etc::SourceList={}", self.sources.display()));
-        command.args(["-oDir::Etc::SourceParts=/dev/null", "-oAcquire::Languages=none"]);
-        if is_root() {
-            command.arg("-oAPT::Sandbox::User=root"); // apt's own user may not read the checkout's folder
-        }
+        command.arg("--config-file").arg(&self.config); // read after the machine's own configuration
         command
     }
 }
@@ -111,6 +104,26 @@ impl Package {
         let (name, version) = (parts.next()?, parts.next()?);
         Some(Self { name: name.to_owned(), version: version.to_owned() })
     }
+}
+
+/// Keeps everything below `state`; hooks that tidy up after an update would tidy up the machine's own apt.
+fn configuration(state: &Path) -> String {
+    let state = state.display();
+    let mut lines = vec![
+        "#clear APT::Update::Post-Invoke;".to_owned(),
+        "#clear APT::Update::Post-Invoke-Success;".to_owned(),
+        format!("Dir::State \"{state}\";"),
+        format!("Dir::State::Lists \"{state}/lists\";"),
+        format!("Dir::Cache \"{state}/cache\";"),
+        "Dir::Cache::pkgcache \"pkgcache.bin\";".to_owned(), // images for containers turn it off
+        format!("Dir::Etc::SourceList \"{state}/sources.list\";"),
+        "Dir::Etc::SourceParts \"/dev/null\";".to_owned(),
+        "Acquire::Languages \"none\";".to_owned(),
+    ];
+    if is_root() {
+        lines.push("APT::Sandbox::User \"root\";".to_owned()); // apt's own user may not read the checkout's folder
+    }
+    lines.join("\n") + "\n"
 }
 
 fn is_newer(one: &str, other: &str) -> bool {

@@ -1,8 +1,8 @@
 //! Developer commands: `cargo xtask --help`.
-#![expect(clippy::print_stderr, reason = "a command line tool for developers; its own words go to stderr")]
 #![expect(clippy::print_stdout, reason = "results (tables, closing lines) are for stdout")]
 
 mod apt;
+mod bench;
 #[path = "../../vmaudit-user/bpf_digest.rs"]
 mod bpf_digest;
 mod command;
@@ -50,6 +50,8 @@ enum Task {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Measure what following costs the workload, beside other tracers; prints Markdown tables
+    Bench(bench::Options),
     /// Boot Debian kernels under QEMU and run the end-to-end tests in each
     Vm(Vm),
 }
@@ -133,6 +135,7 @@ fn perform(task: Task) -> Result<()> {
             Err(vmaudit.exec()).context("cannot start vmaudit") // exit status and signals are vmaudit's own
         }
         Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Bench(options) => options.run(),
         Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all }), .. }) => {
             kernels::fetch(&kernels::select(&kernels, all)?)
         }
