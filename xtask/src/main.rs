@@ -1,3 +1,144 @@
-//! Developer commands.
+//! Developer commands: `cargo xtask --help`.
+#![expect(clippy::print_stdout, reason = "results (tables, closing lines) are for stdout")]
 
-fn main() {}
+mod apt;
+mod bench;
+#[path = "../../vmaudit-user/bpf_digest.rs"]
+mod bpf_digest;
+mod command;
+mod ebpf;
+mod initramfs;
+mod kernels;
+mod programs;
+mod setup;
+mod test;
+mod vm;
+
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Args, Parser, Subcommand};
+
+use crate::command::{as_root, say, shown};
+use crate::programs::Linking;
+
+/// Developer commands of vmaudit.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build, or check, the eBPF object that is kept in the tree
+    #[command(subcommand)]
+    Ebpf(Ebpf),
+    /// Install what the other commands need (Debian; asks for sudo where root is needed)
+    Setup(Setup),
+    /// Build vmaudit as released and run it as root: `cargo xtask run -- CMD...` is `vmaudit run -- CMD...`
+    Run {
+        /// The program to follow, and its arguments
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Build everything, run the unit tests, then the end-to-end tests as root on this kernel
+    Test {
+        /// Only tests whose name contains this
+        filter: Option<String>,
+    },
+    /// Measure what following costs the workload, beside other tracers; prints Markdown tables
+    Bench(bench::Options),
+    /// Boot Debian kernels under QEMU and run the end-to-end tests in each
+    Vm(Vm),
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct Vm {
+    #[command(subcommand)]
+    task: Option<VmTask>,
+    #[command(flatten)]
+    options: vm::Options,
+}
+
+#[derive(Subcommand)]
+enum VmTask {
+    /// Bring kernels into the cache (.vm, or $VMAUDIT_VM_CACHE); without names, the small set
+    #[command(after_help = kernels::listed())]
+    Fetch {
+        /// Kernels, by id
+        #[arg(value_name = "KERNEL")]
+        kernels: Vec<String>,
+        /// All kernels
+        #[arg(long)]
+        all: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Ebpf {
+    /// Build vmaudit-user/bpf/vmaudit.bpf.o from vmaudit-ebpf
+    Build(Arch),
+    /// Fail unless a fresh build gives the bytes that are in the tree
+    Check(Arch),
+}
+
+#[derive(Args)]
+struct Arch {
+    /// Whose saved registers aya-ebpf's accessors know; we use none of them, so one object serves all architectures
+    #[arg(long, default_value = "x86_64", value_parser = ["x86_64", "aarch64"])]
+    arch: String,
+}
+
+#[derive(Args)]
+struct Setup {
+    /// The pinned toolchain of the eBPF object
+    #[arg(long)]
+    ebpf: bool,
+    /// QEMU, for `cargo xtask vm`
+    #[arg(long)]
+    vm: bool,
+}
+
+fn main() -> ExitCode {
+    match perform(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> Result<()> {
+    match task {
+        Task::Ebpf(Ebpf::Build(Arch { arch })) => ebpf::build(&arch),
+        Task::Ebpf(Ebpf::Check(Arch { arch })) => ebpf::check(&arch),
+        Task::Setup(Setup { ebpf, vm }) => {
+            let all = !ebpf && !vm;
+            if ebpf || all {
+                setup::ebpf()?;
+            }
+            if vm || all {
+                setup::vm()?;
+            }
+            Ok(())
+        }
+        Task::Run { command } => {
+            let mut vmaudit = as_root(programs::vmaudit(Linking::Usual)?);
+            vmaudit.args(["run", "--"]).args(command);
+            say!("{}", shown(&vmaudit));
+            Err(vmaudit.exec()).context("cannot start vmaudit") // exit status and signals are vmaudit's own
+        }
+        Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Bench(options) => options.run(),
+        Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all }), .. }) => {
+            kernels::fetch(&kernels::select(&kernels, all)?)
+        }
+        Task::Vm(Vm { task: None, options }) => options.run(),
+    }
+}

@@ -1,0 +1,182 @@
+//! The kernels that `cargo xtask vm` boots, as data, and their cache. Adding one is one line.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::apt::Apt;
+use crate::command::{say, workspace};
+
+/// A kernel of Debian's.
+#[derive(Debug)]
+pub struct Kernel {
+    /// What it is called on the command line and in tables.
+    pub id: &'static str,
+    /// Suites it is looked for in; the newest matching package of all of them is taken.
+    suites: &'static [&'static str],
+    /// The package's name, an extended regular expression. Before 6.19 the image is in linux-image-*, from then on
+    /// that package is empty and the image is in linux-binary-*.
+    package: &'static str,
+    /// Part of the small set that `cargo xtask vm` takes when no kernel is named.
+    small: bool,
+}
+
+const fn kernel(
+    id: &'static str,
+    suites: &'static [&'static str],
+    package: &'static str,
+    small: bool,
+) -> Kernel {
+    Kernel { id, suites, package, small }
+}
+
+/// All of them, oldest first. Small set: before the mmap_lock tracepoints, both of their prototypes, and the newest.
+pub const KERNELS: [Kernel; 10] = [
+    kernel("5.10", &["bullseye", "bullseye-security"], r"^linux-image-5\.10\.0-[0-9]+-cloud-amd64$", true),
+    kernel("6.1", &["bookworm", "bookworm-security"], r"^linux-image-6\.1\.0-[0-9]+-cloud-amd64$", true),
+    kernel(
+        "6.12",
+        &["trixie", "trixie-security"],
+        r"^linux-image-6\.12\.[0-9]+\+deb13.*-cloud-amd64$",
+        false,
+    ),
+    kernel("6.16", &["trixie-backports"], r"^linux-image-6\.16\.[0-9]+.*-cloud-amd64$", false),
+    kernel("6.18", &["trixie-backports"], r"^linux-image-6\.18\.[0-9]+.*-cloud-amd64$", true),
+    kernel("6.19", &["trixie-backports"], r"^linux-binary-6\.19\.[0-9]+.*-cloud-amd64$", false),
+    kernel("7.0", &["trixie-backports"], r"^linux-binary-7\.0\.[0-9]+.*-cloud-amd64$", false),
+    kernel("7.1", &["trixie-backports"], r"^linux-binary-7\.1\.[0-9]+.*-cloud-amd64$", false),
+    kernel("7.2", &["sid", "forky"], r"^linux-binary-7\.2\.[0-9]+.*-cloud-amd64$", true),
+    kernel("7.3", &["experimental"], r"^linux-binary-7\.3[0-9.]*.*-cloud-amd64$", false),
+];
+
+/// The kernels asked for: by name, all, or the small set.
+pub fn select(names: &[String], all: bool) -> Result<Vec<&'static Kernel>> {
+    if let Some(unknown) = names.iter().find(|name| KERNELS.iter().all(|kernel| kernel.id != *name)) {
+        let known: Vec<&str> = KERNELS.iter().map(|kernel| kernel.id).collect();
+        bail!("no kernel is called {unknown}; there are {}", known.join(" "));
+    }
+    let wanted = |kernel: &&Kernel| match names {
+        [] => all || kernel.small,
+        names => all || names.iter().any(|name| name == kernel.id),
+    };
+    Ok(KERNELS.iter().filter(wanted).collect())
+}
+
+/// The ids, for a help text.
+pub fn listed() -> String {
+    let all: Vec<&str> = KERNELS.iter().map(|kernel| kernel.id).collect();
+    let small: Vec<&str> = KERNELS.iter().filter(|kernel| kernel.small).map(|kernel| kernel.id).collect();
+    format!("Kernels: {}. Small set: {}.", all.join(" "), small.join(" "))
+}
+
+/// Where kernels and logs are kept: outside of what git sees.
+pub fn cache() -> Result<PathBuf> {
+    Ok(match env::var_os("VMAUDIT_VM_CACHE") {
+        Some(folder) => env::current_dir()?.join(folder),
+        None => workspace()?.join(".vm"),
+    })
+}
+
+impl Kernel {
+    /// Its image in the cache.
+    pub fn image(&self) -> Result<PathBuf> {
+        let image = cache()?.join("kernels").join(self.id).join("vmlinuz");
+        if !image.is_file() {
+            bail!("kernel {} is not in the cache: run `cargo xtask vm fetch {}`", self.id, self.id);
+        }
+        Ok(image)
+    }
+
+    /// Name and version of the package its image came from.
+    pub fn package(&self) -> Result<String> {
+        let file = cache()?.join("kernels").join(self.id).join("PACKAGE");
+        Ok(fs::read_to_string(&file)
+            .with_context(|| format!("cannot read {}", file.display()))?
+            .trim()
+            .to_owned())
+    }
+}
+
+/// Brings the newest packages of `kernels` into the cache.
+pub fn fetch(kernels: &[&Kernel]) -> Result<()> {
+    let cache = cache()?;
+    let mut suites: Vec<&str> = kernels.iter().flat_map(|kernel| kernel.suites).copied().collect();
+    suites.sort_unstable();
+    suites.dedup();
+    say!("reading the package lists of {}", suites.join(" "));
+    let apt = Apt::update(&cache.join("apt"), &suites, "amd64")?;
+    let mut gone = Vec::new();
+    for kernel in kernels {
+        let Some(package) = apt.newest(kernel.package)? else {
+            say!("{}: {} has no package {} any more", kernel.id, kernel.suites.join(" "), kernel.package);
+            gone.push(kernel.id);
+            continue;
+        };
+        let described = format!("{} {}", package.name, package.version);
+        if kernel.image().is_ok() && kernel.package().is_ok_and(|have| have == described) {
+            say!("{}: {described} is there", kernel.id);
+            continue;
+        }
+        say!("{}: fetching {described}", kernel.id);
+        let unpacked = cache.join("unpacked");
+        drop(fs::remove_dir_all(&unpacked)); // of an attempt that was broken off
+        apt.unpack(&package, &unpacked)?;
+        let folder = cache.join("kernels").join(kernel.id);
+        fs::create_dir_all(&folder)?;
+        fs::copy(find_image(&unpacked)?, folder.join("vmlinuz"))?;
+        fs::write(folder.join("PACKAGE"), format!("{described}\n"))?;
+        fs::remove_dir_all(&unpacked)?;
+    }
+    if !gone.is_empty() {
+        bail!("Debian does not have these kernels any more: {}", gone.join(" "));
+    }
+    Ok(())
+}
+
+/// The one image of an unpacked package: boot/vmlinuz-VERSION or usr/lib/modules/VERSION/vmlinuz.
+fn find_image(unpacked: &Path) -> Result<PathBuf> {
+    let mut images = Vec::new();
+    for folder in ["boot", "usr/lib/modules", "lib/modules"] {
+        let Ok(entries) = fs::read_dir(unpacked.join(folder)) else { continue };
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with("vmlinuz") {
+                images.push(entry.path());
+            }
+            let inside = entry.path().join("vmlinuz");
+            if inside.is_file() {
+                images.push(inside);
+            }
+        }
+    }
+    match images.as_slice() {
+        [image] => Ok(image.clone()),
+        _ => bail!("expected one kernel image in the package, found {}", images.len()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(kernels: &[&Kernel]) -> Vec<&'static str> {
+        kernels.iter().map(|kernel| kernel.id).collect()
+    }
+
+    #[test]
+    fn kernels_are_chosen_by_name_or_as_a_set() -> Result<()> {
+        assert_eq!(ids(&select(&["6.1".to_owned()], false)?), ["6.1"]);
+        assert_eq!(select(&[], true)?.len(), KERNELS.len());
+        let small = select(&[], false)?;
+        assert!(!small.is_empty() && small.len() < KERNELS.len());
+        let error = select(&["6.1".to_owned(), "4.4".to_owned()], false).map(|found| ids(&found));
+        assert!(
+            error.is_err_and(|error| error
+                .to_string()
+                .starts_with("no kernel is called 4.4; there are 5.10 "))
+        );
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! Builds what the tests, the VMs and the benchmarks run, and says where it is.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::command::{cargo, output, workspace};
+
+/// How programs are linked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linking {
+    /// As users do it.
+    Usual,
+    /// Without any library beside them, for a guest that has none.
+    Static,
+}
+
+/// A built test program.
+#[derive(Clone, Debug)]
+pub struct Suite {
+    /// The cargo target's name.
+    pub name: String,
+    /// An end-to-end suite (`[[test]]`), not the unit tests of a library or program.
+    pub end_to_end: bool,
+    /// The executable.
+    pub path: PathBuf,
+}
+
+/// `vmaudit` itself, as released.
+pub fn vmaudit(linking: Linking) -> Result<PathBuf> {
+    bin(linking, "vmaudit-user", "vmaudit")
+}
+
+/// A program of the package `vmaudit-tests`.
+pub fn of_tests(linking: Linking, name: &str) -> Result<PathBuf> {
+    bin(linking, "vmaudit-tests", name)
+}
+
+/// The test programs of the package `vmaudit-tests`.
+pub fn suites(linking: Linking) -> Result<Vec<Suite>> {
+    let mut cargo = cargo_for(linking)?;
+    cargo.args(["test", "--release", "--no-run", "--package", "vmaudit-tests"]);
+    let suite = |target: &Value, path| Suite {
+        name: text(target, "name"),
+        end_to_end: target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test")),
+        path,
+    };
+    let built = build(cargo)?;
+    Ok(built
+        .into_iter()
+        .filter(|built| built.is_test)
+        .map(|built| suite(&built.target, built.path))
+        .collect())
+}
+
+fn bin(linking: Linking, package: &str, name: &str) -> Result<PathBuf> {
+    let mut cargo = cargo_for(linking)?;
+    cargo.args(["build", "--release", "--package", package, "--bin", name]);
+    let built = build(cargo)?;
+    let is_it = |built: &Built| !built.is_test && text(&built.target, "name") == name;
+    let found =
+        built.into_iter().find(is_it).with_context(|| format!("cargo did not build {package}'s {name}"))?;
+    Ok(found.path)
+}
+
+struct Built {
+    target: Value,
+    is_test: bool,
+    path: PathBuf,
+}
+
+fn cargo_for(linking: Linking) -> Result<Command> {
+    let mut cargo = cargo()?;
+    if linking == Linking::Static {
+        // An explicit target keeps the flag from proc macros, which cannot be static; a folder of its own keeps the
+        // usual build's results.
+        cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
+        cargo.env("CARGO_BUILD_TARGET", format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
+        cargo.env("CARGO_TARGET_DIR", workspace()?.join("target/static"));
+    }
+    Ok(cargo)
+}
+
+fn build(mut cargo: Command) -> Result<Vec<Built>> {
+    let messages = output(cargo.arg("--message-format=json-render-diagnostics"))?;
+    let mut all = Vec::new();
+    for line in messages.lines() {
+        let Ok(message) = serde_json::from_str::<Value>(line) else { continue };
+        if let Some(path) = message["executable"].as_str() {
+            let is_test = message["profile"]["test"] == true;
+            all.push(Built { target: message["target"].clone(), is_test, path: PathBuf::from(path) });
+        }
+    }
+    Ok(all)
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}

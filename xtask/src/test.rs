@@ -1,0 +1,140 @@
+//! `cargo xtask test`: unit tests as the caller, then the end-to-end tests as root, on the running kernel.
+
+use std::env;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::command::{as_root, cargo, say, shown};
+use crate::programs::{self, Linking};
+
+/// What the summaries of test programs say, added up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+impl Totals {
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+    }
+
+    /// `test result: ok. 3 passed; 0 failed; 1 ignored; ...`
+    fn parse(line: &str) -> Option<Self> {
+        let rest = line.strip_prefix("test result: ")?;
+        let words: Vec<&str> = rest.split([' ', ';']).filter(|word| !word.is_empty()).collect();
+        let number = |name: &str| {
+            let at = words.iter().position(|word| *word == name)?;
+            words.get(at.checked_sub(1)?)?.parse().ok()
+        };
+        Some(Self { passed: number("passed")?, failed: number("failed")?, ignored: number("ignored")? })
+    }
+}
+
+/// Builds everything, runs the tests whose names contain `filter`, and says the totals in the last line.
+pub fn run(filter: Option<&str>) -> Result<()> {
+    let vmaudit = programs::vmaudit(Linking::Usual)?;
+    let workload = programs::of_tests(Linking::Usual, "workload")?;
+    let suites = programs::suites(Linking::Usual)?;
+
+    let mut unit = cargo()?;
+    unit.args(["test", "--no-fail-fast"]).args(filter);
+    let mut total = follow(&mut unit)?;
+    let (helpers, end_to_end): (Vec<_>, Vec<_>) = suites.iter().partition(|suite| !suite.end_to_end);
+    for suite in helpers {
+        total.add(follow(Command::new(&suite.path).args(filter))?);
+    }
+    let mut live = Totals::default();
+    for suite in end_to_end {
+        say!("end-to-end tests: {}", suite.name);
+        let mut program = as_root("env"); // sudo may drop variables
+        program.arg(assignment("VMAUDIT_BIN", &vmaudit)).arg(assignment("WORKLOAD_BIN", &workload));
+        program.arg(assignment("RUST_BACKTRACE", env::var_os("RUST_BACKTRACE").unwrap_or_default()));
+        live.add(follow(program.arg(&suite.path).arg("--test-threads=2").args(filter))?);
+    }
+    total.add(live);
+    let verdict = judge(total, live, filter.is_some());
+    println!("\n{} passed, {} failed", total.passed, total.failed);
+    verdict
+}
+
+/// Ignored tests and tests that did not run must not look like passed ones.
+fn judge(total: Totals, live: Totals, filtered: bool) -> Result<()> {
+    if total.failed > 0 {
+        bail!("tests failed");
+    }
+    if live.ignored > 0 {
+        bail!("end-to-end tests were ignored: they have to run or to go");
+    }
+    if filtered && total.passed == 0 {
+        bail!("no test has a name like that");
+    }
+    if !filtered && live.passed == 0 {
+        bail!("no end-to-end test ran");
+    }
+    Ok(())
+}
+
+fn assignment(name: &str, value: impl AsRef<std::ffi::OsStr>) -> std::ffi::OsString {
+    let mut text = std::ffi::OsString::from(name);
+    text.push("=");
+    text.push(value);
+    text
+}
+
+/// Runs test programs, passes their output on, adds up their summaries.
+fn follow(command: &mut Command) -> Result<Totals> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    let mut totals = Totals::default();
+    let mut summaries = 0;
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = String::from_utf8_lossy(&line?).into_owned();
+            println!("{line}");
+            if let Some(found) = Totals::parse(&line) {
+                totals.add(found);
+                summaries += 1;
+            }
+        }
+    }
+    let status = child.wait()?;
+    if summaries == 0 {
+        bail!("`{}` gave no test summary ({status})", shown(command));
+    }
+    if !status.success() && totals.failed == 0 {
+        say!("`{}` failed ({status})", shown(command));
+        totals.failed += 1; // a suite that crashed counts as one failure
+    }
+    Ok(totals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summaries_are_read_as_the_test_harness_writes_them() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.01s";
+        assert_eq!(Totals::parse(line), Some(Totals { passed: 12, failed: 3, ignored: 1 }));
+        assert_eq!(Totals::parse("test result_of_something ... ok"), None);
+    }
+
+    #[test]
+    fn nothing_run_is_not_success() {
+        let ran = |passed| Totals { passed, ..Totals::default() };
+        assert!(judge(ran(9), ran(0), false).is_err());
+        assert!(judge(ran(9), ran(3), false).is_ok());
+        assert!(judge(ran(9), ran(0), true).is_ok());
+        assert!(judge(ran(0), ran(0), true).is_err());
+        assert!(judge(ran(9), Totals { passed: 3, failed: 0, ignored: 1 }, false).is_err());
+        assert!(judge(Totals { passed: 9, failed: 1, ignored: 0 }, ran(3), false).is_err());
+    }
+}

@@ -1,0 +1,400 @@
+//! Boots test kernels under QEMU and runs the end-to-end tests in them. No root, and no network at run time.
+//!
+//! What counts is what the guest's init (tests/src/bin/init.rs) says on the serial console; a guest that says nothing,
+//! or not everything, has failed.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+
+use crate::command::{find, quiet_output, run, say, shown};
+use crate::initramfs::Initramfs;
+use crate::kernels::{self, Kernel};
+use crate::programs::{self, Linking};
+
+/// How the tests are to be run.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Kernels, by id (see `cargo xtask vm fetch --help`); without any: a small set
+    #[arg(value_name = "KERNEL")]
+    pub kernels: Vec<String>,
+    /// All kernels
+    #[arg(long)]
+    all: bool,
+    /// Emulation, or the processor itself (needs a working /dev/kvm)
+    #[arg(long, env = "VMAUDIT_VM_ACCEL", default_value = "tcg")]
+    accel: Accel,
+    /// Processors of a VM; losses by preemption are strongest on 1
+    #[arg(long, default_value_t = 2)]
+    smp: u32,
+    /// Words for the kernel's command line, e.g. `preempt=full` or `vmaudit.notracefs`
+    #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
+    append: String,
+    /// Wall-clock limit of one VM, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    limit: u64,
+    /// Wall-clock limit of one test, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    test_limit: u64,
+    /// A shell on the serial console instead of the tests (needs busybox-static on this machine; one kernel)
+    #[arg(long)]
+    shell: bool,
+    /// Only tests whose name contains one of these
+    #[arg(last = true, value_name = "FILTER")]
+    filters: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Accel {
+    Tcg,
+    Kvm,
+}
+
+impl Options {
+    /// Boots what was asked for, and prints the table.
+    pub fn run(&self) -> Result<()> {
+        let kernels = kernels::select(&self.kernels, self.all)?;
+        if find("qemu-system-x86_64").is_none() {
+            bail!("qemu-system-x86_64 is missing: run `cargo xtask setup --vm`");
+        }
+        // All images are asked for before the first boot.
+        let images = kernels.iter().map(|kernel| kernel.image()).collect::<Result<Vec<_>>>()?;
+        let initramfs = kernels::cache()?.join("initramfs.cpio");
+        fs::write(&initramfs, self.initramfs()?)
+            .with_context(|| format!("cannot write {}", initramfs.display()))?;
+        if self.shell {
+            let [image] = images.as_slice() else { bail!("--shell wants one kernel") };
+            return run(self.qemu(image, &initramfs).args(["-serial", "mon:stdio"]));
+        }
+        let mut runs = Vec::new();
+        for (kernel, image) in kernels.iter().zip(&images) {
+            runs.push(self.boot(kernel, image, &initramfs)?);
+        }
+        println!("\n{}", table(&runs));
+        let failed: Vec<&str> =
+            runs.iter().filter(|run| run.log.complaint().is_some()).map(|run| run.kernel).collect();
+        if !failed.is_empty() {
+            bail!("{} of {} kernels failed: {}", failed.len(), runs.len(), failed.join(" "));
+        }
+        Ok(())
+    }
+
+    fn initramfs(&self) -> Result<Vec<u8>> {
+        say!("building the guest's programs");
+        let mut archive = Initramfs::default();
+        // Without it the kernel gives init no console.
+        archive.device("dev/console", 5, 1);
+        for folder in ["bin", "proc", "sys", "tmp", "root"] {
+            archive.folder(folder);
+        }
+        archive.text("etc/passwd", "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");
+        archive.text("etc/group", "root:x:0:\nnogroup:x:65534:\n");
+        let mut put = |path: &str, file: &Path| -> Result<()> {
+            let content = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+            archive.program(path, &content);
+            Ok(())
+        };
+        put("init", &programs::of_tests(Linking::Static, "init")?)?;
+        put("bin/workload", &programs::of_tests(Linking::Static, "workload")?)?;
+        put("bin/vmaudit", &programs::vmaudit(Linking::Static)?)?;
+        let mut conf = format!("test_limit_s={}\nshell={}\n", self.test_limit, u8::from(self.shell));
+        let mut suites = 0;
+        for suite in programs::suites(Linking::Static)?.iter().filter(|suite| suite.end_to_end) {
+            put(&format!("bin/{}", suite.name), &suite.path)?;
+            conf += &format!("suite={}\n", suite.name);
+            suites += 1;
+        }
+        if suites == 0 {
+            bail!("the package vmaudit-tests has no end-to-end tests");
+        }
+        if self.shell {
+            put("bin/busybox", &busybox()?)?;
+        }
+        for filter in &self.filters {
+            conf += &format!("filter={filter}\n");
+        }
+        archive.text("vm.conf", &conf);
+        Ok(archive.finish())
+    }
+
+    fn qemu(&self, image: &Path, initramfs: &Path) -> Command {
+        let (accel, cpu) = match self.accel {
+            Accel::Tcg => ("tcg", "max"),
+            // Alone: as a fallback list, a /dev/kvm that opens but does not work hangs in the firmware.
+            Accel::Kvm => ("kvm", "host"),
+        };
+        let mut qemu = Command::new("qemu-system-x86_64");
+        qemu.args(["-accel", accel, "-cpu", cpu, "-m", "1024", "-smp", &self.smp.to_string()]);
+        qemu.args(["-display", "none", "-no-reboot", "-nic", "none"]);
+        qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
+        // panic=-1: reboot at once, which -no-reboot turns into the end.
+        qemu.args(["-append", format!("console=ttyS0 quiet loglevel=3 panic=-1 {}", self.append).trim_end()]);
+        qemu
+    }
+
+    fn boot(&self, kernel: &Kernel, image: &Path, initramfs: &Path) -> Result<Run> {
+        let folder = kernels::cache()?.join("logs");
+        fs::create_dir_all(&folder)?;
+        let console = folder.join(format!("{}.log", kernel.id));
+        let limit = Duration::from_secs(self.limit);
+        say!("{}: {}, log in {}", kernel.id, kernel.package()?, console.display());
+        let begin = Instant::now();
+        for attempt in 1..=2 {
+            drop(fs::remove_file(&console)); // an earlier run's verdict must not count for this one
+            let mut qemu = self.qemu(image, initramfs);
+            qemu.args(["-monitor", "none", "-serial"]).arg(format!("file:{}", console.display()));
+            let end = within(&mut qemu, limit)?;
+            let text = fs::read(&console).unwrap_or_default();
+            let log = Log::parse(&String::from_utf8_lossy(&text), end);
+            if !log.reached_init && attempt == 1 {
+                say!("{}: init was not reached, once more", kernel.id);
+                continue;
+            }
+            let run = Run { kernel: kernel.id, seconds: begin.elapsed().as_secs_f64(), log };
+            run.tell();
+            return Ok(run);
+        }
+        bail!("{}: not booted", kernel.id)
+    }
+}
+
+/// The statically linked busybox of this machine.
+fn busybox() -> Result<PathBuf> {
+    let sentence = "--shell needs a static busybox: install the package busybox-static";
+    let busybox = find("busybox").context(sentence)?;
+    // ldd fails for a static program.
+    if quiet_output(Command::new("ldd").arg(&busybox)).is_some() {
+        bail!(sentence);
+    }
+    Ok(busybox)
+}
+
+/// Runs to the end or to the limit; says how it ended, unless well.
+fn within(command: &mut Command, limit: Duration) -> Result<Option<String>> {
+    let begin = Instant::now();
+    let mut child =
+        command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start `{}`", shown(command)))?;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok((!status.success()).then(|| format!("QEMU failed ({status})")));
+        }
+        if begin.elapsed() > limit {
+            child.kill()?;
+            child.wait()?;
+            return Ok(Some(format!("stopped at the time limit of {} s", limit.as_secs())));
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[derive(Debug)]
+struct Run {
+    kernel: &'static str,
+    seconds: f64,
+    log: Log,
+}
+
+impl Run {
+    fn tell(&self) {
+        let Some(complaint) = self.log.complaint() else {
+            say!("{}: {} tests passed in {:.0} s", self.kernel, self.log.tests.len(), self.seconds);
+            return;
+        };
+        for test in self.log.tests.iter().filter(|test| !test.passed) {
+            say!("{}: FAILED {}\n{}", self.kernel, test.name, test.output.trim());
+        }
+        if self.log.verdict.is_none() {
+            say!("{}: last lines of the console:\n{}", self.kernel, self.log.last_lines);
+        }
+        say!("{}: {complaint}", self.kernel);
+    }
+}
+
+/// What a serial console tells about a run.
+#[derive(Debug, Default, PartialEq)]
+struct Log {
+    reached_init: bool,
+    /// How QEMU ended, unless well.
+    end: Option<String>,
+    error: Option<String>,
+    facts: Option<String>,
+    planned: Option<usize>,
+    tests: Vec<Test>,
+    verdict: Option<(usize, usize)>,
+    last_lines: String,
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Test {
+    name: String,
+    passed: bool,
+    seconds: f64,
+    output: String,
+}
+
+impl Log {
+    fn parse(text: &str, end: Option<String>) -> Self {
+        let mut log = Self { end, ..Self::default() };
+        let mut output = String::new();
+        let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+        for line in &lines {
+            let Some(marker) = line.strip_prefix("vmaudit-vm: ") else {
+                output += line;
+                output.push('\n');
+                continue;
+            };
+            let words: Vec<&str> = marker.split(' ').collect();
+            match words.as_slice() {
+                ["init"] => log.reached_init = true,
+                ["facts", ..] => log.facts = Some(marker["facts ".len()..].to_owned()),
+                ["plan", number] => log.planned = number.parse().ok(),
+                ["begin", _] => output.clear(),
+                [word @ ("pass" | "fail"), name, seconds] => log.tests.push(Test {
+                    name: (*name).to_owned(),
+                    passed: *word == "pass",
+                    seconds: seconds.parse().unwrap_or(0.0),
+                    output: std::mem::take(&mut output),
+                }),
+                ["verdict", "pass", passed, "fail", failed] => {
+                    log.verdict = passed.parse().ok().zip(failed.parse().ok());
+                }
+                ["error", ..] => log.error = Some(marker["error ".len()..].to_owned()),
+                _ => {}
+            }
+        }
+        log.last_lines = lines[lines.len().saturating_sub(50)..].join("\n");
+        log
+    }
+
+    /// Why the run does not count as passed.
+    fn complaint(&self) -> Option<String> {
+        let passed = self.tests.iter().filter(|test| test.passed).count();
+        let failed = self.tests.len() - passed;
+        if !self.reached_init {
+            return Some("the kernel never reached init".to_owned());
+        }
+        if let Some(error) = &self.error {
+            return Some(error.clone());
+        }
+        let Some(verdict) = self.verdict else {
+            let end = self.end.as_deref().unwrap_or("the VM ended");
+            return Some(format!(
+                "no verdict: {end} after {} of {} tests",
+                self.tests.len(),
+                self.planned.unwrap_or(0)
+            ));
+        };
+        if self.tests.is_empty() {
+            return Some("no test ran".to_owned());
+        }
+        if verdict != (passed, failed) || self.planned != Some(self.tests.len()) {
+            return Some("verdict, plan and results do not agree".to_owned());
+        }
+        (failed > 0).then(|| format!("{failed} of {} tests failed", self.tests.len()))
+    }
+
+    /// Passed, all and seconds of each group of tests: all but the last part of their names.
+    fn groups(&self) -> BTreeMap<&str, (usize, usize, f64)> {
+        let mut groups = BTreeMap::new();
+        for test in &self.tests {
+            let group = test.name.rsplit_once("::").map_or(test.name.as_str(), |(group, _)| group);
+            let (passed, all, seconds) = groups.entry(group).or_insert((0, 0, 0.0));
+            *passed += usize::from(test.passed);
+            *all += 1;
+            *seconds += test.seconds;
+        }
+        groups
+    }
+}
+
+/// Kernels by test groups, in Markdown.
+fn table(runs: &[Run]) -> String {
+    let mut names: Vec<&str> =
+        runs.iter().flat_map(|run| run.log.groups().into_keys().collect::<Vec<_>>()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let mut lines =
+        vec![format!("| kernel | {} | verdict |", names.join(" | ")), "|--".repeat(names.len() + 2) + "|"];
+    for run in runs {
+        let groups = run.log.groups();
+        let cell = |name: &&str| match groups.get(name) {
+            None => "-".to_owned(),
+            Some((passed, all, seconds)) if passed == all => format!("{all} passed, {seconds:.1} s"),
+            Some((passed, all, seconds)) => format!("**{} of {all} failed**, {seconds:.1} s", all - passed),
+        };
+        let cells: Vec<String> = names.iter().map(cell).collect();
+        let verdict = run.log.complaint().map_or("ok".to_owned(), |complaint| format!("**{complaint}**"));
+        lines.push(format!("| {} | {} | {verdict}, {:.0} s |", run.kernel, cells.join(" | "), run.seconds));
+    }
+    lines.retain(|line| !line.is_empty());
+    lines.join("\n").replace("|  |", "|")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "SeaBIOS\x1b[2J\nvmaudit-vm: init\r\n\nvmaudit-vm: facts {\"kernel\": \"6.1\"}\n\nvmaudit-vm: plan 2\n\n\
+                        vmaudit-vm: begin live::exact::burst\nrunning 1 test\nok\n\nvmaudit-vm: pass live::exact::burst 1.25\n\
+                        \nvmaudit-vm: begin live::tree::exec\nhalf a line\nvmaudit-vm: pass live::tree::exec 0.50\n\
+                        \nvmaudit-vm: verdict pass 2 fail 0\n";
+
+    #[test]
+    fn a_complete_log_passes() {
+        let log = Log::parse(GOOD, None);
+        assert_eq!(log.complaint(), None);
+        assert_eq!(log.facts.as_deref(), Some("{\"kernel\": \"6.1\"}"));
+        assert_eq!(log.groups()["live::exact"], (1, 1, 1.25));
+        assert_eq!(log.tests[1].output, "half a line\n");
+    }
+
+    #[test]
+    fn whatever_is_missing_is_a_failure() {
+        for (from, to, complaint) in [
+            ("vmaudit-vm: init", "vmaudit-vm: ", "the kernel never reached init"),
+            (
+                "vmaudit-vm: verdict pass 2 fail 0",
+                "Kernel panic",
+                "no verdict: the VM ended after 2 of 2 tests",
+            ),
+            ("verdict pass 2 fail 0", "verdict pass 3 fail 0", "verdict, plan and results do not agree"),
+            ("plan 2", "plan 3", "verdict, plan and results do not agree"),
+            (
+                "vmaudit-vm: plan 2",
+                "vmaudit-vm: error live: a is marked as ignored",
+                "live: a is marked as ignored",
+            ),
+        ] {
+            assert_eq!(Log::parse(&GOOD.replace(from, to), None).complaint().as_deref(), Some(complaint));
+        }
+        let failing =
+            GOOD.replace("pass live::tree", "fail live::tree").replace("pass 2 fail 0", "pass 1 fail 1");
+        assert_eq!(Log::parse(&failing, None).complaint().as_deref(), Some("1 of 2 tests failed"));
+        let empty = "\nvmaudit-vm: init\nvmaudit-vm: plan 0\nvmaudit-vm: verdict pass 0 fail 0\n";
+        assert_eq!(Log::parse(empty, None).complaint().as_deref(), Some("no test ran"));
+        let late = Log::parse("", Some("stopped at the time limit of 300 s".to_owned()));
+        assert_eq!(late.complaint().as_deref(), Some("the kernel never reached init"));
+    }
+
+    #[test]
+    fn the_table_has_a_row_per_kernel_and_a_column_per_group() {
+        let failing =
+            GOOD.replace("pass live::tree", "fail live::tree").replace("pass 2 fail 0", "pass 1 fail 1");
+        let run = |kernel, text: &str| Run { kernel, seconds: 4.2, log: Log::parse(text, None) };
+        let dead = run("7.2", "");
+        assert_eq!(
+            table(&[run("6.1", GOOD), run("6.12", &failing), dead]),
+            "| kernel | live::exact | live::tree | verdict |\n\
+             |--|--|--|--|\n\
+             | 6.1 | 1 passed, 1.2 s | 1 passed, 0.5 s | ok, 4 s |\n\
+             | 6.12 | 1 passed, 1.2 s | **1 of 1 failed**, 0.5 s | **1 of 2 tests failed**, 4 s |\n\
+             | 7.2 | - | - | **the kernel never reached init**, 4 s |"
+        );
+    }
+}
