@@ -3,7 +3,12 @@
 //! Expected values come from the workload itself and are compared with `==`. The programs are found through VMAUDIT_BIN
 //! and WORKLOAD_BIN (`cargo xtask test` sets both). Needs root, BTF and /proc; nothing else of the machine is used, so
 //! the same file runs in a bare VM. VMAUDIT_CHILDREN sets the size of the largest family (default 2,000).
-#![allow(clippy::expect_used, clippy::unwrap_used, missing_docs, reason = "a test fails by panicking; names are sentences")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test fails by panicking; names are sentences"
+)]
 
 #[path = "live/attach.rs"]
 mod attach;

@@ -42,7 +42,8 @@ fn a_process_that_already_runs_is_traced_with_its_true_counts() {
     target.wait_for_stdout("standing");
     let standing: Own = own::parse(&target.stdout_so_far()).remove(0);
 
-    let session = Session::vmaudit(&["trace", "--format", "json", "-d", "2s", "-p", &target.pid().to_string(), "-o"]);
+    let session =
+        Session::vmaudit(&["trace", "--format", "json", "-d", "2s", "-p", &target.pid().to_string(), "-o"]);
     let lines = session.file("lines.json");
     let mut trace = session.words(&[lines]).start();
     // Bursts go on for as long as the trace does, so it is no matter when it begins.

@@ -33,7 +33,13 @@ fn with_a_tiny_ring_no_child_is_missing() {
 fn a_trace_that_cannot_keep_up_says_how_much_it_lost() {
     let session = Session::vmaudit(&["trace", "--format", "json", "-o"]);
     let lines = session.file("lines.json");
-    let done = session.words(&[lines]).words(&TINY).words(&["--"]).then_workload(&["flood", "100000"]).go().succeeded();
+    let done = session
+        .words(&[lines])
+        .words(&TINY)
+        .words(&["--"])
+        .then_workload(&["flood", "100000"])
+        .go()
+        .succeeded();
     let lost = crate::attach::objects(&done.read("lines.json"))
         .iter()
         .filter_map(|line| crate::attach::find(line, &["ring_full"]))

@@ -56,7 +56,8 @@ fn escape_sequences_never_reach_the_trace() {
     for name in NAMES {
         let session = Session::vmaudit(&["trace", "-o"]);
         let lines = session.file("lines.txt");
-        let done = session.words(&[lines]).words(&["--"]).then_workload(&["setname", name, "50"]).go().succeeded();
+        let done =
+            session.words(&[lines]).words(&["--"]).then_workload(&["setname", name, "50"]).go().succeeded();
         let text = done.read("lines.txt");
         assert!(text.contains("red"), "the name is shown: {text}");
         assert_clean(&text);

@@ -6,7 +6,8 @@ use vmaudit_tests::{Session, max_map_count, vmaudit, workload};
 fn the_machine_can_trace() {
     // SAFETY: geteuid takes no pointers.
     assert_eq!(unsafe { libc::geteuid() }, 0, "the live tests need root");
-    let btf = std::fs::metadata("/sys/kernel/btf/vmlinux").expect("the kernel has BTF (/sys/kernel/btf/vmlinux)");
+    let btf =
+        std::fs::metadata("/sys/kernel/btf/vmlinux").expect("the kernel has BTF (/sys/kernel/btf/vmlinux)");
     assert!(btf.len() > 100_000, "BTF has only {} bytes", btf.len());
     assert!(max_map_count() >= 1000, "vm.max_map_count is {}", max_map_count());
     assert!(std::path::Path::new("/proc/thread-self/maps").exists(), "/proc is mounted");
@@ -17,7 +18,13 @@ fn the_machine_can_trace() {
 fn the_default_source_is_ebpf_and_nothing_is_missing_on_this_machine() {
     let done = Session::run(&[], &["exit", "0"]).go().succeeded();
     let report = done.report();
-    assert_eq!(report.source, vmaudit_user::report::SourceKind::Ebpf, "{:?}\n{}", report.coverage, done.said());
+    assert_eq!(
+        report.source,
+        vmaudit_user::report::SourceKind::Ebpf,
+        "{:?}\n{}",
+        report.coverage,
+        done.said()
+    );
     assert!(!report.coverage.hooks.is_empty());
     vmaudit_tests::rows::assert_nothing_lost(&report);
     assert_eq!(report.limits.max_map_count, Some(max_map_count()));

@@ -154,7 +154,8 @@ fn a_daemon_is_followed_past_its_parents_end_or_said_to_be_still_running() {
     let daemon = done.own().into_iter().find(|o| o.role == "daemon-first-burst").expect("the daemon spoke");
     wait_for("the daemon's end", || (!alive(daemon.pid)).then_some(()));
     let stdout = std::fs::read(done.scratch.path("stdout")).unwrap();
-    let whole = own::parse(&stdout).into_iter().find(|o| o.role == "daemon").expect("the daemon spoke at its end");
+    let whole =
+        own::parse(&stdout).into_iter().find(|o| o.role == "daemon").expect("the daemon spoke at its end");
     let row = row_of(&report, daemon.pid);
     if report.session.still_running == 0 {
         assert_exact(row, &whole);

@@ -58,5 +58,7 @@ fn nothing_is_left_on_the_machine_after_a_session() {
     let before = mounts();
     Session::run(&[], &["burst", "10"]).go().succeeded();
     // Another test may hold a mount for a moment; it is gone again when that one ends.
-    wait_for("the mounts to be as before", || (mounts().lines().count() <= before.lines().count()).then_some(()));
+    wait_for("the mounts to be as before", || {
+        (mounts().lines().count() <= before.lines().count()).then_some(())
+    });
 }

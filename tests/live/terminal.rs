@@ -41,7 +41,8 @@ impl Terminal {
             ]
         };
         assert_eq!(answers, [0; 3], "a devpts of our own: {}", std::io::Error::last_os_error());
-        let open = |path| File::options().read(true).write(true).open(path).expect("a terminal can be opened");
+        let open =
+            |path| File::options().read(true).write(true).open(path).expect("a terminal can be opened");
         let master = open(folder.join("ptmx"));
         let (unlock, mut number) = (0_i32, 0_i32);
         // SAFETY: both pointers are valid ints.

@@ -15,7 +15,15 @@ fn the_exit_status_is_the_commands_own() {
 
 #[test]
 fn death_by_a_signal_is_passed_on() {
-    for signal in [libc::SIGKILL, libc::SIGTERM, libc::SIGINT, libc::SIGSEGV, libc::SIGABRT, libc::SIGPIPE, libc::SIGUSR1] {
+    for signal in [
+        libc::SIGKILL,
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGSEGV,
+        libc::SIGABRT,
+        libc::SIGPIPE,
+        libc::SIGUSR1,
+    ] {
         let done = Session::run(&[], &["kill-self", &signal.to_string()]).go().died_of(signal);
         let exit = done.report().session.exit.unwrap();
         assert_eq!((exit.code, exit.signal), (None, Some(signal)));
@@ -45,8 +53,12 @@ fn a_command_that_cannot_be_run_is_126() {
 
 #[test]
 fn a_wrong_command_line_is_125() {
-    for words in [&["run"][..], &["run", "--"], &["run", "--no-such-option", "--", "x"], &["run", "--max-peak", "x", "--", "x"]]
-    {
+    for words in [
+        &["run"][..],
+        &["run", "--"],
+        &["run", "--no-such-option", "--", "x"],
+        &["run", "--max-peak", "x", "--", "x"],
+    ] {
         let done = Session::vmaudit(words).go().ended_with(125);
         assert!(!done.stderr.is_empty());
         assert!(done.stdout.is_empty());
@@ -90,14 +102,20 @@ fn stdout_and_stderr_are_the_commands_alone_when_the_report_goes_to_a_file() {
 fn the_text_report_goes_to_stderr_and_never_to_stdout() {
     let done = Session::vmaudit(&["run", "--"]).then_workload(&["burst", "300"]).go().succeeded();
     let own = done.own().remove(0);
-    assert!(done.stderr_text().contains(&own.peak.to_string()), "the peak {} is shown: {}", own.peak, done.said());
+    assert!(
+        done.stderr_text().contains(&own.peak.to_string()),
+        "the peak {} is shown: {}",
+        own.peak,
+        done.said()
+    );
 }
 
 #[test]
 fn several_formats_and_files_at_once_are_the_same_report() {
     let session = Session::vmaudit(&["run"]);
     let (json, text) = (session.file("report.json"), session.file("report.txt"));
-    let session = session.words(&["--format", "json", "-o"]).words(&[json]).words(&["--format", "text", "-o"]);
+    let session =
+        session.words(&["--format", "json", "-o"]).words(&[json]).words(&["--format", "text", "-o"]);
     let done = session.words(&[text]).words(&["--"]).then_workload(&["burst", "300"]).go().succeeded();
     let (own, row) = done.only();
     vmaudit_tests::rows::assert_exact(&row, &own);

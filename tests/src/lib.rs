@@ -56,7 +56,8 @@ impl Scratch {
         let n = NEXT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("vmaudit-live-{}-{n}", std::process::id()));
         std::fs::create_dir(&path).expect("the scratch folder can be made");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).expect("chmod of the scratch folder");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))
+            .expect("chmod of the scratch folder");
         Self(path)
     }
 

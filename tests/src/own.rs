@@ -54,6 +54,8 @@ pub struct Refused {
 /// Reads the workload's stdout.
 pub fn parse(stdout: &[u8]) -> Vec<Own> {
     let text = str::from_utf8(stdout).expect("the workload prints UTF-8");
-    let parse = |line: &str| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in the workload's line {line}"));
+    let parse = |line: &str| {
+        serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in the workload's line {line}"))
+    };
     text.lines().map(parse).collect()
 }

@@ -16,8 +16,14 @@ pub fn assert_exact(row: &Process, own: &Own) {
         assert_eq!(row.map_count.first, own.first, "first of {} (own line {own:?}, row {row:?})", own.role);
     }
     for (name, calls) in &own.calls {
-        let Some(figures) = row.calls.get(name) else { panic!("no {name} in the calls of {row:?}, own {own:?}") };
-        assert_eq!((figures.calls, figures.failed), (Some(calls.calls), Some(calls.failed)), "{name} of {own:?}");
+        let Some(figures) = row.calls.get(name) else {
+            panic!("no {name} in the calls of {row:?}, own {own:?}")
+        };
+        assert_eq!(
+            (figures.calls, figures.failed),
+            (Some(calls.calls), Some(calls.failed)),
+            "{name} of {own:?}"
+        );
     }
     assert_sum_rule(row);
 }
@@ -68,7 +74,11 @@ pub fn assert_each_has_its_row(report: &Report, owns: &[&Own]) {
 fn difference(rows: &[u32], owns: &[u32]) -> String {
     let missing: Vec<_> = owns.iter().filter(|pid| !rows.contains(pid)).take(10).collect();
     let extra: Vec<_> = rows.iter().filter(|pid| !owns.contains(pid)).take(10).collect();
-    format!("{} rows for {} processes; without a row: {missing:?}; not ours: {extra:?}", rows.len(), owns.len())
+    format!(
+        "{} rows for {} processes; without a row: {missing:?}; not ours: {extra:?}",
+        rows.len(),
+        owns.len()
+    )
 }
 
 /// Total order of optional times, unknown first.

@@ -135,7 +135,8 @@ impl Session {
 
     /// Starts a command made by [`Session::command`] and changed since.
     pub fn start_as(self, command: &mut Command) -> Running {
-        let child = command.spawn().unwrap_or_else(|e| panic!("{} cannot be started: {e}", self.program.display()));
+        let child =
+            command.spawn().unwrap_or_else(|e| panic!("{} cannot be started: {e}", self.program.display()));
         Running { child: Guard(child), scratch: self.scratch }
     }
 
@@ -245,7 +246,8 @@ impl Done {
     /// The JSON report.
     pub fn report(&self) -> Report {
         let text = self.read("report.json");
-        let report: Report = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in the report {text}"));
+        let report: Report =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in the report {text}"));
         assert_eq!((report.schema.as_str(), report.version), ("vmaudit.report", 1));
         report
     }

@@ -2,7 +2,9 @@
 
 use libc::{MAP_32BIT, MAP_HUGETLB, MAP_LOCKED, MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE, c_int};
 
-use crate::memory::{Errno, PAGE, brk, call, die, leave, madvise, mlock, mmap, mprotect, mremap, munmap, must, read_text};
+use crate::memory::{
+    Errno, PAGE, brk, call, die, leave, madvise, mlock, mmap, mprotect, mremap, munmap, must, read_text,
+};
 use crate::own::{Own, count};
 
 const READ_WRITE: c_int = PROT_READ | PROT_WRITE;
@@ -121,7 +123,9 @@ fn rlimit_memlock(own: &mut Own, n: usize) {
     must(call(libc::SYS_setresgid, [NOBODY, NOBODY, NOBODY, 0, 0, 0]), "setresgid");
     must(call(libc::SYS_setresuid, [NOBODY, NOBODY, NOBODY, 0, 0, 0]), "setresuid");
     refused(own, n, ("mlock", CAUSE), libc::ENOMEM, || mlock(block, 4 * PAGE));
-    refused(own, n, ("mlock2", CAUSE), libc::ENOMEM, || call(libc::SYS_mlock2, [block, 4 * PAGE, 1, 0, 0, 0]));
+    refused(own, n, ("mlock2", CAUSE), libc::ENOMEM, || {
+        call(libc::SYS_mlock2, [block, 4 * PAGE, 1, 0, 0, 0])
+    });
     refused(own, n, ("mlockall", CAUSE), libc::ENOMEM, || {
         call(libc::SYS_mlockall, [libc::MCL_CURRENT as usize, 0, 0, 0, 0, 0])
     });
@@ -161,7 +165,9 @@ fn too_long(own: &mut Own, n: usize) {
     const CAUSE: &str = "no_address_range";
     let all = 1 << 57;
     refused(own, n, ("mmap", CAUSE), libc::ENOMEM, || mmap(all, PROT_NONE, MAP_NORESERVE));
-    refused(own, n, ("mmap", CAUSE), libc::ENOMEM, || mmap(usize::MAX & !(PAGE - 1), PROT_NONE, MAP_NORESERVE));
+    refused(own, n, ("mmap", CAUSE), libc::ENOMEM, || {
+        mmap(usize::MAX & !(PAGE - 1), PROT_NONE, MAP_NORESERVE)
+    });
 }
 
 /// Address space used up until no free range is as large as what is asked for.

@@ -65,7 +65,9 @@ fn dispatch(words: &[&str]) -> ! {
         ["limit", call, repeat] => limit::run(call, number(repeat)),
         ["causes", kind] => causes::run(kind, 5),
         ["causes", kind, n] => causes::run(kind, number(n)),
-        ["list"] => plain::lines(limit::names().map(|n| ("limit", n)).chain(causes::names().map(|n| ("causes", n)))),
+        ["list"] => {
+            plain::lines(limit::names().map(|n| ("limit", n)).chain(causes::names().map(|n| ("causes", n))))
+        }
         ["cat"] => makers::cat(),
         ["exit", status] => memory::leave(number(status)),
         ["kill-self", signal] => plain::kill_self(number(signal)),

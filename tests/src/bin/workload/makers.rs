@@ -5,7 +5,9 @@ use std::sync::{Barrier, OnceLock};
 
 use libc::{MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE};
 
-use crate::memory::{Holes, PAGE, brk, call, die, leave, mmap, mprotect, mremap, munmap, must, read, write_all};
+use crate::memory::{
+    Holes, PAGE, brk, call, die, leave, mmap, mprotect, mremap, munmap, must, read, write_all,
+};
 use crate::own::{Own, count, counted, looked};
 
 /// Maps `n` single pages and unmaps them at once; the maximum lasts for one call.
@@ -226,7 +228,10 @@ pub fn setname(name: &[u8], n: usize) -> ! {
     for (to, from) in comm.iter_mut().take(15).zip(name) {
         *to = *from;
     }
-    must(call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, comm.as_ptr() as usize, 0, 0, 0, 0]), "PR_SET_NAME");
+    must(
+        call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, comm.as_ptr() as usize, 0, 0, 0, 0]),
+        "PR_SET_NAME",
+    );
     burst("setname", n)
 }
 

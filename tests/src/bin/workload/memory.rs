@@ -99,7 +99,10 @@ impl Holes {
 
     /// Maps page `i`: one VMA more.
     pub fn map(self, i: usize) {
-        must(mmap_at(self.at(i), PAGE, if i % 2 == 0 { PROT_NONE } else { PROT_READ }), "mmap of one page");
+        must(
+            mmap_at(self.at(i), PAGE, if i.is_multiple_of(2) { PROT_NONE } else { PROT_READ }),
+            "mmap of one page",
+        );
     }
 
     /// Unmaps page `i`: one VMA less.

@@ -163,7 +163,9 @@ impl Own {
             let errno = match r.errno {
                 libc::ENOMEM => "ENOMEM",
                 libc::EAGAIN => "EAGAIN",
-                other => die(99, format_args!("{} failed with errno {other}, not for lack of memory", r.call)),
+                other => {
+                    die(99, format_args!("{} failed with errno {other}, not for lack of memory", r.call))
+                }
             };
             write!(line, r#"{comma}{{"syscall":"{}","errno":"{errno}","#, r.call)?;
             write!(line, r#""cause":"{}","count":{}}}"#, r.cause, r.count)?;

@@ -82,13 +82,15 @@ pub fn facts() -> ! {
     for file in ["limits", "status"] {
         let content = std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
         let kept = |l: &&str| {
-            file == "limits" || ["Sig", "Shd", "Cap", "NoNewPrivs", "Groups", "Umask"].iter().any(|p| l.starts_with(p))
+            file == "limits"
+                || ["Sig", "Shd", "Cap", "NoNewPrivs", "Groups", "Umask"].iter().any(|p| l.starts_with(p))
         };
         for line in content.lines().filter(kept) {
             let _ = writeln!(text, "{file} {line}");
         }
     }
-    let mut open: Vec<_> = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().map(|e| e.path()).collect();
+    let mut open: Vec<_> =
+        std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().map(|e| e.path()).collect();
     open.sort();
     for fd in open {
         // Our own look at the folder shows itself.

@@ -67,11 +67,11 @@ fn this_program() -> String {
     }
 }
 
-/// Room for `n` records that survive in the parent, without the allocator.
-fn records(n: usize) -> &'static mut [(i32, u64)] {
-    let room = must(mmap(n * size_of::<(i32, u64)>(), PROT_READ | PROT_WRITE, 0), "mmap of the records");
-    // SAFETY: the mapping was just made for `n` records, is aligned, zero-filled (a valid value) and used by nobody else.
-    unsafe { std::slice::from_raw_parts_mut(room as *mut (i32, u64), n) }
+/// Room for `n` process ids, without the allocator.
+fn pids(n: usize) -> &'static mut [i32] {
+    let room = must(mmap(n * size_of::<i32>(), PROT_READ | PROT_WRITE, 0), "mmap of the list of children");
+    // SAFETY: the mapping was just made for `n` numbers, is aligned, zero-filled and used by nobody else.
+    unsafe { std::slice::from_raw_parts_mut(room as *mut i32, n) }
 }
 
 /// fork without libc's preparations: the child has exactly the parent's VMAs.
@@ -129,7 +129,13 @@ fn child_line(end: End, pid: i32, first: u64, (mapped, unmapped): (usize, usize)
 }
 
 /// A child's life; `never` returns.
-fn child_life(end: End, holes: Holes, (mapped, unmapped): (usize, usize), base: u64, exec: Option<&Exec>) -> ! {
+fn child_life(
+    end: End,
+    holes: Holes,
+    (mapped, unmapped): (usize, usize),
+    base: u64,
+    exec: Option<&Exec>,
+) -> ! {
     (0..mapped).for_each(|i| holes.map(i));
     looked(base + mapped as u64, "child at its peak");
     if end == End::Killed {
@@ -154,18 +160,20 @@ pub fn children(n: usize, end: End) -> ! {
         // The image after exec has its own peak, again unlike those of its neighbours.
         End::Exec => {
             let path = this_program();
-            (0..n).map(|i| Exec::new(&path, &["burst", &(40 + plan(i).0).to_string(), "after-exec"])).collect()
+            (0..n)
+                .map(|i| Exec::new(&path, &["burst", &(40 + plan(i).0).to_string(), "after-exec"]))
+                .collect()
         }
         End::ExecMissing => vec![Exec::new("/nonexistent/program", &[])],
         End::ExecGarbage => vec![Exec::new(&format!("/proc/self/fd/{garbage}"), &[])],
     };
-    let records = records(n);
+    let pids = pids(n);
     let holes = Holes::find(MOST);
     let base = count();
     let mut reaped = 0;
     for i in 0..n {
         if i - reaped == AT_ONCE {
-            expect_end(records[reaped].0, reap(records[reaped].0), end);
+            expect_end(pids[reaped], reap(pids[reaped]), end);
             reaped += 1;
         }
         let pid = fork();
@@ -173,14 +181,14 @@ pub fn children(n: usize, end: End) -> ! {
             let exec = exec.get(if end == End::Exec { i } else { 0 });
             child_life(end, holes, plan(i), base, exec);
         }
-        records[i].0 = pid;
+        pids[i] = pid;
     }
-    for record in &records[reaped..] {
-        expect_end(record.0, reap(record.0), end);
+    for child in &pids[reaped..] {
+        expect_end(*child, reap(*child), end);
     }
     counted(base, "parent of children, end");
-    for (i, record) in records.iter().enumerate() {
-        child_line(end, record.0, base, plan(i));
+    for (i, child) in pids.iter().enumerate() {
+        child_line(end, *child, base, plan(i));
     }
     parent_line("parent", base, base)
 }
@@ -211,7 +219,7 @@ fn garbage_program() -> c_int {
 
 /// `n` children after each other that all have the same process id.
 pub fn reuse_pid(n: usize) -> ! {
-    let records = records(n);
+    let pids = pids(n);
     let holes = Holes::find(MOST);
     let base = count();
     let first = fork();
@@ -219,17 +227,17 @@ pub fn reuse_pid(n: usize) -> ! {
         child_life(End::Exit, holes, plan(0), base, None);
     }
     expect_end(first, reap(first), End::Exit);
-    records[0].0 = first;
-    for i in 1..n {
+    pids[0] = first;
+    for (i, child) in pids.iter_mut().enumerate().skip(1) {
         let pid = fork_as(first);
         if pid == 0 {
             child_life(End::Exit, holes, plan(i), base, None);
         }
         expect_end(pid, reap(pid), End::Exit);
-        records[i].0 = pid;
+        *child = pid;
     }
-    for (i, record) in records.iter().enumerate() {
-        child_line(End::Exit, record.0, base, plan(i));
+    for (i, child) in pids.iter().enumerate() {
+        child_line(End::Exit, *child, base, plan(i));
     }
     parent_line("parent", base, base)
 }
@@ -242,7 +250,10 @@ fn fork_as(pid: i32) -> i32 {
     args[4] = libc::SIGCHLD as u64;
     args[8] = set_tid.as_ptr() as u64;
     args[9] = 1;
-    must(call(libc::SYS_clone3, [args.as_ptr() as usize, size_of_val(&args), 0, 0, 0, 0]), "clone3 with set_tid") as i32
+    must(
+        call(libc::SYS_clone3, [args.as_ptr() as usize, size_of_val(&args), 0, 0, 0, 0]),
+        "clone3 with set_tid",
+    ) as i32
 }
 
 /// What a child that shares the parent's memory does.
