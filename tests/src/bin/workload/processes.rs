@@ -186,16 +186,19 @@ pub fn children(n: usize, end: End) -> ! {
     for child in &pids[reaped..] {
         expect_end(*child, reap(*child), end);
     }
-    counted(base, "parent of children, end");
     for (i, child) in pids.iter().enumerate() {
         child_line(end, *child, base, plan(i));
     }
-    parent_line("parent", base, base)
+    parent_ends(holes, base)
 }
 
-fn parent_line(role: &'static str, base: u64, last: u64) -> ! {
-    let mut own = Own::new(role, base, last);
-    own.last = Some(last);
+/// The parent's end: a burst of its own, higher than anything its preparations needed, and its line.
+fn parent_ends(holes: Holes, base: u64) -> ! {
+    counted(base, "parent, after its children");
+    up_and_down(holes, base);
+    counted(base, "parent, end");
+    let mut own = Own::new("parent", base, base + holes.pages() as u64);
+    own.last = Some(base);
     own.print();
     leave(0)
 }
@@ -239,7 +242,7 @@ pub fn reuse_pid(n: usize) -> ! {
     for (i, child) in pids.iter().enumerate() {
         child_line(End::Exit, *child, base, plan(i));
     }
-    parent_line("parent", base, base)
+    parent_ends(holes, base)
 }
 
 /// fork into a given process id (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, Linux 5.5).
@@ -303,7 +306,10 @@ pub fn vfork(n: usize) -> ! {
         }
         counted(base + 2 * (i as u64 + 1), "after a vforked child");
     }
-    parent_line("vfork-parent", base, base + 2 * n as u64)
+    let mut own = Own::new("vfork-parent", base, base + 2 * n as u64);
+    own.last = Some(own.peak);
+    own.print();
+    leave(0)
 }
 
 /// `n` VMAs, then exec of this program as `burst k`: two images in one process.
@@ -350,7 +356,7 @@ pub fn daemon(n: usize, ms: u64) -> ! {
     if read(ends[0], &mut byte) != 1 {
         die(99, format_args!("the daemon did not say that it is ready"));
     }
-    parent_line("parent", base, base)
+    parent_ends(holes, base)
 }
 
 fn daemon_life(holes: Holes, base: u64, ready: c_int, ms: u64) -> ! {
@@ -396,7 +402,7 @@ pub fn flood(n: usize) -> ! {
     own.calls[0] = Some(Calls { name: "mmap", calls: (n + stay) as u64, failed: 0 });
     own.calls[1] = Some(Calls { name: "munmap", calls: n as u64, failed: 0 });
     own.print();
-    parent_line("parent", base, base)
+    parent_ends(holes, base)
 }
 
 /// `depth` generations: each process adds one VMA to those it inherited, forks the next one and waits for it.
@@ -405,19 +411,23 @@ pub fn generations(depth: usize) -> ! {
     let base = count();
     for level in 0..depth {
         holes.map(level);
-        let pid = fork();
-        if pid != 0 {
-            let status = reap(pid);
-            if status != 0 {
-                die(99, format_args!("child {pid} ended with wait status {status:#x}"));
-            }
-            let now = base + level as u64 + 1;
-            let mut own = Own::new("generation", now, now);
-            own.first = (level > 0).then_some(now - 1);
-            own.last = Some(now);
-            own.print();
-            leave(0);
+        let next = if level + 1 < depth { fork() } else { -1 };
+        if next == 0 {
+            continue;
         }
+        if next > 0 {
+            let status = reap(next);
+            if status != 0 {
+                die(99, format_args!("child {next} ended with wait status {status:#x}"));
+            }
+        }
+        let now = base + level as u64 + 1;
+        counted(now, "a generation, end");
+        let mut own = Own::new("generation", now, now);
+        own.first = (level > 0).then_some(now - 1);
+        own.last = Some(now);
+        own.print();
+        leave(0);
     }
-    leave(0)
+    die(2, format_args!("no generation at all"))
 }
