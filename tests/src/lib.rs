@@ -1,1 +1,104 @@
-//! Helpers of the end-to-end tests.
+//! Helpers of the end-to-end tests: they start the real `vmaudit` on the `workload` program and read what both say.
+//!
+//! Nothing here is skipped: what a test needs and does not find ends it with a sentence. Deadlines are backstops for
+//! a hanging program, never an expectation of speed.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test helper fails by panicking")]
+
+pub mod own;
+pub mod rows;
+pub mod session;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+pub use own::Own;
+pub use session::{Done, Session};
+
+/// How long anything may take before it counts as hanging (VMs without hardware help are slow).
+pub const BACKSTOP: Duration = Duration::from_secs(300);
+
+/// The program under test.
+pub fn vmaudit() -> PathBuf {
+    program("VMAUDIT_BIN", "vmaudit")
+}
+
+/// The program that makes VMAs.
+pub fn workload() -> PathBuf {
+    program("WORKLOAD_BIN", "workload")
+}
+
+fn program(variable: &str, name: &str) -> PathBuf {
+    let Some(value) = std::env::var_os(variable) else {
+        panic!("{variable} must hold the absolute path of `{name}`; `cargo xtask test` sets it");
+    };
+    let path = PathBuf::from(value);
+    assert!(path.is_absolute(), "{variable} must be absolute, it is {}", path.display());
+    assert!(path.is_file(), "{variable}: there is no file {}", path.display());
+    path
+}
+
+/// vm.max_map_count.
+pub fn max_map_count() -> u64 {
+    let text = std::fs::read_to_string("/proc/sys/vm/max_map_count").expect("vm.max_map_count is readable");
+    text.trim().parse().expect("vm.max_map_count is a number")
+}
+
+/// A folder that everybody may write to, gone when dropped.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Makes it.
+    #[expect(clippy::new_without_default, reason = "it touches the file system")]
+    pub fn new() -> Self {
+        use std::os::unix::fs::PermissionsExt as _;
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("vmaudit-live-{}-{n}", std::process::id()));
+        std::fs::create_dir(&path).expect("the scratch folder can be made");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777))
+            .expect("chmod of the scratch folder");
+        Self(path)
+    }
+
+    /// Path of `name` in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Looks every few milliseconds until there is an answer; panics with `what` at the backstop.
+pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < BACKSTOP, "waited {BACKSTOP:?} for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends a signal.
+pub fn send_signal(pid: u32, signal: i32) {
+    // SAFETY: kill takes no pointers.
+    let answer = unsafe { libc::kill(pid as i32, signal) };
+    assert_eq!(answer, 0, "kill({pid}, {signal}): {}", std::io::Error::last_os_error());
+}
+
+/// Does the process exist and is it no zombie?
+pub fn alive(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat"))
+        .is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with(['Z', 'X'])))
+}

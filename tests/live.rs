@@ -1,0 +1,34 @@
+//! End-to-end tests: the real `vmaudit` on real workloads whose figures are known in advance.
+//!
+//! Expected values come from the workload itself and are compared with `==`. The programs are found through VMAUDIT_BIN
+//! and WORKLOAD_BIN (`cargo xtask test` sets both). Needs root, BTF and /proc; nothing else of the machine is used, so
+//! the same file runs in a bare VM. VMAUDIT_CHILDREN sets the size of the largest family (default 2,000).
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test fails by panicking; names are sentences"
+)]
+
+#[path = "live/attach.rs"]
+mod attach;
+#[path = "live/budgets.rs"]
+mod budgets;
+#[path = "live/failures.rs"]
+mod failures;
+#[path = "live/losses.rs"]
+mod losses;
+#[path = "live/names.rs"]
+mod names;
+#[path = "live/peaks.rs"]
+mod peaks;
+#[path = "live/preamble.rs"]
+mod preamble;
+#[path = "live/processes.rs"]
+mod processes;
+#[path = "live/sources.rs"]
+mod sources;
+#[path = "live/terminal.rs"]
+mod terminal;
+#[path = "live/transparency.rs"]
+mod transparency;

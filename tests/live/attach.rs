@@ -1,0 +1,96 @@
+//! `trace`: the stream of changes, for a command and for processes that already run.
+
+use serde_json::Value;
+use vmaudit_tests::own::{self, Own};
+use vmaudit_tests::{Session, wait_for};
+
+/// Each line is one JSON object.
+pub fn objects(text: &str) -> Vec<Value> {
+    let parse = |line: &str| -> Value {
+        let value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e} in the line {line:?}"));
+        assert!(matches!(value, Value::Object(_)), "a line is an object: {line}");
+        value
+    };
+    text.lines().map(parse).collect()
+}
+
+/// The first value with one of these names, at any depth.
+pub fn find<'a>(value: &'a Value, names: &[&str]) -> Option<&'a Value> {
+    match value {
+        Value::Object(members) => {
+            let here = names.iter().find_map(|name| members.get(*name));
+            here.or_else(|| members.values().find_map(|v| find(v, names)))
+        }
+        Value::Array(items) => items.iter().find_map(|v| find(v, names)),
+        _ => None,
+    }
+}
+
+/// (before, after) of every change of process `pid`.
+fn changes(text: &str, pid: u32) -> Vec<(u64, u64)> {
+    let of_pid = |line: &&Value| find(line, &["pid", "tgid"]).and_then(Value::as_u64) == Some(u64::from(pid));
+    objects(text)
+        .iter()
+        .filter(of_pid)
+        .filter_map(|line| Some((find(line, &["before"])?.as_u64()?, find(line, &["after"])?.as_u64()?)))
+        .collect()
+}
+
+#[test]
+fn a_process_that_already_runs_is_traced_with_its_true_counts() {
+    let mut target = Session::workload(&["attach", "300"]).start_with_pipe();
+    target.wait_for_stdout("standing");
+    let standing: Own = own::parse(&target.stdout_so_far()).remove(0);
+
+    let session =
+        Session::vmaudit(&["trace", "--format", "json", "-d", "2s", "-p", &target.pid().to_string(), "-o"]);
+    let lines = session.file("lines.json");
+    let mut trace = session.words(&[lines]).start();
+    // Bursts go on for as long as the trace does, so it is no matter when it begins.
+    wait_for("the end of the trace", || {
+        assert!(target.write(b"x"), "the workload is gone");
+        trace.ended().then_some(())
+    });
+    let done = trace.wait().succeeded();
+    let ended = target.wait().succeeded();
+    let burst = ended.own().pop().unwrap();
+    assert_eq!(burst.role, "after-burst");
+
+    let changes = changes(&done.read("lines.json"), standing.pid);
+    assert!(changes.len() > 600, "{} changes of at least one whole burst", changes.len());
+    assert_eq!(changes.iter().map(|c| c.1).max(), Some(burst.peak), "the peak of a burst");
+    assert_eq!(changes.iter().map(|c| c.1).min(), Some(standing.base), "between the bursts");
+}
+
+#[test]
+fn the_stream_of_a_command_has_every_change_in_order() {
+    let session = Session::vmaudit(&["trace", "--format", "json", "-o"]);
+    let lines = session.file("lines.json");
+    let done = session.words(&[lines]).words(&["--"]).then_workload(&["holes", "300"]).go().succeeded();
+    let own = done.own().remove(0);
+    let changes = changes(&done.read("lines.json"), own.pid);
+    for pair in changes.windows(2) {
+        assert_eq!(pair[0].1, pair[1].0, "each change starts where the one before it ended: {pair:?}");
+    }
+    assert_eq!(changes.last().map(|c| c.1), own.last);
+    assert_eq!(changes.iter().map(|c| c.1).max(), Some(own.peak));
+}
+
+#[test]
+fn only_failures_means_only_failures() {
+    let session = Session::vmaudit(&["trace", "--format", "json", "-Z", "-o"]);
+    let lines = session.file("lines.json");
+    let done = session.words(&[lines]).words(&["--"]).then_workload(&["limit", "munmap"]).go().succeeded();
+    let own = done.own().remove(0);
+    let text = done.read("lines.json");
+    assert_eq!(changes(&text, own.pid), []);
+    let refused = objects(&text).iter().filter(|l| find(l, &["errno"]).is_some()).count() as u64;
+    assert_eq!(refused, own.refused[0].count);
+}
+
+#[test]
+fn tracing_a_process_that_does_not_exist_is_an_error_in_one_sentence() {
+    let done = Session::vmaudit(&["trace", "-p", "4194304", "-d", "1s"]).go();
+    assert_eq!(done.status.code(), Some(1), "{}", done.said());
+    assert_eq!(done.stderr_text().lines().count(), 1, "{}", done.said());
+}

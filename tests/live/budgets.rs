@@ -1,0 +1,58 @@
+//! `--max-peak`, `--max-percent`, `--fail-on`: a breach shows in the exit status, but never hides CMD's own.
+
+use vmaudit_tests::{Done, Session};
+
+#[track_caller]
+fn run(options: &[&str], words: &[&str], code: i32) -> Done {
+    let done = Session::run(options, words).go().ended_with(code);
+    let breach = done.report().session.breach;
+    let broken = code != 0;
+    assert_eq!(breach.is_some(), broken, "breach: {breach:?} with {options:?}");
+    done
+}
+
+#[test]
+fn a_peak_above_the_budget_gives_86() {
+    run(&["--max-peak", "50"], &["burst", "100"], 86);
+}
+
+#[test]
+fn a_peak_within_the_budget_gives_0() {
+    run(&["--max-peak", "500"], &["burst", "100"], 0);
+}
+
+#[test]
+fn the_budget_is_broken_by_one_more_and_not_by_equal() {
+    let (own, _) = Session::run(&[], &["burst", "100"]).go().succeeded().only();
+    run(&["--max-peak", &own.peak.to_string()], &["burst", "100"], 0);
+    run(&["--max-peak", &(own.peak - 1).to_string()], &["burst", "100"], 86);
+}
+
+#[test]
+fn a_share_of_the_limit_is_a_budget_too() {
+    run(&["--max-percent", "1"], &["burst", "5000"], 86);
+    run(&["--max-percent", "50"], &["burst", "5000"], 0);
+}
+
+#[test]
+fn the_status_of_a_breach_can_be_chosen() {
+    run(&["--max-peak", "50", "--breach-exit-code", "7"], &["burst", "100"], 7);
+}
+
+#[test]
+fn the_commands_own_failure_wins_over_a_breach() {
+    run(&["--max-peak", "1"], &["exit", "3"], 3);
+    let done = Session::run(&["--max-peak", "1"], &["kill-self", "15"]).go().died_of(15);
+    assert!(done.report().session.breach.is_some());
+}
+
+#[test]
+fn any_refused_call_can_be_a_breach() {
+    run(&["--fail-on", "failure"], &["limit", "munmap"], 86);
+    run(&["--fail-on", "failure"], &["burst", "100"], 0);
+}
+
+#[test]
+fn an_ordinary_answer_is_no_breach() {
+    run(&["--fail-on", "failure"], &["causes", "blocked-mremap"], 0);
+}

@@ -1,0 +1,185 @@
+//! Refused calls: how many, which call, which errno, why.
+
+use vmaudit_tests::own::Refused;
+use vmaudit_tests::rows::assert_nothing_lost;
+use vmaudit_tests::{Session, max_map_count};
+use vmaudit_user::report::{Action, Cause, Failure, Report};
+
+/// Groups as the workload counts them; groups that differ in nothing it knows are added up.
+fn groups<'a>(failures: impl Iterator<Item = &'a Failure>, with_cause: bool) -> Vec<Refused> {
+    let mut sums: Vec<Refused> = Vec::new();
+    for f in failures {
+        let cause = if with_cause { f.cause.name().to_owned() } else { String::new() };
+        match sums.iter_mut().find(|s| s.syscall == f.syscall && s.errno == f.errno && s.cause == cause) {
+            Some(sum) => sum.count += f.count,
+            None => {
+                let (syscall, errno) = (f.syscall.clone(), f.errno.clone());
+                sums.push(Refused { syscall, errno, cause, count: f.count });
+            }
+        }
+    }
+    sums.sort();
+    sums
+}
+
+fn sorted(mut refused: Vec<Refused>) -> Vec<Refused> {
+    refused.sort();
+    refused
+}
+
+#[test]
+fn the_stackoverflow_program_is_explained_to_the_last_byte() {
+    let done = Session::run(&[], &["stackoverflow"]).go().succeeded();
+    let (own, row) = done.only();
+    let report = done.report();
+    vmaudit_tests::rows::assert_exact(&row, &own);
+    assert_nothing_lost(&report);
+    let refused = &own.refused[0];
+    assert!(refused.count > 0, "the limit was not reached: {own:?}");
+    assert_eq!(row.calls["munmap"].failed, Some(refused.count));
+    assert_eq!(row.unmap_leaked_bytes, Some(own.leaked_bytes));
+    assert!(row.map_count.clipped);
+    assert_eq!(groups(report.failures.iter(), true), own.refused);
+    let failure = &report.failures[0];
+    assert_eq!((failure.cause, failure.certain), (Cause::MaxMapCount, true));
+    assert_eq!(failure.evidence["max_map_count"], max_map_count());
+    assert_eq!(failure.evidence["map_count"], max_map_count());
+    assert!(failure.sentence.contains("munmap"), "{}", failure.sentence);
+    let example = failure.example.as_ref().expect("an example arrived");
+    assert_eq!(example.tid, row.pid);
+    assert_eq!(example.args["len"], 4096);
+    assert_eq!(report.recommendation.action, Action::RaiseAndRerun);
+    assert!(report.recommendation.value > Some(max_map_count()), "{:?}", report.recommendation);
+}
+
+/// One call at one below the limit, at it and above it: what the kernel refused is what the report counts, and the
+/// limit is named with certainty.
+#[track_caller]
+fn at_the_limit(case: &str) {
+    let done = Session::run(&[], &["limit", case]).go().succeeded();
+    let (own, row) = done.only();
+    let report = done.report();
+    assert!(!own.refused.is_empty(), "{case} was never refused, so nothing was tested");
+    vmaudit_tests::rows::assert_exact(&row, &own);
+    assert_nothing_lost(&report);
+    assert_eq!(groups(report.failures.iter(), true), sorted(own.refused.clone()), "{:?}", report.failures);
+    assert!(report.ordinary_answers.is_empty(), "{:?}", report.ordinary_answers);
+    for failure in &report.failures {
+        assert!(failure.certain, "{failure:?}");
+        assert_eq!(failure.pid, own.pid);
+        assert_eq!(failure.evidence["max_map_count"], max_map_count(), "{failure:?}");
+        let count = failure.evidence["map_count"];
+        assert!((max_map_count() - 1..=max_map_count() + 1).contains(&count), "{failure:?}");
+    }
+    for refused in &own.refused {
+        assert_eq!(row.calls[&refused.syscall].failed, Some(refused.count), "{row:?}");
+    }
+    assert_eq!(row.unmap_leaked_bytes, Some(own.leaked_bytes));
+    assert!(row.map_count.clipped);
+    assert_eq!(report.recommendation.action, Action::RaiseAndRerun);
+}
+
+/// Another reason, provoked alone. The limit must not be blamed; a cause that is named must be the provoked one, and
+/// "unknown" must not be called certain.
+#[track_caller]
+fn for_another_reason(kind: &str) -> Report {
+    let done = Session::run(&[], &["causes", kind]).go().succeeded();
+    let (own, row) = done.only();
+    let report = done.report();
+    assert_nothing_lost(&report);
+    let seen = || report.failures.iter().chain(&report.ordinary_answers);
+    let mut expected: Vec<Refused> = Vec::new();
+    for mut refused in own.refused.clone() {
+        refused.cause.clear();
+        match expected.iter_mut().find(|e| e.syscall == refused.syscall && e.errno == refused.errno) {
+            Some(sum) => sum.count += refused.count,
+            None => expected.push(refused),
+        }
+    }
+    assert_eq!(groups(seen(), false), sorted(expected), "{:?}", seen().collect::<Vec<_>>());
+    for failure in seen() {
+        let provoked = own.refused.iter().any(|r| {
+            r.syscall == failure.syscall && r.errno == failure.errno && r.cause == failure.cause.name()
+        });
+        let unknown = failure.cause == Cause::Unknown && !failure.certain;
+        assert!(provoked || unknown, "{kind}: {failure:?}");
+        assert!(!failure.sentence.is_empty());
+    }
+    assert!(!row.map_count.clipped, "{row:?}");
+    assert_ne!(report.recommendation.action, Action::RaiseAndRerun, "{:?}", report.recommendation);
+    report
+}
+
+macro_rules! cases {
+    ($of:ident: $($name:ident $case:literal,)*) => {
+        mod $of {
+            $(#[test]
+            fn $name() {
+                super::$of($case);
+            })*
+            pub const CASES: &[&str] = &[$($case),*];
+        }
+    };
+}
+
+cases! { at_the_limit:
+    mmap "mmap",
+    mmap_over_the_middle_of_another "mmap-fixed",
+    munmap_of_the_middle "munmap",
+    mprotect_of_the_middle "mprotect",
+    pkey_mprotect_of_the_middle "pkey_mprotect",
+    madvise_of_the_middle "madvise",
+    mlock_of_the_middle "mlock",
+    mremap_that_must_move "mremap-move",
+    mremap_that_leaves_a_hole "mremap-shrink",
+    brk "brk",
+    shmat "shmat",
+    io_setup "io_setup",
+    remap_file_pages "remap_file_pages",
+}
+
+cases! { for_another_reason:
+    rlimit_as "rlimit-as",
+    rlimit_data "rlimit-data",
+    rlimit_memlock_as_nobody "rlimit-memlock",
+    overcommit_of_more_than_there_is "overcommit",
+    longer_than_any_address_space "too-long",
+    no_hole_of_that_size "no-hole",
+    no_hole_below_2_gib "no-hole-32bit",
+    a_gap_in_the_range "gap",
+    no_huge_pages "hugetlb",
+    mremap_that_may_not_move "blocked-mremap",
+    brk_as_a_question "brk-query",
+}
+
+#[test]
+fn every_case_that_the_workload_can_make_is_tested() {
+    let list = Session::workload(&["list"]).go().succeeded();
+    let text = String::from_utf8(list.stdout).unwrap();
+    for line in text.lines() {
+        let (kind, name) = line.split_once(' ').unwrap();
+        let cases = if kind == "limit" { at_the_limit::CASES } else { for_another_reason::CASES };
+        assert!(cases.contains(&name), "{line} has no test");
+    }
+}
+
+#[test]
+fn an_mremap_that_may_not_move_is_an_ordinary_answer_and_no_incident() {
+    let report = for_another_reason("blocked-mremap");
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+    assert_eq!(report.ordinary_answers.len(), 1, "{:?}", report.ordinary_answers);
+}
+
+#[test]
+fn asking_where_the_break_is_counts_as_no_failure() {
+    let report = for_another_reason("brk-query");
+    assert_eq!(report.processes[0].calls["brk"].failed, Some(0));
+}
+
+#[test]
+fn a_process_without_failures_gets_no_failures_and_is_told_to_leave_the_limit() {
+    let report = Session::run(&[], &["burst", "100"]).go().succeeded().report();
+    assert!(report.failures.is_empty() && report.ordinary_answers.is_empty(), "{:?}", report.failures);
+    assert_eq!(report.recommendation.action, Action::Leave, "{:?}", report.recommendation);
+    assert_eq!(report.processes[0].unmap_leaked_bytes, Some(0));
+}

@@ -1,0 +1,89 @@
+//! One process: peak, last and calls are equal to what it knows of itself.
+
+use vmaudit_tests::rows::{assert_exact, assert_nothing_lost};
+use vmaudit_tests::{Done, Session};
+use vmaudit_user::report::Process;
+
+/// Runs it; the only row must be exact and equal to the only line.
+#[track_caller]
+fn exact(words: &[&str]) -> (Done, Process) {
+    let done = Session::run(&[], words).go().succeeded();
+    let (own, row) = done.only();
+    assert_exact(&row, &own);
+    assert_nothing_lost(&done.report());
+    (done, row)
+}
+
+#[test]
+fn a_burst_that_lasts_microseconds_is_seen_at_its_exact_height() {
+    for n in ["10", "100", "5000", "60000"] {
+        exact(&["burst", n]);
+    }
+}
+
+#[test]
+fn the_same_burst_has_the_same_peak_every_time() {
+    for _ in 0..20 {
+        exact(&["burst", "64"]);
+    }
+}
+
+#[test]
+fn holes_punched_by_munmap_are_seen_at_the_read_release() {
+    let (_, row) = exact(&["holes", "5000"]);
+    assert_eq!(row.map_count.last, row.map_count.peak);
+    let munmap = row.calls["munmap"];
+    assert!(munmap.added >= 5000, "{munmap:?}");
+    assert!(munmap.calls >= Some(5000), "{munmap:?}");
+}
+
+#[test]
+fn mremap_that_shrinks_in_the_middle_adds_a_vma_each() {
+    let (_, row) = exact(&["shrink", "2000"]);
+    assert_eq!((row.calls["mremap"].calls, row.calls["mremap"].added), (Some(2000), 2000));
+}
+
+#[test]
+fn a_brk_that_gives_back_a_split_heap_is_seen_at_the_read_release() {
+    let (_, row) = exact(&["brk-shrink", "2000"]);
+    assert_eq!(row.calls["brk"].removed, 2 * 2000 - 1);
+}
+
+#[test]
+fn several_threads_at_their_maximum_together_make_one_exact_peak() {
+    for _ in 0..5 {
+        exact(&["threads", "4", "2000"]);
+    }
+}
+
+#[test]
+fn threads_that_outlive_the_leader_are_counted_to_the_end() {
+    exact(&["leader-exits", "500"]);
+}
+
+#[test]
+fn a_row_says_who_it_was_and_when() {
+    let (done, row) = exact(&["burst", "100"]);
+    let report = done.report();
+    assert_eq!(row.comm, "workload");
+    assert_eq!(row.images.len(), 1);
+    assert_eq!(row.images[0].peak, row.map_count.peak.unwrap());
+    assert_eq!(row.uid, Some(0));
+    assert!(row.ppid.is_some());
+    let (started, ended) = (row.started_s.unwrap(), row.ended_s.unwrap());
+    let peak_at = row.map_count.peak_at_s.unwrap();
+    assert!(started <= peak_at && peak_at <= ended, "{row:?}");
+    assert!(ended <= report.session.duration_s, "{row:?} {:?}", report.session);
+    assert_eq!(report.session.exit.unwrap().code, Some(0));
+    assert_eq!(report.session.command, ["workload"], "the name only: arguments may hold secrets");
+    assert!(!row.map_count.clipped);
+    let percent = 100.0 * row.map_count.peak.unwrap() as f64 / report.limits.max_map_count.unwrap() as f64;
+    assert!((row.map_count.percent_of_limit.unwrap() - percent).abs() < 0.06, "{row:?}");
+}
+
+#[test]
+fn pairs_of_mmap_and_munmap_are_all_counted() {
+    let done = Session::run(&[], &["flood", "20000"]).go().succeeded();
+    let (own, report) = (done.own(), done.report());
+    vmaudit_tests::rows::assert_each_has_its_row(&report, &own.iter().collect::<Vec<_>>());
+}

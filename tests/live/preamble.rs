@@ -1,0 +1,64 @@
+//! What every other test rests on; when one of these fails, look here first.
+
+use vmaudit_tests::{Session, max_map_count, vmaudit, workload};
+
+#[test]
+fn the_machine_can_trace() {
+    // SAFETY: geteuid takes no pointers.
+    assert_eq!(unsafe { libc::geteuid() }, 0, "the live tests need root");
+    let btf =
+        std::fs::metadata("/sys/kernel/btf/vmlinux").expect("the kernel has BTF (/sys/kernel/btf/vmlinux)");
+    assert!(btf.len() > 100_000, "BTF has only {} bytes", btf.len());
+    assert!(max_map_count() >= 1000, "vm.max_map_count is {}", max_map_count());
+    assert!(std::path::Path::new("/proc/thread-self/maps").exists(), "/proc is mounted");
+    assert_ne!(vmaudit(), workload());
+}
+
+#[test]
+fn the_default_source_is_ebpf_and_nothing_is_missing_on_this_machine() {
+    let done = Session::run(&[], &["exit", "0"]).go().succeeded();
+    let report = done.report();
+    assert_eq!(
+        report.source,
+        vmaudit_user::report::SourceKind::Ebpf,
+        "{:?}\n{}",
+        report.coverage,
+        done.said()
+    );
+    assert!(!report.coverage.hooks.is_empty());
+    vmaudit_tests::rows::assert_nothing_lost(&report);
+    assert_eq!(report.limits.max_map_count, Some(max_map_count()));
+}
+
+/// Each case counts at its peaks too and compares with its own arithmetic; without vmaudit.
+#[test]
+fn the_workloads_know_their_own_counts() {
+    for words in [
+        "burst 500",
+        "holes 500",
+        "shrink 500",
+        "brk-shrink 500",
+        "stackoverflow",
+        "threads 4 200",
+        "leader-exits 100",
+        "setname x 10",
+        "children 50",
+        "children 20 killed",
+        "children 20 exec",
+        "children 20 exec-missing",
+        "children 20 exec-garbage",
+        "reuse-pid 20",
+        "generations 10",
+        "vfork 10",
+        "exec-self 100 50",
+        "exec-by-thread 100 50",
+        "daemon 50 1",
+        "flood 1000",
+        "limit munmap",
+        "limit mprotect",
+    ] {
+        let words: Vec<&str> = ["--look"].into_iter().chain(words.split(' ')).collect();
+        let done = Session::workload(&words).go().succeeded();
+        assert!(!done.own().is_empty());
+    }
+}

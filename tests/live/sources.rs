@@ -1,0 +1,64 @@
+//! Where figures come from when the best source is not wanted or not allowed.
+
+use vmaudit_tests::{Session, wait_for};
+use vmaudit_user::report::{Report, SourceKind};
+
+/// nobody.
+const NOBODY: u32 = 65534;
+
+/// Labelled as samples, everywhere.
+#[track_caller]
+fn assert_labelled(report: &Report) {
+    assert_eq!(report.source, SourceKind::Proc);
+    assert!(!report.coverage.exact_peaks);
+    assert!(report.processes.iter().all(|p| !p.map_count.exact), "{:?}", report.processes);
+    assert!(report.processes.iter().any(|p| p.comm == "workload"), "{:?}", report.processes);
+}
+
+#[test]
+fn proc_sampling_is_labelled_and_never_above_the_truth() {
+    // Stands long enough to be looked at, then ends.
+    let mut running = Session::run(&["--source", "proc"], &["attach", "200"]).start_with_pipe();
+    running.wait_for_stdout("standing");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let done = running.wait().succeeded();
+    let (own, row) = done.only();
+    assert_labelled(&done.report());
+    assert!(row.map_count.peak <= Some(own.peak), "{row:?}");
+    assert_eq!(row.map_count.last, own.last, "it stood still for a second: {row:?}");
+    assert!(row.calls.values().all(|c| c.calls.is_none() && c.failed.is_none()), "{row:?}");
+    assert_eq!(row.unmap_leaked_bytes, None);
+}
+
+#[test]
+fn without_rights_run_goes_on_with_proc_and_says_why_in_one_line() {
+    let mut running = Session::run(&[], &["attach", "200"]).as_user(NOBODY).start_with_pipe();
+    running.wait_for_stdout("standing");
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let done = running.wait().succeeded();
+    assert_labelled(&done.report());
+    assert_eq!(done.stderr_text().lines().count(), 1, "one line says why: {}", done.said());
+}
+
+#[test]
+fn without_rights_a_command_that_ends_at_once_keeps_its_status() {
+    Session::run(&[], &["exit", "7"]).as_user(NOBODY).go().ended_with(7);
+}
+
+#[test]
+fn without_rights_a_demand_for_ebpf_is_125_and_the_command_does_not_run() {
+    let done = Session::run(&["--source", "ebpf"], &["bytes"]).as_user(NOBODY).go().ended_with(125);
+    assert!(done.stdout.is_empty(), "the command ran");
+    assert!(!done.stderr_text().trim().is_empty(), "no word about the reason");
+}
+
+#[test]
+fn nothing_is_left_on_the_machine_after_a_session() {
+    let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let before = mounts();
+    Session::run(&[], &["burst", "10"]).go().succeeded();
+    // Another test may hold a mount for a moment; it is gone again when that one ends.
+    wait_for("the mounts to be as before", || {
+        (mounts().lines().count() <= before.lines().count()).then_some(())
+    });
+}

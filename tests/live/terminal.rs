@@ -1,0 +1,136 @@
+//! With a terminal: a real Ctrl-C, and reading from it.
+//!
+//! The pseudo terminals come from a devpts instance of our own in a mount namespace of one thread, because a bare VM
+//! has none mounted.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::process::CommandExt as _;
+use std::sync::{Arc, Mutex};
+
+use vmaudit_tests::{Done, Scratch, Session, wait_for};
+
+/// The keyboard and the screen.
+struct Terminal {
+    keyboard: File,
+    screen: Arc<Mutex<Vec<u8>>>,
+    slave: File,
+}
+
+impl Terminal {
+    /// Must be called in a thread of its own: it changes the thread's mounts.
+    fn open(scratch: &Scratch) -> Self {
+        let folder = scratch.path("pts");
+        std::fs::create_dir(&folder).unwrap();
+        let target = CString::new(folder.to_str().unwrap()).unwrap();
+        // SAFETY: all strings end in NUL and live through the calls; only this thread's view of mounts changes.
+        let answers = unsafe {
+            let none = std::ptr::null();
+            [
+                libc::unshare(libc::CLONE_NEWNS),
+                libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()),
+                libc::mount(
+                    c"devpts".as_ptr(),
+                    target.as_ptr(),
+                    c"devpts".as_ptr(),
+                    0,
+                    c"newinstance,ptmxmode=0666,mode=0620".as_ptr().cast(),
+                ),
+            ]
+        };
+        assert_eq!(answers, [0; 3], "a devpts of our own: {}", std::io::Error::last_os_error());
+        let open =
+            |path| File::options().read(true).write(true).open(path).expect("a terminal can be opened");
+        let master = open(folder.join("ptmx"));
+        let (unlock, mut number) = (0_i32, 0_i32);
+        // SAFETY: both pointers are valid ints.
+        let answers = unsafe {
+            [
+                libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock),
+                libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number),
+            ]
+        };
+        assert_eq!(answers, [0; 2], "the slave's name: {}", std::io::Error::last_os_error());
+        let slave = open(folder.join(number.to_string()));
+        let screen = Arc::new(Mutex::new(Vec::new()));
+        let (mut reader, seen) = (master.try_clone().unwrap(), Arc::clone(&screen));
+        std::thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut buffer) {
+                seen.lock().unwrap().extend_from_slice(&buffer[..n]);
+            }
+        });
+        Self { keyboard: master, screen, slave }
+    }
+
+    fn wait_for(&self, text: &str) {
+        wait_for(&format!("{text:?} on the terminal"), || self.text().contains(text).then_some(()));
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.screen.lock().unwrap()).into_owned()
+    }
+}
+
+/// Runs the session as the leader of a session on a terminal of its own; `play` types and reads.
+fn on_a_terminal(session: fn() -> Session, play: fn(&mut Terminal)) -> (Done, String) {
+    let scratch = Scratch::new();
+    let thread = std::thread::spawn(move || {
+        let mut terminal = Terminal::open(&scratch);
+        let session = session();
+        let mut command = session.command();
+        let end = || terminal.slave.try_clone().unwrap();
+        command.stdin(end()).stdout(end()).stderr(end());
+        // SAFETY: setsid and ioctl are allowed between fork and exec.
+        unsafe {
+            command.pre_exec(|| {
+                if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+                Ok(())
+            });
+        }
+        let running = session.start_as(&mut command);
+        drop(command);
+        play(&mut terminal);
+        let done = running.wait();
+        (done, terminal.text())
+    });
+    thread.join().expect("the terminal's thread")
+}
+
+#[test]
+fn ctrl_c_reaches_the_command_exactly_once_and_the_report_is_written() {
+    let session = || Session::run(&[], &["signals", "1"]);
+    let (done, screen) = on_a_terminal(session, |terminal| {
+        terminal.wait_for("ready");
+        terminal.keyboard.write_all(b"\x03").unwrap();
+    });
+    let done = done.succeeded();
+    assert_eq!(screen.matches("signal 2").count(), 1, "{screen}");
+    assert_eq!(done.report().session.exit.unwrap().code, Some(0));
+}
+
+#[test]
+fn ctrl_c_ends_a_command_that_does_not_catch_it_and_vmaudit_with_it() {
+    let session = || Session::run(&[], &["sleep", "3600"]);
+    let (done, _) = on_a_terminal(session, |terminal| {
+        terminal.wait_for("sleeping");
+        terminal.keyboard.write_all(b"\x03").unwrap();
+    });
+    let done = done.died_of(libc::SIGINT);
+    assert_eq!(done.report().session.exit.unwrap().signal, Some(libc::SIGINT));
+}
+
+#[test]
+fn the_command_reads_from_the_terminal() {
+    let session = || Session::run(&[], &["cat"]);
+    let (done, screen) = on_a_terminal(session, |terminal| {
+        terminal.keyboard.write_all(b"hello\n\x04").unwrap();
+        terminal.wait_for("hello\r\nhello\r\n");
+    });
+    done.succeeded();
+    assert!(screen.contains("hello\r\nhello\r\n"), "echo and answer: {screen:?}");
+}

@@ -1,0 +1,189 @@
+//! `vmaudit run CMD` is CMD, with a report beside it.
+
+use vmaudit_tests::{Scratch, Session, send_signal, workload};
+
+#[test]
+fn the_exit_status_is_the_commands_own() {
+    for code in [0, 1, 7, 86, 125, 126, 127, 128, 255] {
+        let done = Session::run(&[], &["exit", &code.to_string()]).go().ended_with(code);
+        let exit = done.report().session.exit.unwrap();
+        assert_eq!((exit.code, exit.signal), (Some(code), None));
+    }
+}
+
+#[test]
+fn death_by_a_signal_is_passed_on() {
+    for signal in [
+        libc::SIGKILL,
+        libc::SIGTERM,
+        libc::SIGINT,
+        libc::SIGSEGV,
+        libc::SIGABRT,
+        libc::SIGPIPE,
+        libc::SIGUSR1,
+    ] {
+        let done = Session::run(&[], &["kill-self", &signal.to_string()]).go().died_of(signal);
+        let exit = done.report().session.exit.unwrap();
+        assert_eq!((exit.code, exit.signal), (None, Some(signal)));
+    }
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_127() {
+    for command in ["/nonexistent/program", "no-such-program-anywhere"] {
+        let done = Session::vmaudit(&["run", "--", command]).go().ended_with(127);
+        assert_eq!(done.stderr_text().lines().count(), 1, "one sentence: {}", done.said());
+    }
+}
+
+#[test]
+fn a_command_that_cannot_be_run_is_126() {
+    let scratch = Scratch::new();
+    let plain = scratch.path("plain");
+    std::fs::write(&plain, "").unwrap();
+    for command in [scratch.folder(), &plain] {
+        let done = Session::vmaudit(&["run", "--"]).words(&[command]).go().ended_with(126);
+        assert_eq!(done.stderr_text().lines().count(), 1, "one sentence: {}", done.said());
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_125() {
+    for words in [
+        &["run"][..],
+        &["run", "--"],
+        &["run", "--no-such-option", "--", "x"],
+        &["run", "--max-peak", "x", "--", "x"],
+    ] {
+        let done = Session::vmaudit(words).go().ended_with(125);
+        assert!(!done.stderr.is_empty());
+        assert!(done.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_125_before_the_command_runs() {
+    let session = Session::vmaudit(&["run", "-o", "/nonexistent/folder/report.json", "--"]);
+    let done = session.then_workload(&["bytes"]).go().ended_with(125);
+    assert!(done.stdout.is_empty(), "the command ran");
+}
+
+#[test]
+fn stdin_and_stdout_pass_every_byte() {
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut state = 1_u32;
+    for _ in 0..1_000_003 {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bytes.push((state >> 24) as u8);
+    }
+    let done = Session::run(&[], &["cat"]).stdin(&bytes).go().succeeded();
+    assert!(done.stdout == bytes, "{} bytes went in, {} came out", bytes.len(), done.stdout.len());
+    let mut piped = Session::run(&[], &["cat"]).start_with_pipe();
+    assert!(piped.write(&bytes));
+    let done = piped.wait().succeeded();
+    assert!(done.stdout == bytes, "through a pipe {} of {} bytes came out", done.stdout.len(), bytes.len());
+}
+
+#[test]
+fn stdout_and_stderr_are_the_commands_alone_when_the_report_goes_to_a_file() {
+    let all: Vec<u8> = (0..=255).collect();
+    let reversed: Vec<u8> = (0..=255).rev().collect();
+    let done = Session::run(&["-q"], &["bytes"]).go().succeeded();
+    assert_eq!(done.stdout, all);
+    assert_eq!(done.stderr, reversed);
+    done.report();
+}
+
+#[test]
+fn the_text_report_goes_to_stderr_and_never_to_stdout() {
+    let done = Session::vmaudit(&["run", "--"]).then_workload(&["burst", "300"]).go().succeeded();
+    let own = done.own().remove(0);
+    assert!(
+        done.stderr_text().contains(&own.peak.to_string()),
+        "the peak {} is shown: {}",
+        own.peak,
+        done.said()
+    );
+}
+
+#[test]
+fn several_formats_and_files_at_once_are_the_same_report() {
+    let session = Session::vmaudit(&["run"]);
+    let (json, text) = (session.file("report.json"), session.file("report.txt"));
+    let session =
+        session.words(&["--format", "json", "-o"]).words(&[json]).words(&["--format", "text", "-o"]);
+    let done = session.words(&[text]).words(&["--"]).then_workload(&["burst", "300"]).go().succeeded();
+    let (own, row) = done.only();
+    vmaudit_tests::rows::assert_exact(&row, &own);
+    assert!(done.read("report.txt").contains(&own.peak.to_string()));
+}
+
+/// Environment, folder, limits, signals, descriptors, rights, session: all but the parent's id.
+#[test]
+fn the_command_finds_the_world_as_without_vmaudit() {
+    let facts = |session: Session| {
+        let mut command = session.command();
+        // The folder holds the session's name; show it as the same.
+        let folder = session.file("").to_string_lossy().trim_end_matches('/').to_owned();
+        command.env("VMAUDIT_TEST_FACT", "two words").current_dir("/proc");
+        let done = session.start_as(&mut command).wait().succeeded();
+        let text = String::from_utf8(done.stdout).unwrap();
+        let kept = |l: &&str| !l.starts_with("parent ") && !l.starts_with("status SigQ");
+        text.lines().filter(kept).map(|l| l.replace(&folder, "SCRATCH")).collect::<Vec<_>>()
+    };
+    let alone = facts(Session::workload(&["facts"]));
+    let traced = facts(Session::run(&[], &["facts"]));
+    assert!(alone.iter().any(|l| l.contains("VMAUDIT_TEST_FACT")));
+    for (a, b) in alone.iter().zip(&traced) {
+        assert_eq!(b, a, "with vmaudit and without");
+    }
+    assert_eq!(alone.len(), traced.len());
+}
+
+#[test]
+fn a_signal_sent_to_vmaudit_reaches_the_command_once_and_the_report_is_still_written() {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let mut running = Session::run(&[], &["signals", "1"]).start();
+        running.wait_for_stdout("ready");
+        send_signal(running.pid(), signal);
+        let done = running.wait().succeeded();
+        assert_eq!(String::from_utf8_lossy(&done.stdout), format!("ready\nsignal {signal}\n"));
+        assert_eq!(done.report().session.exit.unwrap().code, Some(0));
+    }
+}
+
+#[test]
+fn a_signal_that_ends_the_command_ends_vmaudit_the_same_way_after_the_report() {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        let mut running = Session::run(&[], &["sleep", "3600"]).start();
+        running.wait_for_stdout("sleeping");
+        send_signal(running.pid(), signal);
+        let done = running.wait().died_of(signal);
+        assert_eq!(done.report().session.exit.unwrap().signal, Some(signal));
+    }
+}
+
+#[test]
+fn the_command_can_run_as_another_user_while_vmaudit_keeps_its_rights() {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    // A bare VM has no names.
+    let user = if passwd.lines().any(|l| l.starts_with("nobody:")) { "nobody" } else { "65534" };
+    let session = Session::run(&["--user", user], &["facts"]);
+    let done = session.reachable().go().succeeded();
+    let text = String::from_utf8(done.stdout.clone()).unwrap();
+    assert!(text.contains("uid 65534 65534 "), "{text}");
+    assert!(!text.contains(" gid 0"), "{text}");
+    assert!(text.contains("status CapEff:\t0000000000000000"), "{text}");
+    let report = done.report();
+    assert_eq!(report.source, vmaudit_user::report::SourceKind::Ebpf);
+    assert_eq!(report.processes[0].uid, Some(65534));
+    assert!(report.processes[0].map_count.exact);
+}
+
+#[test]
+fn the_workload_is_found_by_its_name_through_path() {
+    let session = Session::vmaudit(&["run", "-q", "--", "workload", "exit", "9"]);
+    let mut command = session.command();
+    command.env("PATH", workload().parent().unwrap());
+    session.start_as(&mut command).wait().ended_with(9);
+}

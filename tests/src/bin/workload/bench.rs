@@ -1,0 +1,99 @@
+//! Micro benchmarks: nanoseconds per operation, best of many batches.
+
+use std::fmt::Write as _;
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use libc::{PROT_READ, PROT_WRITE};
+
+use crate::memory::{Line, PAGE, call, die, leave, mmap, munmap, must, write_all};
+
+const READ_WRITE: i32 = PROT_READ | PROT_WRITE;
+/// Operations between two looks at the clock.
+const BATCH: u32 = 2000;
+/// Pages that one fault batch touches.
+const FAULTS: usize = 2000;
+/// Threads of the contended case.
+const THREADS: usize = 4;
+
+/// Runs one benchmark for about `seconds` and prints `<name> <ns_per_op>`.
+pub fn run(name: &str, seconds: f64) -> ! {
+    let time = Duration::from_secs_f64(seconds);
+    let ns = match name {
+        "pair" => best(time, BATCH, || (0..BATCH).for_each(|_| pair())),
+        "getppid" => best(time, BATCH, || {
+            (0..BATCH).for_each(|_| {
+                must(call(libc::SYS_getppid, [0; 6]), "getppid");
+            });
+        }),
+        "fault" => fault(time),
+        "threads" => threads(time),
+        _ => die(2, format_args!("no such benchmark: {name}")),
+    };
+    let mut line = Line::new();
+    let _ = writeln!(line, "{name} {ns:.1}");
+    write_all(1, line.bytes());
+    leave(0)
+}
+
+fn pair() {
+    let page = must(mmap(PAGE, READ_WRITE, 0), "mmap");
+    must(munmap(page, PAGE), "munmap");
+}
+
+fn best(time: Duration, operations: u32, batch: impl Fn()) -> f64 {
+    let start = Instant::now();
+    let mut best = f64::INFINITY;
+    while start.elapsed() < time {
+        let from = Instant::now();
+        batch();
+        best = best.min(from.elapsed().as_nanos() as f64 / f64::from(operations));
+    }
+    best
+}
+
+/// First touch of each page of a fresh mapping.
+fn fault(time: Duration) -> f64 {
+    let start = Instant::now();
+    let mut best = f64::INFINITY;
+    while start.elapsed() < time {
+        let region = must(mmap(FAULTS * PAGE, READ_WRITE, 0), "mmap");
+        must(crate::memory::madvise(region, FAULTS * PAGE, libc::MADV_NOHUGEPAGE), "madvise");
+        let from = Instant::now();
+        touch(region, FAULTS);
+        best = best.min(from.elapsed().as_nanos() as f64 / FAULTS as f64);
+        must(munmap(region, FAULTS * PAGE), "munmap");
+    }
+    best
+}
+
+fn touch(region: usize, pages: usize) {
+    for i in 0..pages {
+        // SAFETY: the caller has just mapped these pages for writing, and nobody else uses them.
+        unsafe { std::ptr::write_volatile((region + i * PAGE) as *mut u8, 1) };
+    }
+}
+
+/// Each thread maps 16 pages, touches them and unmaps them; all share one mmap lock. Per operation of one thread.
+fn threads(time: Duration) -> f64 {
+    const PAGES: usize = 16;
+    const ROUNDS: u32 = 200;
+    let barrier: &'static Barrier = Box::leak(Box::new(Barrier::new(THREADS + 1)));
+    for _ in 0..THREADS {
+        std::thread::spawn(move || {
+            loop {
+                barrier.wait();
+                for _ in 0..ROUNDS {
+                    let region = must(mmap(PAGES * PAGE, READ_WRITE, 0), "mmap");
+                    touch(region, PAGES);
+                    must(munmap(region, PAGES * PAGE), "munmap");
+                }
+                barrier.wait();
+            }
+        });
+    }
+    best(time, ROUNDS * THREADS as u32, || {
+        barrier.wait();
+        barrier.wait();
+    })
+}

@@ -1,0 +1,223 @@
+//! Refusals at vm.max_map_count: each call at one below the limit, at it, and one above it.
+
+use libc::{MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE, c_int};
+
+use crate::makers::max_map_count;
+use crate::memory::{
+    Errno, Holes, PAGE, PRIVATE, brk, call, die, leave, madvise, mlock, mmap, mprotect, mremap, must,
+};
+use crate::own::{Own, count};
+
+/// Pages of a target: the call under test goes for the middle one.
+const TARGET: usize = 3;
+const READ_WRITE: c_int = PROT_READ | PROT_WRITE;
+
+/// Raises and lowers this process's count to an exact value.
+struct Level {
+    /// One VMA each, mapped; for going down.
+    down: Holes,
+    downs: usize,
+    /// Free; for going up.
+    up: Holes,
+    ups: usize,
+}
+
+/// What is called at the limit.
+#[derive(Clone, Copy)]
+struct Case {
+    /// The kernel's name.
+    call: &'static str,
+    /// Makes the call for target `i`; `Err` with the errno when the kernel refused.
+    run: fn(&Room, usize) -> Result<(), Errno>,
+    /// Bytes that a refusal leaves mapped.
+    leaves: u64,
+}
+
+/// Where the targets are.
+struct Room {
+    targets: usize,
+    /// For mmap.
+    free: usize,
+    heap: usize,
+}
+
+impl Room {
+    /// Start of target `i`, [`TARGET`] pages of one read-write VMA with free pages on both sides.
+    fn target(&self, i: usize) -> usize {
+        self.targets + (i * (TARGET + 1) + 1) * PAGE
+    }
+
+    fn middle(&self, i: usize) -> usize {
+        self.target(i) + PAGE
+    }
+}
+
+const CASES: &[(&str, Case)] = &[
+    ("mmap", Case { call: "mmap", run: mmap_one, leaves: 0 }),
+    ("mmap-fixed", Case { call: "mmap", run: mmap_over_the_middle, leaves: 0 }),
+    ("munmap", Case { call: "munmap", run: munmap_the_middle, leaves: PAGE as u64 }),
+    ("mprotect", Case { call: "mprotect", run: mprotect_the_middle, leaves: 0 }),
+    ("pkey_mprotect", Case { call: "pkey_mprotect", run: pkey_mprotect_the_middle, leaves: 0 }),
+    ("madvise", Case { call: "madvise", run: madvise_the_middle, leaves: 0 }),
+    ("mlock", Case { call: "mlock", run: mlock_the_middle, leaves: 0 }),
+    ("mremap-move", Case { call: "mremap", run: mremap_that_must_move, leaves: 0 }),
+    ("mremap-shrink", Case { call: "mremap", run: mremap_to_a_hole, leaves: PAGE as u64 }),
+    ("brk", Case { call: "brk", run: brk_grow, leaves: 0 }),
+    ("shmat", Case { call: "shmat", run: shmat_one, leaves: 0 }),
+    ("io_setup", Case { call: "io_setup", run: io_setup_one, leaves: 0 }),
+    ("remap_file_pages", Case { call: "remap_file_pages", run: remap_file_pages_middle, leaves: 0 }),
+];
+
+/// Names for the usage line and for the tests.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CASES.iter().map(|(name, _)| *name)
+}
+
+fn done<T>(result: Result<T, Errno>) -> Result<(), Errno> {
+    result.map(drop)
+}
+
+fn mmap_one(room: &Room, _: usize) -> Result<(), Errno> {
+    // A hint at a free address: the kernel takes it, and no neighbour can merge.
+    let flags = (PRIVATE | MAP_NORESERVE) as usize;
+    done(call(libc::SYS_mmap, [room.free, PAGE, PROT_READ as usize, flags, usize::MAX, 0]))
+}
+
+fn mmap_over_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
+    done(crate::memory::mmap_at(room.middle(i), PAGE, PROT_READ))
+}
+
+fn munmap_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
+    done(crate::memory::munmap(room.middle(i), PAGE))
+}
+
+fn mprotect_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
+    done(mprotect(room.middle(i), PAGE, PROT_NONE))
+}
+
+fn pkey_mprotect_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
+    let no_key = usize::MAX;
+    done(call(libc::SYS_pkey_mprotect, [room.middle(i), PAGE, PROT_NONE as usize, no_key, 0, 0]))
+}
+
+fn madvise_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
+    done(madvise(room.middle(i), PAGE, libc::MADV_DONTFORK))
+}
+
+fn mlock_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
+    done(mlock(room.middle(i), PAGE))
+}
+
+fn mremap_that_must_move(room: &Room, i: usize) -> Result<(), Errno> {
+    // The whole target, to a length for which there is no room where it is.
+    done(mremap(room.target(i), TARGET * PAGE, 2 * TARGET * PAGE, libc::MREMAP_MAYMOVE))
+}
+
+fn mremap_to_a_hole(room: &Room, i: usize) -> Result<(), Errno> {
+    done(mremap(room.target(i), 2 * PAGE, PAGE, 0))
+}
+
+fn brk_grow(room: &Room, _: usize) -> Result<(), Errno> {
+    let to = brk(0) + PAGE;
+    debug_assert!(to > room.heap);
+    if brk(to) == to { Ok(()) } else { Err(libc::ENOMEM) }
+}
+
+fn shmat_one(_: &Room, _: usize) -> Result<(), Errno> {
+    let private = libc::IPC_PRIVATE as usize;
+    let id = must(call(libc::SYS_shmget, [private, PAGE, 0o600, 0, 0, 0]), "shmget");
+    let answer = call(libc::SYS_shmat, [id, 0, 0, 0, 0, 0]);
+    must(call(libc::SYS_shmctl, [id, libc::IPC_RMID as usize, 0, 0, 0, 0]), "shmctl");
+    done(answer)
+}
+
+fn io_setup_one(_: &Room, _: usize) -> Result<(), Errno> {
+    let mut context = 0_usize;
+    done(call(libc::SYS_io_setup, [1, &raw mut context as usize, 0, 0, 0, 0]))
+}
+
+fn remap_file_pages_middle(room: &Room, i: usize) -> Result<(), Errno> {
+    // Only shared mappings may be remapped.
+    done(call(libc::SYS_remap_file_pages, [room.middle(i), PAGE, 0, 2, 0, 0]))
+}
+
+impl Level {
+    /// Fills up to a little below the limit.
+    fn fill(limit: u64) -> Self {
+        const FINE: usize = 24;
+        let down = Holes::find(FINE);
+        (0..FINE).for_each(|i| down.map(i));
+        // 200 VMAs are left for the fine steps and for what the process has.
+        let have = count();
+        let splits = (limit - have - 4 * FINE as u64) / 2;
+        let region = mmap((2 * splits as usize + 1) * PAGE, PROT_NONE, MAP_NORESERVE);
+        let region = must(region, "mmap of the region to be split");
+        for i in 0..splits as usize {
+            must(mprotect(region + (2 * i + 1) * PAGE, PAGE, PROT_READ), "mprotect while filling");
+        }
+        Self { down, downs: FINE, up: Holes::find(16 * FINE), ups: 0 }
+    }
+
+    /// Brings the count to exactly `target`, at most one above the limit.
+    fn set(&mut self, target: u64) {
+        let mut now = count();
+        while now < target {
+            self.up.map(self.ups);
+            self.ups += 1;
+            now += 1;
+        }
+        while now > target {
+            self.downs -= 1;
+            self.down.unmap(self.downs);
+            now -= 1;
+        }
+        crate::own::looked(target, "at the level");
+    }
+}
+
+/// Makes `name`'s call at one below the limit, at the limit and one above it; `repeat` times where it is refused.
+///
+/// The kernel's own answers are counted; by construction the limit is the only possible cause.
+pub fn run(name: &str, repeat: usize) -> ! {
+    let Some((_, case)) = CASES.iter().find(|(n, _)| *n == name) else {
+        die(2, format_args!("no such case: {name}"));
+    };
+    let limit = max_map_count();
+    let base = count();
+    let room = room(name, 3 * repeat);
+    let mut level = Level::fill(limit);
+    let mut own = Own::new("limit", base, 0);
+    for at in [limit - 1, limit, limit + 1] {
+        level.set(at);
+        own.peak = own.peak.max(at);
+        for i in 0..repeat {
+            let target = (at + 1 - limit) as usize * repeat + i;
+            match (case.run)(&room, target) {
+                Err(errno) => {
+                    own.refuse(case.call, errno, "max_map_count");
+                    own.leaked_bytes += case.leaves;
+                }
+                Ok(()) => break,
+            }
+        }
+        own.peak = own.peak.max(count());
+    }
+    own.last = Some(count());
+    own.print();
+    leave(0)
+}
+
+/// `targets` targets and a free page, before the count is raised.
+fn room(name: &str, targets: usize) -> Room {
+    let holes = Holes::find(1);
+    let len = (targets * (TARGET + 1) + 1) * PAGE;
+    let shared = name == "remap_file_pages";
+    let place = if shared { libc::MAP_SHARED | libc::MAP_ANONYMOUS } else { PRIVATE } as usize;
+    let region = call(libc::SYS_mmap, [0, len, READ_WRITE as usize, place, usize::MAX, 0]);
+    let targets_at = must(region, "mmap of the targets");
+    for i in 0..=targets {
+        let gap = targets_at + i * (TARGET + 1) * PAGE;
+        must(crate::memory::munmap(gap, PAGE), "munmap between the targets");
+    }
+    Room { targets: targets_at, free: holes.at(0), heap: brk(0) }
+}

@@ -1,0 +1,97 @@
+//! `workload`: makes VMAs in exactly known ways, and says on stdout what it did, one JSON line per process.
+//!
+//! Its own figures come from arithmetic and are checked against /proc/self/maps; between two measurements nothing but
+//! the calls under test is made. Status 2: called wrongly; 97: stdout is gone; 98: its own count contradicts its
+//! arithmetic; 99: the kernel did something that a case does not expect.
+
+mod bench;
+mod causes;
+mod limit;
+mod makers;
+mod memory;
+mod own;
+mod plain;
+mod processes;
+
+use crate::memory::die;
+use crate::processes::End;
+
+const USAGE: &str = "\
+workload [--look] CASE [ARGUMENTS]   (--look: count at the peaks too)
+  one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | threads T N
+                leader-exits N | attach N | setname BYTES N
+  families      children N [exit|killed|exec|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
+                exec-self N K | exec-by-thread N K | daemon N MS | flood N
+  refusals      limit CALL [REPEAT] | causes KIND [N]   (names: workload list)
+  plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes
+  bench         bench pair|threads|getppid|fault [SECONDS]";
+
+fn main() {
+    let args: Vec<String> = std::env::args().collect();
+    let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    let words = match words.as_slice() {
+        ["--look", rest @ ..] => {
+            own::look();
+            rest
+        }
+        all => all,
+    };
+    dispatch(words)
+}
+
+fn dispatch(words: &[&str]) -> ! {
+    match *words {
+        ["burst", n] => makers::burst("burst", number(n)),
+        ["burst", n, "after-exec"] => makers::burst("after-exec", number(n)),
+        ["holes", n] => makers::holes(number(n)),
+        ["shrink", n] => makers::shrink(number(n)),
+        ["brk-shrink", n] => makers::brk_shrink(number(n)),
+        ["stackoverflow"] => makers::stackoverflow(None),
+        ["stackoverflow", limit] => makers::stackoverflow(Some(number(limit))),
+        ["threads", t, n] => makers::threads(number(t), number(n)),
+        ["leader-exits", n] => makers::leader_exits(number(n)),
+        ["attach", n] => makers::attach(number(n)),
+        ["setname", name, n] => makers::setname(name.as_bytes(), number(n)),
+        ["children", n] => processes::children(number(n), End::Exit),
+        ["children", n, end] => processes::children(number(n), end_named(end)),
+        ["reuse-pid", n] => processes::reuse_pid(number(n)),
+        ["generations", n] => processes::generations(number(n)),
+        ["vfork", n] => processes::vfork(number(n)),
+        ["exec-self", n, k] => processes::exec_self(number(n), number(k)),
+        ["exec-by-thread", n, k] => processes::exec_by_thread(number(n), number(k)),
+        ["daemon", n, ms] => processes::daemon(number(n), number(ms)),
+        ["flood", n] => processes::flood(number(n)),
+        ["limit", call] => limit::run(call, 3),
+        ["limit", call, repeat] => limit::run(call, number(repeat)),
+        ["causes", kind] => causes::run(kind, 5),
+        ["causes", kind, n] => causes::run(kind, number(n)),
+        ["list"] => {
+            plain::lines(limit::names().map(|n| ("limit", n)).chain(causes::names().map(|n| ("causes", n))))
+        }
+        ["cat"] => makers::cat(),
+        ["exit", status] => memory::leave(number(status)),
+        ["kill-self", signal] => plain::kill_self(number(signal)),
+        ["sleep", seconds] => plain::sleep(number(seconds)),
+        ["signals", count] => plain::signals(number(count)),
+        ["facts"] => plain::facts(),
+        ["bytes"] => plain::bytes(),
+        ["bench", name] => bench::run(name, 1.0),
+        ["bench", name, seconds] => bench::run(name, number(seconds)),
+        _ => die(2, format_args!("{USAGE}")),
+    }
+}
+
+fn number<T: std::str::FromStr>(word: &str) -> T {
+    word.parse().unwrap_or_else(|_| die(2, format_args!("not a number: {word}\n{USAGE}")))
+}
+
+fn end_named(word: &str) -> End {
+    match word {
+        "exit" => End::Exit,
+        "killed" => End::Killed,
+        "exec" => End::Exec,
+        "exec-missing" => End::ExecMissing,
+        "exec-garbage" => End::ExecGarbage,
+        _ => die(2, format_args!("no such end: {word}\n{USAGE}")),
+    }
+}

@@ -1,0 +1,112 @@
+//! Programs that only show whether the tracer is in the way.
+
+use std::fmt::Write as _;
+
+use crate::makers::pause_ms;
+use crate::memory::{Line, call, die, leave, must, write_all};
+
+/// Prints each pair as a line.
+pub fn lines<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> ! {
+    let mut line = Line::new();
+    for (a, b) in pairs {
+        let _ = writeln!(line, "{a} {b}");
+    }
+    write_all(1, line.bytes());
+    leave(0)
+}
+
+/// Dies of `signal` by its default action.
+pub fn kill_self(signal: i32) -> ! {
+    // SAFETY: setting the default action touches no memory.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // No core file, whatever the signal.
+    must(call(libc::SYS_prctl, [libc::PR_SET_DUMPABLE as usize, 0, 0, 0, 0, 0]), "PR_SET_DUMPABLE");
+    must(call(libc::SYS_kill, [std::process::id() as usize, signal as usize, 0, 0, 0, 0]), "kill");
+    pause_ms(60_000);
+    leave(99)
+}
+
+/// Says that it is there, then sleeps.
+pub fn sleep(seconds: u64) -> ! {
+    write_all(1, b"sleeping\n");
+    pause_ms(seconds * 1000);
+    leave(0)
+}
+
+/// Takes `count` signals of SIGINT, SIGTERM, SIGHUP, SIGUSR1 and SIGWINCH and prints the number of each; then waits a
+/// moment for one too many.
+pub fn signals(count: u32) -> ! {
+    // SAFETY: `set` is made valid by sigemptyset before anything reads it.
+    let set = unsafe {
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1, libc::SIGWINCH] {
+            libc::sigaddset(&raw mut set, signal);
+        }
+        libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        set
+    };
+    write_all(1, b"ready\n");
+    for i in 0..=count {
+        let seconds = if i < count { 60 } else { 1 };
+        let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+        // SAFETY: set and time are valid; no siginfo is asked for.
+        let signal = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
+        match (signal, i < count) {
+            (-1, false) => break,
+            (-1, true) => die(99, format_args!("no signal came in {seconds} s")),
+            (signal, _) => {
+                let mut line = Line::new();
+                let _ = writeln!(line, "signal {signal}");
+                write_all(1, line.bytes());
+            }
+        }
+    }
+    leave(0)
+}
+
+/// What a program can tell about where and as whom it runs, one fact per line.
+pub fn facts() -> ! {
+    let mut text = String::new();
+    // SAFETY: these calls take no pointers.
+    let (uid, euid, gid, sid, pgid, ppid) = unsafe {
+        (libc::getuid(), libc::geteuid(), libc::getgid(), libc::getsid(0), libc::getpgid(0), libc::getppid())
+    };
+    let _ = writeln!(text, "uid {uid} {euid} gid {gid}\nsession {sid}\ngroup {pgid}\nparent {ppid}");
+    let _ = writeln!(text, "cwd {:?}", std::env::current_dir());
+    let mut environment: Vec<_> = std::env::vars_os().collect();
+    environment.sort();
+    for (name, value) in environment {
+        let _ = writeln!(text, "env {name:?}={value:?}");
+    }
+    for file in ["limits", "status"] {
+        let content = std::fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
+        let kept = |l: &&str| {
+            file == "limits"
+                || ["Sig", "Shd", "Cap", "NoNewPrivs", "Groups", "Umask"].iter().any(|p| l.starts_with(p))
+        };
+        for line in content.lines().filter(kept) {
+            let _ = writeln!(text, "{file} {line}");
+        }
+    }
+    let mut open: Vec<_> =
+        std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten().map(|e| e.path()).collect();
+    open.sort();
+    for fd in open {
+        // Our own look at the folder shows itself.
+        if let Some(target) = std::fs::read_link(&fd).ok().filter(|t| !t.starts_with("/proc/")) {
+            let _ = writeln!(text, "open {} -> {}", fd.display(), target.display());
+        }
+    }
+    write_all(1, text.as_bytes());
+    leave(0)
+}
+
+/// Every byte value on stdout and, in reverse, on stderr.
+pub fn bytes() -> ! {
+    let mut all: Vec<u8> = (0..=255).collect();
+    write_all(1, &all);
+    all.reverse();
+    write_all(2, &all);
+    leave(0)
+}

@@ -1,0 +1,270 @@
+//! One run of the program under test, from its command line to its last word.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::Write as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use vmaudit_user::report::{Process, Report};
+
+use crate::{Own, Scratch, own, vmaudit, wait_for, workload};
+
+/// A command line under construction.
+///
+/// stdout and stderr go to files, so that a process that outlives the session can keep them without holding us up.
+pub struct Session {
+    scratch: Scratch,
+    program: PathBuf,
+    words: Vec<OsString>,
+    stdin: Vec<u8>,
+    uid: Option<u32>,
+}
+
+/// A session that runs.
+pub struct Running {
+    child: Guard,
+    scratch: Scratch,
+}
+
+/// A child that does not outlive its test.
+struct Guard(Child);
+
+/// A session that has ended.
+pub struct Done {
+    /// How.
+    pub status: ExitStatus,
+    /// All of stdout.
+    pub stdout: Vec<u8>,
+    /// All of stderr.
+    pub stderr: Vec<u8>,
+    /// Its files.
+    pub scratch: Scratch,
+}
+
+impl Session {
+    /// `vmaudit WORDS`.
+    pub fn vmaudit<S: AsRef<OsStr>>(words: &[S]) -> Self {
+        Self::program(vmaudit()).words(words)
+    }
+
+    /// `vmaudit run --format json -o SCRATCH/report.json OPTIONS -- workload WORDS`.
+    pub fn run(options: &[&str], words: &[&str]) -> Self {
+        let session = Self::vmaudit(&["run", "--format", "json", "-o"]);
+        let report = session.scratch.path("report.json");
+        session.words(&[report]).words(options).words(&["--"]).words(&[workload()]).words(words)
+    }
+
+    /// The workload alone, not traced.
+    pub fn workload(words: &[&str]) -> Self {
+        Self::program(workload()).words(words)
+    }
+
+    fn program(program: PathBuf) -> Self {
+        Self { scratch: Scratch::new(), program, words: Vec::new(), stdin: Vec::new(), uid: None }
+    }
+
+    /// More words.
+    pub fn words<S: AsRef<OsStr>>(mut self, words: &[S]) -> Self {
+        self.words.extend(words.iter().map(|w| w.as_ref().to_owned()));
+        self
+    }
+
+    /// The workload and its words.
+    pub fn then_workload(self, words: &[&str]) -> Self {
+        self.words(&[workload()]).words(words)
+    }
+
+    /// Path of a file of this session.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.scratch.path(name)
+    }
+
+    /// What comes on stdin.
+    pub fn stdin(mut self, bytes: &[u8]) -> Self {
+        self.stdin = bytes.to_vec();
+        self
+    }
+
+    /// Everything as this user, without rights.
+    pub fn as_user(self, uid: u32) -> Self {
+        Self { uid: Some(uid), ..self.reachable() }
+    }
+
+    /// With copies of the programs that every user can reach, wherever the originals are.
+    pub fn reachable(mut self) -> Self {
+        let copy = |from: PathBuf| {
+            let to = self.scratch.path(&from.file_name().expect("a program has a name").to_string_lossy());
+            std::fs::copy(&from, &to).expect("a program can be copied");
+            to.into_os_string()
+        };
+        let (original, copied) = (workload().into_os_string(), copy(workload()));
+        let program = copy(std::mem::take(&mut self.program));
+        for word in self.words.iter_mut().filter(|w| **w == original) {
+            word.clone_from(&copied);
+        }
+        Self { program: program.into(), ..self }
+    }
+
+    /// The command with its three files.
+    pub fn command(&self) -> Command {
+        std::fs::write(self.scratch.path("stdin"), &self.stdin).expect("stdin can be written");
+        let create = |name| File::create(self.scratch.path(name)).expect("an output file can be made");
+        let mut command = Command::new(&self.program);
+        command.args(&self.words).stdout(create("stdout")).stderr(create("stderr"));
+        command.stdin(File::open(self.scratch.path("stdin")).expect("stdin can be opened"));
+        if let Some(uid) = self.uid {
+            command.uid(uid).gid(uid);
+        }
+        command
+    }
+
+    /// Starts it.
+    pub fn start(self) -> Running {
+        let mut command = self.command();
+        self.start_as(&mut command)
+    }
+
+    /// Starts it with stdin from a pipe.
+    pub fn start_with_pipe(self) -> Running {
+        let mut command = self.command();
+        command.stdin(Stdio::piped());
+        self.start_as(&mut command)
+    }
+
+    /// Starts a command made by [`Session::command`] and changed since.
+    pub fn start_as(self, command: &mut Command) -> Running {
+        let child =
+            command.spawn().unwrap_or_else(|e| panic!("{} cannot be started: {e}", self.program.display()));
+        Running { child: Guard(child), scratch: self.scratch }
+    }
+
+    /// Starts it and waits for its end.
+    pub fn go(self) -> Done {
+        self.start().wait()
+    }
+}
+
+impl Running {
+    /// Process id of the program under test.
+    pub fn pid(&self) -> u32 {
+        self.child.0.id()
+    }
+
+    /// Writes to stdin, which must be a pipe; false when nobody reads any more.
+    pub fn write(&mut self, bytes: &[u8]) -> bool {
+        let stdin = self.child.0.stdin.as_mut().expect("stdin is a pipe");
+        stdin.write_all(bytes).is_ok()
+    }
+
+    /// Has it ended?
+    pub fn ended(&mut self) -> bool {
+        self.child.0.try_wait().expect("wait").is_some()
+    }
+
+    /// What is on stdout by now.
+    pub fn stdout_so_far(&self) -> Vec<u8> {
+        std::fs::read(self.scratch.path("stdout")).expect("the stdout file is readable")
+    }
+
+    /// Path of a file of this session.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.scratch.path(name)
+    }
+
+    /// Waits until stdout contains `text`.
+    pub fn wait_for_stdout(&mut self, text: &str) {
+        wait_for(&format!("{text:?} on stdout"), || {
+            let found = String::from_utf8_lossy(&self.stdout_so_far()).contains(text);
+            if !found && let Some(status) = self.child.0.try_wait().expect("wait") {
+                let stderr = std::fs::read(self.scratch.path("stderr")).unwrap_or_default();
+                panic!("ended with {status} before {text:?} came: {}", String::from_utf8_lossy(&stderr));
+            }
+            found.then_some(())
+        });
+    }
+
+    /// Waits for its end; at the backstop it is killed and the test fails.
+    pub fn wait(mut self) -> Done {
+        drop(self.child.0.stdin.take());
+        let status = wait_for("the program's end", || self.child.0.try_wait().expect("wait"));
+        let read = |name| std::fs::read(self.scratch.path(name)).expect("an output file is readable");
+        let (stdout, stderr) = (read("stdout"), read("stderr"));
+        Done { status, stdout, stderr, scratch: self.scratch }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait() {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+}
+
+impl Done {
+    /// It ended with status 0, or the test ends with what it said.
+    #[track_caller]
+    pub fn succeeded(self) -> Self {
+        self.ended_with(0)
+    }
+
+    /// It ended with `code`.
+    #[track_caller]
+    pub fn ended_with(self, code: i32) -> Self {
+        assert_eq!(self.status.code(), Some(code), "{} {}", self.status, self.said());
+        self
+    }
+
+    /// It died of `signal`.
+    #[track_caller]
+    pub fn died_of(self, signal: i32) -> Self {
+        assert_eq!(self.status.signal(), Some(signal), "{} {}", self.status, self.said());
+        self
+    }
+
+    /// Both outputs, for messages.
+    pub fn said(&self) -> String {
+        let (out, err) = (String::from_utf8_lossy(&self.stdout), String::from_utf8_lossy(&self.stderr));
+        let last: String = out.chars().skip(out.chars().count().saturating_sub(2000)).collect();
+        format!("stdout (end): {last}\nstderr: {err}")
+    }
+
+    /// stderr as text.
+    pub fn stderr_text(&self) -> String {
+        String::from_utf8(self.stderr.clone()).unwrap_or_else(|e| panic!("stderr is not UTF-8: {e}"))
+    }
+
+    /// A file of this session.
+    pub fn read(&self, name: &str) -> String {
+        let path = self.scratch.path(name);
+        std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}\n{}", self.said()))
+    }
+
+    /// The JSON report.
+    pub fn report(&self) -> Report {
+        let text = self.read("report.json");
+        let report: Report =
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in the report {text}"));
+        assert_eq!((report.schema.as_str(), report.version), ("vmaudit.report", 1));
+        report
+    }
+
+    /// What the workload's processes said.
+    pub fn own(&self) -> Vec<Own> {
+        let own = own::parse(&self.stdout);
+        assert!(!own.is_empty(), "the workload said nothing. {}", self.said());
+        own
+    }
+
+    /// The only process's line and its row, in a session with one process.
+    pub fn only(&self) -> (Own, Process) {
+        let (own, report) = (self.own(), self.report());
+        assert_eq!(own.len(), 1, "one line from the workload: {own:?}");
+        assert_eq!(report.processes.len(), 1, "one row: {:?}", report.processes);
+        assert_eq!(report.processes[0].pid, own[0].pid);
+        (own[0].clone(), report.processes[0].clone())
+    }
+}
