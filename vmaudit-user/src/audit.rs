@@ -116,15 +116,15 @@ impl Audit {
 
     fn sample(&mut self, sample: &Sample) {
         let process = self.processes.entry(sample.process).or_default();
+        let Some(count) = sample.map_count else {
+            process.ended_ns = Some(sample.at_ns);
+            return;
+        };
         process.ppid.get_or_insert(sample.ppid);
         process.comm.clone_from(&sample.comm);
         if process.started_ns == 0 {
             process.started_ns = sample.at_ns;
         }
-        let Some(count) = sample.map_count else {
-            process.ended_ns = Some(sample.at_ns);
-            return;
-        };
         let seen = process.samples.get_or_insert(Sampled { first: count, last: count, peak: count, peak_ns: sample.at_ns });
         seen.last = count;
         if count > seen.peak {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    os::fd::RawFd,
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
@@ -86,7 +86,8 @@ impl Signals {
         set.thread_block().context("cannot block signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             .context("cannot listen to signals")?;
-        Ok(Self(AsyncFd::new(fd).context("cannot wait for signals")?))
+        // SAFETY: the descriptor is owned by what is registered and closed only with it.
+        Ok(Self(unsafe { AsyncFd::register(fd) }.context("cannot wait for signals")?))
     }
 
     /// Waits for the next one.
@@ -111,12 +112,15 @@ impl Signals {
 }
 
 /// Readiness of the ring buffer.
-pub struct Ring(AsyncFd<RawFd>);
+pub struct Ring(AsyncFd<OwnedFd>);
 
 impl Ring {
-    /// The descriptor must live as long as this.
+    /// Ready whenever the programs have sent something.
     pub fn new(live: &Live) -> anyhow::Result<Self> {
-        AsyncFd::with_interest(live.wake_fd(), tokio::io::Interest::READABLE).map(Self).context("cannot wait for records")
+        let fd = live.wake_fd().context("cannot wait for records")?;
+        // SAFETY: as above.
+        let registered = unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) };
+        registered.map(Self).context("cannot wait for records")
     }
 
     /// Waits until there may be records.

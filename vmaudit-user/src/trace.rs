@@ -44,6 +44,10 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         output::say(&format!("{unknown} is not one of the watched system calls"));
         return Ok(2);
     }
+    let proc = Proc::new("/proc");
+    if let Some(gone) = args.pid.iter().find(|pid| proc.open(**pid).is_err()) {
+        return Err(anyhow!("there is no process {gone}"));
+    }
     if args.common.source == Source::Proc {
         return Err(anyhow!("trace needs eBPF: /proc shows counts, not changes and failures"));
     }
@@ -79,7 +83,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         json: args.format == ReportFormat::Json,
         start_ns: now_ns(),
         dropped: 0,
-        limits: Proc::new("/proc").limits(),
+        limits: proc.limits(),
         rules: KernelRules::for_release(&facts.release),
         failed: args.failed,
         call: args.call.clone(),

@@ -124,7 +124,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             shown.push(',');
         }
         shown.push(digit);
@@ -145,7 +145,7 @@ pub fn bytes(bytes: u64) -> String {
     }
     let tenths = (bytes as f64 / 1024f64.powi(unit as i32 + 1) * 10.0).round() as u64;
     let name = UNITS.get(unit).unwrap_or(&"EiB");
-    if tenths % 10 == 0 {
+    if tenths.is_multiple_of(10) {
         format!("{} {name}", grouped(tenths / 10))
     } else {
         format!("{}.{} {name}", grouped(tenths / 10), tenths % 10)
@@ -170,7 +170,9 @@ mod tests {
 
     #[test]
     fn numbers_are_grouped() {
-        for (number, shown) in [(0, "0"), (999, "999"), (1000, "1,000"), (65530, "65,530"), (1234567, "1,234,567")] {
+        for (number, shown) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (65530, "65,530"), (1234567, "1,234,567")]
+        {
             assert_eq!(grouped(number), shown);
         }
     }

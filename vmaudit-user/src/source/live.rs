@@ -228,8 +228,8 @@ impl Live {
     }
 
     /// Readable when the ring buffer has records.
-    pub fn wake_fd(&self) -> RawFd {
-        self.ring.as_raw_fd()
+    pub fn wake_fd(&self) -> std::io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
     }
 
     /// Tells the programs vm.max_map_count as it is now; returns it.
