@@ -11,6 +11,7 @@
 //! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
 
+pub mod diagnosis;
 pub mod output;
 pub mod recommend;
 pub mod report;

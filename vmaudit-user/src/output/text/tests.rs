@@ -413,9 +413,7 @@ fn failures_that_differ_only_in_their_process_are_one_block() {
     }
     let text = text(&report);
     assert!(
-        text.starts_with(
-            "vmaudit: 201 processes hit vm.max_map_count = 65,530: 223 calls failed, most of\n"
-        ),
+        text.starts_with("vmaudit: 201 processes hit vm.max_map_count = 65,530: 223 calls failed, most of\n"),
         "{text}"
     );
     assert!(
