@@ -81,7 +81,7 @@ pub fn why(question: &Question<'_>) -> Verdict {
         call::MSEAL => {
             checks.add(Reason::Gap, Finding::Possible);
             checks.add(Reason::MapCount, facts.split_refused());
-            checks.add(Reason::KernelMemory, Finding::Possible);
+            checks.add(Reason::KernelMemory, Finding::Unlikely);
         }
         call::REMAP_FILE_PAGES => remap_file_pages(&facts, &mut checks),
         call::SHMAT | call::IO_SETUP | call::MAP_SHADOW_STACK => inner_mmap(&facts, &mut checks),
@@ -95,7 +95,7 @@ pub fn why(question: &Question<'_>) -> Verdict {
                 Reason::Memlock,
                 if facts.rlimit(Rlimit::Memlock) == Some(u64::MAX) { Finding::No } else { Finding::Likely },
             );
-            checks.add(Reason::KernelMemory, Finding::Possible);
+            checks.add(Reason::KernelMemory, Finding::Unlikely);
         }
         _ => {}
     }
@@ -157,11 +157,6 @@ impl Reason {
             Self::Driver | Self::Tasks | Self::DeadNamespace | Self::Busy | Self::Unknown => Cause::Unknown,
         }
     }
-
-    /// Rare enough not to outweigh another candidate.
-    fn last_resort(self) -> bool {
-        matches!(self, Self::KernelMemory | Self::Driver | Self::DeadNamespace)
-    }
 }
 
 /// What the captured state says about one check.
@@ -169,6 +164,8 @@ impl Reason {
 enum Finding {
     /// It did not refuse.
     No,
+    /// It may have, and hardly ever does.
+    Unlikely,
     /// It may have.
     Possible,
     /// Its figures fit; whether it applied to this call is not seen.
@@ -205,18 +202,18 @@ impl Checks {
         if let [only] = reasons.as_slice() {
             return (*only, !matches!(only.cause(), Cause::Unknown), Vec::new());
         }
-        let likely =
-            || self.open.iter().find(|(_, finding)| *finding == Finding::Likely).map(|(reason, _)| *reason);
-        let ordinary_ones: Vec<Reason> =
-            reasons.iter().copied().filter(|reason| !reason.last_resort()).collect();
+        let of =
+            |finding| self.open.iter().filter(move |(_, known)| *known == finding).map(|(reason, _)| *reason);
         let chosen = if self.met {
             reasons.last().copied()
+        } else if let Some(likely) = of(Finding::Likely).next() {
+            Some(likely)
         } else {
-            likely().or(match ordinary_ones.as_slice() {
-                [] => reasons.iter().copied().find(|reason| *reason == Reason::KernelMemory),
-                [only] => Some(*only),
+            match (of(Finding::Possible).count(), of(Finding::Possible).next()) {
+                (1, possible) => possible,
+                (0, _) => of(Finding::Unlikely).find(|reason| *reason == Reason::KernelMemory),
                 _ => None,
-            })
+            }
         };
         let chosen = chosen.unwrap_or(Reason::Unknown);
         (chosen, false, reasons.into_iter().filter(|reason| *reason != chosen).collect())
@@ -232,7 +229,6 @@ enum Rlimit {
     Stack = 3,
 }
 
-const ENOMEM: u8 = libc::ENOMEM as u8;
 const EAGAIN: u8 = libc::EAGAIN as u8;
 
 const PROT_WRITE: u64 = 2;
@@ -342,13 +338,8 @@ impl<'a> Facts<'a> {
         match self.question.call {
             call::MREMAP => third.checked_sub(second),
             call::BRK => first.checked_sub(example.ret as u64),
-            call::MMAP
-            | call::MPROTECT
-            | call::PKEY_MPROTECT
-            | call::MLOCK
-            | call::MLOCK2
-            | call::MUNLOCK => Some(second),
-            call::MUNMAP | call::MADVISE => Some(second),
+            call::MMAP | call::MUNMAP | call::MPROTECT | call::PKEY_MPROTECT => Some(second),
+            call::MADVISE | call::MLOCK | call::MLOCK2 | call::MUNLOCK => Some(second),
             _ => None,
         }
     }
@@ -401,18 +392,28 @@ impl<'a> Facts<'a> {
         match (mode, pages, self.kernel().ram_and_swap_pages) {
             // Mode 0 looks at this one request only.
             (Some(0), Some(pages), Some(most)) if pages <= most => Finding::No,
-            (Some(0), Some(_), Some(_)) if counts == Some(true) => Finding::Met,
+            // What a replaced mapping had been charged already is not captured.
+            (Some(0), Some(_), Some(_)) if counts == Some(true) && !self.fixed() => Finding::Met,
             (Some(0), Some(_), Some(_)) => Finding::Likely,
             _ => Finding::Possible,
         }
     }
 
-    /// A search for a free range (mm/vma.c:vm_unmapped_area).
+    /// A search for a free range (mm/vma.c:vm_unmapped_area). None is made for a hint that is free, and none for a
+    /// length that exceeds all addresses, which only an example shows.
     fn search(&self) -> Finding {
-        if self.kernel().searches_seen {
-            return if self.has(CLASS_NO_HOLE) { Finding::Met } else { Finding::No };
+        if self.kernel().searches_seen && self.has(CLASS_NO_HOLE) {
+            return Finding::Met;
         }
-        if self.always_has_hole() { Finding::No } else { Finding::Possible }
+        let made =
+            self.kernel().searches_seen && (self.has(CLASS_SEARCHED) || self.question.example.is_some());
+        if made || self.always_has_hole() {
+            return Finding::No;
+        }
+        match self.asked() {
+            Some(asked) if asked >= PROBE_BYTES => Finding::Possible,
+            _ => Finding::Unlikely,
+        }
     }
 
     /// n mappings leave n + 1 holes, so one of them has at least the mean size of all.
@@ -455,7 +456,7 @@ fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
                 (true, _) => Finding::Likely,
             },
         );
-        checks.add(Reason::Driver, if anonymous == Some(true) { Finding::No } else { Finding::Possible });
+        checks.add(Reason::Driver, if anonymous == Some(true) { Finding::No } else { Finding::Unlikely });
         return;
     }
     let task_size = facts.kernel().task_size;
@@ -496,15 +497,15 @@ fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
         // Convention (2): only the split is known to fail.
         return;
     }
-    checks.add(Reason::Driver, if anonymous == Some(true) { Finding::No } else { Finding::Possible });
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::Driver, if anonymous == Some(true) { Finding::No } else { Finding::Unlikely });
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 /// mm/vma.c:vms_gather_munmap_vmas: the count is looked at only for a range strictly inside one mapping, and before
 /// any allocation; a range that is not inside never gets ENOMEM but from an allocation.
 fn munmap(facts: &Facts<'_>, checks: &mut Checks) {
     checks.add(Reason::MapCount, facts.count_check(0));
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 fn mprotect(facts: &Facts<'_>, checks: &mut Checks) {
@@ -515,7 +516,7 @@ fn mprotect(facts: &Facts<'_>, checks: &mut Checks) {
     checks.add(Reason::Data, facts.data(writes.filter(|writes| !writes)));
     checks.add(Reason::Overcommit, facts.overcommit(writes.filter(|writes| !writes)));
     checks.add(Reason::MapCount, facts.split_refused());
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 fn mremap(facts: &Facts<'_>, checks: &mut Checks) {
@@ -566,7 +567,7 @@ fn mremap(facts: &Facts<'_>, checks: &mut Checks) {
             checks.add(Reason::MapCount, mremap_old_move(facts));
         }
     }
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 /// What kernels up to 7.0 look at first.
@@ -610,7 +611,8 @@ fn mremap_old_move(facts: &Facts<'_>) -> Finding {
         return Finding::No;
     }
     let reached = facts.kernel().searches_seen && facts.has(CLASS_SEARCHED) && !facts.has(CLASS_NO_HOLE);
-    if reached && facts.kernel().mremap == Some(MremapRule::Old) { Finding::Met } else { Finding::Likely }
+    // A newer kernel would have refused before it searched.
+    if reached { Finding::Met } else { Finding::Likely }
 }
 
 fn brk(facts: &Facts<'_>, checks: &mut Checks) {
@@ -628,7 +630,7 @@ fn brk(facts: &Facts<'_>, checks: &mut Checks) {
                 other => other,
             },
         );
-        checks.add(Reason::KernelMemory, Finding::Possible);
+        checks.add(Reason::KernelMemory, Finding::Unlikely);
         return;
     }
     // The heap alone, first thing (mm/mmap.c:check_data_rlimit); its second figure is at least this.
@@ -638,6 +640,8 @@ fn brk(facts: &Facts<'_>, checks: &mut Checks) {
         match (heap, facts.rlimit(Rlimit::Data)) {
             (_, Some(u64::MAX)) => Finding::No,
             (Some(heap), Some(limit)) if heap > limit => Finding::Met,
+            // data_vm holds the heap and the image's data.
+            _ if facts.counters() && !facts.has(CLASS_OVER_DATA) => Finding::No,
             _ => Finding::Possible,
         },
     );
@@ -658,7 +662,7 @@ fn brk(facts: &Facts<'_>, checks: &mut Checks) {
     checks.add(Reason::Data, facts.data(Some(true)));
     checks.add(Reason::MapCount, facts.count_check(1));
     checks.add(Reason::Overcommit, facts.overcommit(Some(true)));
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 /// What a madvise advice can run into.
@@ -707,7 +711,7 @@ fn madvise(facts: &Facts<'_>, checks: &mut Checks) {
         checks.add(Reason::MapCount, facts.split_refused());
     }
     if !matches!(advice, Advice::Flags | Advice::Plain) {
-        checks.add(Reason::KernelMemory, Finding::Possible);
+        checks.add(Reason::KernelMemory, Finding::Unlikely);
     }
 }
 
@@ -720,7 +724,7 @@ fn at_the_limit_eagain(facts: &Facts<'_>, checks: &mut Checks) {
         (_, None) => Finding::Possible,
     };
     checks.add(Reason::MapCount, limit);
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 fn prctl(facts: &Facts<'_>, checks: &mut Checks) {
@@ -731,7 +735,7 @@ fn prctl(facts: &Facts<'_>, checks: &mut Checks) {
         at_the_limit_eagain(facts, checks);
     } else {
         checks.add(Reason::Gap, Finding::Likely);
-        checks.add(Reason::KernelMemory, Finding::Possible);
+        checks.add(Reason::KernelMemory, Finding::Unlikely);
     }
 }
 
@@ -759,7 +763,7 @@ fn mlock(facts: &Facts<'_>, checks: &mut Checks) {
     }
     checks.add(Reason::Gap, Finding::Possible);
     checks.add(Reason::MapCount, facts.split_refused());
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 /// A gap says EFAULT here, so only the split and allocations say ENOMEM.
@@ -771,7 +775,7 @@ fn mbind(facts: &Facts<'_>, checks: &mut Checks) {
             other => other,
         },
     );
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 /// mm/mmap.c:remap_file_pages maps anew with MAP_FIXED inside one mapping.
@@ -789,13 +793,13 @@ fn remap_file_pages(facts: &Facts<'_>, checks: &mut Checks) {
             None => Finding::Possible,
         },
     );
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 /// Calls that map something whose size the arguments do not show. io_setup hides the real errno (fs/aio.c:ioctx_alloc).
 fn inner_mmap(facts: &Facts<'_>, checks: &mut Checks) {
     checks.add(Reason::MapCount, facts.count_check(1));
-    checks.add(Reason::NoHole, if facts.kernel().searches_seen { facts.search() } else { Finding::Possible });
+    checks.add(Reason::NoHole, facts.search());
     let finite = |which| match facts.rlimit(which) {
         Some(u64::MAX) => Finding::No,
         _ => Finding::Possible,
@@ -804,7 +808,7 @@ fn inner_mmap(facts: &Facts<'_>, checks: &mut Checks) {
     if facts.question.call == call::MAP_SHADOW_STACK {
         checks.add(Reason::Overcommit, facts.overcommit(None));
     }
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 /// ARCH_MAP_VDSO_* looks at no count (mm/vma.c:_install_special_mapping); enabling a shadow stack maps as mmap does.
@@ -817,7 +821,7 @@ fn arch_prctl(facts: &Facts<'_>, checks: &mut Checks) {
         },
     );
     checks.add(Reason::NoHole, facts.search());
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 /// kernel/fork.c: the VMA limit plays no part; a child may even start above it.
@@ -849,8 +853,8 @@ fn fork(facts: &Facts<'_>, checks: &mut Checks) {
             _ => Finding::Possible,
         },
     );
-    checks.add(Reason::KernelMemory, Finding::Possible);
-    checks.add(Reason::DeadNamespace, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
+    checks.add(Reason::DeadNamespace, Finding::Unlikely);
 }
 
 /// The new image's own limits; the VMA limit is not looked at while it is set up by the kernel alone.
@@ -878,7 +882,7 @@ fn exec(facts: &Facts<'_>, checks: &mut Checks) {
         Reason::Overcommit,
         if facts.question.limits.overcommit_memory == Some(2) { Finding::Possible } else { Finding::No },
     );
-    checks.add(Reason::KernelMemory, Finding::Possible);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
 /// Only userfaultfd's calls split mappings; other drivers have reasons of their own.
@@ -893,13 +897,13 @@ fn ioctl(facts: &Facts<'_>, checks: &mut Checks) {
                     other => other,
                 },
             );
-            checks.add(Reason::KernelMemory, Finding::Possible);
+            checks.add(Reason::KernelMemory, Finding::Unlikely);
         }
         Some(_) => checks.add(Reason::Driver, Finding::Met),
         None => {
             checks.add(Reason::MapCount, facts.split_refused());
-            checks.add(Reason::Driver, Finding::Possible);
-            checks.add(Reason::KernelMemory, Finding::Possible);
+            checks.add(Reason::Driver, Finding::Unlikely);
+            checks.add(Reason::KernelMemory, Finding::Unlikely);
         }
     }
 }

@@ -145,14 +145,18 @@ pub fn recommend(measured: &Measured) -> Recommendation {
         if current.is_some_and(|current| current >= KERNEL_LARGEST) {
             advice.action = Action::WillNotHelp;
             advice.sentences.push(format!(
-                "{} was stopped at {} VMAs, and vm.max_map_count is already the largest value the kernel accepts: the process must make fewer mappings.",
-                capitalised(&who), grouped(peak)
+                "{} was stopped at {} VMAs, and vm.max_map_count is already the largest value the kernel \
+                 accepts: the process must make fewer mappings.",
+                capitalised(&who),
+                grouped(peak)
             ));
         } else {
             advice.action = Action::RaiseAndRerun;
             advice.sentences.push(format!(
-                "The limit stopped {who} at {} VMAs, so its demand is not known yet: raise vm.max_map_count to {} and run again.",
-                grouped(peak), grouped(value)
+                "The limit stopped {who} at {} VMAs, so its demand is not known yet: raise \
+                 vm.max_map_count to {} and run again.",
+                grouped(peak),
+                grouped(value)
             ));
             set(&mut advice, value, measured);
         }
@@ -162,14 +166,24 @@ pub fn recommend(measured: &Measured) -> Recommendation {
         advice.sentences.extend(others_sentence(measured, others));
         advice.sentences.push(match current {
             Some(current) if needed > current => format!(
-                "Apart from that, {who} peaked at {} VMAs, {} % of the limit {}: {} would leave the usual room.",
-                grouped(peak), percent(peak, current), grouped(current), grouped(needed)
+                "Apart from that, {who} peaked at {} VMAs, {} % of the limit {}: {} would leave the usual \
+                 room.",
+                grouped(peak),
+                percent(peak, current),
+                grouped(current),
+                grouped(needed)
             ),
             Some(current) => format!(
                 "The limit {} itself is high enough: {who} peaked at {} VMAs, {} % of it.",
-                grouped(current), grouped(peak), percent(peak, current)
+                grouped(current),
+                grouped(peak),
+                percent(peak, current)
             ),
-            None => format!("{} peaked at {} VMAs; the limit in force could not be read.", capitalised(&who), grouped(peak)),
+            None => format!(
+                "{} peaked at {} VMAs; the limit in force could not be read.",
+                capitalised(&who),
+                grouped(peak)
+            ),
         });
     } else {
         match current {
@@ -185,9 +199,15 @@ pub fn recommend(measured: &Measured) -> Recommendation {
             Some(current) => {
                 advice.action = Action::Raise;
                 advice.sentences.push(format!(
-                    "{} peaked at {} VMAs, {} % of the limit {}: raise vm.max_map_count to {} to leave room (peak x {}, rounded up to a multiple of {}).",
-                    capitalised(&who), grouped(peak), percent(peak, current), grouped(current), grouped(needed),
-                    margin.headroom(), grouped(margin.round())
+                    "{} peaked at {} VMAs, {} % of the limit {}: raise vm.max_map_count to {} to leave \
+                     room (peak x {}, rounded up to a multiple of {}).",
+                    capitalised(&who),
+                    grouped(peak),
+                    percent(peak, current),
+                    grouped(current),
+                    grouped(needed),
+                    margin.headroom(),
+                    grouped(margin.round())
                 ));
                 set(&mut advice, needed, measured);
             }
@@ -195,8 +215,11 @@ pub fn recommend(measured: &Measured) -> Recommendation {
                 // No command: it could lower a limit that is higher.
                 advice.value = Some(needed);
                 advice.sentences.push(format!(
-                    "{} peaked at {} VMAs: a vm.max_map_count of {} or more leaves room. The limit in force could not be read.",
-                    capitalised(&who), grouped(peak), grouped(needed)
+                    "{} peaked at {} VMAs: a vm.max_map_count of {} or more leaves room. The limit in \
+                     force could not be read.",
+                    capitalised(&who),
+                    grouped(peak),
+                    grouped(needed)
                 ));
                 advice.sentences.push(price(needed, measured.vma_bytes));
             }
@@ -226,7 +249,8 @@ fn set(advice: &mut Recommendation, value: u64, measured: &Measured) {
     }
     advice.sentences.push(price(value, measured.vma_bytes));
     advice.sentences.push(format!(
-        "The command lasts until the next boot; a line `vm.max_map_count = {value}` in a file in /etc/sysctl.d keeps it."
+        "The command lasts until the next boot; a line `vm.max_map_count = {value}` in a file in \
+         /etc/sysctl.d keeps it."
     ));
 }
 
@@ -236,7 +260,8 @@ fn price(value: u64, vma_bytes: Option<f64>) -> String {
         None => (SAFE_VMA_BYTES, "a safe estimate"),
     };
     format!(
-        "Its price: a process that uses all of them holds {} of kernel memory that cannot be swapped ({each:.0} B per VMA, {source}).",
+        "Its price: a process that uses all of them holds {} of kernel memory that cannot be swapped \
+         ({each:.0} B per VMA, {source}).",
         bytes((value as f64 * each) as u64)
     )
 }
@@ -347,7 +372,8 @@ mod tests {
         assert_eq!(advice.commands, ["sysctl -w vm.max_map_count=90000"]);
         assert_eq!(
             advice.sentences[1],
-            "Its price: a process that uses all of them holds 25.7 MiB of kernel memory that cannot be swapped (300 B per VMA, a safe estimate)."
+            "Its price: a process that uses all of them holds 25.7 MiB of kernel memory that cannot be \
+             swapped (300 B per VMA, a safe estimate)."
         );
     }
 
@@ -392,7 +418,8 @@ mod tests {
         assert_eq!((advice.action, advice.value), (Action::WillNotHelp, None));
         assert_eq!(
             advice.sentences[0],
-            "Raising vm.max_map_count will not help 6 failed calls, because the reason is another: 5 x the address space limit RLIMIT_AS, 1 x overcommit accounting (vm.overcommit_memory)."
+            "Raising vm.max_map_count will not help 6 failed calls, because the reason is another: 5 x \
+             the address space limit RLIMIT_AS, 1 x overcommit accounting (vm.overcommit_memory)."
         );
     }
 

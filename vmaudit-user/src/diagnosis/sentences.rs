@@ -15,7 +15,11 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, others: &[Reason]) -> 
         Reason::AddressSpace => rlimit(facts, Rlimit::As, "RLIMIT_AS", "of address space"),
         Reason::Data => rlimit(facts, Rlimit::Data, "RLIMIT_DATA", "of private writable memory"),
         Reason::Memlock => memlock(facts),
-        Reason::Stack => format!("{}: the new image's stack does not fit under RLIMIT_STACK{}.", name(facts), equals(facts.rlimit(Rlimit::Stack))),
+        Reason::Stack => format!(
+            "{}: the new image's stack does not fit under RLIMIT_STACK{}.",
+            name(facts),
+            equals(facts.rlimit(Rlimit::Stack))
+        ),
         Reason::Overcommit => overcommit(facts),
         Reason::NoHole => match facts.asked() {
             Some(asked) if asked > facts.kernel().task_size => {
@@ -25,21 +29,40 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, others: &[Reason]) -> 
             None => format!("{} found no free address range of the size it needs.", name(facts)),
         },
         Reason::InTheWay => format!(
-            "brk() could not move the end of the heap{}: another mapping, or the end of the addresses, is in the way.",
-            facts.asked().filter(|_| facts.has(CLASS_GROWS)).map_or(String::new(), |asked| format!(" up by {}", bytes(asked)))
+            "brk() could not move the end of the heap{}: another mapping, or the end of the addresses, is \
+             in the way.",
+            facts
+                .asked()
+                .filter(|_| facts.has(CLASS_GROWS))
+                .map_or(String::new(), |asked| format!(" up by {}", bytes(asked)))
         ),
-        Reason::NoRoomInPlace => "mremap() was asked to grow a mapping where it is, without MREMAP_MAYMOVE, and there was no room: an ordinary answer.".into(),
+        Reason::NoRoomInPlace => "mremap() was asked to grow a mapping where it is, without \
+         MREMAP_MAYMOVE, and there was no room: an ordinary answer."
+            .into(),
         Reason::BreakQuery => "brk() was asked where the break is: an ordinary answer.".into(),
         Reason::Gap => gap(facts),
-        Reason::Hugetlb => format!("{} asked for {}of huge pages, and too few are free.", name(facts), amount(facts)),
+        Reason::Hugetlb => {
+            format!("{} asked for {}of huge pages, and too few are free.", name(facts), amount(facts))
+        }
         Reason::KernelMemory => kernel_memory(facts),
-        Reason::Driver => format!("{}: the driver or the file system behind the file descriptor gave {} for a reason of its own.", name(facts), errno(facts)),
+        Reason::Driver => format!(
+            "{}: the driver or the file system behind the file descriptor gave {} \
+         for a reason of its own.",
+            name(facts),
+            errno(facts)
+        ),
         Reason::Tasks => format!(
-            "{} was refused by a limit on the number of tasks: RLIMIT_NPROC, kernel.threads-max, kernel.pid_max or pids.max of a cgroup. Which of them cannot be told; vm.max_map_count is none of them.",
+            "{} was refused by a limit on the number of tasks: RLIMIT_NPROC, kernel.threads-max, \
+             kernel.pid_max or pids.max of a cgroup. Which of them cannot be told; vm.max_map_count is \
+             none of them.",
             name(facts)
         ),
         Reason::DeadNamespace => format!("{}: the init process of its pid namespace has ended.", name(facts)),
-        Reason::Busy => format!("{}: the pages to be collapsed were busy; the caller may try again. An ordinary answer.", name(facts)),
+        Reason::Busy => format!(
+            "{}: the pages to be collapsed were busy; the caller may try again. An \
+         ordinary answer.",
+            name(facts)
+        ),
         Reason::Unknown => return unknown(facts, others),
     };
     let unmaps_first = facts.kernel().fixed_unmaps_first == Some(true)
@@ -80,7 +103,8 @@ pub(super) fn cure(facts: &Facts<'_>, reason: Reason) -> Option<String> {
             "Look at memory.events and memory.max of the process's cgroup, and at the kernel log."
         }
         Reason::Tasks => {
-            "Compare ulimit -u, kernel.threads-max, kernel.pid_max and pids.max of the cgroup with the tasks running."
+            "Compare ulimit -u, kernel.threads-max, kernel.pid_max and pids.max of the cgroup with the \
+             tasks running."
         }
         _ => return None,
     };
@@ -90,7 +114,8 @@ pub(super) fn cure(facts: &Facts<'_>, reason: Reason) -> Option<String> {
 /// How many VMAs must be free for the call to pass its check of the count.
 pub(super) fn free_needed(facts: &Facts<'_>) -> u64 {
     if facts.question.call != call::MREMAP {
-        return 1;
+        // The middle of a mapping takes two splits; at one below the limit the first one is made.
+        return if facts.started_at_least(0) == Some(false) { 2 } else { 1 };
     }
     let keeps = facts.arg_has(3, MREMAP_DONTUNMAP) == Some(true);
     let targeted = facts.arg_has(3, MREMAP_FIXED | MREMAP_DONTUNMAP) == Some(true);
@@ -153,18 +178,27 @@ fn map_count(facts: &Facts<'_>) -> String {
             "{name} had to cut a piece out of a mapping, which needs one more VMA than {limit} allows{}.",
             kept(facts)
         ),
-        call::MREMAP => format!(
-            "{name} wants {} free VMAs before it begins{}; {limit}{}.",
-            free_needed(facts),
-            had.map_or(String::new(), |had| format!(", and the process had {had}")),
-            kept(facts)
-        ),
+        call::MREMAP => {
+            let of = match (facts.map_count(), facts.max) {
+                (Some(had), Some(max)) => {
+                    format!(
+                        ", and the process had {} of the {} that vm.max_map_count allows",
+                        grouped(had),
+                        grouped(max)
+                    )
+                }
+                _ => format!(", and {limit} left fewer"),
+            };
+            format!("{name} wants {} free VMAs before it begins{of}{}.", free_needed(facts), kept(facts))
+        }
         call::BRK if !facts.has(CLASS_GROWS) => format!(
-            "{name} had to split a mapping to shrink the heap, which needs one more VMA than {limit} allows{}.",
+            "{name} had to split a mapping to shrink the heap, which needs one more VMA than {limit} \
+             allows{}.",
             kept(facts)
         ),
         call::MMAP | call::REMAP_FILE_PAGES if facts.started_at_least(1) != Some(true) => format!(
-            "{name} with MAP_FIXED had to split the mapping it lies in, which needs one more VMA than {limit} allows."
+            "{name} with MAP_FIXED had to split the mapping it lies in, which needs one more VMA than \
+             {limit} allows."
         ),
         call::MMAP
         | call::BRK
@@ -179,10 +213,12 @@ fn map_count(facts: &Facts<'_>) -> String {
             None => format!("{name} was refused because the process had more VMAs than {limit} allows."),
         },
         call::MADVISE | call::PROCESS_MADVISE | call::PRCTL if facts.question.errno == EAGAIN => format!(
-            "{name} on a part of a mapping had to split it, which needs more VMAs than {limit} allows; for that it answers EAGAIN, not ENOMEM.{behind}"
+            "{name} on a part of a mapping had to split it, which needs more VMAs than {limit} allows; \
+             for that it answers EAGAIN, not ENOMEM.{behind}"
         ),
         _ => format!(
-            "{name} on a part of a mapping had to split it, which needs more VMAs than {limit} allows.{behind}"
+            "{name} on a part of a mapping had to split it, which needs more VMAs than {limit} \
+             allows.{behind}"
         ),
     }
 }
@@ -260,9 +296,17 @@ fn overcommit(facts: &Facts<'_>) -> String {
 fn gap(facts: &Facts<'_>) -> String {
     match facts.question.call {
         call::MADVISE | call::PROCESS_MADVISE if advice(facts) != Advice::Memory => {
-            "madvise() met a gap in its range; the advice was applied to everything that is mapped: an ordinary answer.".replace("madvise()", &name(facts))
+            format!(
+                "{} met a gap in its range; the advice was applied to everything that is mapped: an \
+             ordinary answer.",
+                name(facts)
+            )
         }
-        call::MLOCK | call::MLOCK2 => format!("The range given to {} has a part that is not mapped, or that may not be accessed.", name(facts)),
+        call::MLOCK | call::MLOCK2 => format!(
+            "The range given to {} has a part that is not mapped, or \
+         that may not be accessed.",
+            name(facts)
+        ),
         _ => format!("The range given to {} has a part that is not mapped.", name(facts)),
     }
 }

@@ -136,14 +136,16 @@ fn verdict(report: &Report) -> (&'static str, String) {
         SourceKind::Ebpf if failures_may_be_missing(report) => (
             YELLOW,
             format!(
-                "No failed memory call was seen, but not all could be seen (below). {largest} at its peak{share}."
+                "No failed memory call was seen, but not all could be seen (below). {largest} at its \
+                 peak{share}."
             ),
         ),
         SourceKind::Ebpf => (colour, format!("No memory call failed. {largest} at its peak{share}.")),
         SourceKind::Proc => (
             if near { YELLOW } else { BOLD },
             format!(
-                "{largest} in the largest sample{share}. Sampled: the true peak may be higher, and failed calls were not seen."
+                "{largest} in the largest sample{share}. Sampled: the true peak may be higher, and failed \
+                 calls were not seen."
             ),
         ),
     }
