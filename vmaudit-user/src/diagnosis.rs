@@ -103,7 +103,8 @@ pub fn why(question: &Question<'_>) -> Verdict {
     Verdict {
         cause: reason.cause(),
         certain,
-        ordinary: ordinary(&facts, reason),
+        // Where the VMA limit is among the candidates, nobody is told that all is well.
+        ordinary: ordinary(&facts, reason) && !others.contains(&Reason::MapCount),
         evidence: evidence(&facts, reason),
         sentence: sentences::sentence(&facts, reason, &others),
         cure: sentences::cure(&facts, reason),
@@ -702,14 +703,12 @@ fn madvise(facts: &Facts<'_>, checks: &mut Checks) {
         at_the_limit_eagain(facts, checks);
         return;
     }
+    let splits = matches!(advice, Advice::Flags | Advice::Unknown) && new != Some(true);
+    let split_refused = if splits { facts.split_refused() } else { Finding::No };
     // The gap is reported at the end, after the advice has been applied to everything that is mapped.
-    checks.add(
-        Reason::Gap,
-        if matches!(advice, Advice::Flags | Advice::Plain) { Finding::Possible } else { Finding::Likely },
-    );
-    if new != Some(true) && matches!(advice, Advice::Flags | Advice::Unknown) {
-        checks.add(Reason::MapCount, facts.split_refused());
-    }
+    let usual = !matches!(advice, Advice::Flags | Advice::Plain) && split_refused == Finding::No;
+    checks.add(Reason::Gap, if usual { Finding::Likely } else { Finding::Possible });
+    checks.add(Reason::MapCount, split_refused);
     if !matches!(advice, Advice::Flags | Advice::Plain) {
         checks.add(Reason::KernelMemory, Finding::Unlikely);
     }
