@@ -54,6 +54,8 @@ pub struct Verdict {
     pub certain: bool,
     /// A normal answer to the question the call asks, no incident.
     pub ordinary: bool,
+    /// vm.max_map_count had no part in it, whether or not the cause is known.
+    pub limit_excluded: bool,
     /// Figures the verdict rests on: counts of VMAs, or bytes where the name ends in `_bytes`.
     pub evidence: BTreeMap<String, u64>,
     /// For people.
@@ -105,6 +107,9 @@ pub fn why(question: &Question<'_>) -> Verdict {
         certain,
         // Where the VMA limit is among the candidates, nobody is told that all is well.
         ordinary: ordinary(&facts, reason) && !others.contains(&Reason::MapCount),
+        limit_excluded: reason != Reason::MapCount
+            && !others.contains(&Reason::MapCount)
+            && (reason != Reason::Unknown || !others.is_empty()),
         evidence: evidence(&facts, reason),
         sentence: sentences::sentence(&facts, reason, &others),
         cure: sentences::cure(&facts, reason),
@@ -446,7 +451,9 @@ impl<'a> Facts<'a> {
 
 fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
     let anonymous = facts.arg_has(3, MAP_ANONYMOUS);
-    let huge = facts.arg_has(3, MAP_HUGETLB) == Some(true);
+    // Pages are reserved last, by the file's own mmap, and not at all with MAP_NORESERVE (fs/hugetlbfs/inode.c:
+    // hugetlbfs_file_mmap; on 6.18 a refusal at RLIMIT_MEMLOCK was seen to come first).
+    let huge = facts.arg_has(3, MAP_HUGETLB) == Some(true) && facts.arg_has(3, MAP_NORESERVE) == Some(false);
     if facts.question.errno == EAGAIN {
         let over = !facts.counters() || facts.has(CLASS_OVER_MEMLOCK);
         checks.add(

@@ -88,6 +88,17 @@ impl Margin {
     }
 }
 
+/// Refused calls of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Why.
+    pub cause: Cause,
+    /// How many.
+    pub count: u64,
+    /// vm.max_map_count had no part in it, even if the cause is unknown.
+    pub limit_excluded: bool,
+}
+
 /// What a session found, as far as advice needs it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Measured {
@@ -103,8 +114,8 @@ pub struct Measured {
     pub margin: Margin,
     /// vm.max_map_count in force, VMAs; `None` when it could not be read.
     pub current: Option<u64>,
-    /// Refused calls by cause, ordinary answers left out.
-    pub failures: Vec<(Cause, u64)>,
+    /// Refused calls by kind, ordinary answers left out.
+    pub failures: Vec<Failed>,
     /// Kernel memory per VMA on the running kernel, bytes; `None` when slab figures cannot be read.
     pub vma_bytes: Option<f64>,
 }
@@ -112,9 +123,9 @@ pub struct Measured {
 /// Advice for what was measured.
 pub fn recommend(measured: &Measured) -> Recommendation {
     let Measured { margin, current, clipped, .. } = *measured;
-    let at_limit = failed(measured, |cause| cause == Cause::MaxMapCount);
-    let unknown = failed(measured, |cause| cause == Cause::Unknown);
-    let others = failed(measured, |cause| cause != Cause::MaxMapCount && cause != Cause::Unknown);
+    let at_limit = failed(measured, |kind| kind.cause == Cause::MaxMapCount);
+    let unknown = failed(measured, |kind| kind.cause == Cause::Unknown && !kind.limit_excluded);
+    let others = failed(measured, another);
     let clipped = clipped || at_limit > 0;
 
     let mut advice = Recommendation {
@@ -237,8 +248,17 @@ pub fn recommend(measured: &Measured) -> Recommendation {
     advice
 }
 
-fn failed(measured: &Measured, of: impl Fn(Cause) -> bool) -> u64 {
-    measured.failures.iter().filter(|(cause, _)| of(*cause)).map(|(_, count)| count).sum()
+fn failed(measured: &Measured, of: impl Fn(&Failed) -> bool) -> u64 {
+    measured.failures.iter().filter(|kind| of(kind)).map(|kind| kind.count).sum()
+}
+
+/// Failed for another reason than the limit.
+fn another(kind: &Failed) -> bool {
+    match kind.cause {
+        Cause::MaxMapCount => false,
+        Cause::Unknown => kind.limit_excluded,
+        _ => true,
+    }
 }
 
 fn set(advice: &mut Recommendation, value: u64, measured: &Measured) {
@@ -271,9 +291,7 @@ fn others_sentence(measured: &Measured, others: u64) -> Option<String> {
         return None;
     }
     let mut causes: Vec<(Cause, u64)> = Vec::new();
-    for &(cause, count) in
-        measured.failures.iter().filter(|(cause, _)| !matches!(cause, Cause::MaxMapCount | Cause::Unknown))
-    {
+    for &Failed { cause, count, .. } in measured.failures.iter().filter(|kind| another(kind)) {
         match causes.iter_mut().find(|(known, _)| *known == cause) {
             Some((_, sum)) => *sum += count,
             None => causes.push((cause, count)),
@@ -303,7 +321,7 @@ pub fn because(cause: Cause) -> &'static str {
         Cause::Hugetlb => "no free huge pages",
         Cause::KernelMemory => "a failed allocation in the kernel",
         Cause::Sealed => "sealed memory (mseal)",
-        Cause::Unknown => "unknown",
+        Cause::Unknown => "a cause that could not be told",
     }
 }
 
@@ -320,6 +338,10 @@ fn capitalised(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn failed(cause: Cause, count: u64) -> Failed {
+        Failed { cause, count, limit_excluded: !matches!(cause, Cause::MaxMapCount | Cause::Unknown) }
+    }
 
     fn measured(peak: u64, current: u64) -> Measured {
         Measured {
@@ -382,7 +404,7 @@ mod tests {
         let advice = recommend(&Measured {
             clipped: true,
             vma_bytes: Some(231.4),
-            failures: vec![(Cause::MaxMapCount, 23), (Cause::RlimitAs, 2)],
+            failures: vec![failed(Cause::MaxMapCount, 23), failed(Cause::RlimitAs, 2)],
             ..measured(65530, 65530)
         });
         assert_eq!((advice.action, advice.value), (Action::RaiseAndRerun, Some(100000)));
@@ -412,7 +434,11 @@ mod tests {
     #[test]
     fn another_cause_means_that_raising_will_not_help() {
         let advice = recommend(&Measured {
-            failures: vec![(Cause::RlimitAs, 3), (Cause::Overcommit, 1), (Cause::RlimitAs, 2)],
+            failures: vec![
+                failed(Cause::RlimitAs, 3),
+                failed(Cause::Overcommit, 1),
+                failed(Cause::RlimitAs, 2),
+            ],
             ..measured(1204, 65530)
         });
         assert_eq!((advice.action, advice.value), (Action::WillNotHelp, None));
@@ -441,7 +467,7 @@ mod tests {
     fn unknown_causes_and_samples_are_said() {
         let advice = recommend(&Measured {
             exact: false,
-            failures: vec![(Cause::Unknown, 2)],
+            failures: vec![failed(Cause::Unknown, 2)],
             ..measured(1204, 65530)
         });
         assert_eq!(advice.action, Action::Leave);
@@ -450,5 +476,13 @@ mod tests {
             "2 calls failed for a reason that could not be told; a higher limit may or may not help."
         );
         assert_eq!(advice.sentences[2], "The peak was sampled: the true one may be higher.");
+    }
+
+    #[test]
+    fn an_unknown_cause_may_still_exclude_the_limit() {
+        let tasks = Failed { cause: Cause::Unknown, count: 4, limit_excluded: true };
+        let advice = recommend(&Measured { failures: vec![tasks], ..measured(1204, 65530) });
+        assert_eq!(advice.action, Action::WillNotHelp);
+        assert!(advice.sentences[0].ends_with("the reason is another: 4 x a cause that could not be told."));
     }
 }

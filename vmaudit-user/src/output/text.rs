@@ -109,18 +109,15 @@ fn verdict(report: &Report) -> (&'static str, String) {
             )
         };
         let causes: Vec<&str> = by_cause(&all).into_iter().map(|(cause, _)| because(cause)).collect();
-        let told = all.iter().any(|f| f.cause != Cause::Unknown);
-        let why = if told { causes.join(", ") } else { "the cause could not be told (see below)".into() };
-        return (
-            YELLOW,
-            format!(
-                "{} failed {who}: {why}. {}",
-                count(refused, "memory call", "memory calls"),
-                if told { "Not vm.max_map_count." } else { "" }
-            )
-            .trim_end()
-            .into(),
-        );
+        let certain = all.iter().all(|f| f.certain);
+        let known = all.iter().any(|f| f.cause != Cause::Unknown);
+        let (why, end) = match (certain, known) {
+            (true, _) => ("", " Not vm.max_map_count."),
+            (false, true) => (", probably for", ""),
+            (false, false) => ("", ""),
+        };
+        let refused = count(refused, "memory call", "memory calls");
+        return (YELLOW, format!("{refused} failed {who}{why}: {}.{end}", causes.join(", ")));
     }
     let Some((process, peak)) = largest else {
         return (YELLOW, "Nothing was measured: no process's VMAs could be counted.".into());

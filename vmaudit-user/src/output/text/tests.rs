@@ -1,7 +1,7 @@
 //! Golden texts. [`clipped_run`] and its siblings are also what the other outputs are tested with.
 
 use super::*;
-use crate::recommend::{Measured, recommend};
+use crate::recommend::{Failed, Measured, recommend};
 use crate::report::*;
 
 fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
@@ -109,8 +109,11 @@ pub(crate) fn clipped_run() -> Report {
     holes.map_count.clipped = true;
     holes.unmap_leaked_bytes = Some(94208);
     holes.calls.insert("munmap".into(), refused(23));
-    let clipped =
-        Measured { clipped: true, failures: vec![(Cause::MaxMapCount, 23)], ..measured("holes", 123, 65530) };
+    let clipped = Measured {
+        clipped: true,
+        failures: vec![Failed { cause: Cause::MaxMapCount, count: 23, limit_excluded: false }],
+        ..measured("holes", 123, 65530)
+    };
     let mut report = report(vec![holes, process(100, "sh", 20, 28, 28)], clipped);
     let mut refused = failure(
         123,
@@ -145,7 +148,10 @@ pub(crate) fn clipped_run() -> Report {
 fn other_cause() -> Report {
     let mut python = process(77, "python3", 40, 61, 61);
     python.calls.insert("mmap".into(), refused(5));
-    let other = Measured { failures: vec![(Cause::RlimitAs, 5)], ..measured("python3", 77, 61) };
+    let other = Measured {
+        failures: vec![Failed { cause: Cause::RlimitAs, count: 5, limit_excluded: true }],
+        ..measured("python3", 77, 61)
+    };
     let mut report = report(vec![python], other);
     report.session.exit = Some(Exit { code: None, signal: Some(6) });
     report.failures.push(failure(
@@ -433,4 +439,17 @@ fn a_loss_takes_the_certainty_out_of_the_verdict() {
     report.coverage.lost.insert("table_full".into(), 0);
     report.coverage.lost.insert("ring_full".into(), 1);
     assert!(text(&report).starts_with("vmaudit: No memory call failed."));
+}
+
+#[test]
+fn the_verdict_excludes_the_limit_only_where_it_is_excluded() {
+    let mut report = other_cause();
+    report.failures[0].certain = false;
+    assert!(text(&report).starts_with(
+        "vmaudit: 5 memory calls failed in python3 (pid 77), probably for: the address\n  space limit RLIMIT_AS.\n"
+    ));
+    report.failures[0].cause = Cause::Unknown;
+    assert!(text(&report).starts_with(
+        "vmaudit: 5 memory calls failed in python3 (pid 77): a cause that could not be\n  told.\n"
+    ));
 }
