@@ -3,9 +3,9 @@
 use vmaudit_common::CLASS_GROWS;
 use vmaudit_common::call::{self, CALLS};
 
-use super::{
-    Advice, EAGAIN, Facts, MAP_FIXED, MREMAP_DONTUNMAP, MREMAP_FIXED, MremapRule, Reason, Rlimit, advice,
-};
+use super::checks::{Advice, advice};
+use super::facts::{EAGAIN, Facts, MAP_FIXED, MREMAP_DONTUNMAP, MREMAP_FIXED, Rlimit};
+use super::{MremapRule, Reason};
 use crate::output::{bytes, count, grouped};
 
 /// The verdict for people, with its numbers; `others` are the reasons that could not be excluded.

@@ -1,8 +1,10 @@
 //! Verdicts by call, kernel and distance to the limit, and their sentences as text.
 
-use vmaudit_common::relative_to_max;
+use vmaudit_common::*;
 
+use super::facts::*;
 use super::*;
+use crate::source::Section;
 
 const MAX: u32 = 65530;
 const UNLIMITED: u64 = u64::MAX;
