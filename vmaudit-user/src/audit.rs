@@ -7,7 +7,8 @@ use vmaudit_common::call::{CALLS, Call};
 use crate::{
     arguments,
     diagnosis::{self, KernelRules, Question},
-    report::{self, CallFigures, Cause, Example, Frame, Image, Limits, MapCount},
+    recommend::Failed,
+    report::{self, CallFigures, Cause, Example, Failure, Frame, Image, Limits, MapCount},
     source::{Event, MmState, ProcessId, Refused, Sample},
 };
 
@@ -179,6 +180,7 @@ impl Audit {
     pub fn rows(&self) -> Rows {
         let mut failures = Vec::new();
         let mut ordinary = Vec::new();
+        let mut kinds = Vec::new();
         let mut processes: Vec<report::Process> = Vec::new();
         for (id, process) in &self.processes {
             // Only mentioned (an exec whose slot was not to be had): nothing is known of its counts.
@@ -186,14 +188,20 @@ impl Audit {
                 continue;
             }
             let groups = self.failures_of(*id, process);
-            let clipped = groups.iter().any(|(verdict_ordinary, f)| !verdict_ordinary && f.cause == Cause::MaxMapCount);
+            let clipped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
             processes.push(self.row(*id, process, clipped));
-            for (is_ordinary, failure) in groups {
-                if is_ordinary { &mut ordinary } else { &mut failures }.push(failure);
+            for group in groups {
+                if group.ordinary {
+                    ordinary.push(group.failure);
+                    continue;
+                }
+                let Failure { cause, count, .. } = group.failure;
+                kinds.push(Failed { cause, count, limit_excluded: group.limit_excluded });
+                failures.push(group.failure);
             }
         }
         processes.sort_by(|a, b| (b.map_count.peak, a.pid).cmp(&(a.map_count.peak, b.pid)));
-        let by_count = |a: &report::Failure, b: &report::Failure| (b.count, a.pid).cmp(&(a.count, b.pid));
+        let by_count = |a: &Failure, b: &Failure| (b.count, a.pid).cmp(&(a.count, b.pid));
         failures.sort_by(by_count);
         ordinary.sort_by(by_count);
         let mut notes = Vec::new();
@@ -203,7 +211,7 @@ impl Audit {
                 self.folded, self.folded_peak
             ));
         }
-        Rows { processes, failures, ordinary, notes, lost: self.lost.clone(), limits: self.limits.clone() }
+        Rows { processes, failures, ordinary, kinds, notes, lost: self.lost.clone(), limits: self.limits.clone() }
     }
 
     fn row(&self, id: ProcessId, process: &Process, clipped: bool) -> report::Process {
@@ -273,9 +281,9 @@ impl Audit {
         self.processes.iter().filter(|(id, _)| id.tgid == parent).find_map(|(_, p)| p.exe.clone())
     }
 
-    /// Failures of one process, grouped by (call, errno, cause); the flag says "an ordinary answer".
-    fn failures_of(&self, id: ProcessId, process: &Process) -> Vec<(bool, report::Failure)> {
-        let mut groups: BTreeMap<(Call, u8, Cause, bool), report::Failure> = BTreeMap::new();
+    /// Failures of one process, grouped by (call, errno, cause, ordinary or not).
+    fn failures_of(&self, id: ProcessId, process: &Process) -> Vec<Group> {
+        let mut groups: BTreeMap<(Call, u8, Cause, bool), Group> = BTreeMap::new();
         for mm in process.mms.values() {
             for refusals in &mm.refusals {
                 let example = self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class));
@@ -293,66 +301,51 @@ impl Audit {
                 let (first, last) = (self.seconds(refusals.first_ns), self.seconds(refusals.last_ns));
                 match groups.get_mut(&key) {
                     Some(group) => {
-                        group.count += refusals.count;
-                        group.certain &= verdict.certain;
-                        group.first_at_s = group.first_at_s.map(|s| s.min(first));
-                        group.last_at_s = group.last_at_s.map(|s| s.max(last));
-                        if group.example.is_none() && example.is_some() {
-                            group.example = example.map(|e| self.example(e));
-                            group.evidence = verdict.evidence;
-                            group.sentence = verdict.sentence;
+                        group.limit_excluded &= verdict.limit_excluded;
+                        let failure = &mut group.failure;
+                        failure.count += refusals.count;
+                        failure.certain &= verdict.certain;
+                        failure.first_at_s = failure.first_at_s.map(|s| s.min(first));
+                        failure.last_at_s = failure.last_at_s.map(|s| s.max(last));
+                        if failure.example.is_none() && example.is_some() {
+                            failure.example = example.map(|e| self.example(e));
+                            failure.evidence = verdict.evidence;
+                            failure.sentence = verdict.sentence;
                         }
                     }
                     None => {
-                        groups.insert(
-                            key,
-                            report::Failure {
-                                pid: id.tgid,
-                                comm: mm.comm.clone(),
-                                syscall: name_of(refusals.call).into(),
-                                errno: errno_name(refusals.errno),
-                                cause: verdict.cause,
-                                certain: verdict.certain,
-                                count: refusals.count,
-                                first_at_s: Some(first),
-                                last_at_s: Some(last),
-                                example: example.map(|e| self.example(e)),
-                                evidence: verdict.evidence,
-                                sentence: verdict.sentence,
-                                cure: verdict.cure,
-                            },
-                        );
+                        let failure = Failure {
+                            pid: id.tgid,
+                            comm: mm.comm.clone(),
+                            syscall: name_of(refusals.call).into(),
+                            errno: errno_name(refusals.errno),
+                            cause: verdict.cause,
+                            certain: verdict.certain,
+                            count: refusals.count,
+                            first_at_s: Some(first),
+                            last_at_s: Some(last),
+                            example: example.map(|e| self.example(e)),
+                            evidence: verdict.evidence,
+                            sentence: verdict.sentence,
+                            cure: verdict.cure,
+                        };
+                        let limit_excluded = verdict.limit_excluded;
+                        groups.insert(key, Group { ordinary: verdict.ordinary, limit_excluded, failure });
                     }
                 }
             }
             // Kinds that found no place in the kernel's table are known by number only.
             for (call, stat) in &mm.calls {
                 let explained: u64 = mm.refusals.iter().filter(|r| r.call == *call).map(|r| r.count).sum();
-                if stat.failed > explained {
-                    groups.insert(
-                        (*call, 0, Cause::Unknown, false),
-                        report::Failure {
-                            pid: id.tgid,
-                            comm: mm.comm.clone(),
-                            syscall: name_of(*call).into(),
-                            errno: "ENOMEM".into(),
-                            cause: Cause::Unknown,
-                            certain: false,
-                            count: stat.failed - explained,
-                            first_at_s: None,
-                            last_at_s: None,
-                            example: None,
-                            evidence: BTreeMap::new(),
-                            sentence: "More kinds of failure occurred in this process than are kept apart; these are \
-                                       counted, their cause is unknown."
-                                .into(),
-                            cure: None,
-                        },
-                    );
+                let unexplained = stat.failed.saturating_sub(explained);
+                if unexplained > 0 {
+                    let key = (*call, 0, Cause::Unknown, false);
+                    let group = groups.entry(key).or_insert_with(|| unexplained_group(id, mm, *call));
+                    group.failure.count += unexplained;
                 }
             }
         }
-        groups.into_iter().map(|((.., ordinary), failure)| (ordinary, failure)).collect()
+        groups.into_values().collect()
     }
 
     fn example(&self, refused: &Refused) -> Example {
@@ -377,14 +370,46 @@ impl Audit {
     }
 }
 
+/// Refused calls of one process that are alike.
+struct Group {
+    /// A normal answer, no incident.
+    ordinary: bool,
+    /// vm.max_map_count had no part.
+    limit_excluded: bool,
+    failure: Failure,
+}
+
+fn unexplained_group(id: ProcessId, mm: &MmState, call: Call) -> Group {
+    let failure = Failure {
+        pid: id.tgid,
+        comm: mm.comm.clone(),
+        syscall: name_of(call).into(),
+        errno: "ENOMEM".into(),
+        cause: Cause::Unknown,
+        certain: false,
+        count: 0,
+        first_at_s: None,
+        last_at_s: None,
+        example: None,
+        evidence: BTreeMap::new(),
+        sentence: "More kinds of failure occurred in this process than are kept apart; these are counted, their cause \
+                   is unknown."
+            .into(),
+        cure: None,
+    };
+    Group { ordinary: false, limit_excluded: false, failure }
+}
+
 /// What [`Audit::rows`] found.
 pub struct Rows {
     /// Largest peak first.
     pub processes: Vec<report::Process>,
     /// Most frequent first.
-    pub failures: Vec<report::Failure>,
+    pub failures: Vec<Failure>,
     /// See [`report::Report::ordinary_answers`].
-    pub ordinary: Vec<report::Failure>,
+    pub ordinary: Vec<Failure>,
+    /// The failures as advice needs them.
+    pub kinds: Vec<Failed>,
     /// For [`report::Coverage::notes`].
     pub notes: Vec<String>,
     /// Totals by reason.

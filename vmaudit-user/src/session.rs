@@ -159,11 +159,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let pid = child.pid.as_raw() as u32;
     let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
-    let mut audit = Audit::new(
-        now_ns(),
-        matches!(source, Source::Live(_)),
-        KernelRules::for_release(&facts.release),
-    );
+    let mut audit = Audit::new(now_ns(), matches!(source, Source::Live(_)), rules(&facts));
     let began = Instant::now();
     let started = jiff::Timestamp::now();
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
@@ -285,6 +281,19 @@ fn open_source(args: &RunArgs, facts: &Facts, options: &live::Options, pid: u32)
     Ok((Source::Proc(Box::new(Sampling::new(Proc::new("/proc"), [pid], !args.no_follow))), coverage))
 }
 
+/// What the verdicts must know about this kernel and about what the programs capture.
+pub fn rules(facts: &Facts) -> KernelRules {
+    let proc = Proc::new("/proc");
+    let page_size = live::page_size();
+    KernelRules {
+        page_size,
+        ram_and_swap_pages: proc.ram_and_swap_bytes().map(|bytes| bytes / page_size),
+        ignore_rlimit_data: std::fs::read_to_string("/sys/module/kernel/parameters/ignore_rlimit_data")
+            .is_ok_and(|value| value.trim() == "Y"),
+        ..KernelRules::for_release(&facts.release)
+    }
+}
+
 /// Loads the programs and tells them whom to follow.
 pub fn open_live(facts: &Facts, options: &live::Options, pids: &[u32], after_exec: bool) -> Result<Live, Unavailable> {
     let mut live = Live::open(facts, options)?;
@@ -393,10 +402,6 @@ fn finish(
         && rows.processes.iter().all(|p| p.map_count.exact)
         && coverage.lost.get("table_full").is_none_or(|n| *n == 0);
     let top = rows.processes.first();
-    let mut failures: BTreeMap<_, u64> = BTreeMap::new();
-    for failure in &rows.failures {
-        *failures.entry(failure.cause).or_default() += failure.count;
-    }
     let recommendation = recommend::recommend(&Measured {
         peak: top.and_then(|p| p.map_count.peak),
         exact: coverage.exact_peaks,
@@ -404,7 +409,7 @@ fn finish(
         who: top.map(|p| (p.comm.clone(), p.pid)),
         margin,
         current: rows.limits.max_map_count,
-        failures: failures.into_iter().collect(),
+        failures: rows.kinds,
         vma_bytes: None,
     });
     Report {

@@ -20,7 +20,7 @@ use crate::{
     diagnosis::{self, KernelRules, Question},
     output::{self, Destination},
     report::Limits,
-    session::{Asked, Ring, Signals, now_ns, open_live, runtime},
+    session::{Asked, Ring, Signals, now_ns, open_live, rules, runtime},
     source::{
         Change, Event, Refused,
         kernel::Facts,
@@ -84,7 +84,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         start_ns: now_ns(),
         dropped: 0,
         limits: proc.limits(),
-        rules: KernelRules::for_release(&facts.release),
+        rules: rules(&facts),
         failed: args.failed,
         call: args.call.clone(),
         comm: args.comm.clone(),

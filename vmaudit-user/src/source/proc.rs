@@ -178,8 +178,17 @@ impl Proc {
 
     /// Total memory in bytes.
     pub fn memory_bytes(&self) -> Option<u64> {
+        self.meminfo_bytes("MemTotal:")
+    }
+
+    /// Total memory and swap in bytes: what one request may not exceed in overcommit mode 0.
+    pub fn ram_and_swap_bytes(&self) -> Option<u64> {
+        self.memory_bytes()?.checked_add(self.meminfo_bytes("SwapTotal:")?)
+    }
+
+    fn meminfo_bytes(&self, name: &str) -> Option<u64> {
         let text = std::fs::read_to_string(self.root.join("meminfo")).ok()?;
-        let line = text.lines().find(|line| line.starts_with("MemTotal:"))?;
+        let line = text.lines().find(|line| line.starts_with(name))?;
         line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
     }
 

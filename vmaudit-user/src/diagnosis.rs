@@ -1,0 +1,274 @@
+//! Why a memory call was refused: one kind of refusal in, one verdict out. Pure.
+//!
+//! For each call the checks that can answer so are listed in the order in which the kernel makes them; each is judged
+//! as excluded, possible, likely or met by what was captured. The first check that is met ends the list, because the
+//! kernel goes no further. A verdict is certain when one candidate is left.
+//!
+//! Two conventions. (1) Class bits come from the kernel side and hold for the whole kind; arguments come from one
+//! example of it. (2) A kernel allocation of a few hundred bytes may fail anywhere (a task that is being killed, a
+//! memory cgroup at its end); where a check that is *known to fail* fits, that is not counted as an alternative.
+
+mod checks;
+mod facts;
+mod kernel;
+mod sentences;
+
+use std::collections::BTreeMap;
+
+use facts::{Facts, MAP_FIXED, PROBE_BYTES, Rlimit};
+pub use kernel::{KernelRules, MremapRule};
+use vmaudit_common::call::{self, Call};
+
+use crate::report::{Cause, Limits};
+use crate::source::{Refused, Section};
+
+/// One kind of refusal.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// Which call.
+    pub call: Call,
+    /// Positive errno (brk: ENOMEM by convention).
+    pub errno: u8,
+    /// `vmaudit_common::CLASS_*` bits.
+    pub class: u32,
+    /// Refusals of this kind.
+    pub count: u64,
+    /// Bytes that they should have unmapped and did not.
+    pub kept_bytes: u64,
+    /// One of them; `None` when none arrived.
+    pub example: Option<&'a Refused>,
+    /// System-wide limits.
+    pub limits: &'a Limits,
+    /// Facts about the kernel and about what the source captures.
+    pub kernel: &'a KernelRules,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Why.
+    pub cause: Cause,
+    /// No other cause is possible.
+    pub certain: bool,
+    /// A normal answer to the question the call asks, no incident.
+    pub ordinary: bool,
+    /// vm.max_map_count had no part in it, whether or not the cause is known.
+    pub limit_excluded: bool,
+    /// Figures the verdict rests on: counts of VMAs, or bytes where the name ends in `_bytes`.
+    pub evidence: BTreeMap<String, u64>,
+    /// For people.
+    pub sentence: String,
+    /// What would help.
+    pub cure: Option<String>,
+}
+
+/// Why the calls of `question` were refused.
+pub fn why(question: &Question<'_>) -> Verdict {
+    let facts = Facts::new(question);
+    let mut checks = Checks::default();
+    checks::all(&facts, &mut checks);
+    let (reason, certain, others) = checks.decide();
+    Verdict {
+        cause: reason.cause(),
+        certain,
+        // Where the VMA limit is among the candidates, nobody is told that all is well.
+        ordinary: ordinary(&facts, reason) && !others.contains(&Reason::MapCount),
+        limit_excluded: reason != Reason::MapCount
+            && !others.contains(&Reason::MapCount)
+            && (reason != Reason::Unknown || !others.is_empty()),
+        evidence: evidence(&facts, reason),
+        sentence: sentences::sentence(&facts, reason, &others),
+        cure: sentences::cure(&facts, reason),
+    }
+}
+
+/// What a check of the kernel says, finer than [`Cause`]: each has its own words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reason {
+    MapCount,
+    AddressSpace,
+    Data,
+    Stack,
+    Memlock,
+    Overcommit,
+    /// The search for a free range found none, or the length fits nowhere.
+    NoHole,
+    /// brk: another mapping, or the end of the addresses, stands where the heap should go.
+    InTheWay,
+    /// mremap without MREMAP_MAYMOVE cannot grow where it is.
+    NoRoomInPlace,
+    /// brk asked where the break is.
+    BreakQuery,
+    Gap,
+    Hugetlb,
+    KernelMemory,
+    /// The mapped file's driver gave the errno.
+    Driver,
+    /// A limit on the number of tasks.
+    Tasks,
+    /// The init process of the pid namespace has ended.
+    DeadNamespace,
+    /// MADV_COLLAPSE met pages that are busy.
+    Busy,
+    Unknown,
+}
+
+impl Reason {
+    fn cause(self) -> Cause {
+        match self {
+            Self::MapCount => Cause::MaxMapCount,
+            Self::AddressSpace => Cause::RlimitAs,
+            Self::Data => Cause::RlimitData,
+            Self::Stack => Cause::RlimitStack,
+            Self::Memlock => Cause::RlimitMemlock,
+            Self::Overcommit => Cause::Overcommit,
+            Self::NoHole | Self::InTheWay | Self::NoRoomInPlace | Self::BreakQuery => Cause::NoAddressRange,
+            Self::Gap => Cause::RangeNotMapped,
+            Self::Hugetlb => Cause::Hugetlb,
+            Self::KernelMemory => Cause::KernelMemory,
+            Self::Driver | Self::Tasks | Self::DeadNamespace | Self::Busy | Self::Unknown => Cause::Unknown,
+        }
+    }
+}
+
+/// What the captured state says about one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Finding {
+    /// It did not refuse.
+    No,
+    /// It may have, and hardly ever does.
+    Unlikely,
+    /// It may have.
+    Possible,
+    /// Its figures fit; whether it applied to this call is not seen.
+    Likely,
+    /// A call that reaches it is refused by it.
+    Met,
+}
+
+/// Checks in the kernel's order.
+#[derive(Default)]
+struct Checks {
+    open: Vec<(Reason, Finding)>,
+    met: bool,
+}
+
+impl Checks {
+    fn add(&mut self, reason: Reason, finding: Finding) {
+        if !self.met && finding != Finding::No {
+            // A second chance to fail for the same reason tells nothing new, unless it is surer.
+            match self.open.iter_mut().find(|(known, _)| *known == reason) {
+                Some((_, known)) if finding != Finding::Met => *known = (*known).max(finding),
+                _ => {
+                    self.open.retain(|(known, _)| *known != reason);
+                    self.open.push((reason, finding));
+                }
+            }
+            self.met = finding == Finding::Met;
+        }
+    }
+
+    /// The reason, whether it is certain, and what else is possible.
+    fn decide(self) -> (Reason, bool, Vec<Reason>) {
+        let reasons: Vec<Reason> = self.open.iter().map(|(reason, _)| *reason).collect();
+        if let [only] = reasons.as_slice() {
+            return (*only, !matches!(only.cause(), Cause::Unknown), Vec::new());
+        }
+        let of =
+            |finding| self.open.iter().filter(move |(_, known)| *known == finding).map(|(reason, _)| *reason);
+        let chosen = if self.met {
+            reasons.last().copied()
+        } else if let Some(likely) = of(Finding::Likely).next() {
+            Some(likely)
+        } else {
+            match (of(Finding::Possible).count(), of(Finding::Possible).next()) {
+                (1, possible) => possible,
+                (0, _) => of(Finding::Unlikely).find(|reason| *reason == Reason::KernelMemory),
+                _ => None,
+            }
+        };
+        let chosen = chosen.unwrap_or(Reason::Unknown);
+        (chosen, false, reasons.into_iter().filter(|reason| *reason != chosen).collect())
+    }
+}
+
+/// Refusals that answer a question rather than disappoint a need.
+fn ordinary(facts: &Facts<'_>, reason: Reason) -> bool {
+    match reason {
+        Reason::NoRoomInPlace | Reason::BreakQuery | Reason::Busy => true,
+        Reason::Gap => matches!(facts.question.call, call::MADVISE | call::PROCESS_MADVISE | call::PRCTL),
+        Reason::MapCount => false,
+        // Programs reserve huge ranges without access, and try a smaller one when refused.
+        _ => {
+            facts.question.call == call::MMAP
+                && facts.arg(2) == Some(0)
+                && facts.arg_has(3, MAP_FIXED) == Some(false)
+                && facts.asked().is_some_and(|length| length >= PROBE_BYTES)
+        }
+    }
+}
+
+fn evidence(facts: &Facts<'_>, reason: Reason) -> BTreeMap<String, u64> {
+    let mut evidence = BTreeMap::new();
+    let mut put = |name: &str, value: Option<u64>| {
+        if let Some(value) = value {
+            evidence.insert(name.to_owned(), value);
+        }
+    };
+    let page = facts.kernel().page_size;
+    let section = facts.section();
+    let used = |pages: fn(&Section) -> u64| {
+        section.filter(|_| facts.counters()).map(|section| pages(section).saturating_mul(page))
+    };
+    put("map_count", facts.map_count());
+    put("max_map_count", facts.max);
+    match reason {
+        Reason::MapCount => put("needed", Some(sentences::free_needed(facts))),
+        Reason::AddressSpace => {
+            put("asked_bytes", facts.asked());
+            put("used_bytes", used(|section| section.total_vm));
+            put("limit_bytes", facts.rlimit(Rlimit::As));
+        }
+        Reason::Data => {
+            put("asked_bytes", facts.asked());
+            put("used_bytes", used(|section| section.data_vm));
+            put("limit_bytes", facts.rlimit(Rlimit::Data));
+        }
+        Reason::Memlock => {
+            put("asked_bytes", facts.asked());
+            put("used_bytes", used(|section| section.locked_vm));
+            put("limit_bytes", facts.rlimit(Rlimit::Memlock));
+        }
+        Reason::Stack => put("limit_bytes", facts.rlimit(Rlimit::Stack)),
+        Reason::Overcommit => {
+            put("asked_bytes", facts.asked());
+            put("overcommit_memory", facts.question.limits.overcommit_memory);
+            put(
+                "ram_and_swap_bytes",
+                facts.kernel().ram_and_swap_pages.map(|pages| pages.saturating_mul(page)),
+            );
+        }
+        Reason::NoHole | Reason::NoRoomInPlace | Reason::InTheWay | Reason::Hugetlb => {
+            put("asked_bytes", facts.asked())
+        }
+        _ => {}
+    }
+    // What was missing, where it can be computed.
+    let missing = match (evidence.get("asked_bytes"), evidence.get("used_bytes"), evidence.get("limit_bytes"))
+    {
+        (Some(asked), Some(used), Some(limit)) => {
+            asked.saturating_add(*used).checked_sub(*limit).filter(|missing| *missing > 0)
+        }
+        _ => None,
+    };
+    if let Some(missing) = missing {
+        evidence.insert("missing_bytes".into(), missing);
+    }
+    if facts.question.kept_bytes > 0 {
+        evidence.insert("kept_bytes".into(), facts.question.kept_bytes);
+    }
+    evidence
+}
+
+#[cfg(test)]
+mod tests;
