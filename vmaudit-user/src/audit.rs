@@ -1,6 +1,6 @@
 //! What is known so far: takes events, holds state, makes the report. No I/O, no clock: time comes from events.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use vmaudit_common::call::{CALLS, Call};
 
@@ -30,6 +30,8 @@ pub struct Audit {
     examples: HashMap<(u64, Call, u8, u32), Refused>,
     /// Stacks resolved by the session, by generation and address.
     frames: HashMap<(u64, u64), Frame>,
+    /// Words on stacks that are no return address, likewise.
+    ends: HashSet<(u64, u64)>,
     limits: Limits,
     lost: BTreeMap<String, u64>,
     folded: u64,
@@ -67,6 +69,7 @@ impl Audit {
             processes: BTreeMap::new(),
             examples: HashMap::new(),
             frames: HashMap::new(),
+            ends: HashSet::new(),
             limits: Limits::default(),
             lost: BTreeMap::new(),
             folded: 0,
@@ -143,6 +146,11 @@ impl Audit {
     /// Stores a resolved frame for the report.
     pub fn resolved(&mut self, generation: u64, ip: u64, frame: Frame) {
         self.frames.insert((generation, ip), frame);
+    }
+
+    /// A word that a stack walk took for a return address and that is none: stacks end before it.
+    pub fn stack_ends_before(&mut self, generation: u64, ip: u64) {
+        self.ends.insert((generation, ip));
     }
 
     fn fold(&mut self) {
@@ -355,6 +363,7 @@ impl Audit {
             stack: refused
                 .stack
                 .iter()
+                .take_while(|ip| !self.ends.contains(&(refused.generation, **ip)))
                 .map(|ip| {
                     self.frames.get(&(refused.generation, *ip)).cloned().unwrap_or_else(|| Frame {
                         ip: format!("{ip:#x}"),

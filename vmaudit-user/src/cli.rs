@@ -100,6 +100,10 @@ pub struct RunArgs {
     /// Keep the user's name in paths
     #[arg(long)]
     pub no_anonymize: bool,
+    /// Leave the stacks of failed calls as addresses; by default the mappings and files of a process that failed are
+    /// read for names
+    #[arg(long)]
+    pub no_symbols: bool,
     /// How long to wait for descendants that outlive the command [example: --linger 30s]
     #[arg(long, value_parser = duration, default_value = "1s", value_name = "TIME")]
     pub linger: Duration,

@@ -24,4 +24,5 @@ pub mod recommend;
 pub mod report;
 pub mod session;
 pub mod source;
+pub mod symbols;
 pub mod trace;

@@ -34,6 +34,7 @@ use crate::{
         proc::{self, Proc},
         sampling::Sampling,
     },
+    symbols::Symbols,
 };
 
 pub use crate::trace::trace;
@@ -42,6 +43,9 @@ pub use crate::trace::trace;
 const TICK: Duration = Duration::from_millis(100);
 /// Records taken before other work gets its turn.
 const BATCH: usize = 4096;
+
+/// Stacks whose mappings are looked up between two batches of records, and when there are no more records.
+const LOOKS: (usize, usize) = (1, 16);
 
 /// CLOCK_MONOTONIC, ns.
 pub fn now_ns() -> u64 {
@@ -160,6 +164,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let pid = child.pid.as_raw() as u32;
     let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
     let mut audit = Audit::new(now_ns(), matches!(source, Source::Live(_)), rules(&facts));
+    let mut symbols = Symbols::new(args.no_symbols);
     let began = Instant::now();
     let started = jiff::Timestamp::now();
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
@@ -172,7 +177,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
             output::say(&format!("cannot run {name}: {}", plain(&error)));
             return Ok(Err(status));
         }
-        follow(&child, &mut source, &mut audit, &mut signals, args.linger).await.map(Ok::<Exit, i32>)
+        follow(&child, &mut source, &mut audit, &mut symbols, &mut signals, args.linger).await.map(Ok::<Exit, i32>)
     });
     let exit = match exit? {
         Ok(exit) => exit,
@@ -192,6 +197,14 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         }
     };
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
+    let resolved = symbols.resolve();
+    for (generation, ip, frame) in resolved.frames {
+        audit.resolved(generation, ip, frame);
+    }
+    for (generation, ip) in resolved.ends {
+        audit.stack_ends_before(generation, ip);
+    }
+    coverage.notes.extend(symbols.notes());
     let session = Session {
         command: shown_command(&args),
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -308,6 +321,7 @@ async fn follow(
     child: &Child,
     source: &mut Source,
     audit: &mut Audit,
+    symbols: &mut Symbols,
     signals: &mut Signals,
     linger: Duration,
 ) -> anyhow::Result<Exit> {
@@ -336,9 +350,11 @@ async fn follow(
             () = tokio::time::sleep(pause) => pause = look_around(source, audit),
         }
         if let Source::Live(live) = source {
-            while live.drain(BATCH, &mut |event| audit.apply(event)) && exit.is_none() {
+            while live.drain(BATCH, &mut |event| take(event, audit, symbols)) && exit.is_none() {
+                symbols.remember(LOOKS.0, |generation| live.lives(generation));
                 tokio::task::yield_now().await;
             }
+            symbols.remember(LOOKS.1, |generation| live.lives(generation));
         }
         if exit.is_none() {
             match child.look() {
@@ -368,6 +384,13 @@ async fn follow(
     }
 }
 
+fn take(event: Event, audit: &mut Audit, symbols: &mut Symbols) {
+    if let Event::Refused(refused) = &event {
+        symbols.notice(refused);
+    }
+    audit.apply(event);
+}
+
 /// The work of a tick; returns the time until the next.
 fn look_around(source: &mut Source, audit: &mut Audit) -> Duration {
     match source {
@@ -393,6 +416,12 @@ fn finish(
     let mut rows = audit.rows();
     for process in &mut rows.processes {
         for path in [&mut process.exe, &mut process.cgroup, &mut process.app].into_iter().flatten() {
+            *path = anonymizer.apply(path).into_owned();
+        }
+    }
+    for failure in rows.failures.iter_mut().chain(&mut rows.ordinary) {
+        let frames = failure.example.iter_mut().flat_map(|example| &mut example.stack);
+        for path in frames.flat_map(|frame| [&mut frame.module, &mut frame.file]).flatten() {
             *path = anonymizer.apply(path).into_owned();
         }
     }

@@ -295,6 +295,15 @@ impl Live {
         }
     }
 
+    /// This address space has not ended.
+    pub fn lives(&self, generation: u64) -> bool {
+        (0..self.used()).any(|i| {
+            // SAFETY: `i` is in bounds; the word is written by the kernel side when the slot is taken.
+            let of_slot = unsafe { ptr::read_volatile(&raw const (*self.slots.at(i)).generation) };
+            of_slot == generation && self.state(i) == SLOT_LIVE
+        })
+    }
+
     /// Address spaces that are still alive.
     pub fn living(&self) -> usize {
         (0..self.used()).filter(|&i| self.state(i) == SLOT_LIVE).count()

@@ -1,0 +1,327 @@
+//! Names for the user stacks of refused calls.
+//!
+//! Two stages. While the process lives, [`Symbols::remember`] asks the kernel which mappings the addresses fall into
+//! and takes hold of the mapped files without opening them (O_PATH through /proc/PID/map_files, which runs no code of
+//! the file system). At the session's end [`Symbols::resolve`] reads ELF, DWARF and perf-map files, in a child process
+//! with a deadline and a memory limit: these files belong to strangers, and a broken, huge or shrinking one costs its
+//! names, nothing else.
+//!
+//! Bounds: [`LOOKS_PER_IMAGE`], [`LOOKS_PER_SECOND`], [`LOOKS`] looks at a process's mappings, [`QUEUE`] stacks
+//! waiting, [`MODULES`] files held, [`DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
+
+mod helper;
+mod mappings;
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    os::fd::OwnedFd,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use vmaudit_common::call::Call;
+
+use crate::{output::count, report::Frame, source::Refused};
+use mappings::{Found, Lookup};
+
+/// Looks at the mappings of one process image. Each asks only for addresses that are not known yet.
+const LOOKS_PER_IMAGE: u32 = 16;
+/// Looks in one second, all processes together.
+const LOOKS_PER_SECOND: u32 = 50;
+/// Looks in one session.
+const LOOKS: u32 = 2000;
+/// Stacks that wait for a look; more than that are dropped and counted.
+const QUEUE: usize = 256;
+/// Files held, one descriptor each.
+const MODULES: usize = 128;
+/// Root directories held, one descriptor each: for perf maps, and for files that map_files does not give.
+const ROOTS: usize = 64;
+/// Kinds of refusal whose first stack is taken; as many as the audit keeps.
+const KINDS: usize = 20_000;
+/// Time for reading symbols at the session's end.
+const DEADLINE: Duration = Duration::from_secs(3);
+
+/// A mapped file.
+#[derive(Debug)]
+struct Module {
+    key: (u32, u32, u64, String),
+    handle: Handle,
+}
+
+/// How to get at a mapped file.
+#[derive(Debug)]
+enum Handle {
+    /// O_PATH: the very inode, deleted or not, in whatever mount namespace.
+    Held(OwnedFd),
+    /// To be looked up below this root, if the inode there is still the mapped one.
+    Below(Rc<OwnedFd>, u64),
+}
+
+/// An executable mapping.
+#[derive(Clone, Debug)]
+struct Area {
+    start: u64,
+    end: u64,
+    /// Of `start` in the file.
+    offset: u64,
+    /// As the kernel names it; empty for anonymous memory.
+    name: String,
+    module: Option<usize>,
+}
+
+/// What is remembered of one address space.
+#[derive(Debug, Default)]
+struct Image {
+    areas: Vec<Area>,
+    /// Addresses that were asked for and are not executable.
+    holes: HashSet<u64>,
+    stacks: Vec<Vec<u64>>,
+    looks: u32,
+    /// Root directory and process id as the process sees it, for its perf map.
+    root: Option<(Rc<OwnedFd>, u32)>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    generation: u64,
+    tgid: u32,
+    stack: Vec<u64>,
+}
+
+/// Stacks of one session and what is known of the mappings below them.
+#[derive(Debug, Default)]
+pub struct Symbols {
+    off: bool,
+    kinds: HashSet<(u64, Call, u8, u32)>,
+    queue: VecDeque<Waiting>,
+    images: HashMap<u64, Image>,
+    modules: Vec<Module>,
+    roots: usize,
+    looks: u32,
+    second: Option<(Instant, u32)>,
+    /// Stacks whose process was gone, or that a bound left out.
+    gone: u64,
+    skipped: u64,
+    /// Files whose symbols could not be read to the end.
+    unreadable: u64,
+}
+
+/// Names found.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    /// By generation and address.
+    pub frames: Vec<(u64, u64, Frame)>,
+    /// Generation and address of words that are no return address: the stack ends before them.
+    pub ends: Vec<(u64, u64)>,
+}
+
+impl Symbols {
+    /// With `off`, stacks stay as addresses and nothing of a process is read. Costs nothing until a call fails.
+    pub fn new(off: bool) -> Self {
+        Self { off, ..Self::default() }
+    }
+
+    /// Takes the stack of a refused call, if it is the first of its kind.
+    pub fn notice(&mut self, refused: &Refused) {
+        if self.off || refused.stack.is_empty() {
+            return;
+        }
+        let kind = (refused.generation, refused.call, refused.errno, refused.class);
+        if self.kinds.len() >= KINDS || !self.kinds.insert(kind) {
+            return;
+        }
+        if self.queue.len() >= QUEUE {
+            self.skipped += 1;
+            return;
+        }
+        let (generation, tgid) = (refused.generation, refused.tgid);
+        self.queue.push_back(Waiting { generation, tgid, stack: refused.stack.clone() });
+    }
+
+    /// Looks at the mappings below at most `most` waiting stacks. `lives`: this address space has not ended.
+    pub fn remember(&mut self, most: usize, lives: impl Fn(u64) -> bool) {
+        for _ in 0..most {
+            let Some(waiting) = self.queue.pop_front() else { return };
+            let image = self.images.entry(waiting.generation).or_default();
+            let new: Vec<u64> =
+                waiting.stack.iter().map(|&ip| inside(ip)).filter(|&at| !image.knows(at)).collect();
+            if !new.is_empty() {
+                if !lives(waiting.generation) {
+                    self.gone += 1;
+                } else if image.looks >= LOOKS_PER_IMAGE || self.looks >= LOOKS {
+                    self.skipped += 1;
+                } else if !self.may_look() {
+                    self.queue.push_front(waiting);
+                    return;
+                } else if !self.look(waiting.generation, waiting.tgid, &new, &lives) {
+                    self.gone += 1;
+                }
+            }
+            // Known addresses get their names even when the process is gone.
+            if let Some(image) = self.images.get_mut(&waiting.generation) {
+                image.stacks.push(waiting.stack);
+            }
+        }
+    }
+
+    /// Takes one of this second's looks.
+    fn may_look(&mut self) -> bool {
+        let now = Instant::now();
+        let (_, used) = match &mut self.second {
+            Some(second) if now.duration_since(second.0) < Duration::from_secs(1) => second,
+            other => other.insert((now, 0)),
+        };
+        *used += 1;
+        *used <= LOOKS_PER_SECOND
+    }
+
+    fn look(&mut self, generation: u64, tgid: u32, new: &[u64], lives: &impl Fn(u64) -> bool) -> bool {
+        self.looks += 1;
+        let image = self.images.entry(generation).or_default();
+        image.looks += 1;
+        let Some(mut lookup) = Lookup::open(tgid) else { return false };
+        let Some(found) = lookup.find(new, image.looks == 1) else { return false };
+        // Only a mapping seen before the end, or before the next exec, is one of this address space.
+        if !lives(generation) {
+            return false;
+        }
+        for (at, mapping) in found {
+            let Some(found) = mapping else {
+                image.holes.insert(at);
+                continue;
+            };
+            if image.knows(at) {
+                continue;
+            }
+            let jit = helper::may_be_jitted(&found.name);
+            if image.root.is_none() && (jit || found.inode != 0) && self.roots < ROOTS {
+                image.root = mappings::root(tgid);
+                self.roots += usize::from(image.root.is_some());
+            }
+            let module = hold(&mut self.modules, tgid, &found, image.root.as_ref().map(|(root, _)| root));
+            let Found { start, end, offset, name, .. } = found;
+            image.areas.push(Area { start, end, offset, name, module });
+        }
+        true
+    }
+
+    /// Names for all stacks taken. Lasts up to [`DEADLINE`], usually a few milliseconds.
+    pub fn resolve(&mut self) -> Resolved {
+        let mut resolved = Resolved::default();
+        let mut addresses = Vec::new();
+        let mut seen = HashSet::new();
+        for (&generation, image) in &self.images {
+            for stack in &image.stacks {
+                for (n, &ip) in stack.iter().enumerate() {
+                    let at = inside(ip);
+                    // The first is the task's own program counter, whatever it points at; the others are what a walk
+                    // over frame pointers took for return addresses.
+                    if n > 0 && image.holes.contains(&at) {
+                        resolved.ends.push((generation, ip));
+                        break;
+                    }
+                    let Some(area) = image.area(at) else { continue };
+                    if !seen.insert((generation, ip)) {
+                        continue;
+                    }
+                    let offset = ip - area.start + area.offset;
+                    resolved.frames.push((
+                        generation,
+                        ip,
+                        Frame {
+                            ip: format!("{ip:#x}"),
+                            symbol: None,
+                            module: (!area.name.is_empty()).then(|| area.name.clone()),
+                            offset: (!area.name.is_empty()).then_some(offset),
+                            file: None,
+                            line: None,
+                        },
+                    ));
+                    addresses.push(helper::Address {
+                        at,
+                        in_file: at - area.start + area.offset,
+                        module: area.module,
+                        generation,
+                        jitted: helper::may_be_jitted(&area.name),
+                    });
+                }
+            }
+        }
+        if !addresses.is_empty() {
+            let (names, unreadable) = helper::names(&self.modules, &self.images, &addresses, DEADLINE);
+            self.unreadable = unreadable;
+            for (index, name) in names {
+                if let Some((_, _, frame)) = resolved.frames.get_mut(index) {
+                    frame.symbol = Some(name.symbol);
+                    frame.file = name.file;
+                    frame.line = name.line;
+                }
+            }
+        }
+        resolved
+    }
+
+    /// Sentences for the report about what was left out.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.gone > 0 {
+            notes.push(format!(
+                "{} of failed calls kept addresses without names: the process was gone before its mappings were read",
+                count(self.gone, "stack", "stacks")
+            ));
+        }
+        let skipped = self.skipped + self.queue.len() as u64;
+        if skipped > 0 {
+            notes.push(format!(
+                "{} of failed calls kept addresses without names, so as not to read mappings too often",
+                count(skipped, "stack", "stacks")
+            ));
+        }
+        if self.unreadable > 0 {
+            notes.push(format!(
+                "The symbols of {} could not be read in time or at all",
+                count(self.unreadable, "file", "files")
+            ));
+        }
+        notes
+    }
+}
+
+impl Image {
+    fn area(&self, at: u64) -> Option<&Area> {
+        // The newest: a later look tells more of an address than an earlier one.
+        self.areas.iter().rev().find(|area| (area.start..area.end).contains(&at))
+    }
+
+    fn knows(&self, at: u64) -> bool {
+        self.area(at).is_some() || self.holes.contains(&at)
+    }
+}
+
+/// An address inside the instruction that `ip` follows: a call, or at the top of the stack the system call.
+fn inside(ip: u64) -> u64 {
+    ip.saturating_sub(1)
+}
+
+/// Index of the mapped file, held from now on.
+fn hold(modules: &mut Vec<Module>, tgid: u32, found: &Found, root: Option<&Rc<OwnedFd>>) -> Option<usize> {
+    if found.inode == 0 {
+        return None;
+    }
+    let key = (found.device.0, found.device.1, found.inode, found.name.clone());
+    if let Some(index) = modules.iter().position(|module| module.key == key) {
+        return Some(index);
+    }
+    if modules.len() >= MODULES {
+        return None;
+    }
+    let handle = match mappings::hold(tgid, found.start, found.end) {
+        Some(fd) => Handle::Held(fd),
+        None => Handle::Below(Rc::clone(root?), found.inode),
+    };
+    modules.push(Module { key, handle });
+    Some(modules.len() - 1)
+}
+
+#[cfg(test)]
+mod tests;
