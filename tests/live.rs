@@ -28,6 +28,8 @@ mod preamble;
 mod processes;
 #[path = "live/sources.rs"]
 mod sources;
+#[path = "live/stacks.rs"]
+mod stacks;
 #[path = "live/terminal.rs"]
 mod terminal;
 #[path = "live/transparency.rs"]

@@ -3,7 +3,8 @@
 //! ```text
 //! source::live ──┐
 //! source::proc ──┼─► Event ─► Audit ─► Report ─► output::{text, json}
-//!                │              │
+//!                │              ▲│
+//!                ├─ symbols ────┘│  (refused stacks → names; reads mappings and files of strangers, bounded)
 //!                └─ Coverage    ├─ diagnosis::why   (pure: one refusal → cause, evidence, sentence)
 //!                               └─ recommend        (pure: figures → advice)
 //! ```

@@ -286,7 +286,8 @@ fn symbols(symbolizer: &Symbolizer, file: &File, offsets: &[u64], lines: bool) -
         let symbol = found.into_sym()?;
         let code = symbol.code_info.as_deref();
         Some(Name {
-            symbol: cut(&symbol.name),
+            // glibc's debug information names its functions by their inner aliases.
+            symbol: cut(symbol.name.strip_prefix("__GI_").unwrap_or(&symbol.name)),
             file: code.map(|code| cut(&code.to_path().to_string_lossy())),
             line: code.and_then(|code| code.line),
         })
@@ -295,7 +296,7 @@ fn symbols(symbolizer: &Symbolizer, file: &File, offsets: &[u64], lines: bool) -
 }
 
 /// Names of `wanted` by a perf map: lines of start and length in hexadecimal and a name; later lines win.
-fn perf_map(map: impl Read, wanted: &[u64]) -> Vec<Option<String>> {
+pub(super) fn perf_map(map: impl Read, wanted: &[u64]) -> Vec<Option<String>> {
     let mut names = vec![None; wanted.len()];
     let mut reader = BufReader::new(map.take(PERF_MAP));
     let mut line = Vec::new();

@@ -1,0 +1,38 @@
+//! Where refused calls were made.
+
+use vmaudit_tests::{Session, workload};
+use vmaudit_user::report::Frame;
+
+fn stack(options: &[&str]) -> Vec<Frame> {
+    let report = Session::run(options, &["stackoverflow"]).go().succeeded().report();
+    assert!(!report.coverage.notes.iter().any(|note| note.contains("stack")), "{:?}", report.coverage.notes);
+    report.failures[0].example.clone().expect("an example arrived").stack
+}
+
+/// The innermost frame needs no frame pointers, so it is there however the C library was built.
+#[test]
+fn a_refused_call_has_the_function_that_made_it() {
+    let stack = stack(&["--no-anonymize"]);
+    let innermost = stack.first().expect("a stack was taken");
+    assert_eq!(innermost.symbol.as_deref(), Some("syscall"), "{stack:?}");
+    let module = innermost.module.as_deref().expect("the innermost frame is in a file");
+    // Linked statically, the C library is in the workload's own file.
+    assert!(module.contains("libc") || *module == *workload().to_string_lossy(), "{stack:?}");
+    assert!(innermost.offset.is_some(), "{stack:?}");
+}
+
+/// What a walk over frame pointers finds in code that has none must not be shown as a caller.
+#[test]
+fn every_frame_lies_in_an_executable_mapping() {
+    for frame in stack(&[]) {
+        assert!(frame.module.is_some(), "{frame:?}");
+    }
+}
+
+#[test]
+fn without_symbols_the_addresses_stay() {
+    for frame in stack(&["--no-symbols"]) {
+        assert!(frame.symbol.is_none() && frame.module.is_none(), "{frame:?}");
+        assert!(frame.ip.starts_with("0x"), "{frame:?}");
+    }
+}
