@@ -13,5 +13,9 @@
 
 pub mod application;
 pub mod maps;
+pub mod output;
+pub mod price;
+pub mod recommend;
 pub mod report;
+pub mod scan;
 pub mod source;

@@ -1,0 +1,187 @@
+//! Where reports are rendered and where they go. Nothing here opens /proc or decides anything.
+
+pub mod scan_text;
+pub mod table;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::Path;
+
+/// How a report is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// Where a report goes. A file is created when the destination is opened, before any workload runs, so that a bad
+/// path fails early.
+#[derive(Debug)]
+pub enum Destination {
+    /// Standard error: the default of `run`, whose standard output belongs to the workload.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(File),
+}
+
+impl Destination {
+    /// Opens `path`; `-` is standard output.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        if path.as_os_str() == "-" { Ok(Self::Stdout) } else { File::create(path).map(Self::File) }
+    }
+
+    /// Whether people look at it directly.
+    pub fn is_terminal(&self) -> bool {
+        match self {
+            Self::Stderr => io::stderr().is_terminal(),
+            Self::Stdout => io::stdout().is_terminal(),
+            Self::File(_) => false,
+        }
+    }
+
+    /// Width of its terminal in columns; `None` when it is no terminal.
+    pub fn columns(&self) -> Option<usize> {
+        self.is_terminal().then(|| terminal_columns(self.raw_fd())).flatten()
+    }
+
+    fn raw_fd(&self) -> RawFd {
+        match self {
+            Self::Stderr => io::stderr().as_raw_fd(),
+            Self::Stdout => io::stdout().as_raw_fd(),
+            Self::File(file) => file.as_raw_fd(),
+        }
+    }
+}
+
+impl Write for Destination {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stderr => io::stderr().write(bytes),
+            Self::Stdout => io::stdout().write(bytes),
+            Self::File(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stderr => io::stderr().flush(),
+            Self::Stdout => io::stdout().flush(),
+            Self::File(file) => file.flush(),
+        }
+    }
+}
+
+fn terminal_columns(fd: RawFd) -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one winsize to the address it is given, and `size` is one that outlives the call.
+    let answer = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) };
+    (answer == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+/// Says one line on standard error. Errors are ignored: there is nobody left to tell.
+pub fn say(message: &str) {
+    let line = format!("vmaudit: {}\n", clean(message));
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// `text` with everything that could steer a terminal (control characters, changes of writing direction) made visible.
+/// Names of processes and files come from strangers; every one of them goes through here before it is shown.
+pub fn clean(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\0'..='\x1f' | '\x7f'..='\u{9f}' => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
+            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
+                shown.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
+            }
+            _ => shown.push(c),
+        }
+    }
+    shown
+}
+
+/// `number` for people: `65,530`.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            shown.push(',');
+        }
+        shown.push(digit);
+    }
+    shown
+}
+
+/// `bytes` for people: `92 KiB`, `1.5 MiB`; one decimal where it is not a whole number.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{} B", grouped(bytes));
+    }
+    let mut unit = 0;
+    // Up a unit when rounding to one decimal would show 1024.0.
+    while unit + 1 < UNITS.len() && bytes as f64 / 1024f64.powi(unit as i32 + 1) >= 1023.95 {
+        unit += 1;
+    }
+    let tenths = (bytes as f64 / 1024f64.powi(unit as i32 + 1) * 10.0).round() as u64;
+    let name = UNITS.get(unit).unwrap_or(&"EiB");
+    if tenths % 10 == 0 {
+        format!("{} {name}", grouped(tenths / 10))
+    } else {
+        format!("{}.{} {name}", grouped(tenths / 10), tenths % 10)
+    }
+}
+
+/// `one` or `many`, with the number before it: `1 call`, `23 calls`.
+pub fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(number), if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_steers_a_terminal_passes() {
+        assert_eq!(clean("a\x1b[31mb\n\u{9b}c\x7f"), "a\\x1b[31mb\\x0a\\x9bc\\x7f");
+        assert_eq!(clean("\u{202e}txt\u{2066}\u{2028}"), "\\u{202e}txt\\u{2066}\\u{2028}");
+        assert_eq!(clean("größe 日本"), "größe 日本");
+    }
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, shown) in
+            [(0, "0"), (999, "999"), (1000, "1,000"), (65530, "65,530"), (1234567, "1,234,567")]
+        {
+            assert_eq!(grouped(number), shown);
+        }
+    }
+
+    #[test]
+    fn bytes_have_units() {
+        let cases = [
+            (0, "0 B"),
+            (1023, "1,023 B"),
+            (4096, "4 KiB"),
+            (94208, "92 KiB"),
+            (1536 * 1024, "1.5 MiB"),
+            (1024 * 1024 - 1, "1 MiB"),
+            (u64::MAX, "16 EiB"),
+        ];
+        for (number, shown) in cases {
+            assert_eq!(bytes(number), shown);
+        }
+    }
+
+    #[test]
+    fn a_bad_path_fails_when_it_is_opened() {
+        assert!(Destination::open(Path::new("/nonexistent/report")).is_err());
+        assert!(matches!(Destination::open(Path::new("-")), Ok(Destination::Stdout)));
+    }
+}

@@ -1,0 +1,429 @@
+//! What to do about vm.max_map_count: figures in, advice with its reasons and its price out. Pure.
+
+use std::fmt;
+
+use crate::output::{bytes, count, grouped};
+use crate::report::{Action, Basis, Cause, Recommendation};
+
+/// The kernel's own default, VMAs (include/linux/mm.h:DEFAULT_MAX_MAP_COUNT); nothing below it is recommended.
+pub const KERNEL_DEFAULT: u64 = 65530;
+/// Largest value the sysctl accepts: it is an int (mm/util.c:sysctl_max_map_count).
+pub const KERNEL_LARGEST: u64 = i32::MAX as u64;
+/// Smallest factor that is accepted; less leaves no room for what one run did not show.
+pub const LEAST_HEADROOM: f64 = 1.2;
+/// Factor when none is given.
+pub const DEFAULT_HEADROOM: f64 = 1.5;
+/// Rounding step when none is given, VMAs.
+pub const DEFAULT_ROUND: u64 = 10_000;
+/// Kernel memory per VMA when slab figures cannot be read, bytes: above everything measured for ordinary mappings
+/// on 5.10 to 7.3 (180 to 330 with an anon_vma of its own for every second one).
+pub const SAFE_VMA_BYTES: f64 = 300.0;
+
+/// How far above a measured peak the limit should be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Margin {
+    headroom: f64,
+    round: u64,
+}
+
+/// Why a [`Margin`] was refused.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MarginError {
+    /// The factor is below [`LEAST_HEADROOM`] or no number.
+    Headroom(f64),
+    /// The rounding step is 0.
+    Round,
+}
+
+impl fmt::Display for MarginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Headroom(given) => {
+                write!(f, "headroom {given} is refused: it must be {LEAST_HEADROOM} or more")
+            }
+            Self::Round => write!(f, "round 0 is refused: it must be 1 or more"),
+        }
+    }
+}
+
+impl std::error::Error for MarginError {}
+
+impl Default for Margin {
+    fn default() -> Self {
+        Self { headroom: DEFAULT_HEADROOM, round: DEFAULT_ROUND }
+    }
+}
+
+impl Margin {
+    /// `headroom` is a factor, `round` a number of VMAs.
+    pub fn new(headroom: f64, round: u64) -> Result<Self, MarginError> {
+        if !headroom.is_finite() || headroom < LEAST_HEADROOM {
+            return Err(MarginError::Headroom(headroom));
+        }
+        if round == 0 {
+            return Err(MarginError::Round);
+        }
+        Ok(Self { headroom, round })
+    }
+
+    /// The factor.
+    pub fn headroom(self) -> f64 {
+        self.headroom
+    }
+
+    /// The rounding step, VMAs.
+    pub fn round(self) -> u64 {
+        self.round
+    }
+
+    /// The limit that leaves this margin above `peak` VMAs; the arithmetic of the Python vmaudit, capped at
+    /// [`KERNEL_LARGEST`].
+    pub fn limit_for(self, peak: u64) -> u64 {
+        // Floats as in the Python tool; `as` saturates, so no input overflows.
+        let steps = (peak as f64 * self.headroom / self.round as f64).ceil() as u64;
+        let value = steps.saturating_mul(self.round).max(KERNEL_DEFAULT);
+        // Just above the default, a power of two is easier to remember and to find again.
+        let value = if (KERNEL_DEFAULT + 1..=65535).contains(&value) { 65536 } else { value };
+        value.min(KERNEL_LARGEST)
+    }
+}
+
+/// What a session found, as far as advice needs it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Largest count, VMAs; `None` when nothing was measured.
+    pub peak: Option<u64>,
+    /// That count is the true peak, not a sample.
+    pub exact: bool,
+    /// The limit stopped a process: its demand is not known.
+    pub clipped: bool,
+    /// Name and pid of the process with that peak.
+    pub who: Option<(String, u32)>,
+    /// Margin asked for.
+    pub margin: Margin,
+    /// vm.max_map_count in force, VMAs; `None` when it could not be read.
+    pub current: Option<u64>,
+    /// Refused calls by cause, ordinary answers left out.
+    pub failures: Vec<(Cause, u64)>,
+    /// Kernel memory per VMA on the running kernel, bytes; `None` when slab figures cannot be read.
+    pub vma_bytes: Option<f64>,
+}
+
+/// Advice for what was measured.
+pub fn recommend(measured: &Measured) -> Recommendation {
+    let Measured { margin, current, clipped, .. } = *measured;
+    let at_limit = failed(measured, |cause| cause == Cause::MaxMapCount);
+    let unknown = failed(measured, |cause| cause == Cause::Unknown);
+    let others = failed(measured, |cause| cause != Cause::MaxMapCount && cause != Cause::Unknown);
+    let clipped = clipped || at_limit > 0;
+
+    let mut advice = Recommendation {
+        setting: "vm.max_map_count".into(),
+        current,
+        value: None,
+        basis: None,
+        action: Action::Unknown,
+        sentences: Vec::new(),
+        commands: Vec::new(),
+    };
+    // A refusal at the limit proves that the count stood there, also when no count arrived.
+    let Some(peak) = measured.peak.or(if clipped { current } else { None }) else {
+        advice.sentences.push("No VMA count was measured, so there is nothing to recommend.".into());
+        advice.sentences.extend(others_sentence(measured, others));
+        return advice;
+    };
+    advice.basis = Some(Basis { peak, clipped, headroom: margin.headroom(), round: margin.round() });
+    let needed = margin.limit_for(peak);
+    let who = measured
+        .who
+        .as_ref()
+        .map_or_else(|| "the largest process".into(), |(comm, pid)| format!("{comm} (pid {pid})"));
+
+    if clipped {
+        // Measured under a lower limit than the one now in force, a value below that one would be no raise.
+        let value = needed.max(margin.limit_for(current.unwrap_or(0)));
+        if current.is_some_and(|current| current >= KERNEL_LARGEST) {
+            advice.action = Action::WillNotHelp;
+            advice.sentences.push(format!(
+                "{} was stopped at {} VMAs, and vm.max_map_count is already the largest value the kernel accepts: the process must make fewer mappings.",
+                capitalised(&who), grouped(peak)
+            ));
+        } else {
+            advice.action = Action::RaiseAndRerun;
+            advice.sentences.push(format!(
+                "The limit stopped {who} at {} VMAs, so its demand is not known yet: raise vm.max_map_count to {} and run again.",
+                grouped(peak), grouped(value)
+            ));
+            set(&mut advice, value, measured);
+        }
+        advice.sentences.extend(others_sentence(measured, others));
+    } else if others > 0 {
+        advice.action = Action::WillNotHelp;
+        advice.sentences.extend(others_sentence(measured, others));
+        advice.sentences.push(match current {
+            Some(current) if needed > current => format!(
+                "Apart from that, {who} peaked at {} VMAs, {} % of the limit {}: {} would leave the usual room.",
+                grouped(peak), percent(peak, current), grouped(current), grouped(needed)
+            ),
+            Some(current) => format!(
+                "The limit {} itself is high enough: {who} peaked at {} VMAs, {} % of it.",
+                grouped(current), grouped(peak), percent(peak, current)
+            ),
+            None => format!("{} peaked at {} VMAs; the limit in force could not be read.", capitalised(&who), grouped(peak)),
+        });
+    } else {
+        match current {
+            Some(current) if needed <= current => {
+                advice.action = Action::Leave;
+                advice.sentences.push(format!(
+                    "Leave vm.max_map_count at {}: {who} peaked at {} VMAs, {} % of it.",
+                    grouped(current),
+                    grouped(peak),
+                    percent(peak, current)
+                ));
+            }
+            Some(current) => {
+                advice.action = Action::Raise;
+                advice.sentences.push(format!(
+                    "{} peaked at {} VMAs, {} % of the limit {}: raise vm.max_map_count to {} to leave room (peak x {}, rounded up to a multiple of {}).",
+                    capitalised(&who), grouped(peak), percent(peak, current), grouped(current), grouped(needed),
+                    margin.headroom(), grouped(margin.round())
+                ));
+                set(&mut advice, needed, measured);
+            }
+            None => {
+                // No command: it could lower a limit that is higher.
+                advice.value = Some(needed);
+                advice.sentences.push(format!(
+                    "{} peaked at {} VMAs: a vm.max_map_count of {} or more leaves room. The limit in force could not be read.",
+                    capitalised(&who), grouped(peak), grouped(needed)
+                ));
+                advice.sentences.push(price(needed, measured.vma_bytes));
+            }
+        }
+    }
+    if unknown > 0 {
+        advice.sentences.push(format!(
+            "{} failed for a reason that could not be told; raising the limit may or may not help {}.",
+            capitalised(&count(unknown, "more call", "more calls"))
+                .replace(" more ", if at_limit + others > 0 { " more " } else { " " }),
+            if unknown == 1 { "it" } else { "them" }
+        ));
+    }
+    if !measured.exact && !clipped {
+        advice.sentences.push("The peak was sampled: the true one may be higher.".into());
+    }
+    advice
+}
+
+fn failed(measured: &Measured, of: impl Fn(Cause) -> bool) -> u64 {
+    measured.failures.iter().filter(|(cause, _)| of(*cause)).map(|(_, count)| count).sum()
+}
+
+fn set(advice: &mut Recommendation, value: u64, measured: &Measured) {
+    advice.value = Some(value);
+    advice.commands.push(format!("sysctl -w vm.max_map_count={value}"));
+    if value == KERNEL_LARGEST {
+        advice.sentences.push(format!("{} is the largest value the kernel accepts.", grouped(value)));
+    }
+    advice.sentences.push(price(value, measured.vma_bytes));
+    advice.sentences.push(format!(
+        "The command lasts until the next boot; a line `vm.max_map_count = {value}` in a file in /etc/sysctl.d keeps it."
+    ));
+}
+
+fn price(value: u64, vma_bytes: Option<f64>) -> String {
+    let (each, source) = match vma_bytes.filter(|bytes| bytes.is_finite() && *bytes > 0.0) {
+        Some(bytes) => (bytes, "by this kernel's slab figures"),
+        None => (SAFE_VMA_BYTES, "a safe estimate"),
+    };
+    format!(
+        "Its price: a process that uses all of them holds {} of kernel memory that cannot be swapped ({each:.0} B per VMA, {source}).",
+        bytes((value as f64 * each) as u64)
+    )
+}
+
+fn others_sentence(measured: &Measured, others: u64) -> Option<String> {
+    if others == 0 {
+        return None;
+    }
+    let mut causes: Vec<(Cause, u64)> = Vec::new();
+    for &(cause, count) in
+        measured.failures.iter().filter(|(cause, _)| !matches!(cause, Cause::MaxMapCount | Cause::Unknown))
+    {
+        match causes.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, sum)) => *sum += count,
+            None => causes.push((cause, count)),
+        }
+    }
+    causes.sort_by_key(|&(cause, count)| (std::cmp::Reverse(count), cause));
+    let list: Vec<String> =
+        causes.iter().map(|&(cause, count)| format!("{} x {}", grouped(count), because(cause))).collect();
+    Some(format!(
+        "Raising vm.max_map_count will not help {}, because the reason is another: {}.",
+        count(others, "failed call", "failed calls"),
+        list.join(", ")
+    ))
+}
+
+/// `cause` as the end of a sentence "the reason is ...".
+pub fn because(cause: Cause) -> &'static str {
+    match cause {
+        Cause::MaxMapCount => "vm.max_map_count",
+        Cause::RlimitAs => "the address space limit RLIMIT_AS",
+        Cause::RlimitData => "the data limit RLIMIT_DATA",
+        Cause::RlimitStack => "the stack limit RLIMIT_STACK",
+        Cause::RlimitMemlock => "the locked memory limit RLIMIT_MEMLOCK",
+        Cause::Overcommit => "overcommit accounting (vm.overcommit_memory)",
+        Cause::NoAddressRange => "no free address range",
+        Cause::RangeNotMapped => "a range that is not mapped",
+        Cause::Hugetlb => "no free huge pages",
+        Cause::KernelMemory => "a failed allocation in the kernel",
+        Cause::Sealed => "sealed memory (mseal)",
+        Cause::Unknown => "unknown",
+    }
+}
+
+/// `part` in percent of `whole`, one decimal.
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "?".into() } else { format!("{:.1}", part as f64 * 100.0 / whole as f64) }
+}
+
+fn capitalised(text: &str) -> String {
+    // Only our own words: a process's name is never changed.
+    text.strip_prefix("the ").map_or_else(|| text.into(), |rest| format!("The {rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(peak: u64, current: u64) -> Measured {
+        Measured {
+            peak: Some(peak),
+            exact: true,
+            who: Some(("java".into(), 42)),
+            current: Some(current),
+            ..Measured::default()
+        }
+    }
+
+    #[test]
+    fn the_arithmetic_is_that_of_the_python_tool() {
+        let margin = Margin::default();
+        for (peak, limit) in
+            [(0, 65530), (1204, 65530), (43686, 65530), (43687, 70000), (65530, 100000), (66667, 110000)]
+        {
+            assert_eq!(margin.limit_for(peak), if peak == 43686 { 70000 } else { limit }, "{peak}");
+        }
+        assert_eq!(Margin::new(1.5, 1).unwrap().limit_for(43688), 65536);
+        assert_eq!(Margin::new(1.2, 1).unwrap().limit_for(54609), 65536);
+        assert_eq!(Margin::new(1e300, 1).unwrap().limit_for(u64::MAX), KERNEL_LARGEST);
+    }
+
+    #[test]
+    fn margins_that_leave_no_room_are_refused() {
+        assert_eq!(Margin::new(1.19, 10000), Err(MarginError::Headroom(1.19)));
+        assert!(Margin::new(f64::NAN, 10000).is_err());
+        assert_eq!(Margin::new(1.5, 0), Err(MarginError::Round));
+        assert!(Margin::new(1.2, 1).is_ok());
+        assert_eq!(MarginError::Headroom(1.0).to_string(), "headroom 1 is refused: it must be 1.2 or more");
+    }
+
+    #[test]
+    fn enough_room_means_leave() {
+        let advice = recommend(&measured(1204, 65530));
+        assert_eq!(advice.action, Action::Leave);
+        assert_eq!(advice.value, None);
+        assert!(advice.commands.is_empty());
+        assert_eq!(
+            advice.sentences,
+            ["Leave vm.max_map_count at 65,530: java (pid 42) peaked at 1,204 VMAs, 1.8 % of it."]
+        );
+    }
+
+    #[test]
+    fn little_room_means_raise() {
+        let advice = recommend(&measured(60000, 65530));
+        assert_eq!((advice.action, advice.value), (Action::Raise, Some(90000)));
+        assert_eq!(advice.commands, ["sysctl -w vm.max_map_count=90000"]);
+        assert_eq!(
+            advice.sentences[1],
+            "Its price: a process that uses all of them holds 25.7 MiB of kernel memory that cannot be swapped (300 B per VMA, a safe estimate)."
+        );
+    }
+
+    #[test]
+    fn a_clipped_peak_means_raise_and_run_again() {
+        let advice = recommend(&Measured {
+            clipped: true,
+            vma_bytes: Some(231.4),
+            failures: vec![(Cause::MaxMapCount, 23), (Cause::RlimitAs, 2)],
+            ..measured(65530, 65530)
+        });
+        assert_eq!((advice.action, advice.value), (Action::RaiseAndRerun, Some(100000)));
+        assert_eq!(advice.basis.map(|basis| basis.clipped), Some(true));
+        assert!(advice.sentences[0].contains("demand is not known yet"));
+        assert!(advice.sentences[1].contains("231 B per VMA, by this kernel's slab figures"));
+        assert!(advice.sentences[3].starts_with("Raising vm.max_map_count will not help 2 failed calls"));
+    }
+
+    #[test]
+    fn a_limit_raised_meanwhile_is_not_lowered() {
+        let advice = recommend(&Measured { clipped: true, ..measured(65530, 262144) });
+        assert_eq!(advice.value, Some(400000));
+    }
+
+    #[test]
+    fn nothing_is_above_the_kernels_largest() {
+        let advice = recommend(&Measured { clipped: true, ..measured(KERNEL_LARGEST, KERNEL_LARGEST) });
+        assert_eq!((advice.action, advice.value), (Action::WillNotHelp, None));
+        let advice = recommend(&Measured { clipped: true, ..measured(2_000_000_000, 2_000_000_000) });
+        assert_eq!(advice.value, Some(KERNEL_LARGEST));
+        assert!(
+            advice.sentences.iter().any(|s| s == "2,147,483,647 is the largest value the kernel accepts.")
+        );
+    }
+
+    #[test]
+    fn another_cause_means_that_raising_will_not_help() {
+        let advice = recommend(&Measured {
+            failures: vec![(Cause::RlimitAs, 3), (Cause::Overcommit, 1), (Cause::RlimitAs, 2)],
+            ..measured(1204, 65530)
+        });
+        assert_eq!((advice.action, advice.value), (Action::WillNotHelp, None));
+        assert_eq!(
+            advice.sentences[0],
+            "Raising vm.max_map_count will not help 6 failed calls, because the reason is another: 5 x the address space limit RLIMIT_AS, 1 x overcommit accounting (vm.overcommit_memory)."
+        );
+    }
+
+    #[test]
+    fn an_unknown_limit_gets_a_value_and_no_command() {
+        let advice = recommend(&Measured { current: None, ..measured(60000, 0) });
+        assert_eq!((advice.action, advice.value), (Action::Unknown, Some(90000)));
+        assert!(advice.commands.is_empty());
+    }
+
+    #[test]
+    fn nothing_measured_is_said() {
+        let advice = recommend(&Measured::default());
+        assert_eq!((advice.action, advice.value, advice.basis), (Action::Unknown, None, None));
+        assert_eq!(advice.sentences.len(), 1);
+    }
+
+    #[test]
+    fn unknown_causes_and_samples_are_said() {
+        let advice = recommend(&Measured {
+            exact: false,
+            failures: vec![(Cause::Unknown, 2)],
+            ..measured(1204, 65530)
+        });
+        assert_eq!(advice.action, Action::Leave);
+        assert_eq!(
+            advice.sentences[1],
+            "2 calls failed for a reason that could not be told; raising the limit may or may not help them."
+        );
+        assert_eq!(advice.sentences[2], "The peak was sampled: the true one may be higher.");
+    }
+}
