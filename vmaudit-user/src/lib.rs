@@ -12,6 +12,7 @@
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
 
 pub mod application;
+pub mod explain;
 pub mod limit;
 pub mod maps;
 pub mod output;

@@ -1,5 +1,6 @@
 //! Where reports are rendered and where they go. Nothing here opens /proc or decides anything.
 
+pub mod explain_text;
 pub mod limit_text;
 pub mod scan_text;
 pub mod table;
