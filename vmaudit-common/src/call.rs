@@ -189,7 +189,9 @@ mod tests {
 
     #[test]
     fn ids_point_at_their_own_rows() {
-        for (id, name) in [(MMAP, "mmap"), (MUNMAP, "munmap"), (BRK, "brk"), (PRCTL, "prctl"), (CLONE, "clone")] {
+        for (id, name) in
+            [(MMAP, "mmap"), (MUNMAP, "munmap"), (BRK, "brk"), (PRCTL, "prctl"), (CLONE, "clone")]
+        {
             assert_eq!(CALLS[usize::from(id)].name, name);
         }
         assert_eq!(CALLS[usize::from(ARCH_PRCTL)].name, "arch_prctl");

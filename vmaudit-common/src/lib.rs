@@ -466,7 +466,9 @@ mod tests {
     #[test]
     fn the_distance_to_the_limit_keeps_every_step_that_decides() {
         let max = 65530;
-        for (count, class) in [(1, 0), (65523, 0), (65524, 1), (65529, 6), (65530, 7), (65531, 8), (65532, 9), (90000, 9)] {
+        for (count, class) in
+            [(1, 0), (65523, 0), (65524, 1), (65529, 6), (65530, 7), (65531, 8), (65532, 9), (90000, 9)]
+        {
             assert_eq!(relative_to_max(count, max), class, "{count}");
         }
     }

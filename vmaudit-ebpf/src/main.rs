@@ -10,7 +10,10 @@
 #![no_std]
 #![no_main]
 #![feature(core_intrinsics)]
-#![expect(internal_features, reason = "bpf has no compare-and-swap in core::sync::atomic; the intrinsics are the way in")]
+#![expect(
+    internal_features,
+    reason = "bpf has no compare-and-swap in core::sync::atomic; the intrinsics are the way in"
+)]
 
 mod kernel;
 mod lifecycle;

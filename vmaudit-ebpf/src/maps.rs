@@ -9,7 +9,9 @@ use aya_ebpf::{
     macros::map,
     maps::{Array, HashMap, RingBuf},
 };
-use vmaudit_common::{Config, Control, Followed, Layout, Lost, MmSlot, SECTIONS, SLOT_CLAIMED, SLOT_FREE, Section};
+use vmaudit_common::{
+    Config, Control, Followed, Layout, Lost, MmSlot, SECTIONS, SLOT_CLAIMED, SLOT_FREE, Section,
+};
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
@@ -138,9 +140,8 @@ pub fn claim_slot() -> Option<(u32, *mut MmSlot)> {
     let mask = config!(slots).wrapping_sub(1);
     for _ in 0..PROBES {
         // SAFETY: pointer into the shared page.
-        let turn = unsafe {
-            atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*control).cursor, 1)
-        };
+        let turn =
+            unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*control).cursor, 1) };
         let index = turn as u32 & mask;
         let slot = SLOTS.get_ptr_mut(index)?;
         // `state` and `flags` share the first word; a free slot has both 0.
@@ -148,7 +149,8 @@ pub fn claim_slot() -> Option<(u32, *mut MmSlot)> {
             // SAFETY: both pointers are into map values; the slot is ours alone until its state changes.
             unsafe {
                 (*slot).generation =
-                    atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*control).generation, 1) + 1;
+                    atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*control).generation, 1)
+                        + 1;
             }
             return Some((index, slot));
         }

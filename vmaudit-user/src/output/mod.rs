@@ -1,14 +1,15 @@
 //! Where reports are rendered and where they go. Nothing here opens /proc or decides anything.
 
-pub mod explain_text;
-pub mod limit_text;
-pub mod scan_text;
-pub mod table;
+pub mod json;
+pub mod text;
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::Path;
+
+use crate::report::Report;
+use text::Style;
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,6 +86,17 @@ fn terminal_columns(fd: RawFd) -> Option<usize> {
     (answer == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
+/// Writes `report` in one piece, so that a report and the workload's own messages do not mix line by line.
+pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let mut whole = Vec::new();
+    match format {
+        Format::Text => text::write(report, style, &mut whole)?,
+        Format::Json => json::write(report, &mut whole)?,
+    }
+    out.write_all(&whole)?;
+    out.flush()
+}
+
 /// Says one line on standard error. Errors are ignored: there is nobody left to tell.
 pub fn say(message: &str) {
     let line = format!("vmaudit: {}\n", clean(message));
@@ -112,7 +124,7 @@ pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut shown = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             shown.push(',');
         }
         shown.push(digit);
@@ -133,7 +145,7 @@ pub fn bytes(bytes: u64) -> String {
     }
     let tenths = (bytes as f64 / 1024f64.powi(unit as i32 + 1) * 10.0).round() as u64;
     let name = UNITS.get(unit).unwrap_or(&"EiB");
-    if tenths % 10 == 0 {
+    if tenths.is_multiple_of(10) {
         format!("{} {name}", grouped(tenths / 10))
     } else {
         format!("{}.{} {name}", grouped(tenths / 10), tenths % 10)

@@ -1,0 +1,552 @@
+//! The report for people: one screen, the verdict first.
+//!
+//! Order: what happened in one sentence; the processes; what failed and why; what is no incident; what was lost; what
+//! to do. Every string that comes from a process goes through [`clean`].
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use super::{bytes, clean, count, grouped};
+use crate::recommend::because;
+use crate::report::{Action, Cause, Failure, Frame, HookState, MapCount, Process, Report, SourceKind};
+
+/// How the text looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Style {
+    /// Escape sequences for colour.
+    pub colour: bool,
+    /// Columns to fill; less than 40 is treated as 40.
+    pub width: usize,
+    /// Processes and kinds of failure shown.
+    pub top: usize,
+}
+
+impl Default for Style {
+    fn default() -> Self {
+        Self { colour: false, width: 80, top: 10 }
+    }
+}
+
+const BOLD: &str = "1";
+const RED: &str = "1;31";
+const GREEN: &str = "1;32";
+const YELLOW: &str = "1;33";
+const DIM: &str = "2";
+
+/// Longest name of a process that is shown in full, columns; the kernel's names are shorter unless they had to be
+/// made visible.
+const NAME_COLUMNS: usize = 24;
+/// Frames shown of a stack.
+const FRAMES: usize = 6;
+
+/// Writes `report` for people.
+pub fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let mut page = Page { out, style: *style, width: style.width.max(40) };
+    let (colour, verdict) = verdict(report);
+    page.paragraph("vmaudit: ", "  ", &verdict, Some(colour))?;
+    if let Some(breach) = &report.session.breach {
+        page.paragraph("Budget broken: ", "  ", &clean(breach), Some(RED))?;
+    }
+    page.paragraph("", "  ", &circumstances(report), Some(DIM))?;
+    processes(report, &mut page)?;
+    failures(report, &mut page)?;
+    page.blank()?;
+    if let Some(answers) = ordinary_answers(report) {
+        page.paragraph("No incidents, ordinary answers: ", "  ", &answers, None)?;
+    }
+    coverage(report, &mut page)?;
+    recommendation(report, &mut page)
+}
+
+/// The single most important sentence, and its colour.
+fn verdict(report: &Report) -> (&'static str, String) {
+    let limit = report.limits.max_map_count.map_or("its limit".into(), grouped);
+    let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();
+    if let Some(worst) = at_limit.first() {
+        let certain = at_limit.iter().any(|f| f.certain);
+        let processes = distinct_processes(&at_limit);
+        let hit = if certain { "hit" } else { "probably hit" };
+        let refused: u64 = at_limit.iter().map(|f| f.count).sum();
+        let who = name_pid(&worst.comm, worst.pid);
+        let mut text = if processes == 1 {
+            format!("{who} {hit} vm.max_map_count = {limit}: {} failed", count(refused, "call", "calls"))
+        } else {
+            format!(
+                "{} {hit} vm.max_map_count = {limit}: {} failed, most of them in {who}",
+                count(processes as u64, "process", "processes"),
+                count(refused, "call", "calls")
+            )
+        };
+        let left: u64 = report.processes.iter().filter_map(|p| p.unmap_leaked_bytes).sum();
+        if left > 0 {
+            text.push_str(&format!(", {} stayed mapped", bytes(left)));
+        }
+        text.push('.');
+        let others: u64 =
+            report.failures.iter().filter(|f| f.cause != Cause::MaxMapCount).map(|f| f.count).sum();
+        if others > 0 {
+            text.push_str(&format!(
+                " {} failed for other reasons.",
+                count(others, "more call", "more calls")
+            ));
+        }
+        return (RED, text);
+    }
+    let largest = largest(report);
+    if let Some(worst) = report.failures.first() {
+        let all: Vec<&Failure> = report.failures.iter().collect();
+        let refused: u64 = all.iter().map(|f| f.count).sum();
+        let processes = distinct_processes(&all);
+        let who = if processes == 1 {
+            format!("in {}", name_pid(&worst.comm, worst.pid))
+        } else {
+            format!(
+                "in {}, first of all {}",
+                count(processes as u64, "process", "processes"),
+                name_pid(&worst.comm, worst.pid)
+            )
+        };
+        let causes: Vec<&str> = by_cause(&all).into_iter().map(|(cause, _)| because(cause)).collect();
+        let told = all.iter().any(|f| f.cause != Cause::Unknown);
+        let why = if told { causes.join(", ") } else { "the cause could not be told (see below)".into() };
+        return (
+            YELLOW,
+            format!(
+                "{} failed {who}: {why}. {}",
+                count(refused, "memory call", "memory calls"),
+                if told { "Not vm.max_map_count." } else { "" }
+            )
+            .trim_end()
+            .into(),
+        );
+    }
+    let Some((process, peak)) = largest else {
+        return (YELLOW, "Nothing was measured: no process's VMAs could be counted.".into());
+    };
+    let share = match (process.map_count.percent_of_limit, report.limits.max_map_count) {
+        (Some(percent), Some(limit)) => format!(", {percent:.1} % of the limit {}", grouped(limit)),
+        _ => String::new(),
+    };
+    let largest = format!("Largest process: {}, {} VMAs", clean(&process.comm), grouped(peak));
+    let near = process.map_count.percent_of_limit.is_some_and(|percent| percent >= 80.0);
+    let colour = if near { YELLOW } else { GREEN };
+    match report.source {
+        SourceKind::Ebpf if failures_may_be_missing(report) => (
+            YELLOW,
+            format!(
+                "No failed memory call was seen, but not all could be seen (below). {largest} at its peak{share}."
+            ),
+        ),
+        SourceKind::Ebpf => (colour, format!("No memory call failed. {largest} at its peak{share}.")),
+        SourceKind::Proc => (
+            if near { YELLOW } else { BOLD },
+            format!(
+                "{largest} in the largest sample{share}. Sampled: the true peak may be higher, and failed calls were not seen."
+            ),
+        ),
+    }
+}
+
+/// Whether a failed call may be missing from the report altogether.
+fn failures_may_be_missing(report: &Report) -> bool {
+    // A full ring loses details only; the others lose address spaces, processes or calls.
+    const HARMLESS: [&str; 3] = ["ring_full", "stack_missing", "section_lost"];
+    report.coverage.lost.iter().any(|(name, count)| *count > 0 && !HARMLESS.contains(&name.as_str()))
+}
+
+fn circumstances(report: &Report) -> String {
+    let mut parts = vec![format!(
+        "{} in {}",
+        count(report.processes.len() as u64, "process", "processes"),
+        seconds(report.session.duration_s)
+    )];
+    if let Some(exit) = report.session.exit {
+        let command =
+            report.session.command.first().map_or("the command".into(), |name| shortened(&clean(name), 40));
+        match (exit.code, exit.signal) {
+            (_, Some(signal)) => parts.push(format!("{command} died of {}", signal_name(signal))),
+            (Some(code), None) => parts.push(format!("{command} ended with status {code}")),
+            (None, None) => {}
+        }
+    }
+    if report.session.still_running > 0 {
+        parts.push(format!("{} still running", count(report.session.still_running, "process", "processes")));
+    }
+    parts.push(match report.source {
+        SourceKind::Ebpf if report.processes.is_empty() => "followed in the kernel".into(),
+        SourceKind::Ebpf if report.coverage.exact_peaks => "followed in the kernel, all peaks exact".into(),
+        SourceKind::Ebpf => "followed in the kernel, peaks marked ~ are not exact".into(),
+        SourceKind::Proc => "sampled from /proc".into(),
+    });
+    parts.push(format!("Linux {}", clean(&report.host.kernel)));
+    format!("{}.", parts.join("; "))
+}
+
+fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    if report.processes.is_empty() {
+        return Ok(());
+    }
+    page.blank()?;
+    let shown: Vec<&Process> = report.processes.iter().take(page.style.top.max(1)).collect();
+    let heads = ["PID", "NAME", "FIRST", "LAST", "PEAK", "% LIMIT", "FAILED"];
+    let rows: Vec<[String; 7]> = shown.iter().map(|process| row(process, report)).collect();
+    let mut widths = heads.map(UnicodeWidthStr::width);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.width());
+        }
+    }
+    // Names give way first: figures are what the table is for.
+    let others: usize = widths.iter().enumerate().filter(|(i, _)| *i != 1).map(|(_, width)| width + 2).sum();
+    if let Some(name) = widths.get_mut(1) {
+        *name = (*name).min(page.width.saturating_sub(others).max(8));
+    }
+    let line = |cells: [&str; 7]| -> String {
+        let mut line = String::new();
+        for (index, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
+            let cell = shortened(cell, width);
+            let pad = " ".repeat(width.saturating_sub(cell.width()));
+            let gap = if index == 0 { "" } else { "  " };
+            if index == 1 {
+                line.push_str(&format!("{gap}{cell}{pad}"));
+            } else {
+                line.push_str(&format!("{gap}{pad}{cell}"));
+            }
+        }
+        line.trim_end().into()
+    };
+    page.line(&line(heads), Some(BOLD))?;
+    for (row, process) in rows.iter().zip(&shown) {
+        page.line(&line(row.each_ref().map(String::as_str)), process.map_count.clipped.then_some(RED))?;
+    }
+    let more = report.processes.len() - shown.len();
+    if more > 0 {
+        page.line(&format!("and {}", count(more as u64, "more process", "more processes")), Some(DIM))?;
+    }
+    let mut notes = Vec::new();
+    if shown.iter().any(|p| p.map_count.peak.is_some() && !p.map_count.exact) {
+        notes.push("~ sampled or seen only in part: the true peak may be higher");
+    }
+    if shown.iter().any(|p| p.map_count.clipped) {
+        notes.push("+ stopped by the limit: the demand is higher");
+    }
+    if !notes.is_empty() {
+        page.paragraph("", "  ", &notes.join("; "), Some(DIM))?;
+    }
+    Ok(())
+}
+
+fn row(process: &Process, report: &Report) -> [String; 7] {
+    let MapCount { first, last, peak, exact, clipped, percent_of_limit, .. } = process.map_count;
+    let figure = |value: Option<u64>| value.map_or("-".into(), grouped);
+    [
+        process.pid.to_string(),
+        shortened(&clean(&process.comm), NAME_COLUMNS),
+        figure(first),
+        figure(last),
+        peak.map_or("-".into(), |peak| {
+            format!("{}{}{}", if exact { "" } else { "~" }, grouped(peak), if clipped { "+" } else { "" })
+        }),
+        percent_of_limit.map_or("-".into(), |percent| format!("{percent:.1}")),
+        failed_calls(process, report).map_or("-".into(), grouped),
+    ]
+}
+
+/// Refused calls of a process that are no ordinary answers; `None` when the source cannot see them.
+fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
+    if report.source == SourceKind::Proc {
+        return None;
+    }
+    // The calls' own counters include refusals whose kind found no room.
+    let refused: u64 = process.calls.values().filter_map(|figures| figures.failed).sum();
+    let ordinary: u64 =
+        report.ordinary_answers.iter().filter(|f| f.pid == process.pid).map(|f| f.count).sum();
+    Some(refused.saturating_sub(ordinary))
+}
+
+/// Failures that differ only in their process are one block.
+struct Block<'a> {
+    worst: &'a Failure,
+    count: u64,
+    processes: usize,
+}
+
+fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    let mut blocks: Vec<Block<'_>> = Vec::new();
+    let mut index = BTreeMap::new();
+    for failure in &report.failures {
+        let key = (&failure.comm, &failure.syscall, &failure.errno, failure.cause, failure.certain);
+        match index.get(&key).and_then(|at: &usize| blocks.get_mut(*at)) {
+            Some(block) => {
+                block.count += failure.count;
+                block.processes += 1;
+            }
+            None => {
+                index.insert(key, blocks.len());
+                blocks.push(Block { worst: failure, count: failure.count, processes: 1 });
+            }
+        }
+    }
+    blocks.sort_by_key(|block| std::cmp::Reverse(block.count));
+    let shown = page.style.top.max(1);
+    for block in blocks.iter().take(shown) {
+        page.blank()?;
+        failure(block, page)?;
+    }
+    if blocks.len() > shown {
+        page.blank()?;
+        page.line(
+            &format!(
+                "and {}",
+                count((blocks.len() - shown) as u64, "more kind of failure", "more kinds of failure")
+            ),
+            Some(DIM),
+        )?;
+    }
+    Ok(())
+}
+
+fn failure(block: &Block<'_>, page: &mut Page<'_>) -> io::Result<()> {
+    let Block { worst, .. } = *block;
+    let who = if block.processes == 1 {
+        name_pid(&worst.comm, worst.pid)
+    } else {
+        format!("{} named {}", count(block.processes as u64, "process", "processes"), clean(&worst.comm))
+    };
+    let cause = match (worst.cause, worst.certain) {
+        (Cause::Unknown, _) => "cause unknown".into(),
+        (cause, true) => format!("cause {}", cause.name()),
+        (cause, false) => format!("cause probably {}", cause.name()),
+    };
+    let when = match (worst.first_at_s, worst.last_at_s) {
+        (Some(first), Some(last)) if block.processes == 1 && block.count > 1 => {
+            format!(", {first:.3} to {last:.3} s")
+        }
+        (Some(first), _) if block.processes == 1 => format!(", at {first:.3} s"),
+        _ => String::new(),
+    };
+    let head = format!(
+        "{} x {} {} in {who}, {cause}{when}",
+        grouped(block.count),
+        clean(&worst.syscall),
+        clean(&worst.errno)
+    );
+    page.paragraph("", "  ", &head, Some(BOLD))?;
+    page.paragraph("  ", "  ", &clean(&worst.sentence), None)?;
+    // The recommendation below is the cure for the VMA limit.
+    if let Some(cure) = worst.cure.as_ref().filter(|_| worst.cause != Cause::MaxMapCount) {
+        page.paragraph("  Cure: ", "  ", &clean(cure), None)?;
+    }
+    let stack = worst.example.as_ref().map(|example| example.stack.as_slice()).unwrap_or_default();
+    for frame in stack.iter().take(FRAMES) {
+        page.line(&shortened(&format!("    at {}", frame_text(frame)), page.width), Some(DIM))?;
+    }
+    if stack.len() > FRAMES {
+        page.line(
+            &format!("    and {}", count((stack.len() - FRAMES) as u64, "more frame", "more frames")),
+            Some(DIM),
+        )?;
+    }
+    Ok(())
+}
+
+fn frame_text(frame: &Frame) -> String {
+    let module = frame.module.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
+    let text = match (&frame.symbol, module) {
+        (Some(symbol), module) => {
+            let place = match (&frame.file, frame.line) {
+                (Some(file), Some(line)) => format!(" {file}:{line}"),
+                (Some(file), None) => format!(" {file}"),
+                _ => String::new(),
+            };
+            match module {
+                Some(module) => format!("{symbol} ({module}){place}"),
+                None => format!("{symbol}{place}"),
+            }
+        }
+        (None, Some(module)) => match frame.offset {
+            Some(offset) => format!("{module}+{offset:#x}"),
+            None => format!("{module} {}", frame.ip),
+        },
+        (None, None) => frame.ip.clone(),
+    };
+    clean(&text)
+}
+
+fn ordinary_answers(report: &Report) -> Option<String> {
+    let mut kinds: BTreeMap<(&str, Cause), u64> = BTreeMap::new();
+    for answer in &report.ordinary_answers {
+        *kinds.entry((answer.syscall.as_str(), answer.cause)).or_default() += answer.count;
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|&(kind, count)| (std::cmp::Reverse(count), kind));
+    let list: Vec<String> = kinds
+        .into_iter()
+        .map(|((syscall, cause), count)| {
+            let meaning = match (syscall, cause) {
+                ("mremap", Cause::NoAddressRange) => "no room to grow in place",
+                ("brk", Cause::NoAddressRange) => "questions for the break",
+                _ => because(cause),
+            };
+            format!("{} {} ({meaning})", clean(syscall), grouped(count))
+        })
+        .collect();
+    (!list.is_empty()).then(|| format!("{}.", list.join(", ")))
+}
+
+fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    let coverage = &report.coverage;
+    let list: Vec<String> =
+        coverage.lost.iter().map(|(name, count)| format!("{} {}", clean(name), grouped(*count))).collect();
+    let any = coverage.lost.values().any(|count| *count > 0);
+    let list = list.join(", ");
+    match (any, list.is_empty()) {
+        (true, _) => page.paragraph("Lost: ", "  ", &format!("{list}."), Some(YELLOW))?,
+        (false, true) => page.paragraph("Lost: ", "  ", "nothing that this source counts.", None)?,
+        (false, false) => page.paragraph("Lost: ", "  ", &format!("nothing ({list})."), None)?,
+    }
+    for hook in coverage.hooks.iter().filter(|hook| hook.state == HookState::Missing) {
+        let loses = hook.loses.as_deref().map_or(String::new(), |loses| format!(": {loses}"));
+        let reason = hook.reason.as_deref().map_or(String::new(), |reason| format!(" ({reason})"));
+        page.paragraph("Missing: ", "  ", &clean(&format!("{}{loses}{reason}", hook.name)), Some(YELLOW))?;
+    }
+    for note in &coverage.notes {
+        page.paragraph("Note: ", "  ", &clean(note), None)?;
+    }
+    Ok(())
+}
+
+fn recommendation(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    let advice = &report.recommendation;
+    let colour = match advice.action {
+        Action::Leave => GREEN,
+        Action::Raise | Action::RaiseAndRerun => RED,
+        Action::WillNotHelp | Action::Unknown => YELLOW,
+    };
+    page.blank()?;
+    page.line("Recommendation", Some(BOLD))?;
+    for (index, sentence) in advice.sentences.iter().enumerate() {
+        page.paragraph("  ", "  ", &clean(sentence), (index == 0).then_some(colour))?;
+    }
+    for command in &advice.commands {
+        page.line(&format!("    {}", clean(command)), None)?;
+    }
+    Ok(())
+}
+
+/// The process with the largest peak, and that peak.
+fn largest(report: &Report) -> Option<(&Process, u64)> {
+    // First of equals, so that the order of the report decides.
+    let mut best: Option<(&Process, u64)> = None;
+    for process in &report.processes {
+        if let Some(peak) =
+            process.map_count.peak.filter(|peak| best.is_none_or(|(_, largest)| *peak > largest))
+        {
+            best = Some((process, peak));
+        }
+    }
+    best
+}
+
+fn distinct_processes(failures: &[&Failure]) -> usize {
+    let mut pids: Vec<(u32, &str)> = failures.iter().map(|f| (f.pid, f.comm.as_str())).collect();
+    pids.sort_unstable();
+    pids.dedup();
+    pids.len()
+}
+
+/// Causes with their counts, most frequent first.
+fn by_cause(failures: &[&Failure]) -> Vec<(Cause, u64)> {
+    let mut causes: BTreeMap<Cause, u64> = BTreeMap::new();
+    for failure in failures {
+        *causes.entry(failure.cause).or_default() += failure.count;
+    }
+    let mut causes: Vec<_> = causes.into_iter().collect();
+    causes.sort_by_key(|&(cause, count)| (std::cmp::Reverse(count), cause));
+    causes
+}
+
+fn name_pid(comm: &str, pid: u32) -> String {
+    format!("{} (pid {pid})", clean(comm))
+}
+
+fn signal_name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().into())
+}
+
+fn seconds(seconds: f64) -> String {
+    if seconds >= 100.0 {
+        format!("{} s", grouped(seconds.round() as u64))
+    } else if seconds >= 1.0 {
+        format!("{seconds:.1} s")
+    } else {
+        format!("{seconds:.3} s")
+    }
+}
+
+/// `text` cut to `columns`, with an ellipsis where something is missing.
+fn shortened(text: &str, columns: usize) -> String {
+    if text.width() <= columns {
+        return text.into();
+    }
+    let mut short = String::new();
+    let mut used = 1;
+    for c in text.chars() {
+        used += c.width().unwrap_or(0);
+        if used > columns {
+            break;
+        }
+        short.push(c);
+    }
+    short.push('…');
+    short
+}
+
+struct Page<'a> {
+    out: &'a mut dyn Write,
+    style: Style,
+    width: usize,
+}
+
+impl Page<'_> {
+    fn blank(&mut self) -> io::Result<()> {
+        self.out.write_all(b"\n")
+    }
+
+    fn line(&mut self, text: &str, colour: Option<&str>) -> io::Result<()> {
+        match colour.filter(|_| self.style.colour) {
+            Some(colour) => writeln!(self.out, "\x1b[{colour}m{text}\x1b[0m"),
+            None => writeln!(self.out, "{text}"),
+        }
+    }
+
+    /// Wraps `head` + `text`; every line after the first begins with `indent`.
+    fn paragraph(&mut self, head: &str, indent: &str, text: &str, colour: Option<&str>) -> io::Result<()> {
+        let mut line = String::from(head);
+        let mut used = head.width();
+        let mut empty = true;
+        for word in text.split(' ').filter(|word| !word.is_empty()) {
+            let width = word.width();
+            if !empty && used + 1 + width > self.width {
+                self.line(&line, colour)?;
+                line = String::from(indent);
+                used = indent.width();
+                empty = true;
+            }
+            if !empty {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(word);
+            used += width;
+            empty = false;
+        }
+        self.line(line.trim_end(), colour)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

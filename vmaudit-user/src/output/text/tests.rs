@@ -1,0 +1,436 @@
+//! Golden texts. [`clipped_run`] and its siblings are also what the other outputs are tested with.
+
+use super::*;
+use crate::recommend::{Measured, recommend};
+use crate::report::*;
+
+fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
+    Process {
+        pid,
+        ppid: Some(1),
+        comm: comm.into(),
+        exe: None,
+        app: None,
+        cgroup: None,
+        uid: Some(1000),
+        started_s: Some(0.01),
+        ended_s: None,
+        map_count: MapCount {
+            first: Some(first),
+            last: Some(last),
+            peak: Some(peak),
+            peak_at_s: Some(0.5),
+            exact: true,
+            clipped: false,
+            percent_of_limit: Some(peak as f64 * 100.0 / 65530.0),
+        },
+        images: Vec::new(),
+        calls: BTreeMap::new(),
+        unmap_leaked_bytes: Some(0),
+        unreadable: None,
+    }
+}
+
+fn report(processes: Vec<Process>, measured: Measured) -> Report {
+    let lost = ["ring_full", "table_full", "stack_missing", "program_skipped"];
+    Report {
+        schema: SCHEMA.into(),
+        version: VERSION,
+        vmaudit: "0.1.0".into(),
+        host: Host { kernel: "6.18.44".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
+        session: Session {
+            command: vec!["./holes".into()],
+            started: "2026-11-21T01:12:00Z".into(),
+            duration_s: 12.3,
+            exit: Some(Exit { code: Some(0), signal: None }),
+            breach: None,
+            still_running: 0,
+        },
+        source: SourceKind::Ebpf,
+        coverage: Coverage {
+            exact_peaks: true,
+            lost: lost.map(|name| (name.into(), 0)).into(),
+            ..Coverage::default()
+        },
+        limits: Limits { max_map_count: Some(65530), overcommit_memory: Some(0), overcommit_ratio: Some(50) },
+        recommendation: recommend(&measured),
+        processes,
+        failures: Vec::new(),
+        ordinary_answers: Vec::new(),
+    }
+}
+
+fn measured(who: &str, pid: u32, peak: u64) -> Measured {
+    Measured {
+        peak: Some(peak),
+        exact: true,
+        who: Some((who.into(), pid)),
+        current: Some(65530),
+        ..Measured::default()
+    }
+}
+
+fn failure(pid: u32, comm: &str, syscall: &str, cause: Cause, count: u64, sentence: &str) -> Failure {
+    Failure {
+        pid,
+        comm: comm.into(),
+        syscall: syscall.into(),
+        errno: "ENOMEM".into(),
+        cause,
+        certain: true,
+        count,
+        first_at_s: Some(0.8),
+        last_at_s: Some(0.9),
+        example: None,
+        evidence: BTreeMap::new(),
+        sentence: sentence.into(),
+        cure: None,
+    }
+}
+
+fn refused(count: u64) -> CallFigures {
+    CallFigures { calls: Some(count), added: 0, removed: 0, failed: Some(count) }
+}
+
+pub(crate) fn clean_run() -> Report {
+    let processes = (0..2001).map(|i| {
+        if i == 0 { process(4242, "java", 21, 900, 1204) } else { process(4242 + i, "worker", 21, 30, 31) }
+    });
+    let mut report = report(processes.collect(), measured("java", 4242, 1204));
+    report.ordinary_answers = vec![
+        failure(4242, "java", "mremap", Cause::NoAddressRange, 12, ""),
+        failure(4242, "java", "madvise", Cause::RangeNotMapped, 3, ""),
+    ];
+    report
+}
+
+pub(crate) fn clipped_run() -> Report {
+    let mut holes = process(123, "holes", 21, 65530, 65530);
+    holes.map_count.clipped = true;
+    holes.unmap_leaked_bytes = Some(94208);
+    holes.calls.insert("munmap".into(), refused(23));
+    let clipped =
+        Measured { clipped: true, failures: vec![(Cause::MaxMapCount, 23)], ..measured("holes", 123, 65530) };
+    let mut report = report(vec![holes, process(100, "sh", 20, 28, 28)], clipped);
+    let mut refused = failure(
+        123,
+        "holes",
+        "munmap",
+        Cause::MaxMapCount,
+        23,
+        "munmap() had to split a mapping in two, which needs one more VMA than vm.max_map_count = 65,530 allows; in all, 92 KiB stay mapped.",
+    );
+    refused.cure = Some("Raise vm.max_map_count, or make fewer mappings.".into());
+    let frame = |symbol: Option<&str>, module: &str, line: Option<u32>| Frame {
+        ip: "0x7f00".into(),
+        symbol: symbol.map(Into::into),
+        module: Some(module.into()),
+        offset: Some(0x1234),
+        file: line.map(|_| "holes.c".into()),
+        line,
+    };
+    refused.example = Some(Example {
+        tid: 123,
+        args: serde_json::Map::new(),
+        stack: vec![
+            frame(Some("__munmap"), "/lib/libc.so.6", None),
+            frame(Some("main"), "/tmp/holes", Some(20)),
+            frame(None, "/tmp/holes", None),
+        ],
+    });
+    report.failures.push(refused);
+    report
+}
+
+fn other_cause() -> Report {
+    let mut python = process(77, "python3", 40, 61, 61);
+    python.calls.insert("mmap".into(), refused(5));
+    let other = Measured { failures: vec![(Cause::RlimitAs, 5)], ..measured("python3", 77, 61) };
+    let mut report = report(vec![python], other);
+    report.session.exit = Some(Exit { code: None, signal: Some(6) });
+    report.failures.push(failure(
+        77,
+        "python3",
+        "mmap",
+        Cause::RlimitAs,
+        5,
+        "mmap() asked for 2 GiB, and 190 MiB were in use: more than RLIMIT_AS = 1 GiB allows.",
+    ));
+    report
+}
+
+fn proc_source() -> Report {
+    let mut java = process(4242, "java", 21, 900, 1204);
+    java.map_count.exact = false;
+    java.unmap_leaked_bytes = None;
+    let mut report = report(vec![java], Measured { exact: false, ..measured("java", 4242, 1204) });
+    report.source = SourceKind::Proc;
+    report.coverage = Coverage {
+        lost: [("samples_missed".into(), 3)].into(),
+        hooks: vec![Hook {
+            name: "mmap_lock_released".into(),
+            state: HookState::Missing,
+            via: None,
+            loses: Some("exact peaks".into()),
+            reason: Some("no CAP_BPF".into()),
+        }],
+        notes: vec!["Without CAP_BPF and CAP_PERFMON vmaudit looks at /proc every 100 ms.".into()],
+        exact_peaks: false,
+    };
+    report
+}
+
+fn nothing() -> Report {
+    let mut report = report(Vec::new(), Measured::default());
+    report.session.command.clear();
+    report.session.exit = None;
+    report
+}
+
+fn text_of(report: &Report, style: &Style) -> String {
+    let mut out = Vec::new();
+    write(report, style, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn text(report: &Report) -> String {
+    text_of(report, &Style { top: 3, ..Style::default() })
+}
+
+#[track_caller]
+fn same(text: &str, golden: &str) {
+    assert!(text == golden.strip_prefix('\n').unwrap(), "got:\n{text}");
+}
+
+#[test]
+fn golden_clean() {
+    same(
+        &text(&clean_run()),
+        r"
+vmaudit: No memory call failed. Largest process: java, 1,204 VMAs at its peak,
+  1.8 % of the limit 65,530.
+2,001 processes in 12.3 s; ./holes ended with status 0; followed in the kernel,
+  all peaks exact; Linux 6.18.44.
+
+ PID  NAME    FIRST  LAST   PEAK  % LIMIT  FAILED
+4242  java       21   900  1,204      1.8       0
+4243  worker     21    30     31      0.0       0
+4244  worker     21    30     31      0.0       0
+and 1,998 more processes
+
+No incidents, ordinary answers: mremap 12 (no room to grow in place), madvise 3
+  (a range that is not mapped).
+Lost: nothing (program_skipped 0, ring_full 0, stack_missing 0, table_full 0).
+
+Recommendation
+  Leave vm.max_map_count at 65,530: java (pid 4242) peaked at 1,204 VMAs, 1.8 %
+  of it.
+",
+    );
+}
+
+#[test]
+fn golden_clipped() {
+    same(
+        &text(&clipped_run()),
+        r"
+vmaudit: holes (pid 123) hit vm.max_map_count = 65,530: 23 calls failed, 92 KiB
+  stayed mapped.
+2 processes in 12.3 s; ./holes ended with status 0; followed in the kernel, all
+  peaks exact; Linux 6.18.44.
+
+PID  NAME   FIRST    LAST     PEAK  % LIMIT  FAILED
+123  holes     21  65,530  65,530+    100.0      23
+100  sh        20      28       28      0.0       0
++ stopped by the limit: the demand is higher
+
+23 x munmap ENOMEM in holes (pid 123), cause max_map_count, 0.800 to 0.900 s
+  munmap() had to split a mapping in two, which needs one more VMA than
+  vm.max_map_count = 65,530 allows; in all, 92 KiB stay mapped.
+    at __munmap (libc.so.6)
+    at main (holes) holes.c:20
+    at holes+0x1234
+
+Lost: nothing (program_skipped 0, ring_full 0, stack_missing 0, table_full 0).
+
+Recommendation
+  The limit stopped holes (pid 123) at 65,530 VMAs, so its demand is not known
+  yet: raise vm.max_map_count to 100,000 and run again.
+  Its price: a process that uses all of them holds 28.6 MiB of kernel memory
+  that cannot be swapped (300 B per VMA, a safe estimate).
+  The command lasts until the next boot; a line `vm.max_map_count = 100000` in a
+  file in /etc/sysctl.d keeps it.
+    sysctl -w vm.max_map_count=100000
+",
+    );
+}
+
+#[test]
+fn golden_another_cause() {
+    same(
+        &text(&other_cause()),
+        r"
+vmaudit: 5 memory calls failed in python3 (pid 77): the address space limit
+  RLIMIT_AS. Not vm.max_map_count.
+1 process in 12.3 s; ./holes died of SIGABRT; followed in the kernel, all peaks
+  exact; Linux 6.18.44.
+
+PID  NAME     FIRST  LAST  PEAK  % LIMIT  FAILED
+ 77  python3     40    61    61      0.1       5
+
+5 x mmap ENOMEM in python3 (pid 77), cause rlimit_as, 0.800 to 0.900 s
+  mmap() asked for 2 GiB, and 190 MiB were in use: more than RLIMIT_AS = 1 GiB
+  allows.
+
+Lost: nothing (program_skipped 0, ring_full 0, stack_missing 0, table_full 0).
+
+Recommendation
+  Raising vm.max_map_count will not help 5 failed calls, because the reason is
+  another: 5 x the address space limit RLIMIT_AS.
+  The limit 65,530 itself is high enough: python3 (pid 77) peaked at 61 VMAs,
+  0.1 % of it.
+",
+    );
+}
+
+#[test]
+fn golden_sampled() {
+    same(
+        &text(&proc_source()),
+        r"
+vmaudit: Largest process: java, 1,204 VMAs in the largest sample, 1.8 % of the
+  limit 65,530. Sampled: the true peak may be higher, and failed calls were not
+  seen.
+1 process in 12.3 s; ./holes ended with status 0; sampled from /proc; Linux
+  6.18.44.
+
+ PID  NAME  FIRST  LAST    PEAK  % LIMIT  FAILED
+4242  java     21   900  ~1,204      1.8       -
+~ sampled or seen only in part: the true peak may be higher
+
+Lost: samples_missed 3.
+Missing: mmap_lock_released: exact peaks (no CAP_BPF)
+Note: Without CAP_BPF and CAP_PERFMON vmaudit looks at /proc every 100 ms.
+
+Recommendation
+  Leave vm.max_map_count at 65,530: java (pid 4242) peaked at 1,204 VMAs, 1.8 %
+  of it.
+  The peak was sampled: the true one may be higher.
+",
+    );
+}
+
+#[test]
+fn golden_nothing_measured() {
+    same(
+        &text(&nothing()),
+        r"
+vmaudit: Nothing was measured: no process's VMAs could be counted.
+0 processes in 12.3 s; followed in the kernel; Linux 6.18.44.
+
+Lost: nothing (program_skipped 0, ring_full 0, stack_missing 0, table_full 0).
+
+Recommendation
+  No VMA count was measured, so there is nothing to recommend.
+",
+    );
+}
+
+#[test]
+fn no_line_is_wider_than_asked() {
+    for report in [clean_run(), clipped_run(), other_cause(), proc_source(), nothing()] {
+        for width in [60, 80, 120] {
+            for line in text_of(&report, &Style { width, ..Style::default() }).lines() {
+                assert!(line.width() <= width, "{width}: {line}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hostile_name_never_reaches_the_terminal_raw() {
+    let evil = "\x1b]0;x\x07\n\u{202e}evil";
+    let mut report = clipped_run();
+    for process in &mut report.processes {
+        process.comm = evil.into();
+    }
+    report.session.command = vec![evil.into()];
+    report.session.breach = Some(evil.into());
+    report.host.kernel = evil.into();
+    report.coverage.notes.push(evil.into());
+    report.coverage.lost.insert(evil.into(), 1);
+    report.recommendation.sentences.push(evil.into());
+    report.recommendation.commands.push(evil.into());
+    for failure in &mut report.failures {
+        failure.comm = evil.into();
+        failure.syscall = evil.into();
+        failure.sentence = evil.into();
+        failure.cure = Some(evil.into());
+        if let Some(example) = &mut failure.example {
+            for frame in &mut example.stack {
+                frame.symbol = Some(evil.into());
+                frame.module = Some(evil.into());
+                frame.file = Some(evil.into());
+            }
+        }
+    }
+    report.ordinary_answers = report.failures.clone();
+    let lines = text(&clipped_run()).lines().count();
+    let text = text(&report);
+    assert!(!text.contains(['\x1b', '\x07', '\u{202e}']));
+    assert!(text.lines().all(|line| !line.starts_with("evil")));
+    assert!(text.lines().count() < lines + 40);
+    assert!(text.contains("\\x1b]0;x"));
+}
+
+#[test]
+fn colour_is_only_around_the_text() {
+    let plain = text(&clipped_run());
+    let mut coloured = text_of(&clipped_run(), &Style { colour: true, top: 3, ..Style::default() });
+    for code in [BOLD, RED, GREEN, YELLOW, DIM, "0"] {
+        coloured = coloured.replace(&format!("\x1b[{code}m"), "");
+    }
+    assert_eq!(plain, coloured);
+    assert!(!plain.contains('\x1b'));
+}
+
+#[test]
+fn long_and_wide_names_are_cut() {
+    assert_eq!(shortened("abcdef", 6), "abcdef");
+    assert_eq!(shortened("abcdefg", 6), "abcde…");
+    assert_eq!(shortened("日本語", 5), "日本…");
+    assert_eq!(shortened("日本語", 4), "日…");
+}
+
+#[test]
+fn failures_that_differ_only_in_their_process_are_one_block() {
+    let mut report = clipped_run();
+    for pid in 200..400 {
+        let mut other = report.failures[0].clone();
+        other.pid = pid;
+        other.count = 1;
+        report.failures.push(other);
+    }
+    let text = text(&report);
+    assert!(
+        text.starts_with("vmaudit: 201 processes hit vm.max_map_count = 65,530: 223 calls failed, most of\n"),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n223 x munmap ENOMEM in 201 processes named holes, cause max_map_count\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_loss_takes_the_certainty_out_of_the_verdict() {
+    let mut report = clean_run();
+    report.coverage.lost.insert("table_full".into(), 1);
+    assert!(
+        text(&report)
+            .starts_with("vmaudit: No failed memory call was seen, but not all could be seen (below).")
+    );
+    report.coverage.lost.insert("table_full".into(), 0);
+    report.coverage.lost.insert("ring_full".into(), 1);
+    assert!(text(&report).starts_with("vmaudit: No memory call failed."));
+}
