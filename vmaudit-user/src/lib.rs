@@ -11,8 +11,13 @@
 //! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
 
+pub mod application;
 pub mod diagnosis;
+pub mod explain;
+pub mod limit;
+pub mod maps;
 pub mod output;
+pub mod price;
 pub mod recommend;
 pub mod report;
 pub mod scan;

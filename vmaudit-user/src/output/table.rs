@@ -1,5 +1,7 @@
 //! Small helpers of the texts for people: colour, width, columns.
 
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
 use crate::output::{Destination, clean};
 
 /// How a text may look.
@@ -52,15 +54,21 @@ impl Look {
         let safe = clean(text);
         let Some(columns) = self.columns else { return safe };
         let room = columns.saturating_sub(used).max(12);
-        let length = safe.chars().count();
-        if length <= room {
+        if safe.width() <= room {
             return safe;
         }
         let front = room / 3;
-        let back = room - front - 1;
-        let head: String = safe.chars().take(front).collect();
-        let tail: String = safe.chars().skip(length - back).collect();
-        format!("{head}…{tail}")
+        let taken = |budget: usize| {
+            let mut left = budget;
+            move |c: &char| {
+                let fits = left.checked_sub(c.width().unwrap_or(0));
+                left = fits.unwrap_or(0);
+                fits.is_some()
+            }
+        };
+        let head: String = safe.chars().take_while(taken(front)).collect();
+        let tail: Vec<char> = safe.chars().rev().take_while(taken(room - front - 1)).collect();
+        format!("{head}…{}", tail.into_iter().rev().collect::<String>())
     }
 }
 
@@ -90,5 +98,6 @@ mod tests {
         assert_eq!(narrow.fit("/usr/lib/jvm/java-17-openjdk-amd64/bin/java", 20), "/usr/l…md64/bin/java");
         assert_eq!(Look::default().fit("a\x1b[2J", 0), "a\\x1b[2J");
         assert_eq!(narrow.fit("short", 39), "short");
+        assert_eq!(narrow.fit("日本語日本語日本語日本語", 30), "日本…日本語");
     }
 }
