@@ -115,11 +115,11 @@ pub enum Kind {
     MainStack,
     /// Memory behind a guard page: stacks of threads and fibers.
     Stack,
-    /// A small range without access.
+    /// A short range without access beside a longer one with it.
     Guard,
     /// glibc's malloc arenas: 64 MiB, aligned.
     Arena,
-    /// A large range without access.
+    /// Another range without access.
     Reserved,
     /// Anonymous memory with a name.
     Named,
@@ -143,9 +143,9 @@ impl Kind {
             Self::Heap => "heap (brk)",
             Self::MainStack => "main stack",
             Self::Stack => "stacks behind a guard page",
-            Self::Guard => "guard pages (no access)",
+            Self::Guard => "guard pages",
             Self::Arena => "malloc arenas (glibc)",
-            Self::Reserved => "reserved ranges (no access)",
+            Self::Reserved => "ranges without access (reserved)",
             Self::Named => "named anonymous memory",
             Self::Jit => "executable anonymous memory",
             Self::Anonymous => "anonymous memory",
@@ -214,10 +214,8 @@ pub struct Region {
     pub piece_bytes: u64,
     /// Pieces of that size.
     pub pieces: u64,
-    /// Commonest reason between its pieces.
-    pub reason: Option<Reason>,
-    /// Boundaries of that reason.
-    pub boundaries: u64,
+    /// Commonest reasons between its pieces, at most three, with their boundaries.
+    pub reasons: Vec<(Reason, u64)>,
     /// VMAs that are stacks or their guard pages.
     pub stacks: u64,
 }
@@ -280,9 +278,16 @@ struct Analysis {
     run: Option<Run>,
     picture: Picture,
     flags_seen: bool,
-    /// The mapping whose successor is not known yet, and the kind of the one before it if that touches it.
-    last: Option<(Mapping, Option<Kind>)>,
+    /// The mapping whose successor is not known yet, and what touches it from below.
+    last: Option<(Mapping, Option<Below>)>,
     policies: HashMap<u64, String>,
+}
+
+/// The mapping that touches another from below.
+#[derive(Clone, Copy, Debug)]
+struct Below {
+    kind: Kind,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -483,7 +488,7 @@ impl Analysis {
             self.settle(&last, kind);
             let reason = self.boundary(&last, kind, &next);
             self.extend_run(&last, kind, Some((&next, reason)));
-            kind_before = (next.start == last.end).then_some(kind);
+            kind_before = (next.start == last.end).then(|| Below { kind, bytes: last.bytes() });
         }
         self.last = Some((next, kind_before));
     }
@@ -500,7 +505,9 @@ impl Analysis {
             reason = match kind {
                 Kind::Arena => Reason::Arena,
                 Kind::Guard | Kind::Stack => Reason::Guard,
-                _ if b.inaccessible() && b.bytes() <= MIB => Reason::Guard,
+                _ if b.inaccessible() && b.bytes() <= MAX_GUARD && a.bytes() / GUARDED >= b.bytes() => {
+                    Reason::Guard
+                }
                 _ => Reason::Commit,
             };
         }
@@ -645,8 +652,9 @@ impl Run {
     fn finish(self) -> Region {
         let (piece_bytes, pieces) =
             self.sizes.into_iter().max_by_key(|&(size, n)| (n, size)).unwrap_or((0, 0));
-        let most = self.reasons.into_iter().max_by(|a, b| a.1.cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
-        let (reason, boundaries) = most.map_or((None, 0), |(reason, n)| (Some(reason), n));
+        let mut reasons: Vec<(Reason, u64)> = self.reasons.into_iter().collect();
+        reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        reasons.truncate(3);
         Region {
             start: format!("{:#x}", self.start),
             bytes: self.end.saturating_sub(self.start),
@@ -654,8 +662,7 @@ impl Run {
             name: self.name,
             piece_bytes,
             pieces,
-            reason,
-            boundaries,
+            reasons,
             stacks: self.stacks,
         }
     }
@@ -663,8 +670,13 @@ impl Run {
 
 const MIB: u64 = 1 << 20;
 
-/// What `it` is; `before` is the kind of the mapping that touches it from below, `after` the next one.
-fn kind(before: Option<Kind>, it: &Mapping, after: Option<&Mapping>) -> Kind {
+/// Guards are at most this long, bytes (a page of 64 KiB) ...
+const MAX_GUARD: u64 = 64 << 10;
+/// ... and guard at least so many times their length.
+const GUARDED: u64 = 4;
+
+/// What `it` is; `before` touches it from below, `after` is the next one.
+fn kind(before: Option<Below>, it: &Mapping, after: Option<&Mapping>) -> Kind {
     let name = it.name.as_str();
     let touching = after.filter(|after| after.start == it.end && !after.has_file() && after.name.is_empty());
     if kernel_made(name) {
@@ -692,10 +704,16 @@ fn kind(before: Option<Kind>, it: &Mapping, after: Option<&Mapping>) -> Kind {
     }
     if it.inaccessible() {
         // The unused part of an arena ends where the arena ends.
-        if before == Some(Kind::Arena) && it.end.is_multiple_of(64 * MIB) {
+        if before.is_some_and(|before| before.kind == Kind::Arena) && it.end.is_multiple_of(64 * MIB) {
             return Kind::Arena;
         }
-        return if it.bytes() <= MIB { Kind::Guard } else { Kind::Reserved };
+        let guards = |bytes: u64| it.bytes() <= MAX_GUARD && bytes / GUARDED >= it.bytes();
+        let above = touching.is_some_and(|next| next.permissions.write && guards(next.bytes()));
+        let below = before.is_some_and(|before| {
+            matches!(before.kind, Kind::Stack | Kind::Anonymous | Kind::Named | Kind::Jit)
+                && guards(before.bytes)
+        });
+        return if above || below { Kind::Guard } else { Kind::Reserved };
     }
     if it.permissions.execute {
         return Kind::Jit;
@@ -708,7 +726,9 @@ fn kind(before: Option<Kind>, it: &Mapping, after: Option<&Mapping>) -> Kind {
     {
         return Kind::Arena;
     }
-    if before == Some(Kind::Guard) && it.permissions.write && it.bytes() >= 16 << 10 {
+    if it.permissions.write
+        && before.is_some_and(|before| before.kind == Kind::Guard && it.bytes() / GUARDED >= before.bytes)
+    {
         return Kind::Stack;
     }
     Kind::Anonymous
@@ -784,18 +804,22 @@ fn verdict(it: &Explanation) -> Vec<String> {
         } else {
             format!("pieces of many sizes (most often {})", bytes(region.piece_bytes))
         };
-        let split = region
-            .reason
-            .as_ref()
-            .map_or_else(String::new, |reason| format!(", kept apart by: {}", reason.title()));
+        // A second reason counts when it would keep a good part of them apart by itself.
+        let strong: Vec<&(Reason, u64)> =
+            region.reasons.iter().filter(|(_, n)| *n * 4 >= region.vmas).collect();
+        let titles: Vec<String> =
+            strong.iter().map(|(reason, n)| format!("{} ({})", reason.title(), grouped(*n))).collect();
+        let split =
+            if titles.is_empty() { String::new() } else { format!(", kept apart by: {}", titles.join("; ")) };
         sentences.push(format!(
             "{} are {pieces} of one {what} of {} at {}{split}.",
             of(region.vmas),
             bytes(region.bytes),
             region.start
         ));
-        sentences
-            .extend(region.reason.as_ref().and_then(Reason::cure).map(|cure| format!("What helps: {cure}.")));
+        sentences.extend(
+            strong.iter().filter_map(|(reason, _)| reason.cure()).map(|cure| format!("What helps: {cure}.")),
+        );
     } else if let Some(file) = file {
         sentences.push(format!("{} map one file, {}.", of(file.tally.vmas), file.name));
         sentences.extend(reason.and_then(|row| row.cure.clone()).map(|cure| format!("What helps: {cure}.")));
@@ -822,14 +846,18 @@ fn verdict(it: &Explanation) -> Vec<String> {
         } else {
             String::new()
         };
-        sentences.push(format!("Nothing stands out: most are {}{detail}, {}.", kind.title(), of(tally.vmas)));
+        sentences.push(format!(
+            "Nothing stands out; the largest group are {}{detail}: {}.",
+            kind.title(),
+            of(tally.vmas)
+        ));
     }
 
     let avoidable: u64 =
         it.boundaries.iter().filter(|row| row.reason.avoidable()).map(|row| row.boundaries).sum();
     if it.vmas > 1 {
         sentences.push(format!(
-            "At {} of {} boundaries one mapping could stand instead of two, if the reasons above were removed.",
+            "{} of {} boundaries between VMAs have a reason that somebody could remove.",
             grouped(avoidable),
             grouped(it.vmas - 1)
         ));
@@ -873,7 +901,7 @@ mod tests {
         check_sums(&it);
         assert_eq!(
             it.verdict[0],
-            "1,000 of 1,001 VMAs (99.9%) are 64 KiB pieces of one anonymous region of 62.5 MiB at 0x7f0000000000, kept apart by: permissions rw-p | r--p."
+            "1,000 of 1,001 VMAs (99.9%) are 64 KiB pieces of one anonymous region of 62.5 MiB at 0x7f0000000000, kept apart by: permissions rw-p | r--p (999)."
         );
     }
 
@@ -909,6 +937,25 @@ mod tests {
             "{:?}",
             it.verdict
         );
+    }
+
+    #[test]
+    fn reserve_and_commit_in_equal_pieces_is_no_stack() {
+        let mut text = String::new();
+        for piece in 0..800u64 {
+            let start = 0x7f00_0000_0000 + piece * 0x10000;
+            let (mode, flags) =
+                [("rw-p", "rd wr ac"), ("---p", ""), ("---p", "ac"), ("---p", "")][piece as usize % 4];
+            let line =
+                format!("{start:x}-{:x} {mode} 00000000 00:00 0 \nVmFlags: mr mw {flags}\n", start + 0x10000);
+            text.push_str(&line);
+        }
+        let it = explain(&text);
+        check_sums(&it);
+        assert_eq!(it.kinds[0], (Kind::Reserved, Tally { vmas: 600, bytes: 600 << 16, resident_bytes: 0 }));
+        let first = &it.verdict[0];
+        assert!(first.contains("flags differ: ac (VM_ACCOUNT) (400); a reserved range"), "{first}");
+        assert!(it.verdict[1].contains("MAP_NORESERVE"), "{:?}", it.verdict);
     }
 
     #[test]

@@ -93,8 +93,11 @@ fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
     }
     for region in regions {
         let name = if region.name.is_empty() { "anonymous" } else { region.name.as_str() };
-        let reason =
-            region.reason.as_ref().map(|reason| format!(", mostly {}", reason.title())).unwrap_or_default();
+        let reason = region
+            .reasons
+            .first()
+            .map(|(reason, _)| format!(", mostly {}", reason.title()))
+            .unwrap_or_default();
         writeln!(
             out,
             "{:>12} in {} at {}: {}, {} of {}{}",
