@@ -243,8 +243,8 @@ fn ring_bytes(text: &str) -> Result<u32, String> {
 
 fn slots(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
-        Ok(n) if n.is_power_of_two() && (1..=1 << 20).contains(&n) => Ok(n),
-        _ => Err("a power of two up to 1048576".into()),
+        Ok(n) if n.is_power_of_two() && (1..1 << 20).contains(&n) => Ok(n),
+        _ => Err("a power of two below 1048576".into()),
     }
 }
 
