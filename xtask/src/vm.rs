@@ -153,7 +153,9 @@ impl Options {
             let text = fs::read(&console).unwrap_or_default();
             let log = Log::parse(&String::from_utf8_lossy(&text), end);
             if !log.reached_init && attempt == 1 {
-                say!("{}: init was not reached, once more", kernel.id);
+                let kept = console.with_extension("first.log");
+                fs::rename(&console, &kept)?;
+                say!("{}: init was not reached, see {}; once more", kernel.id, kept.display());
                 continue;
             }
             let run = Run { kernel: kernel.id, seconds: begin.elapsed().as_secs_f64(), log };
