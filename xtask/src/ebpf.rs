@@ -44,8 +44,9 @@ pub fn build(arch: &str) -> Result<()> {
 /// Builds the object from nothing and compares it with the one in the tree.
 pub fn check(arch: &str) -> Result<()> {
     let workspace = workspace()?;
-    let committed = fs::read(workspace.join(OBJECT))
-        .with_context(|| format!("{OBJECT} is missing: run `cargo xtask ebpf build`"))?;
+    let Ok(committed) = fs::read(workspace.join(OBJECT)) else {
+        bail!("{OBJECT} is missing: run `cargo xtask ebpf build` and commit the result");
+    };
     let digest = fs::read_to_string(workspace.join(DIGEST)).unwrap_or_default();
     // First, because it takes no time.
     if digest.trim() != bpf_digest::of_sources(&workspace)? {
