@@ -42,6 +42,9 @@ pub struct Options {
     /// Wall-clock limit of one test, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     test_limit: u64,
+    /// Environment of the tests, e.g. `VMAUDIT_CHILDREN=200`; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
     /// A shell on the serial console instead of the tests (needs busybox-static on this machine; one kernel)
     #[arg(long)]
     shell: bool,
@@ -115,6 +118,12 @@ impl Options {
         }
         if self.shell {
             put("bin/busybox", &busybox()?)?;
+        }
+        for variable in &self.env {
+            if !variable.contains('=') {
+                bail!("--env wants NAME=VALUE, not {variable}");
+            }
+            conf += &format!("env={variable}\n");
         }
         for filter in &self.filters {
             conf += &format!("filter={filter}\n");
