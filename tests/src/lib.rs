@@ -26,7 +26,10 @@ pub fn vmaudit() -> PathBuf {
 /// The program that makes VMAs.
 pub fn workload() -> PathBuf {
     let path = program("WORKLOAD_BIN", "workload");
-    assert!(path.ends_with("workload"), "WORKLOAD_BIN must be named `workload`: tests expect that process name");
+    assert!(
+        path.ends_with("workload"),
+        "WORKLOAD_BIN must be named `workload`: tests expect that process name"
+    );
     path
 }
 
