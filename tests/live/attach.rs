@@ -89,6 +89,29 @@ fn only_failures_means_only_failures() {
 }
 
 #[test]
+fn the_stream_can_be_narrowed_to_one_call() {
+    let session = Session::vmaudit(&["trace", "--format", "json", "--call", "munmap", "-o"]);
+    let lines = session.file("lines.json");
+    let done = session.words(&[lines]).words(&["--"]).then_workload(&["burst", "300"]).go().succeeded();
+    let text = done.read("lines.json");
+    let calls = objects(&text).into_iter().filter_map(|l| l.get("syscall").cloned()).collect::<Vec<_>>();
+    assert!(calls.iter().all(|c| c == "munmap"), "{calls:?}");
+    // The reservation that found the room, and the burst.
+    assert_eq!(calls.len(), 301);
+}
+
+#[test]
+fn a_whole_family_is_in_the_stream() {
+    let session = Session::vmaudit(&["trace", "--format", "json", "-o"]);
+    let lines = session.file("lines.json");
+    let done = session.words(&[lines]).words(&["--"]).then_workload(&["children", "20"]).go().succeeded();
+    let text = done.read("lines.json");
+    for own in done.own() {
+        assert_eq!(changes(&text, own.pid).iter().map(|c| c.1).max(), Some(own.peak), "{own:?}");
+    }
+}
+
+#[test]
 fn tracing_a_process_that_does_not_exist_is_an_error_in_one_sentence() {
     let done = Session::vmaudit(&["trace", "-p", "4194304", "-d", "1s"]).go();
     assert_eq!(done.status.code(), Some(1), "{}", done.said());

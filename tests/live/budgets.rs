@@ -56,3 +56,9 @@ fn any_refused_call_can_be_a_breach() {
 fn an_ordinary_answer_is_no_breach() {
     run(&["--fail-on", "failure"], &["causes", "blocked-mremap"], 0);
 }
+
+#[test]
+fn a_peak_at_the_limit_can_be_a_breach() {
+    run(&["--fail-on", "peak"], &["limit", "munmap"], 86);
+    run(&["--fail-on", "peak"], &["burst", "5000"], 0);
+}

@@ -1,7 +1,7 @@
 //! A ring buffer that is far too small loses details, says so, and costs no figure.
 
 use vmaudit_tests::Session;
-use vmaudit_tests::rows::assert_each_has_its_row;
+use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact};
 
 const TINY: [&str; 2] = ["--ring-bytes", "4096"];
 
@@ -46,4 +46,23 @@ fn a_trace_that_cannot_keep_up_says_how_much_it_lost() {
         .filter_map(serde_json::Value::as_u64)
         .max();
     assert!(lost > Some(0), "no loss of 200,000 changes through 4 KiB is mentioned");
+}
+
+/// Forty processes alive at once, sixteen places in the table: those that found no place are missing and said to be.
+#[test]
+fn a_table_that_is_too_small_is_said_so_and_what_is_in_it_is_right() {
+    let done = Session::run(&["--slots", "16"], &["generations", "40"]).go().succeeded();
+    let (owns, report) = (done.own(), done.report());
+    assert!(report.coverage.lost["table_full"] > 0, "{:?}", report.coverage);
+    assert!(!report.coverage.exact_peaks, "peaks are missing: {:?}", report.coverage);
+    for row in report.processes.iter().filter(|row| row.map_count.exact) {
+        let own = owns.iter().find(|o| o.pid == row.pid).expect("a row of ours");
+        assert_exact(row, own);
+    }
+}
+
+#[test]
+fn a_loss_can_be_a_breach() {
+    Session::run(&["--fail-on", "lost", "--slots", "16"], &["generations", "40"]).go().ended_with(86);
+    Session::run(&["--fail-on", "lost"], &["generations", "40"]).go().ended_with(0);
 }

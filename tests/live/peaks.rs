@@ -87,3 +87,12 @@ fn pairs_of_mmap_and_munmap_are_all_counted() {
     let (own, report) = (done.own(), done.report());
     vmaudit_tests::rows::assert_each_has_its_row(&report, &own.iter().collect::<Vec<_>>());
 }
+
+#[test]
+fn without_watching_calls_the_peaks_are_as_exact_and_the_calls_unknown() {
+    let done = Session::run(&["--peaks-only"], &["holes", "3000"]).go().succeeded();
+    let (own, row) = done.only();
+    assert_eq!((row.map_count.peak, row.map_count.last), (Some(own.peak), own.last), "{row:?}");
+    assert!(row.map_count.exact);
+    assert!(row.calls.values().all(|c| c.calls.is_none() && c.failed.is_none()), "unknown is null: {row:?}");
+}

@@ -146,6 +146,17 @@ fn the_sum_of_changes_leads_from_first_to_last_in_every_process() {
     }
 }
 
+#[test]
+fn a_daemon_that_ends_within_the_linger_time_is_waited_for() {
+    let done = Session::run(&["--linger", "5m"], &["daemon", "100", "2000"]).go().succeeded();
+    let (owns, report) = (done.own(), done.report());
+    assert_eq!(report.session.still_running, 0);
+    for own in owns.iter().filter(|o| o.role != "daemon-first-burst") {
+        assert_exact(row_of(&report, own.pid), own);
+    }
+    assert_eq!(report.processes.len(), 3, "parent, the process between, daemon: {:?}", report.processes);
+}
+
 /// Either the daemon was waited for, then its row is complete; or it was not, then the report says so.
 #[test]
 fn a_daemon_is_followed_past_its_parents_end_or_said_to_be_still_running() {

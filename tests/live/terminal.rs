@@ -10,7 +10,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::process::CommandExt as _;
 use std::sync::{Arc, Mutex};
 
-use vmaudit_tests::{Done, Scratch, Session, wait_for};
+use vmaudit_tests::{Done, Scratch, Session, vmaudit, wait_for};
 
 /// The keyboard and the screen.
 struct Terminal {
@@ -74,8 +74,9 @@ impl Terminal {
     }
 }
 
-/// Runs the session as the leader of a session on a terminal of its own; `play` types and reads.
-fn on_a_terminal(session: fn() -> Session, play: fn(&mut Terminal)) -> (Done, String) {
+/// Runs the session as the leader of a session on a terminal of its own; `play` types and reads. The result's stdout is
+/// what the screen showed.
+fn on_a_terminal(session: fn() -> Session, play: fn(&mut Terminal)) -> Done {
     let scratch = Scratch::new();
     let thread = std::thread::spawn(move || {
         let mut terminal = Terminal::open(&scratch);
@@ -95,8 +96,12 @@ fn on_a_terminal(session: fn() -> Session, play: fn(&mut Terminal)) -> (Done, St
         let running = session.start_as(&mut command);
         drop(command);
         play(&mut terminal);
-        let done = running.wait();
-        (done, terminal.text())
+        let mut done = running.wait();
+        // What was written last may still be on its way to the screen; a mark behind it says when it is all there.
+        terminal.slave.write_all(b"[end]").unwrap();
+        terminal.wait_for("[end]");
+        done.stdout = terminal.text().into_bytes();
+        done
     });
     thread.join().expect("the terminal's thread")
 }
@@ -104,11 +109,12 @@ fn on_a_terminal(session: fn() -> Session, play: fn(&mut Terminal)) -> (Done, St
 #[test]
 fn ctrl_c_reaches_the_command_exactly_once_and_the_report_is_written() {
     let session = || Session::run(&[], &["signals", "1"]);
-    let (done, screen) = on_a_terminal(session, |terminal| {
+    let done = on_a_terminal(session, |terminal| {
         terminal.wait_for("ready");
         terminal.keyboard.write_all(b"\x03").unwrap();
     });
     let done = done.succeeded();
+    let screen = String::from_utf8_lossy(&done.stdout);
     assert_eq!(screen.matches("signal 2").count(), 1, "{screen}");
     assert_eq!(done.report().session.exit.unwrap().code, Some(0));
 }
@@ -116,7 +122,7 @@ fn ctrl_c_reaches_the_command_exactly_once_and_the_report_is_written() {
 #[test]
 fn ctrl_c_ends_a_command_that_does_not_catch_it_and_vmaudit_with_it() {
     let session = || Session::run(&[], &["sleep", "3600"]);
-    let (done, _) = on_a_terminal(session, |terminal| {
+    let done = on_a_terminal(session, |terminal| {
         terminal.wait_for("sleeping");
         terminal.keyboard.write_all(b"\x03").unwrap();
     });
@@ -127,10 +133,53 @@ fn ctrl_c_ends_a_command_that_does_not_catch_it_and_vmaudit_with_it() {
 #[test]
 fn the_command_reads_from_the_terminal() {
     let session = || Session::run(&[], &["cat"]);
-    let (done, screen) = on_a_terminal(session, |terminal| {
+    let done = on_a_terminal(session, |terminal| {
         terminal.keyboard.write_all(b"hello\n\x04").unwrap();
         terminal.wait_for("hello\r\nhello\r\n");
     });
     done.succeeded();
-    assert!(screen.contains("hello\r\nhello\r\n"), "echo and answer: {screen:?}");
+}
+
+/// The report's file, chosen here because the session is the shell's.
+fn under_a_shell(words: &[&str]) -> Session {
+    let session = Session::workload(&["job-shell"]);
+    let report = session.file("report.json");
+    let session = session.words(&[vmaudit()]).words(&["run", "--format", "json", "-o"]).words(&[report]);
+    session.words(&["--"]).then_workload(words)
+}
+
+#[test]
+fn ctrl_z_stops_the_whole_job_and_the_shell_can_continue_it() {
+    let session = || under_a_shell(&["signals", "1"]);
+    let done = on_a_terminal(session, |terminal| {
+        terminal.wait_for("ready");
+        terminal.keyboard.write_all(b"\x1a").unwrap();
+        terminal.wait_for("continued");
+        terminal.keyboard.write_all(b"\x03").unwrap();
+    });
+    let done = done.succeeded();
+    let screen = String::from_utf8_lossy(&done.stdout);
+    assert_eq!(screen.matches("stopped").count(), 1, "{screen}");
+    assert_eq!(screen.matches("signal 2").count(), 1, "{screen}");
+    assert_eq!(done.report().session.exit.unwrap().code, Some(0));
+}
+
+#[test]
+fn a_shell_sees_ctrl_c_end_the_job_by_the_signal() {
+    let session = || under_a_shell(&["sleep", "3600"]);
+    let done = on_a_terminal(session, |terminal| {
+        terminal.wait_for("sleeping");
+        terminal.keyboard.write_all(b"\x03").unwrap();
+    });
+    done.ended_with(128 + libc::SIGINT);
+}
+
+#[test]
+fn a_job_in_the_foreground_reads_from_the_terminal() {
+    let session = || under_a_shell(&["cat"]);
+    let done = on_a_terminal(session, |terminal| {
+        terminal.keyboard.write_all(b"hello\n\x04").unwrap();
+        terminal.wait_for("hello\r\nhello\r\n");
+    });
+    done.succeeded();
 }

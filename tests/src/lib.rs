@@ -25,7 +25,12 @@ pub fn vmaudit() -> PathBuf {
 
 /// The program that makes VMAs.
 pub fn workload() -> PathBuf {
-    program("WORKLOAD_BIN", "workload")
+    let path = program("WORKLOAD_BIN", "workload");
+    assert!(
+        path.ends_with("workload"),
+        "WORKLOAD_BIN must be named `workload`: tests expect that process name"
+    );
+    path
 }
 
 fn program(variable: &str, name: &str) -> PathBuf {

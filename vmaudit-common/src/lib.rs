@@ -250,6 +250,10 @@ pub struct Section {
     pub data_vm: u64,
     /// Result of the last search for a free range (negative errno or address); 0 = none made.
     pub searched: u64,
+    /// Index of the address space's slot.
+    pub slot: u32,
+    /// Not used.
+    pub reserved: u32,
 }
 
 /// Byte offsets of kernel structure members, from BTF; [`ABSENT`] where this kernel lacks one.
@@ -451,7 +455,7 @@ pub struct DeadRecord {
 const _: () = assert!(size_of::<MmSlot>() == 96 + CALL_COUNT * 32 + GROUPS * 40);
 const _: () = assert!(size_of::<MmSlot>() % 8 == 0);
 const _: () = assert!(size_of::<Control>() <= 4096);
-const _: () = assert!(size_of::<Section>() == 48);
+const _: () = assert!(size_of::<Section>() == 56);
 const _: () = assert!(size_of::<RecordHeader>() == 32);
 const _: () = assert!(size_of::<FailureRecord>() % 8 == 0);
 const _: () = assert!(SECTIONS.is_power_of_two());

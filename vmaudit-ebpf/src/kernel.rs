@@ -72,10 +72,10 @@ impl Current {
         if own as u64 == mm { Some(OwnMm(core::hint::black_box(own))) } else { None }
     }
 
-    /// Its address space as a number, 0 for a kernel thread or past exit_mm.
+    /// Its address space as a plain number, 0 for a kernel thread or past exit_mm.
     #[inline(always)]
     pub fn mm(self) -> u64 {
-        load(self.0, layout!(task_mm))
+        mm_of(self.address())
     }
 
     /// Task id in the initial pid namespace.

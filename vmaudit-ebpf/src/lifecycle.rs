@@ -18,7 +18,7 @@ use vmaudit_common::{
 
 use crate::{
     kernel,
-    maps::{self, FOLLOWED, RECORDS, SLOT_OF_MM, config, layout, lost},
+    maps::{self, FOLLOWED, RECORDS, SLOTS, config, layout, lost},
 };
 
 /// match-proto: sched_process_fork(struct task_struct *parent, struct task_struct *child)
@@ -74,7 +74,7 @@ fn forked<C: EbpfContext>(ctx: &C, child: u64) {
     if mm == kernel::mm_of(kernel::current()) {
         return; // vfork or CLONE_VM: one address space, counted once
     }
-    if let Some(stale) = maps::slot_of(mm) {
+    if let Some(stale) = maps::index_of(mm) {
         // The former owner of this mm_struct died unseen.
         lost!(death_missed);
         finish(stale, mm, false);
@@ -194,8 +194,8 @@ pub fn exit_mmap_classic(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn torn_down(mm: u64) {
-    if let Some(slot) = maps::slot_of(mm) {
-        finish(slot, mm, true);
+    if let Some(index) = maps::index_of(mm) {
+        finish(index, mm, true);
     }
 }
 
@@ -283,23 +283,19 @@ pub fn open_slot(mm: u64, task: u64, tgid: u32, ppid: u32, flags: u32) -> Option
         core::ptr::write_volatile(&raw mut (*slot).state, SLOT_LIVE);
     }
     // NOEXIST: two who adopt the same mm must not both win.
-    match SLOT_OF_MM.insert(&mm, &index, 1) {
-        Ok(()) => Some(slot),
-        Err(_) => {
-            // SAFETY: nobody else knows this slot yet; both halves of the first word go back to free.
-            unsafe {
-                (*slot).born_ns = 0;
-                (*slot).peak_ns = 0;
-                core::ptr::write_volatile(slot.cast::<u64>(), 0);
-            }
-            None
-        }
+    if maps::enter(mm, index) {
+        return Some(slot);
     }
+    // SAFETY: nobody else knows this slot yet; both halves of the first word go back to free. What was filled in is
+    // filled in again by the next user.
+    unsafe { core::ptr::write_volatile(slot.cast::<u64>(), 0) };
+    None
 }
 
 /// The figures of this address space are final.
 #[inline(always)]
-fn finish(slot: *mut MmSlot, mm: u64, read_last: bool) {
+fn finish(index: u32, mm: u64, read_last: bool) {
+    let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     // SAFETY: `slot` points into SLOTS; exit_mmap runs once, with no user of the mm left.
     unsafe {
         if read_last {
@@ -312,12 +308,10 @@ fn finish(slot: *mut MmSlot, mm: u64, read_last: bool) {
         }
         (*slot).dead_ns = bpf_ktime_get_ns();
     }
-    let index = index_of(mm);
-    let _ = SLOT_OF_MM.remove(&mm);
+    maps::leave(mm);
     // SAFETY: as above; user space may free the slot from here on.
     let (generation, tgid) = unsafe { ((*slot).generation, (*slot).tgid) };
     unsafe { core::ptr::write_volatile(&raw mut (*slot).state, SLOT_DEAD) };
-    let Some(index) = index else { return };
     // Only a hint to look soon: a full ring loses nothing here, user space also looks by itself.
     if let Some(mut entry) = RECORDS.reserve::<DeadRecord>(0) {
         entry.write(DeadRecord {
@@ -334,12 +328,6 @@ fn finish(slot: *mut MmSlot, mm: u64, read_last: bool) {
         });
         entry.submit(0);
     }
-}
-
-#[inline(always)]
-fn index_of(mm: u64) -> Option<u32> {
-    // SAFETY: the value is copied at once.
-    unsafe { SLOT_OF_MM.get(&mm) }.copied()
 }
 
 #[inline(always)]

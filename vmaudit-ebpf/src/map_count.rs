@@ -18,7 +18,7 @@ use vmaudit_common::{
 use crate::{
     kernel::{self, Current, OwnMm},
     lifecycle,
-    maps::{self, RECORDS, SECTION_OF_TASK, config},
+    maps::{self, RECORDS, SECTION_OF_TASK, SLOTS, config},
 };
 
 /// match-proto: mmap_lock_released(struct mm_struct *mm, bool write), 6.14 and later.
@@ -55,15 +55,14 @@ pub fn released_classic20(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
-    let slot = match maps::slot_of(mm) {
-        Some(slot) => slot,
+    let Some(index) = maps::index_of(mm) else {
         // A new address space shows itself by writing; readers of unknown ones are not ours.
-        None if !write => return,
-        None => {
+        if write {
             lifecycle::adopt_current(ctx, mm);
-            return;
         }
+        return;
     };
+    let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     let task = Current::task();
     let own = task.own(mm);
     let count = match own {
@@ -79,7 +78,7 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     if write
         && let Some(own) = own
     {
-        remember_section(task, call, own, before, count);
+        remember_section(task, call, own, index, before, count);
     }
     if count == before {
         return;
@@ -134,7 +133,7 @@ pub fn call_index(call: Call) -> Option<usize> {
 
 /// Keeps the figures of this write section for the failure that sys_exit may report right after.
 #[inline(always)]
-fn remember_section(task: Current, call: Call, mm: OwnMm, mc0: u32, mc1: u32) {
+fn remember_section(task: Current, call: Call, mm: OwnMm, slot: u32, mc0: u32, mc1: u32) {
     if call < call::FIRST_REAL {
         return;
     }
@@ -145,6 +144,7 @@ fn remember_section(task: Current, call: Call, mm: OwnMm, mc0: u32, mc1: u32) {
     unsafe {
         core::ptr::write_volatile(&raw mut (*section).tid, 0);
         (*section).call = u32::from(call);
+        (*section).slot = slot;
         (*section).mc0 = mc0;
         (*section).mc1 = mc1;
         (*section).total_vm = total_vm;

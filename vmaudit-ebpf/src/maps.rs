@@ -21,7 +21,15 @@ pub static SLOTS: Array<MmSlot> = Array::with_max_entries(8192, BPF_F_MMAPABLE);
 
 /// mm_struct address → index in [`SLOTS`]. Twice the slots, so that a full table is the slots' and not the hash's.
 #[map]
-pub static SLOT_OF_MM: HashMap<u64, u32> = HashMap::with_max_entries(16384, 0);
+static SLOT_OF_MM: HashMap<u64, u32> = HashMap::with_max_entries(16384, 0);
+
+/// Shortcut into [`SLOT_OF_MM`] for address spaces that have a slot: an array lookup is inlined by the verifier, a hash
+/// lookup is two calls. One word an entry, so that no reader can see half of one: address bits from 6 up, then the slot.
+#[map]
+static SHORTCUT: Array<u64> = Array::with_max_entries(SHORTCUTS, 0);
+const SHORTCUTS: u32 = 4096;
+/// Bits of an entry that hold the slot; the loader allows no more slots than that.
+const SLOT_BITS: u32 = 20;
 
 /// Followed processes by tgid.
 #[map]
@@ -136,10 +144,58 @@ pub(crate) use lost;
 /// The slot of an address space.
 #[inline(always)]
 pub fn slot_of(mm: u64) -> Option<*mut MmSlot> {
+    SLOTS.get_ptr_mut(index_of(mm)?)
+}
+
+/// The index of an address space's slot. `mm` must be a plain number, not a pointer that the verifier knows.
+#[inline(always)]
+pub fn index_of(mm: u64) -> Option<u32> {
+    let shortcut = shortcut(mm)?;
+    // SAFETY: points into SHORTCUT; the kernel side alone writes it, a word at a time.
+    let entry = unsafe { core::ptr::read_volatile(shortcut) };
+    if entry >> SLOT_BITS == tag(mm) {
+        return Some(entry as u32 & ((1 << SLOT_BITS) - 1));
+    }
     // SAFETY: the value is copied at once; entries are preallocated and never freed to the system.
     let index = *unsafe { SLOT_OF_MM.get(&mm) }?;
-    SLOTS.get_ptr_mut(index)
+    // SAFETY: as above. Nobody can be removing this mm meanwhile: whoever asks still uses it.
+    unsafe { core::ptr::write_volatile(shortcut, tag(mm) << SLOT_BITS | u64::from(index)) };
+    Some(index)
 }
+
+/// mm_struct addresses are multiples of 64 (a slab with cache-line alignment) in the direct map, so that these bits
+/// tell any two apart.
+#[inline(always)]
+fn tag(mm: u64) -> u64 {
+    (mm >> 6) & ((1 << (64 - SLOT_BITS)) - 1)
+}
+
+#[inline(always)]
+fn shortcut(mm: u64) -> Option<*mut u64> {
+    SHORTCUT.get_ptr_mut(((mm >> 6 ^ mm >> 18) as u32) & (SHORTCUTS - 1))
+}
+
+/// Makes `index` the slot of `mm`; `false` when somebody else was first.
+#[inline(always)]
+pub fn enter(mm: u64, index: u32) -> bool {
+    SLOT_OF_MM.insert(&mm, &index, BPF_NOEXIST).is_ok()
+}
+
+/// The address space is gone.
+#[inline(always)]
+pub fn leave(mm: u64) {
+    let _ = SLOT_OF_MM.remove(&mm);
+    if let Some(shortcut) = shortcut(mm) {
+        // SAFETY: as in `index_of`; an entry of another mm stays.
+        unsafe {
+            if core::ptr::read_volatile(shortcut) >> SLOT_BITS == tag(mm) {
+                core::ptr::write_volatile(shortcut, 0);
+            }
+        }
+    }
+}
+
+const BPF_NOEXIST: u64 = 1;
 
 /// How many slots are looked at before the table counts as full.
 const PROBES: u32 = 64;

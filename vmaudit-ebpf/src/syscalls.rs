@@ -17,7 +17,7 @@ use vmaudit_common::{
 use crate::{
     kernel,
     map_count::call_index,
-    maps::{self, RECORDS, SECTION_OF_TASK, config, layout, lost},
+    maps::{self, RECORDS, SECTION_OF_TASK, SLOTS, config, layout, lost},
 };
 
 const ENOMEM: i64 = 12;
@@ -81,7 +81,17 @@ pub fn sys_exit_one(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn returned<C: EbpfContext>(ctx: &C, id: Call, ret: i64, regs: u64) {
     let current = kernel::Current::task();
-    let Some(slot) = maps::slot_of(current.mm()) else { return };
+    let tid = current.tid();
+    let section = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1));
+    // The lock section of this very call knows the slot; only calls without one have to look for it.
+    let known = section.and_then(|section| {
+        // SAFETY: points into the map; the entry is this task's own, and it is in no other call.
+        let (owner, call, slot) = unsafe { ((*section).tid, (*section).call, (*section).slot) };
+        if owner == tid && call == u32::from(id) { Some(slot) } else { None }
+    });
+    let Some(slot) = known.or_else(|| maps::index_of(current.mm())).and_then(|slot| SLOTS.get_ptr_mut(slot)) else {
+        return;
+    };
     let task = current.address();
     if current.in_compat_call() {
         count(slot, call::COMPAT);
@@ -94,8 +104,6 @@ fn returned<C: EbpfContext>(ctx: &C, id: Call, ret: i64, regs: u64) {
         return;
     }
     count(slot, id);
-    let tid = current.tid();
-    let section = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1));
     if let Some(errno) = refusal(id, ret, regs, task) {
         refused(ctx, slot, id, ret, errno, regs, task, section);
     }

@@ -365,8 +365,8 @@ mod tests {
 
     #[test]
     fn titles_and_nameless_processes() {
-        let exe = Some("/usr/lib/postgresql/16/bin/postgres");
-        assert_eq!(application(exe, &["postgres: checkpointer".to_owned()], "postgres"), exe.unwrap());
+        let path = "/usr/lib/postgresql/16/bin/postgres";
+        assert_eq!(application(Some(path), &["postgres: checkpointer".to_owned()], "postgres"), path);
         assert_eq!(application(None, &["postgres: checkpointer".to_owned()], "x"), "postgres: checkpointer");
         assert_eq!(application(None, &[], "comm"), "comm");
         assert_eq!(application(Some("/bin/x"), &[String::new()], "comm"), "/bin/x");

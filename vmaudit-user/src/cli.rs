@@ -2,7 +2,9 @@
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+
+use crate::{explain::ExplainArgs, limit::LimitArgs, scan::ScanArgs};
 
 /// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
 ///
@@ -12,14 +14,28 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[derive(Debug, Parser)]
 #[command(name = "vmaudit", version, about, max_term_width = 100)]
 pub struct Cli {
-    /// What to do.
+    /// What to do; `scan` when nothing is said.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
+}
+
+impl Cli {
+    /// What to do. `vmaudit` alone is `vmaudit scan`.
+    pub fn command(self) -> Command {
+        self.command.unwrap_or_else(|| {
+            let defaults = Command::augment_subcommands(clap::Command::new("vmaudit"));
+            let matches = defaults.get_matches_from(["vmaudit", "scan"]);
+            Command::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
+        })
+    }
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show every process now: count, share of the limit, application, recommendation (also without a command)
+    #[command(after_help = "Example:\n  vmaudit scan --top 20\n  sudo vmaudit scan --format json -o scan.json")]
+    Scan(ScanArgs),
     /// Run a command, follow its whole process tree, report at its end
     #[command(after_help = "Example:\n  sudo vmaudit run -- make -j8\n  sudo vmaudit run --format json -o report.json --fail-on failure -- ./tests\n\n\
         Exit status: the command's own (its signal if it died by one); 86 when a budget was broken and the command \
@@ -28,6 +44,12 @@ pub enum Command {
     /// Print each change and failure as it happens
     #[command(after_help = "Example:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  sudo vmaudit trace --all --call munmap --format json")]
     Trace(TraceArgs),
+    /// Say who owns a process's VMAs, and why neighbours do not merge
+    #[command(after_help = "Example:\n  sudo vmaudit explain 1234\n  vmaudit explain --maps maps.txt")]
+    Explain(ExplainArgs),
+    /// Show the limit: who sets it, what it costs, what software needs; change it
+    #[command(after_help = "Example:\n  vmaudit limit --for elasticsearch\n  sudo vmaudit limit --apply 262144 --dry-run")]
+    Limit(LimitArgs),
     /// Say what this kernel, these rights and this build allow, hook by hook
     #[command(after_help = "Example:\n  sudo vmaudit doctor")]
     Doctor(DoctorArgs),
@@ -225,8 +247,8 @@ fn ring_bytes(text: &str) -> Result<u32, String> {
 
 fn slots(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {
-        Ok(n) if n.is_power_of_two() && (1..=1 << 20).contains(&n) => Ok(n),
-        _ => Err("a power of two up to 1048576".into()),
+        Ok(n) if n.is_power_of_two() && (1..1 << 20).contains(&n) => Ok(n),
+        _ => Err("a power of two below 1048576".into()),
     }
 }
 

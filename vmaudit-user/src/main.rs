@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use vmaudit_user::{
     cli::{Cli, Command},
-    command, doctor, output, session,
+    command, doctor, explain, limit, output, scan, session,
+    source::live,
+    trace,
 };
 
 fn main() -> ExitCode {
@@ -18,13 +20,20 @@ fn main() -> ExitCode {
             return code(if e.use_stderr() { usage } else { 0 });
         }
     };
-    let (outcome, failure) = match cli.command {
-        Command::Run(args) => (session::run(args), command::EXIT_OWN_FAILURE),
-        Command::Trace(args) => (session::trace(args), 1),
-        Command::Doctor(args) => (doctor::doctor(&args), 1),
+    let mut failure = 1;
+    let outcome = match cli.command() {
+        Command::Scan(args) => scan::scan_command(&args, live::count_all),
+        Command::Explain(args) => explain::explain_command(&args),
+        Command::Limit(args) => limit::limit_command(&args, live::count_all),
+        Command::Run(args) => {
+            failure = command::EXIT_OWN_FAILURE;
+            session::run(args).map(code)
+        }
+        Command::Trace(args) => trace::trace(args).map(code),
+        Command::Doctor(args) => doctor::doctor(&args).map(code),
     };
     match outcome {
-        Ok(status) => code(status),
+        Ok(status) => status,
         // Whoever reads our output has seen enough.
         Err(e) if is_broken_pipe(&e) => code(0),
         Err(e) => {

@@ -80,7 +80,12 @@ impl Margin {
     /// [`KERNEL_LARGEST`].
     pub fn limit_for(self, peak: u64) -> u64 {
         // Floats as in the Python tool; `as` saturates, so no input overflows.
-        let steps = (peak as f64 * self.headroom / self.round as f64).ceil() as u64;
+        let wanted = peak as f64 * self.headroom;
+        // What fits into the default is not rounded past it.
+        if wanted <= KERNEL_DEFAULT as f64 {
+            return KERNEL_DEFAULT;
+        }
+        let steps = (wanted / self.round as f64).ceil() as u64;
         let value = steps.saturating_mul(self.round).max(KERNEL_DEFAULT);
         // Just above the default, a power of two is easier to remember and to find again.
         let value = if (KERNEL_DEFAULT + 1..=65535).contains(&value) { 65536 } else { value };
@@ -356,9 +361,15 @@ mod tests {
     #[test]
     fn the_arithmetic_is_that_of_the_python_tool() {
         let margin = Margin::default();
-        for (peak, limit) in
-            [(0, 65530), (1204, 65530), (40000, 65530), (43686, 70000), (65530, 100000), (66667, 110000)]
-        {
+        for (peak, limit) in [
+            (0, 65530),
+            (1204, 65530),
+            (40000, 65530),
+            (43686, 65530),
+            (43687, 70000),
+            (65530, 100000),
+            (66667, 110000),
+        ] {
             assert_eq!(margin.limit_for(peak), limit, "{peak}");
         }
         assert_eq!(Margin::new(1.5, 1).unwrap().limit_for(43688), 65536);

@@ -24,8 +24,10 @@ use crate::{
     command::{self, Child, Look, User},
     diagnosis::KernelRules,
     output::{self, Destination, Format},
+    price,
     recommend::{self, Margin, Measured},
     report::{Coverage, Exit, Hook, HookState, Report, SCHEMA, Session, SourceKind, VERSION},
+    scan,
     source::{
         Event,
         hooks::HOOKS,
@@ -36,8 +38,6 @@ use crate::{
     },
     symbols::Symbols,
 };
-
-pub use crate::trace::trace;
 
 /// Between two looks at the sysctl, at slots whose hint got lost and at the programs' messages.
 const TICK: Duration = Duration::from_millis(100);
@@ -215,7 +215,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let kind = if matches!(source, Source::Live(_)) { SourceKind::Ebpf } else { SourceKind::Proc };
     let anonymizer =
-        if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
+        if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
     report.session.breach = breach(&args, &report);
     // Detach before writing: the report's reader may wait long, the machine need not.
@@ -439,7 +439,7 @@ fn finish(
         margin,
         current: rows.limits.max_map_count,
         failures: rows.kinds,
-        vma_bytes: None,
+        vma_bytes: price::price(&Proc::new("/proc").slabs(&price::CACHES)).map(|price| price.usual),
     });
     Report {
         schema: SCHEMA.into(),
@@ -509,10 +509,4 @@ fn breach(args: &RunArgs, report: &Report) -> Option<String> {
 fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or(&text).to_owned()
-}
-
-/// Names of the person at the keyboard: the user, and who called sudo.
-fn own_names() -> Vec<String> {
-    let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
-    ["SUDO_USER", "USER", "LOGNAME"].iter().filter_map(|name| std::env::var(name).ok()).chain(user).collect()
 }

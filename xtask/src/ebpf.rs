@@ -44,16 +44,18 @@ pub fn build(arch: &str) -> Result<()> {
 /// Builds the object from nothing and compares it with the one in the tree.
 pub fn check(arch: &str) -> Result<()> {
     let workspace = workspace()?;
-    let committed = fs::read(workspace.join(OBJECT))
-        .with_context(|| format!("{OBJECT} is missing: run `cargo xtask ebpf build`"))?;
+    let Ok(committed) = fs::read(workspace.join(OBJECT)) else {
+        bail!("{OBJECT} is missing: run `cargo xtask ebpf build` and commit the result");
+    };
     let digest = fs::read_to_string(workspace.join(DIGEST)).unwrap_or_default();
-    let folder = TempDir::new("bpf-check")?;
-    let fresh = compile(arch, folder.path())?;
+    // First, because it takes no time.
     if digest.trim() != bpf_digest::of_sources(&workspace)? {
         bail!(
-            "{DIGEST} does not belong to the eBPF sources beside it: run `cargo xtask ebpf build` and commit the result"
+            "{OBJECT} belongs to other eBPF sources than those beside it: run `cargo xtask ebpf build` and commit the result"
         );
     }
+    let folder = TempDir::new("bpf-check")?;
+    let fresh = compile(arch, folder.path())?;
     if fresh != committed {
         bail!(
             "{OBJECT} ({} bytes) is not what its sources give ({} bytes{}): run `cargo xtask ebpf build` and commit \
@@ -85,14 +87,9 @@ fn compile(arch: &str, target_dir: &Path) -> Result<Vec<u8>> {
         "-Clink-arg=--btf".to_owned(),
         format!("-Clinker={}", toolchain.linker.display()),
     ];
-    let cargo_home = cargo_home().context("neither CARGO_HOME nor HOME is set")?;
-    // The last match counts, so the widest folder comes first.
-    for (folder, name) in [
-        (&cargo_home, "/cargo"),
-        (&toolchain.sysroot, "/rust"),
-        (&workspace, "/vmaudit"),
-        (&target_dir.to_owned(), "/target"),
-    ] {
+    // So that the folders of the crates exist and can be named below.
+    run(toolchain.command("cargo").current_dir(&workspace).args(["fetch", "--quiet", "--locked"]))?;
+    for (folder, name) in mapped_folders(&workspace, &toolchain.sysroot, target_dir)? {
         flags.push(format!("--remap-path-prefix={}={name}", folder.display()));
     }
     let mut cargo = toolchain.command("cargo");
@@ -118,6 +115,27 @@ fn compile(arch: &str, target_dir: &Path) -> Result<Vec<u8>> {
     let stripped = target_dir.join("vmaudit.bpf.o");
     run(Command::new(&toolchain.objcopy).arg("--strip-debug").arg(&linked).arg(&stripped))?;
     fs::read(&stripped).with_context(|| format!("cannot read {}", stripped.display()))
+}
+
+/// Folders that differ between machines, and what the object calls them instead. The last match counts, so wide ones
+/// come first.
+fn mapped_folders(
+    workspace: &Path,
+    sysroot: &Path,
+    target_dir: &Path,
+) -> Result<Vec<(PathBuf, &'static str)>> {
+    let cargo_home = cargo_home().context("neither CARGO_HOME nor HOME is set")?;
+    let mut folders = vec![(cargo_home.clone(), "/cargo")];
+    // One per registry, with a hash in its name; a mirror of crates.io has another one than crates.io.
+    for registry in
+        fs::read_dir(cargo_home.join("registry/src")).context("cargo keeps no sources of crates")?
+    {
+        folders.push((registry?.path(), "/crates"));
+    }
+    folders.push((sysroot.to_owned(), "/rust"));
+    folders.push((workspace.to_owned(), "/vmaudit"));
+    folders.push((target_dir.to_owned(), "/target"));
+    Ok(folders)
 }
 
 /// The pinned programs, found on this machine.

@@ -106,12 +106,9 @@ fn follow(command: &mut Command) -> Result<Totals> {
         }
     }
     let status = child.wait()?;
-    if summaries == 0 {
-        bail!("`{}` gave no test summary ({status})", shown(command));
-    }
-    if !status.success() && totals.failed == 0 {
-        say!("`{}` failed ({status})", shown(command));
-        totals.failed += 1; // a suite that crashed counts as one failure
+    if summaries == 0 || (!status.success() && totals.failed == 0) {
+        say!("`{}` ended without a complete summary ({status})", shown(command));
+        totals.failed += 1; // a suite that crashed, or did not compile, counts as one failure
     }
     Ok(totals)
 }
@@ -125,6 +122,17 @@ mod tests {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.01s";
         assert_eq!(Totals::parse(line), Some(Totals { passed: 12, failed: 3, ignored: 1 }));
         assert_eq!(Totals::parse("test result_of_something ... ok"), None);
+    }
+
+    #[test]
+    fn a_suite_that_says_nothing_counts_as_failed() -> Result<()> {
+        let one_failed = Totals { failed: 1, ..Totals::default() };
+        assert_eq!(follow(&mut Command::new("true"))?, one_failed);
+        let good = "echo 'test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured'";
+        assert_eq!(follow(Command::new("sh").args(["-c", good]))?, Totals { passed: 2, ..Totals::default() });
+        let crashed = Totals { passed: 2, ..one_failed };
+        assert_eq!(follow(Command::new("sh").args(["-c", &format!("{good}; exit 101")]))?, crashed);
+        Ok(())
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct Options {
     /// Wall-clock limit of one test, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     test_limit: u64,
+    /// Environment of the tests, e.g. `VMAUDIT_CHILDREN=200`; may be given several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
     /// A shell on the serial console instead of the tests (needs busybox-static on this machine; one kernel)
     #[arg(long)]
     shell: bool,
@@ -116,6 +119,12 @@ impl Options {
         if self.shell {
             put("bin/busybox", &busybox()?)?;
         }
+        for variable in &self.env {
+            if !variable.contains('=') {
+                bail!("--env wants NAME=VALUE, not {variable}");
+            }
+            conf += &format!("env={variable}\n");
+        }
         for filter in &self.filters {
             conf += &format!("filter={filter}\n");
         }
@@ -153,7 +162,9 @@ impl Options {
             let text = fs::read(&console).unwrap_or_default();
             let log = Log::parse(&String::from_utf8_lossy(&text), end);
             if !log.reached_init && attempt == 1 {
-                say!("{}: init was not reached, once more", kernel.id);
+                let kept = console.with_extension("first.log");
+                fs::rename(&console, &kept)?;
+                say!("{}: init was not reached, see {}; once more", kernel.id, kept.display());
                 continue;
             }
             let run = Run { kernel: kernel.id, seconds: begin.elapsed().as_secs_f64(), log };

@@ -51,6 +51,7 @@ fn main() {
 struct Settings {
     suites: Vec<String>,
     filters: Vec<String>,
+    environment: Vec<(String, String)>,
     test_limit: Duration,
     shell: bool,
 }
@@ -74,6 +75,10 @@ fn prepare() -> Result<Settings> {
         match line.split_once('=').with_context(|| format!("/vm.conf: no `=` in {line}"))? {
             ("suite", name) => settings.suites.push(name.to_owned()),
             ("filter", word) => settings.filters.push(word.to_owned()),
+            ("env", variable) => {
+                let (name, value) = variable.split_once('=').context("/vm.conf: env without a value")?;
+                settings.environment.push((name.to_owned(), value.to_owned()));
+            }
             ("test_limit_s", seconds) => settings.test_limit = Duration::from_secs(seconds.parse()?),
             ("shell", value) => settings.shell = value == "1",
             (key, _) => bail!("/vm.conf: unknown key {key}"),
@@ -95,11 +100,11 @@ fn prepare() -> Result<Settings> {
 fn run_tests(settings: &Settings) -> Result<()> {
     let mut planned = Vec::new();
     for suite in &settings.suites {
-        for test in list(suite, &settings.filters, &[])? {
+        for test in list(settings, suite, &[])? {
             planned.push((suite, test));
         }
         // An ignored test would pass by doing nothing.
-        if let Some(test) = list(suite, &settings.filters, &["--ignored"])?.first() {
+        if let Some(test) = list(settings, suite, &["--ignored"])?.first() {
             bail!("{suite}: {test} is marked as ignored");
         }
     }
@@ -108,7 +113,7 @@ fn run_tests(settings: &Settings) -> Result<()> {
     for (suite, test) in &planned {
         marker(&format!("begin {suite}::{test}"));
         let begin = Instant::now();
-        let status = run_one(suite, test, settings.test_limit);
+        let status = run_one(settings, suite, test);
         let seconds = begin.elapsed().as_secs_f64();
         let ok = match status {
             Ok(status) => status.success(),
@@ -126,9 +131,9 @@ fn run_tests(settings: &Settings) -> Result<()> {
 }
 
 /// The tests of a suite that match the filters.
-fn list(suite: &str, filters: &[String], more: &[&str]) -> Result<Vec<String>> {
-    let done = test_program(suite)
-        .args(filters)
+fn list(settings: &Settings, suite: &str, more: &[&str]) -> Result<Vec<String>> {
+    let done = test_program(settings, suite)
+        .args(&settings.filters)
         .args(["--list", "--format=terse"])
         .args(more)
         .output()
@@ -141,8 +146,9 @@ fn list(suite: &str, filters: &[String], more: &[&str]) -> Result<Vec<String>> {
 }
 
 /// One test in a process of its own, so that it can neither hang nor break the others.
-fn run_one(suite: &str, test: &str, limit: Duration) -> Result<ExitStatus> {
-    let child = test_program(suite)
+fn run_one(settings: &Settings, suite: &str, test: &str) -> Result<ExitStatus> {
+    let limit = settings.test_limit;
+    let child = test_program(settings, suite)
         .args(["--exact", test, "--test-threads=1"])
         .stdin(Stdio::null())
         .spawn()
@@ -159,7 +165,7 @@ fn run_one(suite: &str, test: &str, limit: Duration) -> Result<ExitStatus> {
     }
 }
 
-fn test_program(suite: &str) -> Command {
+fn test_program(settings: &Settings, suite: &str) -> Command {
     let mut command = Command::new(format!("/bin/{suite}"));
     command
         .env_clear()
@@ -168,7 +174,8 @@ fn test_program(suite: &str) -> Command {
         .env("TMPDIR", "/tmp")
         .env("RUST_BACKTRACE", "1")
         .env("VMAUDIT_BIN", "/bin/vmaudit")
-        .env("WORKLOAD_BIN", "/bin/workload");
+        .env("WORKLOAD_BIN", "/bin/workload")
+        .envs(settings.environment.iter().cloned());
     command
 }
 

@@ -91,17 +91,8 @@ impl Live {
                 return Err(Unavailable(choice.reasons.join("; ")));
             }
         }
-        raise_memlock();
-        let config = config(facts, options);
-        let mut ebpf = loader()
-            .override_global("LAYOUT", bytemuck::bytes_of(&layout), true)
-            .override_global("CONFIG", bytemuck::bytes_of(&config), true)
-            .override_global("AYA_LOG_LEVEL", if options.debug { &4u8 } else { &0u8 }, false)
-            .map_max_entries("SLOTS", options.slots)
-            .map_max_entries("SLOT_OF_MM", options.slots * 2)
-            .map_max_entries("RECORDS", options.ring_bytes)
-            .load(OBJECT)
-            .map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let mut ebpf =
+            load(&layout, &config(facts, options), options).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| Unavailable(format!("the eBPF object has no map {name}")));
         let slots = Shared::new(take("SLOTS")?, options.slots as usize).map_err(|e| Unavailable(refusal(&e)))?;
         let control = Shared::new(take("CONTROL")?, 1).map_err(|e| Unavailable(refusal(&e)))?;
@@ -365,6 +356,46 @@ impl log::Log for DebugLog {
     }
 
     fn flush(&self) {}
+}
+
+/// (tgid, map_count) of every process in sight, through the task iterator; `None` where it is not to be had.
+pub fn count_all() -> Option<Vec<(u32, u32)>> {
+    let facts = Facts::gather();
+    let layout = facts.layout.clone().ok()?;
+    let options = Options {
+        watch_all: true,
+        follow_children: false,
+        stream_changes: false,
+        stream_failures: false,
+        attach: true,
+        calls: false,
+        ring_bytes: 1 << 12,
+        slots: 1,
+        debug: false,
+    };
+    let mut ebpf = load(&layout, &config(&facts, &options), &options).ok()?;
+    let Program::Iter(program) = ebpf.program_mut("count")? else { return None };
+    program.load("task", &aya::Btf::from_sys_fs().ok()?).ok()?;
+    let link = program.attach().ok()?;
+    let mut bytes = Vec::new();
+    program.take_link(link).ok()?.into_file().ok()?.read_to_end(&mut bytes).ok()?;
+    Some(bytes.as_chunks::<8>().0.iter().map(|line| {
+        let [tgid, count]: [u32; 2] = bytemuck::pod_read_unaligned(line);
+        (tgid, count)
+    }).collect())
+}
+
+/// Loads the object with its maps; no program yet.
+fn load(layout: &vmaudit_common::Layout, config: &Config, options: &Options) -> Result<Ebpf, aya::EbpfError> {
+    raise_memlock();
+    loader()
+        .override_global("LAYOUT", bytemuck::bytes_of(layout), true)
+        .override_global("CONFIG", bytemuck::bytes_of(config), true)
+        .override_global("AYA_LOG_LEVEL", if options.debug { &4u8 } else { &0u8 }, false)
+        .map_max_entries("SLOTS", options.slots)
+        .map_max_entries("SLOT_OF_MM", options.slots * 2)
+        .map_max_entries("RECORDS", options.ring_bytes)
+        .load(OBJECT)
 }
 
 /// An array map with BPF_F_MMAPABLE, mapped for reading and writing. Elements lie `size_of::<T>()` apart, which is a

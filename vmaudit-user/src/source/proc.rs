@@ -48,7 +48,9 @@ impl Unreadable {
     pub fn sentence(&self) -> String {
         match self {
             Self::Gone => "ended while it was being read".to_owned(),
-            Self::Forbidden => "reading is not permitted; run as root to see it".to_owned(),
+            Self::Forbidden => {
+                "reading it is not permitted: that needs root, or CAP_SYS_PTRACE over it".to_owned()
+            }
             Self::Zombie => "has ended and waits for its parent; it holds no memory".to_owned(),
             Self::KernelThread => "a kernel thread, without an address space of its own".to_owned(),
             Self::Failed(why) => format!("could not be read: {why}"),

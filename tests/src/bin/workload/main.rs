@@ -6,6 +6,7 @@
 
 mod bench;
 mod causes;
+mod job_shell;
 mod limit;
 mod makers;
 mod memory;
@@ -23,6 +24,7 @@ workload [--look] CASE [ARGUMENTS]   (--look: count at the peaks too)
   families      children N [exit|killed|exec|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 exec-self N K | exec-by-thread N K | daemon N MS | flood N
   refusals      limit CALL [REPEAT] | causes KIND [N]   (names: workload list)
+  terminal      job-shell PROGRAM ARGUMENTS...
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes
   bench         bench pair|threads|getppid|fault [SECONDS]";
 
@@ -73,6 +75,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["kill-self", signal] => plain::kill_self(number(signal)),
         ["sleep", seconds] => plain::sleep(number(seconds)),
         ["signals", count] => plain::signals(number(count)),
+        ["job-shell", program, ref arguments @ ..] => job_shell::run(program, arguments),
         ["facts"] => plain::facts(),
         ["bytes"] => plain::bytes(),
         ["bench", name] => bench::run(name, 1.0),

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use crate::makers::pause_ms;
-use crate::memory::{Line, call, die, leave, must, write_all};
+use crate::memory::{Line, call, die, errno, leave, must, write_all};
 
 /// Prints each pair as a line.
 pub fn lines<'a>(pairs: impl Iterator<Item = (&'a str, &'a str)>) -> ! {
@@ -50,8 +50,14 @@ pub fn signals(count: u32) -> ! {
     for i in 0..=count {
         let seconds = if i < count { 60 } else { 1 };
         let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
-        // SAFETY: set and time are valid; no siginfo is asked for.
-        let signal = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
+        let signal = loop {
+            // SAFETY: set and time are valid; no siginfo is asked for.
+            let signal = unsafe { libc::sigtimedwait(&raw const set, std::ptr::null_mut(), &raw const time) };
+            // Being stopped and continued interrupts the wait.
+            if signal != -1 || errno() != libc::EINTR {
+                break signal;
+            }
+        };
         match (signal, i < count) {
             (-1, false) => break,
             (-1, true) => die(99, format_args!("no signal came in {seconds} s")),

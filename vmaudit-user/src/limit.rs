@@ -1,0 +1,529 @@
+//! `vmaudit limit`: the running limit, who sets it at boot, what it costs, what software is said to need, and how to
+//! change it.
+
+pub mod apply;
+pub mod needs;
+pub mod sysctl;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use serde::Serialize;
+
+use self::apply::Plan;
+use self::needs::{Facts, Known};
+use self::sysctl::{Applier, Boot};
+use crate::application::{Anonymizer, application, arguments};
+use crate::output::table::Look;
+use crate::output::{self, grouped};
+use crate::price::{CACHES, Price, price};
+use crate::recommend::{KERNEL_DEFAULT, KERNEL_LARGEST, Margin};
+use crate::scan::{Form, destinations, own_names};
+use crate::source::proc::{CountBuffer, Proc};
+
+/// Options of `vmaudit limit`.
+#[derive(Clone, Debug, clap::Args)]
+#[command(after_help = "Examples:\n  vmaudit limit\n  vmaudit limit --for elasticsearch\n  \
+    vmaudit limit --for zgc --heap 64g\n  vmaudit limit --apply 262144 --dry-run\n  vmaudit limit --undo")]
+pub struct LimitArgs {
+    /// What this software is said to need, running or not; may be repeated. Example: --for elasticsearch
+    #[arg(long = "for", value_name = "NAME")]
+    pub software: Vec<String>,
+    /// Maximum heap for rules that go by it. Example: --for zgc --heap 64g
+    #[arg(long, value_name = "SIZE", value_parser = needs::parse_size)]
+    pub heap: Option<u64>,
+    /// Number of what a rule counts: connections, threads, log segments. Example: --for kafka --items 152892
+    #[arg(long, value_name = "N")]
+    pub items: Option<u64>,
+    /// List all software whose needs are known, with the source of each rule.
+    #[arg(long)]
+    pub known: bool,
+    /// Set the limit now and, by a file of its own in /etc/sysctl.d, at every boot. Example: --apply 262144
+    #[arg(long, value_name = "N", conflicts_with = "undo")]
+    pub apply: Option<u64>,
+    /// Take back what --apply did.
+    #[arg(long)]
+    pub undo: bool,
+    /// Show what --apply or --undo would do, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Form of the output. Example: --format json
+    #[arg(long, value_enum, value_name = "FORM")]
+    pub format: Vec<Form>,
+    /// Write to this file instead of standard output.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Vec<PathBuf>,
+    /// Leave users' names in paths instead of writing <user>.
+    #[arg(long)]
+    pub no_anonymize: bool,
+    /// Look at the system below this folder.
+    #[arg(long, hide = true, default_value = "/")]
+    pub root: PathBuf,
+}
+
+/// Everything that is known about the limit.
+#[derive(Clone, Debug, Serialize)]
+pub struct LimitReport {
+    /// `vmaudit.limit`.
+    pub schema: &'static str,
+    /// 1.
+    pub version: u32,
+    /// The running value, VMAs; null when it cannot be read.
+    pub running: Option<u64>,
+    /// The kernel's default, VMAs.
+    pub kernel_default: u64,
+    /// The largest the kernel accepts, VMAs.
+    pub kernel_largest: u64,
+    /// What the files say.
+    pub boot: Boot,
+    /// Value after the next boot, VMAs.
+    pub after_boot: u64,
+    /// Files of other programs that set it when their service starts.
+    pub other_files: Vec<OtherFile>,
+    /// Sentences about values that clash.
+    pub warnings: Vec<String>,
+    /// A sign that this is a container; null when there is none.
+    pub container: Option<String>,
+    /// Bytes of kernel memory per VMA on this kernel; null when its slab figures cannot be read.
+    pub price: Option<Price>,
+    /// Process with most VMAs now.
+    pub largest: Option<Largest>,
+    /// What known software is said to need, against what is measured.
+    pub needs: Vec<Need>,
+    /// Value that satisfies all of this, VMAs; null when the running one does.
+    pub suggested: Option<u64>,
+    /// Commands that carry it out.
+    pub commands: Vec<String>,
+}
+
+/// A line in another program's file.
+#[derive(Clone, Debug, Serialize)]
+pub struct OtherFile {
+    /// File.
+    pub file: PathBuf,
+    /// Line, from 1.
+    pub line: u64,
+    /// Value as written.
+    pub text: String,
+}
+
+/// A process.
+#[derive(Clone, Debug, Serialize)]
+pub struct Largest {
+    /// Application.
+    pub app: String,
+    /// Process id.
+    pub pid: u32,
+    /// VMAs now.
+    pub vmas: u64,
+}
+
+/// What one piece of software is said to need.
+#[derive(Clone, Debug, Serialize)]
+pub struct Need {
+    /// Its rule.
+    #[serde(flatten)]
+    pub known: Known,
+    /// Why it is listed.
+    pub found: Found,
+    /// VMAs by the rule; null when it cannot be told.
+    pub vmas: Option<u64>,
+    /// What is missing to tell.
+    pub missing: Option<String>,
+    /// Most VMAs of one of its processes now; null when none runs or can be read.
+    pub measured: Option<u64>,
+    /// The verdict, for people.
+    pub sentence: String,
+}
+
+/// Why a piece of software is listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// These processes are it.
+    Running(Vec<u32>),
+    /// This path exists.
+    Installed(PathBuf),
+    /// Asked for.
+    Named,
+}
+
+/// One process, as far as it matters here.
+struct Running {
+    pid: u32,
+    comm: String,
+    arguments: Vec<String>,
+    app: String,
+    vmas: Option<u64>,
+}
+
+/// Runs the command. `kernel` as for `scan`.
+pub fn limit_command(
+    args: &LimitArgs,
+    kernel: impl FnOnce() -> Option<Vec<(u32, u32)>>,
+) -> anyhow::Result<ExitCode> {
+    let all = needs::known()?;
+    // A wrong name is found before anything is read.
+    for name in &args.software {
+        needs::named(&all, name)?;
+    }
+    let outputs = destinations(&args.format, &args.output)?;
+    if args.known {
+        for (form, mut destination) in outputs {
+            output::limit_text::write_known(&all, form, &Look::of(&destination), &mut destination)?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let proc = Proc::new(args.root.join("proc"));
+    let running = processes(&proc, kernel());
+    let applier = Applier::of(&args.root);
+    if args.undo || args.apply.is_some() {
+        let held =
+            largest(&running).map(|process| (process.app.clone(), process.pid, process.vmas.unwrap_or(0)));
+        let plan = match args.apply {
+            Some(value) => {
+                apply::plan_apply(&args.root, applier, value, held.as_ref(), env!("CARGO_PKG_VERSION"))?
+            }
+            None => apply::plan_undo(&args.root, applier)?,
+        };
+        if !args.dry_run {
+            apply::carry_out(&args.root, &plan).with_context(|| {
+                if nix::unistd::geteuid().is_root() {
+                    "it was not changed"
+                } else {
+                    "changing the limit needs root"
+                }
+            })?;
+        }
+        return write_plan(&plan, args.dry_run, outputs);
+    }
+    let report = report(args, &all, &proc, applier, &running);
+    for (form, mut destination) in outputs {
+        output::limit_text::write(&report, form, &Look::of(&destination), &mut destination)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn write_plan(plan: &Plan, dry: bool, outputs: Vec<(Form, output::Destination)>) -> anyhow::Result<ExitCode> {
+    for (form, mut destination) in outputs {
+        output::limit_text::write_plan(plan, dry, form, &mut destination)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn processes(proc: &Proc, kernel: Option<Vec<(u32, u32)>>) -> Vec<Running> {
+    let mut buffer = CountBuffer::default();
+    let mut all = Vec::new();
+    for pid in proc.pids().unwrap_or_default() {
+        let Ok(handle) = proc.open(pid) else { continue };
+        let Ok(stat) = handle.stat() else { continue };
+        if stat.kernel_thread {
+            continue;
+        }
+        let arguments = arguments(&handle.cmdline().unwrap_or_default());
+        let vmas = match &kernel {
+            Some(counts) => counts.iter().find(|(tgid, _)| *tgid == pid).map(|&(_, count)| u64::from(count)),
+            None => handle.count(&stat, &mut buffer).ok(),
+        };
+        let app = application(None, &arguments, &stat.comm);
+        all.push(Running { pid, comm: stat.comm, arguments, app, vmas });
+    }
+    all
+}
+
+fn largest(running: &[Running]) -> Option<&Running> {
+    running.iter().filter(|process| process.vmas.is_some()).max_by_key(|process| process.vmas)
+}
+
+fn report(
+    args: &LimitArgs,
+    all: &[Known],
+    proc: &Proc,
+    applier: Applier,
+    running: &[Running],
+) -> LimitReport {
+    let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
+    let limit = proc.limits().max_map_count;
+    let boot = sysctl::read(&args.root, applier, None);
+    let after_boot = boot.value.or(boot.command_line).unwrap_or(KERNEL_DEFAULT);
+    let other_files: Vec<OtherFile> = sysctl::others(&args.root)
+        .into_iter()
+        .map(|(file, line, text)| OtherFile { file, line, text })
+        .collect();
+    let needs = find_needs(args, all, proc, running, limit);
+    let largest = largest(running).and_then(|process| {
+        Some(Largest {
+            app: anonymizer.apply(&process.app).into_owned(),
+            pid: process.pid,
+            vmas: process.vmas?,
+        })
+    });
+    let warnings = warnings(&args.root, applier, &boot, limit, after_boot, &other_files);
+
+    // What a program checks is needed; what is merely said about it is shown and weighed by people.
+    let measured = largest.as_ref().map(|largest| Margin::default().limit_for(largest.vmas));
+    let demanded = needs.iter().filter_map(|need| match need.found {
+        Found::Named => need.vmas,
+        _ => need.known.enforced,
+    });
+    let wanted = demanded.chain(measured).max().filter(|&wanted| limit.is_some_and(|limit| wanted > limit));
+    let (suggested, commands) = match wanted {
+        Some(value) => (Some(value), commands(value)),
+        // The running value is enough and does not outlive a boot.
+        None => match limit.filter(|&limit| limit > after_boot) {
+            Some(limit) => (None, commands(limit).split_off(1)),
+            None => (None, Vec::new()),
+        },
+    };
+    LimitReport {
+        schema: "vmaudit.limit",
+        version: 1,
+        running: limit,
+        kernel_default: KERNEL_DEFAULT,
+        kernel_largest: KERNEL_LARGEST,
+        boot,
+        after_boot,
+        other_files,
+        warnings,
+        container: container(&args.root),
+        price: price(&proc.slabs(&CACHES)),
+        largest,
+        needs,
+        suggested,
+        commands,
+    }
+}
+
+fn commands(value: u64) -> Vec<String> {
+    vec![
+        format!("sysctl -w vm.max_map_count={value}"),
+        // Not the name of our own drop-in: `--apply` takes that for its own only if it wrote it.
+        format!("echo 'vm.max_map_count = {value}' > /etc/sysctl.d/99-max-map-count.conf"),
+        format!("vmaudit limit --apply {value}   # both, checked and with a way back"),
+    ]
+}
+
+fn warnings(
+    root: &Path,
+    applier: Applier,
+    boot: &Boot,
+    running: Option<u64>,
+    after_boot: u64,
+    others: &[OtherFile],
+) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let place = |setting: &sysctl::Setting| format!("{}:{}", setting.file.display(), setting.line);
+    if let Some(running) = running
+        && running != after_boot
+    {
+        let source = match boot.winner() {
+            Some(winner) => format!("{} sets it", place(winner)),
+            None if boot.command_line.is_some() => "the kernel's command line sets it".to_owned(),
+            None => "no file sets it, so it is the kernel's default".to_owned(),
+        };
+        let direction = if after_boot < running { "fall to" } else { "rise to" };
+        warnings.push(format!(
+            "The next boot will let the limit {direction} {}: {source}, and the running value {} was set in another way.",
+            grouped(after_boot),
+            grouped(running)
+        ));
+    }
+    if let Some(winner) = boot.winner() {
+        if winner.lowers
+            && let Some(highest) = boot
+                .settings
+                .iter()
+                .take_while(|setting| *setting != winner)
+                .filter(|setting| setting.fate == sysctl::Fate::Replaced)
+                .max_by_key(|setting| setting.value)
+        {
+            warnings.push(format!(
+                "{} lowers the limit: it sets {} after {} set {}.",
+                place(winner),
+                winner.text,
+                place(highest),
+                highest.text
+            ));
+        }
+        if winner.value.is_none() {
+            warnings.push(format!(
+                "{} decides, and the kernel refuses its value {:?}.",
+                place(winner),
+                winner.text
+            ));
+        }
+    }
+    let other = if applier == Applier::Procps { Applier::SystemdSysctl } else { Applier::Procps };
+    let otherwise = sysctl::read(root, other, None);
+    if otherwise.winner().map(|winner| &winner.text) != boot.winner().map(|winner| &winner.text) {
+        let says = otherwise.winner().map_or_else(
+            || "nothing would set it".to_owned(),
+            |winner| format!("{} would win with {}", place(winner), winner.text),
+        );
+        warnings.push(format!(
+            "The boot of this machine uses {}; somebody who runs {} gets another value: {says}.",
+            applier.name(),
+            other.name()
+        ));
+    }
+    for other in others {
+        warnings.push(format!(
+            "{}:{} sets {} when its service starts, after the files above.",
+            other.file.display(),
+            other.line,
+            other.text
+        ));
+    }
+    warnings
+}
+
+fn container(root: &Path) -> Option<String> {
+    [".dockerenv", "run/.containerenv", "run/systemd/container"]
+        .into_iter()
+        .find(|path| root.join(path).exists())
+        .map(|path| format!("/{path} exists"))
+}
+
+fn find_needs(
+    args: &LimitArgs,
+    all: &[Known],
+    proc: &Proc,
+    running: &[Running],
+    limit: Option<u64>,
+) -> Vec<Need> {
+    let mut found = Vec::new();
+    for known in all {
+        let own: Vec<&Running> =
+            running.iter().filter(|process| known.matches(&process.comm, &process.arguments)).collect();
+        let named =
+            args.software.iter().any(|name| needs::named(all, name).is_ok_and(|it| it.name == known.name));
+        let why = if !own.is_empty() {
+            Found::Running(own.iter().map(|process| process.pid).collect())
+        } else if named {
+            Found::Named
+        } else if let Some(path) = installed(&args.root, known) {
+            Found::Installed(path)
+        } else {
+            continue;
+        };
+        let facts = Facts {
+            heap_bytes: args.heap.or_else(|| {
+                own.iter()
+                    .filter_map(|process| needs::java_heap(&process.arguments))
+                    .max()
+                    // Without -Xmx a JVM takes a quarter of the memory.
+                    .or_else(|| {
+                        (!own.is_empty()).then(|| proc.memory_bytes().map(|bytes| bytes / 4)).flatten()
+                    })
+            }),
+            items: args.items,
+            memory_bytes: proc.memory_bytes(),
+        };
+        let vmas = known.vmas(&facts);
+        let measured = own.iter().filter_map(|process| process.vmas).max();
+        let missing = known.missing(&facts);
+        let sentence = sentence(known, vmas, measured, limit);
+        found.push(Need { known: known.clone(), found: why, vmas, missing, measured, sentence });
+    }
+    found
+}
+
+fn installed(root: &Path, known: &Known) -> Option<PathBuf> {
+    known.installed.iter().find_map(|path| {
+        let full = root.join(path);
+        let there = match &known.installed_contains {
+            Some(words) => std::fs::read_to_string(&full).is_ok_and(|text| text.contains(words.as_str())),
+            None => full.exists(),
+        };
+        there.then(|| Path::new("/").join(path))
+    })
+}
+
+fn sentence(known: &Known, vmas: Option<u64>, measured: Option<u64>, limit: Option<u64>) -> String {
+    let mut text = match (vmas, limit) {
+        (Some(vmas), Some(limit)) if limit >= vmas => {
+            format!("is said to need {}; the limit {} is enough", grouped(vmas), grouped(limit))
+        }
+        (Some(vmas), Some(limit)) => {
+            format!("is said to need {}; the limit {} is lower", grouped(vmas), grouped(limit))
+        }
+        (Some(vmas), None) => format!("is said to need {}", grouped(vmas)),
+        (None, _) => "has no published number that could be applied".to_owned(),
+    };
+    if let (Some(enforced), Some(limit)) = (known.enforced, limit)
+        && limit < enforced
+    {
+        text.push_str(&format!(", and it refuses to work below {}", grouped(enforced)));
+    }
+    if let Some(measured) = measured {
+        text.push_str(&format!("; measured now: {}", grouped(measured)));
+        if let Some(vmas) = vmas.filter(|&vmas| measured > 0 && vmas / measured >= 10) {
+            text.push_str(&format!(", a {}th of that", grouped(vmas / measured)));
+        }
+    }
+    text.push('.');
+    text
+}
+
+/// Sentence that holds wherever this runs.
+pub const SCOPE: &str = "The limit belongs to the host's kernel and to all its containers at once: it is not namespaced, and applies to each process by itself.";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser as _;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: LimitArgs,
+    }
+
+    #[test]
+    fn three_files_a_running_game_and_a_named_database() {
+        let root = std::env::temp_dir().join(format!("vmaudit-limit-{}", std::process::id()));
+        let put = |path: &str, text: &str| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        put("proc/sys/vm/max_map_count", "1048576\n");
+        put("proc/meminfo", "MemTotal:       16777216 kB\n");
+        put("proc/9/stat", "9 (java) S 1 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0");
+        put("proc/9/cmdline", "java\0-XX:+UseZGC\0-Xmx120832m\0");
+        put("proc/9/maps", &"1000-2000 rw-p 00000000 00:00 0 \n".repeat(500));
+        put("etc/sysctl.d/10-es.conf", "vm.max_map_count=1048576\n");
+        put("usr/lib/sysctl.d/90-game.conf", "vm.max_map_count=262144\n");
+        put("etc/sysctl.conf", "vm.max_map_count=70000\n");
+        put("run/systemd/system/x", "");
+        let args = Line::parse_from(["limit", "--root", root.to_str().unwrap(), "--for", "vertica"]).args;
+        let all = needs::known().unwrap();
+        let proc = Proc::new(root.join("proc"));
+        let running = processes(&proc, None);
+        let report = report(&args, &all, &proc, Applier::of(&root), &running);
+        assert_eq!((report.running, report.after_boot), (Some(1_048_576), 262_144));
+        assert!(
+            report.warnings[0].contains("fall to 262,144: /usr/lib/sysctl.d/90-game.conf:1"),
+            "{:?}",
+            report.warnings
+        );
+        assert!(report.warnings[1].contains("lowers the limit"), "{:?}", report.warnings);
+        assert!(
+            report.warnings[2].contains("/etc/sysctl.conf:1 would win with 70000"),
+            "{:?}",
+            report.warnings
+        );
+        let names: Vec<&str> = report.needs.iter().map(|need| need.known.name.as_str()).collect();
+        assert_eq!(names, ["zgc", "vertica"]);
+        assert_eq!((report.needs[0].vmas, report.needs[0].measured), (Some(217_497), Some(500)));
+        assert_eq!(report.needs[1].vmas, Some(1_048_576));
+        assert_eq!(report.suggested, None);
+        for form in [Form::Text, Form::Json, Form::Csv] {
+            let mut out = Vec::new();
+            output::limit_text::write(&report, form, &Look::default(), &mut out).unwrap();
+            assert!(!out.is_empty());
+        }
+        std::fs::remove_dir_all(root).unwrap();
+    }
+}

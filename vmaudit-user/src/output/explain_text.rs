@@ -1,0 +1,174 @@
+//! `vmaudit explain` for people, as JSON and as CSV.
+
+use std::io::{self, Write};
+
+use crate::explain::picture::Cluster;
+use crate::explain::{Explanation, Row, Tally};
+use crate::output::table::{Colour, Look, percent};
+use crate::output::{bytes, clean, count, grouped};
+use crate::scan::Form;
+
+/// Writes the explanation in one piece; `top` limits each table of the text. CSV holds the boundaries by reason.
+pub fn write(it: &Explanation, form: Form, top: usize, look: &Look, out: &mut dyn Write) -> io::Result<()> {
+    let mut whole = Vec::new();
+    match form {
+        Form::Text => text(it, top, look, &mut whole)?,
+        Form::Json => {
+            serde_json::to_writer_pretty(&mut whole, it)?;
+            whole.push(b'\n');
+        }
+        Form::Csv => {
+            writeln!(whole, "boundaries,reason,example,cure")?;
+            for row in &it.boundaries {
+                let quoted = |text: &str| format!("\"{}\"", clean(text).replace('"', "\"\""));
+                let cure = row.cure.as_deref().unwrap_or_default();
+                writeln!(
+                    whole,
+                    "{},{},{},{}",
+                    row.boundaries,
+                    quoted(&row.title),
+                    row.example,
+                    quoted(cure)
+                )?;
+            }
+        }
+    }
+    out.write_all(&whole)?;
+    out.flush()
+}
+
+fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
+    let bold = |text: &str| look.paint(Colour::Bold, text);
+    let pid = it.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+    let mut head = format!(
+        "{}{pid}: {}, {} of address space",
+        clean(&it.subject),
+        count(it.vmas, "VMA", "VMAs"),
+        bytes(it.total.bytes)
+    );
+    if it.flags_seen {
+        head.push_str(&format!(", {} resident", bytes(it.total.resident_bytes)));
+    }
+    writeln!(out, "{}", bold(&head))?;
+    for sentence in &it.verdict {
+        writeln!(out, "  {}", clean(sentence))?;
+    }
+    for note in &it.notes {
+        writeln!(out, "  {}", look.paint(Colour::Yellow, &clean(note)))?;
+    }
+
+    let titles: Vec<Row> =
+        it.kinds.iter().map(|&(kind, tally)| Row { name: kind.title().to_owned(), tally }).collect();
+    table("Kinds", &titles, it, usize::MAX, look, out)?;
+    let many: Vec<Row> = it.owners.iter().filter(|row| row.tally.vmas > 1).cloned().collect();
+    table("Owners mapped more than once", &many, it, top, look, out)?;
+    let endings: Vec<Row> = it.extensions.clone();
+    table("Files by ending", &endings, it, top, look, out)?;
+    table("Sizes", &it.sizes, it, usize::MAX, look, out)?;
+    table("Permissions", &it.permissions, it, top, look, out)?;
+
+    if !it.boundaries.is_empty() {
+        writeln!(out, "\n{}", bold("Why neighbours do not merge"))?;
+        writeln!(out, "{:>12} {:>7}  reason", "boundaries", "share")?;
+    }
+    let all = it.vmas.saturating_sub(1);
+    for row in it.boundaries.iter().take(top) {
+        let share = percent(row.boundaries, all);
+        writeln!(
+            out,
+            "{:>12} {share:>7}  {}, first at {}",
+            grouped(row.boundaries),
+            clean(&row.title),
+            row.example
+        )?;
+        if let Some(cure) = &row.cure {
+            writeln!(out, "{:21}  {}", "", look.paint(Colour::Dim, &clean(cure)))?;
+        }
+    }
+    rest(it.boundaries.len(), top, out)?;
+
+    let regions: Vec<_> = it.regions.iter().filter(|region| region.vmas > 4).take(top.min(5)).collect();
+    if !regions.is_empty() {
+        writeln!(out, "\n{}", bold("Regions of most pieces"))?;
+    }
+    for region in regions {
+        let name = if region.name.is_empty() { "anonymous" } else { region.name.as_str() };
+        let reason = region
+            .reasons
+            .first()
+            .map(|(reason, _)| format!(", mostly {}", reason.title()))
+            .unwrap_or_default();
+        writeln!(
+            out,
+            "{:>12} in {} at {}: {}, {} of {}{}",
+            grouped(region.vmas),
+            bytes(region.bytes),
+            region.start,
+            look.fit(name, 60),
+            grouped(region.pieces),
+            bytes(region.piece_bytes),
+            clean(&reason)
+        )?;
+    }
+    picture(&it.picture, look, out)
+}
+
+fn table(
+    title: &str,
+    rows: &[Row],
+    it: &Explanation,
+    top: usize,
+    look: &Look,
+    out: &mut Vec<u8>,
+) -> io::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{}", look.paint(Colour::Bold, title))?;
+    for Row { name, tally } in rows.iter().take(top) {
+        let Tally { vmas, bytes: size, .. } = *tally;
+        let (share, size) = (percent(vmas, it.vmas), bytes(size));
+        writeln!(out, "{:>12} {share:>7} {size:>12}  {}", grouped(vmas), look.fit(name, 36))?;
+    }
+    rest(rows.len(), top, out)
+}
+
+fn rest(rows: usize, top: usize, out: &mut Vec<u8>) -> io::Result<()> {
+    match rows.checked_sub(top) {
+        None | Some(0) => Ok(()),
+        Some(more) => writeln!(out, "{:>12} {} more (--top)", "...", grouped(more as u64)),
+    }
+}
+
+/// Density from one VMA in a cell to very many, each step four times as many.
+const SHADES: [char; 8] = ['.', ':', '-', '=', '+', '*', '#', '@'];
+
+fn picture(rows: &[Cluster], look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{}", look.paint(Colour::Bold, "Address space"))?;
+    let narrow = look.columns.is_some_and(|columns| columns < 100);
+    for row in rows {
+        let used =
+            usize::try_from((row.end.saturating_sub(row.start)).div_ceil(row.cell_bytes.max(1))).unwrap_or(1);
+        let step = if narrow { 2 } else { 1 };
+        let cells = row.cells.get(..used.clamp(1, row.cells.len())).unwrap_or(&row.cells);
+        let bar: String = cells.chunks(step).map(|cells| shade(cells.iter().sum())).collect();
+        writeln!(
+            out,
+            "  {:>14x} {:>9} {:>9} VMAs |{bar}|",
+            row.start,
+            bytes(row.end.saturating_sub(row.start)),
+            grouped(row.vmas)
+        )?;
+    }
+    writeln!(out, "  VMAs per cell, from few to many: blank {}", SHADES.iter().collect::<String>())
+}
+
+fn shade(vmas: u64) -> char {
+    match vmas.checked_ilog2() {
+        None => ' ',
+        Some(log) => SHADES.get(log as usize / 2).copied().unwrap_or('@'),
+    }
+}

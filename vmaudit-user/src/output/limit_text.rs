@@ -1,0 +1,244 @@
+//! `vmaudit limit` for people, as JSON and as CSV.
+
+use std::io::{self, Write};
+
+use crate::limit::apply::Plan;
+use crate::limit::needs::{Known, Rule};
+use crate::limit::sysctl::Fate;
+use crate::limit::{Found, LimitReport, SCOPE};
+use crate::output::table::{Colour, Look, percent};
+use crate::output::{bytes, clean, grouped};
+use crate::recommend::SAFE_VMA_BYTES;
+use crate::scan::{Form, origin};
+
+/// Writes the report in one piece. CSV holds the lines that set the limit.
+pub fn write(report: &LimitReport, form: Form, look: &Look, out: &mut dyn Write) -> io::Result<()> {
+    let mut whole = Vec::new();
+    match form {
+        Form::Text => text(report, look, &mut whole)?,
+        Form::Json => json(report, &mut whole)?,
+        Form::Csv => {
+            writeln!(whole, "file,line,value,fate,lowers")?;
+            for setting in &report.boot.settings {
+                writeln!(
+                    whole,
+                    "\"{}\",{},\"{}\",{},{}",
+                    clean(&setting.file.to_string_lossy()).replace('"', "\"\""),
+                    setting.line,
+                    clean(&setting.text).replace('"', "\"\""),
+                    fate(&setting.fate),
+                    setting.lowers
+                )?;
+            }
+        }
+    }
+    out.write_all(&whole)?;
+    out.flush()
+}
+
+fn json(value: &impl serde::Serialize, out: &mut Vec<u8>) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+fn fate(fate: &Fate) -> String {
+    match fate {
+        Fate::Wins => "wins".to_owned(),
+        Fate::Replaced => "replaced by a later line".to_owned(),
+        Fate::Hidden { by } => format!("hidden by {}", clean(&by.to_string_lossy())),
+        Fate::NotRead => "not read at boot".to_owned(),
+    }
+}
+
+fn text(report: &LimitReport, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
+    let bold = |text: &str| look.paint(Colour::Bold, text);
+    match report.running {
+        Some(limit) => {
+            writeln!(out, "{}", bold(&format!("vm.max_map_count = {} ({})", grouped(limit), origin(limit))))?
+        }
+        None => writeln!(out, "{}", look.paint(Colour::Red, "vm.max_map_count cannot be read here"))?,
+    }
+    writeln!(out, "  {SCOPE}")?;
+    if let Some(sign) = &report.container {
+        writeln!(
+            out,
+            "  This looks like a container ({}): then change the limit on its host; the files below are the container's own.",
+            clean(sign)
+        )?;
+    }
+    writeln!(
+        out,
+        "  Kernel default {}, largest possible {}.",
+        grouped(report.kernel_default),
+        grouped(report.kernel_largest)
+    )?;
+    if let (Some(largest), Some(limit)) = (&report.largest, report.running) {
+        writeln!(
+            out,
+            "  Largest process now: {} (pid {}), {} VMAs, {} of the limit.",
+            clean(&largest.app),
+            largest.pid,
+            grouped(largest.vmas),
+            percent(largest.vmas, limit)
+        )?;
+    }
+
+    writeln!(out, "\n{}", bold(&format!("At boot: {}", grouped(report.after_boot))))?;
+    if report.boot.settings.is_empty() && report.boot.command_line.is_none() {
+        writeln!(out, "  No file sets it.")?;
+    }
+    if let Some(value) = report.boot.command_line {
+        writeln!(out, "  {:>13}  kernel command line, before any file", grouped(value))?;
+    }
+    for setting in &report.boot.settings {
+        let value = setting.value.map_or_else(|| format!("{:?}?", setting.text), grouped);
+        let mut line = format!(
+            "  {:>13}  {}:{}  {}",
+            clean(&value),
+            clean(&setting.file.to_string_lossy()),
+            setting.line,
+            fate(&setting.fate)
+        );
+        if setting.lowers {
+            line.push_str(", lowers an earlier value");
+        }
+        writeln!(out, "{}", if setting.fate == Fate::Wins { bold(&line) } else { line })?;
+    }
+    if !report.boot.settings.is_empty() {
+        writeln!(out, "  In the order in which {} applies them.", report.boot.applier.name())?;
+    }
+    for warning in &report.warnings {
+        writeln!(out, "  {} {}", look.paint(Colour::Yellow, "!"), clean(warning))?;
+    }
+
+    writeln!(out, "\n{}", bold("Price"))?;
+    price(report, out)?;
+
+    if !report.needs.is_empty() {
+        writeln!(out, "\n{}", bold("Known needs"))?;
+    }
+    for need in &report.needs {
+        let why = match &need.found {
+            Found::Running(pids) => {
+                let shown: Vec<String> = pids.iter().take(5).map(u32::to_string).collect();
+                format!("running, pid {}{}", shown.join(" "), if pids.len() > 5 { " ..." } else { "" })
+            }
+            Found::Installed(path) => format!("installed, {}", clean(&path.to_string_lossy())),
+            Found::Named => "asked for".to_owned(),
+        };
+        writeln!(out, "  {} ({why}) {}", need.known.title, need.sentence)?;
+        if let Some(missing) = &need.missing {
+            writeln!(out, "      To apply its rule {missing}.")?;
+        }
+        writeln!(out, "      {}. {}", need.known.note, look.paint(Colour::Dim, &need.known.source))?;
+    }
+
+    writeln!(out, "\n{}", bold("To change it"))?;
+    match report.suggested {
+        Some(value) => writeln!(out, "  {} satisfies what is listed above:", grouped(value))?,
+        None if report.commands.is_empty() => {
+            writeln!(
+                out,
+                "  Nothing listed above needs a change. `vmaudit limit --apply N --dry-run` shows how one is made."
+            )?;
+        }
+        None => writeln!(out, "  The running value is enough; to keep it at the next boot:")?,
+    }
+    for command in &report.commands {
+        writeln!(out, "    {command}")?;
+    }
+    Ok(())
+}
+
+fn price(report: &LimitReport, out: &mut Vec<u8>) -> io::Result<()> {
+    let total = |each: f64, vmas: u64| bytes((each * vmas as f64) as u64);
+    match &report.price {
+        Some(price) => {
+            writeln!(
+                out,
+                "  {:.0} to {:.0} bytes of kernel memory per VMA by this kernel's slab sizes; it cannot be swapped and is charged to the process's cgroup.",
+                price.least, price.most
+            )?;
+            for (name, value) in
+                [("at the running limit", report.running), ("at the suggested one", report.suggested)]
+            {
+                if let Some(value) = value {
+                    writeln!(
+                        out,
+                        "  A process {name} of {} VMAs holds {} to {}.",
+                        grouped(value),
+                        total(price.least, value),
+                        total(price.most, value)
+                    )?;
+                }
+            }
+        }
+        None => {
+            writeln!(
+                out,
+                "  About {SAFE_VMA_BYTES:.0} bytes of kernel memory per VMA, which cannot be swapped (a safe estimate; root can read this kernel's own sizes)."
+            )?;
+            if let Some(limit) = report.running {
+                writeln!(out, "  A process at the limit holds {}.", total(SAFE_VMA_BYTES, limit))?;
+            }
+        }
+    }
+    writeln!(out, "  A higher limit costs nothing until a process uses it.")
+}
+
+/// Writes what was done, or would be.
+pub fn write_plan(plan: &Plan, dry: bool, form: Form, out: &mut dyn Write) -> io::Result<()> {
+    let mut whole = Vec::new();
+    if form == Form::Json {
+        json(plan, &mut whole)?;
+    } else {
+        let file = clean(&plan.file.to_string_lossy());
+        match (&plan.content, dry) {
+            (Some(content), dry) => {
+                writeln!(whole, "{} {file}:", if dry { "Would write" } else { "Wrote" })?;
+                for line in content.lines() {
+                    writeln!(whole, "    {}", clean(line))?;
+                }
+            }
+            (None, true) => writeln!(whole, "Would remove {file}")?,
+            (None, false) => writeln!(whole, "Removed {file}")?,
+        }
+        match (plan.running, dry) {
+            (Some(value), true) => writeln!(whole, "Would set the running value to {}", grouped(value))?,
+            (Some(value), false) => writeln!(whole, "The running value is now {}", grouped(value))?,
+            (None, _) => writeln!(whole, "The running value stays as it is")?,
+        }
+        for note in &plan.notes {
+            writeln!(whole, "! {}", clean(note))?;
+        }
+    }
+    out.write_all(&whole)?;
+    out.flush()
+}
+
+/// Writes the list of known needs.
+pub fn write_known(all: &[Known], form: Form, look: &Look, out: &mut dyn Write) -> io::Result<()> {
+    let mut whole = Vec::new();
+    if form == Form::Json {
+        json(&all, &mut whole)?;
+    } else {
+        for known in all {
+            let rule = match &known.rule {
+                Rule::Fixed { vmas } => grouped(*vmas),
+                Rule::PerHeap { granule_bytes, factor } => {
+                    format!("{factor} per {} of heap", bytes(*granule_bytes))
+                }
+                Rule::PerItem { item, factor } => format!("{factor} per {item}"),
+                Rule::MemoryDivided { bytes: size, least } => {
+                    format!("1 per {} of memory, at least {}", bytes(*size), grouped(*least))
+                }
+                Rule::Unknown => "no number".to_owned(),
+            };
+            writeln!(whole, "{:<16} {}: {rule}", known.name, look.paint(Colour::Bold, &known.title))?;
+            writeln!(whole, "{:<16} {}", "", known.note)?;
+            writeln!(whole, "{:<16} {}", "", look.paint(Colour::Dim, &known.source))?;
+        }
+    }
+    out.write_all(&whole)?;
+    out.flush()
+}
