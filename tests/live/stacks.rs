@@ -19,6 +19,10 @@ fn a_refused_call_has_the_function_that_made_it() {
     // Linked statically, the C library is in the workload's own file.
     assert!(module.contains("libc") || *module == *workload().to_string_lossy(), "{stack:?}");
     assert!(innermost.offset.is_some(), "{stack:?}");
+    // The C library's syscall() has no frame, so its caller needs no frame pointers either: it is a function of the
+    // workload (memory::call, or what that was inlined into).
+    let caller = stack.get(1).and_then(|frame| frame.symbol.as_deref()).unwrap_or_default();
+    assert!(caller.starts_with("workload::"), "{stack:?}");
 }
 
 /// What a walk over frame pointers finds in code that has none must not be shown as a caller.

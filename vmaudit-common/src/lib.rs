@@ -304,6 +304,10 @@ pub struct Layout {
     pub regs_nr: u32,
     /// pt_regs: the six arguments as they were passed.
     pub regs_args: [u32; 6],
+    /// pt_regs: stack pointer, where x86 has the return address on entry to a function; [`ABSENT`] with `regs_lr`.
+    pub regs_sp: u32,
+    /// pt_regs: link register; [`ABSENT`] where there is none.
+    pub regs_lr: u32,
     /// linux_binprm.filename.
     pub bprm_filename: u32,
 }
@@ -418,6 +422,9 @@ pub struct FailureRecord {
     pub start_brk: u64,
     /// Name of the task.
     pub comm: [u8; COMM_LEN],
+    /// Where the wrapper of the call returns to, if it keeps nothing on the stack; else any word. 0 = not read. The
+    /// walk over frame pointers misses this caller, because wrappers have no frame of their own.
+    pub caller: u64,
     /// Bytes of `stack` that are valid, or a negative errno.
     pub stack_bytes: i64,
     /// User return addresses, innermost first.

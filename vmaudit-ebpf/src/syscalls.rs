@@ -2,14 +2,17 @@
 
 use aya_ebpf::{
     EbpfContext,
-    helpers::generated::{bpf_get_stack, bpf_ktime_get_ns},
+    helpers::{
+        bpf_probe_read_user,
+        generated::{bpf_get_stack, bpf_ktime_get_ns},
+    },
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
 use vmaudit_common::{
-    CLASS_FIXED, CLASS_GROWS, CLASS_MAYMOVE, CLASS_MC1_SHIFT, CLASS_SECTION, CLASS_SECTION_LOST, EXAMPLES_PER_GROUP,
-    FailureGroup, FailureRecord, GROUPS, GroupKey, MmSlot, RECORD_FAILURE, RecordHeader, SECTIONS, STACK_FRAMES,
-    Section,
+    ABSENT, CLASS_FIXED, CLASS_GROWS, CLASS_MAYMOVE, CLASS_MC1_SHIFT, CLASS_SECTION, CLASS_SECTION_LOST,
+    EXAMPLES_PER_GROUP, FailureGroup, FailureRecord, GROUPS, GroupKey, MmSlot, RECORD_FAILURE, RecordHeader,
+    SECTIONS, STACK_FRAMES, Section,
     call::{self, CALL_COUNT, CALLS, Call, Refusal},
     relative_to_max,
 };
@@ -250,7 +253,9 @@ fn refused<C: EbpfContext>(
         (*record).start_brk = start_brk(task);
         (*record).comm = kernel::comm_of(task);
         (*record).stack_bytes = 0;
+        (*record).caller = 0;
         if config!(failure_stacks) != 0 {
+            (*record).caller = caller(regs);
             let taken = bpf_get_stack(
                 ctx.as_ptr(),
                 (&raw mut (*record).stack).cast(),
@@ -264,6 +269,17 @@ fn refused<C: EbpfContext>(
         }
     }
     entry.submit(0);
+}
+
+/// Return address of the function that holds the system call instruction, if it has no frame.
+#[inline(always)]
+fn caller(regs: u64) -> u64 {
+    if layout!(regs_lr) != ABSENT {
+        return kernel::read(regs, layout!(regs_lr));
+    }
+    let sp: u64 = kernel::read(regs, layout!(regs_sp));
+    // SAFETY: the helper checks the address itself and never faults.
+    unsafe { bpf_probe_read_user(sp as *const u64) }.unwrap_or(0)
 }
 
 const BPF_F_USER_STACK: u64 = 1 << 8;

@@ -356,14 +356,24 @@ impl Audit {
         groups.into_values().collect()
     }
 
+    /// Addresses of the stack as far as they are callers.
+    fn stack<'a>(&self, refused: &'a Refused) -> impl Iterator<Item = &'a u64> {
+        let generation = refused.generation;
+        let mut walked = refused.stack.iter().take_while(move |ip| !self.ends.contains(&(generation, **ip)));
+        let innermost = walked.next();
+        let caller = refused
+            .caller
+            .iter()
+            .filter(move |ip| self.frames.contains_key(&(generation, **ip)) && refused.stack.get(1) != Some(*ip));
+        innermost.into_iter().chain(caller).chain(walked)
+    }
+
     fn example(&self, refused: &Refused) -> Example {
         Example {
             tid: refused.tid,
             args: arguments::by_name(refused.call, &refused.args),
-            stack: refused
-                .stack
-                .iter()
-                .take_while(|ip| !self.ends.contains(&(refused.generation, **ip)))
+            stack: self
+                .stack(refused)
                 .map(|ip| {
                     self.frames.get(&(refused.generation, *ip)).cloned().unwrap_or_else(|| Frame {
                         ip: format!("{ip:#x}"),

@@ -86,6 +86,7 @@ struct Waiting {
     generation: u64,
     tgid: u32,
     stack: Vec<u64>,
+    caller: Option<u64>,
 }
 
 /// Stacks of one session and what is known of the mappings below them.
@@ -134,8 +135,8 @@ impl Symbols {
             self.skipped += 1;
             return;
         }
-        let (generation, tgid) = (refused.generation, refused.tgid);
-        self.queue.push_back(Waiting { generation, tgid, stack: refused.stack.clone() });
+        let Refused { generation, tgid, caller, ref stack, .. } = *refused;
+        self.queue.push_back(Waiting { generation, tgid, stack: stack.clone(), caller });
     }
 
     /// Looks at the mappings below at most `most` waiting stacks. `lives`: this address space has not ended.
@@ -143,8 +144,13 @@ impl Symbols {
         for _ in 0..most {
             let Some(waiting) = self.queue.pop_front() else { return };
             let image = self.images.entry(waiting.generation).or_default();
-            let new: Vec<u64> =
-                waiting.stack.iter().map(|&ip| inside(ip)).filter(|&at| !image.knows(at)).collect();
+            let new: Vec<u64> = waiting
+                .stack
+                .iter()
+                .chain(&waiting.caller)
+                .map(|&ip| inside(ip))
+                .filter(|&at| !image.knows(at))
+                .collect();
             if !new.is_empty() {
                 if !lives(waiting.generation) {
                     self.gone += 1;
@@ -160,6 +166,8 @@ impl Symbols {
             // Known addresses get their names even when the process is gone.
             if let Some(image) = self.images.get_mut(&waiting.generation) {
                 image.stacks.push(waiting.stack);
+                // A stack of its own: where it is not executable, it ends no other.
+                image.stacks.extend(waiting.caller.map(|ip| vec![ip]));
             }
         }
     }

@@ -66,6 +66,7 @@ fn refused(call: Call, errno: u8, class: u32, count: u32, args: [u64; 6]) -> Ref
         max_map_count: MAX,
         rlimits: [UNLIMITED; 4],
         start_brk: 0x1000_0000,
+        caller: None,
         stack: Vec::new(),
     }
 }

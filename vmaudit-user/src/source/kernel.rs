@@ -101,6 +101,11 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
             ],
         ),
     };
+    // x30 of user_pt_regs, the link register, on arm64.
+    let (regs_sp, regs_lr) = match arch {
+        "aarch64" => (ABSENT, 240),
+        _ => (need("pt_regs", "sp")?, ABSENT),
+    };
     // 32-bit calls: TS_COMPAT in thread_info.status on x86 (arch/x86/include/asm/thread_info.h), TIF_32BIT = bit 22 of
     // thread_info.flags on arm64 (arch/arm64/include/asm/thread_info.h).
     let (task_compat, compat_mask) = match arch {
@@ -130,6 +135,8 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         signal_rlim: need("signal_struct", "rlim")?,
         regs_nr,
         regs_args,
+        regs_sp,
+        regs_lr,
         bprm_filename: need("linux_binprm", "filename")?,
     })
 }

@@ -638,6 +638,7 @@ fn refused(r: &FailureRecord) -> Refused {
         max_map_count: r.max_map_count,
         rlimits: r.rlimits,
         start_brk: r.start_brk,
+        caller: Some(r.caller).filter(|&ip| ip != 0),
         stack: r.stack.iter().take(frames).copied().filter(|&ip| ip != 0).collect(),
     }
 }

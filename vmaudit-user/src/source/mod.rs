@@ -146,6 +146,10 @@ pub struct Refused {
     pub rlimits: [u64; 4],
     /// mm.start_brk, an address.
     pub start_brk: u64,
+    /// Where the function that made the call probably returns to: a walk over frame pointers misses it. A caller if
+    /// it lies in an executable mapping, else nothing.
+    #[serde(default)]
+    pub caller: Option<u64>,
     /// User return addresses, innermost first.
     pub stack: Vec<u64>,
 }

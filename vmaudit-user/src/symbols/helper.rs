@@ -71,7 +71,8 @@ enum Task {
 
 /// Generated code lives in memory without a file, or with one that has no name.
 pub fn may_be_jitted(mapping: &str) -> bool {
-    mapping.is_empty() || ["[anon", "/memfd:", "//anon", "/dev/zero"].iter().any(|start| mapping.starts_with(start))
+    mapping.is_empty()
+        || ["[anon", "/memfd:", "//anon", "/dev/zero"].iter().any(|start| mapping.starts_with(start))
 }
 
 /// Names by index of the address, and how many files were given up.
@@ -219,9 +220,12 @@ fn work(
                 }
             }
             Task::PerfMap(generation) => {
-                let of_this = || addresses.iter().enumerate().filter(|(_, a)| a.jitted && a.generation == generation);
+                let of_this =
+                    || addresses.iter().enumerate().filter(|(_, a)| a.jitted && a.generation == generation);
                 let map = images.get(&generation).and_then(|image| image.root.as_ref());
-                if let Some(map) = map.and_then(|(root, pid)| open_below(root, &format!("tmp/perf-{pid}.map"))) {
+                if let Some(map) =
+                    map.and_then(|(root, pid)| open_below(root, &format!("tmp/perf-{pid}.map")))
+                {
                     let wanted: Vec<u64> = of_this().map(|(_, a)| a.at).collect();
                     for ((index, _), symbol) in of_this().zip(perf_map(map, &wanted)) {
                         symbol.map(|symbol| say(index, Name { symbol, file: None, line: None }));
@@ -260,7 +264,8 @@ fn open_below(root: &OwnedFd, path: &str) -> Option<File> {
     let path = CString::new(path).ok()?;
     // SAFETY: all bytes zero is a valid open_how.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
-    how.flags = (libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NOFOLLOW) as u64;
+    how.flags =
+        (libc::O_RDONLY | libc::O_NONBLOCK | libc::O_CLOEXEC | libc::O_NOCTTY | libc::O_NOFOLLOW) as u64;
     how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
     // SAFETY: path and `how` are live, the size is that of `how`.
     let fd = unsafe {
@@ -302,7 +307,9 @@ pub(super) fn perf_map(map: impl Read, wanted: &[u64]) -> Vec<Option<String>> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        let Ok(read) = reader.by_ref().take(4 * NAME as u64).read_until(b'\n', &mut line) else { return names };
+        let Ok(read) = reader.by_ref().take(4 * NAME as u64).read_until(b'\n', &mut line) else {
+            return names;
+        };
         if read == 0 {
             return names;
         }

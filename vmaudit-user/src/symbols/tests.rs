@@ -18,6 +18,7 @@ fn refused(generation: u64, tgid: u32, stack: &[u64]) -> Refused {
         max_map_count: 65530,
         rlimits: [u64::MAX; 4],
         start_brk: 0,
+        caller: None,
         stack: stack.to_vec(),
     }
 }
@@ -80,7 +81,14 @@ fn in_a_file(bytes: &[u8], inside: u64) -> Frame {
     let file = std::fs::File::open(&path).unwrap();
     // SAFETY: a new mapping at an address of the kernel's choice.
     let address = unsafe {
-        libc::mmap(std::ptr::null_mut(), 8192, libc::PROT_READ | libc::PROT_EXEC, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+        libc::mmap(
+            std::ptr::null_mut(),
+            8192,
+            libc::PROT_READ | libc::PROT_EXEC,
+            libc::MAP_PRIVATE,
+            file.as_raw_fd(),
+            0,
+        )
     };
     assert_ne!(address, libc::MAP_FAILED);
     let resolved = of_this_process(&[address as u64 + inside]);
@@ -126,7 +134,9 @@ fn reading_the_text_finds_what_the_query_finds() {
     let addresses = [known(), &raw const *heap as u64, libc::getpid as usize as u64, 8];
     let mut lookup = Lookup::open(std::process::id()).unwrap();
     let by_text = lookup.read(&addresses).unwrap();
-    assert!(by_text[0].1.is_some() && by_text[1].1.is_none() && by_text[2].1.is_some() && by_text[3].1.is_none());
+    assert!(
+        by_text[0].1.is_some() && by_text[1].1.is_none() && by_text[2].1.is_some() && by_text[3].1.is_none()
+    );
     let by_query = Lookup::open(std::process::id()).unwrap().find(&addresses, true).unwrap();
     assert_eq!(by_text, by_query);
 }
@@ -163,6 +173,20 @@ fn one_image_is_looked_at_a_bounded_number_of_times() {
     symbols.remember(200, |_| true);
     assert_eq!(symbols.looks, LOOKS_PER_IMAGE);
     assert_eq!(symbols.skipped, u64::from(100 - LOOKS_PER_IMAGE));
+}
+
+#[test]
+fn a_caller_is_named_if_executable_and_left_out_if_not() {
+    let mut symbols = Symbols::new(false);
+    let on_the_heap = Box::new(1u64);
+    let word = &raw const *on_the_heap as u64;
+    symbols.notice(&Refused { caller: Some(word), ..refused(5, std::process::id(), &[known()]) });
+    symbols.notice(&Refused { caller: Some(known() + 1), errno: 11, ..refused(5, std::process::id(), &[known()]) });
+    symbols.remember(2, |_| true);
+    let resolved = symbols.resolve();
+    let ips: Vec<u64> = resolved.frames.iter().map(|(_, ip, _)| *ip).collect();
+    assert_eq!(ips, [known(), known() + 1]);
+    assert!(resolved.ends.is_empty());
 }
 
 #[test]
