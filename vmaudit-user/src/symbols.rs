@@ -187,7 +187,7 @@ impl Symbols {
         self.looks += 1;
         let image = self.images.entry(generation).or_default();
         image.looks += 1;
-        let Some(mut lookup) = Lookup::open(tgid) else { return false };
+        let Some(lookup) = Lookup::open(tgid) else { return false };
         let Some(found) = lookup.find(new, image.looks == 1) else { return false };
         // Only a mapping seen before the end, or before the next exec, is one of this address space.
         if !lives(generation) {

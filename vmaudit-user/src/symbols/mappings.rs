@@ -65,7 +65,7 @@ impl Lookup {
 
     /// The executable mapping of each address, `None` where there is none. `text`: the whole file may be read where
     /// the kernel (before 6.11) cannot be asked for one address.
-    pub fn find(&mut self, addresses: &[u64], text: bool) -> Option<Vec<(u64, Option<Found>)>> {
+    pub fn find(&self, addresses: &[u64], text: bool) -> Option<Vec<(u64, Option<Found>)>> {
         let mut found = Vec::with_capacity(addresses.len());
         for &at in addresses {
             match self.query(at) {
