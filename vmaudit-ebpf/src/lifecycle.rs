@@ -194,9 +194,26 @@ pub fn exit_mmap_classic(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn torn_down(mm: u64) {
-    if let Some(index) = maps::index_of(mm) {
-        finish(index, mm, true);
+    let Some(index) = maps::index_of(mm) else { return };
+    // Before 6.16 sched_process_exit comes too late to ask for the last name. An exec also ends an address space, but
+    // by then the task may bear the new image's name.
+    if let Some(slot) = SLOTS.get_ptr_mut(index)
+        && !in_exec()
+    {
+        let (tgid, _) = kernel::ids();
+        // SAFETY: `slot` points into SLOTS.
+        unsafe {
+            if (*slot).tgid == tgid {
+                (*slot).comm = kernel::comm_of(kernel::leader_of(kernel::current()));
+            }
+        }
     }
+    finish(index, mm, true);
+}
+
+#[inline(always)]
+fn in_exec() -> bool {
+    matches!(kernel::Current::task().call(), call::EXECVE | call::EXECVEAT)
 }
 
 /// Is this process followed?
@@ -244,7 +261,7 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
             None => return,
         }
     };
-    let in_exec = matches!(kernel::Current::task().call(), call::EXECVE | call::EXECVEAT);
+    let in_exec = in_exec();
     if flags & FOLLOW_AFTER_EXEC != 0 && !in_exec {
         return; // our own child, still running our code
     }

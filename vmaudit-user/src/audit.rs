@@ -20,10 +20,19 @@ const FOLD: usize = 10_000;
 /// Details of refused calls kept per process and kind.
 const MAX_EXAMPLES: usize = 20_000;
 
+/// What the source can see at all; what it cannot is null in the report, never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// Every change of map_count.
+    pub changes: bool,
+    /// Every exit of a watched call.
+    pub exits: bool,
+}
+
 /// State of one session.
 pub struct Audit {
     start_ns: u64,
-    exact_source: bool,
+    sight: Sight,
     rules: KernelRules,
     processes: BTreeMap<ProcessId, Process>,
     /// Details of refused calls: by address space, call, errno and class; the first one of each.
@@ -58,11 +67,11 @@ struct Sampled {
 }
 
 impl Audit {
-    /// `start_ns`: the session's start, CLOCK_MONOTONIC. `exact_source`: events come from the lock hook.
-    pub fn new(start_ns: u64, exact_source: bool, rules: KernelRules) -> Self {
+    /// `start_ns`: the session's start, CLOCK_MONOTONIC.
+    pub fn new(start_ns: u64, sight: Sight, rules: KernelRules) -> Self {
         Self {
             start_ns,
-            exact_source,
+            sight,
             rules,
             processes: BTreeMap::new(),
             examples: HashMap::new(),
@@ -225,7 +234,7 @@ impl Audit {
                 last: Some(last.last.into()),
                 peak: Some(top.peak.into()),
                 peak_at_s: Some(self.seconds(top.peak_ns)),
-                exact: self.exact_source && seen_from_start && !self.figures_lost(),
+                exact: self.sight.changes && seen_from_start && !self.figures_lost(),
                 clipped,
                 percent_of_limit: None,
             },
@@ -247,10 +256,12 @@ impl Audit {
         let mut calls: BTreeMap<String, CallFigures> = BTreeMap::new();
         for (call, stat) in process.mms.values().flat_map(|mm| &mm.calls) {
             let figures = calls.entry(name_of(*call).to_owned()).or_default();
-            figures.calls = Some(figures.calls.unwrap_or(0) + stat.calls);
             figures.added += stat.added;
             figures.removed += stat.removed;
-            figures.failed = Some(figures.failed.unwrap_or(0) + stat.failed);
+            if self.sight.exits {
+                figures.calls = Some(figures.calls.unwrap_or(0) + stat.calls);
+                figures.failed = Some(figures.failed.unwrap_or(0) + stat.failed);
+            }
         }
         let exe = process.exe.clone().or_else(|| self.parents_exe(process));
         report::Process {
@@ -266,7 +277,7 @@ impl Audit {
             map_count: MapCount { percent_of_limit: percent, ..count },
             images: process.mms.values().map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() }).collect(),
             calls,
-            unmap_leaked_bytes: (!process.mms.is_empty())
+            unmap_leaked_bytes: (self.sight.exits && !process.mms.is_empty())
                 .then(|| process.mms.values().flat_map(|mm| &mm.refusals).map(|group| group.kept_bytes).sum()),
             unreadable: None,
         }

@@ -44,11 +44,11 @@ pub struct User {
 impl User {
     /// Looks a user up by name or number. Errors: unknown user, unreadable user database.
     pub fn find(name: &str) -> anyhow::Result<Self> {
-        let by_name = nix::unistd::User::from_name(name).context("cannot read the user database")?;
-        let user = match (by_name, name.parse().ok()) {
-            (Some(user), _) => Some(user),
-            (None, Some(uid)) => nix::unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten(),
-            (None, None) => None,
+        let user = match (nix::unistd::User::from_name(name), name.parse().ok()) {
+            (Ok(Some(user)), _) => Some(user),
+            (_, Some(uid)) => nix::unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten(),
+            (Err(e), None) => return Err(e).context("cannot read the user database"),
+            (Ok(None), None) => None,
         };
         match (user, name.parse()) {
             (Some(user), _) => Ok(Self { name: CString::new(user.name)?, uid: user.uid, gid: user.gid }),

@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::{
     application::Anonymizer,
-    audit::Audit,
+    audit::{Audit, Sight},
     cli::{self, FailOn, ReportFormat, RunArgs},
     command::{self, Child, Look, User},
     diagnosis::KernelRules,
@@ -30,7 +30,7 @@ use crate::{
     scan,
     source::{
         Event,
-        hooks::HOOKS,
+        hooks::{self, HOOKS},
         kernel::Facts,
         live::{self, Live, Unavailable},
         proc::{self, Proc},
@@ -159,8 +159,12 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let pid = child.pid.as_raw() as u32;
     let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
-    let mut audit = Audit::new(now_ns(), matches!(source, Source::Live(_)), rules(&facts));
-    let began = Instant::now();
+    let start_ns = now_ns();
+    let sight = match &source {
+        Source::Live(live) => Sight { changes: true, exits: live.has(hooks::CALL_EXIT) },
+        Source::Proc(_) => Sight { changes: false, exits: false },
+    };
+    let mut audit = Audit::new(start_ns, sight, rules(&facts));
     let started = jiff::Timestamp::now();
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
     // A command that cannot be run has nothing to report: its message and status are the answer.
@@ -195,7 +199,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let session = Session {
         command: shown_command(&args),
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        duration_s: began.elapsed().as_secs_f64(),
+        duration_s: now_ns().saturating_sub(start_ns) as f64 / 1e9,
         exit: Some(exit),
         breach: None,
         still_running,

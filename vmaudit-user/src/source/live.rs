@@ -218,6 +218,11 @@ impl Live {
         &self.hooks
     }
 
+    /// This row of the hook table is at work.
+    pub fn has(&self, row: &str) -> bool {
+        self.at_work.iter().any(|(name, _)| *name == row)
+    }
+
     /// Readable when the ring buffer has records.
     pub fn wake_fd(&self) -> std::io::Result<OwnedFd> {
         self.ring.as_fd().try_clone_to_owned()

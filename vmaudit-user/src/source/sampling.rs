@@ -1,7 +1,7 @@
 //! The fallback source: looks at the processes of one tree in /proc from time to time. Every figure is a sample.
 //!
 //! Reading /proc/PID/maps takes the process's mmap lock on kernels before 6.17 (kernel.md 1.3), so looks are rare and
-//! become rarer when they take long: reading never takes more than a fiftieth of the time.
+//! become rarer when they take long: reading never takes more than a twentieth of the time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,9 +16,9 @@ use super::{
 /// Shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// Longest time between two looks, however slow reading is.
-const LONGEST: Duration = Duration::from_secs(5);
+const LONGEST: Duration = Duration::from_secs(1);
 /// Share of the time that may be spent on reading, as a divisor.
-const SHARE: u32 = 50;
+const SHARE: u32 = 20;
 
 /// The processes below one root.
 pub struct Sampling {
