@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use self::boundary::{Reason, kernel_made, same_object, why};
+use self::boundary::{Reason, is_library, kernel_made, same_object, why};
 use self::picture::{Cluster, Picture};
 use crate::application::{Anonymizer, application, arguments};
 use crate::maps::{Damage, Mapping, Parser};
@@ -734,11 +734,6 @@ fn kind(before: Option<Below>, it: &Mapping, after: Option<&Mapping>) -> Kind {
     Kind::Anonymous
 }
 
-fn is_library(name: &str) -> bool {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    file.ends_with(".so") || file.contains(".so.")
-}
-
 /// Ending of a file's name: `.dvd (deleted)`, `.so`; `None` for what is no file.
 fn extension(mapping: &Mapping) -> Option<String> {
     if !mapping.has_file() || !mapping.name.starts_with('/') {
@@ -753,7 +748,12 @@ fn extension(mapping: &Mapping) -> Option<String> {
         return Some(format!(".so{deleted}"));
     }
     Some(match file.rsplit_once('.') {
-        Some((stem, ending)) if !stem.is_empty() && ending.len() <= 12 && !ending.is_empty() => {
+        Some((stem, ending))
+            if !stem.is_empty()
+                && ending.len() <= 12
+                // `python3.11` has no ending.
+                && ending.bytes().any(|b| !b.is_ascii_digit()) =>
+        {
             format!(".{ending}{deleted}")
         }
         _ => format!("(no ending){deleted}"),
