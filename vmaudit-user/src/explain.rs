@@ -21,7 +21,7 @@ use crate::application::{Anonymizer, application, arguments};
 use crate::maps::{Damage, Mapping, Parser};
 use crate::output::table::{Look, percent};
 use crate::output::{self, bytes, count, grouped};
-use crate::scan::{Form, destinations, own_names};
+use crate::scan::{Form, destinations, own_names, written};
 use crate::source::proc::{Handle, Paced, Proc, Stat};
 
 /// Options of `vmaudit explain`.
@@ -322,7 +322,8 @@ pub fn explain_command(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         None => recorded(args, &anonymizer)?,
     };
     for (form, mut destination) in outputs {
-        output::explain_text::write(&explanation, form, args.top, &Look::of(&destination), &mut destination)?;
+        let look = Look::of(&destination);
+        written(output::explain_text::write(&explanation, form, args.top, &look, &mut destination))?;
     }
     Ok(if explanation.vmas > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
