@@ -12,8 +12,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use vmaudit_common::{
-    DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MM_FROM_BIRTH, MM_FROM_EXEC, MmSlot, RECORD_DEAD,
-    RECORD_EXEC, RECORD_EXIT, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
+    DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MM_FROM_BIRTH, MM_FROM_EXEC, MmSlot,
+    RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
 };
 
 use crate::{
@@ -43,7 +43,9 @@ pub fn fork_classic(ctx: TracePointContext) -> u32 {
         // `exited` removes it.
         // SAFETY: the map is ours; NOEXIST keeps what `fork_raw` wrote.
         let known = unsafe { FOLLOWED.get(&child) }.is_some();
-        if !known && FOLLOWED.insert(&child, &Followed { flags: FOLLOW_FROM_BIRTH, local_tgid: 0 }, 1).is_err() {
+        if !known
+            && FOLLOWED.insert(&child, &Followed { flags: FOLLOW_FROM_BIRTH, local_tgid: 0 }, 1).is_err()
+        {
             lost!(tree_full);
         }
     }
@@ -359,7 +361,8 @@ fn task_record(kind: u32, tgid: u32, tid: u32, ppid: u32, task: u64, filename: u
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points at reserved memory of this size; every byte is written before it is submitted.
     unsafe {
-        (*record).head = RecordHeader { kind, tgid, tid, reserved: 0, at_ns: bpf_ktime_get_ns(), generation: 0 };
+        (*record).head =
+            RecordHeader { kind, tgid, tid, reserved: 0, at_ns: bpf_ktime_get_ns(), generation: 0 };
         (*record).ppid = ppid;
         (*record).exit_code = exit_code;
         (*record).start_boottime_ns = kernel::read(kernel::leader_of(task), layout!(task_start_boottime));

@@ -135,7 +135,12 @@ impl Audit {
         if process.started_ns == 0 {
             process.started_ns = sample.at_ns;
         }
-        let seen = process.samples.get_or_insert(Sampled { first: count, last: count, peak: count, peak_ns: sample.at_ns });
+        let seen = process.samples.get_or_insert(Sampled {
+            first: count,
+            last: count,
+            peak: count,
+            peak_ns: sample.at_ns,
+        });
         seen.last = count;
         if count > seen.peak {
             seen.peak = count;
@@ -145,7 +150,9 @@ impl Audit {
 
     fn refused(&mut self, refused: Refused) {
         if self.examples.len() < MAX_EXAMPLES {
-            self.examples.entry((refused.generation, refused.call, refused.errno, refused.class)).or_insert(refused);
+            self.examples
+                .entry((refused.generation, refused.call, refused.errno, refused.class))
+                .or_insert(refused);
         }
     }
 
@@ -171,7 +178,10 @@ impl Audit {
 
     /// Largest peak so far and whose it is.
     pub fn largest(&self) -> Option<(u64, u32, String)> {
-        self.processes.iter().filter_map(|(id, p)| Some((p.peak()?, id.tgid, p.comm.clone()))).max_by_key(|(peak, ..)| *peak)
+        self.processes
+            .iter()
+            .filter_map(|(id, p)| Some((p.peak()?, id.tgid, p.comm.clone())))
+            .max_by_key(|(peak, ..)| *peak)
     }
 
     /// Counters of loss that make a peak or a row doubtful; the others cost details only.
@@ -220,13 +230,22 @@ impl Audit {
                 self.folded, self.folded_peak
             ));
         }
-        Rows { processes, failures, ordinary, kinds, notes, lost: self.lost.clone(), limits: self.limits.clone() }
+        Rows {
+            processes,
+            failures,
+            ordinary,
+            kinds,
+            notes,
+            lost: self.lost.clone(),
+            limits: self.limits.clone(),
+        }
     }
 
     fn row(&self, id: ProcessId, process: &Process, clipped: bool) -> report::Process {
         let first = process.mms.values().next();
         let last = process.mms.values().next_back();
-        let top = process.mms.values().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
+        let top =
+            process.mms.values().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
         let seen_from_start = first.is_some_and(|mm| mm.from_birth || mm.from_snapshot);
         let count = match (first, last, top, process.samples) {
             (Some(first), Some(last), Some(top), _) => MapCount {
@@ -275,10 +294,15 @@ impl Audit {
             started_s: Some(self.seconds(process.started_ns)),
             ended_s: process.ended_ns.map(|ns| self.seconds(ns)),
             map_count: MapCount { percent_of_limit: percent, ..count },
-            images: process.mms.values().map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() }).collect(),
+            images: process
+                .mms
+                .values()
+                .map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() })
+                .collect(),
             calls,
-            unmap_leaked_bytes: (self.sight.exits && !process.mms.is_empty())
-                .then(|| process.mms.values().flat_map(|mm| &mm.refusals).map(|group| group.kept_bytes).sum()),
+            unmap_leaked_bytes: (self.sight.exits && !process.mms.is_empty()).then(|| {
+                process.mms.values().flat_map(|mm| &mm.refusals).map(|group| group.kept_bytes).sum()
+            }),
             unreadable: None,
         }
     }
@@ -297,7 +321,8 @@ impl Audit {
         let mut groups: BTreeMap<(Call, u8, Cause, bool), Group> = BTreeMap::new();
         for mm in process.mms.values() {
             for refusals in &mm.refusals {
-                let example = self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class));
+                let example =
+                    self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class));
                 let verdict = diagnosis::why(&Question {
                     call: refusals.call,
                     errno: refusals.errno,
