@@ -252,8 +252,8 @@ pub struct Section {
     pub searched: u64,
     /// Index of the address space's slot.
     pub slot: u32,
-    /// Not used.
-    pub reserved: u32,
+    /// Task id that wrote `searched`; 0 = none.
+    pub searcher: u32,
 }
 
 /// Byte offsets of kernel structure members, from BTF; [`ABSENT`] where this kernel lacks one.
@@ -310,6 +310,10 @@ pub struct Layout {
     pub regs_lr: u32,
     /// linux_binprm.filename.
     pub bprm_filename: u32,
+    /// task_struct.cred.
+    pub task_cred: u32,
+    /// cred.cap_effective; its low word holds CAP_IPC_LOCK.
+    pub cred_cap_effective: u32,
 }
 
 /// "This kernel does not have the member."
@@ -460,11 +464,11 @@ pub struct DeadRecord {
 }
 
 const _: () = assert!(size_of::<MmSlot>() == 96 + CALL_COUNT * 32 + GROUPS * 40);
-const _: () = assert!(size_of::<MmSlot>() % 8 == 0);
+const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);
 const _: () = assert!(size_of::<Section>() == 56);
 const _: () = assert!(size_of::<RecordHeader>() == 32);
-const _: () = assert!(size_of::<FailureRecord>() % 8 == 0);
+const _: () = assert!(size_of::<FailureRecord>().is_multiple_of(8));
 const _: () = assert!(SECTIONS.is_power_of_two());
 
 #[cfg(test)]

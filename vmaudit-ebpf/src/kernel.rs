@@ -86,7 +86,7 @@ impl Current {
 
     /// The number of the system call it is in, as its saved registers have it.
     #[inline(always)]
-    fn call_number(self) -> u32 {
+    pub fn call_number(self) -> u32 {
         // SAFETY: a valid task; the helper exists since 5.15.
         let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
         load(regs, layout!(regs_nr))
@@ -185,6 +185,14 @@ pub fn leader_of(task: u64) -> u64 {
 #[inline(always)]
 pub fn group_is_dead(task: u64) -> bool {
     read::<u32>(read(task, layout!(task_signal)), layout!(signal_live)) == 0
+}
+
+/// `current` has CAP_IPC_LOCK, so RLIMIT_MEMLOCK does not bind it (mm/mlock.c:can_do_mlock; asked of the initial user
+/// namespace, as capable() does).
+#[inline(always)]
+pub fn may_lock_any(task: u64) -> bool {
+    const CAP_IPC_LOCK: u32 = 14;
+    read::<u32>(read(task, layout!(task_cred)), layout!(cred_cap_effective)) >> CAP_IPC_LOCK & 1 == 1
 }
 
 /// Soft limit number `which` of `current`, bytes.

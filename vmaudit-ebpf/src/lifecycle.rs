@@ -12,8 +12,8 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use vmaudit_common::{
-    DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MM_FROM_BIRTH, MM_FROM_EXEC, MmSlot, RECORD_DEAD,
-    RECORD_EXEC, RECORD_EXIT, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
+    DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MM_FROM_BIRTH, MM_FROM_EXEC, MmSlot,
+    RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
 };
 
 use crate::{
@@ -43,7 +43,9 @@ pub fn fork_classic(ctx: TracePointContext) -> u32 {
         // `exited` removes it.
         // SAFETY: the map is ours; NOEXIST keeps what `fork_raw` wrote.
         let known = unsafe { FOLLOWED.get(&child) }.is_some();
-        if !known && FOLLOWED.insert(&child, &Followed { flags: FOLLOW_FROM_BIRTH, local_tgid: 0 }, 1).is_err() {
+        if !known
+            && FOLLOWED.insert(&child, &Followed { flags: FOLLOW_FROM_BIRTH, local_tgid: 0 }, 1).is_err()
+        {
             lost!(tree_full);
         }
     }
@@ -194,9 +196,26 @@ pub fn exit_mmap_classic(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn torn_down(mm: u64) {
-    if let Some(index) = maps::index_of(mm) {
-        finish(index, mm, true);
+    let Some(index) = maps::index_of(mm) else { return };
+    // Before 6.16 sched_process_exit comes too late to ask for the last name. An exec also ends an address space, but
+    // by then the task may bear the new image's name.
+    if let Some(slot) = SLOTS.get_ptr_mut(index)
+        && !in_exec()
+    {
+        let (tgid, _) = kernel::ids();
+        // SAFETY: `slot` points into SLOTS.
+        unsafe {
+            if (*slot).tgid == tgid {
+                (*slot).comm = kernel::comm_of(kernel::leader_of(kernel::current()));
+            }
+        }
     }
+    finish(index, mm, true);
+}
+
+#[inline(always)]
+fn in_exec() -> bool {
+    matches!(kernel::Current::task().call(), call::EXECVE | call::EXECVEAT)
 }
 
 /// Is this process followed?
@@ -244,7 +263,7 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
             None => return,
         }
     };
-    let in_exec = matches!(kernel::Current::task().call(), call::EXECVE | call::EXECVEAT);
+    let in_exec = in_exec();
     if flags & FOLLOW_AFTER_EXEC != 0 && !in_exec {
         return; // our own child, still running our code
     }
@@ -342,7 +361,8 @@ fn task_record(kind: u32, tgid: u32, tid: u32, ppid: u32, task: u64, filename: u
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points at reserved memory of this size; every byte is written before it is submitted.
     unsafe {
-        (*record).head = RecordHeader { kind, tgid, tid, reserved: 0, at_ns: bpf_ktime_get_ns(), generation: 0 };
+        (*record).head =
+            RecordHeader { kind, tgid, tid, reserved: 0, at_ns: bpf_ktime_get_ns(), generation: 0 };
         (*record).ppid = ppid;
         (*record).exit_code = exit_code;
         (*record).start_boottime_ns = kernel::read(kernel::leader_of(task), layout!(task_start_boottime));

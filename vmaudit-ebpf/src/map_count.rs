@@ -75,9 +75,7 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         return;
     }
     let call = if own.is_some() { task.call() } else { call::FOREIGN };
-    if write
-        && let Some(own) = own
-    {
+    if write && let Some(own) = own {
         remember_section(task, call, own, index, before, count);
     }
     if count == before {

@@ -135,7 +135,9 @@ macro_rules! lost {
         $crate::maps::count_loss(|l| {
             #[allow(unused_unsafe, reason = "also used inside unsafe blocks")]
             // SAFETY: projects a valid pointer into the shared page.
-            unsafe { &raw mut (*l).$field }
+            unsafe {
+                &raw mut (*l).$field
+            }
         })
     };
 }

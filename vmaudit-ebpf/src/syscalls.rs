@@ -10,9 +10,9 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TracePointContext},
 };
 use vmaudit_common::{
-    ABSENT, CLASS_FIXED, CLASS_GROWS, CLASS_MAYMOVE, CLASS_MC1_SHIFT, CLASS_SECTION, CLASS_SECTION_LOST,
-    EXAMPLES_PER_GROUP, FailureGroup, FailureRecord, GROUPS, GroupKey, MmSlot, RECORD_FAILURE, RecordHeader,
-    SECTIONS, STACK_FRAMES, Section,
+    ABSENT, CLASS_FIXED, CLASS_GROWS, CLASS_MAYMOVE, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_OVER_AS, CLASS_OVER_DATA,
+    CLASS_OVER_MEMLOCK, CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST, EXAMPLES_PER_GROUP, FailureGroup,
+    FailureRecord, GROUPS, GroupKey, MmSlot, RECORD_FAILURE, RecordHeader, SECTIONS, STACK_FRAMES, Section,
     call::{self, CALL_COUNT, CALLS, Call, Refusal},
     relative_to_max,
 };
@@ -49,10 +49,10 @@ static REFUSALS: [u8; CALL_COUNT] = {
 /// match-proto: sys_exit(struct pt_regs *regs, long ret)
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sys_exit_raw(ctx: RawTracePointContext) -> i32 {
-    let regs: u64 = ctx.arg(0);
-    let id = kernel::call_by_number(u64::from(kernel::read::<u32>(regs, layout!(regs_nr))));
+    // This runs at every system call of the machine: the number comes by plain loads, not by a reading helper.
+    let id = kernel::call_by_number(u64::from(kernel::Current::task().call_number()));
     if id >= call::FIRST_REAL {
-        returned(&ctx, id, ctx.arg::<u64>(1) as i64, regs);
+        returned(&ctx, id, ctx.arg::<u64>(1) as i64, ctx.arg(0));
     }
     0
 }
@@ -92,7 +92,8 @@ fn returned<C: EbpfContext>(ctx: &C, id: Call, ret: i64, regs: u64) {
         let (owner, call, slot) = unsafe { ((*section).tid, (*section).call, (*section).slot) };
         if owner == tid && call == u32::from(id) { Some(slot) } else { None }
     });
-    let Some(slot) = known.or_else(|| maps::index_of(current.mm())).and_then(|slot| SLOTS.get_ptr_mut(slot)) else {
+    let Some(slot) = known.or_else(|| maps::index_of(current.mm())).and_then(|slot| SLOTS.get_ptr_mut(slot))
+    else {
         return;
     };
     let task = current.address();
@@ -116,6 +117,9 @@ fn returned<C: EbpfContext>(ctx: &C, id: Call, ret: i64, regs: u64) {
             if (*section).tid == tid {
                 (*section).tid = 0;
             }
+            if (*section).searcher == tid {
+                (*section).searcher = 0;
+            }
         }
     }
 }
@@ -124,7 +128,12 @@ fn returned<C: EbpfContext>(ctx: &C, id: Call, ret: i64, regs: u64) {
 fn count(slot: *mut MmSlot, id: Call) {
     if let Some(index) = call_index(id) {
         // SAFETY: `index` is below CALL_COUNT.
-        maps::add(unsafe { &raw mut (*(&raw mut (*slot).calls).cast::<vmaudit_common::CallStat>().add(index)).calls }, 1);
+        maps::add(
+            unsafe {
+                &raw mut (*(&raw mut (*slot).calls).cast::<vmaudit_common::CallStat>().add(index)).calls
+            },
+            1,
+        );
     }
 }
 
@@ -186,6 +195,13 @@ fn refused<C: EbpfContext>(
     if let Some(section) = section {
         // SAFETY: points into the map; the copy is checked below.
         let seen = unsafe { core::ptr::read_volatile(section) };
+        if seen.searcher == tid {
+            class |= CLASS_SEARCHED;
+            // An address is never this large: the kernel's half of the address space is out of reach.
+            if (seen.searched as i64) < 0 {
+                class |= CLASS_NO_HOLE;
+            }
+        }
         if seen.tid == tid && seen.call == u32::from(id) {
             class |= CLASS_SECTION
                 | relative_to_max(seen.mc0, max)
@@ -211,10 +227,21 @@ fn refused<C: EbpfContext>(
     if id == call::BRK && a0 > ret as u64 {
         class |= CLASS_GROWS;
     }
+    if class & CLASS_SECTION != 0 {
+        class |= over_limits(id, &evidence, task, asked_pages(id, ret as u64, a0, a1, a2));
+    }
+    if class & CLASS_SEARCHED == 0 {
+        evidence.searched = 0;
+    }
     let kept = kept_bytes(id, ret as u64, a0, a1, a2);
     // SAFETY: `slot` points into SLOTS and the index is below CALL_COUNT.
     if let Some(index) = call_index(id) {
-        maps::add(unsafe { &raw mut (*(&raw mut (*slot).calls).cast::<vmaudit_common::CallStat>().add(index)).failed }, 1);
+        maps::add(
+            unsafe {
+                &raw mut (*(&raw mut (*slot).calls).cast::<vmaudit_common::CallStat>().add(index)).failed
+            },
+            1,
+        );
     }
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -280,6 +307,71 @@ fn caller(regs: u64) -> u64 {
     let sp: u64 = kernel::read(regs, layout!(regs_sp));
     // SAFETY: the helper checks the address itself and never faults.
     unsafe { bpf_probe_read_user(sp as *const u64) }.unwrap_or(0)
+}
+
+/// Pages by which the call would have made the address space (mlock: its locked part) larger.
+#[inline(always)]
+fn asked_pages(id: Call, ret: u64, a0: u64, a1: u64, a2: u64) -> u64 {
+    let shift = config!(page_shift) & 31;
+    match id {
+        call::MREMAP if a2 > a1 => (whole_pages(a2) - whole_pages(a1)) >> shift,
+        call::MREMAP => 0,
+        call::BRK if a0 > ret => (whole_pages(a0) - whole_pages(ret)) >> shift,
+        call::BRK => 0,
+        _ => whole_pages(a1) >> shift,
+    }
+}
+
+/// Which of the process's limits the request exceeds, by the kernel's own formulas (mm/mmap.c:may_expand_vm,
+/// mm/mlock.c:do_mlock), on the figures of the lock section in which it was refused. Whether the kernel asks that
+/// question for this kind of request is the diagnosis's to know.
+#[inline(always)]
+fn over_limits(id: Call, section: &Section, task: u64, pages: u64) -> u32 {
+    let shift = config!(page_shift) & 31;
+    let mut class = 0;
+    if section.total_vm + pages > kernel::rlimit(task, RLIMIT_AS) >> shift {
+        class |= CLASS_OVER_AS;
+    }
+    if section.data_vm + pages > kernel::rlimit(task, RLIMIT_DATA) >> shift {
+        class |= CLASS_OVER_DATA;
+    }
+    let limit = kernel::rlimit(task, RLIMIT_MEMLOCK) >> shift;
+    let locked = if id == call::MLOCKALL { section.total_vm } else { section.locked_vm + pages };
+    if locked > limit && !kernel::may_lock_any(task) {
+        class |= CLASS_OVER_MEMLOCK;
+    }
+    class
+}
+
+/// match-proto: vm_unmapped_area(unsigned long addr, struct vm_unmapped_area_info *info), all versions
+#[raw_tracepoint(tracepoint = "vm_unmapped_area")]
+pub fn searched_raw(ctx: RawTracePointContext) -> i32 {
+    searched(ctx.arg(0));
+    0
+}
+
+/// Record: addr at 8.
+#[tracepoint(category = "mmap", name = "vm_unmapped_area")]
+pub fn searched_classic(ctx: TracePointContext) -> u32 {
+    // SAFETY: offset inside the record (include/trace/events/mmap.h).
+    if let Ok(addr) = unsafe { ctx.read_at::<u64>(8) } {
+        searched(addr);
+    }
+    0
+}
+
+/// A search for a free range ended; the last one of a call counts. Whose task it is does not matter here: only a
+/// refused call of a followed one ever looks.
+#[inline(always)]
+fn searched(addr: u64) {
+    let tid = kernel::Current::task().tid();
+    if let Some(section) = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1)) {
+        // SAFETY: points into the map.
+        unsafe {
+            (*section).searched = addr;
+            (*section).searcher = tid;
+        }
+    }
 }
 
 const BPF_F_USER_STACK: u64 = 1 << 8;

@@ -32,7 +32,14 @@ pub fn by_name(call: Call, args: &[u64; 6]) -> Map<String, Value> {
 
 fn signature(call: Call) -> &'static [(&'static str, Kind)] {
     match call {
-        call::MMAP => &[("addr", Hex), ("len", Number), ("prot", Hex), ("flags", Hex), ("fd", Number), ("offset", Number)],
+        call::MMAP => &[
+            ("addr", Hex),
+            ("len", Number),
+            ("prot", Hex),
+            ("flags", Hex),
+            ("fd", Number),
+            ("offset", Number),
+        ],
         call::MUNMAP | call::MLOCK | call::MUNLOCK => &[("addr", Hex), ("len", Number)],
         call::MLOCK2 | call::MSEAL => &[("addr", Hex), ("len", Number), ("flags", Hex)],
         call::MPROTECT => &[("addr", Hex), ("len", Number), ("prot", Hex)],
@@ -46,12 +53,19 @@ fn signature(call: Call) -> &'static [(&'static str, Kind)] {
             &[("pidfd", Number), ("vec", Hex), ("vlen", Number), ("advice", Number), ("flags", Hex)]
         }
         call::MLOCKALL => &[("flags", Hex)],
-        call::MBIND => {
-            &[("addr", Hex), ("len", Number), ("mode", Hex), ("nodemask", Hex), ("maxnode", Number), ("flags", Hex)]
-        }
+        call::MBIND => &[
+            ("addr", Hex),
+            ("len", Number),
+            ("mode", Hex),
+            ("nodemask", Hex),
+            ("maxnode", Number),
+            ("flags", Hex),
+        ],
         call::PRCTL => &[("op", Hex), ("arg2", Hex), ("addr", Hex), ("len", Number), ("arg5", Hex)],
         call::SHMAT => &[("shmid", Number), ("addr", Hex), ("flags", Hex)],
-        call::REMAP_FILE_PAGES => &[("addr", Hex), ("len", Number), ("prot", Hex), ("pgoff", Number), ("flags", Hex)],
+        call::REMAP_FILE_PAGES => {
+            &[("addr", Hex), ("len", Number), ("prot", Hex), ("pgoff", Number), ("flags", Hex)]
+        }
         call::CLONE => &[("flags", Hex), ("stack", Hex)],
         call::CLONE3 => &[("args", Hex), ("size", Number)],
         call::IO_SETUP => &[("nr_events", Number), ("ctxp", Hex)],

@@ -20,10 +20,19 @@ const FOLD: usize = 10_000;
 /// Details of refused calls kept per process and kind.
 const MAX_EXAMPLES: usize = 20_000;
 
+/// What the source can see at all; what it cannot is null in the report, never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// Every change of map_count.
+    pub changes: bool,
+    /// Every exit of a watched call.
+    pub exits: bool,
+}
+
 /// State of one session.
 pub struct Audit {
     start_ns: u64,
-    exact_source: bool,
+    sight: Sight,
     rules: KernelRules,
     processes: BTreeMap<ProcessId, Process>,
     /// Details of refused calls: by address space, call, errno and class; the first one of each.
@@ -60,11 +69,11 @@ struct Sampled {
 }
 
 impl Audit {
-    /// `start_ns`: the session's start, CLOCK_MONOTONIC. `exact_source`: events come from the lock hook.
-    pub fn new(start_ns: u64, exact_source: bool, rules: KernelRules) -> Self {
+    /// `start_ns`: the session's start, CLOCK_MONOTONIC.
+    pub fn new(start_ns: u64, sight: Sight, rules: KernelRules) -> Self {
         Self {
             start_ns,
-            exact_source,
+            sight,
             rules,
             processes: BTreeMap::new(),
             examples: HashMap::new(),
@@ -129,7 +138,12 @@ impl Audit {
         if process.started_ns == 0 {
             process.started_ns = sample.at_ns;
         }
-        let seen = process.samples.get_or_insert(Sampled { first: count, last: count, peak: count, peak_ns: sample.at_ns });
+        let seen = process.samples.get_or_insert(Sampled {
+            first: count,
+            last: count,
+            peak: count,
+            peak_ns: sample.at_ns,
+        });
         seen.last = count;
         if count > seen.peak {
             seen.peak = count;
@@ -139,7 +153,9 @@ impl Audit {
 
     fn refused(&mut self, refused: Refused) {
         if self.examples.len() < MAX_EXAMPLES {
-            self.examples.entry((refused.generation, refused.call, refused.errno, refused.class)).or_insert(refused);
+            self.examples
+                .entry((refused.generation, refused.call, refused.errno, refused.class))
+                .or_insert(refused);
         }
     }
 
@@ -170,7 +186,10 @@ impl Audit {
 
     /// Largest peak so far and whose it is.
     pub fn largest(&self) -> Option<(u64, u32, String)> {
-        self.processes.iter().filter_map(|(id, p)| Some((p.peak()?, id.tgid, p.comm.clone()))).max_by_key(|(peak, ..)| *peak)
+        self.processes
+            .iter()
+            .filter_map(|(id, p)| Some((p.peak()?, id.tgid, p.comm.clone())))
+            .max_by_key(|(peak, ..)| *peak)
     }
 
     /// Counters of loss that make a peak or a row doubtful; the others cost details only.
@@ -219,13 +238,22 @@ impl Audit {
                 self.folded, self.folded_peak
             ));
         }
-        Rows { processes, failures, ordinary, kinds, notes, lost: self.lost.clone(), limits: self.limits.clone() }
+        Rows {
+            processes,
+            failures,
+            ordinary,
+            kinds,
+            notes,
+            lost: self.lost.clone(),
+            limits: self.limits.clone(),
+        }
     }
 
     fn row(&self, id: ProcessId, process: &Process, clipped: bool) -> report::Process {
         let first = process.mms.values().next();
         let last = process.mms.values().next_back();
-        let top = process.mms.values().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
+        let top =
+            process.mms.values().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
         let seen_from_start = first.is_some_and(|mm| mm.from_birth || mm.from_snapshot);
         let count = match (first, last, top, process.samples) {
             (Some(first), Some(last), Some(top), _) => MapCount {
@@ -233,7 +261,7 @@ impl Audit {
                 last: Some(last.last.into()),
                 peak: Some(top.peak.into()),
                 peak_at_s: Some(self.seconds(top.peak_ns)),
-                exact: self.exact_source && seen_from_start && !self.figures_lost(),
+                exact: self.sight.changes && seen_from_start && !self.figures_lost(),
                 clipped,
                 percent_of_limit: None,
             },
@@ -255,10 +283,12 @@ impl Audit {
         let mut calls: BTreeMap<String, CallFigures> = BTreeMap::new();
         for (call, stat) in process.mms.values().flat_map(|mm| &mm.calls) {
             let figures = calls.entry(name_of(*call).to_owned()).or_default();
-            figures.calls = Some(figures.calls.unwrap_or(0) + stat.calls);
             figures.added += stat.added;
             figures.removed += stat.removed;
-            figures.failed = Some(figures.failed.unwrap_or(0) + stat.failed);
+            if self.sight.exits {
+                figures.calls = Some(figures.calls.unwrap_or(0) + stat.calls);
+                figures.failed = Some(figures.failed.unwrap_or(0) + stat.failed);
+            }
         }
         let exe = process.exe.clone().or_else(|| self.parents_exe(process));
         report::Process {
@@ -272,10 +302,15 @@ impl Audit {
             started_s: Some(self.seconds(process.started_ns)),
             ended_s: process.ended_ns.map(|ns| self.seconds(ns)),
             map_count: MapCount { percent_of_limit: percent, ..count },
-            images: process.mms.values().map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() }).collect(),
+            images: process
+                .mms
+                .values()
+                .map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() })
+                .collect(),
             calls,
-            unmap_leaked_bytes: (!process.mms.is_empty())
-                .then(|| process.mms.values().flat_map(|mm| &mm.refusals).map(|group| group.kept_bytes).sum()),
+            unmap_leaked_bytes: (self.sight.exits && !process.mms.is_empty()).then(|| {
+                process.mms.values().flat_map(|mm| &mm.refusals).map(|group| group.kept_bytes).sum()
+            }),
             unreadable: None,
         }
     }
@@ -294,7 +329,8 @@ impl Audit {
         let mut groups: BTreeMap<(Call, u8, Cause, bool), Group> = BTreeMap::new();
         for mm in process.mms.values() {
             for refusals in &mm.refusals {
-                let example = self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class));
+                let example =
+                    self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class));
                 let verdict = diagnosis::why(&Question {
                     call: refusals.call,
                     errno: refusals.errno,

@@ -21,7 +21,7 @@ pub struct Cli {
 
 impl Cli {
     /// What to do. `vmaudit` alone is `vmaudit scan`.
-    pub fn command(self) -> Command {
+    pub fn action(self) -> Command {
         self.command.unwrap_or_else(|| {
             let defaults = Command::augment_subcommands(clap::Command::new("vmaudit"));
             let matches = defaults.get_matches_from(["vmaudit", "scan"]);
@@ -34,21 +34,29 @@ impl Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Show every process now: count, share of the limit, application, recommendation (also without a command)
-    #[command(after_help = "Example:\n  vmaudit scan --top 20\n  sudo vmaudit scan --format json -o scan.json")]
+    #[command(
+        after_help = "Example:\n  vmaudit scan --top 20\n  sudo vmaudit scan --format json -o scan.json"
+    )]
     Scan(ScanArgs),
     /// Run a command, follow its whole process tree, report at its end
-    #[command(after_help = "Example:\n  sudo vmaudit run -- make -j8\n  sudo vmaudit run --format json -o report.json --fail-on failure -- ./tests\n\n\
+    #[command(
+        after_help = "Example:\n  sudo vmaudit run -- make -j8\n  sudo vmaudit run --format json -o report.json --fail-on failure -- ./tests\n\n\
         Exit status: the command's own (its signal if it died by one); 86 when a budget was broken and the command \
-        itself succeeded; 125 vmaudit failed or was called wrongly, 126 the command cannot be run, 127 it was not found.")]
+        itself succeeded; 125 vmaudit failed or was called wrongly, 126 the command cannot be run, 127 it was not found."
+    )]
     Run(RunArgs),
     /// Print each change and failure as it happens
-    #[command(after_help = "Example:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  sudo vmaudit trace --all --call munmap --format json")]
+    #[command(
+        after_help = "Example:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  sudo vmaudit trace --all --call munmap --format json"
+    )]
     Trace(TraceArgs),
     /// Say who owns a process's VMAs, and why neighbours do not merge
     #[command(after_help = "Example:\n  sudo vmaudit explain 1234\n  vmaudit explain --maps maps.txt")]
     Explain(ExplainArgs),
     /// Show the limit: who sets it, what it costs, what software needs; change it
-    #[command(after_help = "Example:\n  vmaudit limit --for elasticsearch\n  sudo vmaudit limit --apply 262144 --dry-run")]
+    #[command(
+        after_help = "Example:\n  vmaudit limit --for elasticsearch\n  sudo vmaudit limit --apply 262144 --dry-run"
+    )]
     Limit(LimitArgs),
     /// Say what this kernel, these rights and this build allow, hook by hook
     #[command(after_help = "Example:\n  sudo vmaudit doctor")]
@@ -258,8 +266,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_sound() {
-        use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        <Cli as clap::CommandFactory>::command().debug_assert();
     }
 
     #[test]

@@ -7,10 +7,7 @@
 use std::{
     ffi::{CString, OsStr, OsString},
     io,
-    os::{
-        fd::OwnedFd,
-        unix::ffi::OsStrExt,
-    },
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -44,16 +41,18 @@ pub struct User {
 impl User {
     /// Looks a user up by name or number. Errors: unknown user, unreadable user database.
     pub fn find(name: &str) -> anyhow::Result<Self> {
-        let by_name = nix::unistd::User::from_name(name).context("cannot read the user database")?;
-        let user = match (by_name, name.parse().ok()) {
-            (Some(user), _) => Some(user),
-            (None, Some(uid)) => nix::unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten(),
-            (None, None) => None,
+        let user = match (nix::unistd::User::from_name(name), name.parse().ok()) {
+            (Ok(Some(user)), _) => Some(user),
+            (_, Some(uid)) => nix::unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten(),
+            (Err(e), None) => return Err(e).context("cannot read the user database"),
+            (Ok(None), None) => None,
         };
         match (user, name.parse()) {
             (Some(user), _) => Ok(Self { name: CString::new(user.name)?, uid: user.uid, gid: user.gid }),
             // A number without an entry is still a valid id, as for chown.
-            (None, Ok(id)) => Ok(Self { name: CString::new(name)?, uid: Uid::from_raw(id), gid: Gid::from_raw(id) }),
+            (None, Ok(id)) => {
+                Ok(Self { name: CString::new(name)?, uid: Uid::from_raw(id), gid: Gid::from_raw(id) })
+            }
             (None, Err(_)) => Err(anyhow!("there is no user named {name}")),
         }
     }
@@ -110,7 +109,8 @@ impl Child {
         }
         let _ = waitpid(self.pid, None);
         let error = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
-        let status = if error.kind() == io::ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE };
+        let status =
+            if error.kind() == io::ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE };
         Err((status, error))
     }
 
@@ -118,7 +118,9 @@ impl Child {
     pub fn look(&self) -> Look {
         match waitpid(self.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
             Ok(WaitStatus::Exited(_, code)) => Look::Ended(Exit { code: Some(code), signal: None }),
-            Ok(WaitStatus::Signaled(_, signal, _)) => Look::Ended(Exit { code: None, signal: Some(signal as i32) }),
+            Ok(WaitStatus::Signaled(_, signal, _)) => {
+                Look::Ended(Exit { code: None, signal: Some(signal as i32) })
+            }
             Ok(WaitStatus::Stopped(..)) => Look::Stopped,
             // Signals without a name in nix (real-time ones) end up here when they kill: ECHILD at the next look.
             Err(Errno::ECHILD) => Look::Ended(Exit { code: None, signal: None }),
@@ -145,7 +147,12 @@ pub enum Look {
 }
 
 /// In the child: waits, changes identity, execs. Returns only on failure.
-fn become_command(wait: &OwnedFd, user: Option<&User>, file: &CString, argv: &[*const libc::c_char]) -> Errno {
+fn become_command(
+    wait: &OwnedFd,
+    user: Option<&User>,
+    file: &CString,
+    argv: &[*const libc::c_char],
+) -> Errno {
     let mut byte = [0];
     loop {
         match nix::unistd::read(wait, &mut byte) {

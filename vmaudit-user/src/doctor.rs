@@ -46,7 +46,13 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
             writeln!(out, "{}", serde_json::to_string_pretty(&document)?)?;
         }
         ReportFormat::Text => {
-            writeln!(out, "vmaudit {} on Linux {} ({})\n", env!("CARGO_PKG_VERSION"), output::clean(&facts.release), facts.arch)?;
+            writeln!(
+                out,
+                "vmaudit {} on Linux {} ({})\n",
+                env!("CARGO_PKG_VERSION"),
+                output::clean(&facts.release),
+                facts.arch
+            )?;
             match &why {
                 None => writeln!(out, "Peaks are exact here.\n")?,
                 Some(why) => writeln!(
@@ -95,9 +101,14 @@ fn missing(why: &str) -> Vec<Hook> {
 }
 
 fn checks(facts: &Facts) -> Vec<(&'static str, String)> {
-    let file = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_else(|e| format!("not readable: {e}"));
+    let file = |path: &str| {
+        fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .unwrap_or_else(|e| format!("not readable: {e}"))
+    };
     let caps = fs::read_to_string("/proc/self/status").ok().and_then(|s| {
-        s.lines().find_map(|l| l.strip_prefix("CapEff:").and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()))
+        s.lines()
+            .find_map(|l| l.strip_prefix("CapEff:").and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()))
     });
     let has = |bit: u32| caps.is_some_and(|caps| caps >> bit & 1 == 1);
     vec![
@@ -109,7 +120,10 @@ fn checks(facts: &Facts) -> Vec<(&'static str, String)> {
         ("tracefs", facts.tracefs.as_ref().map_or_else(Clone::clone, |_| "readable".into())),
         ("CAP_BPF", if has(39) || has(21) { "yes" } else { "no: needed to load the programs" }.into()),
         ("CAP_PERFMON", if has(38) || has(21) { "yes" } else { "no: needed to attach them" }.into()),
-        ("vm.max_map_count", proc_max_map_count().map_or("not readable".into(), |n| output::grouped(n.into()))),
+        (
+            "vm.max_map_count",
+            proc_max_map_count().map_or("not readable".into(), |n| output::grouped(n.into())),
+        ),
         ("kernel.unprivileged_bpf", file("/proc/sys/kernel/unprivileged_bpf_disabled")),
         ("lockdown", file("/sys/kernel/security/lockdown")),
     ]

@@ -15,13 +15,13 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde::Serialize;
 
-use self::boundary::{Reason, kernel_made, same_object, why};
+use self::boundary::{Reason, is_library, kernel_made, same_object, why};
 use self::picture::{Cluster, Picture};
 use crate::application::{Anonymizer, application, arguments};
 use crate::maps::{Damage, Mapping, Parser};
 use crate::output::table::{Look, percent};
 use crate::output::{self, bytes, count, grouped};
-use crate::scan::{Form, destinations, own_names};
+use crate::scan::{Form, destinations, own_names, written};
 use crate::source::proc::{Handle, Paced, Proc, Stat};
 
 /// Options of `vmaudit explain`.
@@ -322,7 +322,8 @@ pub fn explain_command(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         None => recorded(args, &anonymizer)?,
     };
     for (form, mut destination) in outputs {
-        output::explain_text::write(&explanation, form, args.top, &Look::of(&destination), &mut destination)?;
+        let look = Look::of(&destination);
+        written(output::explain_text::write(&explanation, form, args.top, &look, &mut destination))?;
     }
     Ok(if explanation.vmas > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -734,11 +735,6 @@ fn kind(before: Option<Below>, it: &Mapping, after: Option<&Mapping>) -> Kind {
     Kind::Anonymous
 }
 
-fn is_library(name: &str) -> bool {
-    let file = name.rsplit('/').next().unwrap_or(name);
-    file.ends_with(".so") || file.contains(".so.")
-}
-
 /// Ending of a file's name: `.dvd (deleted)`, `.so`; `None` for what is no file.
 fn extension(mapping: &Mapping) -> Option<String> {
     if !mapping.has_file() || !mapping.name.starts_with('/') {
@@ -753,7 +749,12 @@ fn extension(mapping: &Mapping) -> Option<String> {
         return Some(format!(".so{deleted}"));
     }
     Some(match file.rsplit_once('.') {
-        Some((stem, ending)) if !stem.is_empty() && ending.len() <= 12 && !ending.is_empty() => {
+        Some((stem, ending))
+            if !stem.is_empty()
+                && ending.len() <= 12
+                // `python3.11` has no ending.
+                && ending.bytes().any(|b| !b.is_ascii_digit()) =>
+        {
             format!(".{ending}{deleted}")
         }
         _ => format!("(no ending){deleted}"),

@@ -5,6 +5,7 @@ pub mod apply;
 pub mod needs;
 pub mod sysctl;
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ use crate::output::table::Look;
 use crate::output::{self, grouped};
 use crate::price::{CACHES, Price, price};
 use crate::recommend::{KERNEL_DEFAULT, KERNEL_LARGEST, Margin};
-use crate::scan::{Form, destinations, own_names};
+use crate::scan::{Form, destinations, own_names, written};
 use crate::source::proc::{CountBuffer, Proc};
 
 /// Options of `vmaudit limit`.
@@ -171,7 +172,7 @@ pub fn limit_command(
     let outputs = destinations(&args.format, &args.output)?;
     if args.known {
         for (form, mut destination) in outputs {
-            output::limit_text::write_known(&all, form, &Look::of(&destination), &mut destination)?;
+            written(output::limit_text::write_known(&all, form, &Look::of(&destination), &mut destination))?;
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -200,19 +201,20 @@ pub fn limit_command(
     }
     let report = report(args, &all, &proc, applier, &running);
     for (form, mut destination) in outputs {
-        output::limit_text::write(&report, form, &Look::of(&destination), &mut destination)?;
+        written(output::limit_text::write(&report, form, &Look::of(&destination), &mut destination))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn write_plan(plan: &Plan, dry: bool, outputs: Vec<(Form, output::Destination)>) -> anyhow::Result<ExitCode> {
     for (form, mut destination) in outputs {
-        output::limit_text::write_plan(plan, dry, form, &mut destination)?;
+        written(output::limit_text::write_plan(plan, dry, form, &mut destination))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn processes(proc: &Proc, kernel: Option<Vec<(u32, u32)>>) -> Vec<Running> {
+    let kernel = kernel.map(|counts| counts.into_iter().collect::<HashMap<u32, u32>>());
     let mut buffer = CountBuffer::default();
     let mut all = Vec::new();
     for pid in proc.pids().unwrap_or_default() {
@@ -223,7 +225,7 @@ fn processes(proc: &Proc, kernel: Option<Vec<(u32, u32)>>) -> Vec<Running> {
         }
         let arguments = arguments(&handle.cmdline().unwrap_or_default());
         let vmas = match &kernel {
-            Some(counts) => counts.iter().find(|(tgid, _)| *tgid == pid).map(|&(_, count)| u64::from(count)),
+            Some(counts) => counts.get(&pid).map(|&count| u64::from(count)),
             None => handle.count(&stat, &mut buffer).ok(),
         };
         let app = application(None, &arguments, &stat.comm);

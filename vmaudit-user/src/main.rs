@@ -21,7 +21,7 @@ fn main() -> ExitCode {
         }
     };
     let mut failure = 1;
-    let outcome = match cli.command() {
+    let outcome = match cli.action() {
         Command::Scan(args) => scan::scan_command(&args, live::count_all),
         Command::Explain(args) => explain::explain_command(&args),
         Command::Limit(args) => limit::limit_command(&args, live::count_all),

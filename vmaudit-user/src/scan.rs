@@ -192,9 +192,14 @@ pub fn scan_command(
     let found = scan.largest.is_some();
     for (form, mut destination) in outputs {
         let look = Look::of(&destination);
-        output::scan_text::write(&scan, form, args.top, &look, &mut destination)?;
+        written(output::scan_text::write(&scan, form, args.top, &look, &mut destination))?;
     }
     Ok(if found { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+pub fn written(result: std::io::Result<()>) -> std::io::Result<()> {
+    result.or_else(|error| if error.kind() == std::io::ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
 }
 
 /// Forms and files paired by their places: a form without a file goes to standard output, a file without a form takes

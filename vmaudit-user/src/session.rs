@@ -19,7 +19,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::{
     application::Anonymizer,
-    audit::Audit,
+    audit::{Audit, Sight},
     cli::{self, FailOn, ReportFormat, RunArgs},
     command::{self, Child, Look, User},
     diagnosis::KernelRules,
@@ -30,7 +30,7 @@ use crate::{
     scan,
     source::{
         Event,
-        hooks::HOOKS,
+        hooks::{self, HOOKS},
         kernel::Facts,
         live::{self, Live, Unavailable},
         proc::{self, Proc},
@@ -163,9 +163,14 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let pid = child.pid.as_raw() as u32;
     let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
-    let mut audit = Audit::new(now_ns(), matches!(source, Source::Live(_)), rules(&facts));
+    let start_ns = now_ns();
+    let sight = match &source {
+        Source::Live(live) => Sight { changes: true, exits: live.has(hooks::CALL_EXIT) },
+        Source::Proc(_) => Sight { changes: false, exits: false },
+    };
+    let searches_seen = matches!(&source, Source::Live(live) if live.has(hooks::ADDRESS_SEARCH));
+    let mut audit = Audit::new(start_ns, sight, rules(&facts, searches_seen));
     let mut symbols = Symbols::new(args.no_symbols);
-    let began = Instant::now();
     let started = jiff::Timestamp::now();
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
     // A command that cannot be run has nothing to report: its message and status are the answer.
@@ -208,14 +213,13 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let session = Session {
         command: shown_command(&args),
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        duration_s: began.elapsed().as_secs_f64(),
+        duration_s: now_ns().saturating_sub(start_ns) as f64 / 1e9,
         exit: Some(exit),
         breach: None,
         still_running,
     };
     let kind = if matches!(source, Source::Live(_)) { SourceKind::Ebpf } else { SourceKind::Proc };
-    let anonymizer =
-        if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
+    let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
     report.session.breach = breach(&args, &report);
     // Detach before writing: the report's reader may wait long, the machine need not.
@@ -253,15 +257,20 @@ fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Destination, Format, bool
         .iter()
         .enumerate()
         .map(|(n, path)| {
-            let destination =
-                Destination::open(path).with_context(|| format!("cannot write the report to {}", path.display()))?;
+            let destination = Destination::open(path)
+                .with_context(|| format!("cannot write the report to {}", path.display()))?;
             Ok((destination, format(n), true))
         })
         .collect()
 }
 
 /// eBPF if it is to be had, else /proc with one line that says what that costs.
-fn open_source(args: &RunArgs, facts: &Facts, options: &live::Options, pid: u32) -> anyhow::Result<(Source, Coverage)> {
+fn open_source(
+    args: &RunArgs,
+    facts: &Facts,
+    options: &live::Options,
+    pid: u32,
+) -> anyhow::Result<(Source, Coverage)> {
     let coverage = Coverage::default();
     let why = match args.common.source {
         cli::Source::Proc => "asked for by --source proc".to_owned(),
@@ -295,7 +304,7 @@ fn open_source(args: &RunArgs, facts: &Facts, options: &live::Options, pid: u32)
 }
 
 /// What the verdicts must know about this kernel and about what the programs capture.
-pub fn rules(facts: &Facts) -> KernelRules {
+pub fn rules(facts: &Facts, searches_seen: bool) -> KernelRules {
     let proc = Proc::new("/proc");
     let page_size = live::page_size();
     KernelRules {
@@ -303,12 +312,20 @@ pub fn rules(facts: &Facts) -> KernelRules {
         ram_and_swap_pages: proc.ram_and_swap_bytes().map(|bytes| bytes / page_size),
         ignore_rlimit_data: std::fs::read_to_string("/sys/module/kernel/parameters/ignore_rlimit_data")
             .is_ok_and(|value| value.trim() == "Y"),
+        vm_counters_captured: true,
+        searches_seen,
+        memlock_bit_knows_capability: true,
         ..KernelRules::for_release(&facts.release)
     }
 }
 
 /// Loads the programs and tells them whom to follow.
-pub fn open_live(facts: &Facts, options: &live::Options, pids: &[u32], after_exec: bool) -> Result<Live, Unavailable> {
+pub fn open_live(
+    facts: &Facts,
+    options: &live::Options,
+    pids: &[u32],
+    after_exec: bool,
+) -> Result<Live, Unavailable> {
     let mut live = Live::open(facts, options)?;
     for pid in pids {
         live.follow(*pid, after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;
@@ -483,7 +500,11 @@ fn breach(args: &RunArgs, report: &Report) -> Option<String> {
     if let (Some(most), Some(peak)) = (args.max_peak, peak)
         && peak > most
     {
-        return Some(format!("{whose} had {} VMAs, more than --max-peak {}", output::grouped(peak), output::grouped(most)));
+        return Some(format!(
+            "{whose} had {} VMAs, more than --max-peak {}",
+            output::grouped(peak),
+            output::grouped(most)
+        ));
     }
     if let (Some(most), Some(peak), Some(limit)) = (args.max_percent, peak, report.limits.max_map_count)
         && peak as f64 * 100.0 > most * limit as f64

@@ -22,7 +22,7 @@ use crate::{
     report::Limits,
     session::{Asked, Ring, Signals, now_ns, open_live, rules, runtime},
     source::{
-        Change, Event, Refused,
+        Change, Event, Refused, hooks,
         kernel::Facts,
         live::{self, Live, Unavailable},
         proc::Proc,
@@ -52,7 +52,9 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         return Err(anyhow!("trace needs eBPF: /proc shows counts, not changes and failures"));
     }
     let destination = match &args.output {
-        Some(path) => Destination::open(path).with_context(|| format!("cannot write to {}", path.display()))?,
+        Some(path) => {
+            Destination::open(path).with_context(|| format!("cannot write to {}", path.display()))?
+        }
         None => Destination::Stdout,
     };
     let user = args.user.as_deref().map(User::find).transpose()?;
@@ -84,7 +86,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         start_ns: now_ns(),
         dropped: 0,
         limits: proc.limits(),
-        rules: rules(&facts),
+        rules: rules(&facts, live.has(hooks::ADDRESS_SEARCH)),
         failed: args.failed,
         call: args.call.clone(),
         comm: args.comm.clone(),
@@ -169,7 +171,9 @@ impl Stream {
 
     fn write(&mut self, event: &Event) {
         let line = match event {
-            Event::Change(change) if !self.failed && self.wanted(change.call, &change.comm) => self.change(change),
+            Event::Change(change) if !self.failed && self.wanted(change.call, &change.comm) => {
+                self.change(change)
+            }
             Event::Refused(refused) if self.wanted(refused.call, &refused.comm) => self.refused(refused),
             _ => return,
         };
@@ -259,14 +263,18 @@ impl Stream {
             let line = if self.json {
                 json!({"type": "lost", "at_s": at, "ring_full": missing}).to_string()
             } else {
-                format!("{at:12.6} [{} lost here: the reader was too slow]", output::count(missing, "record", "records"))
+                format!(
+                    "{at:12.6} [{} lost here: the reader was too slow]",
+                    output::count(missing, "record", "records")
+                )
             };
             self.line(&line);
         }
     }
 
     fn end(mut self, live: &Live) -> anyhow::Result<()> {
-        let lost: serde_json::Map<String, Value> = live.lost().into_iter().map(|(name, n)| (name, n.into())).collect();
+        let lost: serde_json::Map<String, Value> =
+            live.lost().into_iter().map(|(name, n)| (name, n.into())).collect();
         let line = if self.json {
             json!({"type": "end", "at_s": self.seconds(now_ns()), "lost": lost}).to_string()
         } else {

@@ -111,6 +111,8 @@ pub fn why(a: &Mapping, b: &Mapping, policies: (Option<&str>, Option<&str>), seg
         let punched = b.start - a.end <= SMALL_HOLE
             && same_object(a, b)
             && a.permissions == b.permissions
+            // Pieces of a file that were one mapping lie as far apart in the file as in memory.
+            && (!a.has_file() || (!(segments && may_be_segments(a)) && b.offset.wrapping_sub(a.offset) == b.start - a.start))
             && !special(a)
             && !special(b);
         return Reason::Hole { punched };
@@ -147,6 +149,9 @@ pub fn why(a: &Mapping, b: &Mapping, policies: (Option<&str>, Option<&str>), seg
         }
     }
     if a.has_file() && a.offset.wrapping_add(a.bytes()) != b.offset {
+        if segments && may_be_segments(a) && is_library(&a.name) {
+            return Reason::Segments;
+        }
         let step = if a.offset == b.offset {
             Step::Repeats
         } else if b.offset < a.offset {
@@ -167,6 +172,12 @@ pub fn why(a: &Mapping, b: &Mapping, policies: (Option<&str>, Option<&str>), seg
 
 fn may_be_segments(mapping: &Mapping) -> bool {
     mapping.has_file() && !mapping.permissions.shared && mapping.name.starts_with('/')
+}
+
+/// A shared library by its name: `.so`, `.so.6`.
+pub fn is_library(name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    file.ends_with(".so") || file.contains(".so.")
 }
 
 /// A name that somebody gave by prctl; `[heap]` and `[stack]` are made up from addresses by the one who prints.
@@ -343,6 +354,9 @@ mod tests {
 
     #[test]
     fn files_and_offsets() {
+        let is = |second: &str| two(&format!("1000-2000 r--s 0 08:01 7 /data\n{second}\n"));
+        assert_eq!(is("3000-4000 r--s 00002000 08:01 7 /data"), Reason::Hole { punched: true });
+        assert_eq!(is("3000-4000 r--s 00009000 08:01 7 /data"), Reason::Hole { punched: false });
         let is = |second: &str| two(&format!("1000-3000 r--s 00002000 08:01 7 /data\n{second}\n"));
         assert_eq!(
             is("3000-4000 r--s 00004000 08:01 7 /data"),

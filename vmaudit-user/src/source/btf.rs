@@ -155,11 +155,11 @@ impl<'a> Btf<'a> {
 /// Bytes that follow the common 12 of a type.
 fn payload(kind: u32, count: u32) -> Option<u32> {
     Some(match kind {
-        1 | 14 | 17 => 4,                        // int, var, decl tag
-        3 => 12,                                 // array
+        1 | 14 | 17 => 4, // int, var, decl tag
+        3 => 12,          // array
         KIND_STRUCT | KIND_UNION => count * 12,
-        6 | KIND_FUNC_PROTO => count * 8,        // enum
-        15 | 19 => count * 12,                   // datasec, enum64
+        6 | KIND_FUNC_PROTO => count * 8, // enum
+        15 | 19 => count * 12,            // datasec, enum64
         2 | 7..=12 | 16 | 18 => 0,
         _ => return None,
     })

@@ -80,6 +80,8 @@ const fn for_arguments(form: Form, arguments: u32) -> Form {
 pub const LOCK_RELEASED: &str = "mmap_lock_released";
 /// Name of the row that sees refused calls.
 pub const CALL_EXIT: &str = "sys_exit";
+/// Name of the row that sees searches for free addresses.
+pub const ADDRESS_SEARCH: &str = "vm_unmapped_area";
 /// Name of the row that starts with running processes.
 pub const SNAPSHOT: &str = "task_iterator";
 
@@ -109,21 +111,30 @@ pub const HOOKS: &[Row] = &[
         gives: "children, followed from their first instruction",
         loses: "children are not followed",
         need: Need::Required,
-        forms: &[raw("fork_raw", "sched_process_fork"), classic("fork_classic", "sched", "sched_process_fork")],
+        forms: &[
+            raw("fork_raw", "sched_process_fork"),
+            classic("fork_classic", "sched", "sched_process_fork"),
+        ],
     },
     Row {
         name: "sched_process_exec",
         gives: "the name and path of each new image",
         loses: "images are not told apart and keep their parent's name",
         need: Need::Required,
-        forms: &[raw("exec_raw", "sched_process_exec"), classic("exec_classic", "sched", "sched_process_exec")],
+        forms: &[
+            raw("exec_raw", "sched_process_exec"),
+            classic("exec_classic", "sched", "sched_process_exec"),
+        ],
     },
     Row {
         name: "sched_process_exit",
         gives: "the end of a process, so that a reused pid is another process",
         loses: "a process that reuses a pid can be followed by mistake",
         need: Need::Required,
-        forms: &[raw("exit_raw", "sched_process_exit"), classic("exit_classic", "sched", "sched_process_exit")],
+        forms: &[
+            raw("exit_raw", "sched_process_exit"),
+            classic("exit_classic", "sched", "sched_process_exit"),
+        ],
     },
     Row {
         name: CALL_EXIT,
@@ -131,6 +142,16 @@ pub const HOOKS: &[Row] = &[
         loses: "refused calls are not seen and calls are not counted; peaks stay exact",
         need: Need::Optional,
         forms: &[raw("sys_exit_raw", "sys_exit"), classic("sys_exit_classic", "raw_syscalls", "sys_exit")],
+    },
+    Row {
+        name: ADDRESS_SEARCH,
+        gives: "whether a refused call found a free range of addresses",
+        loses: "no free range and other reasons for a refused mmap or mremap cannot always be told apart",
+        need: Need::Optional,
+        forms: &[
+            raw("searched_raw", "vm_unmapped_area"),
+            classic("searched_classic", "mmap", "vm_unmapped_area"),
+        ],
     },
     Row {
         name: SNAPSHOT,
@@ -159,12 +180,16 @@ pub struct Choice {
 pub fn choose(row: &'static Row, facts: &Facts) -> Choice {
     let mut reasons = Vec::new();
     if row.name == LOCK_RELEASED && facts.released_arguments.is_none() && facts.layout.is_ok() {
-        reasons.push("this kernel has no mmap_lock_released event (it came with 5.11 and needs CONFIG_TRACING)".into());
+        reasons.push(
+            "this kernel has no mmap_lock_released event (it came with 5.11 and needs CONFIG_TRACING)".into(),
+        );
     }
     let mut forms: Vec<&'static Form> = row
         .forms
         .iter()
-        .filter(|form| form.released_arguments.is_none() || form.released_arguments == facts.released_arguments)
+        .filter(|form| {
+            form.released_arguments.is_none() || form.released_arguments == facts.released_arguments
+        })
         .filter(|form| {
             let usable = !matches!(form.via, Via::Classic(..)) || facts.tracefs.is_ok();
             if !usable && let Err(reason) = &facts.tracefs {
@@ -177,8 +202,8 @@ pub fn choose(row: &'static Row, facts: &Facts) -> Choice {
     if preemptible {
         forms.sort_by_key(|form| !matches!(form.via, Via::Classic(..)));
     }
-    // The two frequent events pay for each attachment; the rare ones are cheap to listen to twice.
-    let frequent = row.name == LOCK_RELEASED || row.name == CALL_EXIT;
+    // The frequent events pay for each attachment; the rare ones are cheap to listen to twice.
+    let frequent = [LOCK_RELEASED, CALL_EXIT, ADDRESS_SEARCH].contains(&row.name);
     Choice { forms, all: preemptible && !frequent, reasons }
 }
 
@@ -212,8 +237,14 @@ mod tests {
     #[test]
     fn the_prototype_decides_which_program_reads_the_release() {
         let _: Layout = bytemuck::Zeroable::zeroed();
-        assert_eq!(programs(LOCK_RELEASED, &facts((6, 18), Some(2), true)).0, ["released_raw2", "released_classic24"]);
-        assert_eq!(programs(LOCK_RELEASED, &facts((6, 1), Some(3), true)).0, ["released_raw3", "released_classic20"]);
+        assert_eq!(
+            programs(LOCK_RELEASED, &facts((6, 18), Some(2), true)).0,
+            ["released_raw2", "released_classic24"]
+        );
+        assert_eq!(
+            programs(LOCK_RELEASED, &facts((6, 1), Some(3), true)).0,
+            ["released_raw3", "released_classic20"]
+        );
         assert!(programs(LOCK_RELEASED, &facts((5, 10), None, true)).0.is_empty());
     }
 
@@ -222,7 +253,10 @@ mod tests {
         let seven = facts((7, 2), Some(2), true);
         assert_eq!(programs(LOCK_RELEASED, &seven), (vec!["released_classic24", "released_raw2"], false));
         assert_eq!(programs("sched_process_fork", &seven), (vec!["fork_classic", "fork_raw"], true));
-        assert_eq!(programs("sched_process_fork", &facts((6, 19), Some(2), true)), (vec!["fork_raw", "fork_classic"], false));
+        assert_eq!(
+            programs("sched_process_fork", &facts((6, 19), Some(2), true)),
+            (vec!["fork_raw", "fork_classic"], false)
+        );
     }
 
     #[test]

@@ -33,12 +33,13 @@ pub struct Facts {
     pub tracefs: Result<Tracefs, String>,
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "mm_struct",
     "task_struct",
     "signal_struct",
     "pt_regs",
     "linux_binprm",
+    "cred",
     "btf_trace_mmap_lock_released",
     "btf_trace_exit_mmap",
     "rw_semaphore",
@@ -48,7 +49,8 @@ impl Facts {
     /// Asks the kernel. Never fails: what cannot be learned is a fact of its own.
     pub fn gather() -> Self {
         let uname = nix::sys::utsname::uname();
-        let text = |s: Option<&std::ffi::OsStr>| s.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let text =
+            |s: Option<&std::ffi::OsStr>| s.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let release = text(uname.as_ref().ok().map(|u| u.release()));
         let arch = text(uname.as_ref().ok().map(|u| u.machine()));
         let blob = fs::read(BTF_PATH);
@@ -63,8 +65,12 @@ impl Facts {
             release,
             arch,
             layout,
-            released_arguments: btf.as_ref().and_then(|b| b.tracepoint_arguments("btf_trace_mmap_lock_released")),
-            has_exit_mmap: btf.as_ref().is_some_and(|b| b.tracepoint_arguments("btf_trace_exit_mmap").is_some()),
+            released_arguments: btf
+                .as_ref()
+                .and_then(|b| b.tracepoint_arguments("btf_trace_mmap_lock_released")),
+            has_exit_mmap: btf
+                .as_ref()
+                .is_some_and(|b| b.tracepoint_arguments("btf_trace_exit_mmap").is_some()),
             tracefs: Tracefs::find(),
         }
     }
@@ -138,6 +144,8 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         regs_sp,
         regs_lr,
         bprm_filename: need("linux_binprm", "filename")?,
+        task_cred: need("task_struct", "cred")?,
+        cred_cap_effective: need("cred", "cap_effective")?,
     })
 }
 
@@ -159,7 +167,9 @@ impl Tracefs {
                 Err(_) => {}
             }
         }
-        private_mount().map(Self::Private).map_err(|e| format!("tracefs is not readable ({refused}) and cannot be mounted privately ({e})"))
+        private_mount()
+            .map(Self::Private)
+            .map_err(|e| format!("tracefs is not readable ({refused}) and cannot be mounted privately ({e})"))
     }
 
     /// Reads a file below `events/`.
@@ -170,7 +180,8 @@ impl Tracefs {
             Self::Private(fd) => {
                 let path = CString::new(format!("events/{relative}"))?;
                 // SAFETY: `path` is a valid C string, `fd` an open directory.
-                let file = unsafe { libc::openat(fd.as_raw_fd(), path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+                let file =
+                    unsafe { libc::openat(fd.as_raw_fd(), path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
                 if file < 0 {
                     return Err(std::io::Error::last_os_error());
                 }
@@ -183,7 +194,8 @@ impl Tracefs {
 
     /// Number by which perf_event_open knows an event.
     pub fn event_id(&self, category: &str, name: &str) -> Result<u64, String> {
-        let text = self.read(&format!("{category}/{name}/id")).map_err(|e| format!("{category}:{name}: {e}"))?;
+        let text =
+            self.read(&format!("{category}/{name}/id")).map_err(|e| format!("{category}:{name}: {e}"))?;
         text.trim().parse().map_err(|_| format!("{category}:{name} has an odd id"))
     }
 

@@ -20,10 +20,10 @@ use aya::{
 };
 use bytemuck::Pod;
 use vmaudit_common::{
-    CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH,
-    FailureRecord, Followed, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MmSlot, RECORD_CHANGE,
-    RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE,
-    TaskRecord, call,
+    CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord, FOLLOW_AFTER_EXEC,
+    FOLLOW_FROM_BIRTH, FailureRecord, Followed, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
+    MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE, RECORD_FORK, RecordHeader,
+    SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
 };
 
 use super::{
@@ -83,7 +83,10 @@ impl Live {
     /// Loads and attaches everything that `options` ask for. Whoever is to be followed from its first instruction must
     /// wait until this and [`Live::follow`] have returned.
     pub fn open(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
-        let layout = facts.layout.clone().map_err(|e| Unavailable(format!("{e}; a kernel with CONFIG_DEBUG_INFO_BTF is needed")))?;
+        let layout = facts
+            .layout
+            .clone()
+            .map_err(|e| Unavailable(format!("{e}; a kernel with CONFIG_DEBUG_INFO_BTF is needed")))?;
         let released = HOOKS.iter().find(|row| row.name == hooks::LOCK_RELEASED);
         if let Some(row) = released {
             let choice = hooks::choose(row, facts);
@@ -93,11 +96,15 @@ impl Live {
         }
         let mut ebpf =
             load(&layout, &config(facts, options), options).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
-        let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| Unavailable(format!("the eBPF object has no map {name}")));
-        let slots = Shared::new(take("SLOTS")?, options.slots as usize).map_err(|e| Unavailable(refusal(&e)))?;
+        let mut take = |name: &str| {
+            ebpf.take_map(name).ok_or_else(|| Unavailable(format!("the eBPF object has no map {name}")))
+        };
+        let slots =
+            Shared::new(take("SLOTS")?, options.slots as usize).map_err(|e| Unavailable(refusal(&e)))?;
         let control = Shared::new(take("CONTROL")?, 1).map_err(|e| Unavailable(refusal(&e)))?;
         let ring = RingBuf::try_from(take("RECORDS")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
-        let followed = BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let followed =
+            BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let mut live = Self {
             ebpf,
             slots,
@@ -121,16 +128,11 @@ impl Live {
     }
 
     fn attach_row(&mut self, row: &'static Row, facts: &Facts, options: &Options) -> Result<(), Unavailable> {
-        let mut hook = Hook {
-            name: row.name.into(),
-            state: HookState::Unused,
-            via: None,
-            loses: None,
-            reason: None,
-        };
+        let mut hook =
+            Hook { name: row.name.into(), state: HookState::Unused, via: None, loses: None, reason: None };
         let wanted = match row.need {
             Need::Attach => options.attach,
-            _ => row.name != hooks::CALL_EXIT || options.calls,
+            _ => ![hooks::CALL_EXIT, hooks::ADDRESS_SEARCH].contains(&row.name) || options.calls,
         };
         if !wanted {
             self.hooks.push(hook);
@@ -170,7 +172,10 @@ impl Live {
     }
 
     fn attach(&mut self, form: &'static Form, facts: &Facts) -> anyhow::Result<RawFd> {
-        let program = self.ebpf.program_mut(form.program).with_context(|| format!("the eBPF object has no program {}", form.program))?;
+        let program = self
+            .ebpf
+            .program_mut(form.program)
+            .with_context(|| format!("the eBPF object has no program {}", form.program))?;
         match (program, form.via) {
             (Program::RawTracePoint(p), Via::Raw(event)) => {
                 p.load()?;
@@ -218,6 +223,11 @@ impl Live {
         &self.hooks
     }
 
+    /// This row of the hook table is at work.
+    pub fn has(&self, row: &str) -> bool {
+        self.at_work.iter().any(|(name, _)| *name == row)
+    }
+
     /// Readable when the ring buffer has records.
     pub fn wake_fd(&self) -> std::io::Result<OwnedFd> {
         self.ring.as_fd().try_clone_to_owned()
@@ -227,7 +237,8 @@ impl Live {
     pub fn refresh_limit(&self) -> Option<u32> {
         let limit = super::proc_max_map_count()?;
         // SAFETY: the only value of CONTROL, mapped for the life of `self`; the word is written by us alone.
-        unsafe { AtomicU32::from_ptr(&raw mut (*self.control.at(0)).max_map_count) }.store(limit, Ordering::Relaxed);
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.control.at(0)).max_map_count) }
+            .store(limit, Ordering::Relaxed);
         Some(limit)
     }
 
@@ -273,7 +284,8 @@ impl Live {
     /// Slots that were ever in use.
     fn used(&self) -> usize {
         // SAFETY: the only value of CONTROL.
-        let cursor = unsafe { AtomicU64::from_ptr(&raw mut (*self.control.at(0)).cursor) }.load(Ordering::Acquire);
+        let cursor =
+            unsafe { AtomicU64::from_ptr(&raw mut (*self.control.at(0)).cursor) }.load(Ordering::Acquire);
         cursor.min(self.slots.len() as u64) as usize
     }
 
@@ -330,7 +342,11 @@ impl Live {
         .map(|(name, n)| (name.to_owned(), n))
         .into();
         // Where two programs listen to the same event, an event is lost only if both were skipped.
-        let skipped = self.at_work.iter().map(|(_, fds)| fds.iter().map(|&fd| recursion_misses(fd)).min().unwrap_or(0)).sum();
+        let skipped = self
+            .at_work
+            .iter()
+            .map(|(_, fds)| fds.iter().map(|&fd| recursion_misses(fd)).min().unwrap_or(0))
+            .sum();
         counters.push(("program_skipped".into(), skipped));
         counters
     }
@@ -379,10 +395,17 @@ pub fn count_all() -> Option<Vec<(u32, u32)>> {
     let link = program.attach().ok()?;
     let mut bytes = Vec::new();
     program.take_link(link).ok()?.into_file().ok()?.read_to_end(&mut bytes).ok()?;
-    Some(bytes.as_chunks::<8>().0.iter().map(|line| {
-        let [tgid, count]: [u32; 2] = bytemuck::pod_read_unaligned(line);
-        (tgid, count)
-    }).collect())
+    Some(
+        bytes
+            .as_chunks::<8>()
+            .0
+            .iter()
+            .map(|line| {
+                let [tgid, count]: [u32; 2] = bytemuck::pod_read_unaligned(line);
+                (tgid, count)
+            })
+            .collect(),
+    )
 }
 
 /// Loads the object with its maps; no program yet.
@@ -480,8 +503,10 @@ fn loader() -> EbpfLoader<'static> {
 }
 
 fn config(facts: &Facts, options: &Options) -> Config {
-    let number = if facts.arch == "aarch64" { |c: &call::CallInfo| c.aarch64 } else { |c: &call::CallInfo| c.x86_64 };
-    let child_pid = facts.tracefs.as_ref().ok().and_then(|t| t.field_offset("sched", "sched_process_fork", "child_pid"));
+    let number =
+        if facts.arch == "aarch64" { |c: &call::CallInfo| c.aarch64 } else { |c: &call::CallInfo| c.x86_64 };
+    let child_pid =
+        facts.tracefs.as_ref().ok().and_then(|t| t.field_offset("sched", "sched_process_fork", "child_pid"));
     Config {
         watch_all: options.watch_all.into(),
         follow_children: options.follow_children.into(),
@@ -519,13 +544,16 @@ fn attach_to_event(id: u64, program: RawFd) -> std::io::Result<OwnedFd> {
     // struct perf_event_attr: type and size, config, sample_period, sample_type, read_format, flags, wakeupevents.
     let attr = [PERF_TYPE_TRACEPOINT | PERF_ATTR_SIZE_VER0 << 32, id, 1, 0, 0, 0, 1, 0];
     // SAFETY: `attr` has the size it states.
-    let fd = unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, PERF_FLAG_FD_CLOEXEC) };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, PERF_FLAG_FD_CLOEXEC) };
     if fd < 0 {
         return Err(std::io::Error::last_os_error());
     }
     // SAFETY: a fresh descriptor that nobody else owns.
     let event = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    for (request, argument) in [(PERF_EVENT_IOC_SET_BPF, program as libc::c_ulong), (PERF_EVENT_IOC_ENABLE, 0)] {
+    for (request, argument) in
+        [(PERF_EVENT_IOC_SET_BPF, program as libc::c_ulong), (PERF_EVENT_IOC_ENABLE, 0)]
+    {
         // SAFETY: both requests take an integer.
         if unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } < 0 {
             return Err(std::io::Error::last_os_error());
@@ -537,12 +565,16 @@ fn attach_to_event(id: u64, program: RawFd) -> std::io::Result<OwnedFd> {
 /// How often the kernel skipped a program; 0 where it does not count (before 5.12).
 fn recursion_misses(program: RawFd) -> u64 {
     let Ok(text) = fs::read_to_string(format!("/proc/self/fdinfo/{program}")) else { return 0 };
-    text.lines().find_map(|l| l.strip_prefix("recursion_misses:")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+    text.lines()
+        .find_map(|l| l.strip_prefix("recursion_misses:"))
+        .and_then(|n| n.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 /// Turns a loader's or the kernel's refusal into what is missing and how to get it.
 fn refusal(error: &anyhow::Error) -> String {
-    let errno = error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).and_then(|e| e.raw_os_error());
+    let errno =
+        error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).and_then(|e| e.raw_os_error());
     let first = error.chain().last().map(ToString::to_string).unwrap_or_default();
     let first = first.lines().next().unwrap_or_default().to_owned();
     match errno {
@@ -550,7 +582,9 @@ fn refusal(error: &anyhow::Error) -> String {
             "eBPF needs root, or CAP_BPF and CAP_PERFMON: run it with sudo".into()
         }
         Some(libc::EPERM) => {
-            format!("the kernel refuses eBPF even to root here ({first}); lockdown or a container's policy does that")
+            format!(
+                "the kernel refuses eBPF even to root here ({first}); lockdown or a container's policy does that"
+            )
         }
         _ => first,
     }
@@ -633,7 +667,7 @@ fn refused(r: &FailureRecord) -> Refused {
             total_vm: r.section.total_vm,
             locked_vm: r.section.locked_vm,
             data_vm: r.section.data_vm,
-            searched: (r.section.searched != 0).then_some(r.section.searched as i64),
+            searched: (r.class & CLASS_SEARCHED != 0).then_some(r.section.searched as i64),
         }),
         max_map_count: r.max_map_count,
         rlimits: r.rlimits,
@@ -664,7 +698,9 @@ fn mm_state(slot: &MmSlot) -> MmState {
             .iter()
             .enumerate()
             .filter(|(_, stat)| **stat != vmaudit_common::CallStat::default())
-            .map(|(id, s)| (id as u8, CallStat { calls: s.calls, added: s.added, removed: s.removed, failed: s.failed }))
+            .map(|(id, s)| {
+                (id as u8, CallStat { calls: s.calls, added: s.added, removed: s.removed, failed: s.failed })
+            })
             .collect(),
         refusals: slot
             .failures

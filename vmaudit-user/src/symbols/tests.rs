@@ -131,7 +131,7 @@ fn later_lines_of_a_perf_map_win_and_damaged_ones_are_passed_over() {
 #[test]
 fn reading_the_text_finds_what_the_query_finds() {
     let heap = Box::new(0u8);
-    let addresses = [known(), &raw const *heap as u64, libc::getpid as usize as u64, 8];
+    let addresses = [known(), &raw const *heap as u64, libc::getpid as *const () as u64, 8];
     let lookup = Lookup::open(std::process::id()).unwrap();
     let by_text = lookup.read(&addresses).unwrap();
     assert!(
