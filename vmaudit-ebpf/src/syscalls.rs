@@ -52,7 +52,7 @@ pub fn sys_exit_raw(ctx: RawTracePointContext) -> i32 {
     // This runs at every system call of the machine: the number comes by plain loads, not by a reading helper.
     let id = kernel::call_by_number(u64::from(kernel::Current::task().call_number()));
     if id >= call::FIRST_REAL {
-        returned(&ctx, id, ctx.arg::<u64>(1) as i64, ctx.arg(0));
+        returned(ctx.as_ptr(), id, ctx.arg::<u64>(1) as i64, ctx.arg(0));
     }
     0
 }
@@ -64,7 +64,7 @@ pub fn sys_exit_classic(ctx: TracePointContext) -> u32 {
     let (number, ret) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<i64>(16)) };
     let id = kernel::call_by_number(number.unwrap_or(u64::MAX));
     if id >= call::FIRST_REAL {
-        returned(&ctx, id, ret.unwrap_or(0), kernel::registers());
+        returned(ctx.as_ptr(), id, ret.unwrap_or(0), kernel::registers());
     }
     0
 }
@@ -76,13 +76,15 @@ pub fn sys_exit_one(ctx: TracePointContext) -> u32 {
     let (number, ret) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<i64>(16)) };
     let id = kernel::call_by_number(u64::from(number.unwrap_or(u32::MAX)));
     if id >= call::FIRST_REAL {
-        returned(&ctx, id, ret.unwrap_or(0), kernel::registers());
+        returned(ctx.as_ptr(), id, ret.unwrap_or(0), kernel::registers());
     }
     0
 }
 
-#[inline(always)]
-fn returned<C: EbpfContext>(ctx: &C, id: Call, ret: i64, regs: u64) {
+/// Not inlined, so that the programs themselves stay a handful of instructions without a stack frame: they run at
+/// every system call of the machine.
+#[inline(never)]
+fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
     let current = kernel::Current::task();
     let tid = current.tid();
     let section = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1));
@@ -176,8 +178,8 @@ fn start_brk(task: u64) -> u64 {
 
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "all in registers: the function exists once, inlined")]
-fn refused<C: EbpfContext>(
-    ctx: &C,
+fn refused(
+    ctx: *mut core::ffi::c_void,
     slot: *mut MmSlot,
     id: Call,
     ret: i64,
@@ -284,7 +286,7 @@ fn refused<C: EbpfContext>(
         if config!(failure_stacks) != 0 {
             (*record).caller = caller(regs);
             let taken = bpf_get_stack(
-                ctx.as_ptr(),
+                ctx,
                 (&raw mut (*record).stack).cast(),
                 (STACK_FRAMES * 8) as u32,
                 BPF_F_USER_STACK,
