@@ -397,10 +397,9 @@ impl Audit {
         let generation = refused.generation;
         let mut walked = refused.stack.iter().take_while(move |ip| !self.ends.contains(&(generation, **ip)));
         let innermost = walked.next();
-        let caller = refused
-            .caller
-            .iter()
-            .filter(move |ip| self.frames.contains_key(&(generation, **ip)) && refused.stack.get(1) != Some(*ip));
+        let caller = refused.caller.iter().filter(move |ip| {
+            self.frames.contains_key(&(generation, **ip)) && refused.stack.get(1) != Some(*ip)
+        });
         innermost.into_iter().chain(caller).chain(walked)
     }
 

@@ -182,26 +182,19 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
             output::say(&format!("cannot run {name}: {}", plain(&error)));
             return Ok(Err(status));
         }
-        follow(&child, &mut source, &mut audit, &mut symbols, &mut signals, args.linger).await.map(Ok::<Exit, i32>)
+        follow(&child, &mut source, &mut audit, &mut symbols, &mut signals, args.linger)
+            .await
+            .map(Ok::<Exit, i32>)
     });
     let exit = match exit? {
         Ok(exit) => exit,
         Err(status) => return Ok(status),
     };
-    let still_running = match &mut source {
-        Source::Live(live) => {
-            live.sweep(&mut |event| audit.apply(event));
-            live.report_living(&mut |event| audit.apply(event));
-            audit.apply(Event::Lost(live.lost()));
-            coverage.hooks = live.hooks().to_vec();
-            live.living() as u64
-        }
-        Source::Proc(sampling) => {
-            sampling.look(now_ns(), &mut |event| audit.apply(event));
-            sampling.living() as u64
-        }
-    };
-    audit.apply(Event::Limits(Proc::new("/proc").limits()));
+    let kind = if matches!(source, Source::Live(_)) { SourceKind::Ebpf } else { SourceKind::Proc };
+    let still_running = settle(&mut source, &mut audit, &mut coverage);
+    let duration_s = now_ns().saturating_sub(start_ns) as f64 / 1e9;
+    // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
+    drop(source);
     let resolved = symbols.resolve();
     for (generation, ip, frame) in resolved.frames {
         audit.resolved(generation, ip, frame);
@@ -213,17 +206,14 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let session = Session {
         command: shown_command(&args),
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        duration_s: now_ns().saturating_sub(start_ns) as f64 / 1e9,
+        duration_s,
         exit: Some(exit),
         breach: None,
         still_running,
     };
-    let kind = if matches!(source, Source::Live(_)) { SourceKind::Ebpf } else { SourceKind::Proc };
     let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
     report.session.breach = breach(&args, &report);
-    // Detach before writing: the report's reader may wait long, the machine need not.
-    drop(source);
     for (destination, format, shown_when_quiet) in &mut outputs {
         if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
             let style = output::text::Style {
@@ -242,6 +232,25 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         return Ok(args.breach_exit_code.into());
     }
     Ok(command::end_like(exit))
+}
+
+/// Takes the last figures; returns how many followed processes are still alive.
+fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage) -> u64 {
+    let living = match source {
+        Source::Live(live) => {
+            live.sweep(&mut |event| audit.apply(event));
+            live.report_living(&mut |event| audit.apply(event));
+            audit.apply(Event::Lost(live.lost()));
+            coverage.hooks = live.hooks().to_vec();
+            live.living()
+        }
+        Source::Proc(sampling) => {
+            sampling.look(now_ns(), &mut |event| audit.apply(event));
+            sampling.living()
+        }
+    };
+    audit.apply(Event::Limits(Proc::new("/proc").limits()));
+    living as u64
 }
 
 /// Opens every destination before anything runs, so that a bad path costs nothing. The flag: written even when quiet.

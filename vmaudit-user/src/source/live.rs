@@ -10,6 +10,7 @@ use std::{
     os::fd::{AsFd as _, AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr,
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    time::Instant,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -30,6 +31,7 @@ use super::{
     CallStat, Change, Event, MmState, Named, ProcessId, RefusalGroup, Refused, Section, Task,
     hooks::{self, Form, HOOKS, Need, Row, Via},
     kernel::Facts,
+    proc::Proc,
 };
 use crate::report::{Hook, HookState};
 
@@ -75,6 +77,30 @@ pub struct Live {
     /// Reading it walks all tasks once.
     iterator: Option<fs::File>,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,
+    names: Names,
+}
+
+/// Looks into /proc for what the programs cannot tell, at most so many in a second.
+struct Names {
+    proc: Proc,
+    second: Instant,
+    looks: u32,
+}
+
+impl Names {
+    const LOOKS_PER_SECOND: u32 = 100;
+
+    fn cgroup(&mut self, pid: u32) -> Option<String> {
+        if self.second.elapsed().as_secs() > 0 {
+            self.second = Instant::now();
+            self.looks = 0;
+        }
+        self.looks += 1;
+        if self.looks > Self::LOOKS_PER_SECOND {
+            return None;
+        }
+        self.proc.open(pid).ok()?.cgroup()
+    }
 }
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/vmaudit.bpf.o"));
@@ -116,6 +142,7 @@ impl Live {
             events: Vec::new(),
             iterator: None,
             logger: None,
+            names: Names { proc: Proc::new("/proc"), second: Instant::now(), looks: 0 },
         };
         if options.debug {
             live.logger = aya_log::EbpfLogger::init_with_logger(&mut live.ebpf, DebugLog).ok();
@@ -249,6 +276,10 @@ impl Live {
             let decoded = decode(&item);
             drop(item);
             match decoded {
+                Some(Decoded::Event(Event::Named(mut named))) => {
+                    named.cgroup = self.names.cgroup(named.process.tgid);
+                    sink(Event::Named(named));
+                }
                 Some(Decoded::Event(event)) => sink(event),
                 Some(Decoded::Dead(index)) => self.take_dead(index, sink),
                 None => {}

@@ -181,7 +181,11 @@ fn a_caller_is_named_if_executable_and_left_out_if_not() {
     let on_the_heap = Box::new(1u64);
     let word = &raw const *on_the_heap as u64;
     symbols.notice(&Refused { caller: Some(word), ..refused(5, std::process::id(), &[known()]) });
-    symbols.notice(&Refused { caller: Some(known() + 1), errno: 11, ..refused(5, std::process::id(), &[known()]) });
+    symbols.notice(&Refused {
+        caller: Some(known() + 1),
+        errno: 11,
+        ..refused(5, std::process::id(), &[known()])
+    });
     symbols.remember(2, |_| true);
     let resolved = symbols.resolve();
     let ips: Vec<u64> = resolved.frames.iter().map(|(_, ip, _)| *ip).collect();
