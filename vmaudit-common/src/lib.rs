@@ -40,8 +40,6 @@ pub const MM_FROM_BIRTH: u32 = 1;
 pub const MM_FROM_EXEC: u32 = 2;
 /// [`MmSlot::flags`]: its first count was read without the lock, at attach, while no writer held it.
 pub const MM_FROM_SNAPSHOT: u32 = 4;
-/// [`MmSlot::flags`]: an exec has put a new address space in its place.
-pub const MM_EXECED: u32 = 8;
 
 /// What one call did to one address space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -221,8 +219,8 @@ pub struct Control {
 pub struct Followed {
     /// `FOLLOW_*` bits.
     pub flags: u32,
-    /// Process id in the reader's pid namespace, when user space put the entry in; else 0.
-    pub local_tgid: u32,
+    /// Not used; makes the value one word.
+    pub reserved: u32,
 }
 
 /// [`Followed::flags`]: followed since its birth.
@@ -288,8 +286,6 @@ pub struct Layout {
     pub task_signal: u32,
     /// task_struct.comm.
     pub task_comm: u32,
-    /// task_struct.flags.
-    pub task_flags: u32,
     /// task_struct.exit_code.
     pub task_exit_code: u32,
     /// Word whose [`Layout::compat_mask`] bits say that the task is in a 32-bit call.
@@ -335,8 +331,6 @@ pub struct Config {
     pub slots: u32,
     /// Failing calls carry their user stack.
     pub failure_stacks: u32,
-    /// Changes carry their user stack.
-    pub change_stacks: u32,
     /// Bytes per page as a shift.
     pub page_shift: u32,
     /// Which process ids must not be followed: our own.
@@ -345,8 +339,6 @@ pub struct Config {
     pub fork_child_pid_offset: u32,
     /// The programs' own messages are wanted.
     pub debug: u32,
-    /// Keeps the size a multiple of 8.
-    pub reserved: u32,
     /// System call number → [`call::Call`].
     pub call_by_number: [u8; NUMBERS],
 }

@@ -43,8 +43,7 @@ pub fn fork_classic(ctx: TracePointContext) -> u32 {
         // `exited` removes it.
         // SAFETY: the map is ours; NOEXIST keeps what `fork_raw` wrote.
         let known = unsafe { FOLLOWED.get(&child) }.is_some();
-        if !known
-            && FOLLOWED.insert(&child, &Followed { flags: FOLLOW_FROM_BIRTH, local_tgid: 0 }, 1).is_err()
+        if !known && FOLLOWED.insert(&child, &Followed { flags: FOLLOW_FROM_BIRTH, reserved: 0 }, 1).is_err()
         {
             lost!(tree_full);
         }
@@ -66,7 +65,7 @@ fn forked<C: EbpfContext>(ctx: &C, child: u64) {
     if mm == 0 {
         return; // a kernel thread
     }
-    if FOLLOWED.insert(&child_tgid, &Followed { flags: FOLLOW_FROM_BIRTH, local_tgid: 0 }, 0).is_err() {
+    if FOLLOWED.insert(&child_tgid, &Followed { flags: FOLLOW_FROM_BIRTH, reserved: 0 }, 0).is_err() {
         lost!(tree_full);
     }
     if config!(debug) != 0 {

@@ -70,18 +70,6 @@ pub fn sys_exit_classic(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Record of `syscalls:sys_exit_*`: number at 8 (int), ret at 16. Not fired for 32-bit calls.
-#[tracepoint(category = "syscalls", name = "sys_exit_mmap")]
-pub fn sys_exit_one(ctx: TracePointContext) -> u32 {
-    // SAFETY: as above (kernel/trace/trace.h:struct syscall_trace_exit).
-    let (number, ret) = unsafe { (ctx.read_at::<u32>(8), ctx.read_at::<i64>(16)) };
-    let id = kernel::call_by_number(u64::from(number.unwrap_or(u32::MAX)));
-    if id >= call::FIRST_REAL {
-        returned(ctx.as_ptr(), id, ret.unwrap_or(0), kernel::registers());
-    }
-    0
-}
-
 /// Not inlined, so that the programs themselves stay a handful of instructions without a stack frame: they run at
 /// every system call of the machine.
 #[inline(never)]

@@ -26,6 +26,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         stream_failures: false,
         attach: true,
         calls: true,
+        stacks: false,
         ring_bytes: 1 << 16,
         slots: 64,
         debug: false,

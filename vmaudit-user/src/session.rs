@@ -31,7 +31,7 @@ use crate::{
     source::{
         Event,
         hooks::{self, HOOKS},
-        kernel::Facts,
+        kernel::{self, Facts},
         live::{self, Live, Unavailable},
         proc::{self, Proc},
         sampling::Sampling,
@@ -157,6 +157,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         stream_failures: false,
         attach: false,
         calls: !args.peaks_only,
+        stacks: true,
         ring_bytes: args.common.ring_bytes.unwrap_or(1 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,
@@ -335,6 +336,13 @@ pub fn open_live(
     pids: &[u32],
     after_exec: bool,
 ) -> Result<Live, Unavailable> {
+    if !pids.is_empty() && !kernel::in_first_pid_namespace() {
+        return Err(Unavailable(
+            "vmaudit runs inside a pid namespace (a container), where process numbers are not the kernel's; run it \
+             on the host"
+                .into(),
+        ));
+    }
     let mut live = Live::open(facts, options)?;
     for pid in pids {
         live.follow(*pid, after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;

@@ -70,6 +70,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         stream_failures: true,
         attach: child.is_none() || !args.pid.is_empty(),
         calls: true,
+        stacks: false,
         ring_bytes: args.common.ring_bytes.unwrap_or(8 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,

@@ -201,7 +201,7 @@ fn tracers(vmaudit: &Path, report: &Path) -> Vec<Tracer> {
         let command = Box::new(move || vmaudit_run(&vmaudit, &report, options));
         Tracer { name, command, report: Some(kept) }
     };
-    let mut all = vec![own("`vmaudit run`", &[])];
+    let mut all = vec![own("`vmaudit run`", &[]), own("`vmaudit run --peaks-only`", &["--peaks-only"])];
     let help = quiet_output(Command::new(vmaudit).args(["run", "--help"])).unwrap_or_default();
     if help.contains("--stacks") {
         all.push(own("`vmaudit run --stacks`", &["--stacks"]));

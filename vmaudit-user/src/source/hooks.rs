@@ -219,7 +219,6 @@ mod tests {
             arch: "x86_64".into(),
             layout: Ok(bytemuck::Zeroable::zeroed()),
             released_arguments,
-            has_exit_mmap: true,
             tracefs: if tracefs {
                 Ok(crate::source::kernel::Tracefs::Mounted("/nowhere".into()))
             } else {

@@ -27,13 +27,11 @@ pub struct Facts {
     pub layout: Result<Layout, String>,
     /// Arguments of mmap_lock_released: 2 (6.14 and later), 3 (before), `None` when the kernel has no such event.
     pub released_arguments: Option<u32>,
-    /// The kernel has mmap:exit_mmap.
-    pub has_exit_mmap: bool,
     /// tracefs, for classic tracepoints.
     pub tracefs: Result<Tracefs, String>,
 }
 
-const NAMES: [&str; 9] = [
+const NAMES: [&str; 8] = [
     "mm_struct",
     "task_struct",
     "signal_struct",
@@ -41,7 +39,6 @@ const NAMES: [&str; 9] = [
     "linux_binprm",
     "cred",
     "btf_trace_mmap_lock_released",
-    "btf_trace_exit_mmap",
     "rw_semaphore",
 ];
 
@@ -68,12 +65,15 @@ impl Facts {
             released_arguments: btf
                 .as_ref()
                 .and_then(|b| b.tracepoint_arguments("btf_trace_mmap_lock_released")),
-            has_exit_mmap: btf
-                .as_ref()
-                .is_some_and(|b| b.tracepoint_arguments("btf_trace_exit_mmap").is_some()),
             tracefs: Tracefs::find(),
         }
     }
+}
+
+/// Process numbers here are the ones the kernel's programs see. The first pid namespace has a fixed inode number
+/// (include/linux/proc_ns.h:PROC_PID_INIT_INO, all versions); unreadable counts as yes.
+pub fn in_first_pid_namespace() -> bool {
+    fs::read_link("/proc/self/ns/pid").map_or(true, |link| link.as_os_str() == "pid:[4026531836]")
 }
 
 /// Major and minor number at the start of a release string.
@@ -133,7 +133,6 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         task_real_parent: need("task_struct", "real_parent")?,
         task_signal: need("task_struct", "signal")?,
         task_comm: need("task_struct", "comm")?,
-        task_flags: need("task_struct", "flags")?,
         task_exit_code: need("task_struct", "exit_code")?,
         task_compat,
         compat_mask,

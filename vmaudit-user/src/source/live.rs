@@ -50,6 +50,8 @@ pub struct Options {
     pub attach: bool,
     /// See [`hooks::CALL_EXIT`]; without it peaks only, at no cost for calls that are not watched.
     pub calls: bool,
+    /// Examples of failures carry their user stack.
+    pub stacks: bool,
     /// Size of the ring buffer, bytes; a power of two, at least a page.
     pub ring_bytes: u32,
     /// Address spaces followed at one time; a power of two.
@@ -233,7 +235,7 @@ impl Live {
     /// Follows a process from now on. `after_exec`: it is our own child, and what it does before its exec is ours.
     pub fn follow(&mut self, tgid: u32, after_exec: bool) -> anyhow::Result<()> {
         let flags = if after_exec { FOLLOW_FROM_BIRTH | FOLLOW_AFTER_EXEC } else { 0 };
-        let value: u64 = bytemuck::cast(Followed { flags, local_tgid: tgid });
+        let value: u64 = bytemuck::cast(Followed { flags, reserved: 0 });
         self.followed.insert(tgid, value, 0).context("cannot tell the programs whom to follow")
     }
 
@@ -416,6 +418,7 @@ pub fn count_all() -> Option<Vec<(u32, u32)>> {
         stream_failures: false,
         attach: true,
         calls: false,
+        stacks: false,
         ring_bytes: 1 << 12,
         slots: 1,
         debug: false,
@@ -544,13 +547,11 @@ fn config(facts: &Facts, options: &Options) -> Config {
         stream_changes: options.stream_changes.into(),
         stream_failures: options.stream_failures.into(),
         slots: options.slots,
-        failure_stacks: 1,
-        change_stacks: 0,
+        failure_stacks: options.stacks.into(),
         page_shift: page_size().trailing_zeros(),
         self_tgid: std::process::id(),
         fork_child_pid_offset: child_pid.unwrap_or(0),
         debug: options.debug.into(),
-        reserved: 0,
         call_by_number: call::by_number(number),
     }
 }
