@@ -1,9 +1,5 @@
 //! Refuses to build when the committed eBPF object does not belong to the eBPF sources beside it. It does not build the
 //! object: that needs more than stable Rust (`cargo xtask ebpf build`).
-#![expect(
-    clippy::print_stdout,
-    reason = "cargo reads a build script's instructions from its standard output"
-)]
 
 use std::env;
 use std::fs;

@@ -98,7 +98,7 @@ fn the_stream_can_be_narrowed_to_one_call() {
     assert!(calls.iter().all(|c| c == "munmap"), "{calls:?}");
     // The reservation that found the room, and the burst; a dynamic loader's own munmap comes earlier, below the base.
     let base = done.own().remove(0).base;
-    let above = |line: &serde_json::Value| find(line, &["before"]).and_then(|n| n.as_u64()) > Some(base);
+    let above = |line: &Value| find(line, &["before"]).and_then(|n| n.as_u64()) > Some(base);
     assert_eq!(objects(&text).into_iter().filter(|line| above(line)).count(), 301);
 }
 

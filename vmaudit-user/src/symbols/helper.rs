@@ -215,7 +215,9 @@ fn work(
                     let offsets: Vec<u64> = of_this().map(|(_, a)| a.in_file).collect();
                     let names = symbols(&symbolizer, file, &offsets, matches!(task, Task::Dwarf(_)));
                     for ((index, _), name) in of_this().zip(names) {
-                        name.map(|name| say(index, name));
+                        if let Some(name) = name {
+                            say(index, name);
+                        }
                     }
                 }
             }
@@ -228,7 +230,9 @@ fn work(
                 {
                     let wanted: Vec<u64> = of_this().map(|(_, a)| a.at).collect();
                     for ((index, _), symbol) in of_this().zip(perf_map(map, &wanted)) {
-                        symbol.map(|symbol| say(index, Name { symbol, file: None, line: None }));
+                        if let Some(symbol) = symbol {
+                            say(index, Name { symbol, file: None, line: None });
+                        }
                     }
                 }
             }

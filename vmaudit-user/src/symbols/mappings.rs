@@ -119,7 +119,7 @@ impl Lookup {
         while let Some(mapping) = parser.next_mapping().ok()? {
             lines += 1;
             // Cut short: an address that was not met may still be mapped.
-            if lines % 1024 == 0 && began.elapsed() > TEXT_TIME {
+            if lines.is_multiple_of(1024) && began.elapsed() > TEXT_TIME {
                 found.retain(|(_, mapping)| mapping.is_some());
                 return Some(found);
             }
