@@ -121,7 +121,8 @@ impl Child {
             Ok(WaitStatus::Signaled(_, signal, _)) => {
                 Look::Ended(Exit { code: None, signal: Some(signal as i32) })
             }
-            Ok(WaitStatus::Stopped(..)) => Look::Stopped,
+            // Stopped as a shell's job; a SIGSTOP from somewhere is not ours to imitate.
+            Ok(WaitStatus::Stopped(_, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)) => Look::Stopped,
             // Signals without a name in nix (real-time ones) end up here when they kill: ECHILD at the next look.
             Err(Errno::ECHILD) => Look::Ended(Exit { code: None, signal: None }),
             _ => Look::Running,

@@ -41,6 +41,8 @@ use crate::{
 
 /// Between two looks at the sysctl, at slots whose hint got lost and at the programs' messages.
 const TICK: Duration = Duration::from_millis(100);
+/// For so long no followed address space must be seen before all count as ended.
+const SETTLED: Duration = Duration::from_millis(5);
 /// Records taken before other work gets its turn.
 const BATCH: usize = 4096;
 
@@ -239,8 +241,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
 fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage) -> u64 {
     let living = match source {
         Source::Live(live) => {
-            live.sweep(&mut |event| audit.apply(event));
+            // In this order: one that dies in between is then seen twice, not missed.
             live.report_living(&mut |event| audit.apply(event));
+            live.sweep(&mut |event| audit.apply(event));
             audit.apply(Event::Lost(live.lost()));
             coverage.hooks = live.hooks().to_vec();
             live.living()
@@ -369,7 +372,8 @@ async fn follow(
     };
     let mut exit: Option<Exit> = None;
     let mut deadline: Option<Instant> = None;
-    let mut pause = Duration::ZERO;
+    let mut next = Instant::now();
+    let mut empty_since: Option<Instant> = None;
     loop {
         tokio::select! {
             biased;
@@ -381,7 +385,7 @@ async fn follow(
                 Asked::PassOn(_) | Asked::Terminal(_) => deadline = Some(Instant::now()),
             },
             () = ready() => {}
-            () = tokio::time::sleep(pause) => pause = look_around(source, audit),
+            () = tokio::time::sleep_until(next.into()) => next = Instant::now() + look_around(source, audit),
         }
         if let Source::Live(live) = source {
             while live.drain(BATCH, &mut |event| take(event, audit, symbols)) && exit.is_none() {
@@ -397,6 +401,7 @@ async fn follow(
                 // it where no shell is there to continue us.
                 Look::Stopped => {
                     let _ = nix::sys::signal::raise(Signal::SIGTSTP);
+                    child.signal(libc::SIGCONT);
                 }
                 Look::Ended(end) => {
                     exit = Some(end);
@@ -410,10 +415,22 @@ async fn follow(
                 Source::Live(live) => live.living(),
                 Source::Proc(sampling) => sampling.living(),
             };
-            if living == 0 || deadline.is_some_and(|at| Instant::now() >= at) {
+            // In the middle of an exec a process has no address space that is followed: none must be seen for a while.
+            let empty = match (living, empty_since) {
+                (0, Some(since)) => since.elapsed() >= SETTLED,
+                (0, None) => {
+                    empty_since = Some(Instant::now());
+                    false
+                }
+                _ => {
+                    empty_since = None;
+                    false
+                }
+            };
+            if empty || deadline.is_some_and(|at| Instant::now() >= at) {
                 return Ok(end);
             }
-            pause = pause.min(Duration::from_millis(10));
+            next = next.min(Instant::now() + Duration::from_millis(2));
         }
     }
 }
@@ -505,6 +522,11 @@ fn breach(args: &RunArgs, report: &Report) -> Option<String> {
     let peak = top.and_then(|p| p.map_count.peak);
     let whose = top.map(|p| format!("{} (pid {})", p.comm, p.pid)).unwrap_or_default();
     let on = |what| args.fail_on.contains(&what);
+    let sees_failures =
+        report.coverage.hooks.iter().any(|h| h.name == hooks::CALL_EXIT && h.state == HookState::Attached);
+    if on(FailOn::Failure) && !sees_failures {
+        return Some("failed calls could not be seen here, so --fail-on failure could not be checked".into());
+    }
     if on(FailOn::Failure) && failed > 0 {
         return Some(format!("{} failed", output::count(failed, "memory call", "memory calls")));
     }

@@ -152,6 +152,13 @@ fn verdict(report: &Report) -> (&'static str, String) {
 fn failures_may_be_missing(report: &Report) -> bool {
     // A full ring loses details only; the others lose address spaces, processes or calls.
     const HARMLESS: [&str; 3] = ["ring_full", "stack_missing", "section_lost"];
+    let unseen =
+        report.coverage.hooks.iter().any(|hook| hook.name == "sys_exit" && hook.state != HookState::Attached);
+    // 32-bit programs enter the kernel by another door: their changes are seen, their refusals are not.
+    let by_another_door = report.processes.iter().any(|process| process.calls.contains_key("[32-bit]"));
+    if unseen || by_another_door {
+        return true;
+    }
     report.coverage.lost.iter().any(|(name, count)| *count > 0 && !HARMLESS.contains(&name.as_str()))
 }
 
