@@ -13,7 +13,7 @@ fn main() {
     for file in ["build.rs", "bpf_digest.rs", "bpf/vmaudit.bpf.o", "bpf/sources.sha256"] {
         println!("cargo::rerun-if-changed={file}");
     }
-    // Packaged alone (crates.io), there are no sources to compare with, and none to rebuild for.
+    // Packaged alone, there are no sources to compare with, and none to rebuild for.
     let workspace = Path::new("..");
     if workspace.join("vmaudit-ebpf/src").is_dir() {
         for source in bpf_digest::SOURCES {

@@ -126,7 +126,7 @@ fn mapped_folders(
 ) -> Result<Vec<(PathBuf, &'static str)>> {
     let cargo_home = cargo_home().context("neither CARGO_HOME nor HOME is set")?;
     let mut folders = vec![(cargo_home.clone(), "/cargo")];
-    // One per registry, with a hash in its name; a mirror of crates.io has another one than crates.io.
+    // One per registry, with a hash in its name; a mirror has another one than the registry itself.
     for registry in
         fs::read_dir(cargo_home.join("registry/src")).context("cargo keeps no sources of crates")?
     {
