@@ -7,9 +7,9 @@ use serde_json::json;
 use crate::{
     cli::{DoctorArgs, ReportFormat},
     output::{self, Destination},
-    report::{Hook, HookState},
+    report::HookState,
     source::{
-        hooks::HOOKS,
+        hooks::{self, HOOKS},
         kernel::Facts,
         live::{self, Live, Unavailable},
         proc_max_map_count,
@@ -33,7 +33,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
     };
     let (hooks, why) = match Live::open(&facts, &options) {
         Ok(live) => (live.hooks().to_vec(), None),
-        Err(Unavailable(why)) => (missing(&why), Some(why)),
+        Err(Unavailable(why)) => (hooks::all_missing(&why), Some(why)),
     };
     let mut out = Destination::Stdout;
     match args.format {
@@ -86,19 +86,6 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         }
     }
     Ok(i32::from(why.is_some()))
-}
-
-fn missing(why: &str) -> Vec<Hook> {
-    HOOKS
-        .iter()
-        .map(|row| Hook {
-            name: row.name.into(),
-            state: HookState::Missing,
-            via: None,
-            loses: Some(row.loses.into()),
-            reason: Some(why.into()),
-        })
-        .collect()
 }
 
 fn checks(facts: &Facts) -> Vec<(&'static str, String)> {

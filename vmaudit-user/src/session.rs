@@ -26,11 +26,10 @@ use crate::{
     output::{self, Destination, Format},
     price,
     recommend::{self, Margin, Measured},
-    report::{Coverage, Exit, Hook, HookState, Report, SCHEMA, Session, SourceKind, VERSION},
+    report::{Coverage, Exit, HookState, Report, SCHEMA, Session, SourceKind, VERSION},
     scan,
     source::{
-        Event,
-        hooks::{self, HOOKS},
+        Event, hooks,
         kernel::{self, Facts},
         live::{self, Live, Unavailable},
         proc::{self, Proc},
@@ -300,16 +299,7 @@ fn open_source(
     ));
     let coverage = Coverage {
         exact_peaks: false,
-        hooks: HOOKS
-            .iter()
-            .map(|row| Hook {
-                name: row.name.into(),
-                state: HookState::Missing,
-                via: None,
-                loses: Some(row.loses.into()),
-                reason: Some(why.clone()),
-            })
-            .collect(),
+        hooks: hooks::all_missing(&why),
         lost: BTreeMap::new(),
         notes: vec![format!("Counts are samples from /proc, because {why}")],
     };

@@ -29,10 +29,12 @@ use crate::{
     },
 };
 
-/// Between two looks at the ring buffer; changes do not wake the reader, so that streaming costs the workload little.
+/// Longest time between two looks at the ring buffer.
 const TICK: Duration = Duration::from_millis(20);
 /// Records written before signals and losses get their turn.
 const BATCH: usize = 4096;
+/// Batches read after the end was seen: more than the largest ring buffer holds of the smallest records.
+const LAST_BATCHES: usize = 64;
 
 /// `vmaudit trace`.
 pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
@@ -133,6 +135,7 @@ impl Stream {
         signals: &mut Signals,
     ) -> anyhow::Result<i32> {
         let ring = Ring::new(live)?;
+        let mut pause = TICK;
         loop {
             let mut over = deadline.is_some_and(|at| Instant::now() >= at);
             tokio::select! {
@@ -144,7 +147,7 @@ impl Stream {
                     (_, None) => over = true,
                 },
                 () = ring.ready() => {}
-                () = tokio::time::sleep(TICK) => {
+                () = tokio::time::sleep(pause) => {
                     live.refresh_limit();
                     live.flush_debug();
                 }
@@ -154,12 +157,17 @@ impl Stream {
             } else if !pids.is_empty() {
                 over |= live.living() == 0;
             }
-            // What is in the buffer when the end was seen still belongs to the stream.
-            while live.drain(BATCH, &mut |event| self.write(&event)) {
-                self.losses(live);
-                tokio::task::yield_now().await;
-            }
+            let mut more = live.drain(BATCH, &mut |event| self.write(&event));
             self.losses(live);
+            // What is in the buffer when the end was seen still belongs to the stream; what comes later does not.
+            for _ in 0..LAST_BATCHES {
+                if !(over && more) {
+                    break;
+                }
+                more = live.drain(BATCH, &mut |event| self.write(&event));
+                self.losses(live);
+            }
+            pause = if more { Duration::ZERO } else { TICK };
             live.sweep(&mut |_| {});
             if let Err(e) = self.out.flush() {
                 self.broken.get_or_insert(e);

@@ -6,6 +6,7 @@
 //! task is preempted inside a bpf() map call. So raw before 7.0, classic from 7.0 on, and both for the rare events.
 
 use super::kernel::Facts;
+use crate::report::{Hook, HookState};
 
 /// One thing vmaudit listens to.
 pub struct Row {
@@ -161,6 +162,20 @@ pub const HOOKS: &[Row] = &[
         forms: &[Form { program: "snapshot", via: Via::Iter("task"), released_arguments: None }],
     },
 ];
+
+/// Every row as missing for the same reason: eBPF as a whole is not to be had.
+pub fn all_missing(why: &str) -> Vec<Hook> {
+    HOOKS
+        .iter()
+        .map(|row| Hook {
+            name: row.name.into(),
+            state: HookState::Missing,
+            via: None,
+            loses: Some(row.loses.into()),
+            reason: Some(why.into()),
+        })
+        .collect()
+}
 
 /// From this version on tracing programs can be preempted and then skipped (measured on 7.0 to 7.3; the one place
 /// where a version decides, because neither BTF nor attach results tell).
