@@ -20,6 +20,7 @@ pub struct Session {
     words: Vec<OsString>,
     stdin: Vec<u8>,
     uid: Option<u32>,
+    environment: Vec<(&'static str, String)>,
 }
 
 /// A session that runs.
@@ -62,7 +63,14 @@ impl Session {
     }
 
     fn program(program: PathBuf) -> Self {
-        Self { scratch: Scratch::new(), program, words: Vec::new(), stdin: Vec::new(), uid: None }
+        Self {
+            scratch: Scratch::new(),
+            program,
+            words: Vec::new(),
+            stdin: Vec::new(),
+            uid: None,
+            environment: Vec::new(),
+        }
     }
 
     /// More words.
@@ -85,6 +93,17 @@ impl Session {
     pub fn stdin(mut self, bytes: &[u8]) -> Self {
         self.stdin = bytes.to_vec();
         self
+    }
+
+    /// A variable of the environment.
+    pub fn env(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    /// As if the kernel refused these eBPF programs; see VMAUDIT_WITHOUT in vmaudit-user/src/source/hooks.rs.
+    pub fn without(self, programs: &[&str]) -> Self {
+        self.env("VMAUDIT_WITHOUT", &programs.join(","))
     }
 
     /// Everything as this user, without rights.
@@ -114,6 +133,7 @@ impl Session {
         let mut command = Command::new(&self.program);
         command.args(&self.words).stdout(create("stdout")).stderr(create("stderr"));
         command.stdin(File::open(self.scratch.path("stdin")).expect("stdin can be opened"));
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(uid) = self.uid {
             command.uid(uid).gid(uid);
         }

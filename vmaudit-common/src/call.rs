@@ -8,6 +8,7 @@ pub type Call = u8;
 
 /// How many rows [`CALLS`] has, pseudo calls included.
 pub const CALL_COUNT: usize = 36;
+const _: () = assert!(CALL_COUNT <= 64, "DOWNGRADING is one word");
 
 /// How a call shows that it was refused for lack of memory or of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +131,7 @@ pub const ARCH_PRCTL: Call = 35;
 pub const CALLS: [CallInfo; CALL_COUNT] = [
     call("[other]", NO_NUMBER, NO_NUMBER, Refusal::Never),
     call("[foreign]", NO_NUMBER, NO_NUMBER, Refusal::Never),
-    call("[32-bit]", NO_NUMBER, NO_NUMBER, Refusal::Never),
+    downgrading("[32-bit]", NO_NUMBER, NO_NUMBER, Refusal::Never),
     call("mmap", 9, 222, Refusal::EnomemEagain),
     downgrading("munmap", 11, 215, Refusal::Enomem),
     call("mprotect", 10, 226, Refusal::Enomem),
@@ -166,6 +167,19 @@ pub const CALLS: [CallInfo; CALL_COUNT] = [
     call("arch_prctl", 158, NO_NUMBER, Refusal::Enomem),
 ];
 
+/// One bit for each call with [`CallInfo::downgrades`].
+pub const DOWNGRADING: u64 = {
+    let mut bits = 0;
+    let mut id = 0;
+    while id < CALL_COUNT {
+        if CALLS[id].downgrades {
+            bits |= 1 << id;
+        }
+        id += 1;
+    }
+    bits
+};
+
 /// First id of a real system call in [`CALLS`]; smaller ids are pseudo calls.
 pub const FIRST_REAL: Call = MMAP;
 
@@ -196,6 +210,14 @@ mod tests {
         }
         assert_eq!(CALLS[usize::from(ARCH_PRCTL)].name, "arch_prctl");
         assert_eq!(usize::from(ARCH_PRCTL) + 1, CALL_COUNT);
+    }
+
+    #[test]
+    fn calls_that_downgrade_have_their_bit() {
+        let downgrading = |call: Call| DOWNGRADING >> call & 1 == 1;
+        assert!([MUNMAP, MREMAP, BRK, COMPAT].into_iter().all(downgrading));
+        assert!(![OTHER, FOREIGN, MMAP, MPROTECT, ARCH_PRCTL].into_iter().any(downgrading));
+        assert_eq!(DOWNGRADING.count_ones(), 4);
     }
 
     #[test]

@@ -67,8 +67,11 @@ pub struct FailureGroup {
     pub first_ns: u64,
     /// Last, CLOCK_MONOTONIC ns.
     pub last_ns: u64,
-    /// Bytes that the refused calls should have unmapped and did not.
+    /// Bytes that the refused calls should have unmapped and did not. A retry of the range refused last counts once,
+    /// and takes its bytes back when it succeeds; memory that goes in another way later is not taken back.
     pub kept_bytes: u64,
+    /// How much the last of them added to `kept_bytes`.
+    pub last_kept: u64,
 }
 
 /// What makes two failures the same kind.
@@ -122,6 +125,10 @@ pub const CLASS_NO_HOLE: u32 = 1 << 15;
 pub const CLASS_SEARCHED: u32 = 1 << 16;
 /// Another thread used the section table's entry meanwhile: the figures of the lock section are lost.
 pub const CLASS_SECTION_LOST: u32 = 1 << 17;
+/// Another thread's search stands in the entry: whether this call made one is not known.
+pub const CLASS_SEARCH_LOST: u32 = 1 << 18;
+/// vm.max_map_count is the one that user space read last ([`Control::max_map_count`]), not the one of this moment.
+pub const CLASS_LIMIT_POLLED: u32 = 1 << 19;
 
 /// `map_count` relative to the limit in 4 bits: 0 = 7 or more below max, 7 = at max, 8 = max + 1, 9 = more.
 #[inline(always)]
@@ -169,6 +176,9 @@ pub struct MmSlot {
     pub dead_ns: u64,
     /// Changes of map_count seen.
     pub changes: u64,
+    /// The range that was refused to be unmapped last, as a mark, with the index of its [`FailureGroup`] in the low 4
+    /// bits; 0 = none.
+    pub kept_range: u64,
     /// What each call did.
     pub calls: [CallStat; CALL_COUNT],
     /// Failures by kind.
@@ -187,7 +197,7 @@ pub struct Lost {
     pub groups_full: u64,
     /// Reads of kernel memory that failed.
     pub read_failed: u64,
-    /// Failures whose lock section was overwritten by another thread.
+    /// Failures whose lock section or search for addresses was overwritten by another thread.
     pub section_lost: u64,
     /// User stacks that could not be taken.
     pub stack_missing: u64,
@@ -195,13 +205,16 @@ pub struct Lost {
     pub tree_full: u64,
     /// Address spaces whose end was not seen.
     pub death_missed: u64,
+    /// Children whose birth was seen only by the program that cannot find their address space, and whose first count
+    /// is therefore the one after their first change.
+    pub birth_missed: u64,
 }
 
 /// One page shared between user space and the programs.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Control {
-    /// vm.max_map_count as user space last read it.
+    /// vm.max_map_count as user space last read it; see [`Config::max_map_count_at`].
     pub max_map_count: u32,
     /// Not used; keeps `lost` aligned.
     pub reserved: u32,
@@ -227,14 +240,17 @@ pub struct Followed {
 pub const FOLLOW_FROM_BIRTH: u32 = 1;
 /// [`Followed::flags`]: our own child before its exec; its first image is not the workload's.
 pub const FOLLOW_AFTER_EXEC: u32 = 2;
+/// [`Followed::flags`]: followed since its birth, but the count that it was born with is not known. Ends with an exec.
+pub const FOLLOW_LATE: u32 = 4;
 
 /// The last lock section of a task, for the failure that may follow it at the call's exit.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Section {
-    /// Task id that wrote the entry; 0 = none.
+    /// Task id that wrote the entry last, also after the end of its call, so that whoever wrote before it can tell;
+    /// 0 = none.
     pub tid: u32,
-    /// The call it was in.
+    /// The call it was in; 0 after the end of that call.
     pub call: u32,
     /// map_count before the section.
     pub mc0: u32,
@@ -246,11 +262,11 @@ pub struct Section {
     pub locked_vm: u64,
     /// mm.data_vm, pages.
     pub data_vm: u64,
-    /// Result of the last search for a free range (negative errno or address); 0 = none made.
+    /// Result of the last search for a free range (negative errno or address); 0 = none made in this call.
     pub searched: u64,
     /// Index of the address space's slot.
     pub slot: u32,
-    /// Task id that wrote `searched`; 0 = none.
+    /// Task id that wrote `searched`, like `tid`; 0 = none.
     pub searcher: u32,
 }
 
@@ -319,6 +335,8 @@ pub const ABSENT: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Config {
+    /// Where the kernel keeps vm.max_map_count; 0 = not known, [`Control::max_map_count`] has to do.
+    pub max_map_count_at: u64,
     /// Follow every process instead of the table of followed ones.
     pub watch_all: u32,
     /// Children of followed processes are followed.
@@ -339,6 +357,10 @@ pub struct Config {
     pub fork_child_pid_offset: u32,
     /// The programs' own messages are wanted.
     pub debug: u32,
+    /// Exits of calls are watched, so what they need is kept.
+    pub calls: u32,
+    /// Offset of `old_pid` in the record of sched:sched_process_exec, bytes (0 when that form is not used).
+    pub exec_old_pid_offset: u32,
     /// System call number → [`call::Call`].
     pub call_by_number: [u8; NUMBERS],
 }
@@ -455,7 +477,8 @@ pub struct DeadRecord {
     pub slot: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 96 + CALL_COUNT * 32 + GROUPS * 40);
+const _: () = assert!(size_of::<MmSlot>() == 104 + CALL_COUNT * 32 + GROUPS * 48);
+const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::kept_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);
 const _: () = assert!(size_of::<Section>() == 56);

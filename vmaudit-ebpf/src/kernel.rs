@@ -101,9 +101,9 @@ impl Current {
 
     /// The watched call that it is in.
     ///
-    /// The number stands in the saved registers until the return to user space. After a page fault the field holds
-    /// the fault's error code, which for faults from user space always has bit 2 set and never equals the number of a
-    /// watched call (arch/x86/include/asm/trap_pf.h; checked for every entry of `call::CALLS` below 64).
+    /// The number stands in the saved registers until the return to user space. After a page fault or an interrupt
+    /// the field is -1, no call's number (arch/x86/entry/entry_64.S:idtentry_body, arch/arm64/kernel/entry.S:
+    /// kernel_entry with NO_SYSCALL).
     #[inline(always)]
     pub fn call(self) -> Call {
         let id = call_by_number(u64::from(self.call_number()));

@@ -12,13 +12,15 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::debug;
 use vmaudit_common::{
-    DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MM_FROM_BIRTH, MM_FROM_EXEC, MmSlot,
-    RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
+    DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, Followed, MM_FROM_BIRTH, MM_FROM_EXEC,
+    MmSlot, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE,
+    TaskRecord, call,
 };
 
 use crate::{
     kernel,
     maps::{self, FOLLOWED, RECORDS, SLOTS, config, layout, lost},
+    syscalls,
 };
 
 /// match-proto: sched_process_fork(struct task_struct *parent, struct task_struct *child)
@@ -29,7 +31,8 @@ pub fn fork_raw(ctx: RawTracePointContext) -> i32 {
 }
 
 /// Record: parent_comm, parent_pid, child_comm, child_pid; the child itself is out of reach, so it is only put on the
-/// list of followed processes and its address space adopted later. Backs up [`fork_raw`], which 7.0 and later can skip.
+/// list of followed processes, marked as late, and its address space adopted later. Backs up [`fork_raw`], which 7.0
+/// and later can skip and which takes the mark away.
 #[tracepoint(category = "sched", name = "sched_process_fork")]
 pub fn fork_classic(ctx: TracePointContext) -> u32 {
     // SAFETY: offset of child_pid as the loader found it in the format file; see Config.
@@ -40,11 +43,10 @@ pub fn fork_classic(ctx: TracePointContext) -> u32 {
         && config!(follow_children) != 0
     {
         // A thread's id lands here too: harmless, no process has it as its tgid while the thread lives, and
-        // `exited` removes it.
+        // `exited` or `execed` removes it.
         // SAFETY: the map is ours; NOEXIST keeps what `fork_raw` wrote.
         let known = unsafe { FOLLOWED.get(&child) }.is_some();
-        if !known && FOLLOWED.insert(&child, &Followed { flags: FOLLOW_FROM_BIRTH, reserved: 0 }, 1).is_err()
-        {
+        if !known && FOLLOWED.insert(&child, &Followed { flags: FOLLOW_LATE, reserved: 0 }, 1).is_err() {
             lost!(tree_full);
         }
     }
@@ -87,22 +89,30 @@ fn forked<C: EbpfContext>(ctx: &C, child: u64) {
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn exec_raw(ctx: RawTracePointContext) -> i32 {
     let bprm: u64 = ctx.arg(2);
-    execed(kernel::read(bprm, layout!(bprm_filename)));
+    execed(ctx.arg::<u64>(1) as u32, kernel::read(bprm, layout!(bprm_filename)));
     0
 }
 
 /// Record: __data_loc filename, pid, old_pid. Backs up [`exec_raw`] on 7.0 and later; the path is not read here.
 #[tracepoint(category = "sched", name = "sched_process_exec")]
-pub fn exec_classic(_ctx: TracePointContext) -> u32 {
-    execed(0);
+pub fn exec_classic(ctx: TracePointContext) -> u32 {
+    // SAFETY: offset of old_pid as the loader found it in the format file; see Config.
+    let old = unsafe { ctx.read_at::<u32>(config!(exec_old_pid_offset) as usize) };
+    execed(old.unwrap_or(0), 0);
     0
 }
 
+/// `old`: the id of the thread that called exec, which has its process's id from now on.
 #[inline(always)]
-fn execed(filename: u64) {
+fn execed(old: u32, filename: u64) {
     let (tgid, tid) = kernel::ids();
     if !follows_or_waits(tgid) {
         return;
+    }
+    if old != tgid {
+        // Nobody will exit under this id: it may be another's by now.
+        let _ = FOLLOWED.remove(&old);
+        syscalls::forget(old);
     }
     // SAFETY: the map is ours; the value is changed in place, by the process's only running thread.
     if let Some(followed) = FOLLOWED.get_ptr_mut(&tgid) {
@@ -149,6 +159,7 @@ fn exited() {
     if !follows(tgid) {
         return;
     }
+    syscalls::forget(tid);
     // Before 6.16 the address space is already gone here (0).
     let mm = kernel::mm_of(task);
     if mm != 0 {
@@ -246,7 +257,9 @@ fn parent_of(task: u64) -> u32 {
 #[inline(always)]
 pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
     let task = kernel::current();
-    if kernel::mm_of(task) != mm {
+    let own = kernel::mm_of(task);
+    if own != mm {
+        last_look(task, own);
         return;
     }
     let (tgid, _) = kernel::ids();
@@ -271,6 +284,9 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
     } else if flags & FOLLOW_FROM_BIRTH != 0 {
         MM_FROM_BIRTH
     } else {
+        if flags & FOLLOW_LATE != 0 {
+            lost!(birth_missed);
+        }
         0
     };
     if config!(debug) != 0 {
@@ -279,11 +295,31 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
     let _ = open_slot(mm, task, tgid, parent_of(task), born);
 }
 
+/// `current` fills an address space that is not its own yet. If that is an exec's, and the old one belongs to a process
+/// that was followed late and has changed nothing, then the old one still has the count it was born with.
+#[inline(always)]
+fn last_look(task: u64, own: u64) {
+    if config!(fork_child_pid_offset) == 0 || own == 0 {
+        return;
+    }
+    let (tgid, _) = kernel::ids();
+    // SAFETY: the value is copied at once.
+    let late = unsafe { FOLLOWED.get(&tgid) }.is_some_and(|followed| followed.flags & FOLLOW_LATE != 0);
+    if late && in_exec() && maps::index_of(own).is_none() {
+        let _ = open_slot(own, task, tgid, parent_of(task), MM_FROM_BIRTH);
+    }
+}
+
 /// Starts following an address space with the count it has now.
 #[inline(always)]
 pub fn open_slot(mm: u64, task: u64, tgid: u32, ppid: u32, flags: u32) -> Option<*mut MmSlot> {
+    open_slot_at(mm, task, tgid, ppid, flags, kernel::map_count(mm))
+}
+
+/// Starts following an address space with this count.
+#[inline(always)]
+pub fn open_slot_at(mm: u64, task: u64, tgid: u32, ppid: u32, flags: u32, count: u32) -> Option<*mut MmSlot> {
     let (index, slot) = maps::claim_slot()?;
-    let count = kernel::map_count(mm);
     // SAFETY: the slot is ours alone until `state` changes; user space zeroed it when it freed it.
     unsafe {
         let now = bpf_ktime_get_ns();
@@ -312,9 +348,13 @@ pub fn open_slot(mm: u64, task: u64, tgid: u32, ppid: u32, flags: u32) -> Option
 
 /// The figures of this address space are final.
 #[inline(always)]
-fn finish(index: u32, mm: u64, read_last: bool) {
+pub fn finish(index: u32, mm: u64, read_last: bool) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
-    // SAFETY: `slot` points into SLOTS; exit_mmap runs once, with no user of the mm left.
+    // exit_mmap runs once, but two programs may listen to it, and a snapshot may end what it began too late.
+    if !maps::leave(mm) {
+        return;
+    }
+    // SAFETY: `slot` points into SLOTS, and nobody else finds it any more.
     unsafe {
         if read_last {
             // exit_mmap never counts down, so the field still holds the last value (kernel.md 1.1).
@@ -326,7 +366,6 @@ fn finish(index: u32, mm: u64, read_last: bool) {
         }
         (*slot).dead_ns = bpf_ktime_get_ns();
     }
-    maps::leave(mm);
     // SAFETY: as above; user space may free the slot from here on.
     let (generation, tgid) = unsafe { ((*slot).generation, (*slot).tgid) };
     unsafe { core::ptr::write_volatile(&raw mut (*slot).state, SLOT_DEAD) };

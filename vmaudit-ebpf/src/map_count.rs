@@ -75,7 +75,10 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         return;
     }
     let call = if own.is_some() { task.call() } else { call::FOREIGN };
-    if write && let Some(own) = own {
+    if write
+        && config!(calls) != 0
+        && let Some(own) = own
+    {
         remember_section(task, call, own, index, before, count);
     }
     if count == before {
@@ -101,7 +104,7 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
 /// See [`vmaudit_common::call::CallInfo::downgrades`].
 #[inline(always)]
 fn may_downgrade(call: Call) -> bool {
-    matches!(call, call::MUNMAP | call::MREMAP | call::BRK)
+    call::DOWNGRADING >> (call & 63) & 1 == 1
 }
 
 /// Books a change under the call that made it. Runs under the mmap lock held for writing or just downgraded, so no

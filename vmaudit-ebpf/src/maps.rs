@@ -177,16 +177,35 @@ fn shortcut(mm: u64) -> Option<*mut u64> {
     SHORTCUT.get_ptr_mut(((mm >> 6 ^ mm >> 18) as u32) & (SHORTCUTS - 1))
 }
 
-/// Makes `index` the slot of `mm`; `false` when somebody else was first.
+/// Makes `index` the slot of `mm`; `false` when somebody else was first, or (counted) when the hash refused.
 #[inline(always)]
 pub fn enter(mm: u64, index: u32) -> bool {
-    SLOT_OF_MM.insert(&mm, &index, BPF_NOEXIST).is_ok()
+    // A bucket may be busy with what this program interrupted (kernel/bpf/hashtab.c:htab_lock_bucket).
+    for _ in 0..TRIES {
+        match SLOT_OF_MM.insert(&mm, &index, BPF_NOEXIST) {
+            Ok(()) => return true,
+            Err(EEXIST) => return false,
+            Err(_) => {}
+        }
+    }
+    lost!(table_full);
+    false
 }
 
-/// The address space is gone.
+/// The address space is gone. `true` for the one caller who took it out and therefore owns its end.
 #[inline(always)]
-pub fn leave(mm: u64) {
-    let _ = SLOT_OF_MM.remove(&mm);
+pub fn leave(mm: u64) -> bool {
+    let mut taken = Err(0);
+    for _ in 0..TRIES {
+        taken = SLOT_OF_MM.remove(&mm);
+        if matches!(taken, Ok(()) | Err(ENOENT)) {
+            break;
+        }
+    }
+    if !matches!(taken, Ok(()) | Err(ENOENT)) {
+        // The slot stays with an address that is free: better never ended than ended and given to another.
+        lost!(death_missed);
+    }
     if let Some(shortcut) = shortcut(mm) {
         // SAFETY: as in `index_of`; an entry of another mm stays.
         unsafe {
@@ -195,9 +214,14 @@ pub fn leave(mm: u64) {
             }
         }
     }
+    taken.is_ok()
 }
 
 const BPF_NOEXIST: u64 = 1;
+const ENOENT: i32 = -2;
+const EEXIST: i32 = -17;
+/// How often a hash that is busy is asked.
+const TRIES: u32 = 4;
 
 /// How many slots are looked at before the table counts as full.
 const PROBES: u32 = 64;

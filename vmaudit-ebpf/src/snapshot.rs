@@ -1,7 +1,8 @@
 //! What lived before the hooks: a walk over all tasks, started by user space reading the iterator's file.
 //!
-//! Reading map_count here is outside the lock. It is taken only while no writer holds the lock; a writer that comes
-//! and goes around the reading finds no slot and opens one itself, and then the insertion here loses (NOEXIST).
+//! Reading map_count here is outside the lock. It is believed only if no writer held the lock before and after, with
+//! the same count; a writer that comes and goes around the reading finds no slot and opens one itself, and then the
+//! insertion here loses (NOEXIST). One that comes later finds the count it started with.
 
 use aya_ebpf::helpers::generated::bpf_seq_write;
 use vmaudit_common::{ABSENT, MM_FROM_SNAPSHOT};
@@ -63,10 +64,34 @@ fn take(task: u64) {
     if !lifecycle::follows(tgid) {
         return;
     }
-    let lock = layout!(mm_lock_count);
-    if lock == ABSENT || kernel::read::<u64>(mm, lock) & 1 != 0 {
+    let Some(count) = settled_count(mm) else {
         return; // a writer is inside: its release will open the slot
-    }
+    };
     let parent: u64 = kernel::read(task, layout!(task_real_parent));
-    let _ = lifecycle::open_slot(mm, task, tgid, kernel::read(parent, layout!(task_tgid)), MM_FROM_SNAPSHOT);
+    let ppid = kernel::read(parent, layout!(task_tgid));
+    if lifecycle::open_slot_at(mm, task, tgid, ppid, MM_FROM_SNAPSHOT, count).is_none() {
+        return;
+    }
+    // While the task still has the address space, its end is to come and will find the slot. Otherwise it may be past;
+    // if other threads go on, the walk comes to one of them and begins anew.
+    if kernel::mm_of(task) != mm
+        && let Some(index) = maps::index_of(mm)
+    {
+        lifecycle::finish(index, mm, false);
+    }
+}
+
+/// The count, as no writer is changing it.
+#[inline(always)]
+fn settled_count(mm: u64) -> Option<u32> {
+    let lock = layout!(mm_lock_count);
+    if lock == ABSENT {
+        return None;
+    }
+    let written = || kernel::read::<u64>(mm, lock) & 1 != 0;
+    if written() {
+        return None;
+    }
+    let count = kernel::map_count(mm);
+    (!written() && kernel::map_count(mm) == count).then_some(count)
 }

@@ -3,17 +3,17 @@
 use aya_ebpf::{
     EbpfContext,
     helpers::{
-        bpf_probe_read_user,
+        bpf_probe_read_kernel, bpf_probe_read_user,
         generated::{bpf_get_stack, bpf_ktime_get_ns},
     },
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
 use vmaudit_common::{
-    ABSENT, CLASS_FIXED, CLASS_GROWS, CLASS_MAYMOVE, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_OVER_AS,
-    CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST,
-    EXAMPLES_PER_GROUP, FailureGroup, FailureRecord, GROUPS, GroupKey, MmSlot, RECORD_FAILURE, RecordHeader,
-    SECTIONS, STACK_FRAMES, Section,
+    ABSENT, CLASS_FIXED, CLASS_GROWS, CLASS_LIMIT_POLLED, CLASS_MAYMOVE, CLASS_MC1_SHIFT, CLASS_NO_HOLE,
+    CLASS_OVER_AS, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION,
+    CLASS_SECTION_LOST, Control, EXAMPLES_PER_GROUP, FailureGroup, FailureRecord, GROUPS, GroupKey, MmSlot,
+    RECORD_FAILURE, RecordHeader, SECTIONS, STACK_FRAMES, Section,
     call::{self, CALL_COUNT, CALLS, Call, Refusal},
     relative_to_max,
 };
@@ -77,6 +77,31 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
     let current = kernel::Current::task();
     let tid = current.tid();
     let section = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1));
+    judge(ctx, id, ret, regs, current, section);
+    if let Some(section) = section {
+        // What was kept belongs to this call only: the next one must not find it.
+        // SAFETY: points into the map.
+        unsafe {
+            if (*section).tid == tid {
+                (*section).call = u32::from(call::OTHER);
+            }
+            if (*section).searcher == tid {
+                (*section).searched = 0;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn judge(
+    ctx: *mut core::ffi::c_void,
+    id: Call,
+    ret: i64,
+    regs: u64,
+    current: kernel::Current,
+    section: Option<*mut Section>,
+) {
+    let tid = current.tid();
     // The lock section of this very call knows the slot; only calls without one have to look for it.
     let known = section.and_then(|section| {
         // SAFETY: points into the map; the entry is this task's own, and it is in no other call.
@@ -101,9 +126,19 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
     count(slot, id);
     if let Some(errno) = refusal(id, ret, regs, task) {
         refused(ctx, slot, id, ret, errno, regs, task, section);
+    } else if call::DOWNGRADING >> (id & 63) & 1 == 1 {
+        given_back(slot, id, ret, regs);
     }
-    if let Some(section) = section {
-        // SAFETY: points into the map. A section belongs to one call only; the next call must not find it.
+}
+
+/// A task is gone: its entry in the table of lock sections speaks for nobody.
+#[inline(always)]
+pub fn forget(tid: u32) {
+    if config!(calls) == 0 {
+        return;
+    }
+    if let Some(section) = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1)) {
+        // SAFETY: points into the map.
         unsafe {
             if (*section).tid == tid {
                 (*section).tid = 0;
@@ -165,6 +200,27 @@ fn start_brk(task: u64) -> u64 {
     kernel::read(kernel::mm_of(task), layout!(mm_start_brk))
 }
 
+/// Calls that may look for a free range.
+#[inline(always)]
+fn searches(id: Call) -> bool {
+    matches!(id, call::MMAP | call::MREMAP | call::SHMAT | call::IO_SETUP | call::MAP_SHADOW_STACK)
+}
+
+/// vm.max_map_count now, or as user space last saw it; and the class bit that tells which.
+#[inline(always)]
+fn limit(control: *mut Control) -> (u32, u32) {
+    let at = config!(max_map_count_at);
+    if at != 0 {
+        // SAFETY: the helper checks the address itself and never faults.
+        match unsafe { bpf_probe_read_kernel(at as *const u32) } {
+            Ok(limit) => return (limit, 0),
+            Err(_) => lost!(read_failed),
+        }
+    }
+    // SAFETY: points at the shared page; user space writes the whole word.
+    (unsafe { core::ptr::read_volatile(&raw const (*control).max_map_count) }, CLASS_LIMIT_POLLED)
+}
+
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "all in registers: the function exists once, inlined")]
 fn refused(
@@ -178,20 +234,23 @@ fn refused(
     section: Option<*mut Section>,
 ) {
     let Some(control) = maps::control() else { return };
-    // SAFETY: points at the shared page; user space writes the whole word.
-    let max = unsafe { core::ptr::read_volatile(&raw const (*control).max_map_count) };
+    let (max, mut class) = limit(control);
     let (tgid, tid) = kernel::ids();
-    let mut class = 0;
     let mut evidence = Section::default();
     if let Some(section) = section {
         // SAFETY: points into the map; the copy is checked below.
         let seen = unsafe { core::ptr::read_volatile(section) };
         if seen.searcher == tid {
-            class |= CLASS_SEARCHED;
+            if seen.searched != 0 {
+                class |= CLASS_SEARCHED;
+            }
             // An address is never this large: the kernel's half of the address space is out of reach.
             if (seen.searched as i64) < 0 {
                 class |= CLASS_NO_HOLE;
             }
+        } else if seen.searcher != 0 && searches(id) {
+            class |= CLASS_SEARCH_LOST;
+            lost!(section_lost);
         }
         if seen.tid == tid && seen.call == u32::from(id) {
             class |= CLASS_SECTION
@@ -224,7 +283,7 @@ fn refused(
     if class & CLASS_SEARCHED == 0 {
         evidence.searched = 0;
     }
-    let kept = kept_bytes(id, ret as u64, a0, a1, a2);
+    let kept = kept(id, ret as u64, a0, a1, a2);
     // SAFETY: `slot` points into SLOTS and the index is below CALL_COUNT.
     if let Some(index) = call_index(id) {
         maps::add(
@@ -351,11 +410,16 @@ pub fn searched_classic(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// A search for a free range ended; the last one of a call counts. Whose task it is does not matter here: only a
-/// refused call of a followed one ever looks.
+/// A search for a free range ended; the last one of a call counts. Only those of followed address spaces are kept:
+/// the entries are shared by all tasks whose ids differ by a multiple of [`SECTIONS`].
 #[inline(always)]
 fn searched(addr: u64) {
-    let tid = kernel::Current::task().tid();
+    let task = kernel::Current::task();
+    let mm = task.mm();
+    if mm == 0 || maps::index_of(mm).is_none() {
+        return;
+    }
+    let tid = task.tid();
     if let Some(section) = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1)) {
         // SAFETY: points into the map.
         unsafe {
@@ -367,14 +431,63 @@ fn searched(addr: u64) {
 
 const BPF_F_USER_STACK: u64 = 1 << 8;
 
-/// Bytes that a refused call should have unmapped.
+/// What a refused call should have unmapped.
+#[derive(Clone, Copy)]
+struct Kept {
+    bytes: u64,
+    /// See [`MmSlot::kept_range`]; the low 4 bits are 0.
+    mark: u64,
+}
+
 #[inline(always)]
-fn kept_bytes(id: Call, ret: u64, a0: u64, a1: u64, a2: u64) -> u64 {
-    match id {
+fn kept(id: Call, ret: u64, a0: u64, a1: u64, a2: u64) -> Kept {
+    let bytes = match id {
         call::MUNMAP => whole_pages(a1),
         call::MREMAP if a2 < a1 => whole_pages(a1) - whole_pages(a2),
         call::BRK if a0 < ret => whole_pages(ret) - whole_pages(a0),
         _ => 0,
+    };
+    Kept { bytes, mark: range_mark(id, a0, a1, a2) }
+}
+
+/// Tells the range of one call from that of another; mixed, so that both numbers fit one word (two ranges with the
+/// same mark: 1 in 2^60).
+#[inline(always)]
+fn range_mark(id: Call, a0: u64, a1: u64, a2: u64) -> u64 {
+    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let length = match id {
+        call::MUNMAP => a1,
+        call::MREMAP => a1 ^ a2.rotate_left(32),
+        // A break that moved away leaves no trace of where it was.
+        _ => 0,
+    };
+    let mixed = (a0 ^ length.wrapping_mul(SPREAD)).wrapping_mul(SPREAD) ^ u64::from(id);
+    (mixed ^ mixed >> 32).wrapping_mul(SPREAD) & !0xf
+}
+
+/// A call that unmaps succeeded. If it is the retry of the last refused one, nothing was kept after all.
+#[inline(always)]
+fn given_back(slot: *mut MmSlot, id: Call, ret: i64, regs: u64) {
+    // SAFETY: `slot` points into SLOTS.
+    let range = unsafe { core::ptr::read_volatile(&raw const (*slot).kept_range) };
+    if range == 0 || ret < 0 {
+        return;
+    }
+    let (a0, a1, a2) = (argument(regs, 0), argument(regs, 1), argument(regs, 2));
+    if range_mark(id, a0, a1, a2) != range & !0xf {
+        return;
+    }
+    let n = core::hint::black_box((range & 0xf) as usize);
+    if n >= GROUPS {
+        return;
+    }
+    // SAFETY: as above, and `n` is below GROUPS. Whoever clears the mark owns the bytes under it.
+    unsafe {
+        if maps::claim(&raw mut (*slot).kept_range, range, 0).is_ok() {
+            let group = (&raw mut (*slot).failures).cast::<FailureGroup>().add(n);
+            let bytes = core::ptr::read_volatile(&raw const (*group).last_kept);
+            maps::add(&raw mut (*group).kept_bytes, bytes.wrapping_neg());
+        }
     }
 }
 
@@ -385,9 +498,26 @@ fn whole_pages(bytes: u64) -> u64 {
     (bytes + below) & !below
 }
 
+/// Adds what was not unmapped, unless this is the last refused range again. Sums stop far below where they would
+/// begin at 0 again.
+#[inline(always)]
+fn keep(slot: *mut MmSlot, group: *mut FailureGroup, n: usize, kept: Kept) {
+    const ENOUGH: u64 = 1 << 62;
+    // SAFETY: both point into one value of SLOTS.
+    unsafe {
+        let range = core::ptr::read_volatile(&raw const (*slot).kept_range);
+        if range & !0xf == kept.mark || core::ptr::read_volatile(&raw const (*group).kept_bytes) > ENOUGH {
+            return;
+        }
+        maps::add(&raw mut (*group).kept_bytes, kept.bytes);
+        (*group).last_kept = kept.bytes;
+        core::ptr::write_volatile(&raw mut (*slot).kept_range, kept.mark | n as u64);
+    }
+}
+
 /// Counts a failure under its kind; returns how many of the kind there were before.
 #[inline(always)]
-fn book(slot: *mut MmSlot, key: u64, now: u64, kept: u64) -> u64 {
+fn book(slot: *mut MmSlot, key: u64, now: u64, kept: Kept) -> u64 {
     for n in 0..GROUPS {
         // SAFETY: `n` is below GROUPS; `slot` points into SLOTS. Threads meet here, hence the atomics.
         unsafe {
@@ -405,7 +535,9 @@ fn book(slot: *mut MmSlot, key: u64, now: u64, kept: u64) -> u64 {
             if seen == key {
                 let before = core::ptr::read_volatile(&raw const (*group).count);
                 maps::add(&raw mut (*group).count, 1);
-                maps::add(&raw mut (*group).kept_bytes, kept);
+                if kept.bytes != 0 {
+                    keep(slot, group, n, kept);
+                }
                 (*group).last_ns = now;
                 return before;
             }

@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use vmaudit_common::call::{CALLS, Call};
+use vmaudit_common::{
+    CLASS_LIMIT_POLLED,
+    call::{CALLS, Call},
+};
 
 use crate::{
     arguments,
     diagnosis::{self, KernelRules, Question},
     recommend::Failed,
     report::{self, CallFigures, Cause, Example, Failure, Frame, Image, Limits, MapCount},
-    source::{Event, MmState, ProcessId, Refused, Sample},
+    source::{Event, LimitSeen, MmState, ProcessId, RefusalGroup, Refused, Sample},
 };
 
 /// Processes kept one by one. Beyond this, ended ones with small peaks and no failures are only counted, so that a
@@ -19,6 +22,11 @@ const MAX_PROCESSES: usize = 50_000;
 const FOLD: usize = 10_000;
 /// Details of refused calls kept per process and kind.
 const MAX_EXAMPLES: usize = 20_000;
+/// Changes of vm.max_map_count kept apart.
+const MAX_LIMIT_CHANGES: usize = 100;
+
+const LIMIT_DOUBTFUL: &str = " vm.max_map_count changed about that time, and this kernel does not let vmaudit read it \
+                              at the moment of a failure.";
 
 /// What the source can see at all; what it cannot is null in the report, never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +50,9 @@ pub struct Audit {
     /// Words on stacks that are no return address, likewise.
     ends: HashSet<(u64, u64)>,
     limits: Limits,
+    limit_seen: Option<LimitSeen>,
+    /// Between these two times (CLOCK_MONOTONIC ns) vm.max_map_count changed.
+    limit_changes: Vec<(u64, u64)>,
     lost: BTreeMap<String, u64>,
     folded: u64,
     folded_peak: u64,
@@ -80,6 +91,8 @@ impl Audit {
             frames: HashMap::new(),
             ends: HashSet::new(),
             limits: Limits::default(),
+            limit_seen: None,
+            limit_changes: Vec::new(),
             lost: BTreeMap::new(),
             folded: 0,
             folded_peak: 0,
@@ -106,6 +119,7 @@ impl Audit {
                 }
             }
             Event::Limits(limits) => self.limits = limits,
+            Event::LimitSeen(seen) => self.limit_seen(seen),
             Event::Lost(counters) => self.lost.extend(counters),
         }
         if self.processes.len() > MAX_PROCESSES {
@@ -159,6 +173,30 @@ impl Audit {
         }
     }
 
+    fn limit_seen(&mut self, seen: LimitSeen) {
+        let before = self.limit_seen.replace(seen);
+        // The programs know the limit as it was at the last look, or at the session's start.
+        if let Some(before) = before
+            && before.max_map_count != seen.max_map_count
+        {
+            // Somebody who changes it all day gets one long time of doubt.
+            let full = self.limit_changes.len() >= MAX_LIMIT_CHANGES;
+            match self.limit_changes.last_mut() {
+                Some(last) if full => last.1 = seen.at_ns,
+                _ => self.limit_changes.push((before.at_ns, seen.at_ns)),
+            }
+        }
+    }
+
+    /// The limit that these refusals were judged by may not be the one they met.
+    fn limit_doubtful(&self, refusals: &RefusalGroup) -> bool {
+        refusals.class & CLASS_LIMIT_POLLED != 0
+            && self
+                .limit_changes
+                .iter()
+                .any(|(from, to)| *from <= refusals.last_ns && refusals.first_ns <= *to)
+    }
+
     /// Stores a resolved frame for the report.
     pub fn resolved(&mut self, generation: u64, ip: u64, frame: Frame) {
         self.frames.insert((generation, ip), frame);
@@ -182,14 +220,6 @@ impl Audit {
             self.folded += 1;
             self.folded_peak = self.folded_peak.max(u64::from(peak));
         }
-    }
-
-    /// Largest peak so far and whose it is.
-    pub fn largest(&self) -> Option<(u64, u32, String)> {
-        self.processes
-            .iter()
-            .filter_map(|(id, p)| Some((p.peak()?, id.tgid, p.comm.clone())))
-            .max_by_key(|(peak, ..)| *peak)
     }
 
     /// Counters of loss that make a peak or a row doubtful; the others cost details only.
@@ -309,7 +339,8 @@ impl Audit {
                 .collect(),
             calls,
             unmap_leaked_bytes: (self.sight.exits && !process.mms.is_empty()).then(|| {
-                process.mms.values().flat_map(|mm| &mm.refusals).map(|group| group.kept_bytes).sum()
+                let refusals = process.mms.values().flat_map(|mm| &mm.refusals);
+                refusals.fold(0, |sum, group| group.kept_bytes.saturating_add(sum))
             }),
             unreadable: None,
         }
@@ -331,7 +362,7 @@ impl Audit {
             for refusals in &mm.refusals {
                 let example =
                     self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class));
-                let verdict = diagnosis::why(&Question {
+                let mut verdict = diagnosis::why(&Question {
                     call: refusals.call,
                     errno: refusals.errno,
                     class: refusals.class,
@@ -341,6 +372,11 @@ impl Audit {
                     limits: &self.limits,
                     kernel: &self.rules,
                 });
+                if self.limit_doubtful(refusals) {
+                    verdict.certain = false;
+                    verdict.limit_excluded = false;
+                    verdict.sentence.push_str(LIMIT_DOUBTFUL);
+                }
                 let key = (refusals.call, refusals.errno, verdict.cause, verdict.ordinary);
                 let (first, last) = (self.seconds(refusals.first_ns), self.seconds(refusals.last_ns));
                 match groups.get_mut(&key) {
@@ -470,13 +506,6 @@ pub struct Rows {
     pub lost: BTreeMap<String, u64>,
     /// As last read.
     pub limits: Limits,
-}
-
-impl Process {
-    fn peak(&self) -> Option<u64> {
-        let exact = self.mms.values().map(|mm| u64::from(mm.peak)).max();
-        exact.max(self.samples.map(|s| s.peak.into()))
-    }
 }
 
 /// The kernel's name of a call.

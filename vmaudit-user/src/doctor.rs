@@ -35,6 +35,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         Ok(live) => (live.hooks().to_vec(), None),
         Err(Unavailable(why)) => (hooks::all_missing(&why), Some(why)),
     };
+    let skippable = hooks.iter().any(|hook| hook.state == HookState::Attached && hook.loses.is_some());
     let mut out = Destination::Stdout;
     match args.format {
         ReportFormat::Json => {
@@ -55,6 +56,10 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                 facts.arch
             )?;
             match &why {
+                None if skippable => writeln!(
+                    out,
+                    "Peaks are exact here in sessions in which the kernel skips no program (program_skipped 0).\n"
+                )?,
                 None => writeln!(out, "Peaks are exact here.\n")?,
                 Some(why) => writeln!(
                     out,
@@ -64,13 +69,16 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
             }
             for (hook, row) in hooks.iter().zip(HOOKS) {
                 match hook.state {
-                    HookState::Attached => writeln!(
-                        out,
-                        "  yes  {:<20} {} [{}]",
-                        hook.name,
-                        row.gives,
-                        hook.via.as_deref().unwrap_or("?")
-                    )?,
+                    HookState::Attached => {
+                        let via = hook.via.as_deref().unwrap_or("?");
+                        writeln!(out, "  yes  {:<20} {} [{via}]", hook.name, row.gives)?;
+                        if let Some(loses) = &hook.loses {
+                            writeln!(out, "       {:<20} but {loses}", "")?;
+                        }
+                        if let Some(reason) = &hook.reason {
+                            writeln!(out, "       {:<20} because {}", "", output::clean(reason))?;
+                        }
+                    }
                     _ => {
                         writeln!(out, "  NO   {:<20} {}", hook.name, row.loses)?;
                         if let Some(reason) = hook.reason.as_ref().filter(|r| Some(*r) != why.as_ref()) {

@@ -117,9 +117,9 @@ pub struct Hook {
     /// How it was attached (`raw_tp`, `tracepoint`, `iter` ...), when it was.
     #[serde(default)]
     pub via: Option<String>,
-    /// What is lost without it; null when it is attached.
+    /// What is lost without it, or, when it is attached in a way that has blind spots, what may be; else null.
     pub loses: Option<String>,
-    /// Why it is not attached; null when it is.
+    /// Why it is not attached, or not in the best way; else null.
     #[serde(default)]
     pub reason: Option<String>,
 }
@@ -175,7 +175,9 @@ pub struct Process {
     pub images: Vec<Image>,
     /// What each system call did; only calls that were made.
     pub calls: BTreeMap<String, CallFigures>,
-    /// Bytes that failed munmap, mremap and brk calls left mapped; null when the source cannot know.
+    /// Bytes that failed munmap, mremap and brk calls should have unmapped and did not; null when the source cannot
+    /// know. A retry of the range refused last counts once, and takes its bytes back when it succeeds. What was
+    /// unmapped later in another way is still in the sum.
     pub unmap_leaked_bytes: Option<u64>,
     /// Why figures are missing from this row; null when none are.
     #[serde(default)]

@@ -29,7 +29,7 @@ use crate::{
     report::{Coverage, Exit, HookState, Report, SCHEMA, Session, SourceKind, VERSION},
     scan,
     source::{
-        Event, hooks,
+        Event, LimitSeen, hooks,
         kernel::{self, Facts},
         live::{self, Live, Unavailable},
         proc::{self, Proc},
@@ -436,7 +436,9 @@ fn take(event: Event, audit: &mut Audit, symbols: &mut Symbols) {
 fn look_around(source: &mut Source, audit: &mut Audit) -> Duration {
     match source {
         Source::Live(live) => {
-            live.refresh_limit();
+            if let Some(max_map_count) = live.refresh_limit() {
+                audit.apply(Event::LimitSeen(LimitSeen { at_ns: now_ns(), max_map_count }));
+            }
             live.sweep(&mut |event| audit.apply(event));
             live.flush_debug();
             TICK

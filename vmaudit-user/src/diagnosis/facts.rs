@@ -3,7 +3,7 @@
 use vmaudit_common::call;
 use vmaudit_common::{
     CLASS_FIXED, CLASS_MC0_MASK, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_OVER_AS, CLASS_OVER_DATA,
-    CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST,
+    CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST,
 };
 
 use super::{Finding, KernelRules, Question};
@@ -194,8 +194,9 @@ impl<'a> Facts<'a> {
         if self.kernel().searches_seen && self.has(CLASS_NO_HOLE) {
             return Finding::Met;
         }
-        let made =
-            self.kernel().searches_seen && (self.has(CLASS_SEARCHED) || self.question.example.is_some());
+        let made = self.kernel().searches_seen
+            && !self.has(CLASS_SEARCH_LOST)
+            && (self.has(CLASS_SEARCHED) || self.question.example.is_some());
         if made || self.always_has_hole() {
             return Finding::No;
         }

@@ -152,12 +152,13 @@ fn amount(facts: &Facts<'_>) -> String {
     facts.asked().map_or(String::new(), |asked| format!("{} ", bytes(asked)))
 }
 
-/// "; the 4 KiB stay mapped", for calls that should have unmapped something.
+/// "; 4 KiB were not unmapped", for calls that should have unmapped something. Whether the memory went later in another
+/// way is not known.
 fn kept(facts: &Facts<'_>) -> String {
     match (facts.question.kept_bytes, facts.question.count) {
         (0, _) => String::new(),
-        (kept, 0 | 1) => format!("; the {} stay mapped", bytes(kept)),
-        (kept, _) => format!("; in all, {} stay mapped", bytes(kept)),
+        (kept, 0 | 1) => format!("; {} were not unmapped", bytes(kept)),
+        (kept, _) => format!("; in all, {} were not unmapped", bytes(kept)),
     }
 }
 

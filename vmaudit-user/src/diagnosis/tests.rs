@@ -445,12 +445,12 @@ fn bytes_that_stay_mapped_are_in_the_sentence() {
     assert_eq!(
         why(&question).sentence,
         "munmap() had to split a mapping in two, which needs one more VMA than vm.max_map_count = 65,530 \
-         allows; the 4 KiB stay mapped."
+         allows; 4 KiB were not unmapped."
     );
     question.count = 23;
     question.kept_bytes = 94208;
     let verdict = why(&question);
-    assert!(verdict.sentence.ends_with("allows; in all, 92 KiB stay mapped."));
+    assert!(verdict.sentence.ends_with("allows; in all, 92 KiB were not unmapped."));
     let expected = [("kept_bytes", 94208u64), ("map_count", 65530), ("max_map_count", 65530), ("needed", 1)];
     assert_eq!(verdict.evidence, expected.map(|(name, value)| (name.to_owned(), value)).into());
     question.class = at(100);
@@ -458,7 +458,7 @@ fn bytes_that_stay_mapped_are_in_the_sentence() {
         why(&question).sentence,
         "munmap(): an allocation inside the kernel failed (slab, page tables, or the memory cgroup at its \
          limit); \
-         the process was below vm.max_map_count = 65,530; in all, 92 KiB stay mapped."
+         the process was below vm.max_map_count = 65,530; in all, 92 KiB were not unmapped."
     );
 }
 

@@ -81,7 +81,7 @@ fn verdict(report: &Report) -> (&'static str, String) {
         };
         let left: u64 = report.processes.iter().filter_map(|p| p.unmap_leaked_bytes).sum();
         if left > 0 {
-            text.push_str(&format!(", {} stayed mapped", bytes(left)));
+            text.push_str(&format!(", {} were not unmapped", bytes(left)));
         }
         text.push('.');
         let others: u64 =

@@ -145,11 +145,6 @@ impl<'a> Btf<'a> {
         }
         (info & 0xffff).checked_sub(1)
     }
-
-    /// The kernel has this struct.
-    pub fn has_struct(&self, name: &'a str) -> bool {
-        self.named.contains_key(&(KIND_STRUCT, name))
-    }
 }
 
 /// Bytes that follow the common 12 of a type.

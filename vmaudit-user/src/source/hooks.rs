@@ -83,6 +83,10 @@ pub const LOCK_RELEASED: &str = "mmap_lock_released";
 pub const CALL_EXIT: &str = "sys_exit";
 /// Name of the row that sees searches for free addresses.
 pub const ADDRESS_SEARCH: &str = "vm_unmapped_area";
+/// Name of the row that sees births.
+pub const FORK: &str = "sched_process_fork";
+/// Name of the row that sees new images.
+pub const EXEC: &str = "sched_process_exec";
 /// Name of the row that starts with running processes.
 pub const SNAPSHOT: &str = "task_iterator";
 
@@ -108,7 +112,7 @@ pub const HOOKS: &[Row] = &[
         forms: &[raw("exit_mmap_raw", "exit_mmap"), classic("exit_mmap_classic", "mmap", "exit_mmap")],
     },
     Row {
-        name: "sched_process_fork",
+        name: FORK,
         gives: "children, followed from their first instruction",
         loses: "children are not followed",
         need: Need::Required,
@@ -118,7 +122,7 @@ pub const HOOKS: &[Row] = &[
         ],
     },
     Row {
-        name: "sched_process_exec",
+        name: EXEC,
         gives: "the name and path of each new image",
         loses: "images are not told apart and keep their parent's name",
         need: Need::Required,
@@ -180,6 +184,33 @@ pub fn all_missing(why: &str) -> Vec<Hook> {
 /// From this version on tracing programs can be preempted and then skipped (measured on 7.0 to 7.3; the one place
 /// where a version decides, because neither BTF nor attach results tell).
 const PREEMPTIBLE_PROGRAMS: (u32, u32) = (7, 0);
+
+/// The variable that leaves out programs by name, separated by commas, as if the kernel had refused them. For tests: a
+/// machine seldom lacks what one wants to see missing.
+const LEFT_OUT: &str = "VMAUDIT_WITHOUT";
+
+/// The program is left out on request.
+pub fn left_out(program: &str) -> bool {
+    std::env::var(LEFT_OUT).is_ok_and(|list| list.split(',').any(|name| name == program))
+}
+
+/// What an attached row may still miss on this kernel, given the ways in which it is attached; `None`: nothing.
+pub fn blind_spot(row: &Row, facts: &Facts, vias: &[Via]) -> Option<&'static str> {
+    let preemptible = facts.version >= PREEMPTIBLE_PROGRAMS;
+    let classic = vias.iter().any(|via| matches!(via, Via::Classic(..)));
+    let raw = vias.iter().any(|via| matches!(via, Via::Raw(_)));
+    match (raw, classic) {
+        (true, false) if preemptible => Some(
+            "while another task is preempted inside this program the kernel skips it; each time is counted as \
+             program_skipped, and peaks are then not called exact",
+        ),
+        (false, true) if row.name == FORK => Some(
+            "the count that a child is born with is not known; children that change it are not called exact",
+        ),
+        (false, true) if row.name == EXEC => Some("the paths of new images are not known"),
+        _ => None,
+    }
+}
 
 /// Which forms of a row to attach on this kernel, best first; with `all`, every one of them, else the first that works.
 pub struct Choice {
@@ -271,6 +302,24 @@ mod tests {
             programs("sched_process_fork", &facts((6, 19), Some(2), true)),
             (vec!["fork_raw", "fork_classic"], false)
         );
+    }
+
+    #[test]
+    fn an_attachment_with_a_blind_spot_says_so_where_programs_are_preempted() {
+        let (six, seven) = (facts((6, 19), Some(2), false), facts((7, 0), Some(2), false));
+        let (raw, classic) = (Via::Raw("x"), Via::Classic("x", "x"));
+        assert!(blind_spot(HOOKS.iter().find(|row| row.name == FORK).unwrap(), &six, &[classic]).is_some());
+        for row in HOOKS.iter().filter(|row| row.need != Need::Attach) {
+            assert_eq!(blind_spot(row, &six, &[raw]), None);
+            assert!(
+                blind_spot(row, &seven, &[raw]).is_some_and(|s| s.contains("program_skipped")),
+                "{}",
+                row.name
+            );
+            assert_eq!(blind_spot(row, &seven, &[classic, raw]), None);
+            let by_classic = blind_spot(row, &seven, &[classic]);
+            assert_eq!(by_classic.is_some(), [FORK, EXEC].contains(&row.name), "{}", row.name);
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub struct Facts {
     pub tracefs: Result<Tracefs, String>,
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 7] = [
     "mm_struct",
     "task_struct",
     "signal_struct",
@@ -39,7 +39,6 @@ const NAMES: [&str; 8] = [
     "linux_binprm",
     "cred",
     "btf_trace_mmap_lock_released",
-    "rw_semaphore",
 ];
 
 impl Facts {

@@ -28,7 +28,7 @@ use vmaudit_common::{
 };
 
 use super::{
-    CallStat, Change, Event, MmState, Named, ProcessId, RefusalGroup, Refused, Section, Task,
+    CallStat, Change, Event, MmState, Named, ProcessId, RefusalGroup, Refused, Section, Task, address,
     hooks::{self, Form, HOOKS, Need, Row, Via},
     kernel::Facts,
     proc::Proc,
@@ -169,12 +169,12 @@ impl Live {
         }
         let choice = hooks::choose(row, facts);
         let mut reasons = choice.reasons;
-        let mut vias = Vec::new();
+        let mut vias: Vec<Via> = Vec::new();
         let mut programs = Vec::new();
         for form in choice.forms {
             match self.attach(form, facts) {
                 Ok(fd) => {
-                    vias.push(form.via.name());
+                    vias.push(form.via);
                     programs.push(fd);
                     if !choice.all {
                         break;
@@ -193,7 +193,11 @@ impl Live {
             hook.reason = Some(reason);
         } else {
             hook.state = HookState::Attached;
-            hook.via = Some(vias.join("+"));
+            hook.via = Some(vias.iter().map(|via| via.name()).collect::<Vec<_>>().join("+"));
+            if let Some(blind) = hooks::blind_spot(row, facts, &vias) {
+                hook.loses = Some(blind.into());
+                hook.reason = Some(reasons.join("; ")).filter(|reason| !reason.is_empty());
+            }
             self.at_work.push((row.name, programs));
         }
         self.hooks.push(hook);
@@ -201,6 +205,9 @@ impl Live {
     }
 
     fn attach(&mut self, form: &'static Form, facts: &Facts) -> anyhow::Result<RawFd> {
+        if hooks::left_out(form.program) {
+            return Err(anyhow!("left out on request"));
+        }
         let program = self
             .ebpf
             .program_mut(form.program)
@@ -371,6 +378,7 @@ impl Live {
             ("stack_missing", lost.stack_missing),
             ("tree_full", lost.tree_full),
             ("death_missed", lost.death_missed),
+            ("birth_missed", lost.birth_missed),
         ]
         .map(|(name, n)| (name.to_owned(), n))
         .into();
@@ -539,9 +547,15 @@ fn loader() -> EbpfLoader<'static> {
 fn config(facts: &Facts, options: &Options) -> Config {
     let number =
         if facts.arch == "aarch64" { |c: &call::CallInfo| c.aarch64 } else { |c: &call::CallInfo| c.x86_64 };
-    let child_pid =
-        facts.tracefs.as_ref().ok().and_then(|t| t.field_offset("sched", "sched_process_fork", "child_pid"));
+    let offset = |event, field| {
+        facts.tracefs.as_ref().ok().and_then(|t| t.field_offset("sched", event, field)).unwrap_or(0)
+    };
     Config {
+        max_map_count_at: options
+            .calls
+            .then(|| address::of_variable("sysctl_max_map_count"))
+            .flatten()
+            .unwrap_or(0),
         watch_all: options.watch_all.into(),
         follow_children: options.follow_children.into(),
         stream_changes: options.stream_changes.into(),
@@ -550,8 +564,10 @@ fn config(facts: &Facts, options: &Options) -> Config {
         failure_stacks: options.stacks.into(),
         page_shift: page_size().trailing_zeros(),
         self_tgid: std::process::id(),
-        fork_child_pid_offset: child_pid.unwrap_or(0),
+        fork_child_pid_offset: offset("sched_process_fork", "child_pid"),
         debug: options.debug.into(),
+        calls: options.calls.into(),
+        exec_old_pid_offset: offset("sched_process_exec", "old_pid"),
         call_by_number: call::by_number(number),
     }
 }

@@ -1,6 +1,7 @@
 //! Where events come from. Each source (live eBPF, /proc polling, a recording) yields the same [`Event`]s; a source
 //! never prints and knows nothing of reports.
 
+mod address;
 pub mod btf;
 pub mod hooks;
 pub mod kernel;
@@ -42,6 +43,8 @@ pub enum Event {
     Task(Task),
     /// The session's limits, as read now.
     Limits(crate::report::Limits),
+    /// A look at vm.max_map_count.
+    LimitSeen(LimitSeen),
     /// Loss counters by name, totals so far.
     Lost(Vec<(String, u64)>),
 }
@@ -205,6 +208,15 @@ pub struct Sample {
     pub comm: String,
     /// VMAs, `[vsyscall]` not counted; `None` when the process is gone or reading was refused.
     pub map_count: Option<u32>,
+}
+
+/// A look at vm.max_map_count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitSeen {
+    /// When.
+    pub at_ns: u64,
+    /// VMAs.
+    pub max_map_count: u32,
 }
 
 /// Facts about a process from /proc or from exec.

@@ -19,9 +19,9 @@ use crate::processes::End;
 
 const USAGE: &str = "\
 workload [--look] CASE [ARGUMENTS]   (--look: count at the peaks too)
-  one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | threads T N
+  one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
                 leader-exits N | attach N | setname BYTES N
-  families      children N [exit|killed|exec|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
+  families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 exec-self N K | exec-by-thread N K | daemon N MS | flood N
   refusals      limit CALL [REPEAT] | causes KIND [N]   (names: workload list)
   terminal      job-shell PROGRAM ARGUMENTS...
@@ -50,6 +50,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["brk-shrink", n] => makers::brk_shrink(number(n)),
         ["stackoverflow"] => makers::stackoverflow(None),
         ["stackoverflow", limit] => makers::stackoverflow(Some(number(limit))),
+        ["retries", n] => makers::retries(number(n)),
         ["threads", t, n] => makers::threads(number(t), number(n)),
         ["leader-exits", n] => makers::leader_exits(number(n)),
         ["attach", n] => makers::attach(number(n)),
@@ -93,6 +94,7 @@ fn end_named(word: &str) -> End {
         "exit" => End::Exit,
         "killed" => End::Killed,
         "exec" => End::Exec,
+        "exec-at-once" => End::ExecAtOnce,
         "exec-missing" => End::ExecMissing,
         "exec-garbage" => End::ExecGarbage,
         _ => die(2, format_args!("no such end: {word}\n{USAGE}")),

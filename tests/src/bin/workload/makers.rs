@@ -121,6 +121,34 @@ pub fn stackoverflow(limit: Option<u64>) -> ! {
     leave(0)
 }
 
+/// At the limit, two pages are refused to be unmapped `n` times each; then there is room, and the second one goes.
+pub fn retries(n: usize) -> ! {
+    let max = max_map_count();
+    let pages = [0; 2].map(|_| PAGE + must(mmap(3 * PAGE, PROT_NONE, MAP_NORESERVE), "mmap"));
+    let holes = Holes::find(max as usize);
+    let base = count();
+    let free = (max - base) as usize;
+    (0..free).for_each(|i| holes.map(i));
+    let mut own = Own::new("retries", base, max);
+    for page in pages {
+        for _ in 0..n {
+            match munmap(page, PAGE) {
+                Err(errno) => own.refuse("munmap", errno, "max_map_count"),
+                Ok(_) => {
+                    die(99, format_args!("munmap in a mapping's middle succeeded with {} VMAs", count()))
+                }
+            }
+        }
+    }
+    holes.unmap(0);
+    must(munmap(pages[1], PAGE), "munmap with room for a split");
+    own.leaked_bytes = PAGE as u64;
+    own.last = Some(max);
+    counted(max, "retries, end");
+    own.print();
+    leave(0)
+}
+
 /// `threads` threads, each with `n` pages of its own, all at their maximum at the same moment.
 pub fn threads(threads: usize, n: usize) -> ! {
     // Stacks, thread records and allocator arenas exist before the room is sought and `base` is taken; from then on

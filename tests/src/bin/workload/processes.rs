@@ -17,10 +17,19 @@ pub enum End {
     Killed,
     /// exec of this program as `burst`.
     Exec,
+    /// The same, before it has mapped anything.
+    ExecAtOnce,
     /// exec of a path that does not exist, then `_exit(3)`.
     ExecMissing,
     /// exec of something that is no program (the kernel has made the new address space by then), then `_exit(3)`.
     ExecGarbage,
+}
+
+impl End {
+    /// It execs this program.
+    fn execs(self) -> bool {
+        matches!(self, Self::Exec | Self::ExecAtOnce)
+    }
 }
 
 /// Most pages a child maps.
@@ -93,7 +102,7 @@ fn reap(pid: i32) -> i32 {
 
 fn expect_end(pid: i32, status: i32, end: End) {
     let right = match end {
-        End::Exit | End::Exec => status == 0,
+        End::Exit | End::Exec | End::ExecAtOnce => status == 0,
         End::Killed => libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL,
         End::ExecMissing | End::ExecGarbage => libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 3,
     };
@@ -106,7 +115,7 @@ fn role_of(end: End) -> &'static str {
     match end {
         End::Exit => "child",
         End::Killed => "killed",
-        End::Exec => "before-exec",
+        End::Exec | End::ExecAtOnce => "before-exec",
         End::ExecMissing => "exec-missing",
         End::ExecGarbage => "exec-garbage",
     }
@@ -119,7 +128,7 @@ fn child_line(end: End, pid: i32, first: u64, (mapped, unmapped): (usize, usize)
     own.pid = pid;
     own.first = Some(first);
     own.last = Some(if end == End::Killed { peak } else { peak - unmapped as u64 });
-    if end != End::Exec {
+    if !end.execs() {
         own.calls[0] = Some(Calls { name: "mmap", calls: mapped as u64, failed: 0 });
         if end != End::Killed && unmapped > 0 {
             own.calls[1] = Some(Calls { name: "munmap", calls: unmapped as u64, failed: 0 });
@@ -147,7 +156,7 @@ fn child_life(
         Some(exec) => {
             let errno = exec.go();
             let expected = if end == End::ExecMissing { libc::ENOENT } else { libc::ENOEXEC };
-            leave(if errno == expected && end != End::Exec { 3 } else { 99 })
+            leave(if errno == expected && !end.execs() { 3 } else { 99 })
         }
     }
 }
@@ -158,7 +167,7 @@ pub fn children(n: usize, end: End) -> ! {
     let exec: Vec<Exec> = match end {
         End::Exit | End::Killed => Vec::new(),
         // The image after exec has its own peak, again unlike those of its neighbours.
-        End::Exec => {
+        End::Exec | End::ExecAtOnce => {
             let path = this_program();
             (0..n)
                 .map(|i| Exec::new(&path, &["burst", &(40 + plan(i).0).to_string(), "after-exec"]))
@@ -167,6 +176,7 @@ pub fn children(n: usize, end: End) -> ! {
         End::ExecMissing => vec![Exec::new("/nonexistent/program", &[])],
         End::ExecGarbage => vec![Exec::new(&format!("/proc/self/fd/{garbage}"), &[])],
     };
+    let before_exec = |i| if end == End::ExecAtOnce { (0, 0) } else { plan(i) };
     let pids = pids(n);
     let holes = Holes::find(MOST);
     let base = count();
@@ -178,8 +188,8 @@ pub fn children(n: usize, end: End) -> ! {
         }
         let pid = fork();
         if pid == 0 {
-            let exec = exec.get(if end == End::Exec { i } else { 0 });
-            child_life(end, holes, plan(i), base, exec);
+            let exec = exec.get(if end.execs() { i } else { 0 });
+            child_life(end, holes, before_exec(i), base, exec);
         }
         pids[i] = pid;
     }
@@ -187,7 +197,7 @@ pub fn children(n: usize, end: End) -> ! {
         expect_end(*child, reap(*child), end);
     }
     for (i, child) in pids.iter().enumerate() {
-        child_line(end, *child, base, plan(i));
+        child_line(end, *child, base, before_exec(i));
     }
     parent_ends(holes, base)
 }

@@ -121,7 +121,7 @@ pub(crate) fn clipped_run() -> Report {
         "munmap",
         Cause::MaxMapCount,
         23,
-        "munmap() had to split a mapping in two, which needs one more VMA than vm.max_map_count = 65,530 allows; in all, 92 KiB stay mapped.",
+        "munmap() had to split a mapping in two, which needs one more VMA than vm.max_map_count = 65,530 allows; in all, 92 KiB were not unmapped.",
     );
     refused.cure = Some("Raise vm.max_map_count, or make fewer mappings.".into());
     let frame = |symbol: Option<&str>, module: &str, line: Option<u32>| Frame {
@@ -252,7 +252,7 @@ PID  NAME   FIRST    LAST     PEAK  % LIMIT  FAILED
 
 23 x munmap ENOMEM in holes (pid 123), cause max_map_count, 0.800 to 0.900 s
   munmap() had to split a mapping in two, which needs one more VMA than
-  vm.max_map_count = 65,530 allows; in all, 92 KiB stay mapped.
+  vm.max_map_count = 65,530 allows; in all, 92 KiB were not unmapped.
     at __munmap (libc.so.6)
     at main (holes) holes.c:20
     at holes+0x1234
