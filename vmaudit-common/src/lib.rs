@@ -216,8 +216,8 @@ pub struct Lost {
 pub struct Control {
     /// vm.max_map_count as user space last read it; see [`Config::max_map_count_at`].
     pub max_map_count: u32,
-    /// Not used; keeps `lost` aligned.
-    pub reserved: u32,
+    /// Always 0, which the verifier does not know; see `unknown_zero` in vmaudit-ebpf.
+    pub zero: u32,
     /// Uses of slots so far; the next one's generation.
     pub generation: u64,
     /// Where the next search for a free slot begins.

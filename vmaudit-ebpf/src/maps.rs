@@ -101,6 +101,15 @@ pub fn control() -> Option<*mut Control> {
     CONTROL.get_ptr_mut(0)
 }
 
+/// 0, but not to the verifier. Mixed into a value that branches have built, it makes their ends look alike, so that
+/// what follows is verified once and not once for each combination (before 6.3 the verifier compares all scalars of a
+/// program with subprograms exactly, and gives up at a million instructions).
+#[inline(always)]
+pub fn unknown_zero(control: *const Control) -> u32 {
+    // SAFETY: callers pass what `control` gave them.
+    unsafe { core::ptr::read_volatile(&raw const (*control).zero) }
+}
+
 /// Adds to a counter that other CPUs also write.
 #[inline(always)]
 pub fn add(counter: *mut u64, n: u64) {

@@ -234,6 +234,7 @@ fn refused(
     section: Option<*mut Section>,
 ) {
     let Some(control) = maps::control() else { return };
+    let zero = maps::unknown_zero(control);
     let (max, mut class) = limit(control);
     let (tgid, tid) = kernel::ids();
     let mut evidence = Section::default();
@@ -262,6 +263,7 @@ fn refused(
             lost!(section_lost);
         }
     }
+    class ^= zero;
     let (a0, a1, a2, a3) = (argument(regs, 0), argument(regs, 1), argument(regs, 2), argument(regs, 3));
     if id == call::MMAP && a3 & MAP_FIXED_OR_NOREPLACE != 0 {
         class |= CLASS_FIXED;
@@ -277,9 +279,11 @@ fn refused(
     if id == call::BRK && a0 > ret as u64 {
         class |= CLASS_GROWS;
     }
+    class ^= zero;
     if class & CLASS_SECTION != 0 {
         class |= over_limits(id, &evidence, task, asked_pages(id, ret as u64, a0, a1, a2));
     }
+    class ^= zero;
     if class & CLASS_SEARCHED == 0 {
         evidence.searched = 0;
     }
@@ -295,7 +299,7 @@ fn refused(
     }
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let before = book(slot, GroupKey { call: id, errno, class }.pack(), now, kept);
+    let before = book(slot, GroupKey { call: id, errno, class }.pack(), now, kept, zero);
     if before >= EXAMPLES_PER_GROUP && config!(stream_failures) == 0 {
         return;
     }
@@ -517,7 +521,8 @@ fn keep(slot: *mut MmSlot, group: *mut FailureGroup, n: usize, kept: Kept) {
 
 /// Counts a failure under its kind; returns how many of the kind there were before.
 #[inline(always)]
-fn book(slot: *mut MmSlot, key: u64, now: u64, kept: Kept) -> u64 {
+fn book(slot: *mut MmSlot, key: u64, now: u64, kept: Kept, zero: u32) -> u64 {
+    let mut found = GROUPS;
     for n in 0..GROUPS {
         // SAFETY: `n` is below GROUPS; `slot` points into SLOTS. Threads meet here, hence the atomics.
         unsafe {
@@ -533,16 +538,25 @@ fn book(slot: *mut MmSlot, key: u64, now: u64, kept: Kept) -> u64 {
                 }
             }
             if seen == key {
-                let before = core::ptr::read_volatile(&raw const (*group).count);
-                maps::add(&raw mut (*group).count, 1);
-                if kept.bytes != 0 {
-                    keep(slot, group, n, kept);
-                }
-                (*group).last_ns = now;
-                return before;
+                found = n;
+                break;
             }
         }
     }
-    lost!(groups_full);
-    EXAMPLES_PER_GROUP
+    let n = found ^ zero as usize;
+    if n >= GROUPS {
+        lost!(groups_full);
+        return EXAMPLES_PER_GROUP;
+    }
+    // SAFETY: as above.
+    unsafe {
+        let group = (&raw mut (*slot).failures).cast::<FailureGroup>().add(n);
+        let before = core::ptr::read_volatile(&raw const (*group).count);
+        maps::add(&raw mut (*group).count, 1);
+        (*group).last_ns = now;
+        if kept.bytes != 0 {
+            keep(slot, group, n, kept);
+        }
+        before
+    }
 }
