@@ -46,9 +46,15 @@ fn a_process_that_already_runs_is_traced_with_its_true_counts() {
         Session::vmaudit(&["trace", "--format", "json", "-d", "2s", "-p", &target.pid().to_string(), "-o"]);
     let lines = session.file("lines.json");
     let mut trace = session.words(&[lines]).start();
-    // Bursts go on for as long as the trace does, so it is no matter when it begins.
+    // Bursts go on for as long as the trace does, so it is no matter when it begins. Each is asked for when the one
+    // before it is over: on a slow machine they would pile up.
+    let mut asked = 0;
     wait_for("the end of the trace", || {
-        assert!(target.write(b"x"), "the workload is gone");
+        let said = target.stdout_so_far().iter().filter(|&&byte| byte == b'\n').count();
+        if said > asked {
+            assert!(target.write(b"x"), "the workload is gone");
+            asked += 1;
+        }
         trace.ended().then_some(())
     });
     let done = trace.wait().succeeded();
@@ -57,7 +63,7 @@ fn a_process_that_already_runs_is_traced_with_its_true_counts() {
     assert_eq!(burst.role, "after-burst");
 
     let changes = changes(&done.read("lines.json"), standing.pid);
-    assert!(changes.len() > 600, "{} changes of at least one whole burst", changes.len());
+    assert!(changes.len() >= 600, "{} changes of at least one whole burst", changes.len());
     assert_eq!(changes.iter().map(|c| c.1).max(), Some(burst.peak), "the peak of a burst");
     assert_eq!(changes.iter().map(|c| c.1).min(), Some(standing.base), "between the bursts");
 }
