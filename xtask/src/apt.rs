@@ -37,7 +37,7 @@ impl Apt {
             lines += &format!("deb [signed-by={KEYRING} arch={arch} target=Packages] {uri} {suite} main\n");
         }
         fs::write(state.join("sources.list"), lines)?;
-        fs::write(&apt.config, configuration(state))?;
+        fs::write(&apt.config, configuration(state, arch))?;
         run(apt.command("apt-get").args(["-qq", "update"])).context("cannot read Debian's package lists")?;
         Ok(apt)
     }
@@ -107,7 +107,7 @@ impl Package {
 }
 
 /// Keeps everything below `state`; hooks that tidy up after an update would tidy up the machine's own apt.
-fn configuration(state: &Path) -> String {
+fn configuration(state: &Path, arch: &str) -> String {
     let state = state.display();
     let mut lines = vec![
         "#clear APT::Update::Post-Invoke;".to_owned(),
@@ -119,6 +119,9 @@ fn configuration(state: &Path) -> String {
         format!("Dir::Etc::SourceList \"{state}/sources.list\";"),
         "Dir::Etc::SourceParts \"/dev/null\";".to_owned(),
         "Acquire::Languages \"none\";".to_owned(),
+        "#clear APT::Architectures;".to_owned(),
+        format!("APT::Architecture \"{arch}\";"),
+        format!("APT::Architectures {{ \"{arch}\"; }};"),
     ];
     if is_root() {
         lines.push("APT::Sandbox::User \"root\";".to_owned()); // apt's own user may not read the checkout's folder

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 
 use crate::apt::Apt;
+use crate::arch::Arch;
 use crate::command::{say, workspace};
 
 /// A kernel of Debian's.
@@ -16,7 +17,7 @@ pub struct Kernel {
     pub id: &'static str,
     /// Suites it is looked for in; the newest matching package of all of them is taken.
     suites: &'static [&'static str],
-    /// The package's name, an extended regular expression. Before 6.19 the image is in linux-image-*, from then on
+    /// The package's name, an extended regular expression with ARCH for the architecture. Before 6.19 the image is in linux-image-*, from then on
     /// that package is empty and the image is in linux-binary-*.
     package: &'static str,
     /// Part of the small set that `cargo xtask vm` takes when no kernel is named.
@@ -34,21 +35,16 @@ const fn kernel(
 
 /// All of them, oldest first. Small set: before the mmap_lock tracepoints, both of their prototypes, and the newest.
 pub const KERNELS: [Kernel; 10] = [
-    kernel("5.10", &["bullseye", "bullseye-security"], r"^linux-image-5\.10\.0-[0-9]+-cloud-amd64$", true),
-    kernel("6.1", &["bookworm", "bookworm-security"], r"^linux-image-6\.1\.0-[0-9]+-cloud-amd64$", true),
-    kernel(
-        "6.12",
-        &["trixie", "trixie-security"],
-        r"^linux-image-6\.12\.[0-9]+\+deb13.*-cloud-amd64$",
-        false,
-    ),
-    kernel("6.16", &["trixie-backports"], r"^linux-image-6\.16\.[0-9]+.*-cloud-amd64$", false),
-    kernel("6.18", &["trixie-backports"], r"^linux-image-6\.18\.[0-9]+.*-cloud-amd64$", true),
-    kernel("6.19", &["trixie-backports"], r"^linux-binary-6\.19\.[0-9]+.*-cloud-amd64$", false),
-    kernel("7.0", &["trixie-backports"], r"^linux-binary-7\.0\.[0-9]+.*-cloud-amd64$", false),
-    kernel("7.1", &["trixie-backports"], r"^linux-binary-7\.1\.[0-9]+.*-cloud-amd64$", false),
-    kernel("7.2", &["sid", "forky"], r"^linux-binary-7\.2\.[0-9]+.*-cloud-amd64$", true),
-    kernel("7.3", &["experimental"], r"^linux-binary-7\.3[0-9.]*.*-cloud-amd64$", false),
+    kernel("5.10", &["bullseye", "bullseye-security"], r"^linux-image-5\.10\.0-[0-9]+-cloud-ARCH$", true),
+    kernel("6.1", &["bookworm", "bookworm-security"], r"^linux-image-6\.1\.0-[0-9]+-cloud-ARCH$", true),
+    kernel("6.12", &["trixie", "trixie-security"], r"^linux-image-6\.12\.[0-9]+\+deb13.*-cloud-ARCH$", false),
+    kernel("6.16", &["trixie-backports"], r"^linux-image-6\.16\.[0-9]+.*-cloud-ARCH$", false),
+    kernel("6.18", &["trixie-backports"], r"^linux-image-6\.18\.[0-9]+.*-cloud-ARCH$", true),
+    kernel("6.19", &["trixie-backports"], r"^linux-binary-6\.19\.[0-9]+.*-cloud-ARCH$", false),
+    kernel("7.0", &["trixie-backports"], r"^linux-binary-7\.0\.[0-9]+.*-cloud-ARCH$", false),
+    kernel("7.1", &["trixie-backports"], r"^linux-binary-7\.1\.[0-9]+.*-cloud-ARCH$", false),
+    kernel("7.2", &["sid", "forky"], r"^linux-binary-7\.2\.[0-9]+.*-cloud-ARCH$", true),
+    kernel("7.3", &["experimental"], r"^linux-binary-7\.3[0-9.]*.*-cloud-ARCH$", false),
 ];
 
 /// The kernels asked for: by name, all, or the small set.
@@ -80,18 +76,27 @@ pub fn cache() -> Result<PathBuf> {
 }
 
 impl Kernel {
+    fn folder(&self, arch: Arch) -> Result<PathBuf> {
+        let kernels = cache()?.join("kernels");
+        Ok(match arch {
+            Arch::X86 => kernels.join(self.id),
+            Arch::Arm => kernels.join(arch.debian()).join(self.id),
+        })
+    }
+
     /// Its image in the cache.
-    pub fn image(&self) -> Result<PathBuf> {
-        let image = cache()?.join("kernels").join(self.id).join("vmlinuz");
+    pub fn image(&self, arch: Arch) -> Result<PathBuf> {
+        let image = self.folder(arch)?.join("vmlinuz");
         if !image.is_file() {
-            bail!("kernel {} is not in the cache: run `cargo xtask vm fetch {}`", self.id, self.id);
+            let option = if arch == Arch::X86 { "" } else { " --arch arm64" };
+            bail!("kernel {} is not in the cache: run `cargo xtask vm fetch {}{option}`", self.id, self.id);
         }
         Ok(image)
     }
 
     /// Name and version of the package its image came from.
-    pub fn package(&self) -> Result<String> {
-        let file = cache()?.join("kernels").join(self.id).join("PACKAGE");
+    pub fn package(&self, arch: Arch) -> Result<String> {
+        let file = self.folder(arch)?.join("PACKAGE");
         Ok(fs::read_to_string(&file)
             .with_context(|| format!("cannot read {}", file.display()))?
             .trim()
@@ -100,22 +105,24 @@ impl Kernel {
 }
 
 /// Brings the newest packages of `kernels` into the cache.
-pub fn fetch(kernels: &[&Kernel]) -> Result<()> {
+pub fn fetch(kernels: &[&Kernel], arch: Arch) -> Result<()> {
     let cache = cache()?;
     let mut suites: Vec<&str> = kernels.iter().flat_map(|kernel| kernel.suites).copied().collect();
     suites.sort_unstable();
     suites.dedup();
     say!("reading the package lists of {}", suites.join(" "));
-    let apt = Apt::update(&cache.join("apt"), &suites, "amd64")?;
+    let state = if arch == Arch::X86 { "apt" } else { "apt-arm64" };
+    let apt = Apt::update(&cache.join(state), &suites, arch.debian())?;
     let mut gone = Vec::new();
     for kernel in kernels {
-        let Some(package) = apt.newest(kernel.package)? else {
-            say!("{}: {} has no package {} any more", kernel.id, kernel.suites.join(" "), kernel.package);
+        let wanted = kernel.package.replace("ARCH", arch.debian());
+        let Some(package) = apt.newest(&wanted)? else {
+            say!("{}: {} has no package {wanted} any more", kernel.id, kernel.suites.join(" "));
             gone.push(kernel.id);
             continue;
         };
         let described = format!("{} {}", package.name, package.version);
-        if kernel.image().is_ok() && kernel.package().is_ok_and(|have| have == described) {
+        if kernel.image(arch).is_ok() && kernel.package(arch).is_ok_and(|have| have == described) {
             say!("{}: {described} is there", kernel.id);
             continue;
         }
@@ -123,7 +130,7 @@ pub fn fetch(kernels: &[&Kernel]) -> Result<()> {
         let unpacked = cache.join("unpacked");
         drop(fs::remove_dir_all(&unpacked)); // of an attempt that was broken off
         apt.unpack(&package, &unpacked)?;
-        let folder = cache.join("kernels").join(kernel.id);
+        let folder = kernel.folder(arch)?;
         fs::create_dir_all(&folder)?;
         fs::copy(find_image(&unpacked)?, folder.join("vmlinuz"))?;
         fs::write(folder.join("PACKAGE"), format!("{described}\n"))?;

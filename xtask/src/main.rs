@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, reason = "results (tables, closing lines) are for stdout")]
 
 mod apt;
+mod arch;
 mod bench;
 #[path = "../../vmaudit-user/bpf_digest.rs"]
 mod bpf_digest;
@@ -76,6 +77,9 @@ enum VmTask {
         /// All kernels
         #[arg(long)]
         all: bool,
+        /// Whose kernels
+        #[arg(long, default_value = "x86_64")]
+        arch: arch::Arch,
     },
 }
 
@@ -102,6 +106,9 @@ struct Setup {
     /// QEMU, for `cargo xtask vm`
     #[arg(long)]
     vm: bool,
+    /// QEMU and a C compiler for `cargo xtask vm --arch arm64` (only when asked for)
+    #[arg(long)]
+    arm64: bool,
 }
 
 fn main() -> ExitCode {
@@ -118,13 +125,16 @@ fn perform(task: Task) -> Result<()> {
     match task {
         Task::Ebpf(Ebpf::Build(Arch { arch })) => ebpf::build(&arch),
         Task::Ebpf(Ebpf::Check(Arch { arch })) => ebpf::check(&arch),
-        Task::Setup(Setup { ebpf, vm }) => {
-            let all = !ebpf && !vm;
+        Task::Setup(Setup { ebpf, vm, arm64 }) => {
+            let all = !ebpf && !vm && !arm64;
             if ebpf || all {
                 setup::ebpf()?;
             }
             if vm || all {
                 setup::vm()?;
+            }
+            if arm64 {
+                setup::arm64()?;
             }
             Ok(())
         }
@@ -136,8 +146,8 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Bench(options) => options.run(),
-        Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all }), .. }) => {
-            kernels::fetch(&kernels::select(&kernels, all)?)
+        Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all, arch }), .. }) => {
+            kernels::fetch(&kernels::select(&kernels, all)?, arch)
         }
         Task::Vm(Vm { task: None, options }) => options.run(),
     }

@@ -6,6 +6,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use crate::arch::Arch;
 use crate::command::{cargo, output, workspace};
 
 /// How programs are linked.
@@ -13,8 +14,8 @@ use crate::command::{cargo, output, workspace};
 pub enum Linking {
     /// As users do it.
     Usual,
-    /// Without any library beside them, for a guest that has none.
-    Static,
+    /// Without any library beside them, for a guest of this architecture, which has none.
+    Guest(Arch),
 }
 
 /// A built test program.
@@ -73,11 +74,20 @@ struct Built {
 
 fn cargo_for(linking: Linking) -> Result<Command> {
     let mut cargo = cargo()?;
-    if linking == Linking::Static {
+    if let Linking::Guest(arch) = linking {
         // An explicit target keeps the flag from proc macros, which cannot be static; a folder of its own keeps the
         // usual build's results.
-        cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static").env_remove("CARGO_ENCODED_RUSTFLAGS");
-        cargo.env("CARGO_BUILD_TARGET", format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
+        cargo.env("CARGO_BUILD_TARGET", format!("{}-unknown-linux-gnu", arch.rust()));
+        cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
+        if arch.is_native() {
+            cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
+        } else {
+            // Its standard library is built from rust-src: rustup, if there is one, need not be able to fetch.
+            cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Crelocation-model=static");
+            cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind,test");
+            let linker = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_LINKER", arch.rust().to_uppercase());
+            cargo.env(linker, format!("{}-linux-gnu-gcc", arch.rust()));
+        }
         cargo.env("CARGO_TARGET_DIR", workspace()?.join("target/static"));
         // Optimised, but without what makes the release build slow: nothing is measured in a guest.
         cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");

@@ -60,6 +60,19 @@ pub fn vm() -> Result<()> {
     Ok(())
 }
 
+/// What `cargo xtask vm --arch arm64` needs.
+pub fn arm64() -> Result<()> {
+    packages(&["qemu-system-arm", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])?;
+    let sysroot = ebpf::sysroot(false).context("rustc does not say where its libraries are")?;
+    if !ebpf::has_rust_src(&sysroot) {
+        rust_src(&sysroot)?;
+    }
+    say!(
+        "QEMU, rust-src and the C compiler for arm64 are there; kernels come with `cargo xtask vm fetch --arch arm64`"
+    );
+    Ok(())
+}
+
 /// Installs Debian packages unless all are there.
 fn packages(names: &[&str]) -> Result<()> {
     let missing: Vec<&str> = names.iter().copied().filter(|name| !is_installed(name)).collect();

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
+use crate::arch::Arch;
 use crate::command::{find, quiet_output, run, say, shown, target_dir};
 use crate::initramfs::Initramfs;
 use crate::kernels::{self, Kernel};
@@ -28,6 +29,9 @@ pub struct Options {
     /// All kernels
     #[arg(long)]
     all: bool,
+    /// The guests' processor; another than this machine's is emulated (needs `cargo xtask setup --arm64`)
+    #[arg(long, default_value = "x86_64")]
+    arch: Arch,
     /// Emulation, or the processor itself (needs a working /dev/kvm)
     #[arg(long, env = "VMAUDIT_VM_ACCEL", default_value = "tcg")]
     accel: Accel,
@@ -84,15 +88,16 @@ impl Options {
     /// Boots what was asked for, and prints the table.
     pub fn run(&self) -> Result<()> {
         let kernels = kernels::select(&self.kernels, self.all)?;
-        if find("qemu-system-x86_64").is_none() {
-            bail!("qemu-system-x86_64 is missing: run `cargo xtask setup --vm`");
+        if find(self.arch.qemu()).is_none() {
+            let option = if self.arch == Arch::X86 { "--vm" } else { "--arm64" };
+            bail!("{} is missing: run `cargo xtask setup {option}`", self.arch.qemu());
         }
         // All images are asked for before the first boot.
-        let images = kernels.iter().map(|kernel| kernel.image()).collect::<Result<Vec<_>>>()?;
+        let images = kernels.iter().map(|kernel| kernel.image(self.arch)).collect::<Result<Vec<_>>>()?;
         // Below the target folder, not in the cache: several checkouts may share one.
         let folder = target_dir()?.join("vm");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        let initramfs = folder.join("initramfs.cpio");
+        let initramfs = folder.join(format!("{}.cpio", self.arch.debian()));
         fs::write(&initramfs, self.initramfs()?)
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
         if self.shell {
@@ -156,12 +161,12 @@ impl Options {
             archive.program(path, &content);
             Ok(())
         };
-        put("init", &programs::of_tests(Linking::Static, "init")?)?;
-        put("bin/workload", &programs::of_tests(Linking::Static, "workload")?)?;
-        put("bin/vmaudit", &programs::vmaudit(Linking::Static)?)?;
+        put("init", &programs::of_tests(Linking::Guest(self.arch), "init")?)?;
+        put("bin/workload", &programs::of_tests(Linking::Guest(self.arch), "workload")?)?;
+        put("bin/vmaudit", &programs::vmaudit(Linking::Guest(self.arch))?)?;
         let mut conf = format!("test_limit_s={}\nshell={}\n", self.test_limit, u8::from(self.shell));
         let mut suites = 0;
-        for suite in programs::suites(Linking::Static)?.iter().filter(|suite| suite.end_to_end) {
+        for suite in programs::suites(Linking::Guest(self.arch))?.iter().filter(|suite| suite.end_to_end) {
             put(&format!("bin/{}", suite.name), &suite.path)?;
             conf += &format!("suite={}\n", suite.name);
             suites += 1;
@@ -188,25 +193,29 @@ impl Options {
     }
 
     fn qemu(&self, image: &Path, initramfs: &Path) -> Command {
-        let (accel, cpu) = match self.accel {
-            // Emulated byte by byte, the kernel's copies by `rep movsb` take twice the time of its plain ones.
-            Accel::Tcg => ("tcg", "max,-erms,-fsrm"),
+        let (accel, machine): (_, &[&str]) = match self.accel {
+            Accel::Tcg => ("tcg", self.arch.emulated()),
             // Alone: as a fallback list, a /dev/kvm that opens but does not work hangs in the firmware.
-            Accel::Kvm => ("kvm", "host"),
+            Accel::Kvm => ("kvm", &["-cpu", "host"]),
         };
-        let mut qemu = Command::new("qemu-system-x86_64");
-        qemu.args(["-accel", accel, "-cpu", cpu, "-m", "1024", "-smp", &self.smp.to_string()]);
+        let mut qemu = Command::new(self.arch.qemu());
+        qemu.args(["-accel", accel]).args(machine);
+        qemu.args(["-m", "1024", "-smp", &self.smp.to_string()]);
         qemu.args(["-display", "none", "-no-reboot", "-nic", "none"]);
         qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
         // panic=-1: reboot at once, which -no-reboot turns into the end.
-        qemu.args(["-append", format!("console=ttyS0 quiet loglevel=3 panic=-1 {}", self.append).trim_end()]);
+        qemu.args([
+            "-append",
+            format!("console={} quiet loglevel=3 panic=-1 {}", self.arch.console(), self.append).trim_end(),
+        ]);
         qemu
     }
 
     fn boot(&self, kernel: &'static Kernel, image: &Path, initramfs: &Path, folder: &Path) -> Result<Run> {
-        let console = folder.join(format!("{}.log", kernel.id));
+        let of = if self.arch == Arch::X86 { "" } else { "arm64-" };
+        let console = folder.join(format!("{of}{}.log", kernel.id));
         let limit = Duration::from_secs(self.limit);
-        say!("{}: {}, log in {}", kernel.id, kernel.package()?, console.display());
+        say!("{}: {}, log in {}", kernel.id, kernel.package(self.arch)?, console.display());
         let begin = Instant::now();
         for attempt in 1..=2 {
             drop(fs::remove_file(&console)); // an earlier run's verdict must not count for this one
@@ -221,7 +230,7 @@ impl Options {
                 say!("{}: init was not reached, see {}; once more", kernel.id, kept.display());
                 continue;
             }
-            let version = kernel.package()?.split(' ').nth(1).unwrap_or_default().to_owned();
+            let version = kernel.package(self.arch)?.split(' ').nth(1).unwrap_or_default().to_owned();
             let run = Run { kernel: kernel.id, version, seconds: begin.elapsed().as_secs_f64(), log };
             run.tell();
             return Ok(run);
