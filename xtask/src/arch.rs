@@ -40,13 +40,21 @@ impl Arch {
         }
     }
 
-    /// Machine and processor for emulation.
-    pub fn emulated(self) -> &'static [&'static str] {
+    /// The board.
+    pub fn machine(self) -> &'static str {
+        match self {
+            Self::X86 => "pc",
+            Self::Arm => "virt",
+        }
+    }
+
+    /// Processor for emulation.
+    pub fn emulated(self) -> &'static str {
         match self {
             // Emulated byte by byte, the kernel's copies by `rep movsb` take twice the time of its plain ones.
-            Self::X86 => &["-cpu", "max,-erms,-fsrm"],
+            Self::X86 => "max,-erms,-fsrm",
             // Pointer authentication as the architecture has it costs six times the rest.
-            Self::Arm => &["-machine", "virt", "-cpu", "max,pauth-impdef=on"],
+            Self::Arm => "max,pauth-impdef=on",
         }
     }
 

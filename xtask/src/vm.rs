@@ -193,13 +193,13 @@ impl Options {
     }
 
     fn qemu(&self, image: &Path, initramfs: &Path) -> Command {
-        let (accel, machine): (_, &[&str]) = match self.accel {
+        let (accel, processor) = match self.accel {
             Accel::Tcg => ("tcg", self.arch.emulated()),
             // Alone: as a fallback list, a /dev/kvm that opens but does not work hangs in the firmware.
-            Accel::Kvm => ("kvm", &["-cpu", "host"]),
+            Accel::Kvm => ("kvm", "host"),
         };
         let mut qemu = Command::new(self.arch.qemu());
-        qemu.args(["-accel", accel]).args(machine);
+        qemu.args(["-accel", accel, "-machine", self.arch.machine(), "-cpu", processor]);
         qemu.args(["-m", "1024", "-smp", &self.smp.to_string()]);
         qemu.args(["-display", "none", "-no-reboot", "-nic", "none"]);
         qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
