@@ -125,3 +125,21 @@ fn tracing_a_process_that_does_not_exist_is_an_error_in_one_sentence() {
     assert_eq!(done.status.code(), Some(1), "{}", done.said());
     assert_eq!(done.stderr_text().lines().count(), 1, "{}", done.said());
 }
+
+/// Between two images a process has no address space that anybody follows; the trace must not take that for its end.
+#[test]
+fn a_process_that_execs_all_the_time_is_traced_until_it_ends() {
+    let target = Session::workload(&["exec-loop", "4000000000"]).start();
+    let session = Session::vmaudit(&["trace", "--format", "json", "-p", &target.pid().to_string(), "-o"]);
+    let lines = session.file("lines.json");
+    let mut trace = session.words(&[&lines]).start();
+    // An exec makes some dozens of changes.
+    wait_for("twenty thousand changes", || {
+        assert!(!trace.ended(), "the trace ended while its process was alive");
+        let text = std::fs::read(&lines).unwrap_or_default();
+        (text.iter().filter(|b| **b == b'\n').count() > 20_000).then_some(())
+    });
+    vmaudit_tests::send_signal(target.pid(), libc::SIGKILL);
+    target.wait().died_of(libc::SIGKILL);
+    trace.wait().succeeded();
+}

@@ -21,6 +21,9 @@ fn death_by_a_signal_is_passed_on() {
         libc::SIGABRT,
         libc::SIGPIPE,
         libc::SIGUSR1,
+        // Real-time signals have no names.
+        libc::SIGRTMIN(),
+        libc::SIGRTMAX(),
     ] {
         let done = Session::run(&[], &["kill-self", &signal.to_string()]).go().died_of(signal);
         let exit = done.report().session.exit.unwrap();
@@ -118,26 +121,149 @@ fn several_formats_and_files_at_once_are_the_same_report() {
     assert!(done.read("report.txt").contains(&own.peak.to_string()));
 }
 
-/// Environment, folder, limits, signals, descriptors, rights, session: all but the parent's id.
-#[test]
-fn the_command_finds_the_world_as_without_vmaudit() {
-    let facts = |session: Session| {
-        let mut command = session.command();
-        // The folder holds the session's name; show it as the same.
-        let folder = session.file("").to_string_lossy().trim_end_matches('/').to_owned();
-        command.env("VMAUDIT_TEST_FACT", "two words").current_dir("/proc");
-        let done = session.start_as(&mut command).wait().succeeded();
-        let text = String::from_utf8(done.stdout).unwrap();
-        let kept = |l: &&str| !l.starts_with("parent ") && !l.starts_with("status SigQ");
-        text.lines().filter(kept).map(|l| l.replace(&folder, "SCRATCH")).collect::<Vec<_>>()
-    };
-    let alone = facts(Session::workload(&["facts"]));
-    let traced = facts(Session::run(&[], &["facts"]));
+/// What the command says about its world; `change` is done to the process that becomes vmaudit, or the command itself.
+fn facts(session: Session, change: fn() -> std::io::Result<()>) -> Vec<String> {
+    use std::os::unix::process::CommandExt as _;
+    let mut command = session.command();
+    // The folder holds the session's name; show it as the same.
+    let folder = session.file("").to_string_lossy().trim_end_matches('/').to_owned();
+    command.env("VMAUDIT_TEST_FACT", "two words").current_dir("/proc");
+    // SAFETY: the changes below are single system calls.
+    unsafe { command.pre_exec(change) };
+    let done = session.start_as(&mut command).wait().succeeded();
+    let text = String::from_utf8(done.stdout).unwrap();
+    let kept = |l: &&str| !l.starts_with("parent ") && !l.starts_with("status SigQ");
+    text.lines().filter(kept).map(|l| l.replace(&folder, "SCRATCH")).collect()
+}
+
+#[track_caller]
+fn assert_same_world(change: fn() -> std::io::Result<()>) -> Vec<String> {
+    let alone = facts(Session::workload(&["facts"]), change);
+    let traced = facts(Session::run(&[], &["facts"]), change);
     assert!(alone.iter().any(|l| l.contains("VMAUDIT_TEST_FACT")));
     for (a, b) in alone.iter().zip(&traced) {
         assert_eq!(b, a, "with vmaudit and without");
     }
     assert_eq!(alone.len(), traced.len());
+    alone
+}
+
+/// Environment, folder, limits, signals, descriptors, rights, session: all but the parent's id.
+#[test]
+fn the_command_finds_the_world_as_without_vmaudit() {
+    let world = assert_same_world(|| Ok(()));
+    let start = world.iter().find(|l| l.starts_with("start ")).unwrap();
+    assert!(
+        start.ends_with("ignored 0000000000000000 closed 0"),
+        "a plain start is no test of others: {start}"
+    );
+}
+
+#[test]
+fn what_the_caller_ignores_the_command_ignores() {
+    let world = assert_same_world(|| {
+        for signal in [libc::SIGPIPE, libc::SIGCHLD, libc::SIGHUP, libc::SIGUSR2, libc::SIGTTOU] {
+            // SAFETY: SIG_IGN installs no handler.
+            unsafe { libc::signal(signal, libc::SIG_IGN) };
+        }
+        Ok(())
+    });
+    let bits = [libc::SIGPIPE, libc::SIGCHLD, libc::SIGHUP, libc::SIGUSR2, libc::SIGTTOU];
+    let bits = bits.iter().fold(0u64, |all, s| all | 1 << (s - 1));
+    assert!(world.contains(&format!("start ignored {bits:016x} closed 0")), "{world:?}");
+}
+
+#[test]
+fn what_the_caller_blocks_the_command_blocks() {
+    let world = assert_same_world(|| {
+        // SAFETY: `set` is made valid by sigemptyset.
+        unsafe {
+            let mut set = std::mem::zeroed::<libc::sigset_t>();
+            libc::sigemptyset(&raw mut set);
+            libc::sigaddset(&raw mut set, libc::SIGUSR1);
+            libc::sigaddset(&raw mut set, libc::SIGTERM);
+            libc::sigaddset(&raw mut set, libc::SIGCHLD);
+            libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+        }
+        Ok(())
+    });
+    assert!(world.contains(&"status SigBlk:\t0000000000014200".to_owned()), "{world:?}");
+}
+
+#[test]
+fn a_descriptor_that_the_caller_closed_is_closed() {
+    let world = assert_same_world(|| {
+        // SAFETY: nothing of Rust's uses it between fork and exec.
+        unsafe { libc::close(0) };
+        Ok(())
+    });
+    assert!(world.iter().any(|l| l.starts_with("start ") && l.ends_with("closed 1")), "{world:?}");
+}
+
+/// The kernel reaps the children of whoever ignores SIGCHLD, and nobody learns how they ended.
+#[test]
+fn a_caller_that_ignores_sigchld_still_learns_the_status() {
+    use std::os::unix::process::CommandExt as _;
+    for words in [["exit", "7"], ["kill-self", "15"]] {
+        let session = Session::run(&[], &words);
+        let mut command = session.command();
+        // SAFETY: SIG_IGN installs no handler.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+                Ok(())
+            });
+        }
+        let done = session.start_as(&mut command).wait();
+        match words[0] {
+            "exit" => done.ended_with(7),
+            _ => done.died_of(15),
+        };
+    }
+}
+
+#[test]
+fn a_signal_sent_to_the_whole_group_reaches_the_command_once() {
+    use std::os::unix::process::CommandExt as _;
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1] {
+        let session = Session::run(&[], &["signals", "1"]);
+        let mut command = session.command();
+        command.process_group(0);
+        let mut running = session.start_as(&mut command);
+        running.wait_for_stdout("ready");
+        // SAFETY: kill takes no pointers.
+        assert_eq!(unsafe { libc::kill(-(running.pid() as i32), signal) }, 0);
+        let done = running.wait().succeeded();
+        assert_eq!(String::from_utf8_lossy(&done.stdout), format!("ready\nsignal {signal}\n"));
+    }
+}
+
+/// Both kinds in turn: telling them apart once must not spoil the next time.
+#[test]
+fn signals_to_the_group_and_to_vmaudit_alone_are_told_apart() {
+    use std::os::unix::process::CommandExt as _;
+    let session = Session::run(&[], &["signals", "4"]);
+    let mut command = session.command();
+    command.process_group(0);
+    let mut running = session.start_as(&mut command);
+    running.wait_for_stdout("ready");
+    let pid = running.pid() as i32;
+    for (n, target) in [-pid, pid, -pid, pid].into_iter().enumerate() {
+        // SAFETY: kill takes no pointers.
+        assert_eq!(unsafe { libc::kill(target, libc::SIGTERM) }, 0);
+        let so_far = "signal 15\n".repeat(n + 1);
+        running.wait_for_stdout(&format!("ready\n{so_far}"));
+    }
+    let done = running.wait().succeeded();
+    assert_eq!(String::from_utf8_lossy(&done.stdout), format!("ready\n{}", "signal 15\n".repeat(4)));
+}
+
+#[test]
+fn a_user_that_vmaudit_may_not_become_is_its_own_failure() {
+    let done =
+        Session::run(&["--user", "0", "--source", "proc"], &["bytes"]).as_user(65534).go().ended_with(125);
+    assert!(done.stdout.is_empty(), "the command ran");
+    assert!(done.stderr_text().contains("cannot become that user"), "{}", done.said());
 }
 
 #[test]

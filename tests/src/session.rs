@@ -21,6 +21,8 @@ pub struct Session {
     stdin: Vec<u8>,
     uid: Option<u32>,
     environment: Vec<(&'static str, String)>,
+    /// Numbers of capabilities, given by the ambient set.
+    caps: Vec<u32>,
 }
 
 /// A session that runs.
@@ -70,6 +72,7 @@ impl Session {
             stdin: Vec::new(),
             uid: None,
             environment: Vec::new(),
+            caps: Vec::new(),
         }
     }
 
@@ -111,6 +114,12 @@ impl Session {
         Self { uid: Some(uid), ..self.reachable() }
     }
 
+    /// Everything as this user, with these capabilities (by number) and no others, as `setpriv --ambient-caps` gives
+    /// them.
+    pub fn as_user_with(self, uid: u32, caps: &[u32]) -> Self {
+        Self { caps: caps.to_vec(), ..self.as_user(uid) }
+    }
+
     /// With copies of the programs that every user can reach, wherever the originals are.
     pub fn reachable(mut self) -> Self {
         let copy = |from: PathBuf| {
@@ -134,8 +143,16 @@ impl Session {
         command.args(&self.words).stdout(create("stdout")).stderr(create("stderr"));
         command.stdin(File::open(self.scratch.path("stdin")).expect("stdin can be opened"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        if let Some(uid) = self.uid {
-            command.uid(uid).gid(uid);
+        match self.uid {
+            Some(uid) if self.caps.is_empty() => {
+                command.uid(uid).gid(uid);
+            }
+            Some(uid) => {
+                let caps = self.caps.clone();
+                // SAFETY: system calls only, on memory made before the fork.
+                unsafe { command.pre_exec(move || become_user(uid, &caps)) };
+            }
+            None => {}
         }
         command
     }
@@ -164,6 +181,30 @@ impl Session {
     pub fn go(self) -> Done {
         self.start().wait()
     }
+}
+
+/// Another user, with only these capabilities in the permitted, effective, inheritable and ambient set.
+fn become_user(uid: u32, caps: &[u32]) -> std::io::Result<()> {
+    let all = caps.iter().fold(0u64, |all, cap| all | 1 << cap);
+    let (low, high) = (all as u32, (all >> 32) as u32);
+    // Version 3, this process; effective, permitted, inheritable of the low word, then of the high word.
+    let header = [0x2008_0522_u32, 0];
+    let data = [low, low, low, high, high, high];
+    let none: *const libc::gid_t = std::ptr::null();
+    // SAFETY: all pointers are to live arrays of the sizes that the calls expect.
+    let answers = unsafe {
+        [
+            libc::c_long::from(libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0)),
+            libc::c_long::from(libc::setgroups(0, none)),
+            libc::c_long::from(libc::setresgid(uid, uid, uid)),
+            libc::c_long::from(libc::setresuid(uid, uid, uid)),
+            libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()),
+        ]
+    };
+    let raise =
+        // SAFETY: takes numbers only.
+        |cap: &u32| unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, *cap, 0, 0) } == 0;
+    if answers == [0; 5] && caps.iter().all(raise) { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 impl Running {

@@ -15,10 +15,11 @@ use crate::{
     source::{Event, LimitSeen, MmState, ProcessId, RefusalGroup, Refused, Sample},
 };
 
-/// Processes kept one by one. Beyond this, ended ones with small peaks and no failures are only counted, so that a
-/// session of days does not eat the machine.
+/// Processes kept one by one. Beyond this, ended ones are only counted, those with small peaks and no failures first,
+/// so that a session of days does not eat the machine.
 const MAX_PROCESSES: usize = 50_000;
-/// How many are folded at a time.
+/// How many are folded at a time, and how many must be new before the next time: so folding costs each process a
+/// constant, whatever the number of those that cannot be folded.
 const FOLD: usize = 10_000;
 /// Details of refused calls kept per process and kind.
 const MAX_EXAMPLES: usize = 20_000;
@@ -54,8 +55,21 @@ pub struct Audit {
     /// Between these two times (CLOCK_MONOTONIC ns) vm.max_map_count changed.
     limit_changes: Vec<(u64, u64)>,
     lost: BTreeMap<String, u64>,
-    folded: u64,
-    folded_peak: u64,
+    folded: Folded,
+    /// Number of processes at which the next folding is due.
+    fold_at: usize,
+    /// Kinds of refusal that found [`MAX_EXAMPLES`] reached.
+    examples_full: u64,
+}
+
+/// What is kept of processes that are only counted.
+#[derive(Clone, Copy, Debug, Default)]
+struct Folded {
+    processes: u64,
+    /// Largest peak of them.
+    peak: u64,
+    /// Calls refused in them.
+    failed: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -94,8 +108,9 @@ impl Audit {
             limit_seen: None,
             limit_changes: Vec::new(),
             lost: BTreeMap::new(),
-            folded: 0,
-            folded_peak: 0,
+            folded: Folded::default(),
+            fold_at: MAX_PROCESSES,
+            examples_full: 0,
         }
     }
 
@@ -122,8 +137,9 @@ impl Audit {
             Event::LimitSeen(seen) => self.limit_seen(seen),
             Event::Lost(counters) => self.lost.extend(counters),
         }
-        if self.processes.len() > MAX_PROCESSES {
+        if self.processes.len() > self.fold_at {
             self.fold();
+            self.fold_at = MAX_PROCESSES.max(self.processes.len() + FOLD);
         }
     }
 
@@ -166,10 +182,11 @@ impl Audit {
     }
 
     fn refused(&mut self, refused: Refused) {
+        let key = (refused.generation, refused.call, refused.errno, refused.class);
         if self.examples.len() < MAX_EXAMPLES {
-            self.examples
-                .entry((refused.generation, refused.call, refused.errno, refused.class))
-                .or_insert(refused);
+            self.examples.entry(key).or_insert(refused);
+        } else if !self.examples.contains_key(&key) {
+            self.examples_full += 1;
         }
     }
 
@@ -208,17 +225,29 @@ impl Audit {
     }
 
     fn fold(&mut self) {
-        let mut ended: Vec<(u32, ProcessId)> = self
+        // Without refusals first, then by peak. Those that were only mentioned have no row at all.
+        let mut ended: Vec<(bool, u64, ProcessId)> = self
             .processes
             .iter()
-            .filter(|(_, p)| p.ended_ns.is_some() && p.mms.values().all(|mm| mm.refusals.is_empty()))
-            .map(|(id, p)| (p.mms.values().map(|mm| mm.peak).max().unwrap_or(0), *id))
+            .filter(|(_, p)| p.ended_ns.is_some() || p.mms.is_empty() && p.samples.is_none())
+            .map(|(id, p)| (p.refused() > 0, p.peak().unwrap_or(0), *id))
             .collect();
         ended.sort_unstable();
-        for (peak, id) in ended.into_iter().take(FOLD) {
-            self.processes.remove(&id);
-            self.folded += 1;
-            self.folded_peak = self.folded_peak.max(u64::from(peak));
+        // The largest peak of all stays, whatever else happened in its process.
+        let largest = ended.iter().max_by_key(|(_, peak, _)| *peak).map(|(.., id)| *id);
+        for (_, peak, id) in ended.into_iter().filter(|(.., id)| Some(*id) != largest).take(FOLD) {
+            let Some(process) = self.processes.remove(&id) else { continue };
+            if process.mms.is_empty() && process.samples.is_none() {
+                continue;
+            }
+            self.folded.processes += 1;
+            self.folded.peak = self.folded.peak.max(peak);
+            self.folded.failed += process.refused();
+            for mm in process.mms.values() {
+                for kind in &mm.refusals {
+                    self.examples.remove(&(mm.generation, kind.call, kind.errno, kind.class));
+                }
+            }
         }
     }
 
@@ -262,21 +291,21 @@ impl Audit {
         failures.sort_by(by_count);
         ordinary.sort_by(by_count);
         let mut notes = Vec::new();
-        if self.folded > 0 {
+        let Folded { processes: folded, peak, failed } = self.folded;
+        if folded > 0 {
+            let failures = match failed {
+                0 => "without a failure".to_owned(),
+                n => format!("after {n} failed calls in all"),
+            };
             notes.push(format!(
-                "{} more processes ended without a failure and with at most {} VMAs; they are only counted here",
-                self.folded, self.folded_peak
+                "{folded} more processes ended {failures} and with at most {peak} VMAs; they are only counted here"
             ));
         }
-        Rows {
-            processes,
-            failures,
-            ordinary,
-            kinds,
-            notes,
-            lost: self.lost.clone(),
-            limits: self.limits.clone(),
-        }
+        let mut lost = self.lost.clone();
+        lost.insert("rows_folded".into(), folded);
+        lost.insert("failed_folded".into(), failed);
+        lost.insert("examples_full".into(), self.examples_full);
+        Rows { processes, failures, ordinary, kinds, notes, lost, limits: self.limits.clone() }
     }
 
     fn row(&self, id: ProcessId, process: &Process, clipped: bool) -> report::Process {
@@ -352,7 +381,8 @@ impl Audit {
             return None;
         }
         let parent = process.ppid?;
-        self.processes.iter().filter(|(id, _)| id.tgid == parent).find_map(|(_, p)| p.exe.clone())
+        let of = |start_ns| ProcessId { tgid: parent, start_ns };
+        self.processes.range(of(0)..=of(u64::MAX)).find_map(|(_, p)| p.exe.clone())
     }
 
     /// Failures of one process, grouped by (call, errno, cause, ordinary or not).
@@ -508,6 +538,18 @@ pub struct Rows {
     pub limits: Limits,
 }
 
+impl Process {
+    fn peak(&self) -> Option<u64> {
+        let exact = self.mms.values().map(|mm| u64::from(mm.peak)).max();
+        exact.max(self.samples.map(|s| s.peak.into()))
+    }
+
+    /// Calls refused in it.
+    fn refused(&self) -> u64 {
+        self.mms.values().flat_map(|mm| &mm.calls).map(|(_, stat)| stat.failed).sum()
+    }
+}
+
 /// The kernel's name of a call.
 pub fn name_of(call: Call) -> &'static str {
     CALLS.get(usize::from(call)).map_or("[unknown]", |info| info.name)
@@ -519,5 +561,117 @@ fn errno_name(errno: u8) -> String {
         libc::ENOMEM => "ENOMEM".into(),
         libc::EAGAIN => "EAGAIN".into(),
         other => format!("errno {other}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::{CallStat, Named, RefusalGroup};
+    use vmaudit_common::call::MUNMAP;
+
+    fn audit() -> Audit {
+        Audit::new(0, Sight { changes: true, exits: true }, KernelRules::for_release("6.18"))
+    }
+
+    /// A process with one address space; `failed` refused calls, one example.
+    fn process(audit: &mut Audit, n: u32, peak: u32, failed: u64, ended: bool) {
+        let kind = RefusalGroup {
+            call: MUNMAP,
+            errno: libc::ENOMEM as u8,
+            class: 0,
+            count: failed,
+            first_ns: 1,
+            last_ns: 2,
+            kept_bytes: 0,
+        };
+        if failed > 0 {
+            audit.apply(Event::Refused(Box::new(Refused {
+                at_ns: 1,
+                generation: n.into(),
+                tgid: n,
+                tid: n,
+                comm: "x".into(),
+                call: MUNMAP,
+                errno: libc::ENOMEM as u8,
+                class: 0,
+                ret: -12,
+                args: [0; 6],
+                section: None,
+                max_map_count: 65530,
+                rlimits: [u64::MAX; 4],
+                start_brk: 0,
+                caller: None,
+                stack: Vec::new(),
+            })));
+        }
+        audit.apply(Event::Mm(Box::new(MmState {
+            generation: n.into(),
+            process: ProcessId { tgid: n, start_ns: n.into() },
+            ppid: 1,
+            uid: 0,
+            comm: "x".into(),
+            first: 1,
+            last: 1,
+            peak,
+            born_ns: n.into(),
+            peak_ns: n.into(),
+            dead_ns: ended.then_some(u64::from(n) + 1),
+            from_birth: true,
+            from_snapshot: false,
+            from_exec: false,
+            calls: vec![(MUNMAP, CallStat { calls: failed + 1, added: 0, removed: 0, failed })],
+            refusals: if failed > 0 { vec![kind] } else { Vec::new() },
+        })));
+    }
+
+    #[test]
+    fn processes_with_refusals_are_bounded_too_and_stay_counted() {
+        let mut audit = audit();
+        let n = 3 * MAX_PROCESSES as u32;
+        for pid in 1..=n {
+            process(&mut audit, pid, if pid == 77 { 5000 } else { 20 }, 2, true);
+        }
+        assert!(audit.processes.len() <= MAX_PROCESSES + FOLD);
+        assert!(audit.examples.len() <= MAX_EXAMPLES);
+        let rows = audit.rows();
+        assert_eq!(rows.processes[0].map_count.peak, Some(5000), "the largest stays");
+        let shown: u64 = rows.failures.iter().map(|f| f.count).sum();
+        assert_eq!(shown + rows.lost["failed_folded"], 2 * u64::from(n));
+        assert_eq!(rows.processes.len() as u64 + rows.lost["rows_folded"], u64::from(n));
+        assert!(rows.lost["examples_full"] > 0);
+        assert!(rows.notes[0].contains("failed calls in all"), "{:?}", rows.notes);
+    }
+
+    #[test]
+    fn those_without_refusals_go_first() {
+        let mut audit = audit();
+        for pid in 1..=MAX_PROCESSES as u32 + 1 {
+            process(&mut audit, pid, 20, u64::from(pid <= 40_000), true);
+        }
+        assert_eq!(audit.rows().lost["failed_folded"], 0);
+        assert_eq!(audit.rows().lost["rows_folded"], FOLD as u64);
+    }
+
+    /// What cannot be folded must not be looked through for each event.
+    #[test]
+    fn living_processes_are_kept_and_looked_through_rarely() {
+        let mut audit = audit();
+        for pid in 1..=MAX_PROCESSES as u32 + 2 * FOLD as u32 {
+            process(&mut audit, pid, 20, 0, false);
+        }
+        assert_eq!(audit.rows().lost["rows_folded"], 0);
+        assert!(audit.fold_at > MAX_PROCESSES + 2 * FOLD, "the next folding waits: {}", audit.fold_at);
+    }
+
+    #[test]
+    fn processes_that_were_only_mentioned_are_forgotten() {
+        let mut audit = audit();
+        for tgid in 1..=MAX_PROCESSES as u32 + 1 {
+            let process = ProcessId { tgid, start_ns: 1 };
+            audit.apply(Event::Named(Named { process, at_ns: 1, exe: None, cgroup: None }));
+        }
+        assert!(audit.processes.len() <= MAX_PROCESSES);
+        assert_eq!(audit.rows().lost["rows_folded"], 0, "they had no row");
     }
 }

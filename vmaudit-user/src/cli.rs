@@ -103,7 +103,8 @@ pub struct RunArgs {
     /// Format of each -o in turn, or of the report on stderr [example: --format json -o report.json]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Vec<ReportFormat>,
-    /// Break the budget when a process has more than N VMAs at its peak [example: --max-peak 10000]
+    /// Break the budget when a process has more than N VMAs at its peak, or when peaks are not exact and so cannot
+    /// show that it holds [example: --max-peak 10000]
     #[arg(long, value_name = "N")]
     pub max_peak: Option<u64>,
     /// Break the budget when a peak is more than P percent of vm.max_map_count [example: --max-percent 50]
@@ -118,6 +119,10 @@ pub struct RunArgs {
     /// Run the command as this user [example: --user postgres]
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
+    /// Leave the command those ambient capabilities that vmaudit itself uses (CAP_BPF and its like); without this they
+    /// are taken as meant for vmaudit alone
+    #[arg(long)]
+    pub keep_caps: bool,
     /// Follow the command alone, not its children
     #[arg(long)]
     pub no_follow: bool,
@@ -184,6 +189,10 @@ pub struct TraceArgs {
     /// Run the command as this user
     #[arg(long, value_name = "NAME")]
     pub user: Option<String>,
+    /// Leave the command those ambient capabilities that vmaudit itself uses (CAP_BPF and its like); without this they
+    /// are taken as meant for vmaudit alone
+    #[arg(long)]
+    pub keep_caps: bool,
     /// Shared options.
     #[command(flatten)]
     pub common: Common,

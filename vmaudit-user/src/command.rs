@@ -1,12 +1,11 @@
 //! The command under test: started stopped, let go when the hooks are on, as transparent as `env` would be.
 //!
 //! The child is forked before the runtime and before any thread exist, so it inherits the caller's signal mask,
-//! dispositions, descriptors, terminal and limits unchanged. It waits for one byte; if vmaudit dies first, it ends
-//! without having run anything.
+//! descriptors, terminal and limits unchanged; what Rust's start has changed by then is put back ([`start`]). It waits
+//! for one byte; if vmaudit dies first, it ends without having run anything.
 
 use std::{
     ffi::{CString, OsStr, OsString},
-    io,
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
 };
 
@@ -16,12 +15,12 @@ use nix::{
     fcntl::OFlag,
     sys::{
         signal::{SigHandler, Signal, signal},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
+        wait::waitpid,
     },
-    unistd::{ForkResult, Gid, Pid, Uid, fork, pipe2},
+    unistd::{ForkResult, Gid, Pid, Uid, fork, getpgid, getpgrp, pipe2},
 };
 
-use crate::report::Exit;
+use crate::{report::Exit, rights, start, witness::Witness};
 
 /// vmaudit itself failed, or was called wrongly.
 pub const EXIT_OWN_FAILURE: i32 = 125;
@@ -62,13 +61,25 @@ impl User {
 pub struct Child {
     /// Its process id.
     pub pid: Pid,
+    /// Capabilities that the caller gave vmaudit and that the command does not get.
+    pub withheld: Vec<caps::Capability>,
     go: Option<OwnedFd>,
     refused: OwnedFd,
+    witness: Option<Witness>,
+}
+
+/// What the child could not do; sent with the errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Exec = 0,
+    User = 1,
+    Rights = 2,
 }
 
 impl Child {
     /// Forks the child; it waits for [`Child::go`]. Must be called before threads exist.
-    pub fn prepare(command: &[OsString], user: Option<&User>) -> anyhow::Result<Self> {
+    /// `keep_caps`: also with the caller's ambient capabilities that vmaudit itself uses.
+    pub fn prepare(command: &[OsString], user: Option<&User>, keep_caps: bool) -> anyhow::Result<Self> {
         let args = command
             .iter()
             .map(|arg| CString::new(arg.as_bytes()).context("an argument contains a NUL byte"))
@@ -76,56 +87,92 @@ impl Child {
         let file = args.first().context("no command was given")?.clone();
         let mut argv: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).collect();
         argv.push(std::ptr::null());
+        let withheld = if keep_caps { Vec::new() } else { rights::withheld() };
+        if start::sigchld_ignored() {
+            // The kernel would reap the command unasked.
+            // SAFETY: SIG_DFL installs no handler.
+            unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.context("cannot wait for children")?;
+        }
+        // Before the pipes, so that it holds no end of them. Without it signals to the group arrive twice, no more.
+        let witness = Witness::start().ok();
         let (wait, go) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
         let (refused, refusal) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
         // SAFETY: no other thread exists yet; the child only makes system calls and execvp.
         match unsafe { fork() }.context("cannot start a process")? {
-            ForkResult::Parent { child } => Ok(Self { pid: child, go: Some(go), refused }),
+            ForkResult::Parent { child } => Ok(Self { pid: child, withheld, go: Some(go), refused, witness }),
             ForkResult::Child => {
                 drop(go);
-                let errno = become_command(&wait, user, &file, &argv);
-                let _ = nix::unistd::write(&refusal, &(errno as i32).to_ne_bytes());
+                let (step, errno) = become_command(&wait, user, &withheld, &file, &argv);
+                let _ = nix::unistd::write(&refusal, &[step as u8, errno as i32 as u8]);
                 // SAFETY: ends the child without running the parent's destructors or flushing its buffers twice.
                 unsafe { libc::_exit(EXIT_NOT_FOUND) }
             }
         }
     }
 
-    /// Lets the command run. `Err` holds the exit status for the caller (126 or 127) and the reason.
-    pub fn go(&mut self) -> Result<(), (i32, io::Error)> {
-        let own = |e: Errno| (EXIT_OWN_FAILURE, io::Error::from(e));
+    /// Lets the command run. `Err` holds the exit status for the caller (125, 126 or 127) and the reason.
+    pub fn go(&mut self) -> Result<(), (i32, String)> {
+        let own = |e: Errno| (EXIT_OWN_FAILURE, e.desc().to_owned());
         if let Some(go) = self.go.take() {
             nix::unistd::write(&go, b"!").map_err(own)?;
         }
-        let mut errno = [0; 4];
-        // End of file: the exec closed the pipe. Four bytes: it failed.
+        let mut refusal = [0; 2];
+        // End of file: the exec closed the pipe. Two bytes: it failed (errnos fit one byte, include/uapi/asm-generic).
         loop {
-            match nix::unistd::read(&self.refused, &mut errno) {
-                Ok(4) => break,
+            match nix::unistd::read(&self.refused, &mut refusal) {
+                Ok(2) => break,
                 Ok(_) => return Ok(()),
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(own(e)),
             }
         }
         let _ = waitpid(self.pid, None);
-        let error = io::Error::from_raw_os_error(i32::from_ne_bytes(errno));
-        let status =
-            if error.kind() == io::ErrorKind::NotFound { EXIT_NOT_FOUND } else { EXIT_NOT_EXECUTABLE };
-        Err((status, error))
+        let [step, errno] = refusal;
+        let errno = Errno::from_raw(errno.into());
+        let why = errno.desc();
+        Err(match step {
+            step if step == Step::User as u8 => {
+                (EXIT_OWN_FAILURE, format!("it cannot become that user: {why}"))
+            }
+            step if step == Step::Rights as u8 => {
+                (EXIT_OWN_FAILURE, format!("vmaudit's capabilities cannot be kept from it: {why}"))
+            }
+            _ if errno == Errno::ENOENT => (EXIT_NOT_FOUND, why.to_owned()),
+            _ => (EXIT_NOT_EXECUTABLE, why.to_owned()),
+        })
     }
 
     /// What has happened to the command since the last look, without waiting.
     pub fn look(&self) -> Look {
-        match waitpid(self.pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-            Ok(WaitStatus::Exited(_, code)) => Look::Ended(Exit { code: Some(code), signal: None }),
-            Ok(WaitStatus::Signaled(_, signal, _)) => {
-                Look::Ended(Exit { code: None, signal: Some(signal as i32) })
+        let mut status = 0;
+        // nix knows no real-time signals and would turn a death by one into an error, after the fact was taken.
+        // SAFETY: `status` lives through the call.
+        match unsafe { libc::waitpid(self.pid.as_raw(), &raw mut status, libc::WNOHANG | libc::WUNTRACED) } {
+            0 => Look::Running,
+            n if n < 0 && Errno::last() == Errno::ECHILD => Look::Ended(Exit { code: None, signal: None }),
+            n if n < 0 => Look::Running,
+            _ if libc::WIFEXITED(status) => {
+                Look::Ended(Exit { code: Some(libc::WEXITSTATUS(status)), signal: None })
+            }
+            _ if libc::WIFSIGNALED(status) => {
+                Look::Ended(Exit { code: None, signal: Some(libc::WTERMSIG(status)) })
             }
             // Stopped as a shell's job; a SIGSTOP from somewhere is not ours to imitate.
-            Ok(WaitStatus::Stopped(_, Signal::SIGTSTP | Signal::SIGTTIN | Signal::SIGTTOU)) => Look::Stopped,
-            // Signals without a name in nix (real-time ones) end up here when they kill: ECHILD at the next look.
-            Err(Errno::ECHILD) => Look::Ended(Exit { code: None, signal: None }),
+            _ if libc::WIFSTOPPED(status)
+                && [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&libc::WSTOPSIG(status)) =>
+            {
+                Look::Stopped
+            }
             _ => Look::Running,
+        }
+    }
+
+    /// Passes on a signal that somebody sent to vmaudit, unless the command was sent it too.
+    pub fn pass_on(&mut self, number: i32) {
+        let in_group = getpgid(Some(self.pid)) == Ok(getpgrp());
+        let has_it = self.witness.as_mut().is_some_and(|witness| witness.saw(number));
+        if !(in_group && has_it) {
+            self.signal(number);
         }
     }
 
@@ -151,9 +198,10 @@ pub enum Look {
 fn become_command(
     wait: &OwnedFd,
     user: Option<&User>,
+    withheld: &[caps::Capability],
     file: &CString,
     argv: &[*const libc::c_char],
-) -> Errno {
+) -> (Step, Errno) {
     let mut byte = [0];
     loop {
         match nix::unistd::read(wait, &mut byte) {
@@ -163,20 +211,37 @@ fn become_command(
             _ => unsafe { libc::_exit(EXIT_OWN_FAILURE) },
         }
     }
-    // Rust ignores SIGPIPE in its own process; the command expects the usual.
-    // SAFETY: SIG_DFL installs no handler.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    if rights::withhold(withheld).is_err() {
+        return (Step::Rights, Errno::last());
+    }
     if let Some(user) = user {
         let changed = nix::unistd::initgroups(&user.name, user.gid)
             .and_then(|()| nix::unistd::setgid(user.gid))
             .and_then(|()| nix::unistd::setuid(user.uid));
         if let Err(errno) = changed {
-            return errno;
+            return (Step::User, errno);
         }
     }
+    as_the_caller_left_it();
     // SAFETY: `argv` is null-terminated and points at strings that live in the caller.
     unsafe { libc::execvp(file.as_ptr(), argv.as_ptr()) };
-    Errno::last()
+    (Step::Exec, Errno::last())
+}
+
+/// Puts back what Rust's start and [`Child::prepare`] have changed.
+fn as_the_caller_left_it() {
+    if !start::sigpipe_ignored() {
+        // SAFETY: SIG_DFL installs no handler.
+        let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    }
+    if start::sigchld_ignored() {
+        // SAFETY: SIG_IGN installs no handler.
+        let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+    }
+    for fd in start::closed_descriptors() {
+        // SAFETY: in this process nothing is written to the standard descriptors any more.
+        unsafe { libc::close(fd) };
+    }
 }
 
 /// Ends vmaudit as the command ended: with its status, or by its signal.

@@ -45,7 +45,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                 "facts": checks(&facts).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, _>>(),
                 "hooks": hooks,
             });
-            writeln!(out, "{}", serde_json::to_string_pretty(&document)?)?;
+            output::json::document(&document, &mut out)?;
         }
         ReportFormat::Text => {
             writeln!(

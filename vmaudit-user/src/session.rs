@@ -20,14 +20,15 @@ use tokio::io::unix::AsyncFd;
 use crate::{
     application::Anonymizer,
     audit::{Audit, Sight},
-    cli::{self, FailOn, ReportFormat, RunArgs},
+    cli::{self, ReportFormat, RunArgs},
     command::{self, Child, Look, User},
     diagnosis::KernelRules,
+    gate::{self, Budget},
     output::{self, Destination, Format},
     price,
     recommend::{self, Margin, Measured},
-    report::{Coverage, Exit, HookState, Report, SCHEMA, Session, SourceKind, VERSION},
-    scan,
+    report::{Coverage, Exit, Report, SCHEMA, Session, SourceKind, VERSION},
+    rights, scan,
     source::{
         Event, LimitSeen, hooks,
         kernel::{self, Facts},
@@ -149,7 +150,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let margin = Margin::new(args.common.headroom, args.common.round).map_err(|e| anyhow!("{e}"))?;
     let mut outputs = open_outputs(&args)?;
     let user = args.user.as_deref().map(User::find).transpose()?;
-    let mut child = Child::prepare(&args.command, user.as_ref())?;
+    let mut child = Child::prepare(&args.command, user.as_ref(), args.keep_caps)?;
     let facts = Facts::gather();
     let options = live::Options {
         watch_all: false,
@@ -165,6 +166,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let pid = child.pid.as_raw() as u32;
     let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
+    coverage.notes.extend(give_up_rights(Some(&child)));
     let start_ns = now_ns();
     let sight = match &source {
         Source::Live(live) => Sight { changes: true, exits: live.has(hooks::CALL_EXIT) },
@@ -179,12 +181,12 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let runtime = runtime()?;
     let exit = runtime.block_on(async {
         let mut signals = Signals::take()?;
-        if let Err((status, error)) = child.go() {
+        if let Err((status, why)) = child.go() {
             let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
-            output::say(&format!("cannot run {name}: {}", plain(&error)));
+            output::say(&format!("cannot run {name}: {why}"));
             return Ok(Err(status));
         }
-        follow(&child, &mut source, &mut audit, &mut symbols, &mut signals, args.linger)
+        follow(&mut child, &mut source, &mut audit, &mut symbols, &mut signals, args.linger)
             .await
             .map(Ok::<Exit, i32>)
     });
@@ -195,6 +197,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let kind = if matches!(source, Source::Live(_)) { SourceKind::Ebpf } else { SourceKind::Proc };
     let still_running = settle(&mut source, &mut audit, &mut coverage);
     let duration_s = now_ns().saturating_sub(start_ns) as f64 / 1e9;
+    drop(child);
     // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
     drop(source);
     let resolved = symbols.resolve();
@@ -215,7 +218,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
-    report.session.breach = breach(&args, &report);
+    let budget = Budget { max_peak: args.max_peak, max_percent: args.max_percent, fail_on: &args.fail_on };
+    report.session.breach = gate::breach(&budget, &report);
     for (destination, format, shown_when_quiet) in &mut outputs {
         if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
             let style = output::text::Style {
@@ -343,9 +347,26 @@ pub fn open_live(
     Ok(live)
 }
 
+/// Keeps only the rights that a session at work needs. Notes for the coverage: what the command did not get, or why
+/// nothing could be given up.
+pub fn give_up_rights(child: Option<&Child>) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(child) = child.filter(|child| !child.withheld.is_empty()) {
+        let names: Vec<String> = child.withheld.iter().map(ToString::to_string).collect();
+        notes.push(format!(
+            "The command was started without {}, which vmaudit uses itself; --keep-caps leaves them to it",
+            names.join(", ")
+        ));
+    }
+    if let Err(e) = rights::drop_unneeded() {
+        notes.push(format!("Rights that were not needed any more could not be given up: {e}"));
+    }
+    notes
+}
+
 /// Follows the command to its end, and its descendants for a while longer.
 async fn follow(
-    child: &Child,
+    child: &mut Child,
     source: &mut Source,
     audit: &mut Audit,
     symbols: &mut Symbols,
@@ -369,13 +390,17 @@ async fn follow(
             biased;
             asked = signals.next() => match asked? {
                 Asked::Child => {}
-                Asked::PassOn(number) if exit.is_none() => child.signal(number),
+                Asked::PassOn(number) if exit.is_none() => child.pass_on(number),
                 Asked::Terminal(_) if exit.is_none() => {}
                 // The command is gone and somebody wants us to end too: stop waiting for its descendants.
                 Asked::PassOn(_) | Asked::Terminal(_) => deadline = Some(Instant::now()),
             },
             () = ready() => {}
-            () = tokio::time::sleep_until(next.into()) => next = Instant::now() + look_around(source, audit),
+            () = tokio::time::sleep_until(next.into()) => {}
+        }
+        // Not in the branch above: a busy ring buffer would always be faster than the clock.
+        if Instant::now() >= next {
+            next = Instant::now() + look_around(source, audit);
         }
         if let Source::Live(live) = source {
             while live.drain(BATCH, &mut |event| take(event, audit, symbols)) && exit.is_none() {
@@ -505,60 +530,4 @@ fn shown_command(args: &RunArgs) -> Vec<String> {
         return args.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     }
     args.command.first().map(|file| command::short_name(file)).into_iter().collect()
-}
-
-/// The first budget that was broken, in one sentence.
-fn breach(args: &RunArgs, report: &Report) -> Option<String> {
-    let failed: u64 = report.failures.iter().map(|f| f.count).sum();
-    let top = report.processes.first();
-    let peak = top.and_then(|p| p.map_count.peak);
-    let whose = top.map(|p| format!("{} (pid {})", p.comm, p.pid)).unwrap_or_default();
-    let on = |what| args.fail_on.contains(&what);
-    let sees_failures =
-        report.coverage.hooks.iter().any(|h| h.name == hooks::CALL_EXIT && h.state == HookState::Attached);
-    if on(FailOn::Failure) && !sees_failures {
-        return Some("failed calls could not be seen here, so --fail-on failure could not be checked".into());
-    }
-    if on(FailOn::Failure) && failed > 0 {
-        return Some(format!("{} failed", output::count(failed, "memory call", "memory calls")));
-    }
-    if on(FailOn::Peak)
-        && let Some(limit) = report.limits.max_map_count
-        && peak.is_some_and(|peak| peak >= limit)
-    {
-        return Some(format!("{whose} reached vm.max_map_count = {}", output::grouped(limit)));
-    }
-    if let (Some(most), Some(peak)) = (args.max_peak, peak)
-        && peak > most
-    {
-        return Some(format!(
-            "{whose} had {} VMAs, more than --max-peak {}",
-            output::grouped(peak),
-            output::grouped(most)
-        ));
-    }
-    if let (Some(most), Some(peak), Some(limit)) = (args.max_percent, peak, report.limits.max_map_count)
-        && peak as f64 * 100.0 > most * limit as f64
-    {
-        return Some(format!(
-            "{whose} had {} VMAs, more than --max-percent {most} of the limit {}",
-            output::grouped(peak),
-            output::grouped(limit)
-        ));
-    }
-    let lost: u64 = report.coverage.lost.values().sum();
-    if on(FailOn::Lost) && (lost > 0 || !report.coverage.exact_peaks) {
-        return Some(if report.source == SourceKind::Proc {
-            "counts are samples, not exact".into()
-        } else {
-            format!("{} lost, see coverage.lost", output::count(lost, "event was", "events were"))
-        });
-    }
-    None
-}
-
-/// The message of an OS error without Rust's "(os error N)".
-fn plain(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or(&text).to_owned()
 }

@@ -5,6 +5,7 @@
 
 use std::{
     io::{self, Write},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -20,7 +21,7 @@ use crate::{
     diagnosis::{self, KernelRules, Question},
     output::{self, Destination},
     report::Limits,
-    session::{Asked, Ring, Signals, now_ns, open_live, rules, runtime},
+    session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, rules, runtime},
     source::{
         Change, Event, Refused, hooks,
         kernel::Facts,
@@ -31,6 +32,8 @@ use crate::{
 
 /// Longest time between two looks at the ring buffer.
 const TICK: Duration = Duration::from_millis(20);
+/// For so long no process must be seen before all count as ended: the last one's child may be in the middle of an exec.
+const SETTLED: Duration = Duration::from_millis(100);
 /// Records written before signals and losses get their turn.
 const BATCH: usize = 4096;
 /// Batches read after the end was seen: more than the largest ring buffer holds of the smallest records.
@@ -47,9 +50,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         return Ok(2);
     }
     let proc = Proc::new("/proc");
-    if let Some(gone) = args.pid.iter().find(|pid| proc.open(**pid).is_err()) {
-        return Err(anyhow!("there is no process {gone}"));
-    }
+    let roots = args.pid.iter().map(|pid| Root::hold(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
     if args.common.source == Source::Proc {
         return Err(anyhow!("trace needs eBPF: /proc shows counts, not changes and failures"));
     }
@@ -62,7 +63,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let user = args.user.as_deref().map(User::find).transpose()?;
     let mut child = match args.command.is_empty() {
         true => None,
-        false => Some(Child::prepare(&args.command, user.as_ref())?),
+        false => Some(Child::prepare(&args.command, user.as_ref(), args.keep_caps)?),
     };
     let facts = Facts::gather();
     let options = live::Options {
@@ -83,6 +84,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         live.follow(child.pid.as_raw() as u32, true)?;
     }
     live.snapshot()?;
+    let notes = give_up_rights(child.as_ref());
     let mut stream = Stream {
         out: io::BufWriter::with_capacity(1 << 16, destination),
         json: args.format == ReportFormat::Json,
@@ -99,15 +101,43 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let outcome = runtime()?.block_on(async {
         let mut signals = Signals::take()?;
         if let Some(child) = &mut child
-            && let Err((status, error)) = child.go()
+            && let Err((status, why)) = child.go()
         {
-            output::say(&format!("cannot run the command: {error}"));
+            output::say(&format!("cannot run the command: {why}"));
             return Ok(status);
         }
-        stream.follow(&mut live, child.as_ref(), &args.pid, deadline, &mut signals).await
+        stream.follow(&mut live, child.as_mut(), &roots, deadline, &mut signals).await
     });
+    drop(child);
+    notes.iter().for_each(|note| output::say(note));
     stream.end(&live)?;
     outcome
+}
+
+/// A process that is followed, held by a descriptor so that a reused pid is nobody's.
+struct Root(OwnedFd);
+
+impl Root {
+    fn hold(pid: u32) -> anyhow::Result<Self> {
+        // SAFETY: takes numbers only (Linux 5.3 and later; eBPF with a ring buffer needs 5.8 anyway).
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            return Err(match io::Error::last_os_error() {
+                e if e.raw_os_error() == Some(libc::ESRCH) => anyhow!("there is no process {pid}"),
+                // EINVAL: such numbers belong to threads.
+                e => anyhow!(e).context(format!("cannot follow process {pid}")),
+            });
+        }
+        // SAFETY: a fresh descriptor that nobody else owns.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    }
+
+    /// All its threads have ended.
+    fn ended(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one live pollfd.
+        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+    }
 }
 
 struct Stream {
@@ -129,33 +159,41 @@ impl Stream {
     async fn follow(
         &mut self,
         live: &mut Live,
-        child: Option<&Child>,
-        pids: &[u32],
+        mut child: Option<&mut Child>,
+        roots: &[Root],
         deadline: Option<Instant>,
         signals: &mut Signals,
     ) -> anyhow::Result<i32> {
         let ring = Ring::new(live)?;
         let mut pause = TICK;
+        let mut next = Instant::now() + TICK;
+        let mut empty_since: Option<Instant> = None;
         loop {
             let mut over = deadline.is_some_and(|at| Instant::now() >= at);
             tokio::select! {
                 biased;
-                asked = signals.next() => match (asked?, child) {
+                asked = signals.next() => match (asked?, child.as_deref_mut()) {
                     (Asked::Child, _) => {}
-                    (Asked::PassOn(number), Some(child)) => child.signal(number),
+                    (Asked::PassOn(number), Some(child)) => child.pass_on(number),
                     (Asked::Terminal(_), Some(_)) => {}
                     (_, None) => over = true,
                 },
                 () = ring.ready() => {}
-                () = tokio::time::sleep(pause) => {
-                    live.refresh_limit();
-                    live.flush_debug();
-                }
+                () = tokio::time::sleep(pause) => {}
             }
-            if let Some(child) = child {
+            // Not in the branch above: a busy ring buffer would always be faster than the clock.
+            if Instant::now() >= next {
+                live.refresh_limit();
+                live.flush_debug();
+                next = Instant::now() + TICK;
+            }
+            if let Some(child) = &child {
                 over |= matches!(child.look(), Look::Ended(_));
-            } else if !pids.is_empty() {
-                over |= live.living() == 0;
+            } else if !roots.is_empty() {
+                // In the middle of an exec a process has no address space that is followed.
+                let empty = live.living() == 0 && roots.iter().all(Root::ended);
+                empty_since = empty.then(|| empty_since.unwrap_or_else(Instant::now));
+                over |= empty_since.is_some_and(|since| since.elapsed() >= SETTLED);
             }
             let mut more = live.drain(BATCH, &mut |event| self.write(&event));
             self.losses(live);
@@ -209,9 +247,10 @@ impl Stream {
     fn change(&self, c: &Change) -> String {
         let at = self.seconds(c.at_ns);
         if self.json {
-            return json!({"type": "change", "at_s": at, "pid": c.tgid, "tid": c.tid, "comm": c.comm,
-                          "syscall": name_of(c.call), "before": c.before, "after": c.after})
-            .to_string();
+            return output::json::line(
+                &json!({"type": "change", "at_s": at, "pid": c.tgid, "tid": c.tid, "comm": c.comm,
+                          "syscall": name_of(c.call), "before": c.before, "after": c.after}),
+            );
         }
         format!(
             "{at:12.6} {:>7} {:<15} {:<14} {:>+7} {:>9}",
@@ -238,11 +277,12 @@ impl Stream {
         let errno = if r.errno == libc::EAGAIN as u8 { "EAGAIN" } else { "ENOMEM" };
         let args = arguments::by_name(r.call, &r.args);
         if self.json {
-            return json!({"type": "failure", "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm,
+            return output::json::line(
+                &json!({"type": "failure", "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm,
                           "syscall": name_of(r.call), "errno": errno, "args": args,
                           "cause": verdict.cause, "certain": verdict.certain, "ordinary": verdict.ordinary,
-                          "evidence": verdict.evidence, "sentence": verdict.sentence})
-            .to_string();
+                          "evidence": verdict.evidence, "sentence": verdict.sentence}),
+            );
         }
         let shown: Vec<String> = args
             .iter()
@@ -270,7 +310,7 @@ impl Stream {
             self.dropped = dropped;
             let at = self.seconds(now_ns());
             let line = if self.json {
-                json!({"type": "lost", "at_s": at, "ring_full": missing}).to_string()
+                output::json::line(&json!({"type": "lost", "at_s": at, "ring_full": missing}))
             } else {
                 format!(
                     "{at:12.6} [{} lost here: the reader was too slow]",
@@ -285,7 +325,7 @@ impl Stream {
         let lost: serde_json::Map<String, Value> =
             live.lost().into_iter().map(|(name, n)| (name, n.into())).collect();
         let line = if self.json {
-            json!({"type": "end", "at_s": self.seconds(now_ns()), "lost": lost}).to_string()
+            output::json::line(&json!({"type": "end", "at_s": self.seconds(now_ns()), "lost": lost}))
         } else {
             let counters: Vec<String> = lost.iter().map(|(name, n)| format!("{name} {n}")).collect();
             format!("Lost: {}", counters.join(", "))

@@ -13,10 +13,7 @@ pub fn write(it: &Explanation, form: Form, top: usize, look: &Look, out: &mut dy
     let mut whole = Vec::new();
     match form {
         Form::Text => text(it, top, look, &mut whole)?,
-        Form::Json => {
-            serde_json::to_writer_pretty(&mut whole, it)?;
-            whole.push(b'\n');
-        }
+        Form::Json => super::json::document(it, &mut whole)?,
         Form::Csv => {
             writeln!(whole, "boundaries,reason,example,cure")?;
             for row in &it.boundaries {

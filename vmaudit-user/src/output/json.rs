@@ -1,13 +1,70 @@
-//! The report as one JSON document, for programs. serde_json escapes control characters by itself.
+//! JSON, for programs: reports as one document, streams as one object a line.
+//!
+//! Names come from strangers, and people look at JSON in terminals too. serde_json escapes what JSON demands (below
+//! U+0020); here everything that [`super::clean`] makes visible is escaped, so the parsed text is the same.
 
 use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
 use crate::report::Report;
 
 /// Writes `report`, indented, with a newline at its end.
 pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, report)?;
+    document(report, out)
+}
+
+/// Writes any value like a report.
+pub fn document(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(&mut *out, Escaping(PrettyFormatter::new())))?;
     out.write_all(b"\n")
+}
+
+/// A value on one line, without a newline.
+pub fn line(value: &impl Serialize) -> String {
+    let mut bytes = Vec::new();
+    // Neither a Vec nor the values used here (string keys, finite numbers) can fail.
+    let _ = value.serialize(&mut Serializer::with_formatter(&mut bytes, Escaping(CompactFormatter)));
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// A formatter that also escapes what steers a terminal.
+struct Escaping<F>(F);
+
+/// Passes methods on to the inner formatter.
+macro_rules! as_inner {
+    ($($method:ident($($argument:ident: $kind:ty),*);)*) => {
+        $(fn $method<W: ?Sized + Write>(&mut self, out: &mut W $(, $argument: $kind)*) -> io::Result<()> {
+            self.0.$method(out $(, $argument)*)
+        })*
+    };
+}
+
+impl<F: Formatter> Formatter for Escaping<F> {
+    as_inner! {
+        begin_array();
+        end_array();
+        begin_array_value(first: bool);
+        end_array_value();
+        begin_object();
+        end_object();
+        begin_object_key(first: bool);
+        end_object_key();
+        begin_object_value();
+        end_object_value();
+    }
+
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| super::steers(*c)) {
+            let (plain, from) = rest.split_at(at);
+            // All of them lie in the first plane.
+            write!(out, "{plain}\\u{:04x}", u32::from(c))?;
+            rest = from.get(c.len_utf8()..).unwrap_or_default();
+        }
+        out.write_all(rest.as_bytes())
+    }
 }
 
 #[cfg(test)]
@@ -29,12 +86,24 @@ mod tests {
     fn unknown_is_null_and_a_hostile_name_stays_inside_its_string() {
         let mut report = clipped_run();
         report.processes[0].comm = "\x1b[2J\"\n".into();
+        report.processes[0].app = Some("a\u{9b}31m\u{7f}ü\u{202e}".into());
         report.processes[0].exe = None;
         let mut out = Vec::new();
         write(&report, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains(r#""comm": "\u001b[2J\"\n""#));
         assert!(text.contains(r#""exe": null"#));
-        assert!(!text.contains('\x1b'));
+        assert!(text.contains(r#""app": "a\u009b31m\u007fü\u202e""#), "{text}");
+        assert!(!text.chars().any(|c| c != '\n' && crate::output::steers(c)));
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    }
+
+    #[test]
+    fn a_line_is_one_line_and_says_the_same() {
+        let value = serde_json::json!({"a": ["x\u{85}\ny", {"\u{200e}k": null}], "b": 1.5});
+        let text = line(&value);
+        assert_eq!(text.lines().count(), 1);
+        assert!(!text.chars().any(crate::output::steers));
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

@@ -16,7 +16,7 @@ pub fn write(report: &LimitReport, form: Form, look: &Look, out: &mut dyn Write)
     let mut whole = Vec::new();
     match form {
         Form::Text => text(report, look, &mut whole)?,
-        Form::Json => json(report, &mut whole)?,
+        Form::Json => super::json::document(report, &mut whole)?,
         Form::Csv => {
             writeln!(whole, "file,line,value,fate,lowers")?;
             for setting in &report.boot.settings {
@@ -34,11 +34,6 @@ pub fn write(report: &LimitReport, form: Form, look: &Look, out: &mut dyn Write)
     }
     out.write_all(&whole)?;
     out.flush()
-}
-
-fn json(value: &impl serde::Serialize, out: &mut Vec<u8>) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
-    out.write_all(b"\n")
 }
 
 fn fate(fate: &Fate) -> String {
@@ -190,7 +185,7 @@ fn price(report: &LimitReport, out: &mut Vec<u8>) -> io::Result<()> {
 pub fn write_plan(plan: &Plan, dry: bool, form: Form, out: &mut dyn Write) -> io::Result<()> {
     let mut whole = Vec::new();
     if form == Form::Json {
-        json(plan, &mut whole)?;
+        super::json::document(plan, &mut whole)?;
     } else {
         let file = clean(&plan.file.to_string_lossy());
         match (&plan.content, dry) {
@@ -220,7 +215,7 @@ pub fn write_plan(plan: &Plan, dry: bool, form: Form, out: &mut dyn Write) -> io
 pub fn write_known(all: &[Known], form: Form, look: &Look, out: &mut dyn Write) -> io::Result<()> {
     let mut whole = Vec::new();
     if form == Form::Json {
-        json(&all, &mut whole)?;
+        super::json::document(&all, &mut whole)?;
     } else {
         for known in all {
             let rule = match &known.rule {

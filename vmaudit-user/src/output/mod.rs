@@ -113,14 +113,27 @@ pub fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
-            '\0'..='\x1f' | '\x7f'..='\u{9f}' => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                shown.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
-            }
-            _ => shown.push(c),
+            c if !steers(c) => shown.push(c),
+            '\0'..='\u{9f}' => shown.push_str(&format!("\\x{:02x}", u32::from(c))),
+            _ => shown.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
         }
     }
     shown
+}
+
+/// A character that a terminal obeys instead of showing it: controls of both sets, line and paragraph separators,
+/// changes of writing direction.
+pub fn steers(c: char) -> bool {
+    matches!(
+        c,
+        '\0'..='\x1f'
+            | '\x7f'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+    )
 }
 
 /// `number` for people: `65,530`.

@@ -13,10 +13,7 @@ pub fn write(scan: &Scan, form: Form, top: usize, look: &Look, out: &mut dyn Wri
     let mut whole = Vec::new();
     match form {
         Form::Text => text(scan, top, look, &mut whole)?,
-        Form::Json => {
-            serde_json::to_writer_pretty(&mut whole, scan)?;
-            whole.push(b'\n');
-        }
+        Form::Json => super::json::document(scan, &mut whole)?,
         Form::Csv => csv(scan, &mut whole)?,
     }
     out.write_all(&whole)?;

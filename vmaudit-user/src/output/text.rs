@@ -130,7 +130,7 @@ fn verdict(report: &Report) -> (&'static str, String) {
     let near = process.map_count.percent_of_limit.is_some_and(|percent| percent >= 80.0);
     let colour = if near { YELLOW } else { GREEN };
     match report.source {
-        SourceKind::Ebpf if failures_may_be_missing(report) => (
+        SourceKind::Ebpf if crate::gate::failures_may_be_missing(report) => (
             YELLOW,
             format!(
                 "No failed memory call was seen, but not all could be seen (below). {largest} at its \
@@ -146,20 +146,6 @@ fn verdict(report: &Report) -> (&'static str, String) {
             ),
         ),
     }
-}
-
-/// Whether a failed call may be missing from the report altogether.
-fn failures_may_be_missing(report: &Report) -> bool {
-    // A full ring loses details only; the others lose address spaces, processes or calls.
-    const HARMLESS: [&str; 3] = ["ring_full", "stack_missing", "section_lost"];
-    let unseen =
-        report.coverage.hooks.iter().any(|hook| hook.name == "sys_exit" && hook.state != HookState::Attached);
-    // 32-bit programs enter the kernel by another door: their changes are seen, their refusals are not.
-    let by_another_door = report.processes.iter().any(|process| process.calls.contains_key("[32-bit]"));
-    if unseen || by_another_door {
-        return true;
-    }
-    report.coverage.lost.iter().any(|(name, count)| *count > 0 && !HARMLESS.contains(&name.as_str()))
 }
 
 fn circumstances(report: &Report) -> String {

@@ -48,30 +48,35 @@ impl Sampling {
     pub fn look(&mut self, now_ns: u64, sink: &mut impl FnMut(Event)) -> Duration {
         let began = Instant::now();
         let mut seen = BTreeMap::new();
-        // A process whose parent is followed is followed, also after the parent's end (known).
+        // A process whose parent is followed is followed, also after the parent's end (known). One descriptor at a
+        // time: a machine has more processes than a process may have descriptors.
         let mut stats = BTreeMap::new();
         for pid in self.proc.pids().unwrap_or_default() {
-            if let Ok(handle) = self.proc.open(pid)
-                && let Ok(stat) = handle.stat()
-            {
-                stats.insert(pid, (handle, stat));
+            if let Ok(stat) = self.proc.open(pid).and_then(|handle| handle.stat()) {
+                stats.insert(pid, (stat.ppid, stat.start_ticks));
             }
         }
+        let identity =
+            |pid: u32, start_ticks: u64| ProcessId { tgid: pid, start_ns: start_ticks * self.tick_ns };
         let mut followed: BTreeSet<u32> =
             self.roots.iter().copied().filter(|pid| stats.contains_key(pid)).collect();
-        for (pid, (_, stat)) in &stats {
-            let id = ProcessId { tgid: *pid, start_ns: stat.start_ticks * self.tick_ns };
-            if self.known.get(pid) == Some(&id) {
+        for (pid, (_, start_ticks)) in &stats {
+            if self.known.get(pid) == Some(&identity(*pid, *start_ticks)) {
                 followed.insert(*pid);
             }
         }
         if self.children {
-            add_descendants(&mut followed, stats.iter().map(|(pid, (_, stat))| (*pid, stat.ppid)));
+            add_descendants(&mut followed, stats.iter().map(|(pid, (ppid, _))| (*pid, *ppid)));
         }
         for pid in followed {
-            let Some((handle, stat)) = stats.get(&pid) else { continue };
-            let process = ProcessId { tgid: pid, start_ns: stat.start_ticks * self.tick_ns };
-            let count = handle.count(stat, &mut self.buffer).ok().and_then(|n| u32::try_from(n).ok());
+            let Some((_, start_ticks)) = stats.get(&pid) else { continue };
+            let process = identity(pid, *start_ticks);
+            // It may have ended since, and its number may be another process's.
+            let Ok(handle) = self.proc.open(pid) else { continue };
+            let Some(stat) = handle.stat().ok().filter(|stat| stat.start_ticks == *start_ticks) else {
+                continue;
+            };
+            let count = handle.count(&stat, &mut self.buffer).ok().and_then(|n| u32::try_from(n).ok());
             if self.known.get(&pid) != Some(&process) {
                 sink(Event::Named(Named {
                     process,
@@ -128,6 +133,30 @@ pub fn add_descendants(followed: &mut BTreeSet<u32>, pairs: impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A look at a made-up machine of 400 processes, all of one family, with 100 descriptors to spare.
+    #[test]
+    fn a_look_needs_few_descriptors_however_many_processes_there_are() {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let root = std::env::temp_dir().join(format!("vmaudit-sampling-{}", std::process::id()));
+        for pid in 1..=400 {
+            let own = root.join(pid.to_string());
+            std::fs::create_dir_all(&own).unwrap();
+            let stat = format!("{pid} (x) S {} 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 {pid} 0 0", pid - 1);
+            std::fs::write(own.join("stat"), stat).unwrap();
+            std::fs::write(own.join("maps"), "1000-2000 rw-p 00000000 00:00 0 \n".repeat(3)).unwrap();
+        }
+        let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, (open + 100).min(hard), hard).unwrap();
+        let mut seen = 0;
+        Sampling::new(Proc::new(&root), [1], true).look(7, &mut |event| {
+            seen += u32::from(matches!(event, Event::Sample(Sample { map_count: Some(3), .. })));
+        });
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+        std::fs::remove_dir_all(root).unwrap();
+        assert_eq!(seen, 400);
+    }
 
     #[test]
     fn descendants_are_found_in_any_order() {

@@ -25,7 +25,7 @@ workload [--look] CASE [ARGUMENTS]   (--look: count at the peaks too)
                 exec-self N K | exec-by-thread N K | daemon N MS | flood N
   refusals      limit CALL [REPEAT] | causes KIND [N]   (names: workload list)
   terminal      job-shell PROGRAM ARGUMENTS...
-  plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes
+  plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
 
 fn main() {
@@ -78,6 +78,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["signals", count] => plain::signals(number(count)),
         ["job-shell", program, ref arguments @ ..] => job_shell::run(program, arguments),
         ["facts"] => plain::facts(),
+        ["exec-loop", n] => plain::exec_loop(number(n)),
         ["bytes"] => plain::bytes(),
         ["bench", name] => bench::run(name, 1.0),
         ["bench", name, seconds] => bench::run(name, number(seconds)),

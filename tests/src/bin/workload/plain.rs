@@ -1,6 +1,7 @@
 //! Programs that only show whether the tracer is in the way.
 
 use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::makers::pause_ms;
 use crate::memory::{Line, call, die, errno, leave, must, write_all};
@@ -71,6 +72,30 @@ pub fn signals(count: u32) -> ! {
     leave(0)
 }
 
+/// Signals ignored and standard descriptors closed at the start, as bits; read before Rust's runtime changes both.
+static IGNORED: AtomicU64 = AtomicU64::new(0);
+static CLOSED: AtomicU64 = AtomicU64::new(0);
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static LOOK: extern "C" fn() = look_at_the_start;
+
+extern "C" fn look_at_the_start() {
+    for signal in 1..=64 {
+        // SAFETY: all zero is a valid sigaction; with a null new action the call only reads.
+        let ignored = unsafe {
+            let mut now = std::mem::zeroed::<libc::sigaction>();
+            libc::sigaction(signal, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN
+        };
+        IGNORED.fetch_or(u64::from(ignored) << (signal - 1), Ordering::Relaxed);
+    }
+    for fd in 0..3 {
+        // SAFETY: asks for flags only.
+        let closed = unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0;
+        CLOSED.fetch_or(u64::from(closed) << fd, Ordering::Relaxed);
+    }
+}
+
 /// What a program can tell about where and as whom it runs, one fact per line.
 pub fn facts() -> ! {
     let mut text = String::new();
@@ -79,6 +104,8 @@ pub fn facts() -> ! {
         (libc::getuid(), libc::geteuid(), libc::getgid(), libc::getsid(0), libc::getpgid(0), libc::getppid())
     };
     let _ = writeln!(text, "uid {uid} {euid} gid {gid}\nsession {sid}\ngroup {pgid}\nparent {ppid}");
+    let (ignored, closed) = (IGNORED.load(Ordering::Relaxed), CLOSED.load(Ordering::Relaxed));
+    let _ = writeln!(text, "start ignored {ignored:016x} closed {closed:x}");
     let _ = writeln!(text, "cwd {:?}", std::env::current_dir());
     let mut environment: Vec<_> = std::env::vars_os().collect();
     environment.sort();
@@ -106,6 +133,19 @@ pub fn facts() -> ! {
     }
     write_all(1, text.as_bytes());
     leave(0)
+}
+
+/// Execs this program again and again, `n` times.
+pub fn exec_loop(n: u32) -> ! {
+    if n == 0 {
+        leave(0);
+    }
+    let Ok(program) = std::ffi::CString::new("/proc/self/exe") else { leave(99) };
+    let Ok(next) = std::ffi::CString::new((n - 1).to_string()) else { leave(99) };
+    let argv = [c"workload".as_ptr(), c"exec-loop".as_ptr(), next.as_ptr(), std::ptr::null()];
+    // SAFETY: null-terminated arrays of strings that live through the call.
+    unsafe { libc::execve(program.as_ptr(), argv.as_ptr(), [std::ptr::null()].as_ptr()) };
+    die(99, format_args!("exec failed with errno {}", errno()))
 }
 
 /// Every byte value on stdout and, in reverse, on stderr.
