@@ -14,6 +14,8 @@
 mod attach;
 #[path = "live/budgets.rs"]
 mod budgets;
+#[path = "live/conditions.rs"]
+mod conditions;
 #[path = "live/failures.rs"]
 mod failures;
 #[path = "live/losses.rs"]
@@ -26,6 +28,8 @@ mod peaks;
 mod preamble;
 #[path = "live/processes.rs"]
 mod processes;
+#[path = "live/rights.rs"]
+mod rights;
 #[path = "live/sources.rs"]
 mod sources;
 #[path = "live/stacks.rs"]

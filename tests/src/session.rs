@@ -172,8 +172,12 @@ impl Session {
 
     /// Starts a command made by [`Session::command`] and changed since.
     pub fn start_as(self, command: &mut Command) -> Running {
-        let child =
-            command.spawn().unwrap_or_else(|e| panic!("{} cannot be started: {e}", self.program.display()));
+        // A program copied a moment ago can still be open for writing in a process that another test is starting.
+        let child = wait_for("the program to be free", || match command.spawn() {
+            Err(e) if e.raw_os_error() == Some(libc::ETXTBSY) => None,
+            answer => Some(answer),
+        });
+        let child = child.unwrap_or_else(|e| panic!("{} cannot be started: {e}", self.program.display()));
         Running { child: Guard(child), scratch: self.scratch }
     }
 
@@ -184,7 +188,7 @@ impl Session {
 }
 
 /// Another user, with only these capabilities in the permitted, effective, inheritable and ambient set.
-fn become_user(uid: u32, caps: &[u32]) -> std::io::Result<()> {
+pub fn become_user(uid: u32, caps: &[u32]) -> std::io::Result<()> {
     let all = caps.iter().fold(0u64, |all, cap| all | 1 << cap);
     let (low, high) = (all as u32, (all >> 32) as u32);
     // Version 3, this process; effective, permitted, inheritable of the low word, then of the high word.

@@ -253,7 +253,7 @@ impl Audit {
 
     /// Counters of loss that make a peak or a row doubtful; the others cost details only.
     fn figures_lost(&self) -> bool {
-        ["table_full", "tree_full", "read_failed", "death_missed", "program_skipped"]
+        ["table_full", "tree_full", "read_failed", "death_missed", "program_skipped", "skips_unreadable"]
             .iter()
             .any(|name| self.lost.get(*name).is_some_and(|n| *n > 0))
     }

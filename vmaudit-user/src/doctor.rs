@@ -1,11 +1,12 @@
 //! `vmaudit doctor`: what this kernel, these rights and this build allow, hook by hook, in sentences.
 
-use std::{fs, io::Write as _};
+use std::io::Write as _;
 
 use serde_json::json;
 
 use crate::{
     cli::{DoctorArgs, ReportFormat},
+    conditions,
     output::{self, Destination},
     report::HookState,
     source::{
@@ -31,19 +32,23 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         slots: 64,
         debug: false,
     };
-    let (hooks, why) = match Live::open(&facts, &options) {
-        Ok(live) => (live.hooks().to_vec(), None),
-        Err(Unavailable(why)) => (hooks::all_missing(&why), Some(why)),
+    let (hooks, conditions, why) = match Live::open(&facts, &options) {
+        Ok(live) => (live.hooks().to_vec(), conditions::look(&facts, Some(live.hooks())), None),
+        Err(Unavailable(why)) => {
+            let why = conditions::blocking(&facts).unwrap_or(why);
+            (hooks::all_missing(&why), conditions::look(&facts, None), Some(why))
+        }
     };
     let skippable = hooks.iter().any(|hook| hook.state == HookState::Attached && hook.loses.is_some());
+    // `run` and `trace -p` do not work there, the hooks do.
+    let why = why.or_else(|| conditions::pid_namespace(&conditions));
     let mut out = Destination::Stdout;
     match args.format {
         ReportFormat::Json => {
             let document = json!({
                 "schema": "vmaudit.doctor", "version": 1, "vmaudit": env!("CARGO_PKG_VERSION"),
                 "kernel": facts.release, "arch": facts.arch, "exact_peaks": why.is_none(), "reason": why,
-                "facts": checks(&facts).into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect::<serde_json::Map<_, _>>(),
-                "hooks": hooks,
+                "max_map_count": proc_max_map_count(), "conditions": conditions, "hooks": hooks,
             });
             output::json::document(&document, &mut out)?;
         }
@@ -88,39 +93,23 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                 }
             }
             writeln!(out)?;
-            for (name, value) in checks(&facts) {
-                writeln!(out, "  {name:<26} {}", output::clean(&value))?;
+            for condition in &conditions {
+                let word = match condition.met {
+                    Some(true) => "yes",
+                    Some(false) => "NO ",
+                    None => "?  ",
+                };
+                writeln!(out, "  {word}  {:<34} {}", condition.name, output::clean(&condition.found))?;
+                for line in [&condition.loses, &condition.cure].into_iter().flatten() {
+                    writeln!(out, "       {:<34} {}", "", output::clean(line))?;
+                }
             }
+            writeln!(
+                out,
+                "\n  vm.max_map_count is {}.",
+                proc_max_map_count().map_or("not readable".into(), |n| output::grouped(n.into()))
+            )?;
         }
     }
     Ok(i32::from(why.is_some()))
-}
-
-fn checks(facts: &Facts) -> Vec<(&'static str, String)> {
-    let file = |path: &str| {
-        fs::read_to_string(path)
-            .map(|text| text.trim().to_owned())
-            .unwrap_or_else(|e| format!("not readable: {e}"))
-    };
-    let caps = fs::read_to_string("/proc/self/status").ok().and_then(|s| {
-        s.lines()
-            .find_map(|l| l.strip_prefix("CapEff:").and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()))
-    });
-    let has = |bit: u32| caps.is_some_and(|caps| caps >> bit & 1 == 1);
-    vec![
-        ("kernel type information", facts.layout.as_ref().map_or_else(Clone::clone, |_| "readable".into())),
-        (
-            "mmap_lock_released",
-            facts.released_arguments.map_or("not in this kernel".into(), |n| format!("{n} arguments")),
-        ),
-        ("tracefs", facts.tracefs.as_ref().map_or_else(Clone::clone, |_| "readable".into())),
-        ("CAP_BPF", if has(39) || has(21) { "yes" } else { "no: needed to load the programs" }.into()),
-        ("CAP_PERFMON", if has(38) || has(21) { "yes" } else { "no: needed to attach them" }.into()),
-        (
-            "vm.max_map_count",
-            proc_max_map_count().map_or("not readable".into(), |n| output::grouped(n.into())),
-        ),
-        ("kernel.unprivileged_bpf", file("/proc/sys/kernel/unprivileged_bpf_disabled")),
-        ("lockdown", file("/sys/kernel/security/lockdown")),
-    ]
 }

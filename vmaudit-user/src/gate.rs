@@ -39,19 +39,21 @@ fn failures(budget: &Budget<'_>, report: &Report) -> Option<String> {
     if failed > 0 {
         return Some(format!("{} failed", output::count(failed, "memory call", "memory calls")));
     }
-    failures_may_be_missing(report).then(|| {
+    let seen =
+        report.coverage.hooks.iter().any(|h| h.name == hooks::CALL_EXIT && h.state == HookState::Attached);
+    (!seen || failures_may_be_missing(report)).then(|| {
         "--fail-on failure is not shown to hold: no failed call was seen, but some may be missing, see coverage".into()
     })
 }
 
 /// Whether a failed call may be missing from the report altogether.
 pub fn failures_may_be_missing(report: &Report) -> bool {
-    let seen =
-        |hook: &crate::report::Hook| hook.name == hooks::CALL_EXIT && hook.state == HookState::Attached;
+    let unseen =
+        report.coverage.hooks.iter().any(|h| h.name == hooks::CALL_EXIT && h.state != HookState::Attached);
     // 32-bit programs enter the kernel by another door: their changes are seen, their refusals are not.
     let by_another_door = report.processes.iter().any(|process| process.calls.contains_key("[32-bit]"));
-    by_another_door
-        || !report.coverage.hooks.iter().any(seen)
+    unseen
+        || by_another_door
         || report.coverage.lost.iter().any(|(name, count)| *count > 0 && !DETAILS.contains(&name.as_str()))
 }
 
@@ -189,7 +191,7 @@ mod tests {
         let mut report = good();
         report.coverage.hooks.clear();
         assert!(
-            breach(&only(None, None, &[FailOn::Failure]), &report).unwrap().contains("could not be seen")
+            breach(&only(None, None, &[FailOn::Failure]), &report).unwrap().contains("not shown to hold")
         );
         report.limits.max_map_count = None;
         assert!(breach(&only(None, Some(50.0), &[]), &report).unwrap().contains("could not be read"));

@@ -17,6 +17,7 @@ pub mod arguments;
 pub mod audit;
 pub mod cli;
 pub mod command;
+pub mod conditions;
 pub mod diagnosis;
 pub mod doctor;
 pub mod explain;

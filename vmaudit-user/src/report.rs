@@ -100,11 +100,29 @@ pub struct Coverage {
     pub exact_peaks: bool,
     /// Each hook of the table and what became of it.
     pub hooks: Vec<Hook>,
+    /// What kernel, rights and container allow, each with what is lost by it.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
     /// Losses by reason, zeros included.
     pub lost: BTreeMap<String, u64>,
     /// Sentences about what could not be seen, for people.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// One thing that kernel, rights or container may withhold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Condition {
+    /// What.
+    pub name: String,
+    /// It is as it should be; null when nobody can tell.
+    pub met: Option<bool>,
+    /// What was found.
+    pub found: String,
+    /// What is lost; null unless something is.
+    pub loses: Option<String>,
+    /// How to get it.
+    pub cure: Option<String>,
 }
 
 /// One hook.

@@ -22,6 +22,7 @@ use crate::{
     audit::{Audit, Sight},
     cli::{self, ReportFormat, RunArgs},
     command::{self, Child, Look, User},
+    conditions,
     diagnosis::KernelRules,
     gate::{self, Budget},
     output::{self, Destination, Format},
@@ -287,11 +288,14 @@ fn open_source(
     options: &live::Options,
     pid: u32,
 ) -> anyhow::Result<(Source, Coverage)> {
-    let coverage = Coverage::default();
     let why = match args.common.source {
         cli::Source::Proc => "asked for by --source proc".to_owned(),
         _ => match open_live(facts, options, &[pid], true) {
-            Ok(live) => return Ok((Source::Live(Box::new(live)), coverage)),
+            Ok(live) => {
+                let conditions = conditions::look(facts, Some(live.hooks()));
+                let coverage = Coverage { conditions, ..Coverage::default() };
+                return Ok((Source::Live(Box::new(live)), coverage));
+            }
             Err(Unavailable(why)) if args.common.source == cli::Source::Ebpf => {
                 return Err(anyhow!("eBPF is not available: {why}"));
             }
@@ -304,6 +308,7 @@ fn open_source(
     let coverage = Coverage {
         exact_peaks: false,
         hooks: hooks::all_missing(&why),
+        conditions: conditions::look(facts, None),
         lost: BTreeMap::new(),
         notes: vec![format!("Counts are samples from /proc, because {why}")],
     };
@@ -335,12 +340,15 @@ pub fn open_live(
 ) -> Result<Live, Unavailable> {
     if !pids.is_empty() && !kernel::in_first_pid_namespace() {
         return Err(Unavailable(
-            "vmaudit runs inside a pid namespace (a container), where process numbers are not the kernel's; run it \
-             on the host"
-                .into(),
+            conditions::blocking(facts).unwrap_or_else(|| {
+                "vmaudit runs inside a pid namespace (a container), where process numbers are not the kernel's; run \
+                 it on the host"
+                    .into()
+            }),
         ));
     }
-    let mut live = Live::open(facts, options)?;
+    let mut live = Live::open(facts, options)
+        .map_err(|Unavailable(why)| Unavailable(conditions::blocking(facts).unwrap_or(why)))?;
     for pid in pids {
         live.follow(*pid, after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;
     }

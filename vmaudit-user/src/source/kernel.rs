@@ -165,7 +165,7 @@ impl Tracefs {
                 Err(_) => {}
             }
         }
-        private_mount()
+        private_mount(c"tracefs")
             .map(Self::Private)
             .map_err(|e| format!("tracefs is not readable ({refused}) and cannot be mounted privately ({e})"))
     }
@@ -174,19 +174,7 @@ impl Tracefs {
     fn read(&self, relative: &str) -> std::io::Result<String> {
         match self {
             Self::Mounted(root) => fs::read_to_string(root.join("events").join(relative)),
-            // /proc/self/fd would need /proc; openat does not.
-            Self::Private(fd) => {
-                let path = CString::new(format!("events/{relative}"))?;
-                // SAFETY: `path` is a valid C string, `fd` an open directory.
-                let file =
-                    unsafe { libc::openat(fd.as_raw_fd(), path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-                if file < 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-                // SAFETY: a fresh descriptor that nobody else owns.
-                let file = unsafe { OwnedFd::from_raw_fd(file) };
-                std::io::read_to_string(fs::File::from(file))
-            }
+            Self::Private(fd) => read_below(fd, &format!("events/{relative}")),
         }
     }
 
@@ -214,8 +202,50 @@ fn field_offset(format: &str, field: &str) -> Option<u32> {
     })
 }
 
+/// Reads a file below an open directory; /proc/self/fd would need /proc, openat does not.
+fn read_below(directory: &OwnedFd, path: &str) -> std::io::Result<String> {
+    let path = CString::new(path)?;
+    // SAFETY: `path` is a valid C string, `directory` an open directory.
+    let file =
+        unsafe { libc::openat(directory.as_raw_fd(), path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
+    if file < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    let file = unsafe { OwnedFd::from_raw_fd(file) };
+    std::io::read_to_string(fs::File::from(file))
+}
+
+/// The lockdown mode in force: `none`, `integrity` or `confidentiality`; `None` when it cannot be read. With `mount`,
+/// securityfs is mounted privately where it is not mounted.
+pub fn lockdown(mount: bool) -> Option<String> {
+    let text = match fs::read_to_string("/sys/kernel/security/lockdown") {
+        Err(_) if mount => read_below(&private_mount(c"securityfs").ok()?, "lockdown").ok()?,
+        answer => answer.ok()?,
+    };
+    // `none [integrity] confidentiality`
+    let (_, rest) = text.split_once('[')?;
+    rest.split_once(']').map(|(mode, _)| mode.to_owned())
+}
+
+/// errno of making the smallest map there is; `None` when that works.
+pub fn bpf_refused() -> Option<i32> {
+    const BPF_MAP_CREATE: libc::c_int = 0;
+    const BPF_MAP_TYPE_ARRAY: u32 = 2;
+    // union bpf_attr: type, bytes of a key, bytes of a value, entries, flags.
+    let attr = [BPF_MAP_TYPE_ARRAY, 4, 4, 1, 0];
+    // SAFETY: `attr` has the size it is said to have.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_MAP_CREATE, attr.as_ptr(), size_of_val(&attr)) };
+    if fd < 0 {
+        return std::io::Error::last_os_error().raw_os_error();
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    drop(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+    None
+}
+
 /// fsopen, fsmount (5.2 and later): a mount that no namespace sees.
-fn private_mount() -> std::io::Result<OwnedFd> {
+fn private_mount(kind: &std::ffi::CStr) -> std::io::Result<OwnedFd> {
     const FSOPEN_CLOEXEC: libc::c_uint = 1;
     const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
     const FSMOUNT_CLOEXEC: libc::c_uint = 1;
@@ -227,7 +257,7 @@ fn private_mount() -> std::io::Result<OwnedFd> {
         Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
     };
     // SAFETY: a valid C string; the call has no other preconditions.
-    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, c"tracefs".as_ptr(), FSOPEN_CLOEXEC) })?;
+    let context = owned(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })?;
     // SAFETY: CMD_CREATE takes null key and value.
     let created = unsafe {
         libc::syscall(

@@ -194,10 +194,9 @@ impl Live {
         } else {
             hook.state = HookState::Attached;
             hook.via = Some(vias.iter().map(|via| via.name()).collect::<Vec<_>>().join("+"));
-            if let Some(blind) = hooks::blind_spot(row, facts, &vias) {
-                hook.loses = Some(blind.into());
-                hook.reason = Some(reasons.join("; ")).filter(|reason| !reason.is_empty());
-            }
+            // Why not in another way too, or instead.
+            hook.reason = Some(reasons.join("; ")).filter(|reason| !reason.is_empty());
+            hook.loses = hooks::blind_spot(row, facts, &vias).map(Into::into);
             self.at_work.push((row.name, programs));
         }
         self.hooks.push(hook);
@@ -383,12 +382,14 @@ impl Live {
         .map(|(name, n)| (name.to_owned(), n))
         .into();
         // Where two programs listen to the same event, an event is lost only if both were skipped.
-        let skipped = self
-            .at_work
-            .iter()
-            .map(|(_, fds)| fds.iter().map(|&fd| recursion_misses(fd)).min().unwrap_or(0))
-            .sum();
+        let (mut skipped, mut unreadable) = (0, 0);
+        for (_, fds) in &self.at_work {
+            let counts: Vec<Option<u64>> = fds.iter().map(|&fd| recursion_misses(fd)).collect();
+            unreadable += u64::from(counts.contains(&None));
+            skipped += counts.into_iter().flatten().min().unwrap_or(0);
+        }
         counters.push(("program_skipped".into(), skipped));
+        counters.push(("skips_unreadable".into(), unreadable));
         counters
     }
 
@@ -610,13 +611,11 @@ fn attach_to_event(id: u64, program: RawFd) -> std::io::Result<OwnedFd> {
     Ok(event)
 }
 
-/// How often the kernel skipped a program; 0 where it does not count (before 5.12).
-fn recursion_misses(program: RawFd) -> u64 {
-    let Ok(text) = fs::read_to_string(format!("/proc/self/fdinfo/{program}")) else { return 0 };
-    text.lines()
-        .find_map(|l| l.strip_prefix("recursion_misses:"))
-        .and_then(|n| n.trim().parse().ok())
-        .unwrap_or(0)
+/// How often the kernel skipped a program; 0 where it does not count (before 5.12), `None` when /proc does not say.
+fn recursion_misses(program: RawFd) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
+    let misses = text.lines().find_map(|l| l.strip_prefix("recursion_misses:"));
+    Some(misses.and_then(|n| n.trim().parse().ok()).unwrap_or(0))
 }
 
 /// Turns a loader's or the kernel's refusal into what is missing and how to get it.
@@ -626,7 +625,7 @@ fn refusal(error: &anyhow::Error) -> String {
     let first = error.chain().last().map(ToString::to_string).unwrap_or_default();
     let first = first.lines().next().unwrap_or_default().to_owned();
     match errno {
-        Some(libc::EPERM | libc::EACCES) if !nix::unistd::geteuid().is_root() => {
+        Some(libc::EPERM | libc::EACCES) if crate::rights::missing().is_some() => {
             "eBPF needs root, or CAP_BPF and CAP_PERFMON: run it with sudo".into()
         }
         Some(libc::EPERM) => {

@@ -172,6 +172,7 @@ fn proc_source() -> Report {
     let mut report = report(vec![java], Measured { exact: false, ..measured("java", 4242, 1204) });
     report.source = SourceKind::Proc;
     report.coverage = Coverage {
+        conditions: Vec::new(),
         lost: [("samples_missed".into(), 3)].into(),
         hooks: vec![Hook {
             name: "mmap_lock_released".into(),
