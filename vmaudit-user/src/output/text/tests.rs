@@ -242,7 +242,7 @@ fn golden_clipped() {
         &text(&clipped_run()),
         r"
 vmaudit: holes (pid 123) hit vm.max_map_count = 65,530: 23 calls failed, 92 KiB
-  stayed mapped.
+  were not unmapped.
 2 processes in 12.3 s; ./holes ended with status 0; followed in the kernel, all
   peaks exact; Linux 6.18.44.
 
