@@ -180,5 +180,5 @@ fn stream(slot: *mut MmSlot, call: Call, before: u32, after: u32, task: Current)
         reserved: 0,
         comm: kernel::comm_of(task.address()),
     });
-    entry.submit(0);
+    entry.submit(maps::wake_rarely());
 }

@@ -152,6 +152,18 @@ macro_rules! lost {
 }
 pub(crate) use lost;
 
+/// How to submit a record of a stream: the reader comes by itself every few milliseconds and is woken only when a quarter
+/// of the buffer is full. Waking it for each record costs the traced program more than the record.
+#[inline(always)]
+pub fn wake_rarely() -> u64 {
+    const BPF_RB_NO_WAKEUP: u64 = 1;
+    const BPF_RB_FORCE_WAKEUP: u64 = 2;
+    const BPF_RB_AVAIL_DATA: u64 = 0;
+    const BPF_RB_RING_SIZE: u64 = 1;
+    let full = RECORDS.query(BPF_RB_AVAIL_DATA) >= RECORDS.query(BPF_RB_RING_SIZE) / 4;
+    if full { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
+}
+
 /// The slot of an address space.
 #[inline(always)]
 pub fn slot_of(mm: u64) -> Option<*mut MmSlot> {
