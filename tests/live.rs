@@ -16,8 +16,12 @@ mod attach;
 mod budgets;
 #[path = "live/conditions.rs"]
 mod conditions;
+#[path = "live/explain.rs"]
+mod explain;
 #[path = "live/failures.rs"]
 mod failures;
+#[path = "live/limit_command.rs"]
+mod limit_command;
 #[path = "live/losses.rs"]
 mod losses;
 #[path = "live/names.rs"]
@@ -30,6 +34,8 @@ mod preamble;
 mod processes;
 #[path = "live/rights.rs"]
 mod rights;
+#[path = "live/scan.rs"]
+mod scan;
 #[path = "live/sources.rs"]
 mod sources;
 #[path = "live/stacks.rs"]

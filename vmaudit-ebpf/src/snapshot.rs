@@ -4,7 +4,6 @@
 //! the same count; a writer that comes and goes around the reading finds no slot and opens one itself, and then the
 //! insertion here loses (NOEXIST). One that comes later finds the count it started with.
 
-use aya_ebpf::helpers::generated::bpf_seq_write;
 use vmaudit_common::{ABSENT, MM_FROM_SNAPSHOT};
 
 use crate::{
@@ -15,7 +14,7 @@ use crate::{
 /// Context of a task iterator: `meta`, `task` (include/linux/bpf.h, kernel/bpf/task_iter.c).
 #[repr(C)]
 pub struct TaskIterContext {
-    meta: *const u64,
+    _meta: *const u64,
     task: *const u64,
 }
 
@@ -28,29 +27,6 @@ pub extern "C" fn snapshot(ctx: *const TaskIterContext) -> i32 {
     if !task.is_null() {
         take(task as u64);
     }
-    0
-}
-
-/// Writes (tgid, map_count) of every process to the reader, for `scan`: no slot, no hook, no lock, one pass. Each
-/// figure is the one of that moment, also in the middle of a change.
-#[unsafe(link_section = "iter/task")]
-#[unsafe(no_mangle)]
-pub extern "C" fn count(ctx: *const TaskIterContext) -> i32 {
-    // SAFETY: as above.
-    let (meta, task) = unsafe { ((*ctx).meta, (*ctx).task) };
-    if task.is_null() {
-        return 0;
-    }
-    let task = task as u64;
-    let mm = kernel::mm_of(task);
-    let leader = kernel::leader_of(task);
-    // One line a process; another thread speaks for a leader that has already ended.
-    if mm == 0 || (task != leader && kernel::mm_of(leader) != 0) {
-        return 0;
-    }
-    let line: [u32; 2] = [kernel::read(task, layout!(task_tgid)), kernel::map_count(mm)];
-    // SAFETY: `meta.seq` is the first member; the helper copies 8 bytes.
-    unsafe { bpf_seq_write((*meta) as *mut _, line.as_ptr().cast(), 8) };
     0
 }
 

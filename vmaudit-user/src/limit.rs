@@ -12,15 +12,15 @@ use std::process::ExitCode;
 use anyhow::Context;
 use serde::Serialize;
 
-use self::apply::Plan;
 use self::needs::{Facts, Known};
 use self::sysctl::{Applier, Boot};
 use crate::application::{Anonymizer, application, arguments};
-use crate::output::table::Look;
+use crate::output::form::{Form, Outputs};
 use crate::output::{self, grouped};
 use crate::price::{CACHES, Price, price};
 use crate::recommend::{KERNEL_DEFAULT, KERNEL_LARGEST, Margin};
-use crate::scan::{Form, destinations, own_names, written};
+use crate::scan::own_names;
+use crate::source::census::{Census, Task};
 use crate::source::proc::{CountBuffer, Proc};
 
 /// Options of `vmaudit limit`.
@@ -159,25 +159,22 @@ struct Running {
     vmas: Option<u64>,
 }
 
-/// Runs the command. `kernel` as for `scan`.
-pub fn limit_command(
-    args: &LimitArgs,
-    kernel: impl FnOnce() -> Option<Vec<(u32, u32)>>,
-) -> anyhow::Result<ExitCode> {
+/// Runs the command.
+pub fn limit_command(args: &LimitArgs) -> anyhow::Result<ExitCode> {
     let all = needs::known()?;
     // A wrong name is found before anything is read.
     for name in &args.software {
         needs::named(&all, name)?;
     }
-    let outputs = destinations(&args.format, &args.output)?;
+    let outputs = Outputs::open(&args.format, &args.output)?;
     if args.known {
-        for (form, mut destination) in outputs {
-            written(output::limit_text::write_known(&all, form, &Look::of(&destination), &mut destination))?;
-        }
+        outputs.write(|form, look, out| output::limit_text::write_known(&all, form, look, out))?;
         return Ok(ExitCode::SUCCESS);
     }
     let proc = Proc::new(args.root.join("proc"));
-    let running = processes(&proc, kernel());
+    // The kernel knows its own processes, not those of another root.
+    let census = (args.root == Path::new("/")).then(Census::open).and_then(Result::ok);
+    let running = processes(&proc, census.and_then(|census| census.take().ok()));
     let applier = Applier::of(&args.root);
     if args.undo || args.apply.is_some() {
         let held =
@@ -197,24 +194,18 @@ pub fn limit_command(
                 }
             })?;
         }
-        return write_plan(&plan, args.dry_run, outputs);
+        outputs.write(|form, _, out| output::limit_text::write_plan(&plan, args.dry_run, form, out))?;
+        return Ok(ExitCode::SUCCESS);
     }
     let report = report(args, &all, &proc, applier, &running);
-    for (form, mut destination) in outputs {
-        written(output::limit_text::write(&report, form, &Look::of(&destination), &mut destination))?;
-    }
+    outputs.write(|form, look, out| output::limit_text::write(&report, form, look, out))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn write_plan(plan: &Plan, dry: bool, outputs: Vec<(Form, output::Destination)>) -> anyhow::Result<ExitCode> {
-    for (form, mut destination) in outputs {
-        written(output::limit_text::write_plan(plan, dry, form, &mut destination))?;
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn processes(proc: &Proc, kernel: Option<Vec<(u32, u32)>>) -> Vec<Running> {
-    let kernel = kernel.map(|counts| counts.into_iter().collect::<HashMap<u32, u32>>());
+fn processes(proc: &Proc, tasks: Option<Vec<Task>>) -> Vec<Running> {
+    let counted = tasks.map(|tasks| {
+        tasks.into_iter().map(|task| (task.pid, task.vmas)).collect::<HashMap<u32, Option<u64>>>()
+    });
     let mut buffer = CountBuffer::default();
     let mut all = Vec::new();
     for pid in proc.pids().unwrap_or_default() {
@@ -224,8 +215,8 @@ fn processes(proc: &Proc, kernel: Option<Vec<(u32, u32)>>) -> Vec<Running> {
             continue;
         }
         let arguments = arguments(&handle.cmdline().unwrap_or_default());
-        let vmas = match &kernel {
-            Some(counts) => counts.get(&pid).map(|&count| u64::from(count)),
+        let vmas = match &counted {
+            Some(counts) => counts.get(&pid).copied().flatten(),
             None => handle.count(&stat, &mut buffer).ok(),
         };
         let app = application(None, &arguments, &stat.comm);
@@ -474,6 +465,7 @@ pub const SCOPE: &str = "The limit belongs to the host's kernel and to all its c
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::table::Look;
     use clap::Parser as _;
 
     #[derive(clap::Parser)]

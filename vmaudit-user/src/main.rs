@@ -5,9 +5,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use vmaudit_user::{
     cli::{Cli, Command},
-    command, doctor, explain, limit, output, scan, session,
-    source::live,
-    trace,
+    command, doctor, explain, limit, output, scan, session, trace,
 };
 
 fn main() -> ExitCode {
@@ -22,9 +20,9 @@ fn main() -> ExitCode {
     };
     let mut failure = 1;
     let outcome = match cli.action() {
-        Command::Scan(args) => scan::scan_command(&args, live::count_all),
+        Command::Scan(args) => scan::scan_command(&args),
         Command::Explain(args) => explain::explain_command(&args),
-        Command::Limit(args) => limit::limit_command(&args, live::count_all),
+        Command::Limit(args) => limit::limit_command(&args),
         Command::Run(args) => {
             failure = command::EXIT_OWN_FAILURE;
             session::run(args).map(code)

@@ -125,9 +125,45 @@ pub struct Measured {
     pub vma_bytes: Option<f64>,
 }
 
-/// Advice for what was measured.
+/// Where a count comes from, in words.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// The largest during a session.
+    Peak,
+    /// A look at this moment.
+    Now,
+}
+
+impl Seen {
+    fn has(self) -> &'static str {
+        match self {
+            Self::Peak => "peaked at",
+            Self::Now => "has",
+        }
+    }
+}
+
+/// Advice for what a session measured.
 pub fn recommend(measured: &Measured) -> Recommendation {
+    advise(measured, Seen::Peak)
+}
+
+/// Advice for counts of this moment, of which no one knows whether they are peaks.
+pub fn recommend_now(measured: &Measured) -> Recommendation {
+    let mut advice = advise(measured, Seen::Now);
+    if advice.basis.is_some() {
+        advice.sentences.push(
+            "The counts are of this moment; `vmaudit run` and `vmaudit trace` see what a program needs at \
+             its peak."
+                .into(),
+        );
+    }
+    advice
+}
+
+fn advise(measured: &Measured, seen: Seen) -> Recommendation {
     let Measured { margin, current, clipped, .. } = *measured;
+    let has = seen.has();
     let at_limit = failed(measured, |kind| kind.cause == Cause::MaxMapCount);
     let unknown = failed(measured, |kind| kind.cause == Cause::Unknown && !kind.limit_excluded);
     let others = failed(measured, another);
@@ -161,19 +197,26 @@ pub fn recommend(measured: &Measured) -> Recommendation {
         if current.is_some_and(|current| current >= KERNEL_LARGEST) {
             advice.action = Action::WillNotHelp;
             advice.sentences.push(format!(
-                "{} was stopped at {} VMAs, and vm.max_map_count is already the largest value the kernel \
-                 accepts: the process must make fewer mappings.",
+                "{} {} {} VMAs, and vm.max_map_count is already the largest value the kernel accepts: the \
+                 process must make fewer mappings.",
                 capitalised(&who),
+                if seen == Seen::Now { "is at the limit with" } else { "was stopped at" },
                 grouped(peak)
             ));
         } else {
             advice.action = Action::RaiseAndRerun;
-            advice.sentences.push(format!(
-                "The limit stopped {who} at {} VMAs, so its demand is not known yet: raise \
-                 vm.max_map_count to {} and run again.",
-                grouped(peak),
-                grouped(value)
-            ));
+            let (peak, to) = (grouped(peak), grouped(value));
+            advice.sentences.push(match seen {
+                Seen::Peak => format!(
+                    "The limit stopped {who} at {peak} VMAs, so its demand is not known yet: raise \
+                     vm.max_map_count to {to} and run again."
+                ),
+                Seen::Now => format!(
+                    "{} is at the limit with {peak} VMAs, so its demand is not known: raise \
+                     vm.max_map_count to {to} and look again.",
+                    capitalised(&who)
+                ),
+            });
             set(&mut advice, value, measured);
         }
         advice.sentences.extend(others_sentence(measured, others));
@@ -182,7 +225,7 @@ pub fn recommend(measured: &Measured) -> Recommendation {
         advice.sentences.extend(others_sentence(measured, others));
         advice.sentences.push(match current {
             Some(current) if needed > current => format!(
-                "Apart from that, {who} peaked at {} VMAs, {} % of the limit {}: {} would leave the usual \
+                "Apart from that, {who} {has} {} VMAs, {} % of the limit {}: {} would leave the usual \
                  room.",
                 grouped(peak),
                 percent(peak, current),
@@ -190,13 +233,13 @@ pub fn recommend(measured: &Measured) -> Recommendation {
                 grouped(needed)
             ),
             Some(current) => format!(
-                "The limit {} itself is high enough: {who} peaked at {} VMAs, {} % of it.",
+                "The limit {} itself is high enough: {who} {has} {} VMAs, {} % of it.",
                 grouped(current),
                 grouped(peak),
                 percent(peak, current)
             ),
             None => format!(
-                "{} peaked at {} VMAs; the limit in force could not be read.",
+                "{} {has} {} VMAs; the limit in force could not be read.",
                 capitalised(&who),
                 grouped(peak)
             ),
@@ -206,7 +249,7 @@ pub fn recommend(measured: &Measured) -> Recommendation {
             Some(current) if needed <= current => {
                 advice.action = Action::Leave;
                 advice.sentences.push(format!(
-                    "Leave vm.max_map_count at {}: {who} peaked at {} VMAs, {} % of it.",
+                    "Leave vm.max_map_count at {}: {who} {has} {} VMAs, {} % of it.",
                     grouped(current),
                     grouped(peak),
                     percent(peak, current)
@@ -215,7 +258,7 @@ pub fn recommend(measured: &Measured) -> Recommendation {
             Some(current) => {
                 advice.action = Action::Raise;
                 advice.sentences.push(format!(
-                    "{} peaked at {} VMAs, {} % of the limit {}: raise vm.max_map_count to {} to leave \
+                    "{} {has} {} VMAs, {} % of the limit {}: raise vm.max_map_count to {} to leave \
                      room (peak x {}, rounded up to a multiple of {}).",
                     capitalised(&who),
                     grouped(peak),
@@ -231,7 +274,7 @@ pub fn recommend(measured: &Measured) -> Recommendation {
                 // No command: it could lower a limit that is higher.
                 advice.value = Some(needed);
                 advice.sentences.push(format!(
-                    "{} peaked at {} VMAs: a vm.max_map_count of {} or more leaves room. The limit in \
+                    "{} {has} {} VMAs: a vm.max_map_count of {} or more leaves room. The limit in \
                      force could not be read.",
                     capitalised(&who),
                     grouped(peak),
@@ -247,7 +290,7 @@ pub fn recommend(measured: &Measured) -> Recommendation {
             count(unknown, "call", "calls")
         ));
     }
-    if !measured.exact && !clipped {
+    if seen == Seen::Peak && !measured.exact && !clipped {
         advice.sentences.push("The peak was sampled: the true one may be higher.".into());
     }
     advice

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::env;
+use std::ffi::OsString;
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -15,9 +17,12 @@ use serde_json::Value;
 
 use crate::command::{TempDir, as_root, find, output, quiet_output, say, shown};
 use crate::programs::{self, Linking};
+use crate::python;
 
-/// Processes of the row on memory.
+/// Processes of the rows on memory and on scanning.
 const CROWD: usize = 1000;
+/// VMAs of each of them, for scanning.
+const CROWD_VMAS: usize = 1000;
 /// The benchmarks of the bin `workload` (`workload bench NAME SECONDS` prints `NAME NS_PER_OPERATION`).
 const WORKS: [(&str, &str); 4] = [
     ("pair", "mmap + munmap of a page"),
@@ -35,9 +40,9 @@ pub struct Options {
     /// Length of one measurement
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
-    /// The Python vmaudit, to compare `vmaudit scan` with
-    #[arg(long, value_name = "FILE")]
-    python_tool: Option<PathBuf>,
+    /// Only `vmaudit scan`, against the Python vmaudit
+    #[arg(long)]
+    scan: bool,
 }
 
 /// Another program that runs a command under it.
@@ -57,6 +62,10 @@ impl Options {
         let report = folder.path().join("report.json");
 
         println!("{}\n", machine()?);
+        if self.scan {
+            println!("{}", self.scan(&vmaudit, &workload)?);
+            return Ok(());
+        }
         println!("| work | tracer | untraced | traced | ratio, median (min..max) |\n|--|--|--|--|--|");
         let tracers = tracers(&vmaudit, &report);
         let mut exact = (0, 0);
@@ -69,9 +78,7 @@ impl Options {
         println!("| runs whose peaks are all exact | {} of {} |", exact.0, exact.1);
         println!("{}", self.whole_process(&vmaudit, &report)?);
         println!("{}", memory(&vmaudit, &report)?);
-        if let Some(row) = self.scan(&vmaudit)? {
-            println!("{row}");
-        }
+        println!("\n{}", self.scan(&vmaudit, &workload)?);
         Ok(())
     }
 
@@ -140,19 +147,57 @@ impl Options {
         Ok(format!("| {title} | {:.0} ms ({:.0}..{:.0}) |", added.median, added.min, added.max))
     }
 
-    /// `vmaudit scan` against the Python tool, on this machine as it is.
-    fn scan(&self, vmaudit: &Path) -> Result<Option<String>> {
-        let Some(python_tool) = &self.python_tool else { return Ok(None) };
-        let mut ratios = Vec::new();
-        for _ in 0..self.rounds {
-            let old = milliseconds(as_root("python3").arg(python_tool).stdout(Stdio::null()))?;
-            let new = milliseconds(as_root(vmaudit).arg("scan").stdout(Stdio::null()))?;
-            ratios.push(old / new);
+    /// `vmaudit scan` against the Python tool, beside a crowd that stands still.
+    fn scan(&self, vmaudit: &Path, workload: &Path) -> Result<String> {
+        let package = python::package()?;
+        let vmas = (CROWD * CROWD_VMAS).to_string();
+        let mut crowd = Command::new(workload)
+            .args(["crowd", &CROWD.to_string(), &CROWD_VMAS.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let told = crowd.stdout.take().context("the crowd has a stdout")?;
+        let standing = BufReader::new(told).lines().take(CROWD).collect::<std::io::Result<Vec<_>>>()?;
+        if standing.len() < CROWD {
+            bail!("only {} of {CROWD} processes stand", standing.len());
         }
-        let ratio = Spread::of(&ratios);
-        let processes = pids()?.len();
-        let title = format!("`vmaudit scan` of {processes} processes, against the Python tool");
-        Ok(Some(format!("| {title} | {:.0}x faster ({:.0}..{:.0}) |", ratio.median, ratio.min, ratio.max)))
+        let python = || {
+            let mut path = OsString::from("PYTHONPATH=");
+            path.push(&package);
+            let mut command = as_root("env");
+            command.arg(path).args(["python3", "-m", "vmaudit"]);
+            command
+        };
+        let ours = |source: &str| {
+            let mut command = as_root(vmaudit);
+            command.args(["scan", "--source", source]);
+            command
+        };
+        let mut times: [Vec<f64>; 3] = Default::default();
+        for round in 0..self.rounds {
+            say!("scan, turn {} of {}", round + 1, self.rounds);
+            for (times, mut command) in times.iter_mut().zip([python(), ours("ebpf"), ours("proc")]) {
+                times.push(milliseconds(command.stdout(Stdio::null()))?);
+            }
+        }
+        drop(crowd.stdin.take());
+        crowd.wait()?;
+        let [old, kernel, lines] = &times;
+        let row = |title: &str, new: &[f64]| {
+            let ratios: Vec<f64> = old.iter().zip(new).map(|(old, new)| old / new).collect();
+            let (time, ratio) = (Spread::of(new), Spread::of(&ratios));
+            format!(
+                "| {title} | {:.0} ms ({:.0}..{:.0}) | {:.0}x ({:.0}..{:.0}) |",
+                time.median, time.min, time.max, ratio.median, ratio.min, ratio.max
+            )
+        };
+        let mut table = format!(
+            "| scan of {CROWD} processes, {vmas} VMAs | time, median (min..max) | faster than Python |\n|--|--|--|\n"
+        );
+        table += &format!("{}\n", row("the Python vmaudit 1.0.1", old));
+        table += &format!("{}\n", row("`vmaudit scan`", kernel));
+        table += &row("`vmaudit scan --source proc` (without rights)", lines);
+        Ok(table)
     }
 }
 
@@ -314,11 +359,6 @@ fn machine() -> Result<String> {
         kernel.trim(),
         args.join(" ")
     ))
-}
-
-fn pids() -> Result<Vec<u32>> {
-    let names = fs::read_dir("/proc")?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    Ok(names.collect())
 }
 
 /// Children of a process, theirs, and so on.

@@ -11,6 +11,7 @@ mod ebpf;
 mod initramfs;
 mod kernels;
 mod programs;
+mod python;
 mod setup;
 mod test;
 mod vm;

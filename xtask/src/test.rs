@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::command::{as_root, cargo, say, shown};
 use crate::programs::{self, Linking};
+use crate::python;
 
 /// What the summaries of test programs say, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,6 +55,9 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         say!("end-to-end tests: {}", suite.name);
         let mut program = as_root("env"); // sudo may drop variables
         program.arg(assignment("VMAUDIT_BIN", &vmaudit)).arg(assignment("WORKLOAD_BIN", &workload));
+        if suite.name == python::SUITE {
+            program.arg(assignment("PYTHON_TOOL", python::package()?));
+        }
         program.arg(assignment("RUST_BACKTRACE", env::var_os("RUST_BACKTRACE").unwrap_or_default()));
         live.add(follow(program.arg(&suite.path).arg("--test-threads=2").args(filter))?);
     }

@@ -19,6 +19,7 @@ use crate::command::{find, quiet_output, run, say, shown, target_dir};
 use crate::initramfs::Initramfs;
 use crate::kernels::{self, Kernel};
 use crate::programs::{self, Linking};
+use crate::python;
 
 /// How the tests are to be run.
 #[derive(Args, Debug)]
@@ -166,7 +167,9 @@ impl Options {
         put("bin/vmaudit", &programs::vmaudit(Linking::Guest(self.arch))?)?;
         let mut conf = format!("test_limit_s={}\nshell={}\n", self.test_limit, u8::from(self.shell));
         let mut suites = 0;
-        for suite in programs::suites(Linking::Guest(self.arch))?.iter().filter(|suite| suite.end_to_end) {
+        // A guest has no Python.
+        let fits = |suite: &&programs::Suite| suite.end_to_end && suite.name != python::SUITE;
+        for suite in programs::suites(Linking::Guest(self.arch))?.iter().filter(fits) {
             put(&format!("bin/{}", suite.name), &suite.path)?;
             conf += &format!("suite={}\n", suite.name);
             suites += 1;

@@ -4,34 +4,25 @@ use std::io::{self, Write};
 
 use crate::explain::picture::Cluster;
 use crate::explain::{Explanation, Row, Tally};
+use crate::output::form::{Form, csv_text};
+use crate::output::json;
 use crate::output::table::{Colour, Look, percent};
 use crate::output::{bytes, clean, count, grouped};
-use crate::scan::Form;
 
-/// Writes the explanation in one piece; `top` limits each table of the text. CSV holds the boundaries by reason.
-pub fn write(it: &Explanation, form: Form, top: usize, look: &Look, out: &mut dyn Write) -> io::Result<()> {
-    let mut whole = Vec::new();
+/// Writes the explanation; `top` limits each table of the text. CSV holds the boundaries by reason.
+pub fn write(it: &Explanation, form: Form, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
     match form {
-        Form::Text => text(it, top, look, &mut whole)?,
-        Form::Json => super::json::document(it, &mut whole)?,
+        Form::Text => text(it, top, look, out),
+        Form::Json => json::document(it, out),
         Form::Csv => {
-            writeln!(whole, "boundaries,reason,example,cure")?;
+            writeln!(out, "boundaries,reason,example,cure")?;
             for row in &it.boundaries {
-                let quoted = |text: &str| format!("\"{}\"", clean(text).replace('"', "\"\""));
-                let cure = row.cure.as_deref().unwrap_or_default();
-                writeln!(
-                    whole,
-                    "{},{},{},{}",
-                    row.boundaries,
-                    quoted(&row.title),
-                    row.example,
-                    quoted(cure)
-                )?;
+                let (reason, cure) = (csv_text(Some(&row.title)), csv_text(row.cure.as_deref()));
+                writeln!(out, "{},{reason},{},{cure}", row.boundaries, row.example)?;
             }
+            Ok(())
         }
     }
-    out.write_all(&whole)?;
-    out.flush()
 }
 
 fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {

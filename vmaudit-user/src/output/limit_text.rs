@@ -6,34 +6,28 @@ use crate::limit::apply::Plan;
 use crate::limit::needs::{Known, Rule};
 use crate::limit::sysctl::Fate;
 use crate::limit::{Found, LimitReport, SCOPE};
+use crate::output::form::{Form, csv_text};
+use crate::output::json;
 use crate::output::table::{Colour, Look, percent};
 use crate::output::{bytes, clean, grouped};
 use crate::recommend::SAFE_VMA_BYTES;
-use crate::scan::{Form, origin};
+use crate::scan::origin;
 
-/// Writes the report in one piece. CSV holds the lines that set the limit.
-pub fn write(report: &LimitReport, form: Form, look: &Look, out: &mut dyn Write) -> io::Result<()> {
-    let mut whole = Vec::new();
+/// Writes the report. CSV holds the lines that set the limit.
+pub fn write(report: &LimitReport, form: Form, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
     match form {
-        Form::Text => text(report, look, &mut whole)?,
-        Form::Json => super::json::document(report, &mut whole)?,
+        Form::Text => text(report, look, out),
+        Form::Json => json::document(report, out),
         Form::Csv => {
-            writeln!(whole, "file,line,value,fate,lowers")?;
+            writeln!(out, "file,line,value,fate,lowers")?;
             for setting in &report.boot.settings {
-                writeln!(
-                    whole,
-                    "\"{}\",{},\"{}\",{},{}",
-                    clean(&setting.file.to_string_lossy()).replace('"', "\"\""),
-                    setting.line,
-                    clean(&setting.text).replace('"', "\"\""),
-                    fate(&setting.fate),
-                    setting.lowers
-                )?;
+                let file = csv_text(Some(&setting.file.to_string_lossy()));
+                let (value, fate) = (csv_text(Some(&setting.text)), csv_text(Some(&fate(&setting.fate))));
+                writeln!(out, "{file},{},{value},{fate},{}", setting.line, setting.lowers)?;
             }
+            Ok(())
         }
     }
-    out.write_all(&whole)?;
-    out.flush()
 }
 
 fn fate(fate: &Fate) -> String {
@@ -182,40 +176,37 @@ fn price(report: &LimitReport, out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// Writes what was done, or would be.
-pub fn write_plan(plan: &Plan, dry: bool, form: Form, out: &mut dyn Write) -> io::Result<()> {
-    let mut whole = Vec::new();
+pub fn write_plan(plan: &Plan, dry: bool, form: Form, out: &mut Vec<u8>) -> io::Result<()> {
     if form == Form::Json {
-        super::json::document(plan, &mut whole)?;
+        json::document(plan, out)?;
     } else {
         let file = clean(&plan.file.to_string_lossy());
         match (&plan.content, dry) {
             (Some(content), dry) => {
-                writeln!(whole, "{} {file}:", if dry { "Would write" } else { "Wrote" })?;
+                writeln!(out, "{} {file}:", if dry { "Would write" } else { "Wrote" })?;
                 for line in content.lines() {
-                    writeln!(whole, "    {}", clean(line))?;
+                    writeln!(out, "    {}", clean(line))?;
                 }
             }
-            (None, true) => writeln!(whole, "Would remove {file}")?,
-            (None, false) => writeln!(whole, "Removed {file}")?,
+            (None, true) => writeln!(out, "Would remove {file}")?,
+            (None, false) => writeln!(out, "Removed {file}")?,
         }
         match (plan.running, dry) {
-            (Some(value), true) => writeln!(whole, "Would set the running value to {}", grouped(value))?,
-            (Some(value), false) => writeln!(whole, "The running value is now {}", grouped(value))?,
-            (None, _) => writeln!(whole, "The running value stays as it is")?,
+            (Some(value), true) => writeln!(out, "Would set the running value to {}", grouped(value))?,
+            (Some(value), false) => writeln!(out, "The running value is now {}", grouped(value))?,
+            (None, _) => writeln!(out, "The running value stays as it is")?,
         }
         for note in &plan.notes {
-            writeln!(whole, "! {}", clean(note))?;
+            writeln!(out, "! {}", clean(note))?;
         }
     }
-    out.write_all(&whole)?;
-    out.flush()
+    Ok(())
 }
 
 /// Writes the list of known needs.
-pub fn write_known(all: &[Known], form: Form, look: &Look, out: &mut dyn Write) -> io::Result<()> {
-    let mut whole = Vec::new();
+pub fn write_known(all: &[Known], form: Form, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
     if form == Form::Json {
-        super::json::document(&all, &mut whole)?;
+        json::document(&all, out)?;
     } else {
         for known in all {
             let rule = match &known.rule {
@@ -229,11 +220,10 @@ pub fn write_known(all: &[Known], form: Form, look: &Look, out: &mut dyn Write) 
                 }
                 Rule::Unknown => "no number".to_owned(),
             };
-            writeln!(whole, "{:<16} {}: {rule}", known.name, look.paint(Colour::Bold, &known.title))?;
-            writeln!(whole, "{:<16} {}", "", known.note)?;
-            writeln!(whole, "{:<16} {}", "", look.paint(Colour::Dim, &known.source))?;
+            writeln!(out, "{:<16} {}: {rule}", known.name, look.paint(Colour::Bold, &known.title))?;
+            writeln!(out, "{:<16} {}", "", known.note)?;
+            writeln!(out, "{:<16} {}", "", look.paint(Colour::Dim, &known.source))?;
         }
     }
-    out.write_all(&whole)?;
-    out.flush()
+    Ok(())
 }

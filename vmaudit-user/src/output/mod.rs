@@ -1,6 +1,7 @@
 //! Where reports are rendered and where they go. Nothing here opens /proc or decides anything.
 
 pub mod explain_text;
+pub mod form;
 pub mod json;
 pub mod limit_text;
 pub mod scan_text;

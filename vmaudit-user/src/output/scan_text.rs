@@ -3,21 +3,20 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use crate::output::form::{Form, csv_text};
+use crate::output::json;
 use crate::output::table::{Colour, Look, percent, room_colour};
 use crate::output::{bytes, clean, count, grouped};
 use crate::report::Process;
-use crate::scan::{Form, Need, Scan, origin};
+use crate::scan::{Need, Scan, origin};
 
-/// Writes `scan` in one piece; `top` limits the processes of the text.
-pub fn write(scan: &Scan, form: Form, top: usize, look: &Look, out: &mut dyn Write) -> io::Result<()> {
-    let mut whole = Vec::new();
+/// Writes `scan`; `top` limits the processes of the text.
+pub fn write(scan: &Scan, form: Form, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
     match form {
-        Form::Text => text(scan, top, look, &mut whole)?,
-        Form::Json => super::json::document(scan, &mut whole)?,
-        Form::Csv => csv(scan, &mut whole)?,
+        Form::Text => text(scan, top, look, out),
+        Form::Json => json::document(scan, out),
+        Form::Csv => csv(scan, out),
     }
-    out.write_all(&whole)?;
-    out.flush()
 }
 
 fn text(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
@@ -207,14 +206,6 @@ fn csv(scan: &Scan, out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// A field of CSV. Control characters are made visible, and a text that a spreadsheet would take for a formula gets
-/// an apostrophe: names come from strangers.
-fn csv_text(text: Option<&str>) -> String {
-    let safe = clean(text.unwrap_or_default());
-    let safe = if safe.starts_with(['=', '+', '-', '@']) { format!("'{safe}") } else { safe };
-    if safe.contains([',', '"']) { format!("\"{}\"", safe.replace('"', "\"\"")) } else { safe }
-}
-
 /// Share of a limit, for other texts.
 pub fn share(part: u64, limit: Option<u64>) -> String {
     limit.map_or_else(|| "-".to_owned(), |limit| percent(part, limit))
@@ -223,13 +214,6 @@ pub fn share(part: u64, limit: Option<u64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn csv_is_safe_in_a_spreadsheet() {
-        assert_eq!(csv_text(Some("=cmd|'x'")), "'=cmd|'x'");
-        assert_eq!(csv_text(Some("a,\"b\"\n")), "\"a,\"\"b\"\"\\x0a\"");
-        assert_eq!(csv_text(None), "");
-    }
 
     #[test]
     fn arguments_are_quoted_for_a_shell() {

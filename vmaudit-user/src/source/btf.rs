@@ -11,6 +11,7 @@ const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
 const KIND_TYPEDEF: u32 = 8;
+const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
 
 /// The parts of a BTF blob that were asked for.
@@ -24,7 +25,7 @@ pub struct Btf<'a> {
 }
 
 impl<'a> Btf<'a> {
-    /// Walks `bytes` once and indexes structs and typedefs whose names are in `names`. `None` if it is no BTF that
+    /// Walks `bytes` once and indexes structs, typedefs and functions whose names are in `names`. `None` if it is no BTF that
     /// this reader knows.
     pub fn parse(bytes: &'a [u8], names: &[&'a str]) -> Option<Self> {
         if u16_at(bytes, 0)? != MAGIC {
@@ -38,15 +39,21 @@ impl<'a> Btf<'a> {
         let string_start = header.checked_add(string_offset)? as usize;
         let strings = bytes.get(string_start..string_start.checked_add(string_len as usize)?)?;
         let mut btf = Self { bytes, strings, types: Vec::new(), named: HashMap::new() };
-        // Names are compared by their first byte before anything else: there are some hundred thousand.
+        // There are some hundred thousand names; most are told apart by their first byte.
+        let mut first = [false; 256];
+        for byte in names.iter().filter_map(|name| name.as_bytes().first()) {
+            first[usize::from(*byte)] = true;
+        }
         let mut at = start;
         while at < end {
             let info = u32_at(bytes, at as usize + 4)?;
             let kind = info >> 24 & 0x1f;
             btf.types.push(at);
-            if matches!(kind, KIND_STRUCT | KIND_TYPEDEF) {
-                let name = btf.name(u32_at(bytes, at as usize)?);
-                if let Some(wanted) = names.iter().find(|n| n.as_bytes() == name) {
+            if matches!(kind, KIND_STRUCT | KIND_TYPEDEF | KIND_FUNC) {
+                let place = u32_at(bytes, at as usize)?;
+                let promising = strings.get(place as usize).is_some_and(|&byte| first[usize::from(byte)]);
+                let name = if promising { btf.name(place) } else { &[] };
+                if promising && let Some(wanted) = names.iter().find(|n| n.as_bytes() == name) {
                     let id = btf.types.len() as u32;
                     // A struct may stand there as a forward declaration without members too; the first one wins.
                     btf.named.entry((kind, wanted)).or_insert(id);
@@ -144,6 +151,11 @@ impl<'a> Btf<'a> {
             return None;
         }
         (info & 0xffff).checked_sub(1)
+    }
+
+    /// Type id of a function, by which a program names what it attaches to.
+    pub fn function(&self, name: &'a str) -> Option<u32> {
+        self.named.get(&(KIND_FUNC, name)).copied()
     }
 }
 

@@ -31,6 +31,50 @@ pub struct Facts {
     pub tracefs: Result<Tracefs, String>,
 }
 
+/// The kernel's type information: mapped where the kernel can (6.16 and later, kernel/bpf/sysfs_btf.c), else read.
+pub enum BtfBytes {
+    /// A mapping of the file, which never changes while the kernel runs.
+    Mapped(&'static [u8]),
+    /// A copy.
+    Read(Vec<u8>),
+}
+
+impl BtfBytes {
+    /// Opens [`BTF_PATH`].
+    pub fn open() -> std::io::Result<Self> {
+        let file = fs::File::open(BTF_PATH)?;
+        let bytes = file.metadata()?.len() as usize;
+        // SAFETY: a new private read-only mapping where the kernel likes; nothing else refers to it.
+        let at = unsafe {
+            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+        };
+        if bytes == 0 || at == libc::MAP_FAILED {
+            return Ok(Self::Read(fs::read(BTF_PATH)?));
+        }
+        // SAFETY: the mapping has `bytes` bytes, is never written and goes only with this value.
+        Ok(Self::Mapped(unsafe { std::slice::from_raw_parts(at.cast(), bytes) }))
+    }
+}
+
+impl Drop for BtfBytes {
+    fn drop(&mut self) {
+        if let Self::Mapped(bytes) = self {
+            // SAFETY: made by `open`, and whoever borrowed from it is gone by now.
+            unsafe { libc::munmap(bytes.as_ptr().cast_mut().cast(), bytes.len()) };
+        }
+    }
+}
+
+impl std::ops::Deref for BtfBytes {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(bytes) => bytes,
+            Self::Read(bytes) => bytes,
+        }
+    }
+}
+
 const NAMES: [&str; 7] = [
     "mm_struct",
     "task_struct",
@@ -49,9 +93,9 @@ impl Facts {
             |s: Option<&std::ffi::OsStr>| s.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let release = text(uname.as_ref().ok().map(|u| u.release()));
         let arch = text(uname.as_ref().ok().map(|u| u.machine()));
-        let blob = fs::read(BTF_PATH);
-        let btf = blob.as_ref().ok().and_then(|b| Btf::parse(b, &NAMES));
-        let layout = match (&blob, &btf) {
+        let bytes = BtfBytes::open();
+        let btf = bytes.as_ref().ok().and_then(|b| Btf::parse(b, &NAMES));
+        let layout = match (&bytes, &btf) {
             (Err(e), _) => Err(format!("{BTF_PATH} cannot be read ({e})")),
             (Ok(_), None) => Err(format!("{BTF_PATH} has a form that vmaudit does not know")),
             (Ok(_), Some(btf)) => layout(btf, &arch),

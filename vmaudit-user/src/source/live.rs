@@ -416,41 +416,6 @@ impl log::Log for DebugLog {
     fn flush(&self) {}
 }
 
-/// (tgid, map_count) of every process in sight, through the task iterator; `None` where it is not to be had.
-pub fn count_all() -> Option<Vec<(u32, u32)>> {
-    let facts = Facts::gather();
-    let layout = facts.layout.clone().ok()?;
-    let options = Options {
-        watch_all: true,
-        follow_children: false,
-        stream_changes: false,
-        stream_failures: false,
-        attach: true,
-        calls: false,
-        stacks: false,
-        ring_bytes: 1 << 12,
-        slots: 1,
-        debug: false,
-    };
-    let mut ebpf = load(&layout, &config(&facts, &options), &options).ok()?;
-    let Program::Iter(program) = ebpf.program_mut("count")? else { return None };
-    program.load("task", &aya::Btf::from_sys_fs().ok()?).ok()?;
-    let link = program.attach().ok()?;
-    let mut bytes = Vec::new();
-    program.take_link(link).ok()?.into_file().ok()?.read_to_end(&mut bytes).ok()?;
-    Some(
-        bytes
-            .as_chunks::<8>()
-            .0
-            .iter()
-            .map(|line| {
-                let [tgid, count]: [u32; 2] = bytemuck::pod_read_unaligned(line);
-                (tgid, count)
-            })
-            .collect(),
-    )
-}
-
 /// Loads the object with its maps; no program yet.
 fn load(layout: &vmaudit_common::Layout, config: &Config, options: &Options) -> Result<Ebpf, aya::EbpfError> {
     raise_memlock();

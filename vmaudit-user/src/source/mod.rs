@@ -3,6 +3,7 @@
 
 mod address;
 pub mod btf;
+pub mod census;
 pub mod hooks;
 pub mod kernel;
 pub mod live;

@@ -47,7 +47,7 @@ impl Unreadable {
     /// The reason for people and for the report.
     pub fn sentence(&self) -> String {
         match self {
-            Self::Gone => "ended while it was being read".to_owned(),
+            Self::Gone => "is not there, or ended while it was being read".to_owned(),
             Self::Forbidden => {
                 "reading it is not permitted: that needs root, or CAP_SYS_PTRACE over it".to_owned()
             }
@@ -141,6 +141,12 @@ impl Proc {
     /// Where it is.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The root itself, for paths below it.
+    pub fn folder(&self) -> io::Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(nix::fcntl::open(&self.root, flags, Mode::empty())?)
     }
 
     /// Every process id, ascending.
@@ -347,6 +353,12 @@ impl Default for CountBuffer {
 const TAIL: usize = 256;
 
 impl CountBuffer {
+    /// Room for another small file; at most as long as the buffer, bytes.
+    pub fn bytes(&mut self, most: usize) -> &mut [u8] {
+        let most = most.min(self.bytes.len());
+        self.bytes.get_mut(..most).unwrap_or_default()
+    }
+
     /// Counts the lines of a maps file, except that of `[vsyscall]`, which is printed and is no VMA of the process.
     pub fn count(&mut self, reader: &mut impl Read) -> io::Result<u64> {
         let mut lines = 0u64;

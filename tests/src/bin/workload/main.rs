@@ -18,19 +18,24 @@ use crate::memory::die;
 use crate::processes::End;
 
 const USAGE: &str = "\
-workload [--look] CASE [ARGUMENTS]   (--look: count at the peaks too)
+workload [--look] CASE [ARGUMENTS]   (--look: count at the peaks too; WORKLOAD_WORDS: CASE and ARGUMENTS from there)
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
                 leader-exits N | attach N | setname BYTES N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
-                exec-self N K | exec-by-thread N K | daemon N MS | flood N
+                exec-self N K | exec-by-thread N K | daemon N MS | flood N | crowd N VMAS
   refusals      limit CALL [REPEAT] | causes KIND [N]   (names: workload list)
   terminal      job-shell PROGRAM ARGUMENTS...
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
 
 fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
+    let args: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    // A command line that is only for show.
+    let instead = std::env::var("WORKLOAD_WORDS").ok();
+    let words: Vec<&str> = match &instead {
+        Some(words) => words.split(' ').collect(),
+        None => args.iter().skip(1).map(String::as_str).collect(),
+    };
     let words = match words.as_slice() {
         ["--look", rest @ ..] => {
             own::look();
@@ -64,6 +69,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["exec-by-thread", n, k] => processes::exec_by_thread(number(n), number(k)),
         ["daemon", n, ms] => processes::daemon(number(n), number(ms)),
         ["flood", n] => processes::flood(number(n)),
+        ["crowd", n, vmas] => processes::crowd(number(n), number(vmas)),
         ["limit", call] => limit::run(call, 3),
         ["limit", call, repeat] => limit::run(call, number(repeat)),
         ["causes", kind] => causes::run(kind, 5),

@@ -441,3 +441,49 @@ pub fn generations(depth: usize) -> ! {
     }
     die(2, format_args!("no generation at all"))
 }
+
+/// `n` children that stand still until stdin ends or this process dies; child `i` has `vmas + i % 10` more VMAs than
+/// this process had.
+pub fn crowd(n: usize, vmas: usize) -> ! {
+    let pids = pids(n);
+    let holes = Holes::find(vmas + 10);
+    let base = count();
+    (0..vmas).for_each(|i| holes.map(i));
+    let parent = std::process::id();
+    for (i, child) in pids.iter_mut().enumerate() {
+        let pid = fork();
+        if pid == 0 {
+            stand_until_orphaned(parent);
+        }
+        *child = pid;
+        if i % 10 < 9 {
+            holes.map(vmas + i % 10);
+        } else {
+            (0..9).for_each(|extra| holes.unmap(vmas + extra));
+        }
+    }
+    for (i, child) in pids.iter().enumerate() {
+        let now = base + (vmas + i % 10) as u64;
+        let mut own = Own::new("standing", now, now);
+        own.pid = *child;
+        own.last = Some(now);
+        own.print();
+    }
+    let mut byte = [0; 1];
+    while read(0, &mut byte) == 1 {}
+    for &child in pids.iter() {
+        must(call(libc::SYS_kill, [child as usize, libc::SIGKILL as usize, 0, 0, 0, 0]), "kill");
+        reap(child);
+    }
+    leave(0)
+}
+
+fn stand_until_orphaned(parent: u32) -> ! {
+    let signal = [libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize, 0, 0, 0, 0];
+    must(call(libc::SYS_prctl, signal), "PR_SET_PDEATHSIG");
+    // The parent may have died before the line above.
+    while call(libc::SYS_getppid, [0; 6]) == Ok(parent as usize) {
+        pause_ms(3_600_000);
+    }
+    leave(0)
+}

@@ -1,0 +1,177 @@
+//! Rows in, the whole scan out: order, sums, applications, advice. Pure.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use super::read::Row;
+use super::{AppFigures, Key, Need, Scan, ScanArgs, rfc3339};
+use crate::application::Anonymizer;
+use crate::recommend::{Margin, Measured, recommend_now};
+use crate::report::{Coverage, Limits, MapCount, Process, Report, SCHEMA, Session, SourceKind, VERSION};
+use crate::source::proc::{Slab, host};
+
+/// What was found besides the processes.
+pub struct Facts {
+    /// System-wide limits.
+    pub limits: Limits,
+    /// Figures of the caches of [`crate::price::CACHES`].
+    pub slabs: Vec<Option<Slab>>,
+    /// The kernel counted.
+    pub by_kernel: bool,
+    /// vmaudit ran as root.
+    pub root: bool,
+    /// Start of the scan.
+    pub began: SystemTime,
+    /// Names of owners by uid.
+    pub users: BTreeMap<u32, String>,
+}
+
+/// Puts the rows in order and works out everything that follows from them.
+pub fn build(
+    args: &ScanArgs,
+    margin: Margin,
+    facts: Facts,
+    mut rows: Vec<Row>,
+    anonymizer: &Anonymizer,
+) -> Scan {
+    let Facts { limits, slabs, by_kernel, root, began, users } = facts;
+    order(&mut rows, args.sort, args.reverse, &users);
+    let largest = rows
+        .iter()
+        .filter_map(|row| Some((figure(row)?, row)))
+        // Of equals the first by name, as in the table.
+        .max_by(|(a, x), (b, y)| a.cmp(b).then_with(|| y.app.cmp(&x.app)).then(y.pid.cmp(&x.pid)))
+        .map(|(count, row)| (count, anonymizer.apply(&row.app).into_owned(), row.pid));
+    let recommendation = recommend_now(&Measured {
+        peak: largest.as_ref().map(|(count, ..)| *count),
+        clipped: largest
+            .as_ref()
+            .is_some_and(|(count, ..)| limits.max_map_count.is_some_and(|limit| *count >= limit)),
+        who: largest.as_ref().map(|(_, app, pid)| (app.clone(), *pid)),
+        margin,
+        current: limits.max_map_count,
+        vma_bytes: crate::price::price(&slabs).map(|price| price.usual),
+        ..Measured::default()
+    });
+    let need = |who: String, vmas: u64| Need { who, vmas, recommended: margin.limit_for(vmas) };
+    let applications = applications(&rows, anonymizer);
+    let total_vmas = rows.iter().filter_map(figure).sum();
+    let arguments = if args.show_args {
+        rows.iter()
+            .map(|row| row.arguments.iter().map(|argument| anonymizer.apply(argument).into_owned()).collect())
+            .collect()
+    } else {
+        Vec::new()
+    };
+    let mut coverage = Coverage::default();
+    if !root {
+        coverage.notes.push(
+            "Not root: only your own processes can be counted; run as root to see all of them.".to_owned(),
+        );
+    }
+    let processes = rows.into_iter().map(|row| process(row, &limits, anonymizer)).collect::<Vec<_>>();
+    Scan {
+        report: Report {
+            schema: SCHEMA.to_owned(),
+            version: VERSION,
+            vmaudit: env!("CARGO_PKG_VERSION").to_owned(),
+            host: host(),
+            session: Session {
+                command: Vec::new(),
+                started: rfc3339(began),
+                duration_s: began.elapsed().unwrap_or_default().as_secs_f64(),
+                exit: None,
+                breach: None,
+                still_running: processes.len() as u64,
+            },
+            source: if by_kernel { SourceKind::Ebpf } else { SourceKind::Proc },
+            coverage,
+            limits,
+            processes,
+            failures: Vec::new(),
+            ordinary_answers: Vec::new(),
+            recommendation,
+        },
+        applications,
+        total_vmas,
+        slab: slabs.into_iter().next().flatten(),
+        custom: args.vma.map(|vmas| need("custom --vma value".to_owned(), vmas)),
+        largest: largest.map(|(count, app, _)| need(app, count)),
+        arguments,
+        users,
+    }
+}
+
+fn figure(row: &Row) -> Option<u64> {
+    row.count.as_ref().ok().copied()
+}
+
+fn order(rows: &mut [Row], by: Key, reverse: bool, users: &BTreeMap<u32, String>) {
+    rows.sort_by(|a, b| {
+        let by_count = || figure(b).cmp(&figure(a)).then_with(|| a.app.cmp(&b.app)).then(a.pid.cmp(&b.pid));
+        match by {
+            Key::Count => by_count(),
+            Key::Pid => a.pid.cmp(&b.pid),
+            Key::App => a.app.cmp(&b.app).then_with(by_count),
+            Key::Comm => a.name().cmp(b.name()).then_with(by_count),
+            Key::User => {
+                let name = |row: &Row| row.uid.and_then(|uid| users.get(&uid));
+                name(a).cmp(&name(b)).then_with(by_count)
+            }
+        }
+    });
+    if reverse {
+        rows.reverse();
+    }
+}
+
+fn applications(rows: &[Row], anonymizer: &Anonymizer) -> Vec<AppFigures> {
+    let mut by_app: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+    for row in rows {
+        if let Some(count) = figure(row) {
+            by_app.entry(row.app.as_str()).or_default().push(count);
+        }
+    }
+    let mut applications: Vec<AppFigures> = by_app
+        .into_iter()
+        .map(|(app, counts)| AppFigures {
+            app: anonymizer.apply(app).into_owned(),
+            instances: counts.len() as u64,
+            max: counts.iter().copied().max().unwrap_or(0),
+            // Halves go to the even neighbour, as people coming from the Python tool see them.
+            avg: (counts.iter().sum::<u64>() as f64 / counts.len() as f64).round_ties_even() as u64,
+            min: counts.iter().copied().min().unwrap_or(0),
+        })
+        .collect();
+    applications.sort_by(|a, b| b.max.cmp(&a.max).then_with(|| a.app.cmp(&b.app)));
+    applications
+}
+
+fn process(row: Row, limits: &Limits, anonymizer: &Anonymizer) -> Process {
+    let last = figure(&row);
+    let percent = last
+        .zip(limits.max_map_count.filter(|&limit| limit > 0))
+        .map(|(count, limit)| (count as f64 * 1000.0 / limit as f64).round() / 10.0);
+    Process {
+        pid: row.pid,
+        ppid: row.ppid,
+        comm: anonymizer.apply(row.name()).into_owned(),
+        exe: row.exe.map(|exe| anonymizer.apply(&exe).into_owned()),
+        app: Some(anonymizer.apply(&row.app).into_owned()),
+        cgroup: row.cgroup,
+        uid: row.uid,
+        started_s: None,
+        ended_s: None,
+        map_count: MapCount {
+            last,
+            exact: row.exact && last.is_some(),
+            clipped: last.zip(limits.max_map_count).is_some_and(|(count, limit)| count >= limit),
+            percent_of_limit: percent,
+            ..MapCount::default()
+        },
+        images: Vec::new(),
+        calls: BTreeMap::new(),
+        unmap_leaked_bytes: None,
+        unreadable: row.count.err().map(|reason| reason.sentence()),
+    }
+}

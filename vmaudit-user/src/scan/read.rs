@@ -1,0 +1,307 @@
+//! Looks at every process once: counts from the kernel's own walk where that is to be had, names from /proc.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+
+use anyhow::Context;
+use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::sys::stat::Mode;
+
+use super::ScanArgs;
+use crate::application::{application, arguments};
+use crate::source::census::Task;
+use crate::source::proc::{CountBuffer, Handle, Proc, Stat, Unreadable};
+
+/// One process as read.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Process id.
+    pub pid: u32,
+    /// Parent's process id.
+    pub ppid: Option<u32>,
+    /// Effective owner.
+    pub uid: Option<u32>,
+    /// Name as the kernel holds it; empty when it was not read.
+    pub comm: String,
+    /// Path of the executable.
+    pub exe: Option<String>,
+    /// Command line.
+    pub arguments: Vec<String>,
+    /// Application.
+    pub app: String,
+    /// cgroup path.
+    pub cgroup: Option<String>,
+    /// VMAs, or why they are not known.
+    pub count: Result<u64, Unreadable>,
+    /// The count is the kernel's own.
+    pub exact: bool,
+}
+
+/// One walk of the kernel over all processes.
+pub type Walk<'a> = &'a dyn Fn() -> io::Result<Vec<Task>>;
+
+/// Command lines longer than this are read through a larger buffer, bytes.
+const USUAL_CMDLINE: usize = 16 * 1024;
+/// Fewer processes than this are read by one thread: starting another costs more.
+const WORTH_A_THREAD: usize = 128;
+
+/// What is looked for.
+pub struct Wanted<'a> {
+    /// Options.
+    pub args: &'a ScanArgs,
+    /// Only of this owner.
+    pub uid: Option<u32>,
+    /// Parent, name, executable and cgroup of each process.
+    pub details: bool,
+}
+
+impl Wanted<'_> {
+    fn filtered(&self) -> bool {
+        self.uid.is_some() || self.args.comm.is_some() || self.args.cgroup.is_some()
+    }
+
+    fn owner(&self, uid: u32) -> bool {
+        self.uid.is_none_or(|wanted| wanted == uid)
+    }
+
+    fn name(&self, comm: &str) -> bool {
+        self.args.comm.as_ref().is_none_or(|wanted| comm.contains(wanted.as_str()))
+    }
+
+    fn group(&self, cgroup: Option<&str>) -> bool {
+        self.args
+            .cgroup
+            .as_ref()
+            .is_none_or(|wanted| cgroup.is_some_and(|path| path.contains(wanted.as_str())))
+    }
+}
+
+/// Every wanted process. `walk`: the kernel's own counts; without it the lines of /proc/PID/maps.
+pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow::Result<Vec<Row>> {
+    let mut asked = wanted.args.pid.clone();
+    asked.sort_unstable();
+    asked.dedup();
+    let Some(walk) = walk else {
+        let pids = if asked.is_empty() {
+            proc.pids().with_context(|| format!("cannot read {}", proc.root().display()))?
+        } else {
+            asked
+        };
+        return Ok(in_parallel(&pids, |pid, buffer| by_lines(wanted, *pid, proc, buffer)));
+    };
+    let mut tasks = walk().context("the kernel's task iterator failed")?;
+    tasks.retain(|task| {
+        (asked.is_empty() || asked.binary_search(&task.pid).is_ok())
+            && wanted.owner(task.uid)
+            && wanted.name(&task.comm)
+    });
+    let folder = proc.folder().with_context(|| format!("cannot read {}", proc.root().display()))?;
+    let mut rows =
+        in_parallel(&tasks, |task, buffer| by_walk(wanted, task, &Names { folder: &folder, proc }, buffer));
+    // A pid that changed its owner since the first look has lent its command line to the wrong row.
+    let now: HashMap<u32, u64> =
+        walk().unwrap_or_default().into_iter().map(|task| (task.pid, task.start_ns)).collect();
+    let started: HashMap<u32, u64> = tasks.iter().map(|task| (task.pid, task.start_ns)).collect();
+    for row in &mut rows {
+        if now.get(&row.pid).is_some_and(|start| started.get(&row.pid) != Some(start)) {
+            row.arguments.clear();
+            row.exe = None;
+            row.cgroup = None;
+            row.app.clone_from(&row.comm);
+        }
+    }
+    // Asked for by number and not walked: a kernel thread, or nobody. Some hosts guard their first process from BPF and
+    // from /proc alike; then it is a row with that reason.
+    let first = asked.is_empty().then_some(1);
+    let missing: Vec<u32> = asked
+        .into_iter()
+        .chain(first)
+        .filter(|pid| !now.contains_key(pid) && !started.contains_key(pid))
+        .collect();
+    rows.extend(in_parallel(&missing, |pid, buffer| by_lines(wanted, *pid, proc, buffer)));
+    Ok(rows)
+}
+
+/// `work` on each item, by several threads when that is worth it; the order stays.
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T, &mut CountBuffer) -> Option<R> + Sync,
+) -> Vec<R> {
+    let all = |items: &[T]| {
+        let mut buffer = CountBuffer::default();
+        items.iter().filter_map(|item| work(item, &mut buffer)).collect::<Vec<R>>()
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(4);
+    if threads == 1 || items.len() < WORTH_A_THREAD {
+        return all(items);
+    }
+    std::thread::scope(|scope| {
+        let mut parts = items.chunks(items.len().div_ceil(threads));
+        let own = parts.next().unwrap_or_default();
+        let others: Vec<_> = parts.map(|part| (part, scope.spawn(|| all(part)))).collect();
+        let mut rows = all(own);
+        for (part, thread) in others {
+            // A thread cannot end early; if one did, its part is read again rather than left out.
+            rows.extend(thread.join().unwrap_or_else(|_| all(part)));
+        }
+        rows
+    })
+}
+
+/// Files of processes by path below an open /proc.
+struct Names<'a> {
+    folder: &'a OwnedFd,
+    proc: &'a Proc,
+}
+
+impl Names<'_> {
+    fn cmdline(&self, pid: u32, buffer: &mut CountBuffer) -> Option<Vec<String>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let path = format!("{pid}/cmdline");
+        let mut file = File::from(openat(self.folder, path.as_str(), flags, Mode::empty()).ok()?);
+        let buffer = buffer.bytes(USUAL_CMDLINE);
+        let n = file.read(buffer).ok()?;
+        if n < buffer.len() {
+            return Some(arguments(buffer.get(..n)?));
+        }
+        drop(file);
+        Some(arguments(&self.proc.open(pid).ok()?.cmdline()?))
+    }
+
+    fn exe(&self, pid: u32) -> Option<String> {
+        let target = readlinkat(self.folder, format!("{pid}/exe").as_str()).ok()?;
+        Some(target.to_string_lossy().into_owned())
+    }
+}
+
+/// A process that the kernel's walk found.
+fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &Names<'_>, buffer: &mut CountBuffer) -> Option<Row> {
+    let handle = || names.proc.open(task.pid);
+    let cgroup = if wanted.details || wanted.args.cgroup.is_some() {
+        handle().ok().and_then(|handle| handle.cgroup())
+    } else {
+        None
+    };
+    if !wanted.group(cgroup.as_deref()) {
+        return None;
+    }
+    let (count, exact) = match task.vmas {
+        Some(vmas) => (Ok(vmas), true),
+        None if task.zombie => (Err(Unreadable::Zombie), false),
+        // It was in the middle of an exec or an exit: asked again in the other way.
+        None => (handle().and_then(|handle| handle.count(&handle.stat()?, buffer)), false),
+    };
+    let arguments = names.cmdline(task.pid, buffer).unwrap_or_default();
+    let exe = if wanted.details || unclear(&arguments) { names.exe(task.pid) } else { None };
+    Some(Row {
+        pid: task.pid,
+        ppid: Some(task.ppid),
+        uid: Some(task.uid),
+        app: named(exe.as_deref(), &arguments, &task.comm, task.pid),
+        comm: task.comm.clone(),
+        exe,
+        arguments,
+        cgroup,
+        count,
+        exact,
+    })
+}
+
+/// One process by /proc alone; `None` when a filter leaves it out, or it is a kernel thread that nobody asked for by its
+/// pid.
+fn by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, buffer: &mut CountBuffer) -> Option<Row> {
+    let handle = match proc.open(pid) {
+        Ok(handle) => handle,
+        // Without its owner or its name no filter can be answered.
+        Err(_) if wanted.filtered() => return None,
+        Err(reason) => return Some(Row::unread(pid, reason)),
+    };
+    if !wanted.owner(handle.uid) {
+        return None;
+    }
+    let cgroup = if wanted.details || wanted.args.cgroup.is_some() { handle.cgroup() } else { None };
+    if !wanted.group(cgroup.as_deref()) {
+        return None;
+    }
+    let details = wanted.details || wanted.args.comm.is_some();
+    let mut stat = if details { handle.stat().ok() } else { None };
+    if wanted.args.comm.is_some() && !stat.as_ref().is_some_and(|stat| wanted.name(&stat.comm)) {
+        return None;
+    }
+    let count = count_lines(&handle, &mut stat, buffer);
+    if count == Err(Unreadable::KernelThread) && wanted.args.pid.is_empty() {
+        return None;
+    }
+    let arguments = arguments(&handle.cmdline().unwrap_or_default());
+    let mut exe = if wanted.details { handle.exe() } else { None };
+    if unclear(&arguments) {
+        exe = exe.or_else(|| handle.exe());
+        stat = stat.or_else(|| handle.stat().ok());
+    }
+    let comm = stat.as_ref().map(|stat| stat.comm.clone()).unwrap_or_default();
+    Some(Row {
+        pid,
+        ppid: stat.as_ref().map(|stat| stat.ppid),
+        uid: Some(handle.uid),
+        app: named(exe.as_deref(), &arguments, &comm, pid),
+        comm,
+        exe,
+        arguments,
+        cgroup,
+        count,
+        exact: false,
+    })
+}
+
+/// Most processes are alive and readable: then `stat` need not be read to know how to count.
+fn count_lines(
+    handle: &Handle,
+    stat: &mut Option<Stat>,
+    buffer: &mut CountBuffer,
+) -> Result<u64, Unreadable> {
+    let fast = handle.file("maps").ok().and_then(|mut file| buffer.count(&mut file).ok());
+    if let Some(count @ 1..) = fast {
+        return Ok(count);
+    }
+    let found = match stat {
+        Some(stat) => stat.clone(),
+        None => handle.stat()?,
+    };
+    let count = handle.count(&found, buffer);
+    *stat = Some(found);
+    count
+}
+
+/// The executable and the kernel's name are needed only where the command line does not speak for itself.
+fn unclear(arguments: &[String]) -> bool {
+    arguments.first().is_none_or(|first| first.is_empty() || first.contains(": "))
+}
+
+fn named(exe: Option<&str>, arguments: &[String], comm: &str, pid: u32) -> String {
+    let fallback = format!("[pid {pid}]");
+    application(exe, arguments, if comm.is_empty() { &fallback } else { comm })
+}
+
+impl Row {
+    fn unread(pid: u32, reason: Unreadable) -> Self {
+        Self {
+            pid,
+            ppid: None,
+            uid: None,
+            comm: String::new(),
+            exe: None,
+            arguments: Vec::new(),
+            app: format!("[pid {pid}]"),
+            cgroup: None,
+            count: Err(reason),
+            exact: false,
+        }
+    }
+
+    /// The kernel's name, or the last part of the application's.
+    pub fn name(&self) -> &str {
+        if self.comm.is_empty() { self.app.rsplit('/').next().unwrap_or_default() } else { &self.comm }
+    }
+}

@@ -1,0 +1,174 @@
+//! Tests of `scan` on a made-up /proc.
+
+use super::*;
+use crate::output::table::Look;
+use crate::report::SourceKind;
+use crate::source::census::Task;
+use clap::Parser as _;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: ScanArgs,
+}
+
+/// A /proc made of files, removed at the end of the test.
+struct Fake(PathBuf);
+impl Drop for Fake {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+impl Fake {
+    fn new(name: &str) -> Self {
+        let root = std::env::temp_dir().join(format!("vmaudit-scan-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(root.join("sys/vm")).unwrap();
+        std::fs::write(root.join("sys/vm/max_map_count"), "65530\n").unwrap();
+        Self(root)
+    }
+
+    fn process(&self, pid: u32, comm: &str, cmdline: &str, cgroup: &str, vmas: usize) {
+        let own = self.0.join(pid.to_string());
+        std::fs::create_dir_all(&own).unwrap();
+        let stat = format!("{pid} ({comm}) S 1 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 5 0 0");
+        std::fs::write(own.join("stat"), stat).unwrap();
+        std::fs::write(own.join("cmdline"), cmdline).unwrap();
+        std::fs::write(own.join("cgroup"), format!("0::{cgroup}\n")).unwrap();
+        std::fs::write(own.join("maps"), "1000-2000 rw-p 00000000 00:00 0 \n".repeat(vmas)).unwrap();
+    }
+}
+
+fn run(root: &Path, options: &[&str]) -> Scan {
+    let line = ["scan", "--proc-root", root.to_str().unwrap()].into_iter().chain(options.iter().copied());
+    let args = Line::parse_from(line).args;
+    let margin = Margin::new(args.headroom, args.round).unwrap();
+    scan(&args, margin, &Proc::new(root), None, true).unwrap()
+}
+
+fn pids(scan: &Scan) -> Vec<u32> {
+    scan.report.processes.iter().map(|process| process.pid).collect()
+}
+
+#[test]
+fn rows_filters_and_order() {
+    let fake = Fake::new("rows");
+    fake.process(10, "java", "/usr/bin/java\0-jar\0", "/docker/3f2a", 50);
+    fake.process(11, "java", "/usr/bin/java\0-jar\0", "/docker/3f2b", 61);
+    fake.process(12, "x) (y", "python3\0-u\0/home/ann/a.py\0", "/", 61);
+    let scan = run(&fake.0, &[]);
+    assert_eq!(pids(&scan), [12, 11, 10]);
+    assert_eq!(scan.total_vmas, 172);
+    assert_eq!(scan.report.processes[0].app.as_deref(), Some("/home/<user>/a.py"));
+    assert_eq!(
+        scan.applications[1],
+        AppFigures {
+            app: "/usr/bin/java".into(),
+            instances: 2,
+            max: 61,
+            avg: 56, // 55.5
+            min: 50
+        }
+    );
+    assert_eq!(scan.largest.as_ref().unwrap().recommended, 65530);
+    assert_eq!(pids(&run(&fake.0, &["--sort", "pid"])), [10, 11, 12]);
+    assert_eq!(pids(&run(&fake.0, &["--sort", "pid", "--reverse"])), [12, 11, 10]);
+    assert_eq!(pids(&run(&fake.0, &["--comm", "jav"])), [11, 10]);
+    assert_eq!(pids(&run(&fake.0, &["--container", "3f2a"])), [10]);
+    assert_eq!(pids(&run(&fake.0, &["-p", "12,10"])), [12, 10]);
+    assert_eq!(pids(&run(&fake.0, &["--user", "4294967294"])), [0; 0]);
+}
+
+#[test]
+fn a_process_that_is_gone_is_a_row_with_its_reason() {
+    let fake = Fake::new("gone");
+    fake.process(10, "a", "a\0", "/", 3);
+    fake.process(11, "b", "b\0", "/", 0);
+    let scan = run(&fake.0, &["-p", "9,10,11"]);
+    let reasons: Vec<_> = scan.report.processes.iter().map(|process| process.unreadable.is_some()).collect();
+    assert_eq!((pids(&scan), reasons), (vec![10, 9, 11], vec![false, true, true]));
+    assert_eq!(scan.report.processes[1].map_count.last, None);
+    assert_eq!(scan.applications.len(), 1);
+}
+
+fn task(pid: u32, vmas: Option<u64>, start_ns: u64) -> Task {
+    Task { pid, vmas, ppid: 1, uid: 5, start_ns, zombie: false, comm: format!("c{pid}") }
+}
+
+#[test]
+fn counts_of_the_kernel_replace_those_of_proc() {
+    let fake = Fake::new("kernel");
+    fake.process(10, "a", "a\0", "/", 3);
+    fake.process(11, "b", "b\0", "/", 4);
+    let args = Line::parse_from(["scan", "--proc-root", fake.0.to_str().unwrap()]).args;
+    let zombie = Task { zombie: true, ..task(12, None, 3) };
+    let walk = || Ok(vec![task(10, Some(65530), 1), task(11, None, 2), zombie.clone()]);
+    let scan = scan(&args, Margin::default(), &Proc::new(&fake.0), Some(&walk), false).unwrap();
+    let row = &scan.report.processes[0].map_count;
+    assert_eq!(
+        (row.last, row.exact, row.clipped, row.percent_of_limit),
+        (Some(65530), true, true, Some(100.0))
+    );
+    assert_eq!(scan.report.processes[0].uid, Some(5));
+    // In the middle of an exec: counted in the other way, and not called the kernel's count.
+    let row = &scan.report.processes[1].map_count;
+    assert_eq!((row.last, row.exact), (Some(4), false));
+    let ended = scan.report.processes.iter().find(|process| process.pid == 12).unwrap();
+    assert!(ended.unreadable.as_deref().unwrap().contains("waits for its parent"));
+    assert_eq!(scan.report.source, SourceKind::Ebpf);
+    assert_eq!(scan.report.recommendation.value, Some(100_000));
+}
+
+#[test]
+fn a_pid_that_changed_its_owner_lends_no_name() {
+    let fake = Fake::new("reused");
+    fake.process(10, "new", "/usr/bin/new\0", "/", 3);
+    let args = Line::parse_from(["scan", "--proc-root", fake.0.to_str().unwrap()]).args;
+    let looks = std::cell::Cell::new(0);
+    let walk = || {
+        looks.set(looks.get() + 1);
+        Ok(vec![task(10, Some(7), looks.get())])
+    };
+    let scan = scan(&args, Margin::default(), &Proc::new(&fake.0), Some(&walk), false).unwrap();
+    assert_eq!(scan.report.processes[0].app.as_deref(), Some("c10"));
+    // The walk left the first process out: still a row, with its reason.
+    assert_eq!((scan.report.processes[1].pid, scan.report.processes[1].unreadable.is_some()), (1, true));
+}
+
+#[test]
+fn many_processes_are_read_by_several_threads_and_none_is_lost() {
+    let fake = Fake::new("many");
+    (1000..1700).for_each(|pid| fake.process(pid, "a", "a\0", "/", pid as usize % 7 + 1));
+    let scan = run(&fake.0, &["--sort", "pid"]);
+    let counts: Vec<_> = scan.report.processes.iter().map(|p| (p.pid, p.map_count.last)).collect();
+    assert_eq!(counts, (1000..1700).map(|pid| (pid, Some(u64::from(pid) % 7 + 1))).collect::<Vec<_>>());
+}
+
+#[test]
+fn every_form_is_whole_and_harmless() {
+    let fake = Fake::new("forms");
+    fake.process(10, "\x1b[2J,\"x", "\x1b]0;evil\x07\0--password=1\0", "/", 3);
+    for options in [&["--vma", "70000"][..], &["--show-args"]] {
+        let scan = run(&fake.0, options);
+        for form in [Form::Text, Form::Json, Form::Csv] {
+            let mut out = Vec::new();
+            scan_text::write(&scan, form, 20, &Look::default(), &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            assert!(!text.contains('\x1b'), "{text}");
+            assert_eq!(
+                text.contains("--password"),
+                options == ["--show-args"] && form != Form::Csv,
+                "{text}"
+            );
+            assert!(text.ends_with('\n'));
+        }
+    }
+    let scan = run(&fake.0, &["--vma", "70000"]);
+    let json = serde_json::to_value(&scan).unwrap();
+    assert_eq!(
+        (&json["schema"], &json["custom"]["recommended"]),
+        (&"vmaudit.report".into(), &110_000.into())
+    );
+    let back: Report = serde_json::from_value(json).unwrap();
+    assert_eq!(back, scan.report);
+}
