@@ -15,7 +15,7 @@ use crate::call::{CALL_COUNT, NUMBERS};
 /// Length of a task's name in the kernel, `\0` included (include/linux/sched.h:TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
 /// How many distinct kinds of failure one address space keeps apart; more are counted in [`Lost::groups_full`].
-pub const GROUPS: usize = 12;
+pub const GROUPS: usize = 16;
 /// Most frames kept of a user stack.
 pub const STACK_FRAMES: usize = 48;
 /// Slots of the table of lock sections; a power of two, indexed by `tid & (SECTIONS - 1)`.
@@ -130,6 +130,82 @@ pub const CLASS_SEARCH_LOST: u32 = 1 << 18;
 /// vm.max_map_count is the one that user space read last ([`Control::max_map_count`]), not the one of this moment.
 pub const CLASS_LIMIT_POLLED: u32 = 1 << 19;
 
+/// The range that the call was about was looked at, and is as it was when the call was refused.
+pub const CLASS_LOOKED: u32 = 1 << 29;
+/// It has a part that is not mapped.
+pub const CLASS_GAP: u32 = 1 << 20;
+/// Its start lies inside a mapping.
+pub const CLASS_CUT_START: u32 = 1 << 21;
+/// Its end lies inside a mapping.
+pub const CLASS_CUT_END: u32 = 1 << 22;
+/// It lies in a single mapping; with [`CLASS_GAP`]: nothing is mapped at its very start.
+pub const CLASS_ONE: u32 = 1 << 23;
+/// RLIMIT_DATA applies: mmap asks for private writable memory; the mapping that mremap should enlarge is such; none of
+/// what mprotect makes writable was such.
+pub const CLASS_COUNTS: u32 = 1 << 24;
+/// The same for overcommit accounting.
+pub const CLASS_CHARGED: u32 = 1 << 25;
+/// All of it is already as the call wants it: mprotect's protection, locked, not locked. mremap: what follows the range
+/// is mapped.
+pub const CLASS_DONE: u32 = 1 << 26;
+/// Overcommit accounting was seen to refuse the call.
+pub const CLASS_OVERCOMMIT_REFUSED: u32 = 1 << 27;
+/// brk was seen to come as far as making the heap larger, past the search for what is in its way.
+pub const CLASS_HEAP_REACHED: u32 = 1 << 28;
+/// mmap: MAP_HUGETLB was asked for.
+pub const CLASS_HUGE: u32 = 1 << 31;
+/// mremap: MREMAP_FIXED or MREMAP_DONTUNMAP was given.
+pub const CLASS_TARGETED: u32 = 1 << 30;
+/// mremap: MREMAP_DONTUNMAP was given. (The bit of [`CLASS_HUGE`]: other calls, other meaning.)
+pub const CLASS_KEEPS: u32 = 1 << 31;
+
+/// What the flags ask for, as far as it changes which checks the kernel makes: refusals that differ in it are of
+/// different kinds. `a2`, `a3`: third and fourth argument.
+#[inline(always)]
+pub const fn asked_for(id: call::Call, a2: u64, a3: u64) -> u32 {
+    const PROT_WRITE: u64 = 2;
+    const MAP_TYPE: u64 = 0xf;
+    const MAP_PRIVATE: u64 = 2;
+    const MAP_FIXED_OR_NOREPLACE: u64 = 0x10 | 0x10_0000;
+    const MAP_ANONYMOUS: u64 = 0x20;
+    const MAP_GROWSDOWN: u64 = 0x100;
+    const MAP_NORESERVE: u64 = 0x4000;
+    const MAP_HUGETLB: u64 = 0x4_0000;
+    const MREMAP_MAYMOVE: u64 = 1;
+    const MREMAP_FIXED: u64 = 2;
+    const MREMAP_DONTUNMAP: u64 = 4;
+    let mut class = 0;
+    if id == call::MMAP {
+        if a3 & MAP_FIXED_OR_NOREPLACE != 0 {
+            class |= CLASS_FIXED;
+        }
+        if a3 & MAP_HUGETLB != 0 {
+            class |= CLASS_HUGE;
+        }
+        // mm/mmap.c:do_mmap, accountable_mapping. Strict accounting ignores MAP_NORESERVE: user space knows the mode.
+        let private_writable = a3 & MAP_TYPE == MAP_PRIVATE && a2 & PROT_WRITE != 0;
+        if private_writable && a3 & MAP_GROWSDOWN == 0 {
+            class |= CLASS_COUNTS;
+        }
+        let shared_memory = a3 & MAP_TYPE != MAP_PRIVATE && a3 & MAP_ANONYMOUS != 0;
+        if (private_writable || shared_memory) && a3 & (MAP_NORESERVE | MAP_HUGETLB) == 0 {
+            class |= CLASS_CHARGED;
+        }
+    }
+    if id == call::MREMAP {
+        if a3 & MREMAP_MAYMOVE != 0 {
+            class |= CLASS_MAYMOVE;
+        }
+        if a3 & (MREMAP_FIXED | MREMAP_DONTUNMAP) != 0 {
+            class |= CLASS_TARGETED;
+        }
+        if a3 & MREMAP_DONTUNMAP != 0 {
+            class |= CLASS_KEEPS;
+        }
+    }
+    class
+}
+
 /// `map_count` relative to the limit in 4 bits: 0 = 7 or more below max, 7 = at max, 8 = max + 1, 9 = more.
 #[inline(always)]
 pub const fn relative_to_max(map_count: u32, max: u32) -> u32 {
@@ -224,6 +300,8 @@ pub struct Control {
     pub cursor: u64,
     /// Loss counters.
     pub lost: Lost,
+    /// How often the programs themselves took and released an mmap lock for reading.
+    pub looks: u64,
 }
 
 /// Entry of the table of followed processes, by tgid.
@@ -268,6 +346,14 @@ pub struct Section {
     pub slot: u32,
     /// Task id that wrote `searched`, like `tid`; 0 = none.
     pub searcher: u32,
+    /// mm.mm_lock_seq within the section, 0 where the kernel has none.
+    pub lock_sequence: u32,
+    /// `PROBE_*` bits seen by `prober`.
+    pub probes: u32,
+    /// Task id that wrote `probes`; 0 = none.
+    pub prober: u32,
+    /// The call it was in.
+    pub probed_call: u32,
 }
 
 /// Byte offsets of kernel structure members, from BTF; [`ABSENT`] where this kernel lacks one.
@@ -326,7 +412,22 @@ pub struct Layout {
     pub task_cred: u32,
     /// cred.cap_effective; its low word holds CAP_IPC_LOCK.
     pub cred_cap_effective: u32,
+    /// mm_struct.mm_lock_seq: changes with each end of a write section (6.4 and later).
+    pub mm_lock_seq: u32,
+    /// mm_struct.mm_users.
+    pub mm_users: u32,
+    /// vm_area_struct.vm_start.
+    pub vma_start: u32,
+    /// vm_area_struct.vm_end.
+    pub vma_end: u32,
+    /// vm_area_struct.vm_flags.
+    pub vma_flags: u32,
 }
+
+/// [`Section::probes`]: overcommit accounting refused.
+pub const PROBE_OVERCOMMIT_REFUSED: u32 = 1;
+/// [`Section::probes`]: brk came as far as making the heap larger.
+pub const PROBE_HEAP_REACHED: u32 = 2;
 
 /// "This kernel does not have the member."
 pub const ABSENT: u32 = u32::MAX;
@@ -438,6 +539,8 @@ pub struct FailureRecord {
     pub rlimits: [u64; 4],
     /// mm.start_brk, bytes.
     pub start_brk: u64,
+    /// First address of the range that is not mapped, with [`CLASS_GAP`].
+    pub hole: u64,
     /// Name of the task.
     pub comm: [u8; COMM_LEN],
     /// Where the wrapper of the call returns to, if it keeps nothing on the stack; else any word. 0 = not read. The
@@ -481,7 +584,7 @@ const _: () = assert!(size_of::<MmSlot>() == 104 + CALL_COUNT * 32 + GROUPS * 48
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::kept_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);
-const _: () = assert!(size_of::<Section>() == 56);
+const _: () = assert!(size_of::<Section>() == 72);
 const _: () = assert!(size_of::<RecordHeader>() == 32);
 const _: () = assert!(size_of::<FailureRecord>().is_multiple_of(8));
 const _: () = assert!(SECTIONS.is_power_of_two());

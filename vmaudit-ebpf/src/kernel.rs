@@ -45,7 +45,7 @@ pub struct OwnMm(*const u8);
 
 /// A plain load at a constant offset from a pointer whose type the verifier knows.
 #[inline(always)]
-fn load<T: Copy>(base: *const u8, offset: u32) -> T {
+pub fn load<T: Copy>(base: *const u8, offset: u32) -> T {
     // SAFETY: the verifier accepts only offsets of members of the type; a bad pointer reads as 0.
     unsafe { core::ptr::read_volatile(base.add(offset as usize).cast::<T>()) }
 }
@@ -116,6 +116,13 @@ impl OwnMm {
     #[inline(always)]
     pub fn map_count(self) -> u32 {
         load(self.0, layout!(mm_map_count))
+    }
+
+    /// Number of the write section, 0 where the kernel does not count them.
+    #[inline(always)]
+    pub fn lock_sequence(self) -> u32 {
+        let offset = layout!(mm_lock_seq);
+        if offset == ABSENT { 0 } else { load(self.0, offset) }
     }
 
     /// total_vm, locked_vm, data_vm, pages.

@@ -1,7 +1,8 @@
 //! vmaudit's eBPF programs. They count and keep state; they decide nothing and hold no text.
 //!
 //! One file per kernel subject: [`map_count`] (releases of the mmap lock), [`syscalls`] (exits of watched calls),
-//! [`lifecycle`] (fork, exec, exit), [`snapshot`] (what lived before us). [`kernel`] is the only place that reads
+//! [`lifecycle`] (fork, exec, exit), [`snapshot`] (what lived before us), [`look`] (the
+//! range of a refused call), [`probes`] (functions of the kernel that settle a cause, where they may be listened to). [`kernel`] is the only place that reads
 //! kernel structures, by offsets that the loader found in BTF; [`maps`] lists the shared memory.
 //!
 //! Each subject has its body once and several thin entry points: raw tracepoints and classic tracepoints lose events
@@ -17,8 +18,10 @@
 
 mod kernel;
 mod lifecycle;
+mod look;
 mod map_count;
 mod maps;
+mod probes;
 mod snapshot;
 mod syscalls;
 

@@ -151,6 +151,7 @@ fn remember_section(task: Current, call: Call, mm: OwnMm, slot: u32, mc0: u32, m
         (*section).total_vm = total_vm;
         (*section).locked_vm = locked_vm;
         (*section).data_vm = data_vm;
+        (*section).lock_sequence = mm.lock_sequence();
         core::ptr::write_volatile(&raw mut (*section).tid, tid);
     }
 }

@@ -10,16 +10,17 @@ use aya_ebpf::{
     programs::{RawTracePointContext, TracePointContext},
 };
 use vmaudit_common::{
-    ABSENT, CLASS_FIXED, CLASS_GROWS, CLASS_LIMIT_POLLED, CLASS_MAYMOVE, CLASS_MC1_SHIFT, CLASS_NO_HOLE,
-    CLASS_OVER_AS, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION,
-    CLASS_SECTION_LOST, Control, EXAMPLES_PER_GROUP, FailureGroup, FailureRecord, GROUPS, GroupKey, MmSlot,
-    RECORD_FAILURE, RecordHeader, SECTIONS, STACK_FRAMES, Section,
+    ABSENT, CLASS_FIXED, CLASS_GROWS, CLASS_HEAP_REACHED, CLASS_LIMIT_POLLED, CLASS_MC1_SHIFT, CLASS_NO_HOLE,
+    CLASS_OVER_AS, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST,
+    CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST, Control, EXAMPLES_PER_GROUP, FailureGroup,
+    FailureRecord, GROUPS, GroupKey, MmSlot, PROBE_HEAP_REACHED, PROBE_OVERCOMMIT_REFUSED, RECORD_FAILURE,
+    RecordHeader, SECTIONS, STACK_FRAMES, Section,
     call::{self, CALL_COUNT, CALLS, Call, Refusal},
     relative_to_max,
 };
 
 use crate::{
-    kernel,
+    kernel, look,
     map_count::call_index,
     maps::{self, RECORDS, SECTION_OF_TASK, SLOTS, config, layout, lost},
 };
@@ -29,8 +30,6 @@ const EAGAIN: i64 = 11;
 const PR_SET_VMA: u64 = 0x5356_4d41;
 /// Type byte of userfaultfd's ioctls (include/uapi/linux/userfaultfd.h:UFFDIO).
 const UFFDIO: u64 = 0xaa;
-const MAP_FIXED_OR_NOREPLACE: u64 = 0x10 | 0x10_0000;
-const MREMAP_MAYMOVE: u64 = 1;
 const RLIMIT_DATA: u32 = 2;
 const RLIMIT_STACK: u32 = 3;
 const RLIMIT_MEMLOCK: u32 = 8;
@@ -146,6 +145,9 @@ pub fn forget(tid: u32) {
             if (*section).searcher == tid {
                 (*section).searcher = 0;
             }
+            if (*section).prober == tid {
+                (*section).prober = 0;
+            }
         }
     }
 }
@@ -253,6 +255,14 @@ fn refused(
             class |= CLASS_SEARCH_LOST;
             lost!(section_lost);
         }
+        if seen.prober == tid && seen.probed_call == u32::from(id) {
+            if seen.probes & PROBE_OVERCOMMIT_REFUSED != 0 {
+                class |= CLASS_OVERCOMMIT_REFUSED;
+            }
+            if seen.probes & PROBE_HEAP_REACHED != 0 && id == call::BRK {
+                class |= CLASS_HEAP_REACHED;
+            }
+        }
         if seen.tid == tid && seen.call == u32::from(id) {
             class |= CLASS_SECTION
                 | relative_to_max(seen.mc0, max)
@@ -265,16 +275,8 @@ fn refused(
     }
     class ^= zero;
     let (a0, a1, a2, a3) = (argument(regs, 0), argument(regs, 1), argument(regs, 2), argument(regs, 3));
-    if id == call::MMAP && a3 & MAP_FIXED_OR_NOREPLACE != 0 {
-        class |= CLASS_FIXED;
-    }
-    if id == call::MREMAP {
-        if a3 & MREMAP_MAYMOVE != 0 {
-            class |= CLASS_MAYMOVE;
-        }
-        if a2 > a1 {
-            class |= CLASS_GROWS;
-        }
+    if id == call::MREMAP && a2 > a1 {
+        class |= CLASS_GROWS;
     }
     if id == call::BRK && a0 > ret as u64 {
         class |= CLASS_GROWS;
@@ -284,6 +286,17 @@ fn refused(
         class |= over_limits(id, &evidence, task, asked_pages(id, ret as u64, a0, a1, a2));
     }
     class ^= zero;
+    class |= vmaudit_common::asked_for(id, a2, a3);
+    let mut hole = 0;
+    if class & CLASS_SECTION != 0
+        && let Some((from, length)) = range_of(id, class, a0, a1, a2, a3)
+    {
+        let page = whole_pages(1);
+        let (bits, first) =
+            look::range(id, from & !(page - 1), whole_pages(from + length), a2, evidence.lock_sequence);
+        class |= bits;
+        hole = first;
+    }
     if class & CLASS_SEARCHED == 0 {
         evidence.searched = 0;
     }
@@ -332,6 +345,7 @@ fn refused(
             kernel::rlimit(task, RLIMIT_STACK),
         ];
         (*record).start_brk = start_brk(task);
+        (*record).hole = hole;
         (*record).comm = kernel::comm_of(task);
         (*record).stack_bytes = 0;
         (*record).caller = 0;
@@ -350,6 +364,25 @@ fn refused(
         }
     }
     entry.submit(0);
+}
+
+/// The range whose mappings decide about the cause: start and length.
+#[inline(always)]
+fn range_of(id: Call, class: u32, a0: u64, a1: u64, a2: u64, a3: u64) -> Option<(u64, u64)> {
+    match id {
+        call::MPROTECT
+        | call::PKEY_MPROTECT
+        | call::MLOCK
+        | call::MLOCK2
+        | call::MUNLOCK
+        | call::MSEAL
+        | call::MADVISE
+        | call::REMAP_FILE_PAGES
+        | call::MREMAP => Some((a0, a1)),
+        call::MMAP if class & CLASS_FIXED != 0 => Some((a0, a1)),
+        call::PRCTL => Some((a2, a3)),
+        _ => None,
+    }
 }
 
 /// Return address of the function that holds the system call instruction, if it has no frame.

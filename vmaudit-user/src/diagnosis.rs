@@ -100,6 +100,8 @@ enum Reason {
     /// brk asked where the break is.
     BreakQuery,
     Gap,
+    /// The range is mapped, and a part of it allows no access.
+    NoAccess,
     Hugetlb,
     KernelMemory,
     /// The mapped file's driver gave the errno.
@@ -123,7 +125,7 @@ impl Reason {
             Self::Memlock => Cause::RlimitMemlock,
             Self::Overcommit => Cause::Overcommit,
             Self::NoHole | Self::InTheWay | Self::NoRoomInPlace | Self::BreakQuery => Cause::NoAddressRange,
-            Self::Gap => Cause::RangeNotMapped,
+            Self::Gap | Self::NoAccess => Cause::RangeNotMapped,
             Self::Hugetlb => Cause::Hugetlb,
             Self::KernelMemory => Cause::KernelMemory,
             Self::Driver | Self::Tasks | Self::DeadNamespace | Self::Busy | Self::Unknown => Cause::Unknown,
@@ -263,6 +265,9 @@ fn evidence(facts: &Facts<'_>, reason: Reason) -> BTreeMap<String, u64> {
     };
     if let Some(missing) = missing {
         evidence.insert("missing_bytes".into(), missing);
+    }
+    if let Some(added) = facts.added() {
+        evidence.insert("added".into(), added);
     }
     if facts.question.kept_bytes > 0 {
         evidence.insert("kept_bytes".into(), facts.question.kept_bytes);

@@ -2,7 +2,9 @@
 
 use vmaudit_common::call;
 use vmaudit_common::{
-    CLASS_GROWS, CLASS_MAYMOVE, CLASS_NO_HOLE, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_SEARCHED,
+    CLASS_CHARGED, CLASS_COUNTS, CLASS_DONE, CLASS_GROWS, CLASS_HEAP_REACHED, CLASS_HUGE, CLASS_KEEPS,
+    CLASS_MAYMOVE, CLASS_NO_HOLE, CLASS_OVER_AS, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK,
+    CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCHED, CLASS_TARGETED,
 };
 
 use super::facts::*;
@@ -10,6 +12,11 @@ use super::{Checks, Finding, MremapRule, Reason};
 
 /// Adds every check that may have refused the call.
 pub(super) fn all(facts: &Facts<'_>, checks: &mut Checks) {
+    if facts.has(CLASS_OVERCOMMIT_REFUSED) {
+        // Seen, so everything before it had passed.
+        checks.add(Reason::Overcommit, Finding::Met);
+        return;
+    }
     match facts.question.call {
         call::MMAP => mmap(facts, checks),
         call::MUNMAP => munmap(facts, checks),
@@ -23,7 +30,8 @@ pub(super) fn all(facts: &Facts<'_>, checks: &mut Checks) {
         call::MLOCKALL => checks.add(Reason::Memlock, Finding::Met),
         call::MBIND | call::SET_MEMPOLICY_HOME_NODE => mbind(facts, checks),
         call::MSEAL => {
-            checks.add(Reason::Gap, Finding::Possible);
+            // The whole range is checked before anything is done (mm/mseal.c:do_mseal).
+            checks.add(Reason::Gap, facts.gap(&[]));
             checks.add(Reason::MapCount, facts.split_refused());
             checks.add(Reason::KernelMemory, Finding::Unlikely);
         }
@@ -49,7 +57,7 @@ fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
     let anonymous = facts.arg_has(3, MAP_ANONYMOUS);
     // Pages are reserved last, by the file's own mmap, and not at all with MAP_NORESERVE (fs/hugetlbfs/inode.c:
     // hugetlbfs_file_mmap; on 6.18 a refusal at RLIMIT_MEMLOCK was seen to come first).
-    let huge = facts.arg_has(3, MAP_HUGETLB) == Some(true) && facts.arg_has(3, MAP_NORESERVE) == Some(false);
+    let huge = facts.has(CLASS_HUGE) && facts.arg_has(3, MAP_NORESERVE) == Some(false);
     if facts.question.errno == EAGAIN {
         let over = !facts.counters() || facts.has(CLASS_OVER_MEMLOCK);
         checks.add(
@@ -85,14 +93,15 @@ fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
         },
     );
     // A fixed range strictly inside one mapping splits it; from 6.12 on before the limits of the process are looked at,
-    // earlier after that. Whether it lies inside one is not seen.
-    let splits = match facts.started_at_least(0) {
-        Some(true) if facts.fixed() => Finding::Likely,
+    // earlier after that, but then nothing would be added to what counts for them.
+    let splits = match (facts.started_at_least(0), facts.strictly_inside()) {
+        (Some(true), Some(true)) if facts.fixed() => Finding::Met,
+        (Some(true), None) if facts.fixed() && !facts.looked() => Finding::Likely,
         _ => Finding::No,
     };
     checks.add(Reason::MapCount, splits);
     checks.add(Reason::AddressSpace, facts.address_space());
-    checks.add(Reason::Data, facts.data(facts.mmap_private_writable()));
+    checks.add(Reason::Data, facts.data(Some(facts.has(CLASS_COUNTS))));
     checks.add(Reason::Overcommit, facts.overcommit(facts.mmap_charged()));
     if huge {
         checks.add(Reason::Hugetlb, Finding::Met);
@@ -113,13 +122,20 @@ fn munmap(facts: &Facts<'_>, checks: &mut Checks) {
 }
 
 fn mprotect(facts: &Facts<'_>, checks: &mut Checks) {
-    let writes = facts.arg_has(2, PROT_WRITE);
-    // Counters cannot show a gap.
-    checks.add(Reason::Gap, Finding::Possible);
-    // The test is "fails now and did not before", so only memory that becomes writable is looked at.
-    checks.add(Reason::Data, facts.data(writes.filter(|writes| !writes)));
-    checks.add(Reason::Overcommit, facts.overcommit(writes.filter(|writes| !writes)));
-    checks.add(Reason::MapCount, facts.split_refused());
+    let writes = facts.arg_has(2, PROT_WRITE).filter(|writes| !writes);
+    // The test is "fails now and did not before", so only memory that becomes writable is looked at, and not where the
+    // address space alone is over its limit.
+    let counts = match facts.of_the_one(CLASS_COUNTS) {
+        Some(_) if facts.has(CLASS_OVER_AS) => Some(false),
+        counts => counts.or(writes),
+    };
+    let data = facts.data(counts);
+    let overcommit = facts.overcommit(facts.of_the_one(CLASS_CHARGED).or(writes));
+    let split = facts.split_refused();
+    checks.add(Reason::Gap, facts.gap(&[data, overcommit, split]));
+    checks.add(Reason::Data, data);
+    checks.add(Reason::Overcommit, overcommit);
+    checks.add(Reason::MapCount, split);
     checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
@@ -128,8 +144,8 @@ fn mremap(facts: &Facts<'_>, checks: &mut Checks) {
         checks.add(Reason::Memlock, Finding::Met);
         return;
     }
-    let targeted = facts.arg_has(3, MREMAP_FIXED | MREMAP_DONTUNMAP);
-    let keeps = facts.arg_has(3, MREMAP_DONTUNMAP);
+    let targeted = facts.has(CLASS_TARGETED);
+    let keeps = facts.has(CLASS_KEEPS);
     let old = match facts.kernel().mremap {
         // Checked first, for every call (mm/mremap.c:check_map_count_against_split_early).
         Some(MremapRule::Split71) => {
@@ -137,9 +153,8 @@ fn mremap(facts: &Facts<'_>, checks: &mut Checks) {
             false
         }
         Some(MremapRule::Split72) => {
-            let with_copy = match (facts.started_at_least(-4), keeps) {
-                (Some(true), Some(true)) => Finding::Met,
-                (Some(true), None) => Finding::Possible,
+            let with_copy = match facts.started_at_least(-4) {
+                Some(true) if keeps => Finding::Met,
                 _ => Finding::No,
             };
             checks.add(Reason::MapCount, facts.count_check(-3).max(with_copy));
@@ -153,20 +168,21 @@ fn mremap(facts: &Facts<'_>, checks: &mut Checks) {
     }
     if grows {
         checks.add(Reason::AddressSpace, facts.address_space());
-        checks.add(Reason::Data, facts.data(None));
+        checks.add(Reason::Data, facts.data(facts.of_the_one(CLASS_COUNTS)));
         if !facts.has(CLASS_MAYMOVE) {
-            checks.add(Reason::NoRoomInPlace, Finding::Likely);
-        } else if targeted != Some(true) {
+            // What follows is mapped (mm/mremap.c:vma_expandable).
+            let blocked = facts.looked() && facts.has(CLASS_DONE);
+            checks.add(Reason::NoRoomInPlace, if blocked { Finding::Met } else { Finding::Likely });
+        } else if !targeted {
             checks.add(Reason::NoHole, facts.search());
         }
         if old && facts.has(CLASS_MAYMOVE) {
             checks.add(Reason::MapCount, mremap_old_move(facts));
         }
-        checks.add(Reason::Overcommit, facts.overcommit(None));
-    } else if targeted != Some(false) {
-        checks
-            .add(Reason::AddressSpace, if keeps == Some(true) { facts.address_space() } else { Finding::No });
-        checks.add(Reason::NoHole, if keeps == Some(true) { facts.search() } else { Finding::No });
+        checks.add(Reason::Overcommit, facts.overcommit(facts.of_the_one(CLASS_CHARGED)));
+    } else if targeted {
+        checks.add(Reason::AddressSpace, if keeps { facts.address_space() } else { Finding::No });
+        checks.add(Reason::NoHole, if keeps { facts.search() } else { Finding::No });
         if old {
             checks.add(Reason::MapCount, mremap_old_move(facts));
         }
@@ -175,13 +191,11 @@ fn mremap(facts: &Facts<'_>, checks: &mut Checks) {
 }
 
 /// What kernels up to 7.0 look at first.
-fn mremap_old(facts: &Facts<'_>, targeted: Option<bool>, grows: bool, checks: &mut Checks) {
+fn mremap_old(facts: &Facts<'_>, targeted: bool, grows: bool, checks: &mut Checks) {
     let known = facts.kernel().mremap == Some(MremapRule::Old);
     let finding = match (facts.at, targeted) {
         // Without the lock nothing else in mremap says ENOMEM (mm/mremap.c:check_mremap_params).
-        (None, Some(true))
-            if !facts.section_lost() && facts.kernel().mremap_checks_unlocked == Some(true) =>
-        {
+        (None, true) if !facts.section_lost() && facts.kernel().mremap_checks_unlocked == Some(true) => {
             Finding::Met
         }
         // A kernel that may be newer asks for four free ones in every call.
@@ -190,18 +204,13 @@ fn mremap_old(facts: &Facts<'_>, targeted: Option<bool>, grows: bool, checks: &m
         }
         // A tail that is cut off may split, as munmap does; with a target, two more conditions hold as well.
         (Some(_), _) if !grows && facts.started_at_least(0) == Some(true) => Finding::Met,
-        (Some(_), Some(true)) if facts.started_at_least(-5) == Some(true) => {
+        (Some(_), true) if facts.started_at_least(-5) == Some(true) => {
             // The first check, under the lock, up to 6.14 (mm/mremap.c:mremap_to).
             if known && facts.kernel().mremap_checks_unlocked == Some(false) {
                 Finding::Met
             } else {
                 Finding::Likely
             }
-        }
-        (Some(_), None)
-            if facts.started_at_least(-5) == Some(true) && (facts.has(CLASS_MAYMOVE) || !grows) =>
-        {
-            Finding::Possible
         }
         (None, _) => Finding::Possible,
         _ => Finding::No,
@@ -237,12 +246,15 @@ fn brk(facts: &Facts<'_>, checks: &mut Checks) {
         checks.add(Reason::KernelMemory, Finding::Unlikely);
         return;
     }
+    // Seen to have come as far as making the heap larger (mm/vma.c:do_brk_flags): all that comes before had passed.
+    let reached = facts.has(CLASS_HEAP_REACHED);
     // The heap alone, first thing (mm/mmap.c:check_data_rlimit); its second figure is at least this.
     let heap = example.map(|example| example.args[0].saturating_sub(example.start_brk));
     checks.add(
         Reason::Data,
         match (heap, facts.rlimit(Rlimit::Data)) {
             (_, Some(u64::MAX)) => Finding::No,
+            _ if reached => Finding::No,
             (Some(heap), Some(limit)) if heap > limit => Finding::Met,
             // data_vm holds the heap and the image's data.
             _ if facts.counters() && !facts.has(CLASS_OVER_DATA) => Finding::No,
@@ -250,11 +262,13 @@ fn brk(facts: &Facts<'_>, checks: &mut Checks) {
         },
     );
     // What lies above the heap is not captured.
-    checks.add(Reason::InTheWay, Finding::Possible);
+    checks.add(Reason::InTheWay, if reached { Finding::No } else { Finding::Possible });
     checks.add(
         Reason::Memlock,
         match (facts.rlimit(Rlimit::Memlock), facts.counters()) {
             (Some(u64::MAX), _) => Finding::No,
+            // From 6.1 on the limit is looked at before (mm/mmap.c:check_brk_limits).
+            _ if reached && facts.kernel().madvise_eagain == Some(true) => Finding::No,
             (_, true) if !facts.has(CLASS_OVER_MEMLOCK) => Finding::No,
             // Applies only after mlockall(MCL_FUTURE), which almost nobody calls.
             (_, true) if facts.section().is_some_and(|section| section.locked_vm == 0) => Finding::No,
@@ -310,9 +324,10 @@ fn madvise(facts: &Facts<'_>, checks: &mut Checks) {
     let split_refused = if splits { facts.split_refused() } else { Finding::No };
     // The gap is reported at the end, after the advice has been applied to everything that is mapped.
     let usual = !matches!(advice, Advice::Flags | Advice::Plain) && split_refused == Finding::No;
-    checks.add(Reason::Gap, if usual { Finding::Likely } else { Finding::Possible });
+    let gap = facts.gap(&[split_refused]);
+    checks.add(Reason::Gap, if usual { gap.max(facts.gap_if_unseen()) } else { gap });
     checks.add(Reason::MapCount, split_refused);
-    if !matches!(advice, Advice::Flags | Advice::Plain) {
+    if !matches!(advice, Advice::Flags | Advice::Plain) || gap == Finding::No {
         checks.add(Reason::KernelMemory, Finding::Unlikely);
     }
 }
@@ -336,7 +351,7 @@ fn prctl(facts: &Facts<'_>, checks: &mut Checks) {
     if facts.question.errno == EAGAIN {
         at_the_limit_eagain(facts, checks);
     } else {
-        checks.add(Reason::Gap, Finding::Likely);
+        checks.add(Reason::Gap, facts.gap(&[]).max(facts.gap_if_unseen()));
         checks.add(Reason::KernelMemory, Finding::Unlikely);
     }
 }
@@ -363,8 +378,12 @@ fn mlock(facts: &Facts<'_>, checks: &mut Checks) {
             },
         );
     }
-    checks.add(Reason::Gap, Finding::Possible);
-    checks.add(Reason::MapCount, facts.split_refused());
+    let split = facts.split_refused();
+    checks.add(Reason::Gap, facts.gap(&[split]));
+    // All is marked as locked: then filling it with memory met a part without access (mm/mlock.c:do_mlock).
+    let marked = facts.question.call != call::MUNLOCK && facts.whole() && facts.has(CLASS_DONE);
+    checks.add(Reason::NoAccess, if marked { Finding::Met } else { Finding::No });
+    checks.add(Reason::MapCount, split);
     checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
@@ -389,10 +408,11 @@ fn remap_file_pages(facts: &Facts<'_>, checks: &mut Checks) {
     checks.add(Reason::MapCount, facts.count_check(1));
     checks.add(
         Reason::MapCount,
-        match facts.started_at_least(0) {
-            Some(true) => Finding::Likely,
-            Some(false) => Finding::No,
-            None => Finding::Possible,
+        match (facts.started_at_least(0), facts.strictly_inside()) {
+            (Some(true), Some(true)) => Finding::Met,
+            (Some(true), None) if !facts.looked() => Finding::Likely,
+            (Some(_), _) => Finding::No,
+            (None, _) => Finding::Possible,
         },
     );
     checks.add(Reason::KernelMemory, Finding::Unlikely);

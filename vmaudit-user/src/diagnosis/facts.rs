@@ -2,8 +2,9 @@
 
 use vmaudit_common::call;
 use vmaudit_common::{
-    CLASS_FIXED, CLASS_MC0_MASK, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_OVER_AS, CLASS_OVER_DATA,
-    CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST,
+    CLASS_CHARGED, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_FIXED, CLASS_GAP, CLASS_LOOKED,
+    CLASS_MC0_MASK, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_ONE, CLASS_OVER_AS, CLASS_OVER_DATA,
+    CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST, asked_for,
 };
 
 use super::{Finding, KernelRules, Question};
@@ -21,16 +22,10 @@ pub(super) enum Rlimit {
 pub(super) const EAGAIN: u8 = libc::EAGAIN as u8;
 
 pub(super) const PROT_WRITE: u64 = 2;
-pub(super) const MAP_TYPE: u64 = 0xf;
-pub(super) const MAP_PRIVATE: u64 = 2;
 pub(super) const MAP_FIXED: u64 = 0x10;
 pub(super) const MAP_ANONYMOUS: u64 = 0x20;
 pub(super) const MAP_32BIT: u64 = 0x40;
-pub(super) const MAP_GROWSDOWN: u64 = 0x100;
 pub(super) const MAP_NORESERVE: u64 = 0x4000;
-pub(super) const MAP_HUGETLB: u64 = 0x40000;
-pub(super) const MREMAP_FIXED: u64 = 2;
-pub(super) const MREMAP_DONTUNMAP: u64 = 4;
 pub(super) const CLONE_VM: u64 = 0x100;
 pub(super) const PR_SET_VMA: u64 = 0x5356_4d41;
 /// A reservation so large that programs which try it can do without (V8, sanitizers), bytes.
@@ -111,13 +106,75 @@ impl<'a> Facts<'a> {
     }
 
     /// A split that may have been the second one of the call (mm/vma.c:split_vma): it can be refused only if the count
-    /// stood at max, and the call itself raises the count by one at most before.
+    /// stood at max, and the call itself raises the count by one at most before. What was not split, an edge inside a
+    /// mapping, is still there after the refusal.
     pub(super) fn split_refused(&self) -> Finding {
+        let (start, end) = (self.has(CLASS_CUT_START), self.has(CLASS_CUT_END));
         match (self.started_at_least(-1), self.ended_at_least(0)) {
-            (Some(true), Some(true)) => Finding::Likely,
+            (Some(true), Some(true)) => match (self.looked(), self.has(CLASS_GAP)) {
+                (false, _) => Finding::Likely,
+                (true, _) if self.has(CLASS_DONE) => Finding::No,
+                // The gap lies behind; the start may also have needed no split.
+                (true, true) if start => Finding::Likely,
+                (true, false) if start || end => Finding::Met,
+                (true, _) => Finding::No,
+            },
             (None, _) | (_, None) => Finding::Possible,
             _ => Finding::No,
         }
+    }
+
+    /// The mappings in the call's range are known as they were when it was refused.
+    pub(super) fn looked(&self) -> bool {
+        self.has(CLASS_LOOKED)
+    }
+
+    /// They leave no gap.
+    pub(super) fn whole(&self) -> bool {
+        self.looked() && !self.has(CLASS_GAP)
+    }
+
+    /// A part of the range is not mapped. `before`: what may have refused the call before it came to the gap.
+    pub(super) fn gap(&self, before: &[Finding]) -> Finding {
+        if !self.looked() {
+            Finding::Possible
+        } else if !self.has(CLASS_GAP) {
+            Finding::No
+        } else if self.has(CLASS_ONE) || before.iter().all(|finding| *finding == Finding::No) {
+            Finding::Met
+        } else {
+            Finding::Likely
+        }
+    }
+
+    /// A gap, where hardly anything else says so.
+    pub(super) fn gap_if_unseen(&self) -> Finding {
+        if self.looked() { Finding::No } else { Finding::Likely }
+    }
+
+    /// The first address of the example's range that is not mapped.
+    pub(super) fn hole(&self) -> Option<u64> {
+        self.question.example.and_then(|example| example.hole)
+    }
+
+    /// Of a range in a single mapping: whether `bit` is set. `None` when there are more, or nobody looked.
+    pub(super) fn of_the_one(&self, bit: u32) -> Option<bool> {
+        (self.whole() && self.has(CLASS_ONE)).then(|| self.has(bit))
+    }
+
+    /// The range lies strictly inside one mapping: both edges cut it.
+    pub(super) fn strictly_inside(&self) -> Option<bool> {
+        self.of_the_one(CLASS_CUT_START).map(|start| start && self.has(CLASS_CUT_END))
+    }
+
+    /// VMAs that the refused call added before it was refused.
+    pub(super) fn added(&self) -> Option<u64> {
+        let added = match (self.at?, self.section()) {
+            ((before @ 1..=8, after @ 1..=8), _) => after.checked_sub(before).map(u64::from),
+            (_, Some(section)) => section.mc1.checked_sub(section.mc0).map(u64::from),
+            _ => None,
+        };
+        added.filter(|added| *added > 0)
     }
 
     /// Bytes the call asked for on top of what it had, from the example.
@@ -150,7 +207,8 @@ impl<'a> Facts<'a> {
         match (self.rlimit(Rlimit::As), self.counters()) {
             (Some(u64::MAX), _) => Finding::No,
             (_, true) if !self.has(CLASS_OVER_AS) => Finding::No,
-            // How much of the old mapping would have been given back is not captured.
+            // What would have been replaced is not counted again.
+            (_, true) if self.fixed() && self.whole() => Finding::No,
             (_, true) if self.fixed() => Finding::Likely,
             (_, true) => Finding::Met,
             (_, false) => Finding::Possible,
@@ -165,6 +223,7 @@ impl<'a> Facts<'a> {
         match self.counters() {
             _ if waived || counts == Some(false) => Finding::No,
             true if !self.has(CLASS_OVER_DATA) => Finding::No,
+            true if self.fixed() && self.whole() => Finding::No,
             true if self.fixed() || counts.is_none() => Finding::Likely,
             true => Finding::Met,
             false => Finding::Possible,
@@ -174,6 +233,9 @@ impl<'a> Facts<'a> {
     /// mm/util.c:__vm_enough_memory; `counts` says whether the mapping is charged.
     pub(super) fn overcommit(&self, counts: Option<bool>) -> Finding {
         let mode = self.question.limits.overcommit_memory;
+        if self.has(CLASS_OVERCOMMIT_REFUSED) {
+            return Finding::Met;
+        }
         if counts == Some(false) || mode == Some(1) {
             return Finding::No;
         }
@@ -217,18 +279,13 @@ impl<'a> Facts<'a> {
         asked <= free / 2 / (u64::from(section.mc0) + 2)
     }
 
-    /// Whether the mapping that mmap was asked for is private memory of no file, charged to the process.
-    pub(super) fn mmap_private_writable(&self) -> Option<bool> {
-        let flags = self.arg(3)?;
-        Some(flags & MAP_TYPE == MAP_PRIVATE && self.arg(2)? & PROT_WRITE != 0 && flags & MAP_GROWSDOWN == 0)
-    }
-
+    /// Whether overcommit accounting charges what mmap was asked for.
     pub(super) fn mmap_charged(&self) -> Option<bool> {
-        let flags = self.arg(3)?;
+        if self.has(CLASS_CHARGED) || self.question.limits.overcommit_memory != Some(2) {
+            return Some(self.has(CLASS_CHARGED));
+        }
         // Strict accounting ignores MAP_NORESERVE (mm/mmap.c:do_mmap).
-        let waived = flags & MAP_NORESERVE != 0 && self.question.limits.overcommit_memory != Some(2);
-        let private = flags & MAP_TYPE == MAP_PRIVATE && self.arg(2)? & PROT_WRITE != 0;
-        let shared_memory = flags & MAP_TYPE != MAP_PRIVATE && flags & MAP_ANONYMOUS != 0;
-        Some(!waived && flags & MAP_HUGETLB == 0 && (private || shared_memory))
+        let flags = self.arg(3)?;
+        Some(asked_for(call::MMAP, self.arg(2)?, flags & !MAP_NORESERVE) & CLASS_CHARGED != 0)
     }
 }

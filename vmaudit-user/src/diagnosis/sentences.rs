@@ -1,10 +1,10 @@
 //! The words of the verdicts, each written once.
 
-use vmaudit_common::CLASS_GROWS;
 use vmaudit_common::call::{self, CALLS};
+use vmaudit_common::{CLASS_GROWS, CLASS_KEEPS, CLASS_TARGETED};
 
 use super::checks::{Advice, advice};
-use super::facts::{EAGAIN, Facts, MAP_FIXED, MREMAP_DONTUNMAP, MREMAP_FIXED, Rlimit};
+use super::facts::{EAGAIN, Facts, MAP_FIXED, Rlimit};
 use super::{MremapRule, Reason};
 use crate::output::{bytes, count, grouped};
 
@@ -41,6 +41,11 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, others: &[Reason]) -> 
             .into(),
         Reason::BreakQuery => "brk() was asked where the break is: an ordinary answer.".into(),
         Reason::Gap => gap(facts),
+        Reason::NoAccess => format!(
+            "The range given to {} is mapped, but a part of it allows no access, so it cannot be filled with memory; \
+             it stays marked as locked.",
+            name(facts)
+        ),
         Reason::Hugetlb => {
             format!("{} asked for {}of huge pages, and too few are free.", name(facts), amount(facts))
         }
@@ -72,6 +77,11 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, others: &[Reason]) -> 
         text.push_str(
             " What was mapped there before is gone: this kernel unmaps it before it asks for memory.",
         );
+    }
+    if reason != Reason::MapCount
+        && let Some(added) = facts.added()
+    {
+        text.push_str(&format!(" {} added before it failed, and stay.", were(added)));
     }
     if !others.is_empty() {
         text.push_str(&format!(" Not certain: {} would look the same.", list(facts, others)));
@@ -117,8 +127,7 @@ pub(super) fn free_needed(facts: &Facts<'_>) -> u64 {
         // The middle of a mapping takes two splits; at one below the limit the first one is made.
         return if facts.started_at_least(0) == Some(false) { 2 } else { 1 };
     }
-    let keeps = facts.arg_has(3, MREMAP_DONTUNMAP) == Some(true);
-    let targeted = facts.arg_has(3, MREMAP_FIXED | MREMAP_DONTUNMAP) == Some(true);
+    let (keeps, targeted) = (facts.has(CLASS_KEEPS), facts.has(CLASS_TARGETED));
     match facts.kernel().mremap {
         Some(MremapRule::Split72) if keeps => 5,
         Some(MremapRule::Split71 | MremapRule::Split72) => 4,
@@ -145,6 +154,10 @@ fn equals(limit: Option<u64>) -> String {
         Some(u64::MAX) | None => String::new(),
         Some(limit) => format!(" = {}", bytes(limit)),
     }
+}
+
+fn were(vmas: u64) -> String {
+    format!("{} {}", count(vmas, "VMA", "VMAs"), if vmas == 1 { "was" } else { "were" })
 }
 
 /// "2 GiB " or nothing.
@@ -303,12 +316,16 @@ fn gap(facts: &Facts<'_>) -> String {
                 name(facts)
             )
         }
-        call::MLOCK | call::MLOCK2 => format!(
+        call::MLOCK | call::MLOCK2 if !facts.looked() => format!(
             "The range given to {} has a part that is not mapped, or \
          that may not be accessed.",
             name(facts)
         ),
-        _ => format!("The range given to {} has a part that is not mapped.", name(facts)),
+        _ => format!(
+            "The range given to {} has a part that is not mapped{}.",
+            name(facts),
+            facts.hole().map_or(String::new(), |hole| format!(": nothing is at {hole:#x}"))
+        ),
     }
 }
 
@@ -378,6 +395,7 @@ fn phrase(facts: &Facts<'_>, reason: Reason) -> String {
         Reason::NoRoomInPlace => "no room to grow in place".into(),
         Reason::BreakQuery => "a question for the break".into(),
         Reason::Gap => "a gap in the range".into(),
+        Reason::NoAccess => "memory without access".into(),
         Reason::Hugetlb => "too few huge pages".into(),
         Reason::KernelMemory => "a failed allocation in the kernel".into(),
         Reason::Driver => "the driver or file system behind the file".into(),

@@ -7,6 +7,8 @@ use super::*;
 use crate::source::Section;
 
 const MAX: u32 = 65530;
+const MAP_PRIVATE: u64 = 2;
+const MAP_HUGETLB: u64 = 0x40000;
 const UNLIMITED: u64 = u64::MAX;
 const ENOMEM: u8 = libc::ENOMEM as u8;
 
@@ -66,6 +68,7 @@ fn refused(call: Call, errno: u8, class: u32, count: u32, args: [u64; 6]) -> Ref
         max_map_count: MAX,
         rlimits: [UNLIMITED; 4],
         start_brk: 0x1000_0000,
+        hole: None,
         caller: None,
         stack: Vec::new(),
     }
@@ -76,11 +79,12 @@ fn bare(call: Call, errno: u8, class: u32, kernel: &KernelRules) -> Verdict {
     why(&Question { call, errno, class, count: 1, kept_bytes: 0, example: None, limits: &limits, kernel })
 }
 
+/// The verdict on an example; the class bits that come from the arguments are added.
 fn with(example: &Refused, limits: &Limits, kernel: &KernelRules) -> Verdict {
     why(&Question {
         call: example.call,
         errno: example.errno,
-        class: example.class,
+        class: example.class | asked_for(example.call, example.args[2], example.args[3]),
         count: 1,
         kept_bytes: 0,
         example: Some(example),
@@ -107,7 +111,7 @@ fn class_bits_alone_decide_the_limit() {
         ("6.18.44", call::MMAP, ENOMEM, at(MAX + 1), MaxMapCount, true),
         ("6.18.44", call::MMAP, ENOMEM, at(MAX + 9), MaxMapCount, true),
         ("5.10.0", call::MMAP, ENOMEM, at(MAX + 1), MaxMapCount, true),
-        ("6.18.44", call::MMAP, ENOMEM, at(MAX), Unknown, false),
+        ("6.18.44", call::MMAP, ENOMEM, at(MAX) | CLASS_COUNTS, Unknown, false),
         ("6.18.44", call::MMAP, ENOMEM, at(MAX) | CLASS_FIXED, MaxMapCount, false),
         ("6.18.44", call::MUNMAP, ENOMEM, at(MAX), MaxMapCount, true),
         ("6.18.44", call::MUNMAP, ENOMEM, at(MAX + 1), MaxMapCount, true),
@@ -129,7 +133,7 @@ fn class_bits_alone_decide_the_limit() {
         ("7.1.0", call::MREMAP, ENOMEM, at(MAX - 3) | mremap_grow, MaxMapCount, true),
         ("7.1.0", call::MREMAP, ENOMEM, at(MAX - 4), KernelMemory, true),
         ("7.2.12", call::MREMAP, ENOMEM, at(MAX - 3), MaxMapCount, true),
-        ("7.2.12", call::MREMAP, ENOMEM, at(MAX - 4), MaxMapCount, false),
+        ("7.2.12", call::MREMAP, ENOMEM, at(MAX - 4) | CLASS_KEEPS, MaxMapCount, true),
         ("6.18.44", call::MREMAP, ENOMEM, at(MAX), MaxMapCount, true),
         ("6.18.44", call::MREMAP, ENOMEM, at(MAX - 3) | mremap_grow, MaxMapCount, false),
         ("odd", call::MREMAP, ENOMEM, at(MAX), MaxMapCount, true),

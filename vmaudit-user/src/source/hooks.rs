@@ -31,6 +31,8 @@ pub enum Need {
     Optional,
     /// Only when processes are followed that already run.
     Attach,
+    /// As [`Need::Optional`], and only with vm.overcommit_memory = 2: in the other modes the figures decide.
+    StrictOvercommit,
 }
 
 /// One way to attach.
@@ -52,6 +54,12 @@ pub enum Via {
     Classic(&'static str, &'static str),
     /// BPF iterator.
     Iter(&'static str),
+    /// Return of a kernel function, by trampoline.
+    FExit(&'static str),
+    /// Entry of a kernel function, by breakpoint.
+    KProbe(&'static str),
+    /// Its return.
+    KRetProbe(&'static str),
 }
 
 impl Via {
@@ -61,6 +69,9 @@ impl Via {
             Self::Raw(_) => "raw_tp",
             Self::Classic(..) => "tracepoint",
             Self::Iter(_) => "iter",
+            Self::FExit(_) => "fexit",
+            Self::KProbe(_) => "kprobe",
+            Self::KRetProbe(_) => "kretprobe",
         }
     }
 }
@@ -71,6 +82,10 @@ const fn raw(program: &'static str, event: &'static str) -> Form {
 
 const fn classic(program: &'static str, category: &'static str, name: &'static str) -> Form {
     Form { program, via: Via::Classic(category, name), released_arguments: None }
+}
+
+const fn function(program: &'static str, via: Via) -> Form {
+    Form { program, via, released_arguments: None }
 }
 
 const fn for_arguments(form: Form, arguments: u32) -> Form {
@@ -87,6 +102,12 @@ pub const ADDRESS_SEARCH: &str = "vm_unmapped_area";
 pub const FORK: &str = "sched_process_fork";
 /// Name of the row that sees new images.
 pub const EXEC: &str = "sched_process_exec";
+/// Name of the row that sees brk come past its first checks.
+pub const HEAP_GROWTH: &str = "do_brk_flags";
+/// Name of the row that sees overcommit accounting refuse.
+pub const OVERCOMMIT: &str = "vm_enough_memory";
+/// Rows that only settle causes: nothing they miss touches a figure.
+pub const SETTLING: [&str; 3] = [ADDRESS_SEARCH, HEAP_GROWTH, OVERCOMMIT];
 /// Name of the row that starts with running processes.
 pub const SNAPSHOT: &str = "task_iterator";
 
@@ -156,6 +177,23 @@ pub const HOOKS: &[Row] = &[
         forms: &[
             raw("searched_raw", "vm_unmapped_area"),
             classic("searched_classic", "mmap", "vm_unmapped_area"),
+        ],
+    },
+    Row {
+        name: HEAP_GROWTH,
+        gives: "whether a refused brk got past the mappings above the heap",
+        loses: "a refused brk has a certain cause only where nothing above the heap can be in its way",
+        need: Need::Optional,
+        forms: &[function("heap_kprobe", Via::KProbe("do_brk_flags"))],
+    },
+    Row {
+        name: OVERCOMMIT,
+        gives: "whether overcommit accounting refused, with vm.overcommit_memory = 2",
+        loses: "with vm.overcommit_memory = 2 a refusal by overcommit accounting is never certain",
+        need: Need::StrictOvercommit,
+        forms: &[
+            function("overcommit_fexit", Via::FExit("__vm_enough_memory")),
+            function("overcommit_kretprobe", Via::KRetProbe("__vm_enough_memory")),
         ],
     },
     Row {

@@ -75,8 +75,9 @@ impl std::ops::Deref for BtfBytes {
     }
 }
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 8] = [
     "mm_struct",
+    "vm_area_struct",
     "task_struct",
     "signal_struct",
     "pt_regs",
@@ -188,6 +189,11 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         bprm_filename: need("linux_binprm", "filename")?,
         task_cred: need("task_struct", "cred")?,
         cred_cap_effective: need("cred", "cap_effective")?,
+        mm_lock_seq: may("mm_struct", &["mm_lock_seq"]),
+        mm_users: need("mm_struct", "mm_users")?,
+        vma_start: need("vm_area_struct", "vm_start")?,
+        vma_end: need("vm_area_struct", "vm_end")?,
+        vma_flags: need("vm_area_struct", "vm_flags")?,
     })
 }
 

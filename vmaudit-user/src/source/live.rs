@@ -21,7 +21,7 @@ use aya::{
 };
 use bytemuck::Pod;
 use vmaudit_common::{
-    CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord, FOLLOW_AFTER_EXEC,
+    CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord, FOLLOW_AFTER_EXEC,
     FOLLOW_FROM_BIRTH, FailureRecord, Followed, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
     MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE, RECORD_FORK, RecordHeader,
     SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
@@ -161,7 +161,9 @@ impl Live {
             Hook { name: row.name.into(), state: HookState::Unused, via: None, loses: None, reason: None };
         let wanted = match row.need {
             Need::Attach => options.attach,
-            _ => ![hooks::CALL_EXIT, hooks::ADDRESS_SEARCH].contains(&row.name) || options.calls,
+            Need::Required => true,
+            Need::Optional => options.calls,
+            Need::StrictOvercommit => options.calls && self.names.proc.limits().overcommit_memory == Some(2),
         };
         if !wanted {
             self.hooks.push(hook);
@@ -233,6 +235,19 @@ impl Live {
                 let id = p.attach()?;
                 self.iterator = Some(p.take_link(id)?.into_file()?);
                 Ok(fd)
+            }
+            (Program::FExit(p), Via::FExit(function)) => {
+                p.load(function, &aya::Btf::from_sys_fs()?)?;
+                p.attach()?;
+                Ok(p.fd()?.as_fd().as_raw_fd())
+            }
+            (Program::KProbe(p), Via::KProbe(function) | Via::KRetProbe(function)) => {
+                if !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
+                    return Err(anyhow!("this kernel has no kprobes"));
+                }
+                p.load()?;
+                p.attach(function, 0)?;
+                Ok(p.fd()?.as_fd().as_raw_fd())
             }
             _ => Err(anyhow!("program {} is of another kind than the hook table says", form.program)),
         }
@@ -382,15 +397,33 @@ impl Live {
         .map(|(name, n)| (name.to_owned(), n))
         .into();
         // Where two programs listen to the same event, an event is lost only if both were skipped.
+        // What is lost with the hooks that only settle causes is certainty, which then is not claimed.
+        let figures = self.at_work.iter().filter(|(name, _)| !hooks::SETTLING.contains(name));
         let (mut skipped, mut unreadable) = (0, 0);
-        for (_, fds) in &self.at_work {
+        for (name, fds) in figures {
             let counts: Vec<Option<u64>> = fds.iter().map(|&fd| recursion_misses(fd)).collect();
             unreadable += u64::from(counts.contains(&None));
-            skipped += counts.into_iter().flatten().min().unwrap_or(0);
+            let own = if *name == hooks::LOCK_RELEASED { self.own_releases() } else { 0 };
+            skipped += counts.into_iter().flatten().min().unwrap_or(0).saturating_sub(own);
         }
         counters.push(("program_skipped".into(), skipped));
         counters.push(("skips_unreadable".into(), unreadable));
         counters
+    }
+
+    /// Releases of an mmap lock that the program on them was skipped for, because another program made them: a classic
+    /// tracepoint program is not entered from within another (kernel/trace/bpf_trace.c:trace_call_bpf). That program
+    /// only reads, so nothing is lost.
+    fn own_releases(&self) -> u64 {
+        let classic = |name| {
+            let via = self.hooks.iter().find(|hook| hook.name == name).and_then(|hook| hook.via.as_deref());
+            via == Some("tracepoint")
+        };
+        if classic(hooks::LOCK_RELEASED) && classic(hooks::CALL_EXIT) {
+            self.control.read(0).looks
+        } else {
+            0
+        }
     }
 
     /// Passes on the programs' own messages; nothing to do unless [`Options::debug`] was set.
@@ -684,6 +717,7 @@ fn refused(r: &FailureRecord) -> Refused {
         max_map_count: r.max_map_count,
         rlimits: r.rlimits,
         start_brk: r.start_brk,
+        hole: (r.class & CLASS_GAP != 0).then_some(r.hole),
         caller: Some(r.caller).filter(|&ip| ip != 0),
         stack: r.stack.iter().take(frames).copied().filter(|&ip| ip != 0).collect(),
     }

@@ -150,6 +150,9 @@ pub struct Refused {
     pub rlimits: [u64; 4],
     /// mm.start_brk, an address.
     pub start_brk: u64,
+    /// First address of the range that is not mapped; `None` when there is none or nobody looked.
+    #[serde(default)]
+    pub hole: Option<u64>,
     /// Where the function that made the call probably returns to: a walk over frame pointers misses it. A caller if
     /// it lies in an executable mapping, else nothing.
     #[serde(default)]

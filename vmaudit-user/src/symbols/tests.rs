@@ -18,6 +18,7 @@ fn refused(generation: u64, tgid: u32, stack: &[u64]) -> Refused {
         max_map_count: 65530,
         rlimits: [u64::MAX; 4],
         start_brk: 0,
+        hole: None,
         caller: None,
         stack: stack.to_vec(),
     }

@@ -1,0 +1,196 @@
+//! What lies in the range of a refused call.
+//!
+//! Whether the range has a gap, whether one of its edges cuts a mapping in two, and what the mapping allows decides
+//! between causes that share an errno. The look is taken right after the refusal, at the call's exit, and holds only if
+//! nobody has written to the address space since the call let its lock go: the kernel's own count of write sections
+//! tells (6.4 and later), or that the address space has a single user.
+
+use aya_ebpf::helpers::generated::{bpf_find_vma, bpf_get_current_task_btf, bpf_loop};
+use core::ffi::c_void;
+use vmaudit_common::{
+    ABSENT, CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_GAP, CLASS_LOOKED,
+    CLASS_ONE, call,
+};
+
+use crate::{
+    kernel,
+    maps::{self, layout},
+};
+
+/// Mappings looked at; a range of more is not judged.
+const STEPS: u32 = 32;
+const ENOENT: i64 = 2;
+/// The lowest class bit that a look sets; the answer of [`look`] has them moved down to 0.
+const SHIFT: u32 = CLASS_LOOKED.trailing_zeros();
+/// Bits of the answer that are class bits; above them is the address of the first gap, in pages.
+const BITS: u32 = 13;
+
+// include/linux/mm.h, the same in 5.10 to 7.3.
+const VM_WRITE: u64 = 0x2;
+const VM_PROTECTION: u64 = 0x7;
+const VM_SHARED: u64 = 0x8;
+const VM_GROWSDOWN: u64 = 0x100;
+const VM_LOCKED: u64 = 0x2000;
+/// VM_IO, VM_DONTEXPAND, VM_PFNMAP, VM_MIXEDMAP, VM_HUGETLB.
+const VM_SPECIAL: u64 = 0x4000 | 0x4_0000 | 0x400 | 0x1000_0000 | 0x40_0000;
+const VM_ACCOUNT: u64 = 0x10_0000;
+const VM_NORESERVE: u64 = 0x20_0000;
+
+/// A walk over the mappings of a range. All of it lies in memory that callbacks write, so that the verifier knows none of
+/// the values and looks at one step instead of every possible walk.
+#[repr(C)]
+struct Walk {
+    /// Where the next mapping must begin or go on.
+    cursor: u64,
+    /// End of the range.
+    end: u64,
+    /// Start of the first mapping.
+    start: u64,
+    /// All bits until the first mapping was met, then none.
+    first: u64,
+    /// Flags that all mappings have.
+    all: u64,
+    /// Flags that any has.
+    any: u64,
+    /// Of the last look.
+    answer: i64,
+    /// Mappings met.
+    steps: u64,
+}
+
+/// Called by `bpf_find_vma` under the mmap lock; the verifier knows the type of `vma`.
+unsafe extern "C" fn found(_task: *mut c_void, vma: *const u8, walk: *mut Walk) -> i64 {
+    let start: u64 = kernel::load(vma, layout!(vma_start));
+    let flags: u64 = kernel::load(vma, layout!(vma_flags));
+    // SAFETY: the kernel passes what `find` passed: its caller's own live value.
+    unsafe {
+        (*walk).start |= start & (*walk).first;
+        (*walk).first = 0;
+        (*walk).cursor = kernel::load(vma, layout!(vma_end));
+        (*walk).all &= flags;
+        (*walk).any |= flags;
+        (*walk).steps += 1;
+    }
+    0
+}
+
+/// Called by `bpf_loop`; 1 ends it.
+unsafe extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
+    // SAFETY: the kernel passes what `look` passed: its own live value.
+    unsafe {
+        (*walk).answer = find((*walk).cursor, walk);
+        if (*walk).answer != 0 || (*walk).cursor >= (*walk).end { 1 } else { 0 }
+    }
+}
+
+/// Class bits and the address of the first gap, 0 for none.
+#[inline(always)]
+pub fn range(id: call::Call, at: u64, end: u64, protection: u64, lock_sequence: u32) -> (u32, u64) {
+    let answer = look(u32::from(id), at, end, protection, lock_sequence);
+    ((answer as u32 & ((1 << BITS) - 1)) << SHIFT, answer >> BITS << 12)
+}
+
+#[inline(never)]
+fn look(id: u32, at: u64, end: u64, protection: u64, lock_sequence: u32) -> u64 {
+    let mut walk =
+        Walk { cursor: at, end, start: 0, first: u64::MAX, all: u64::MAX, any: 0, answer: 0, steps: 0 };
+    // SAFETY: a function of the prototype that the helper wants, and a value that outlives the call.
+    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
+    // SAFETY: written by the callbacks; volatile because the compiler does not see that.
+    let Walk { cursor, start, all, any, answer, steps, .. } =
+        unsafe { core::ptr::read_volatile(&raw const walk) };
+    let gap = answer == -ENOENT;
+    if !gap && (answer != 0 || cursor < end) {
+        return 0;
+    }
+    let id = id as call::Call;
+    let followed = id == call::MREMAP && (cursor > end || find(end, &raw mut walk) == 0);
+    if !unchanged(lock_sequence) {
+        return 0;
+    }
+    let mut class = CLASS_LOOKED;
+    let mut hole = 0;
+    if gap {
+        class |= CLASS_GAP;
+        hole = cursor;
+    } else if cursor > end {
+        class |= CLASS_CUT_END;
+    }
+    if start < at && steps > 0 {
+        class |= CLASS_CUT_START;
+    }
+    if gap && steps == 0 || !gap && steps == 1 {
+        class |= CLASS_ONE;
+    }
+    if followed {
+        class |= CLASS_DONE;
+    }
+    match id {
+        call::MLOCK | call::MLOCK2 | call::MUNLOCK => {
+            if any & VM_SPECIAL != 0 {
+                return 0; // left alone (mm/mlock.c:mlock_fixup)
+            }
+            let done = if id == call::MUNLOCK { any & VM_LOCKED == 0 } else { all & VM_LOCKED != 0 };
+            if done {
+                class |= CLASS_DONE;
+            }
+        }
+        call::MPROTECT | call::PKEY_MPROTECT => {
+            let wanted = protection & VM_PROTECTION;
+            if id == call::MPROTECT && all & VM_PROTECTION == wanted && any & VM_PROTECTION == wanted {
+                class |= CLASS_DONE;
+            }
+            // mm/mprotect.c:mprotect_fixup
+            let becomes_writable = wanted & VM_WRITE != 0;
+            if becomes_writable && any & (VM_WRITE | VM_SHARED | VM_GROWSDOWN) == 0 {
+                class |= CLASS_COUNTS;
+            }
+            if becomes_writable && any & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE | VM_SPECIAL) == 0
+            {
+                class |= CLASS_CHARGED;
+            }
+        }
+        call::MREMAP => {
+            if any & VM_SPECIAL != 0 {
+                return 0;
+            }
+            // mm/mmap.c:is_data_mapping
+            if any & (VM_WRITE | VM_SHARED | VM_GROWSDOWN) == VM_WRITE {
+                class |= CLASS_COUNTS;
+            }
+            if any & VM_ACCOUNT != 0 {
+                class |= CLASS_CHARGED;
+            }
+        }
+        _ => {}
+    }
+    // Of no bit shall the verifier know the value: it would follow each combination to the program's end.
+    (u64::from(class >> SHIFT) | hole >> 12 << BITS) ^ maps::unknown_zero()
+}
+
+/// Looks at the mapping at an address: 0, or a negative errno.
+#[inline(always)]
+fn find(at: u64, walk: *mut Walk) -> i64 {
+    // SAFETY: a valid task, a function of the prototype that the helper wants, and a value that outlives the call.
+    let answer =
+        unsafe { bpf_find_vma(bpf_get_current_task_btf(), at, found as *mut c_void, walk.cast(), 0) };
+    let answer = i64::from(answer as i32);
+    // Another error means that the lock was not to be had.
+    if answer == -ENOENT || answer == 0 {
+        maps::count_look();
+    }
+    answer
+}
+
+/// Nobody has written to the address space since the section with this number.
+///
+/// The number is raised when a section ends (include/linux/mmap_lock.h:vma_end_write_all; from 6.14 on when it begins
+/// as well), after the event in which it was read.
+#[inline(always)]
+fn unchanged(lock_sequence: u32) -> bool {
+    let mm = kernel::Current::task().mm();
+    if layout!(mm_lock_seq) != ABSENT {
+        return kernel::read::<u32>(mm, layout!(mm_lock_seq)) == lock_sequence.wrapping_add(1);
+    }
+    kernel::read::<u32>(mm, layout!(mm_users)) == 1
+}
