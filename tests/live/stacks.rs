@@ -4,7 +4,8 @@ use vmaudit_tests::{Session, workload};
 use vmaudit_user::report::Frame;
 
 fn stack(options: &[&str]) -> Vec<Frame> {
-    let report = Session::run(options, &["stackoverflow"]).go().succeeded().report();
+    // Mappings are read while the process lives.
+    let report = Session::run(options, &["--linger", "1500", "stackoverflow"]).go().succeeded().report();
     assert!(!report.coverage.notes.iter().any(|note| note.contains("stack")), "{:?}", report.coverage.notes);
     report.failures[0].example.clone().expect("an example arrived").stack
 }

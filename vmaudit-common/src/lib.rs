@@ -414,8 +414,6 @@ pub struct Layout {
     pub cred_cap_effective: u32,
     /// mm_struct.mm_lock_seq: changes with each end of a write section (6.4 and later).
     pub mm_lock_seq: u32,
-    /// mm_struct.mm_users.
-    pub mm_users: u32,
     /// vm_area_struct.vm_start.
     pub vma_start: u32,
     /// vm_area_struct.vm_end.

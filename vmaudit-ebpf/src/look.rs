@@ -3,12 +3,12 @@
 //! Whether the range has a gap, whether one of its edges cuts a mapping in two, and what the mapping allows decides
 //! between causes that share an errno. The look is taken right after the refusal, at the call's exit, and holds only if
 //! nobody has written to the address space since the call let its lock go: the kernel's own count of write sections
-//! tells (6.4 and later), or that the address space has a single user.
+//! tells (6.4 and later).
 
 use aya_ebpf::helpers::generated::{bpf_find_vma, bpf_get_current_task_btf, bpf_loop};
 use core::ffi::c_void;
 use vmaudit_common::{
-    ABSENT, CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_GAP, CLASS_LOOKED,
+    CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_GAP, CLASS_LOOKED,
     CLASS_ONE, call,
 };
 
@@ -108,8 +108,11 @@ fn look(id: u32, at: u64, end: u64, protection: u64, lock_sequence: u32) -> u64 
     if !unchanged(lock_sequence) {
         return 0;
     }
+    // See `zero` in `syscalls::refused`.
+    let Some(control) = maps::control() else { return 0 };
+    let zero = u64::from(maps::unknown_zero(control));
     let mut class = CLASS_LOOKED;
-    let mut hole = 0;
+    let mut hole = zero;
     if gap {
         class |= CLASS_GAP;
         hole = cursor;
@@ -125,6 +128,7 @@ fn look(id: u32, at: u64, end: u64, protection: u64, lock_sequence: u32) -> u64 
     if followed {
         class |= CLASS_DONE;
     }
+    class ^= zero as u32;
     match id {
         call::MLOCK | call::MLOCK2 | call::MUNLOCK => {
             if any & VM_SPECIAL != 0 {
@@ -164,8 +168,7 @@ fn look(id: u32, at: u64, end: u64, protection: u64, lock_sequence: u32) -> u64 
         }
         _ => {}
     }
-    // Of no bit shall the verifier know the value: it would follow each combination to the program's end.
-    (u64::from(class >> SHIFT) | hole >> 12 << BITS) ^ maps::unknown_zero()
+    (u64::from(class >> SHIFT) | hole >> 12 << BITS) ^ zero
 }
 
 /// Looks at the mapping at an address: 0, or a negative errno.
@@ -189,8 +192,5 @@ fn find(at: u64, walk: *mut Walk) -> i64 {
 #[inline(always)]
 fn unchanged(lock_sequence: u32) -> bool {
     let mm = kernel::Current::task().mm();
-    if layout!(mm_lock_seq) != ABSENT {
-        return kernel::read::<u32>(mm, layout!(mm_lock_seq)) == lock_sequence.wrapping_add(1);
-    }
-    kernel::read::<u32>(mm, layout!(mm_users)) == 1
+    kernel::read::<u32>(mm, layout!(mm_lock_seq)) == lock_sequence.wrapping_add(1)
 }

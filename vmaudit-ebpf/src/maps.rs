@@ -147,14 +147,6 @@ pub fn count_look() {
     }
 }
 
-/// 0, of which the verifier knows nothing.
-#[inline(always)]
-pub fn unknown_zero() -> u64 {
-    // SAFETY: `control` points at the only value of CONTROL; nobody writes the word.
-    control()
-        .map_or(0, |control| u64::from(unsafe { core::ptr::read_volatile(&raw const (*control).reserved) }))
-}
-
 /// Counts a loss by the name of its counter.
 macro_rules! lost {
     ($field:ident) => {

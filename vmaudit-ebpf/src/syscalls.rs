@@ -52,7 +52,30 @@ pub fn sys_exit_raw(ctx: RawTracePointContext) -> i32 {
     // This runs at every system call of the machine: the number comes by plain loads, not by a reading helper.
     let id = kernel::call_by_number(u64::from(kernel::Current::task().call_number()));
     if id >= call::FIRST_REAL {
-        returned(ctx.as_ptr(), id, ctx.arg::<u64>(1) as i64, ctx.arg(0));
+        returned::<true>(ctx.as_ptr(), id, ctx.arg::<u64>(1) as i64, ctx.arg(0));
+    }
+    0
+}
+
+/// As [`sys_exit_raw`], without looks at the ranges of refused calls, for kernels whose verifier does not get through
+/// these.
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn sys_exit_raw_plain(ctx: RawTracePointContext) -> i32 {
+    let id = kernel::call_by_number(u64::from(kernel::Current::task().call_number()));
+    if id >= call::FIRST_REAL {
+        returned::<false>(ctx.as_ptr(), id, ctx.arg::<u64>(1) as i64, ctx.arg(0));
+    }
+    0
+}
+
+/// As [`sys_exit_classic`], without looks.
+#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
+pub fn sys_exit_classic_plain(ctx: TracePointContext) -> u32 {
+    // SAFETY: as in `sys_exit_classic`.
+    let (number, ret) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<i64>(16)) };
+    let id = kernel::call_by_number(number.unwrap_or(u64::MAX));
+    if id >= call::FIRST_REAL {
+        returned::<false>(ctx.as_ptr(), id, ret.unwrap_or(0), kernel::registers());
     }
     0
 }
@@ -64,7 +87,7 @@ pub fn sys_exit_classic(ctx: TracePointContext) -> u32 {
     let (number, ret) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<i64>(16)) };
     let id = kernel::call_by_number(number.unwrap_or(u64::MAX));
     if id >= call::FIRST_REAL {
-        returned(ctx.as_ptr(), id, ret.unwrap_or(0), kernel::registers());
+        returned::<true>(ctx.as_ptr(), id, ret.unwrap_or(0), kernel::registers());
     }
     0
 }
@@ -72,11 +95,11 @@ pub fn sys_exit_classic(ctx: TracePointContext) -> u32 {
 /// Inlined: verifiers before 6.5 cannot follow a number from a function to its caller and then track all numbers exactly
 /// (kernel/bpf/verifier.c:backtrack_insn, mark_all_scalars_precise), which makes loading several times slower.
 #[inline(always)]
-fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
+fn returned<const LOOK: bool>(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
     let current = kernel::Current::task();
     let tid = current.tid();
     let section = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1));
-    judge(ctx, id, ret, regs, current, section);
+    judge::<LOOK>(ctx, id, ret, regs, current, section);
     if let Some(section) = section {
         // What was kept belongs to this call only: the next one must not find it.
         // SAFETY: points into the map.
@@ -87,12 +110,15 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
             if (*section).searcher == tid {
                 (*section).searched = 0;
             }
+            if (*section).prober == tid {
+                (*section).prober = 0;
+            }
         }
     }
 }
 
 #[inline(always)]
-fn judge(
+fn judge<const LOOK: bool>(
     ctx: *mut core::ffi::c_void,
     id: Call,
     ret: i64,
@@ -124,7 +150,7 @@ fn judge(
     }
     count(slot, id);
     if let Some(errno) = refusal(id, ret, regs, task) {
-        refused(ctx, slot, id, ret, errno, regs, task, section);
+        refused::<LOOK>(ctx, slot, id, ret, errno, regs, task, section);
     } else if call::DOWNGRADING >> (id & 63) & 1 == 1 {
         given_back(slot, id, ret, regs);
     }
@@ -225,7 +251,7 @@ fn limit(control: *mut Control) -> (u32, u32) {
 
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "all in registers: the function exists once, inlined")]
-fn refused(
+fn refused<const LOOK: bool>(
     ctx: *mut core::ffi::c_void,
     slot: *mut MmSlot,
     id: Call,
@@ -287,8 +313,13 @@ fn refused(
     }
     class ^= zero;
     class |= vmaudit_common::asked_for(id, a2, a3);
+    class ^= zero;
     let mut hole = 0;
-    if class & CLASS_SECTION != 0
+    // Without the kernel's count of write sections nothing would prove that the look holds. (Verifiers of such kernels,
+    // before 6.4, do not get through it either.)
+    if LOOK
+        && layout!(mm_lock_seq) != ABSENT
+        && class & CLASS_SECTION != 0
         && let Some((from, length)) = range_of(id, class, a0, a1, a2, a3)
     {
         let page = whole_pages(1);

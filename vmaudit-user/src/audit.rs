@@ -11,7 +11,7 @@ use crate::{
     arguments,
     diagnosis::{self, KernelRules, Question},
     recommend::Failed,
-    report::{self, CallFigures, Cause, Example, Failure, Frame, Image, Limits, MapCount},
+    report::{self, CallFigures, Cause, Example, Failure, Frame, Holders, Image, Limits, MapCount},
     source::{Event, LimitSeen, MmState, ProcessId, RefusalGroup, Refused, Sample},
 };
 
@@ -50,6 +50,8 @@ pub struct Audit {
     frames: HashMap<(u64, u64), Frame>,
     /// Words on stacks that are no return address, likewise.
     ends: HashSet<(u64, u64)>,
+    /// What the VMAs of address spaces at the limit are.
+    holders: HashMap<u64, Holders>,
     limits: Limits,
     limit_seen: Option<LimitSeen>,
     /// Between these two times (CLOCK_MONOTONIC ns) vm.max_map_count changed.
@@ -104,6 +106,7 @@ impl Audit {
             examples: HashMap::new(),
             frames: HashMap::new(),
             ends: HashSet::new(),
+            holders: HashMap::new(),
             limits: Limits::default(),
             limit_seen: None,
             limit_changes: Vec::new(),
@@ -222,6 +225,11 @@ impl Audit {
     /// A word that a stack walk took for a return address and that is none: stacks end before it.
     pub fn stack_ends_before(&mut self, generation: u64, ip: u64) {
         self.ends.insert((generation, ip));
+    }
+
+    /// Stores what the VMAs of address spaces are, by generation.
+    pub fn held(&mut self, holders: HashMap<u64, Holders>) {
+        self.holders.extend(holders);
     }
 
     fn fold(&mut self) {
@@ -415,6 +423,9 @@ impl Audit {
                         let failure = &mut group.failure;
                         failure.count += refusals.count;
                         failure.certain &= verdict.certain;
+                        if failure.holders.is_none() && verdict.cause == Cause::MaxMapCount {
+                            failure.holders = self.holders.get(&mm.generation).cloned();
+                        }
                         failure.first_at_s = failure.first_at_s.map(|s| s.min(first));
                         failure.last_at_s = failure.last_at_s.map(|s| s.max(last));
                         if failure.example.is_none() && example.is_some() {
@@ -438,6 +449,11 @@ impl Audit {
                             evidence: verdict.evidence,
                             sentence: verdict.sentence,
                             cure: verdict.cure,
+                            holders: self
+                                .holders
+                                .get(&mm.generation)
+                                .filter(|_| verdict.cause == Cause::MaxMapCount)
+                                .cloned(),
                         };
                         let limit_excluded = verdict.limit_excluded;
                         groups.insert(key, Group { ordinary: verdict.ordinary, limit_excluded, failure });
@@ -516,6 +532,7 @@ fn unexplained_group(id: ProcessId, mm: &MmState, call: Call) -> Group {
                    is unknown."
             .into(),
         cure: None,
+        holders: None,
     };
     Group { ordinary: false, limit_excluded: false, failure }
 }
@@ -601,6 +618,7 @@ mod tests {
                 max_map_count: 65530,
                 rlimits: [u64::MAX; 4],
                 start_brk: 0,
+                hole: None,
                 caller: None,
                 stack: Vec::new(),
             })));

@@ -5,6 +5,7 @@
 
 mod analysis;
 pub mod boundary;
+pub mod holders;
 pub mod kinds;
 pub mod picture;
 mod verdict;

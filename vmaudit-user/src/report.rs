@@ -273,6 +273,22 @@ pub struct Failure {
     /// What would help; null where nothing is known.
     #[serde(default)]
     pub cure: Option<String>,
+    /// With cause `max_map_count`: what the process's VMAs are; null when nobody could look while it lived.
+    #[serde(default)]
+    pub holders: Option<Holders>,
+}
+
+/// Who holds the VMAs of a process at the limit, from one look at its mappings soon after a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holders {
+    /// VMAs that the look found.
+    pub vmas_read: u64,
+    /// All were read.
+    pub complete: bool,
+    /// How long after the refusal, ms.
+    pub after_ms: u64,
+    /// The largest owner, for people.
+    pub sentence: String,
 }
 
 /// Why a call failed.

@@ -24,6 +24,7 @@ use crate::{
     command::{self, Child, Look, User},
     conditions,
     diagnosis::KernelRules,
+    explain::holders::Looks,
     gate::{self, Budget},
     output::{self, Destination, Format},
     price,
@@ -175,7 +176,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let searches_seen = matches!(&source, Source::Live(live) if live.has(hooks::ADDRESS_SEARCH));
     let mut audit = Audit::new(start_ns, sight, rules(&facts, searches_seen));
-    let mut symbols = Symbols::new(args.no_symbols);
+    let anonymizer =
+        || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
+    let mut watch = Watch { symbols: Symbols::new(args.no_symbols), looks: Looks::new(anonymizer()) };
     let started = jiff::Timestamp::now();
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
     // A command that cannot be run has nothing to report: its message and status are the answer.
@@ -187,7 +190,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
             output::say(&format!("cannot run {name}: {why}"));
             return Ok(Err(status));
         }
-        follow(&mut child, &mut source, &mut audit, &mut symbols, &mut signals, args.linger)
+        follow(&mut child, &mut source, &mut audit, &mut watch, &mut signals, args.linger)
             .await
             .map(Ok::<Exit, i32>)
     });
@@ -201,14 +204,15 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     drop(child);
     // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
     drop(source);
-    let resolved = symbols.resolve();
+    audit.held(watch.looks.take());
+    let resolved = watch.symbols.resolve();
     for (generation, ip, frame) in resolved.frames {
         audit.resolved(generation, ip, frame);
     }
     for (generation, ip) in resolved.ends {
         audit.stack_ends_before(generation, ip);
     }
-    coverage.notes.extend(symbols.notes());
+    coverage.notes.extend(watch.symbols.notes());
     let session = Session {
         command: shown_command(&args),
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -217,8 +221,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         breach: None,
         still_running,
     };
-    let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
-    let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
+    let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer());
     let budget = Budget { max_peak: args.max_peak, max_percent: args.max_percent, fail_on: &args.fail_on };
     report.session.breach = gate::breach(&budget, &report);
     for (destination, format, shown_when_quiet) in &mut outputs {
@@ -377,7 +380,7 @@ async fn follow(
     child: &mut Child,
     source: &mut Source,
     audit: &mut Audit,
-    symbols: &mut Symbols,
+    watch: &mut Watch,
     signals: &mut Signals,
     linger: Duration,
 ) -> anyhow::Result<Exit> {
@@ -411,11 +414,12 @@ async fn follow(
             next = Instant::now() + look_around(source, audit);
         }
         if let Source::Live(live) = source {
-            while live.drain(BATCH, &mut |event| take(event, audit, symbols)) && exit.is_none() {
-                symbols.remember(LOOKS.0, |generation| live.lives(generation));
+            while live.drain(BATCH, &mut |event| take(event, audit, watch)) && exit.is_none() {
+                watch.symbols.remember(LOOKS.0, |generation| live.lives(generation));
                 tokio::task::yield_now().await;
             }
-            symbols.remember(LOOKS.1, |generation| live.lives(generation));
+            watch.symbols.remember(LOOKS.1, |generation| live.lives(generation));
+            watch.looks.look(now_ns, |generation| live.lives(generation));
         }
         if exit.is_none() {
             match child.look() {
@@ -458,9 +462,16 @@ async fn follow(
     }
 }
 
-fn take(event: Event, audit: &mut Audit, symbols: &mut Symbols) {
+/// What is looked up in /proc when calls are refused.
+struct Watch {
+    symbols: Symbols,
+    looks: Looks,
+}
+
+fn take(event: Event, audit: &mut Audit, watch: &mut Watch) {
     if let Event::Refused(refused) = &event {
-        symbols.notice(refused);
+        watch.symbols.notice(refused);
+        watch.looks.notice(refused);
     }
     audit.apply(event);
 }

@@ -4,7 +4,8 @@ use vmaudit_common::call;
 use vmaudit_common::{
     CLASS_CHARGED, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_FIXED, CLASS_GAP, CLASS_LOOKED,
     CLASS_MC0_MASK, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_ONE, CLASS_OVER_AS, CLASS_OVER_DATA,
-    CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST, asked_for,
+    CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST,
+    asked_for,
 };
 
 use super::{Finding, KernelRules, Question};
@@ -26,6 +27,7 @@ pub(super) const MAP_FIXED: u64 = 0x10;
 pub(super) const MAP_ANONYMOUS: u64 = 0x20;
 pub(super) const MAP_32BIT: u64 = 0x40;
 pub(super) const MAP_NORESERVE: u64 = 0x4000;
+pub(super) const MAP_STACK: u64 = 0x20000;
 pub(super) const CLONE_VM: u64 = 0x100;
 pub(super) const PR_SET_VMA: u64 = 0x5356_4d41;
 /// A reservation so large that programs which try it can do without (V8, sanitizers), bytes.

@@ -4,7 +4,7 @@ use vmaudit_common::call::{self, CALLS};
 use vmaudit_common::{CLASS_GROWS, CLASS_KEEPS, CLASS_TARGETED};
 
 use super::checks::{Advice, advice};
-use super::facts::{EAGAIN, Facts, MAP_FIXED, Rlimit};
+use super::facts::{EAGAIN, Facts, MAP_FIXED, MAP_STACK, Rlimit};
 use super::{MremapRule, Reason};
 use crate::output::{bytes, count, grouped};
 
@@ -81,7 +81,10 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, others: &[Reason]) -> 
     if reason != Reason::MapCount
         && let Some(added) = facts.added()
     {
-        text.push_str(&format!(" {} added before it failed, and stay.", were(added)));
+        text.push_str(&match added {
+            1 => " 1 VMA was added before it failed, and stays.".into(),
+            _ => format!(" {} VMAs were added before it failed, and stay.", grouped(added)),
+        });
     }
     if !others.is_empty() {
         text.push_str(&format!(" Not certain: {} would look the same.", list(facts, others)));
@@ -156,10 +159,6 @@ fn equals(limit: Option<u64>) -> String {
     }
 }
 
-fn were(vmas: u64) -> String {
-    format!("{} {}", count(vmas, "VMA", "VMAs"), if vmas == 1 { "was" } else { "were" })
-}
-
 /// "2 GiB " or nothing.
 fn amount(facts: &Facts<'_>) -> String {
     facts.asked().map_or(String::new(), |asked| format!("{} ", bytes(asked)))
@@ -176,6 +175,14 @@ fn kept(facts: &Facts<'_>) -> String {
 }
 
 fn map_count(facts: &Facts<'_>) -> String {
+    let mut text = too_many(facts);
+    if facts.question.call == call::MMAP && facts.arg_has(3, MAP_STACK) == Some(true) {
+        text.push_str(" It was to be a thread's stack.");
+    }
+    text
+}
+
+fn too_many(facts: &Facts<'_>) -> String {
     let (name, limit) = (name(facts), limit(facts));
     let had = facts.map_count().map(|had| count(had, "VMA", "VMAs"));
     // A failed call may leave its first split behind.

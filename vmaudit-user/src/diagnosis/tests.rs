@@ -480,6 +480,142 @@ fn a_split_that_was_made_is_said() {
     );
 }
 
+/// What a look at the range decides, which counters leave open.
+#[test]
+fn a_look_at_the_range_decides() {
+    use Cause::{KernelMemory, MaxMapCount, Overcommit, RangeNotMapped, RlimitData};
+    const LIMIT: u32 = CLASS_LOOKED | CLASS_ONE;
+    const GAP: u32 = CLASS_LOOKED | CLASS_GAP;
+    let rules = seeing("6.18.44");
+    let full = at(MAX);
+    let cases: [(Call, [u64; 2], u32, Cause, bool); 24] = [
+        (call::MPROTECT, [4096, 0], full | LIMIT | CLASS_CUT_START | CLASS_CUT_END, MaxMapCount, true),
+        (call::MPROTECT, [4096, 0], section(MAX - 1, MAX) | LIMIT | CLASS_CUT_END, MaxMapCount, true),
+        (call::MPROTECT, [4096, 0], full | CLASS_LOOKED | CLASS_CUT_START, MaxMapCount, true),
+        // Nothing is cut, so nothing had to be split.
+        (call::MPROTECT, [4096, 0], full | LIMIT, KernelMemory, true),
+        (call::MPROTECT, [4096, 0], full | LIMIT | CLASS_CUT_END | CLASS_DONE, KernelMemory, true),
+        (call::MPROTECT, [4096, 0], full | GAP, RangeNotMapped, true),
+        (call::MPROTECT, [4096, 0], full | GAP | CLASS_ONE, RangeNotMapped, true),
+        // The split comes first, if one was needed.
+        (call::MPROTECT, [4096, 0], full | GAP | CLASS_CUT_START, RangeNotMapped, false),
+        (call::MPROTECT, [4096, 0], at(100) | GAP | CLASS_CUT_START, RangeNotMapped, true),
+        (call::MPROTECT, [4096, 3], at(100) | LIMIT | CLASS_OVER_DATA | CLASS_COUNTS, RlimitData, true),
+        // What was writable before is no new data; and where the address space is too large as well, nobody asks.
+        (call::MPROTECT, [4096, 3], at(100) | LIMIT | CLASS_OVER_DATA, KernelMemory, true),
+        (
+            call::MPROTECT,
+            [4096, 3],
+            at(100) | LIMIT | CLASS_OVER_DATA | CLASS_OVER_AS | CLASS_COUNTS,
+            KernelMemory,
+            true,
+        ),
+        (call::MPROTECT, [1 << 40, 3], at(100) | LIMIT | CLASS_CHARGED, Overcommit, true),
+        (call::MPROTECT, [1 << 40, 3], at(100) | LIMIT, KernelMemory, true),
+        (call::PKEY_MPROTECT, [4096, 0], full | LIMIT | CLASS_CUT_START, MaxMapCount, true),
+        (call::MLOCK, [4096, 0], full | LIMIT | CLASS_CUT_START, MaxMapCount, true),
+        (call::MLOCK, [4096, 0], at(100) | GAP, RangeNotMapped, true),
+        // All is marked as locked, so filling it failed: no access.
+        (call::MLOCK, [4096, 0], full | LIMIT | CLASS_DONE, RangeNotMapped, true),
+        (call::MUNLOCK, [4096, 0], full | LIMIT | CLASS_CUT_END, MaxMapCount, true),
+        (call::MSEAL, [4096, 0], full | LIMIT | CLASS_CUT_END, MaxMapCount, true),
+        (call::MSEAL, [4096, 0], full | GAP, RangeNotMapped, true),
+        (
+            call::REMAP_FILE_PAGES,
+            [4096, 0],
+            full | LIMIT | CLASS_CUT_START | CLASS_CUT_END,
+            MaxMapCount,
+            true,
+        ),
+        (call::REMAP_FILE_PAGES, [4096, 0], full | LIMIT | CLASS_CUT_END, KernelMemory, true),
+        (call::PRCTL, [0x5356_4d41, 0], at(100) | GAP, RangeNotMapped, true),
+    ];
+    for (call, [second, third], class, cause, certain) in cases {
+        let first = if call == call::PRCTL { second } else { 0x7000_0000 };
+        let mut example = refused(call, ENOMEM, class, MAX, [first, second, third, 0, 0, 0]);
+        example.rlimits[1] = 1 << 20;
+        let verdict = with(&example, &limits(0), &rules);
+        assert_eq!(
+            (verdict.cause, verdict.certain),
+            (cause, certain),
+            "{call} {class:#x}: {}",
+            verdict.sentence
+        );
+    }
+}
+
+#[test]
+fn mremap_by_the_mapping_it_should_enlarge() {
+    let rules = seeing("6.18.44");
+    let grow = |class: u32, to: u64, flags: u64| {
+        let class = at(100) | CLASS_GROWS | CLASS_LOOKED | CLASS_ONE | class;
+        let mut example = refused(call::MREMAP, ENOMEM, class, 100, [0x7000_0000, 4096, to, flags, 0, 0]);
+        example.rlimits[1] = 1 << 20;
+        with(&example, &limits(0), &rules)
+    };
+    is(&grow(CLASS_OVER_DATA | CLASS_COUNTS, 1 << 22, 1), Cause::RlimitData, true);
+    is(&grow(CLASS_CHARGED | CLASS_SEARCHED, 30 << 40, 1), Cause::Overcommit, true);
+    // 30 TiB of memory that is only read are charged to nobody: it is the search that failed.
+    is(&grow(CLASS_NO_HOLE | CLASS_SEARCHED, 30 << 40, 1), Cause::NoAddressRange, true);
+    is(&grow(CLASS_SEARCHED, 30 << 40, 1), Cause::KernelMemory, true);
+    let blocked = grow(CLASS_DONE, 8192, 0);
+    is(&blocked, Cause::NoAddressRange, true);
+    assert!(blocked.ordinary);
+}
+
+#[test]
+fn what_was_listened_to_settles_it() {
+    let rules = seeing("6.18.44");
+    for call in [call::MMAP, call::MPROTECT, call::MREMAP, call::BRK, call::FORK, call::CLONE] {
+        let class = at(MAX + 1) | CLASS_OVERCOMMIT_REFUSED;
+        is(&with(&refused(call, ENOMEM, class, 100, [0; 6]), &limits(2), &rules), Cause::Overcommit, true);
+    }
+    let grow = |class: u32| {
+        let example = Refused {
+            ret: 0x1000_4000,
+            ..refused(call::BRK, ENOMEM, class | CLASS_GROWS, MAX + 1, [0x1010_4000, 0, 0, 0, 0, 0])
+        };
+        with(&example, &limits(0), &rules)
+    };
+    is(&grow(at(MAX + 1) | CLASS_HEAP_REACHED), Cause::MaxMapCount, true);
+    is(&grow(at(MAX + 1)), Cause::MaxMapCount, false);
+    is(&grow(at(100) | CLASS_HEAP_REACHED), Cause::KernelMemory, true);
+}
+
+#[test]
+fn the_words_for_what_a_look_found() {
+    let rules = seeing("6.18.44");
+    let mut gap = refused(
+        call::MPROTECT,
+        ENOMEM,
+        section(100, 101) | CLASS_LOOKED | CLASS_GAP,
+        100,
+        [0x7000_0000, 12288, 0, 0, 0, 0],
+    );
+    gap.hole = Some(0x7000_1000);
+    gap.section.as_mut().unwrap().mc1 = 101;
+    let verdict = with(&gap, &limits(0), &rules);
+    assert_eq!(
+        verdict.sentence,
+        "The range given to mprotect() has a part that is not mapped: nothing is at 0x70001000. 1 VMA was added \
+         before it failed, and stays."
+    );
+    assert_eq!(verdict.evidence.get("added"), Some(&1));
+    let class = at(100) | CLASS_LOOKED | CLASS_ONE | CLASS_DONE;
+    let lock = refused(call::MLOCK, ENOMEM, class, 100, [0x7000_0000, 4096, 0, 0, 0, 0]);
+    assert_eq!(
+        with(&lock, &limits(0), &rules).sentence,
+        "The range given to mlock() is mapped, but a part of it allows no access, so it cannot be filled with \
+         memory; it stays marked as locked."
+    );
+    let stack = anonymous(at(MAX + 1), MAX + 1, 1 << 23, 0, MAP_PRIVATE | MAP_STACK);
+    assert_eq!(
+        with(&stack, &limits(0), &rules).sentence,
+        "mmap() was refused because the process had 65,531 VMAs, more than vm.max_map_count = 65,530 allows. It \
+         was to be a thread's stack."
+    );
+}
+
 #[test]
 fn other_calls() {
     let rules = kernel("6.18.44");

@@ -327,6 +327,10 @@ fn failure(block: &Block<'_>, page: &mut Page<'_>) -> io::Result<()> {
     );
     page.paragraph("", "  ", &head, Some(BOLD))?;
     page.paragraph("  ", "  ", &clean(&worst.sentence), None)?;
+    if let Some(holders) = worst.holders.as_ref().filter(|holders| !holders.sentence.is_empty()) {
+        let when = format!("Looked {} ms later: ", grouped(holders.after_ms));
+        page.paragraph(&format!("  {when}"), "  ", &clean(&holders.sentence), None)?;
+    }
     // The recommendation below is the cure for the VMA limit.
     if let Some(cure) = worst.cure.as_ref().filter(|_| worst.cause != Cause::MaxMapCount) {
         page.paragraph("  Cure: ", "  ", &clean(cure), None)?;

@@ -190,7 +190,6 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         task_cred: need("task_struct", "cred")?,
         cred_cap_effective: need("cred", "cap_effective")?,
         mm_lock_seq: may("mm_struct", &["mm_lock_seq"]),
-        mm_users: need("mm_struct", "mm_users")?,
         vma_start: need("vm_area_struct", "vm_start")?,
         vma_end: need("vm_area_struct", "vm_end")?,
         vma_flags: need("vm_area_struct", "vm_flags")?,

@@ -417,7 +417,7 @@ impl Live {
     fn own_releases(&self) -> u64 {
         let classic = |name| {
             let via = self.hooks.iter().find(|hook| hook.name == name).and_then(|hook| hook.via.as_deref());
-            via == Some("tracepoint")
+            via.is_some_and(|via| via.starts_with("tracepoint"))
         };
         if classic(hooks::LOCK_RELEASED) && classic(hooks::CALL_EXIT) {
             self.control.read(0).looks

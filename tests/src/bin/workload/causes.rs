@@ -72,7 +72,7 @@ fn brk_by(by: usize) -> Result<(), Errno> {
 }
 
 /// Sets a soft limit, in bytes.
-fn limit(resource: libc::__rlimit_resource_t, bytes: usize) {
+pub fn limit(resource: libc::__rlimit_resource_t, bytes: usize) {
     let mut now = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `now` is valid for writing and reading.
     let ok = unsafe {
@@ -149,7 +149,7 @@ fn overcommit(own: &mut Own, n: usize) {
 }
 
 /// MemTotal + SwapTotal, bytes.
-fn memory_and_swap() -> usize {
+pub fn memory_and_swap() -> usize {
     let mut buffer = [0; 4096];
     let text = read_text(b"/proc/meminfo\0", &mut buffer);
     let mut sum = 0;

@@ -9,11 +9,11 @@ use crate::memory::{
 use crate::own::{Own, count};
 
 /// Pages of a target: the call under test goes for the middle one.
-const TARGET: usize = 3;
+pub const TARGET: usize = 3;
 const READ_WRITE: c_int = PROT_READ | PROT_WRITE;
 
 /// Raises and lowers this process's count to an exact value.
-struct Level {
+pub struct Level {
     /// One VMA each, mapped; for going down.
     down: Holes,
     downs: usize,
@@ -34,7 +34,7 @@ struct Case {
 }
 
 /// Where the targets are.
-struct Room {
+pub struct Room {
     targets: usize,
     /// For mmap.
     free: usize,
@@ -43,7 +43,7 @@ struct Room {
 
 impl Room {
     /// Start of target `i`, [`TARGET`] pages of one read-write VMA with free pages on both sides.
-    fn target(&self, i: usize) -> usize {
+    pub fn target(&self, i: usize) -> usize {
         self.targets + (i * (TARGET + 1) + 1) * PAGE
     }
 
@@ -143,7 +143,7 @@ fn remap_file_pages_middle(room: &Room, i: usize) -> Result<(), Errno> {
 
 impl Level {
     /// Fills up to a little below the limit.
-    fn fill(limit: u64) -> Self {
+    pub fn fill(limit: u64) -> Self {
         const FINE: usize = 24;
         let down = Holes::find(FINE);
         (0..FINE).for_each(|i| down.map(i));
@@ -159,7 +159,7 @@ impl Level {
     }
 
     /// Brings the count to exactly `target`, at most one above the limit.
-    fn set(&mut self, target: u64) {
+    pub fn set(&mut self, target: u64) {
         let mut now = count();
         while now < target {
             self.up.map(self.ups);
@@ -209,11 +209,15 @@ pub fn run(name: &str, repeat: usize) -> ! {
 
 /// `targets` targets and a free page, before the count is raised.
 fn room(name: &str, targets: usize) -> Room {
+    let shared = name == "remap_file_pages";
+    self::targets(targets, if shared { libc::MAP_SHARED | libc::MAP_ANONYMOUS } else { PRIVATE })
+}
+
+/// The same of private or shared memory.
+pub fn targets(targets: usize, place: c_int) -> Room {
     let holes = Holes::find(1);
     let len = (targets * (TARGET + 1) + 1) * PAGE;
-    let shared = name == "remap_file_pages";
-    let place = if shared { libc::MAP_SHARED | libc::MAP_ANONYMOUS } else { PRIVATE } as usize;
-    let region = call(libc::SYS_mmap, [0, len, READ_WRITE as usize, place, usize::MAX, 0]);
+    let region = call(libc::SYS_mmap, [0, len, READ_WRITE as usize, place as usize, usize::MAX, 0]);
     let targets_at = must(region, "mmap of the targets");
     for i in 0..=targets {
         let gap = targets_at + i * (TARGET + 1) * PAGE;

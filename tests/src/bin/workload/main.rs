@@ -10,6 +10,7 @@ mod job_shell;
 mod limit;
 mod makers;
 mod memory;
+mod near;
 mod own;
 mod plain;
 mod processes;
@@ -18,12 +19,13 @@ use crate::memory::die;
 use crate::processes::End;
 
 const USAGE: &str = "\
-workload [--look] CASE [ARGUMENTS]   (--look: count at the peaks too; WORKLOAD_WORDS: CASE and ARGUMENTS from there)
+workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks too; --linger: stay before ending;
+                WORKLOAD_WORDS: CASE and ARGUMENTS from there)
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
                 leader-exits N | attach N | setname BYTES N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 exec-self N K | exec-by-thread N K | daemon N MS | flood N | crowd N VMAS
-  refusals      limit CALL [REPEAT] | causes KIND [N]   (names: workload list)
+  refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | stacks N   (names: workload list)
   terminal      job-shell PROGRAM ARGUMENTS...
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
@@ -39,6 +41,13 @@ fn main() {
     let words = match words.as_slice() {
         ["--look", rest @ ..] => {
             own::look();
+            rest
+        }
+        all => all,
+    };
+    let words = match words {
+        ["--linger", ms, rest @ ..] => {
+            memory::LINGER.store(number(ms), std::sync::atomic::Ordering::Relaxed);
             rest
         }
         all => all,
@@ -74,6 +83,9 @@ fn dispatch(words: &[&str]) -> ! {
         ["limit", call, repeat] => limit::run(call, number(repeat)),
         ["causes", kind] => causes::run(kind, 5),
         ["causes", kind, n] => causes::run(kind, number(n)),
+        ["near", name] => near::run(name, 3),
+        ["near", name, n] => near::run(name, number(n)),
+        ["stacks", n] => near::stacks(number(n)),
         ["list"] => {
             plain::lines(limit::names().map(|n| ("limit", n)).chain(causes::names().map(|n| ("causes", n))))
         }

@@ -85,6 +85,7 @@ fn failure(pid: u32, comm: &str, syscall: &str, cause: Cause, count: u64, senten
         evidence: BTreeMap::new(),
         sentence: sentence.into(),
         cure: None,
+        holders: None,
     }
 }
 
