@@ -88,7 +88,7 @@ fn cargo_for(linking: Linking) -> Result<Command> {
             let linker = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_LINKER", arch.rust().to_uppercase());
             cargo.env(linker, format!("{}-linux-gnu-gcc", arch.rust()));
         }
-        cargo.env("CARGO_TARGET_DIR", workspace()?.join("target/static"));
+        cargo.env("CARGO_TARGET_DIR", workspace()?.join(format!("target/static-{}", arch.debian())));
         // Optimised, but without what makes the release build slow: nothing is measured in a guest.
         cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
         cargo
