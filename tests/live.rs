@@ -20,6 +20,8 @@ mod conditions;
 mod explain;
 #[path = "live/failures.rs"]
 mod failures;
+#[path = "live/fallback.rs"]
+mod fallback;
 #[path = "live/limit_command.rs"]
 mod limit_command;
 #[path = "live/losses.rs"]

@@ -14,6 +14,18 @@ fn exact(words: &[&str]) -> (Done, Process) {
     (done, row)
 }
 
+/// With several threads: exact where the kernel has lock events, else labelled and never above the truth.
+#[track_caller]
+fn exact_or_labelled(words: &[&str]) {
+    if vmaudit_tests::has_lock_events() {
+        exact(words);
+        return;
+    }
+    let (own, row) = Session::run(&[], words).go().succeeded().only();
+    assert!(!row.map_count.exact, "{row:?}");
+    assert!(row.map_count.peak.is_some_and(|peak| peak <= own.peak), "{row:?} {own:?}");
+}
+
 #[test]
 fn a_burst_that_lasts_microseconds_is_seen_at_its_exact_height() {
     for n in ["10", "100", "5000", "60000"] {
@@ -52,13 +64,13 @@ fn a_brk_that_gives_back_a_split_heap_is_seen_at_the_read_release() {
 #[test]
 fn several_threads_at_their_maximum_together_make_one_exact_peak() {
     for _ in 0..5 {
-        exact(&["threads", "4", "2000"]);
+        exact_or_labelled(&["threads", "4", "2000"]);
     }
 }
 
 #[test]
 fn threads_that_outlive_the_leader_are_counted_to_the_end() {
-    exact(&["leader-exits", "500"]);
+    exact_or_labelled(&["leader-exits", "500"]);
 }
 
 #[test]

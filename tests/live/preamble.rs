@@ -15,7 +15,7 @@ fn the_machine_can_trace() {
 }
 
 #[test]
-fn the_default_source_is_ebpf_and_nothing_is_missing_on_this_machine() {
+fn the_default_source_is_ebpf_and_nothing_is_missing_that_this_kernel_has() {
     let done = Session::run(&[], &["exit", "0"]).go().succeeded();
     let report = done.report();
     assert_eq!(
@@ -25,6 +25,16 @@ fn the_default_source_is_ebpf_and_nothing_is_missing_on_this_machine() {
         report.coverage,
         done.said()
     );
+    let missing: Vec<&str> = report
+        .coverage
+        .hooks
+        .iter()
+        .filter(|hook| hook.state == vmaudit_user::report::HookState::Missing)
+        .map(|hook| hook.name.as_str())
+        .collect();
+    let expected: &[&str] =
+        if vmaudit_tests::has_lock_events() { &[] } else { &["mmap_lock_released", "exit_mmap"] };
+    assert_eq!(missing, expected);
     assert!(!report.coverage.hooks.is_empty());
     vmaudit_tests::rows::assert_nothing_lost(&report);
     assert_eq!(report.limits.max_map_count, Some(max_map_count()));

@@ -49,6 +49,20 @@ pub fn max_map_count() -> u64 {
     text.trim().parse().expect("vm.max_map_count is a number")
 }
 
+/// Major and minor version of the running kernel.
+pub fn kernel_version() -> (u32, u32) {
+    let release =
+        std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release is readable");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
+/// This kernel can run the programs on its lock events: the events came with 5.11, the last helper that the programs
+/// call with 5.15. Known from its sources, not from what vmaudit says.
+pub fn has_lock_events() -> bool {
+    kernel_version() >= (5, 15)
+}
+
 /// A folder that everybody may write to, gone when dropped.
 pub struct Scratch(PathBuf);
 

@@ -41,6 +41,10 @@ pub const MM_FROM_EXEC: u32 = 2;
 /// [`MmSlot::flags`]: its first count was read without the lock, at attach, while no writer held it.
 pub const MM_FROM_SNAPSHOT: u32 = 4;
 
+/// [`MmSlot::flags`]: followed by samples at call exits while several tasks could change it at the same time: a peak
+/// between two samples can have been missed.
+pub const MM_SHARED: u32 = 8;
+
 /// What one call did to one address space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -372,6 +376,8 @@ pub struct Layout {
     pub mm_lock_count: u32,
     /// mm_struct.start_brk.
     pub mm_start_brk: u32,
+    /// mm_struct.mm_users; [`ABSENT`] counts as several.
+    pub mm_users: u32,
     /// task_struct.mm.
     pub task_mm: u32,
     /// task_struct.pid.

@@ -242,13 +242,13 @@ pub fn follows(tgid: u32) -> bool {
 }
 
 #[inline(always)]
-fn follows_or_waits(tgid: u32) -> bool {
+pub fn follows_or_waits(tgid: u32) -> bool {
     // SAFETY: only the presence of the entry counts.
     (config!(watch_all) != 0 && tgid != config!(self_tgid)) || unsafe { FOLLOWED.get(&tgid) }.is_some()
 }
 
 #[inline(always)]
-fn parent_of(task: u64) -> u32 {
+pub fn parent_of(task: u64) -> u32 {
     kernel::read(kernel::read(task, layout!(task_real_parent)), layout!(task_tgid))
 }
 
@@ -320,6 +320,22 @@ pub fn open_slot(mm: u64, task: u64, tgid: u32, ppid: u32, flags: u32) -> Option
 #[inline(always)]
 pub fn open_slot_at(mm: u64, task: u64, tgid: u32, ppid: u32, flags: u32, count: u32) -> Option<*mut MmSlot> {
     let (index, slot) = maps::claim_slot()?;
+    fill(index, slot, mm, task, tgid, ppid, flags, count)
+}
+
+/// Makes a claimed slot the one of `mm`.
+#[inline(always)]
+#[expect(clippy::too_many_arguments, reason = "all in registers: the function exists inlined only")]
+pub fn fill(
+    index: u32,
+    slot: *mut MmSlot,
+    mm: u64,
+    task: u64,
+    tgid: u32,
+    ppid: u32,
+    flags: u32,
+    count: u32,
+) -> Option<*mut MmSlot> {
     // SAFETY: the slot is ours alone until `state` changes; user space zeroed it when it freed it.
     unsafe {
         let now = bpf_ktime_get_ns();
@@ -388,7 +404,7 @@ pub fn finish(index: u32, mm: u64, read_last: bool) {
 }
 
 #[inline(always)]
-fn task_record(kind: u32, tgid: u32, tid: u32, ppid: u32, task: u64, filename: u64, exit_code: u32) {
+pub fn task_record(kind: u32, tgid: u32, tid: u32, ppid: u32, task: u64, filename: u64, exit_code: u32) {
     if kind != RECORD_EXEC && config!(stream_changes) == 0 {
         return;
     }

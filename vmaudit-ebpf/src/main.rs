@@ -2,7 +2,8 @@
 //!
 //! One file per kernel subject: [`map_count`] (releases of the mmap lock), [`syscalls`] (exits of watched calls),
 //! [`lifecycle`] (fork, exec, exit), [`snapshot`] (what lived before us), [`look`] (the
-//! range of a refused call), [`probes`] (functions of the kernel that settle a cause, where they may be listened to). [`kernel`] is the only place that reads
+//! range of a refused call), [`probes`] (functions of the kernel that settle a cause, where they may be listened to).
+//! [`fallback`] does the work on kernels that lack the lock events. [`kernel`] is the only place that reads
 //! kernel structures, by offsets that the loader found in BTF; [`maps`] lists the shared memory.
 //!
 //! Each subject has its body once and several thin entry points: raw tracepoints and classic tracepoints lose events
@@ -16,6 +17,7 @@
     reason = "bpf has no compare-and-swap in core::sync::atomic; the intrinsics are the way in"
 )]
 
+mod fallback;
 mod kernel;
 mod lifecycle;
 mod look;

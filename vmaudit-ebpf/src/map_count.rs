@@ -97,7 +97,7 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     }
     account(slot, call, before, count);
     if config!(stream_changes) != 0 {
-        stream(slot, call, before, count, task);
+        stream(slot, call, before, count, task.address());
     }
 }
 
@@ -110,7 +110,7 @@ fn may_downgrade(call: Call) -> bool {
 /// Books a change under the call that made it. Runs under the mmap lock held for writing or just downgraded, so no
 /// other accountant is at work on this slot.
 #[inline(always)]
-fn account(slot: *mut MmSlot, call: Call, before: u32, count: u32) {
+pub fn account(slot: *mut MmSlot, call: Call, before: u32, count: u32) {
     let Some(index) = call_index(call) else { return };
     // SAFETY: `index` is below CALL_COUNT.
     unsafe {
@@ -157,7 +157,7 @@ fn remember_section(task: Current, call: Call, mm: OwnMm, slot: u32, mc0: u32, m
 }
 
 #[inline(always)]
-fn stream(slot: *mut MmSlot, call: Call, before: u32, after: u32, task: Current) {
+pub fn stream(slot: *mut MmSlot, call: Call, before: u32, after: u32, task: u64) {
     let Some(mut entry) = RECORDS.reserve::<ChangeRecord>(0) else {
         maps::lost!(ring_full);
         return;
@@ -179,7 +179,7 @@ fn stream(slot: *mut MmSlot, call: Call, before: u32, after: u32, task: Current)
         after,
         call: u32::from(call),
         reserved: 0,
-        comm: kernel::comm_of(task.address()),
+        comm: kernel::comm_of(task),
     });
     entry.submit(maps::wake_rarely());
 }

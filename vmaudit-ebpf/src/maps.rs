@@ -6,11 +6,13 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::{
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
     maps::{Array, HashMap, RingBuf},
 };
 use vmaudit_common::{
-    Config, Control, Followed, Layout, Lost, MmSlot, SECTIONS, SLOT_CLAIMED, SLOT_FREE, Section,
+    Config, Control, FailureGroup, Followed, GROUPS, Layout, Lost, MmSlot, SECTIONS, SLOT_CLAIMED, SLOT_FREE,
+    Section,
 };
 
 const BPF_F_MMAPABLE: u32 = 1 << 10;
@@ -34,6 +36,15 @@ const SLOT_BITS: u32 = 20;
 /// Followed processes by tgid.
 #[map]
 pub static FOLLOWED: HashMap<u32, Followed> = HashMap::with_max_entries(16384, 0);
+
+/// Claims of the programs for kernels without compare-and-swap (before 5.12): who inserts an entry first has the thing.
+/// Slots: (0, number of the attempt). Failure groups: (generation, index + 1).
+#[map]
+static CLAIMS: HashMap<[u64; 2], u32> = HashMap::with_max_entries(16384, 0);
+
+/// The address space of each followed process, where its end has to be told by the process's (see `fallback`).
+#[map]
+pub static MM_OF_TGID: HashMap<u32, u64> = HashMap::with_max_entries(16384, 0);
 
 /// Last lock section of each task, by `tid % SECTIONS`.
 #[map]
@@ -255,6 +266,62 @@ const TRIES: u32 = 4;
 
 /// How many slots are looked at before the table counts as full.
 const PROBES: u32 = 64;
+
+/// [`claim_slot`] without atomics that return something. Generations come from the clock, which also rises.
+#[inline(always)]
+pub fn claim_slot_plainly() -> Option<(u32, *mut MmSlot)> {
+    let control = control()?;
+    let mask = config!(slots).wrapping_sub(1);
+    // SAFETY: pointer into the shared page.
+    let first = unsafe { core::ptr::read_volatile(&raw const (*control).cursor) };
+    for n in 0..PROBES {
+        let turn = first + u64::from(n);
+        let index = turn as u32 & mask;
+        let slot = SLOTS.get_ptr_mut(index)?;
+        // SAFETY: `slot` points into SLOTS.
+        let free = unsafe { core::ptr::read_volatile(slot.cast::<u64>()) } == u64::from(SLOT_FREE);
+        if !free || CLAIMS.insert(&[0, turn], &0, BPF_NOEXIST).is_err() {
+            continue;
+        }
+        // Nobody looks back so far; the entry of this turn goes in the same way.
+        let _ = CLAIMS.remove(&[0, turn.wrapping_sub(512)]);
+        // SAFETY: both pointers are into map values; the slot is ours alone until its state changes.
+        unsafe {
+            core::ptr::write_volatile(slot.cast::<u64>(), u64::from(SLOT_CLAIMED));
+            core::ptr::write_volatile(&raw mut (*control).cursor, turn + 1);
+            (*slot).generation = bpf_ktime_get_ns() << 6 | u64::from(bpf_get_smp_processor_id() & 63);
+        }
+        return Some((index, slot));
+    }
+    lost!(table_full);
+    None
+}
+
+/// [`claim`] of a failure group's key in the same way; a key that somebody else is writing reads as 0.
+#[inline(always)]
+pub fn claim_group_plainly(generation: u64, n: usize, word: *mut u64, key: u64) -> Result<(), u64> {
+    // SAFETY: callers pass a pointer into SLOTS.
+    unsafe {
+        if CLAIMS.insert(&[generation, n as u64 + 1], &0, BPF_NOEXIST).is_ok() {
+            core::ptr::write_volatile(word, key);
+            return Ok(());
+        }
+        Err(core::ptr::read_volatile(word))
+    }
+}
+
+/// Forgets the claims of an address space's failure groups.
+#[inline(always)]
+pub fn drop_claims(slot: *mut MmSlot) {
+    // SAFETY: `slot` points into SLOTS, and `n` is below GROUPS.
+    unsafe {
+        for n in 0..GROUPS {
+            if (*(&raw mut (*slot).failures).cast::<FailureGroup>().add(n)).key != 0 {
+                let _ = CLAIMS.remove(&[(*slot).generation, n as u64 + 1]);
+            }
+        }
+    }
+}
 
 /// Takes a free slot; its `generation` is set, all else is the caller's to fill in before `state` becomes live.
 #[inline(always)]

@@ -15,7 +15,8 @@ use crate::{
 #[repr(C)]
 pub struct TaskIterContext {
     _meta: *const u64,
-    task: *const u64,
+    /// Null after the last one.
+    pub task: *const u64,
 }
 
 /// match-proto: bpf_iter__task {struct bpf_iter_meta *meta; struct task_struct *task}, 5.8 and later
@@ -59,7 +60,7 @@ fn take(task: u64) {
 
 /// The count, as no writer is changing it.
 #[inline(always)]
-fn settled_count(mm: u64) -> Option<u32> {
+pub fn settled_count(mm: u64) -> Option<u32> {
     let lock = layout!(mm_lock_count);
     if lock == ABSENT {
         return None;

@@ -100,6 +100,12 @@ fn returned<const LOOK: bool>(ctx: *mut core::ffi::c_void, id: Call, ret: i64, r
     let tid = current.tid();
     let section = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1));
     judge::<LOOK>(ctx, id, ret, regs, current, section);
+    consume(section, tid);
+}
+
+/// The call is over.
+#[inline(always)]
+pub fn consume(section: Option<*mut Section>, tid: u32) {
     if let Some(section) = section {
         // What was kept belongs to this call only: the next one must not find it.
         // SAFETY: points into the map.
@@ -137,8 +143,34 @@ fn judge<const LOOK: bool>(
     else {
         return;
     };
-    let task = current.address();
-    if current.in_compat_call() {
+    let made = Made { id, ret, regs, task: current.address(), compat: current.in_compat_call() };
+    answered::<LOOK, false>(ctx, slot, &made, section);
+}
+
+/// A call that has returned.
+pub struct Made {
+    /// Which.
+    pub id: Call,
+    /// Its answer.
+    pub ret: i64,
+    /// Saved registers.
+    pub regs: u64,
+    /// Who made it.
+    pub task: u64,
+    /// Through the 32-bit entry.
+    pub compat: bool,
+}
+
+/// Counts a call and its refusal. `PLAIN`: for kernels whose programs have no compare-and-swap.
+#[inline(always)]
+pub fn answered<const LOOK: bool, const PLAIN: bool>(
+    ctx: *mut core::ffi::c_void,
+    slot: *mut MmSlot,
+    made: &Made,
+    section: Option<*mut Section>,
+) {
+    let Made { id, ret, regs, task, compat } = *made;
+    if compat {
         count(slot, call::COMPAT);
         return;
     }
@@ -150,9 +182,9 @@ fn judge<const LOOK: bool>(
     }
     count(slot, id);
     if let Some(errno) = refusal(id, ret, regs, task) {
-        refused::<LOOK>(ctx, slot, id, ret, errno, regs, task, section);
+        refused::<LOOK, PLAIN>(ctx, slot, id, ret, errno, regs, task, section);
     } else if call::DOWNGRADING >> (id & 63) & 1 == 1 {
-        given_back(slot, id, ret, regs);
+        given_back::<PLAIN>(slot, id, ret, regs);
     }
 }
 
@@ -198,7 +230,7 @@ fn argument(regs: u64, n: usize) -> u64 {
 
 /// The errno of a refusal for lack of memory or of a limit; `None` for success and for other errors.
 #[inline(always)]
-fn refusal(id: Call, ret: i64, regs: u64, task: u64) -> Option<u8> {
+pub fn refusal(id: Call, ret: i64, regs: u64, task: u64) -> Option<u8> {
     let rule = REFUSALS[call_index(id)?];
     if rule == Refusal::Brk as u8 {
         return brk_refused(ret, regs, task);
@@ -251,7 +283,7 @@ fn limit(control: *mut Control) -> (u32, u32) {
 
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "all in registers: the function exists once, inlined")]
-fn refused<const LOOK: bool>(
+fn refused<const LOOK: bool, const PLAIN: bool>(
     ctx: *mut core::ffi::c_void,
     slot: *mut MmSlot,
     id: Call,
@@ -343,7 +375,7 @@ fn refused<const LOOK: bool>(
     }
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let before = book(slot, GroupKey { call: id, errno, class }.pack(), now, kept, zero);
+    let before = book::<PLAIN>(slot, GroupKey { call: id, errno, class }.pack(), now, kept, zero);
     if before >= EXAMPLES_PER_GROUP && config!(stream_failures) == 0 {
         return;
     }
@@ -483,11 +515,19 @@ pub fn searched_classic(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn searched(addr: u64) {
     let task = kernel::Current::task();
-    let mm = task.mm();
-    if mm == 0 || maps::index_of(mm).is_none() {
-        return;
+    if follows_mm(task.mm()) {
+        keep_search(task.tid(), addr);
     }
-    let tid = task.tid();
+}
+
+#[inline(always)]
+pub fn follows_mm(mm: u64) -> bool {
+    mm != 0 && maps::index_of(mm).is_some()
+}
+
+/// Keeps the result of a search for the refusal that may follow.
+#[inline(always)]
+pub fn keep_search(tid: u32, addr: u64) {
     if let Some(section) = SECTION_OF_TASK.get_ptr_mut(tid & (SECTIONS - 1)) {
         // SAFETY: points into the map.
         unsafe {
@@ -535,7 +575,7 @@ fn range_mark(id: Call, a0: u64, a1: u64, a2: u64) -> u64 {
 
 /// A call that unmaps succeeded. If it is the retry of the last refused one, nothing was kept after all.
 #[inline(always)]
-fn given_back(slot: *mut MmSlot, id: Call, ret: i64, regs: u64) {
+fn given_back<const PLAIN: bool>(slot: *mut MmSlot, id: Call, ret: i64, regs: u64) {
     // SAFETY: `slot` points into SLOTS.
     let range = unsafe { core::ptr::read_volatile(&raw const (*slot).kept_range) };
     if range == 0 || ret < 0 {
@@ -551,7 +591,14 @@ fn given_back(slot: *mut MmSlot, id: Call, ret: i64, regs: u64) {
     }
     // SAFETY: as above, and `n` is below GROUPS. Whoever clears the mark owns the bytes under it.
     unsafe {
-        if maps::claim(&raw mut (*slot).kept_range, range, 0).is_ok() {
+        let ours = if PLAIN {
+            // Two threads that retry the same range at once are not told apart.
+            core::ptr::write_volatile(&raw mut (*slot).kept_range, 0);
+            true
+        } else {
+            maps::claim(&raw mut (*slot).kept_range, range, 0).is_ok()
+        };
+        if ours {
             let group = (&raw mut (*slot).failures).cast::<FailureGroup>().add(n);
             let bytes = core::ptr::read_volatile(&raw const (*group).last_kept);
             maps::add(&raw mut (*group).kept_bytes, bytes.wrapping_neg());
@@ -585,7 +632,7 @@ fn keep(slot: *mut MmSlot, group: *mut FailureGroup, n: usize, kept: Kept) {
 
 /// Counts a failure under its kind; returns how many of the kind there were before.
 #[inline(always)]
-fn book(slot: *mut MmSlot, key: u64, now: u64, kept: Kept, zero: u32) -> u64 {
+fn book<const PLAIN: bool>(slot: *mut MmSlot, key: u64, now: u64, kept: Kept, zero: u32) -> u64 {
     let mut found = GROUPS;
     for n in 0..GROUPS {
         // SAFETY: `n` is below GROUPS; `slot` points into SLOTS. Threads meet here, hence the atomics.
@@ -593,7 +640,13 @@ fn book(slot: *mut MmSlot, key: u64, now: u64, kept: Kept, zero: u32) -> u64 {
             let group = (&raw mut (*slot).failures).cast::<FailureGroup>().add(n);
             let mut seen = core::ptr::read_volatile(&raw const (*group).key);
             if seen == 0 {
-                match maps::claim(&raw mut (*group).key, 0, key) {
+                let word = &raw mut (*group).key;
+                let claimed = if PLAIN {
+                    maps::claim_group_plainly((*slot).generation, n, word, key)
+                } else {
+                    maps::claim(word, 0, key)
+                };
+                match claimed {
                     Ok(()) => {
                         (*group).first_ns = now;
                         seen = key;

@@ -328,7 +328,10 @@ impl Audit {
                 last: Some(last.last.into()),
                 peak: Some(top.peak.into()),
                 peak_at_s: Some(self.seconds(top.peak_ns)),
-                exact: self.sight.changes && seen_from_start && !self.figures_lost(),
+                exact: self.sight.changes
+                    && seen_from_start
+                    && !process.mms.values().any(|mm| mm.shared)
+                    && !self.figures_lost(),
                 clipped,
                 percent_of_limit: None,
             },

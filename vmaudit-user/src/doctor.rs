@@ -39,6 +39,8 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
             (hooks::all_missing(&why), conditions::look(&facts, None), Some(why))
         }
     };
+    let sampled =
+        hooks.iter().any(|hook| hook.name == hooks::LOCK_RELEASED && hook.state == HookState::Missing);
     let skippable = hooks.iter().any(|hook| hook.state == HookState::Attached && hook.loses.is_some());
     // `run` and `trace -p` do not work there, the hooks do.
     let why = why.or_else(|| conditions::pid_namespace(&conditions));
@@ -47,7 +49,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         ReportFormat::Json => {
             let document = json!({
                 "schema": "vmaudit.doctor", "version": 1, "vmaudit": env!("CARGO_PKG_VERSION"),
-                "kernel": facts.release, "arch": facts.arch, "exact_peaks": why.is_none(), "reason": why,
+                "kernel": facts.release, "arch": facts.arch, "exact_peaks": why.is_none() && !sampled, "reason": why,
                 "max_map_count": proc_max_map_count(), "conditions": conditions, "hooks": hooks,
             });
             output::json::document(&document, &mut out)?;
@@ -61,6 +63,10 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                 facts.arch
             )?;
             match &why {
+                None if sampled => writeln!(
+                    out,
+                    "Peaks of processes with one thread are exact here; those of others are samples, and say so.\n"
+                )?,
                 None if skippable => writeln!(
                     out,
                     "Peaks are exact here in sessions in which the kernel skips no program (program_skipped 0).\n"
@@ -85,7 +91,13 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                         }
                     }
                     _ => {
-                        writeln!(out, "  NO   {:<20} {}", hook.name, row.loses)?;
+                        match &hook.via {
+                            Some(via) => writeln!(out, "  NO   {:<20} by {via} instead", hook.name)?,
+                            None => writeln!(out, "  NO   {:<20} {}", hook.name, row.loses)?,
+                        }
+                        if let (Some(_), Some(loses)) = (&hook.via, &hook.loses) {
+                            writeln!(out, "       {:<20} {loses}", "")?;
+                        }
                         if let Some(reason) = hook.reason.as_ref().filter(|r| Some(*r) != why.as_ref()) {
                             writeln!(out, "       {:<20} because {}", "", output::clean(reason))?;
                         }

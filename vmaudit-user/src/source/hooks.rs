@@ -8,6 +8,65 @@
 use super::kernel::Facts;
 use crate::report::{Hook, HookState};
 
+/// The programs for kernels without the lock events (vmaudit-ebpf/src/fallback.rs), and what takes the place of what.
+/// In the order of [`HOOKS`]; a row that is not here has no substitute and is not needed.
+pub const SUBSTITUTES: &[Substitute] = &[
+    Substitute {
+        row: LOCK_RELEASED,
+        form: Some(raw("sampled_exit", "sys_exit")),
+        via: "sys_exit",
+        loses: Some(
+            "counts are read when a call returns; peaks stay exact as long as one task alone can change an address \
+             space, and are samples (not called exact) once it has several threads",
+        ),
+    },
+    Substitute {
+        row: EXIT_MMAP,
+        form: None,
+        via: "sched_process_exit",
+        loses: Some("an address space counts as ended when its process does, or calls exec"),
+    },
+    Substitute { row: FORK, form: Some(raw("sampled_newtask", "task_newtask")), via: "raw_tp", loses: None },
+    Substitute {
+        row: EXEC,
+        form: Some(raw("sampled_exec", "sched_process_exec")),
+        via: "raw_tp",
+        loses: None,
+    },
+    Substitute {
+        row: EXIT,
+        form: Some(raw("sampled_end", "sched_process_exit")),
+        via: "raw_tp",
+        loses: None,
+    },
+    // The program of the first row counts the calls too.
+    Substitute { row: CALL_EXIT, form: None, via: "raw_tp", loses: None },
+    Substitute {
+        row: ADDRESS_SEARCH,
+        form: Some(raw("sampled_search", "vm_unmapped_area")),
+        via: "raw_tp",
+        loses: None,
+    },
+    Substitute {
+        row: SNAPSHOT,
+        form: Some(Form { program: "sampled_snapshot", via: Via::Iter("task"), released_arguments: None }),
+        via: "iter",
+        loses: None,
+    },
+];
+
+/// What does a row's work where the lock events are missing.
+pub struct Substitute {
+    /// Name of the row.
+    pub row: &'static str,
+    /// What to attach; `None` when another row's program does the work.
+    pub form: Option<Form>,
+    /// Name of the way in reports.
+    pub via: &'static str,
+    /// What is lost against the row itself; `None`: nothing.
+    pub loses: Option<&'static str>,
+}
+
 /// One thing vmaudit listens to.
 pub struct Row {
     /// Name in reports and in `doctor`.
@@ -109,6 +168,10 @@ pub const LOCK_RELEASED: &str = "mmap_lock_released";
 pub const CALL_EXIT: &str = "sys_exit";
 /// Name of the row that sees searches for free addresses.
 pub const ADDRESS_SEARCH: &str = "vm_unmapped_area";
+/// Name of the row that sees the end of address spaces.
+pub const EXIT_MMAP: &str = "exit_mmap";
+/// Name of the row that sees the end of processes.
+pub const EXIT: &str = "sched_process_exit";
 /// Name of the row that sees births.
 pub const FORK: &str = "sched_process_fork";
 /// Name of the row that sees new images.
@@ -137,7 +200,7 @@ pub const HOOKS: &[Row] = &[
         ],
     },
     Row {
-        name: "exit_mmap",
+        name: EXIT_MMAP,
         gives: "the end of an address space, so that a reused one starts anew",
         loses: "figures of a process can run into those of a later one",
         need: Need::Required,
@@ -164,7 +227,7 @@ pub const HOOKS: &[Row] = &[
         ],
     },
     Row {
-        name: "sched_process_exit",
+        name: EXIT,
         gives: "the end of a process, so that a reused pid is another process",
         loses: "a process that reuses a pid can be followed by mistake",
         need: Need::Required,
@@ -345,6 +408,13 @@ mod tests {
             ["released_raw3", "released_classic20"]
         );
         assert!(programs(LOCK_RELEASED, &facts((5, 10), None, true)).0.is_empty());
+    }
+
+    #[test]
+    fn each_row_has_its_substitute() {
+        let rows: Vec<&str> = HOOKS.iter().map(|row| row.name).collect();
+        let substitutes: Vec<&str> = SUBSTITUTES.iter().map(|substitute| substitute.row).collect();
+        assert_eq!(rows, substitutes);
     }
 
     #[test]

@@ -169,6 +169,7 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         mm_data_vm: need("mm_struct", "data_vm")?,
         mm_lock_count: may("mm_struct", &["mmap_lock", "count"]),
         mm_start_brk: need("mm_struct", "start_brk")?,
+        mm_users: may("mm_struct", &["mm_users"]),
         task_mm: need("task_struct", "mm")?,
         task_pid: need("task_struct", "pid")?,
         task_tgid: need("task_struct", "tgid")?,

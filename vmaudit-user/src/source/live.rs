@@ -23,8 +23,8 @@ use bytemuck::Pod;
 use vmaudit_common::{
     CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord, FOLLOW_AFTER_EXEC,
     FOLLOW_FROM_BIRTH, FailureRecord, Followed, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
-    MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE, RECORD_FORK, RecordHeader,
-    SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
+    MM_SHARED, MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE, RECORD_FORK,
+    RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
 };
 
 use super::{
@@ -78,6 +78,8 @@ pub struct Live {
     events: Vec<OwnedFd>,
     /// Reading it walks all tasks once.
     iterator: Option<fs::File>,
+    /// The substitutes are at work.
+    sampled: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,
     names: Names,
 }
@@ -111,17 +113,77 @@ impl Live {
     /// Loads and attaches everything that `options` ask for. Whoever is to be followed from its first instruction must
     /// wait until this and [`Live::follow`] have returned.
     pub fn open(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
+        Self::with_lock_events(facts, options).or_else(|Unavailable(why)| {
+            Self::with_substitutes(facts, options, &why).map_err(|_| Unavailable(why))
+        })
+    }
+
+    fn with_lock_events(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
+        let released = HOOKS.iter().find(|row| row.name == hooks::LOCK_RELEASED);
+        if let Some(row) = released {
+            let choice = hooks::choose(row, facts);
+            if choice.forms.is_empty() && facts.layout.is_ok() {
+                return Err(Unavailable(choice.reasons.join("; ")));
+            }
+        }
+        let mut live = Self::load(facts, options)?;
+        for row in HOOKS {
+            live.attach_row(row, facts, options)?;
+        }
+        Ok(live)
+    }
+
+    /// The second set of programs (vmaudit-ebpf/src/fallback.rs). `why` the first cannot be used.
+    fn with_substitutes(facts: &Facts, options: &Options, why: &str) -> Result<Self, Unavailable> {
+        let mut live = Self::load(facts, options)?;
+        for (row, substitute) in HOOKS.iter().zip(hooks::SUBSTITUTES) {
+            let wanted = match row.need {
+                Need::Attach => options.attach,
+                _ => ![hooks::CALL_EXIT, hooks::ADDRESS_SEARCH].contains(&row.name) || options.calls,
+            };
+            let mut hook = Hook {
+                name: row.name.into(),
+                state: HookState::Unused,
+                via: None,
+                loses: None,
+                reason: None,
+            };
+            let attached = match &substitute.form {
+                _ if !wanted => None,
+                Some(form) => Some(live.attach(form, facts).map(|fd| vec![fd])),
+                None => Some(Ok(Vec::new())),
+            };
+            match attached {
+                None => {}
+                Some(Ok(programs)) => {
+                    hook.state =
+                        if substitute.loses.is_none() { HookState::Attached } else { HookState::Missing };
+                    hook.via = Some(substitute.via.into());
+                    hook.loses = substitute.loses.map(Into::into);
+                    hook.reason = substitute.loses.map(|_| why.into());
+                    live.at_work.push((row.name, programs));
+                }
+                Some(Err(e)) if row.need == Need::Required => {
+                    return Err(Unavailable(format!("{}: {}", row.name, refusal(&e))));
+                }
+                Some(Err(e)) => {
+                    hook.state = HookState::Missing;
+                    hook.loses = Some(row.loses.into());
+                    hook.reason = Some(refusal(&e));
+                }
+            }
+            live.hooks.push(hook);
+        }
+        live.sampled = true;
+        Ok(live)
+    }
+
+    /// The object and its shared memory; nothing is attached yet.
+    fn load(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
         let layout = facts
             .layout
             .clone()
             .map_err(|e| Unavailable(format!("{e}; a kernel with CONFIG_DEBUG_INFO_BTF is needed")))?;
-        let released = HOOKS.iter().find(|row| row.name == hooks::LOCK_RELEASED);
-        if let Some(row) = released {
-            let choice = hooks::choose(row, facts);
-            if choice.forms.is_empty() {
-                return Err(Unavailable(choice.reasons.join("; ")));
-            }
-        }
         let mut ebpf =
             load(&layout, &config(facts, options), options).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let mut take = |name: &str| {
@@ -143,6 +205,7 @@ impl Live {
             at_work: Vec::new(),
             events: Vec::new(),
             iterator: None,
+            sampled: false,
             logger: None,
             names: Names { proc: Proc::new("/proc"), second: Instant::now(), looks: 0 },
         };
@@ -150,9 +213,6 @@ impl Live {
             live.logger = aya_log::EbpfLogger::init_with_logger(&mut live.ebpf, DebugLog).ok();
         }
         live.refresh_limit();
-        for row in HOOKS {
-            live.attach_row(row, facts, options)?;
-        }
         Ok(live)
     }
 
@@ -205,7 +265,7 @@ impl Live {
         Ok(())
     }
 
-    fn attach(&mut self, form: &'static Form, facts: &Facts) -> anyhow::Result<RawFd> {
+    fn attach(&mut self, form: &Form, facts: &Facts) -> anyhow::Result<RawFd> {
         if hooks::left_out(form.program) {
             return Err(anyhow!("left out on request"));
         }
@@ -273,7 +333,7 @@ impl Live {
         &self.hooks
     }
 
-    /// This row of the hook table is at work.
+    /// This row of the hook table is at work, itself or by a substitute.
     pub fn has(&self, row: &str) -> bool {
         self.at_work.iter().any(|(name, _)| *name == row)
     }
@@ -340,7 +400,9 @@ impl Live {
         // SAFETY: the only value of CONTROL.
         let cursor =
             unsafe { AtomicU64::from_ptr(&raw mut (*self.control.at(0)).cursor) }.load(Ordering::Acquire);
-        cursor.min(self.slots.len() as u64) as usize
+        // Without fetch-and-add, one CPU's last attempt can set the cursor back before another's.
+        let margin = if self.sampled { 1024 } else { 0 };
+        (cursor + margin).min(self.slots.len() as u64) as usize
     }
 
     /// Looks through all slots for dead ones: a full ring buffer may have swallowed the hint.
@@ -739,6 +801,7 @@ fn mm_state(slot: &MmSlot) -> MmState {
         from_birth: slot.flags & MM_FROM_BIRTH != 0,
         from_snapshot: slot.flags & MM_FROM_SNAPSHOT != 0,
         from_exec: slot.flags & MM_FROM_EXEC != 0,
+        shared: slot.flags & MM_SHARED != 0,
         calls: slot
             .calls
             .iter()

@@ -81,6 +81,9 @@ pub struct MmState {
     pub from_snapshot: bool,
     /// Made by exec.
     pub from_exec: bool,
+    /// Followed by samples while several tasks could change it: its peak is the largest sample.
+    #[serde(default)]
+    pub shared: bool,
     /// Per call; only calls with a figure.
     pub calls: Vec<(Call, CallStat)>,
     /// Refusals by kind.

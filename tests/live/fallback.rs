@@ -1,0 +1,117 @@
+//! Without the lock events (5.10, or refused): counts are read at the exits of calls. Exact for one task, labelled for
+//! several; the report and `doctor` say what takes the place of what. Forced here, so that every kernel shows it.
+
+use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact, assert_nothing_lost};
+use vmaudit_tests::{Done, Session};
+use vmaudit_user::report::{HookState, Report, SourceKind};
+
+const LOCK_EVENTS: [&str; 4] = ["released_raw2", "released_raw3", "released_classic24", "released_classic20"];
+
+fn run(words: &[&str]) -> Done {
+    Session::run(&[], words).without(&LOCK_EVENTS).go().succeeded()
+}
+
+#[track_caller]
+fn assert_says_so(report: &Report) {
+    assert_eq!(report.source, SourceKind::Ebpf);
+    for (name, via) in [("mmap_lock_released", "sys_exit"), ("exit_mmap", "sched_process_exit")] {
+        let hook = report.coverage.hooks.iter().find(|hook| hook.name == name).expect("each row is there");
+        assert_eq!((hook.state, hook.via.as_deref()), (HookState::Missing, Some(via)), "{hook:?}");
+        assert!(hook.loses.is_some() && hook.reason.is_some(), "{hook:?}");
+    }
+}
+
+#[test]
+fn one_thread_has_its_exact_peak_and_calls() {
+    for words in ["burst 5000", "holes 3000", "shrink 1000", "brk-shrink 1000"] {
+        let done = run(&words.split(' ').collect::<Vec<_>>());
+        let (own, row) = done.only();
+        assert_exact(&row, &own);
+        assert_nothing_lost(&done.report());
+        assert_says_so(&done.report());
+    }
+}
+
+#[test]
+fn short_lived_children_have_their_exact_peaks_however_they_end() {
+    for words in
+        [["children", "300", "exit"], ["children", "100", "killed"], ["children", "50", "exec-missing"]]
+    {
+        let done = run(&words);
+        let (owns, report) = (done.own(), done.report());
+        assert_each_has_its_row(&report, &owns.iter().collect::<Vec<_>>());
+        assert_nothing_lost(&report);
+    }
+}
+
+#[test]
+fn an_exec_starts_anew_and_vfork_shares() {
+    let done = run(&["children", "30", "exec"]);
+    let (owns, report) = (done.own(), done.report());
+    for row in &report.processes {
+        let mut peaks: Vec<u64> = owns.iter().filter(|own| own.pid == row.pid).map(|own| own.peak).collect();
+        let mut images: Vec<u64> = row.images.iter().map(|image| image.peak).collect();
+        peaks.sort_unstable();
+        images.sort_unstable();
+        assert_eq!((images, row.map_count.exact), (peaks, true), "{row:?}");
+    }
+    let done = run(&["vfork", "10"]);
+    let (owns, report) = (done.own(), done.report());
+    for own in &owns {
+        let row = report.processes.iter().find(|row| row.pid == own.pid).expect("each has its row");
+        assert_eq!((row.map_count.peak, row.map_count.exact), (Some(own.peak), true), "{row:?}");
+    }
+}
+
+#[test]
+fn several_threads_are_labelled() {
+    let done = run(&["threads", "4", "1000"]);
+    let (own, row) = done.only();
+    assert!(row.map_count.peak.is_some_and(|peak| peak <= own.peak), "never above the truth: {row:?}");
+    assert!(!row.map_count.exact, "{row:?}");
+    assert!(!done.report().coverage.exact_peaks);
+    assert_says_so(&done.report());
+}
+
+#[test]
+fn refused_calls_are_counted_and_explained_for_one_thread() {
+    let done = run(&["stackoverflow"]);
+    let (own, row) = done.only();
+    let report = done.report();
+    assert_exact(&row, &own);
+    let refused = &own.refused[0];
+    assert_eq!(row.calls["munmap"].failed, Some(refused.count));
+    assert_eq!(row.unmap_leaked_bytes, Some(own.leaked_bytes));
+    let [failure] = report.failures.as_slice() else { panic!("one kind of failure: {:?}", report.failures) };
+    assert_eq!((failure.count, failure.errno.as_str()), (refused.count, "ENOMEM"));
+    assert_eq!((failure.cause.name(), failure.certain), ("max_map_count", true), "{failure:?}");
+}
+
+#[test]
+fn a_trace_without_the_lock_events_has_every_change_of_one_thread() {
+    let session = Session::vmaudit(&["trace", "--format", "json", "-o"]).without(&LOCK_EVENTS);
+    let lines = session.file("lines.json");
+    let done = session.words(&[lines]).words(&["--"]).then_workload(&["holes", "300"]).go().succeeded();
+    let own = done.own().remove(0);
+    let after: Vec<u64> = crate::attach::objects(&done.read("lines.json"))
+        .iter()
+        .filter_map(|line| crate::attach::find(line, &["after"]).and_then(serde_json::Value::as_u64))
+        .collect();
+    assert_eq!((after.iter().max().copied(), after.last().copied()), (Some(own.peak), own.last));
+}
+
+#[test]
+fn doctor_says_what_takes_the_place_of_what() {
+    let done = Session::vmaudit(&["doctor"]).without(&LOCK_EVENTS).go();
+    let said = String::from_utf8(done.stdout).expect("UTF-8");
+    assert!(said.contains("mmap_lock_released") && said.contains("several threads"), "{said}");
+    assert!(!said.contains("Peaks are exact here.\n"), "{said}");
+}
+
+#[test]
+fn without_the_substitutes_too_proc_is_left_and_said_so() {
+    let programs = [LOCK_EVENTS.as_slice(), &["sampled_exit"]].concat();
+    let done = Session::run(&[], &["exit", "0"]).without(&programs).go().succeeded();
+    assert_eq!(done.report().source, SourceKind::Proc);
+    assert_eq!(done.stderr_text().lines().count(), 1, "{}", done.said());
+}
