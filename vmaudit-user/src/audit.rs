@@ -641,6 +641,7 @@ mod tests {
             from_birth: true,
             from_snapshot: false,
             from_exec: false,
+            shared: false,
             calls: vec![(MUNMAP, CallStat { calls: failed + 1, added: 0, removed: 0, failed })],
             refusals: if failed > 0 { vec![kind] } else { Vec::new() },
         })));
