@@ -162,7 +162,9 @@ fn trace_works_with_the_same_rights() {
     let done = session.as_user_with(NOBODY, &ENOUGH).go().succeeded();
     let text = String::from_utf8(done.stdout.clone()).unwrap();
     assert!(text.contains("status CapEff:\t0000000000000000"), "{text}");
-    assert!(crate::attach::objects(&done.read("lines.json")).len() > 10);
+    // A static program makes few changes.
+    let lines = crate::attach::objects(&done.read("lines.json"));
+    assert!(lines.iter().any(|line| line["type"] == "change"), "{lines:?}");
 }
 
 /// A caller's no_new_privs stays, and nothing of vmaudit's adds one.
