@@ -43,7 +43,10 @@ fn two_capabilities_are_enough_for_exact_figures_and_failures() {
 
 #[test]
 fn names_in_stacks_need_no_further_right_for_ones_own_processes() {
-    let done = Session::run(&[], &["limit", "munmap"]).as_user_with(NOBODY, &ENOUGH).go().succeeded();
+    let done = Session::run(&[], &["--linger", "1500", "limit", "munmap"])
+        .as_user_with(NOBODY, &ENOUGH)
+        .go()
+        .succeeded();
     let report = done.report();
     let stack = &report.failures[0].example.as_ref().expect("an example").stack;
     assert!(
