@@ -21,7 +21,7 @@ use crate::{
 const STEPS: u32 = 32;
 const ENOENT: i64 = 2;
 /// The lowest class bit that a look sets; the answer of [`look`] has them moved down to 0.
-const SHIFT: u32 = CLASS_LOOKED.trailing_zeros();
+const SHIFT: u32 = CLASS_GAP.trailing_zeros();
 /// Bits of the answer that are class bits; above them is the address of the first gap, in pages.
 const BITS: u32 = 13;
 
