@@ -63,6 +63,11 @@ pub fn has_lock_events() -> bool {
     kernel_version() >= (5, 15)
 }
 
+/// This kernel was built with kprobes that perf_event_open attaches (4.17 and later with CONFIG_KPROBE_EVENTS).
+pub fn has_kprobes() -> bool {
+    Path::new("/sys/bus/event_source/devices/kprobe").exists()
+}
+
 /// A folder that everybody may write to, gone when dropped.
 pub struct Scratch(PathBuf);
 

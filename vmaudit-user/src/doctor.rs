@@ -90,7 +90,10 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                             writeln!(out, "       {:<20} because {}", "", output::clean(reason))?;
                         }
                     }
-                    _ => {
+                    HookState::Unused => {
+                        writeln!(out, "  -    {:<20} not needed now: {}", hook.name, row.gives)?;
+                    }
+                    HookState::Missing => {
                         match &hook.via {
                             Some(via) => writeln!(out, "  NO   {:<20} by {via} instead", hook.name)?,
                             None => writeln!(out, "  NO   {:<20} {}", hook.name, row.loses)?,

@@ -411,8 +411,12 @@ mod tests {
     }
 
     #[test]
-    fn each_row_has_its_substitute() {
-        let rows: Vec<&str> = HOOKS.iter().map(|row| row.name).collect();
+    fn each_row_that_a_figure_rests_on_has_one_substitute() {
+        let rows: Vec<&str> = HOOKS
+            .iter()
+            .map(|row| row.name)
+            .filter(|name| ![HEAP_GROWTH, OVERCOMMIT].contains(name))
+            .collect();
         let substitutes: Vec<&str> = SUBSTITUTES.iter().map(|substitute| substitute.row).collect();
         assert_eq!(rows, substitutes);
     }

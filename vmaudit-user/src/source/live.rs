@@ -136,17 +136,23 @@ impl Live {
     /// The second set of programs (vmaudit-ebpf/src/fallback.rs). `why` the first cannot be used.
     fn with_substitutes(facts: &Facts, options: &Options, why: &str) -> Result<Self, Unavailable> {
         let mut live = Self::load(facts, options)?;
-        for (row, substitute) in HOOKS.iter().zip(hooks::SUBSTITUTES) {
-            let wanted = match row.need {
-                Need::Attach => options.attach,
-                _ => ![hooks::CALL_EXIT, hooks::ADDRESS_SEARCH].contains(&row.name) || options.calls,
-            };
+        for row in HOOKS {
+            let wanted = live.wants(row, options);
             let mut hook = Hook {
                 name: row.name.into(),
                 state: HookState::Unused,
                 via: None,
                 loses: None,
                 reason: None,
+            };
+            let Some(substitute) = hooks::SUBSTITUTES.iter().find(|other| other.row == row.name) else {
+                if wanted {
+                    hook.state = HookState::Missing;
+                    hook.loses = Some(row.loses.into());
+                    hook.reason = Some(why.into());
+                }
+                live.hooks.push(hook);
+                continue;
             };
             let attached = match &substitute.form {
                 _ if !wanted => None,
@@ -216,16 +222,20 @@ impl Live {
         Ok(live)
     }
 
-    fn attach_row(&mut self, row: &'static Row, facts: &Facts, options: &Options) -> Result<(), Unavailable> {
-        let mut hook =
-            Hook { name: row.name.into(), state: HookState::Unused, via: None, loses: None, reason: None };
-        let wanted = match row.need {
+    /// This session has a use for the row.
+    fn wants(&self, row: &Row, options: &Options) -> bool {
+        match row.need {
             Need::Attach => options.attach,
             Need::Required => true,
             Need::Optional => options.calls,
             Need::StrictOvercommit => options.calls && self.names.proc.limits().overcommit_memory == Some(2),
-        };
-        if !wanted {
+        }
+    }
+
+    fn attach_row(&mut self, row: &'static Row, facts: &Facts, options: &Options) -> Result<(), Unavailable> {
+        let mut hook =
+            Hook { name: row.name.into(), state: HookState::Unused, via: None, loses: None, reason: None };
+        if !self.wants(row, options) {
             self.hooks.push(hook);
             return Ok(());
         }
