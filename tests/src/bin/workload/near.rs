@@ -94,6 +94,9 @@ fn race(own: &mut Own, n: usize) {
         }
     };
     std::thread::spawn(move || {
+        // A thread's first allocation can map an arena of its own; park() must not be the first.
+        let _me = std::thread::current();
+        drop(std::hint::black_box(vec![0u8; 64]));
         READY.store(true, Ordering::Release);
         while !GO.load(Ordering::Acquire) {
             crate::makers::pause_ms(1);
