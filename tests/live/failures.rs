@@ -246,9 +246,10 @@ fn who_holds_the_vmas_is_said_to_a_thread_that_got_no_stack() {
     assert_eq!((failure.cause, failure.certain, failure.count), (Cause::MaxMapCount, true, 2));
     assert!(failure.sentence.contains("a thread's stack"), "{}", failure.sentence);
     let holders = failure.holders.as_ref().expect("the process lived long enough to be looked at");
-    assert!(holders.complete, "{holders:?}");
-    // The process is at max + 1, and [vsyscall] may be listed.
-    assert!((max_map_count() + 1..=max_map_count() + 2).contains(&holders.vmas_read), "{holders:?}");
+    // The process is at max + 1, and [vsyscall] may be listed. A look ends after 200 ms, which an emulated processor may
+    // not find enough; then it must not be called complete.
+    let all = (max_map_count() + 1..=max_map_count() + 2).contains(&holders.vmas_read);
+    assert_eq!(holders.complete, all, "{holders:?}");
     assert!(holders.sentence.contains("pieces of one anonymous region"), "{holders:?}");
 }
 

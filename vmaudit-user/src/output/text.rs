@@ -10,7 +10,9 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{bytes, clean, count, grouped};
 use crate::recommend::because;
-use crate::report::{Action, Cause, Failure, Frame, HookState, MapCount, Process, Report, SourceKind};
+use crate::report::{
+    Action, Cause, Failure, Frame, Holders, HookState, MapCount, Process, Report, SourceKind,
+};
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -328,8 +330,7 @@ fn failure(block: &Block<'_>, page: &mut Page<'_>) -> io::Result<()> {
     page.paragraph("", "  ", &head, Some(BOLD))?;
     page.paragraph("  ", "  ", &clean(&worst.sentence), None)?;
     if let Some(holders) = worst.holders.as_ref().filter(|holders| !holders.sentence.is_empty()) {
-        let when = format!("Looked {} ms later: ", grouped(holders.after_ms));
-        page.paragraph(&format!("  {when}"), "  ", &clean(&holders.sentence), None)?;
+        page.paragraph(&format!("  {}", looked(holders)), "  ", &clean(&holders.sentence), None)?;
     }
     // The recommendation below is the cure for the VMA limit.
     if let Some(cure) = worst.cure.as_ref().filter(|_| worst.cause != Cause::MaxMapCount) {
@@ -542,6 +543,16 @@ impl Page<'_> {
         }
         self.line(line.trim_end(), colour)
     }
+}
+
+/// When, and at how much.
+fn looked(holders: &Holders) -> String {
+    let part = if holders.complete {
+        String::new()
+    } else {
+        format!(" at the first {} VMAs only, for lack of time", grouped(holders.vmas_read))
+    };
+    format!("Looked {} ms later{part}: ", grouped(holders.after_ms))
 }
 
 #[cfg(test)]

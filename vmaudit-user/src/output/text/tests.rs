@@ -455,3 +455,11 @@ fn the_verdict_excludes_the_limit_only_where_it_is_excluded() {
         "vmaudit: 5 memory calls failed in python3 (pid 77): a cause that could not be\n  told.\n"
     ));
 }
+
+#[test]
+fn a_look_that_ran_out_of_time_says_so() {
+    let mut holders = Holders { vmas_read: 65_531, complete: true, after_ms: 3, sentence: String::new() };
+    assert_eq!(looked(&holders), "Looked 3 ms later: ");
+    holders = Holders { vmas_read: 1_413, complete: false, ..holders };
+    assert_eq!(looked(&holders), "Looked 3 ms later at the first 1,413 VMAs only, for lack of time: ");
+}
