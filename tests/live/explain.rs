@@ -132,7 +132,7 @@ fn who_is_gone_or_forbidden_is_said() {
     running.wait_for_stdout("standing");
     let pid = running.pid().to_string();
     let done = Session::vmaudit(&["explain", &pid]).as_user(NOBODY).go().ended_with(1);
-    assert!(done.stderr_text().contains("not permitted"), "{}", done.said());
+    assert!(done.stderr_text().contains("may not be read"), "{}", done.said());
     explain(&[]).ended_with(2);
     explain(&["--maps", "/nonexistent/maps"]).ended_with(1);
 }

@@ -49,10 +49,10 @@ impl Unreadable {
         match self {
             Self::Gone => "is not there, or ended while it was being read".to_owned(),
             Self::Forbidden => {
-                "reading it is not permitted: that needs root, or CAP_SYS_PTRACE over it".to_owned()
+                "may not be read: that needs root or CAP_SYS_PTRACE, and no policy against it".to_owned()
             }
             Self::Zombie => "has ended and waits for its parent; it holds no memory".to_owned(),
-            Self::KernelThread => "a kernel thread, without an address space of its own".to_owned(),
+            Self::KernelThread => "is a kernel thread, without an address space of its own".to_owned(),
             Self::Failed(why) => format!("could not be read: {why}"),
         }
     }
