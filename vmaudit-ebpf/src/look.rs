@@ -90,8 +90,10 @@ pub fn range(id: call::Call, at: u64, end: u64, protection: u64, lock_sequence: 
     ((answer as u32 & ((1 << BITS) - 1)) << SHIFT, answer >> BITS << 12)
 }
 
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn look(id: u32, at: u64, end: u64, protection: u64, lock_sequence: u32) -> u64 {
+pub extern "C" fn look(id: u32, at: u64, end: u64, protection: u64, lock_sequence: u32) -> u64 {
     let mut walk =
         Walk { cursor: at, end, start: 0, first: u64::MAX, all: u64::MAX, any: 0, answer: 0, steps: 0 };
     // SAFETY: a function of the prototype that the helper wants, and a value that outlives the call.
