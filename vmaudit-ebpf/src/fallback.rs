@@ -19,6 +19,8 @@ use crate::{
     kernel, lifecycle,
     map_count::{account, stream},
     maps::{self, FOLLOWED, MM_OF_TGID, SECTION_OF_TASK, SLOTS, config, layout, lost},
+    probes,
+    refused::{self, Refused},
     snapshot::{TaskIterContext, settled_count},
     syscalls::{self, Made},
 };
@@ -72,7 +74,9 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
             (*section).data_vm = kernel::read(mm, layout!(mm_data_vm));
         }
     }
-    syscalls::answered::<false, true>(ctx, slot, &Made { id, ret, regs, task, compat }, section);
+    if let Some(errno) = syscalls::answered::<true>(slot, &Made { id, ret, regs, task, compat }) {
+        refused::refused_plainly(ctx, slot, &Refused { id, errno, ret: ret as u64, regs, task });
+    }
     syscalls::consume(section, tid);
 }
 
@@ -266,9 +270,9 @@ pub fn sampled_end(_ctx: RawTracePointContext) -> i32 {
 /// match-proto: vm_unmapped_area(unsigned long addr, struct vm_unmapped_area_info *info), all versions
 #[raw_tracepoint(tracepoint = "vm_unmapped_area")]
 pub fn sampled_search(ctx: RawTracePointContext) -> i32 {
-    if syscalls::follows_mm(kernel::mm_of(kernel::current())) {
+    if probes::follows_mm(kernel::mm_of(kernel::current())) {
         let (_, tid) = kernel::ids();
-        syscalls::keep_search(tid, ctx.arg(0));
+        probes::keep_search(tid, ctx.arg(0));
     }
     0
 }

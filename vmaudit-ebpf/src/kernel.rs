@@ -173,6 +173,39 @@ pub fn call_by_number(number: u64) -> Call {
     config!(call_by_number[(number & u64::from(NUMBERS_MASK)) as usize])
 }
 
+/// Argument `n` of the call that these saved registers are of.
+#[inline(always)]
+pub fn argument(regs: u64, n: usize) -> u64 {
+    read(regs, layout!(regs_args[n]))
+}
+
+/// The first four of them.
+#[inline(always)]
+pub fn first_arguments(regs: u64) -> [u64; 4] {
+    [argument(regs, 0), argument(regs, 1), argument(regs, 2), argument(regs, 3)]
+}
+
+/// All six.
+#[inline(always)]
+pub fn arguments(regs: u64) -> [u64; 6] {
+    let [a0, a1, a2, a3] = first_arguments(regs);
+    [a0, a1, a2, a3, argument(regs, 4), argument(regs, 5)]
+}
+
+/// Start of the heap of `current`.
+#[inline(always)]
+pub fn start_brk(task: u64) -> u64 {
+    read(mm_of(task), layout!(mm_start_brk))
+}
+
+/// Bytes rounded up to whole pages.
+#[inline(always)]
+pub fn whole_pages(bytes: u64) -> u64 {
+    let shift = config!(page_shift) & 31;
+    let below = (1u64 << shift) - 1;
+    (bytes + below) & !below
+}
+
 /// Copies a task's name.
 #[inline(always)]
 pub fn comm_of(task: u64) -> [u8; COMM_LEN] {

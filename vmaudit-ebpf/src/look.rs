@@ -8,12 +8,12 @@
 use aya_ebpf::helpers::generated::{bpf_find_vma, bpf_get_current_task_btf, bpf_loop};
 use core::ffi::c_void;
 use vmaudit_common::{
-    CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_GAP, CLASS_LOOKED,
-    CLASS_ONE, call,
+    CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_FIXED, CLASS_GAP,
+    CLASS_LOOKED, CLASS_ONE, call,
 };
 
 use crate::{
-    kernel,
+    kernel::{self, whole_pages},
     maps::{self, layout},
 };
 
@@ -83,17 +83,22 @@ unsafe extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
     }
 }
 
-/// Class bits and the address of the first gap, 0 for none.
+/// Class bits and the address of the first gap, 0 for none. `class`: what is known so far.
 #[inline(always)]
-pub fn range(id: call::Call, at: u64, end: u64, protection: u64, lock_sequence: u32) -> (u32, u64) {
-    let answer = look(u32::from(id), at, end, protection, lock_sequence);
+pub fn range(id: call::Call, class: u32, lock_sequence: u32) -> (u32, u64) {
+    let answer = look(u32::from(id), class, lock_sequence);
     ((answer as u32 & ((1 << BITS) - 1)) << SHIFT, answer >> BITS << 12)
 }
 
 // SAFETY: no other symbol of the object has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn look(id: u32, at: u64, end: u64, protection: u64, lock_sequence: u32) -> u64 {
+extern "C" fn look(id: u32, known: u32, lock_sequence: u32) -> u64 {
+    let arguments = kernel::first_arguments(kernel::registers());
+    let Some((from, length)) = range_of(id as call::Call, known, arguments) else { return 0 };
+    let protection = arguments[2];
+    let at = from & !(whole_pages(1) - 1);
+    let end = whole_pages(from + length);
     let mut walk =
         Walk { cursor: at, end, start: 0, first: u64::MAX, all: u64::MAX, any: 0, answer: 0, steps: 0 };
     // SAFETY: a function of the prototype that the helper wants, and a value that outlives the call.
@@ -110,7 +115,7 @@ pub extern "C" fn look(id: u32, at: u64, end: u64, protection: u64, lock_sequenc
     if !unchanged(lock_sequence) {
         return 0;
     }
-    // See `zero` in `syscalls::refused`.
+    // See `maps::unknown_zero`.
     let Some(control) = maps::control() else { return 0 };
     let zero = u64::from(maps::unknown_zero(control));
     let mut class = CLASS_LOOKED;
@@ -171,6 +176,25 @@ pub extern "C" fn look(id: u32, at: u64, end: u64, protection: u64, lock_sequenc
         _ => {}
     }
     (u64::from(class >> SHIFT) | hole >> 12 << BITS) ^ zero
+}
+
+/// The range whose mappings decide about the cause: start and length.
+#[inline(always)]
+fn range_of(id: call::Call, class: u32, [a0, a1, a2, a3]: [u64; 4]) -> Option<(u64, u64)> {
+    match id {
+        call::MPROTECT
+        | call::PKEY_MPROTECT
+        | call::MLOCK
+        | call::MLOCK2
+        | call::MUNLOCK
+        | call::MSEAL
+        | call::MADVISE
+        | call::REMAP_FILE_PAGES
+        | call::MREMAP => Some((a0, a1)),
+        call::MMAP if class & CLASS_FIXED != 0 => Some((a0, a1)),
+        call::PRCTL => Some((a2, a3)),
+        _ => None,
+    }
 }
 
 /// Looks at the mapping at an address: 0, or a negative errno.

@@ -1,6 +1,7 @@
 //! vmaudit's eBPF programs. They count and keep state; they decide nothing and hold no text.
 //!
 //! One file per kernel subject: [`map_count`] (releases of the mmap lock), [`syscalls`] (exits of watched calls),
+//! [`refused`] (the evidence of a refusal) and [`booking`] (its count),
 //! [`lifecycle`] (fork, exec, exit), [`snapshot`] (what lived before us), [`look`] (the
 //! range of a refused call), [`probes`] (functions of the kernel that settle a cause, where they may be listened to).
 //! [`fallback`] does the work on kernels that lack the lock events. [`kernel`] is the only place that reads
@@ -17,6 +18,7 @@
     reason = "bpf has no compare-and-swap in core::sync::atomic; the intrinsics are the way in"
 )]
 
+mod booking;
 mod fallback;
 mod kernel;
 mod lifecycle;
@@ -24,6 +26,7 @@ mod look;
 mod map_count;
 mod maps;
 mod probes;
+mod refused;
 mod snapshot;
 mod syscalls;
 

@@ -107,11 +107,7 @@ pub struct Form {
 impl Form {
     /// Short name in reports.
     pub fn name(&self) -> &'static str {
-        match self.program {
-            "sys_exit_raw_plain" => "raw_tp, no looks at ranges",
-            "sys_exit_classic_plain" => "tracepoint, no looks at ranges",
-            _ => self.via.name(),
-        }
+        self.via.name()
     }
 }
 
@@ -241,12 +237,7 @@ pub const HOOKS: &[Row] = &[
         gives: "how many calls were made, which were refused, and why",
         loses: "refused calls are not seen and calls are not counted; peaks stay exact",
         need: Need::Optional,
-        forms: &[
-            raw("sys_exit_raw", "sys_exit"),
-            raw("sys_exit_raw_plain", "sys_exit"),
-            classic("sys_exit_classic", "raw_syscalls", "sys_exit"),
-            classic("sys_exit_classic_plain", "raw_syscalls", "sys_exit"),
-        ],
+        forms: &[raw("sys_exit_raw", "sys_exit"), classic("sys_exit_classic", "raw_syscalls", "sys_exit")],
     },
     Row {
         name: ADDRESS_SEARCH,

@@ -252,7 +252,12 @@ impl Live {
                         break;
                     }
                 }
-                Err(e) => reasons.push(refusal(&e)),
+                Err(e) => {
+                    if options.debug {
+                        say_why(form, &e);
+                    }
+                    reasons.push(refusal(&e));
+                }
             }
         }
         if programs.is_empty() {
@@ -519,6 +524,16 @@ impl log::Log for DebugLog {
     }
 
     fn flush(&self) {}
+}
+
+/// What the verifier said last about a program that it refused.
+fn say_why(form: &Form, error: &anyhow::Error) {
+    const LINES: usize = 40;
+    let text = format!("{error:?}");
+    let lines: Vec<&str> = text.lines().collect();
+    for line in &lines[lines.len().saturating_sub(LINES)..] {
+        crate::output::say(&format!("[bpf] {}: {line}", form.program));
+    }
 }
 
 /// Loads the object with its maps; no program yet.
