@@ -47,9 +47,8 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
     if mm == 0 {
         return;
     }
-    let Some(slot) = maps::index_of(mm).or_else(|| adopt(task, mm)).and_then(|n| SLOTS.get_ptr_mut(n)) else {
-        return;
-    };
+    let Some(index) = maps::index_of(mm).or_else(|| adopt(task, mm)) else { return };
+    let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     let compat = layout!(task_compat) != ABSENT
         && kernel::read::<u32>(task, layout!(task_compat)) & layout!(compat_mask) != 0;
     let by = if compat { call::COMPAT } else { id };
@@ -75,7 +74,7 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
         }
     }
     if let Some(errno) = syscalls::answered::<true>(slot, &Made { id, ret, regs, task, compat }) {
-        refused::refused_plainly(ctx, slot, &Refused { id, errno, ret: ret as u64, regs, task });
+        refused::refused_plainly(ctx, index, slot, &Refused { id, errno, ret: ret as u64, regs, task });
     }
     syscalls::consume(section, tid);
 }
@@ -158,9 +157,7 @@ fn end(tgid: u32, but: u64) {
 
 #[inline(always)]
 fn finish(index: u32, mm: u64) {
-    if let Some(slot) = SLOTS.get_ptr_mut(index) {
-        maps::drop_claims(slot);
-    }
+    maps::drop_claims(index);
     lifecycle::finish(index, mm, false);
 }
 

@@ -270,6 +270,29 @@ const PROBES: u32 = 64;
 /// [`claim_slot`] without atomics that return something. Generations come from the clock, which also rises.
 #[inline(always)]
 pub fn claim_slot_plainly() -> Option<(u32, *mut MmSlot)> {
+    claimed(claim_index_plainly())
+}
+
+/// A slot by what claiming one has answered.
+#[inline(always)]
+fn claimed(answer: u64) -> Option<(u32, *mut MmSlot)> {
+    let index = u32::try_from(answer).ok()?;
+    Some((index, SLOTS.get_ptr_mut(index)?))
+}
+
+/// No slot.
+const NO_INDEX: u64 = u64::MAX;
+
+// Global, as is `claim_index`: the verifier looks at the loop once, not in each program and state again.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_index_plainly() -> u64 {
+    try_plainly().unwrap_or(NO_INDEX)
+}
+
+#[inline(always)]
+fn try_plainly() -> Option<u64> {
     let control = control()?;
     let mask = config!(slots).wrapping_sub(1);
     // SAFETY: pointer into the shared page.
@@ -291,7 +314,7 @@ pub fn claim_slot_plainly() -> Option<(u32, *mut MmSlot)> {
             core::ptr::write_volatile(&raw mut (*control).cursor, turn + 1);
             (*slot).generation = bpf_ktime_get_ns() << 6 | u64::from(bpf_get_smp_processor_id() & 63);
         }
-        return Some((index, slot));
+        return Some(u64::from(index));
     }
     lost!(table_full);
     None
@@ -311,8 +334,11 @@ pub fn claim_group_plainly(generation: u64, n: usize, word: *mut u64, key: u64) 
 }
 
 /// Forgets the claims of an address space's failure groups.
-#[inline(always)]
-pub fn drop_claims(slot: *mut MmSlot) {
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn drop_claims(index: u32) -> u64 {
+    let Some(slot) = SLOTS.get_ptr_mut(index) else { return 0 };
     // SAFETY: `slot` points into SLOTS, and `n` is below GROUPS.
     unsafe {
         for n in 0..GROUPS {
@@ -321,11 +347,24 @@ pub fn drop_claims(slot: *mut MmSlot) {
             }
         }
     }
+    0
 }
 
 /// Takes a free slot; its `generation` is set, all else is the caller's to fill in before `state` becomes live.
 #[inline(always)]
 pub fn claim_slot() -> Option<(u32, *mut MmSlot)> {
+    claimed(claim_index())
+}
+
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_index() -> u64 {
+    try_to_claim().unwrap_or(NO_INDEX)
+}
+
+#[inline(always)]
+fn try_to_claim() -> Option<u64> {
     let control = control()?;
     let mask = config!(slots).wrapping_sub(1);
     for _ in 0..PROBES {
@@ -342,7 +381,7 @@ pub fn claim_slot() -> Option<(u32, *mut MmSlot)> {
                     atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(&raw mut (*control).generation, 1)
                         + 1;
             }
-            return Some((index, slot));
+            return Some(u64::from(index));
         }
     }
     lost!(table_full);

@@ -16,7 +16,7 @@ use vmaudit_common::{
 };
 
 use crate::{
-    booking,
+    booking::{self, Kept},
     kernel::{self, whole_pages},
     look,
     maps::{self, RECORDS, SECTION_OF_TASK, SLOTS, config, layout, lost},
@@ -93,10 +93,11 @@ impl Manner for Apart {
     }
 }
 
-/// All in one program, for `fallback`: no looks, no task known by type. Holds the program's context and the slot.
-struct InOne(*mut core::ffi::c_void, *mut MmSlot);
+/// For `fallback`: no looks, no task known by type, so that what needs one is in the program itself. Holds the program's
+/// context and the slot's index.
+struct Plain(*mut core::ffi::c_void, u32);
 
-impl Manner for InOne {
+impl Manner for Plain {
     #[inline(always)]
     fn request(&self, it: &Refused) -> u32 {
         request(it)
@@ -114,7 +115,8 @@ impl Manner for InOne {
 
     #[inline(always)]
     fn book(&self, it: &Refused, key: u64, now: u64) -> u64 {
-        booking::book::<true>(self.1, key, now, booking::kept(it))
+        let Kept { bytes, mark } = booking::kept(it);
+        refused_book_plainly(self.1, key, now, bytes, mark)
     }
 
     #[inline(always)]
@@ -171,10 +173,20 @@ extern "C" fn refused_book(index: u32, key: u64, now: u64, id: u32, ret: u64) ->
     }
 }
 
+/// As [`refused_book`], without compare-and-swap.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn refused_book_plainly(index: u32, key: u64, now: u64, bytes: u64, mark: u64) -> u64 {
+    match SLOTS.get_ptr_mut(index) {
+        Some(slot) => booking::book::<true>(slot, key, now, Kept { bytes, mark }),
+        None => EXAMPLES_PER_GROUP,
+    }
+}
+
 /// As [`refused`], for the programs of `fallback`.
 #[inline(always)]
-pub fn refused_plainly(ctx: *mut core::ffi::c_void, slot: *mut MmSlot, it: &Refused) {
-    examine(slot, it, &InOne(ctx, slot));
+pub fn refused_plainly(ctx: *mut core::ffi::c_void, index: u32, slot: *mut MmSlot, it: &Refused) {
+    examine(slot, it, &Plain(ctx, index));
 }
 
 /// vm.max_map_count now, or as user space last saw it; and the class bit that tells which.
