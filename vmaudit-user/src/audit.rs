@@ -12,7 +12,9 @@ use crate::{
     diagnosis::{self, KernelRules, Question},
     recommend::Failed,
     report::{self, CallFigures, Cause, Example, Failure, Frame, Holders, Image, Limits, MapCount},
-    source::{Event, LimitSeen, MmState, ProcessId, RefusalGroup, Refused, Sample},
+    source::{
+        Event, LimitSeen, MmState, ProcessId, RefusalGroup, Refused, Sample, memory_cgroup::MemoryCgroup,
+    },
 };
 
 /// Processes kept one by one. Beyond this, ended ones are only counted, those with small peaks and no failures first,
@@ -52,6 +54,8 @@ pub struct Audit {
     ends: HashSet<(u64, u64)>,
     /// What the VMAs of address spaces at the limit are.
     holders: HashMap<u64, Holders>,
+    /// Memory cgroups that ran out of memory, by generation.
+    cgroups: HashMap<u64, MemoryCgroup>,
     limits: Limits,
     limit_seen: Option<LimitSeen>,
     /// Between these two times (CLOCK_MONOTONIC ns) vm.max_map_count changed.
@@ -107,6 +111,7 @@ impl Audit {
             frames: HashMap::new(),
             ends: HashSet::new(),
             holders: HashMap::new(),
+            cgroups: HashMap::new(),
             limits: Limits::default(),
             limit_seen: None,
             limit_changes: Vec::new(),
@@ -230,6 +235,17 @@ impl Audit {
     /// Stores what the VMAs of address spaces are, by generation.
     pub fn held(&mut self, holders: HashMap<u64, Holders>) {
         self.holders.extend(holders);
+    }
+
+    /// The cgroup that the youngest process of this number was last seen in.
+    pub fn cgroup_of(&self, tgid: u32) -> Option<&str> {
+        let all = ProcessId { tgid, start_ns: 0 }..=ProcessId { tgid, start_ns: u64::MAX };
+        self.processes.range(all).next_back()?.1.cgroup.as_deref()
+    }
+
+    /// Stores the memory cgroups that ran out of memory, by generation of the address spaces in them.
+    pub fn ran_out(&mut self, cgroups: HashMap<u64, MemoryCgroup>) {
+        self.cgroups.extend(cgroups);
     }
 
     fn fold(&mut self) {
@@ -410,6 +426,7 @@ impl Audit {
                     count: refusals.count,
                     kept_bytes: refusals.kept_bytes,
                     example,
+                    cgroup: self.cgroups.get(&mm.generation),
                     limits: &self.limits,
                     kernel: &self.rules,
                 });

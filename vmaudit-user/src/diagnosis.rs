@@ -2,7 +2,8 @@
 //!
 //! For each call the checks that can answer so are listed in the order in which the kernel makes them; each is judged
 //! as excluded, possible, likely or met by what was captured. The first check that is met ends the list, because the
-//! kernel goes no further. A verdict is certain when one candidate is left.
+//! kernel goes no further. A verdict is certain when one candidate is left, and more speaks for it than that nothing else
+//! is left: a failed allocation inside the kernel needs a memory cgroup that is known to have run out.
 //!
 //! Two conventions. (1) Class bits come from the kernel side and hold for the whole kind; arguments come from one
 //! example of it. (2) A kernel allocation of a few hundred bytes may fail anywhere (a task that is being killed, a
@@ -20,7 +21,7 @@ pub use kernel::{KernelRules, MremapRule};
 use vmaudit_common::call::{self, Call};
 
 use crate::report::{Cause, Limits};
-use crate::source::{Refused, Section};
+use crate::source::{Refused, Section, memory_cgroup::MemoryCgroup};
 
 /// One kind of refusal.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,8 @@ pub struct Question<'a> {
     pub kept_bytes: u64,
     /// One of them; `None` when none arrived.
     pub example: Option<&'a Refused>,
+    /// The process's memory cgroup, if it is known to have run out of memory.
+    pub cgroup: Option<&'a MemoryCgroup>,
     /// System-wide limits.
     pub limits: &'a Limits,
     /// Facts about the kernel and about what the source captures.
@@ -54,7 +57,8 @@ pub struct Verdict {
     pub ordinary: bool,
     /// vm.max_map_count had no part in it, whether or not the cause is known.
     pub limit_excluded: bool,
-    /// Figures the verdict rests on: counts of VMAs, or bytes where the name ends in `_bytes`.
+    /// Figures the verdict rests on: counts of VMAs, or bytes where the name ends in `_bytes`; `cgroup_out_of_memory`:
+    /// times.
     pub evidence: BTreeMap<String, u64>,
     /// For people.
     pub sentence: String,
@@ -65,7 +69,7 @@ pub struct Verdict {
 /// Why the calls of `question` were refused.
 pub fn why(question: &Question<'_>) -> Verdict {
     let facts = Facts::new(question);
-    let mut checks = Checks::default();
+    let mut checks = Checks { short_of_memory: question.cgroup.is_some(), ..Checks::default() };
     checks::all(&facts, &mut checks);
     let (reason, certain, others) = checks.decide();
     Verdict {
@@ -77,7 +81,7 @@ pub fn why(question: &Question<'_>) -> Verdict {
             && !others.contains(&Reason::MapCount)
             && (reason != Reason::Unknown || !others.is_empty()),
         evidence: evidence(&facts, reason),
-        sentence: sentences::sentence(&facts, reason, &others),
+        sentence: sentences::sentence(&facts, reason, certain, &others),
         cure: sentences::cure(&facts, reason),
     }
 }
@@ -153,10 +157,15 @@ enum Finding {
 struct Checks {
     open: Vec<(Reason, Finding)>,
     met: bool,
+    /// The process's memory cgroup has run out of memory.
+    short_of_memory: bool,
 }
 
 impl Checks {
-    fn add(&mut self, reason: Reason, finding: Finding) {
+    fn add(&mut self, reason: Reason, mut finding: Finding) {
+        if self.short_of_memory && reason == Reason::KernelMemory && finding == Finding::Unlikely {
+            finding = Finding::Likely;
+        }
         if !self.met && finding != Finding::No {
             // A second chance to fail for the same reason tells nothing new, unless it is surer.
             match self.open.iter_mut().find(|(known, _)| *known == reason) {
@@ -173,8 +182,9 @@ impl Checks {
     /// The reason, whether it is certain, and what else is possible.
     fn decide(self) -> (Reason, bool, Vec<Reason>) {
         let reasons: Vec<Reason> = self.open.iter().map(|(reason, _)| *reason).collect();
-        if let [only] = reasons.as_slice() {
-            return (*only, !matches!(only.cause(), Cause::Unknown), Vec::new());
+        if let [(only, finding)] = self.open.as_slice() {
+            let certain = !matches!(only.cause(), Cause::Unknown) && *finding > Finding::Unlikely;
+            return (*only, certain, Vec::new());
         }
         let of =
             |finding| self.open.iter().filter(move |(_, known)| *known == finding).map(|(reason, _)| *reason);
@@ -242,6 +252,12 @@ fn evidence(facts: &Facts<'_>, reason: Reason) -> BTreeMap<String, u64> {
             put("limit_bytes", facts.rlimit(Rlimit::Memlock));
         }
         Reason::Stack => put("limit_bytes", facts.rlimit(Rlimit::Stack)),
+        Reason::KernelMemory => {
+            let cgroup = facts.question.cgroup;
+            put("cgroup_limit_bytes", cgroup.map(|cgroup| cgroup.limit_bytes));
+            put("cgroup_used_bytes", cgroup.map(|cgroup| cgroup.used_bytes));
+            put("cgroup_out_of_memory", cgroup.map(|cgroup| cgroup.out_of_memory));
+        }
         Reason::Overcommit => {
             put("asked_bytes", facts.asked());
             put("overcommit_memory", facts.question.limits.overcommit_memory);

@@ -35,6 +35,7 @@ use crate::{
         Event, LimitSeen, hooks,
         kernel::{self, Facts},
         live::{self, Live, Unavailable},
+        memory_cgroup,
         proc::{self, Proc},
         sampling::Sampling,
     },
@@ -178,7 +179,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let mut audit = Audit::new(start_ns, sight, rules(&facts, searches_seen));
     let anonymizer =
         || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
-    let mut watch = Watch { symbols: Symbols::new(args.no_symbols), looks: Looks::new(anonymizer()) };
+    let mut watch = Watch {
+        symbols: Symbols::new(args.no_symbols),
+        looks: Looks::new(anonymizer()),
+        cgroups: memory_cgroup::Looks::default(),
+    };
     let started = jiff::Timestamp::now();
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
     // A command that cannot be run has nothing to report: its message and status are the answer.
@@ -205,6 +210,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
     drop(source);
     audit.held(watch.looks.take());
+    audit.ran_out(watch.cgroups.take());
     let resolved = watch.symbols.resolve();
     for (generation, ip, frame) in resolved.frames {
         audit.resolved(generation, ip, frame);
@@ -466,12 +472,14 @@ async fn follow(
 struct Watch {
     symbols: Symbols,
     looks: Looks,
+    cgroups: memory_cgroup::Looks,
 }
 
 fn take(event: Event, audit: &mut Audit, watch: &mut Watch) {
     if let Event::Refused(refused) = &event {
         watch.symbols.notice(refused);
         watch.looks.notice(refused);
+        watch.cgroups.notice(refused, audit.cgroup_of(refused.tgid));
     }
     audit.apply(event);
 }

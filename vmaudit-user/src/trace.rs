@@ -270,6 +270,7 @@ impl Stream {
             count: 1,
             kept_bytes: 0,
             example: Some(r),
+            cgroup: None,
             limits: &self.limits,
             kernel: &self.rules,
         });

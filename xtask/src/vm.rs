@@ -66,8 +66,8 @@ pub struct Options {
 }
 
 /// What `--quick` runs, by name: tracing works at all, both kinds of lock release, threads, families, exec, and refusals by
-/// the limit and by something else.
-const QUICK: [&str; 9] = [
+/// the limit and by other things.
+const QUICK: [&str; 10] = [
     "preamble::the_machine_can_trace",
     "preamble::the_default_source",
     "peaks::holes_punched",
@@ -77,6 +77,7 @@ const QUICK: [&str; 9] = [
     "processes::a_process_that_execs_itself",
     "at_the_limit::munmap",
     "for_another_reason::rlimit_as",
+    "failures::a_memory_cgroup_that_ran_out",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -9,7 +9,7 @@ use super::{MremapRule, Reason};
 use crate::output::{bytes, count, grouped};
 
 /// The verdict for people, with its numbers; `others` are the reasons that could not be excluded.
-pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, others: &[Reason]) -> String {
+pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others: &[Reason]) -> String {
     let mut text = match reason {
         Reason::MapCount => map_count(facts),
         Reason::AddressSpace => rlimit(facts, Rlimit::As, "RLIMIT_AS", "of address space"),
@@ -88,6 +88,8 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, others: &[Reason]) -> 
     }
     if !others.is_empty() {
         text.push_str(&format!(" Not certain: {} would look the same.", list(facts, others)));
+    } else if reason == Reason::KernelMemory && !certain {
+        text.push_str(" Not certain: nothing else fits, but nothing that was seen proves it.");
     }
     text
 }
@@ -111,6 +113,9 @@ pub(super) fn cure(facts: &Facts<'_>, reason: Reason) -> Option<String> {
         Reason::Gap => "Not a limit: use addresses that are all mapped.",
         Reason::Hugetlb => {
             "Reserve huge pages (vm.nr_hugepages), or allow more on demand (vm.nr_overcommit_hugepages)."
+        }
+        Reason::KernelMemory if facts.question.cgroup.is_some() => {
+            "Raise memory.max of the process's cgroup (MemoryMax= of systemd, the container's memory limit), or use less."
         }
         Reason::KernelMemory => {
             "Look at memory.events and memory.max of the process's cgroup, and at the kernel log."
@@ -337,10 +342,19 @@ fn gap(facts: &Facts<'_>) -> String {
 }
 
 fn kernel_memory(facts: &Facts<'_>) -> String {
-    let mut text = format!(
-        "{}: an allocation inside the kernel failed (slab, page tables, or the memory cgroup at its limit)",
-        name(facts)
-    );
+    let mut text = match facts.question.cgroup {
+        Some(cgroup) => format!(
+            "{}: an allocation inside the kernel failed; the process's memory cgroup has a limit of {} and ran out of \
+             memory ({} since it was made)",
+            name(facts),
+            bytes(cgroup.limit_bytes),
+            count(cgroup.out_of_memory, "time", "times")
+        ),
+        None => format!(
+            "{}: an allocation inside the kernel failed (slab, page tables, or the memory cgroup at its limit)",
+            name(facts)
+        ),
+    };
     if let Some(false) = facts.started_at_least(0) {
         text.push_str(&match facts.map_count() {
             Some(had) => {

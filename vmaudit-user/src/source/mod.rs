@@ -7,6 +7,7 @@ pub mod census;
 pub mod hooks;
 pub mod kernel;
 pub mod live;
+pub mod memory_cgroup;
 pub mod proc;
 pub mod sampling;
 

@@ -1,5 +1,6 @@
 //! Near-misses: refusals at vm.max_map_count where something else is true as well, or is true no longer a moment later.
 
+use std::os::unix::process::CommandExt as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use libc::{MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE, c_int};
@@ -30,6 +31,44 @@ pub fn run(name: &str, n: usize) -> ! {
     let base = count();
     let mut own = Own::new("near", base, 0);
     maker(&mut own, n);
+    own.last = Some(count());
+    own.print();
+    leave(0)
+}
+
+/// Joins a memory cgroup, made by the test with a small limit, and starts anew as [`fill_cgroup`] in it.
+pub fn full_cgroup(folder: &str, n: &str) -> ! {
+    if let Err(error) = std::fs::write(format!("{folder}/cgroup.procs"), "0") {
+        die(99, format_args!("cannot join {folder}: {error}"));
+    }
+    let error = std::process::Command::new("/proc/self/exe").args(["fill-cgroup", n]).exec();
+    die(99, format_args!("cannot start anew: {error}"))
+}
+
+/// The memory cgroup of this process runs out of kernel memory: `n` refusals. The killing that follows is switched off, in
+/// the cgroup (version 1) or by this process.
+pub fn fill_cgroup(n: usize) -> ! {
+    /// More than any limit used here has room for.
+    const MOST: usize = 200_000;
+    let base = count();
+    let mut own = Own::new("near", base, 0);
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-1000");
+    let area = must(mmap(MOST * PAGE, PROT_NONE, MAP_NORESERVE), "mmap");
+    let mut refused = Vec::with_capacity(n);
+    for i in 0..MOST {
+        // Neighbours differ, so that each is a VMA of its own.
+        if let Err(errno) = mmap_at(area + i * PAGE, PAGE, if i & 1 == 0 { PROT_NONE } else { PROT_READ }) {
+            refused.push(errno);
+        }
+        if refused.len() == n {
+            break;
+        }
+    }
+    must(munmap(area, MOST * PAGE), "munmap");
+    // Only now: new pages could not be had.
+    for errno in refused {
+        own.refuse("mmap", errno, "kernel_memory");
+    }
     own.last = Some(count());
     own.print();
     leave(0)
