@@ -216,7 +216,7 @@ fn judge(found: &Found) -> Vec<Condition> {
         found.raw_refused.is_none(),
         found.raw_refused.clone().unwrap_or_else(|| "not refused".into()),
         "classic tracepoints only: while anybody's bpf() map call is preempted, the kernel skips them on that CPU; \
-         counted as program_skipped, except before 6.12, where the kernel does not count it",
+         counted as program_skipped; before 6.12 the kernel does not count it, and no peak is called exact",
         "a seccomp policy that blocks BPF_RAW_TRACEPOINT_OPEN does that",
     ));
     for (name, value, right) in [

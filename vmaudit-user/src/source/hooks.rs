@@ -293,6 +293,11 @@ pub fn all_missing(why: &str) -> Vec<Hook> {
 /// where a version decides, because neither BTF nor attach results tell).
 const PREEMPTIBLE_PROGRAMS: (u32, u32) = (7, 0);
 
+/// The kernel counts how often it skips a classic tracepoint's program (kernel/trace/bpf_trace.c:trace_call_bpf, 6.12).
+pub fn counts_classic_skips(facts: &Facts) -> bool {
+    facts.version >= (6, 12)
+}
+
 /// The variable that leaves out programs by name, separated by commas, as if the kernel had refused them. For tests: a
 /// machine seldom lacks what one wants to see missing.
 const LEFT_OUT: &str = "VMAUDIT_WITHOUT";

@@ -80,6 +80,8 @@ pub struct Live {
     iterator: Option<fs::File>,
     /// The substitutes are at work.
     sampled: bool,
+    /// The kernel counts how often it skips a classic tracepoint's program.
+    counts_classic_skips: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,
     names: Names,
 }
@@ -212,6 +214,7 @@ impl Live {
             events: Vec::new(),
             iterator: None,
             sampled: false,
+            counts_classic_skips: hooks::counts_classic_skips(facts),
             logger: None,
             names: Names { proc: Proc::new("/proc"), second: Instant::now(), looks: 0 },
         };
@@ -479,7 +482,8 @@ impl Live {
         let (mut skipped, mut unreadable) = (0, 0);
         for (name, fds) in figures {
             let counts: Vec<Option<u64>> = fds.iter().map(|&fd| recursion_misses(fd)).collect();
-            unreadable += u64::from(counts.contains(&None));
+            let uncounted = !self.counts_classic_skips && self.classic_alone(name);
+            unreadable += u64::from(uncounted || counts.contains(&None));
             let own = if *name == hooks::LOCK_RELEASED { self.own_releases() } else { 0 };
             skipped += counts.into_iter().flatten().min().unwrap_or(0).saturating_sub(own);
         }
@@ -488,15 +492,17 @@ impl Live {
         counters
     }
 
+    /// Only a classic tracepoint's program listens.
+    fn classic_alone(&self, name: &str) -> bool {
+        let via = self.hooks.iter().find(|hook| hook.name == name).and_then(|hook| hook.via.as_deref());
+        via.is_some_and(|via| via.starts_with("tracepoint"))
+    }
+
     /// Releases of an mmap lock that the program on them was skipped for, because another program made them: a classic
     /// tracepoint program is not entered from within another (kernel/trace/bpf_trace.c:trace_call_bpf). That program
     /// only reads, so nothing is lost.
     fn own_releases(&self) -> u64 {
-        let classic = |name| {
-            let via = self.hooks.iter().find(|hook| hook.name == name).and_then(|hook| hook.via.as_deref());
-            via.is_some_and(|via| via.starts_with("tracepoint"))
-        };
-        if classic(hooks::LOCK_RELEASED) && classic(hooks::CALL_EXIT) {
+        if self.classic_alone(hooks::LOCK_RELEASED) && self.classic_alone(hooks::CALL_EXIT) {
             self.control.read(0).looks
         } else {
             0
