@@ -175,8 +175,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         Source::Live(live) => Sight { changes: true, exits: live.has(hooks::CALL_EXIT) },
         Source::Proc(_) => Sight { changes: false, exits: false },
     };
-    let searches_seen = matches!(&source, Source::Live(live) if live.has(hooks::ADDRESS_SEARCH));
-    let mut audit = Audit::new(start_ns, sight, rules(&facts, searches_seen));
+    let live = if let Source::Live(live) = &source { Some(live.as_ref()) } else { None };
+    let mut audit = Audit::new(start_ns, sight, rules(&facts, live));
     let anonymizer =
         || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut watch = Watch {
@@ -325,7 +325,7 @@ fn open_source(
 }
 
 /// What the verdicts must know about this kernel and about what the programs capture.
-pub fn rules(facts: &Facts, searches_seen: bool) -> KernelRules {
+pub fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
     let proc = Proc::new("/proc");
     let page_size = live::page_size();
     KernelRules {
@@ -334,7 +334,8 @@ pub fn rules(facts: &Facts, searches_seen: bool) -> KernelRules {
         ignore_rlimit_data: std::fs::read_to_string("/sys/module/kernel/parameters/ignore_rlimit_data")
             .is_ok_and(|value| value.trim() == "Y"),
         vm_counters_captured: true,
-        searches_seen,
+        sections_seen: live.is_some_and(|live| live.has(hooks::LOCK_RELEASED) && !live.sampled()),
+        searches_seen: live.is_some_and(|live| live.has(hooks::ADDRESS_SEARCH)),
         memlock_bit_knows_capability: true,
         ..KernelRules::for_release(&facts.release)
     }

@@ -23,7 +23,7 @@ use crate::{
     report::Limits,
     session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, rules, runtime},
     source::{
-        Change, Event, Refused, hooks,
+        Change, Event, Refused,
         kernel::Facts,
         live::{self, Live, Unavailable},
         proc::Proc,
@@ -91,7 +91,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         start_ns: now_ns(),
         dropped: 0,
         limits: proc.limits(),
-        rules: rules(&facts, live.has(hooks::ADDRESS_SEARCH)),
+        rules: rules(&facts, Some(&live)),
         failed: args.failed,
         call: args.call.clone(),
         comm: args.comm.clone(),

@@ -459,6 +459,8 @@ fn fork(facts: &Facts<'_>, checks: &mut Checks) {
         _ => None,
     };
     let mode = facts.question.limits.overcommit_memory;
+    // Copying begins with the write lock of the parent's address space (kernel/fork.c, mm/mmap.c:dup_mmap).
+    let not_copied = facts.kernel().sections_seen && facts.at.is_none() && !facts.section_lost();
     // Each charged mapping is a request of its own; in mode 0 one alone must exceed RAM and swap.
     let impossible = mode == Some(0)
         && facts.counters()
@@ -469,7 +471,7 @@ fn fork(facts: &Facts<'_>, checks: &mut Checks) {
     checks.add(
         Reason::Overcommit,
         match mode {
-            _ if shares == Some(true) || impossible => Finding::No,
+            _ if shares == Some(true) || impossible || not_copied => Finding::No,
             Some(1) => Finding::No,
             Some(2) => Finding::Likely,
             _ => Finding::Possible,

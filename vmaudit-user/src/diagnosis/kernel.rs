@@ -26,6 +26,8 @@ pub struct KernelRules {
     pub ignore_rlimit_data: bool,
     /// The source fills CLASS_OVER_AS, CLASS_OVER_DATA and CLASS_OVER_MEMLOCK.
     pub vm_counters_captured: bool,
+    /// The source sees every release of a write lock by its event, so that a call without CLASS_SECTION held none.
+    pub sections_seen: bool,
     /// The source fills CLASS_SEARCHED and CLASS_NO_HOLE.
     pub searches_seen: bool,
     /// The source sets CLASS_OVER_MEMLOCK only for tasks without CAP_IPC_LOCK, to which the limit applies.
@@ -67,6 +69,7 @@ impl KernelRules {
             ram_and_swap_pages: None,
             ignore_rlimit_data: false,
             vm_counters_captured: false,
+            sections_seen: false,
             searches_seen: false,
             memlock_bit_knows_capability: false,
         }

@@ -21,6 +21,7 @@ fn kernel(release: &str) -> KernelRules {
 fn seeing(release: &str) -> KernelRules {
     KernelRules {
         vm_counters_captured: true,
+        sections_seen: true,
         searches_seen: true,
         memlock_bit_knows_capability: true,
         ..kernel(release)
@@ -187,6 +188,8 @@ fn tasks_are_never_refused_for_the_vma_limit() {
     let fork = refused(call::FORK, ENOMEM, 0, 0, [0; 6]);
     is(&with(&fork, &limits(2), &kernel("6.18.44")), Cause::Overcommit, false);
     is(&with(&fork, &limits(1), &kernel("6.18.44")), Cause::KernelMemory, false);
+    // The parent's lock was not even taken, so that nothing of it was copied and charged.
+    is(&with(&fork, &limits(2), &seeing("6.18.44")), Cause::KernelMemory, false);
 }
 
 #[test]

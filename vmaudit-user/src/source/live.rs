@@ -356,6 +356,11 @@ impl Live {
         self.at_work.iter().any(|(name, _)| *name == row)
     }
 
+    /// Substitutes are at work in place of the lock events.
+    pub fn sampled(&self) -> bool {
+        self.sampled
+    }
+
     /// Readable when the ring buffer has records.
     pub fn wake_fd(&self) -> std::io::Result<OwnedFd> {
         self.ring.as_fd().try_clone_to_owned()

@@ -27,6 +27,7 @@ const KINDS: &[(&str, Maker)] = &[
     ("hugetlb", hugetlb),
     ("blocked-mremap", blocked_mremap),
     ("brk-query", brk_query),
+    ("tasks", tasks),
 ];
 
 /// Names for the usage line and for the tests.
@@ -115,13 +116,18 @@ fn rlimit_data(own: &mut Own, n: usize) {
     refused(own, n, ("brk", CAUSE), libc::ENOMEM, || brk_by(TOO_MUCH));
 }
 
-fn rlimit_memlock(own: &mut Own, n: usize) {
-    const CAUSE: &str = "rlimit_memlock";
+/// Gives up root, which several limits do not bind.
+fn become_nobody() {
     const NOBODY: usize = 65534;
-    let block = must(mmap(4 * PAGE, READ_WRITE, 0), "mmap");
-    limit(libc::RLIMIT_MEMLOCK, 2 * PAGE);
     must(call(libc::SYS_setresgid, [NOBODY, NOBODY, NOBODY, 0, 0, 0]), "setresgid");
     must(call(libc::SYS_setresuid, [NOBODY, NOBODY, NOBODY, 0, 0, 0]), "setresuid");
+}
+
+fn rlimit_memlock(own: &mut Own, n: usize) {
+    const CAUSE: &str = "rlimit_memlock";
+    let block = must(mmap(4 * PAGE, READ_WRITE, 0), "mmap");
+    limit(libc::RLIMIT_MEMLOCK, 2 * PAGE);
+    become_nobody();
     refused(own, n, ("mlock", CAUSE), libc::ENOMEM, || mlock(block, 4 * PAGE));
     refused(own, n, ("mlock2", CAUSE), libc::ENOMEM, || {
         call(libc::SYS_mlock2, [block, 4 * PAGE, 1, 0, 0, 0])
@@ -224,4 +230,20 @@ fn brk_query(_: &mut Own, n: usize) {
         brk(0);
         brk(1);
     }
+}
+
+/// A child that ends at once.
+pub fn child() -> Result<usize, Errno> {
+    let made = call(libc::SYS_clone, [libc::SIGCHLD as usize, 0, 0, 0, 0, 0])?;
+    if made == 0 {
+        leave(0);
+    }
+    Ok(made)
+}
+
+/// No more tasks for this user.
+fn tasks(own: &mut Own, n: usize) {
+    limit(libc::RLIMIT_NPROC, 0);
+    become_nobody();
+    refused(own, n, ("clone", "unknown"), libc::EAGAIN, child);
 }

@@ -25,7 +25,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 leader-exits N | attach N | setname BYTES N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 exec-self N K | exec-by-thread N K | daemon N MS | flood N | crowd N VMAS
-  refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | stacks N   (names: workload list)
+  refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N   (names: workload list)
   terminal      job-shell PROGRAM ARGUMENTS...
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
@@ -84,6 +84,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["causes", kind] => causes::run(kind, 5),
         ["causes", kind, n] => causes::run(kind, number(n)),
         ["full-cgroup", folder, n] => near::full_cgroup(folder, n),
+        ["exec-without-room"] => near::exec_without_room(),
         ["fill-cgroup", n] => near::fill_cgroup(number(n)),
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),

@@ -64,14 +64,30 @@ pub fn fill_cgroup(n: usize) -> ! {
             break;
         }
     }
+    let mut children = Vec::with_capacity(n);
+    for _ in 0..n {
+        children.push(crate::causes::child().err());
+    }
     must(munmap(area, MOST * PAGE), "munmap");
     // Only now: new pages could not be had.
     for errno in refused {
         own.refuse("mmap", errno, "kernel_memory");
     }
+    for child in children {
+        let Some(errno) = child else { die(99, format_args!("clone was not refused")) };
+        own.refuse("clone", errno, "kernel_memory");
+    }
     own.last = Some(count());
     own.print();
     leave(0)
+}
+
+/// Starts anew with room for a stack and for hardly more: the kernel is past the point of no return when it finds that the
+/// image does not fit, and kills the process.
+pub fn exec_without_room() -> ! {
+    crate::causes::limit(libc::RLIMIT_AS, 36 * PAGE);
+    let error = std::process::Command::new("/proc/self/exe").arg("bytes").exec();
+    die(99, format_args!("exec came back: {error}"))
 }
 
 /// A process one above the limit whose RLIMIT_AS is used up too: the kernel looks at the count first.
