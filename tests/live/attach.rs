@@ -1,5 +1,8 @@
 //! `trace`: the stream of changes, for a command and for processes that already run.
 
+use std::io::Read as _;
+use std::time::{Duration, Instant};
+
 use serde_json::Value;
 use vmaudit_tests::own::{self, Own};
 use vmaudit_tests::{Session, wait_for};
@@ -47,13 +50,16 @@ fn a_process_that_already_runs_is_traced_with_its_true_counts() {
     let lines = session.file("lines.json");
     let mut trace = session.words(&[lines]).start();
     // Bursts go on for as long as the trace does, so it is no matter when it begins. Each is asked for when the one
-    // before it is over: on a slow machine they would pile up.
-    let mut asked = 0;
+    // before it is over, and a while later: on a slow machine they would pile up, and keep vmaudit from starting.
+    const PAUSE: Duration = Duration::from_millis(100);
+    let (mut asked, mut over) = (0, Instant::now());
     wait_for("the end of the trace", || {
         let said = target.stdout_so_far().iter().filter(|&&byte| byte == b'\n').count();
-        if said > asked {
+        if said > asked && over.elapsed() > PAUSE {
             assert!(target.write(b"x"), "the workload is gone");
             asked += 1;
+        } else if said <= asked {
+            over = Instant::now();
         }
         trace.ended().then_some(())
     });
@@ -133,11 +139,22 @@ fn a_process_that_execs_all_the_time_is_traced_until_it_ends() {
     let session = Session::vmaudit(&["trace", "--format", "json", "-p", &target.pid().to_string(), "-o"]);
     let lines = session.file("lines.json");
     let mut trace = session.words(&[&lines]).start();
-    // An exec makes some dozens of changes.
-    wait_for("twenty thousand changes", || {
+    // A change that does not start where the one before it ended is the first of a new image.
+    let (mut file, mut text) = (None, Vec::new());
+    let (mut images, mut last) = (0, None);
+    wait_for("five hundred images", || {
         assert!(!trace.ended(), "the trace ended while its process was alive");
-        let text = std::fs::read(&lines).unwrap_or_default();
-        (text.iter().filter(|b| **b == b'\n').count() > 20_000).then_some(())
+        if file.is_none() {
+            file = std::fs::File::open(&lines).ok();
+        }
+        file.as_mut()?.read_to_end(&mut text).expect("the lines are readable");
+        let whole = text.iter().rposition(|&b| b == b'\n').map_or(0, |at| at + 1);
+        let complete: Vec<u8> = text.drain(..whole).collect();
+        for (before, after) in changes(&String::from_utf8_lossy(&complete), target.pid()) {
+            images += u32::from(last != Some(before));
+            last = Some(after);
+        }
+        (images > 500).then_some(())
     });
     vmaudit_tests::send_signal(target.pid(), libc::SIGKILL);
     target.wait().died_of(libc::SIGKILL);

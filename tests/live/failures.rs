@@ -6,7 +6,7 @@ use std::time::Duration;
 use vmaudit_tests::own::Refused;
 use vmaudit_tests::rows::assert_nothing_lost;
 use vmaudit_tests::{Session, max_map_count};
-use vmaudit_user::report::{Action, Cause, Failure, HookState, Report};
+use vmaudit_user::report::{Action, Cause, Failure, Hook, HookState, Report};
 
 /// Groups as the workload counts them; groups that differ in nothing it knows are added up.
 fn groups<'a>(failures: impl Iterator<Item = &'a Failure>, with_cause: bool) -> Vec<Refused> {
@@ -64,6 +64,8 @@ fn certain(report: &Report, failure: &Failure) -> bool {
         "brk" => hook(report, "do_brk_flags") == HookState::Attached,
         // Limits on tasks, of which several say the same.
         "clone" => false,
+        // Before 5.17 a refused split is ENOMEM as well, which a gap in the range also is.
+        "madvise" if failure.errno == "ENOMEM" => looks(report),
         call if LOOKED_AT.contains(&call) => looks(report),
         _ => true,
     }
@@ -198,10 +200,17 @@ cases! { for_another_reason:
 /// Refusals near the limit, all of `call`: their number is the workload's own.
 #[track_caller]
 fn near(name: &str, n: &str) -> (Report, Vec<Failure>) {
+    let (report, failures) = near_with_threads(name, n);
+    assert_nothing_lost(&report);
+    (report, failures)
+}
+
+/// The same, where threads may keep the peaks from being exact.
+#[track_caller]
+fn near_with_threads(name: &str, n: &str) -> (Report, Vec<Failure>) {
     let done = Session::run(&[], &["near", name, n]).go().succeeded();
     let (own, _) = done.only();
     let report = done.report();
-    assert_nothing_lost(&report);
     let total: u64 = report.failures.iter().map(|failure| failure.count).sum();
     assert_eq!(total, own.refused.iter().map(|refused| refused.count).sum::<u64>(), "{:?}", report.failures);
     let failures = report.failures.clone();
@@ -240,6 +249,15 @@ fn at_the_limit_a_gap_where_nothing_is_split_is_a_gap() {
 /// The count that refused a call is gone before the call returns, because another thread unmaps.
 #[test]
 fn a_cause_that_vanishes_before_the_call_returns_is_still_the_cause() {
+    if !vmaudit_tests::has_lock_events() {
+        // Nothing was read under the lock: every refusal is counted, no cause is called certain.
+        let (report, failures) = near_with_threads("race", "3000");
+        assert!(!report.coverage.exact_peaks && !failures.is_empty(), "{:?}", report.coverage);
+        for failure in &failures {
+            assert!(!failure.certain && failure.sentence.contains("vm.max_map_count"), "{failure:?}");
+        }
+        return;
+    }
     let (_, failures) = near("race", "3000");
     let [failure] = failures.as_slice() else { panic!("{failures:?}") };
     assert_eq!((failure.cause, failure.certain), (Cause::MaxMapCount, true), "{failure:?}");
@@ -261,17 +279,27 @@ fn who_holds_the_vmas_is_said_to_a_thread_that_got_no_stack() {
 }
 
 fn hook(report: &Report, name: &str) -> HookState {
-    report.coverage.hooks.iter().find(|hook| hook.name == name).expect("the row is there").state
+    row(report, name).state
+}
+
+fn row<'a>(report: &'a Report, name: &str) -> &'a Hook {
+    report.coverage.hooks.iter().find(|hook| hook.name == name).expect("the row is there")
+}
+
+fn says_what_is_lost(report: &Report, name: &str) -> bool {
+    row(report, name).loses.is_some() && row(report, name).reason.is_some()
 }
 
 /// A kernel that has kprobes lets us see that brk got past its first checks; then its causes are certain too.
 #[test]
 fn a_kernel_with_kprobes_proves_the_causes_of_a_refused_brk() {
     let report = Session::run(&[], &["limit", "brk"]).go().succeeded().report();
-    let kprobes = Path::new("/sys/bus/event_source/devices/kprobe").exists();
-    let expected = if kprobes { HookState::Attached } else { HookState::Missing };
+    // The programs for kernels without lock events cannot use it, and say so.
+    let probed = vmaudit_tests::has_kprobes() && vmaudit_tests::has_lock_events();
+    let expected = if probed { HookState::Attached } else { HookState::Missing };
     assert_eq!(hook(&report, "do_brk_flags"), expected, "{:?}", report.coverage.hooks);
-    assert_eq!(report.failures[0].certain, kprobes, "{:?}", report.failures);
+    assert_eq!(report.failures[0].certain, probed, "{:?}", report.failures);
+    assert!(probed || says_what_is_lost(&report, "do_brk_flags"), "{:?}", report.coverage.hooks);
 }
 
 /// The setting is the whole machine's, so it is changed in a VM of the tests only; elsewhere nothing listens.
@@ -288,8 +316,16 @@ fn strict_overcommit_is_proved_by_its_own_answer() {
     std::fs::write(setting, "2").expect("the VM's setting can be changed");
     let (report, failures) = near("strict-overcommit", "3");
     std::fs::write(setting, before).expect("the VM's setting can be changed back");
-    assert_eq!(hook(&report, "vm_enough_memory"), HookState::Attached, "{:?}", report.coverage.hooks);
     assert_eq!(failures.len(), 2, "{failures:?}");
+    if !vmaudit_tests::has_lock_events() {
+        assert_eq!(hook(&report, "vm_enough_memory"), HookState::Missing, "{:?}", report.coverage.hooks);
+        assert!(says_what_is_lost(&report, "vm_enough_memory"), "{:?}", report.coverage.hooks);
+        for failure in &failures {
+            assert!(!failure.certain && mentions(&failure.sentence, "overcommit"), "{failure:?}");
+        }
+        return;
+    }
+    assert_eq!(hook(&report, "vm_enough_memory"), HookState::Attached, "{:?}", report.coverage.hooks);
     for failure in &failures {
         assert_eq!((failure.cause, failure.certain), (Cause::Overcommit, true), "{failure:?}");
     }

@@ -2,6 +2,7 @@
 //! several; the report and `doctor` say what takes the place of what. Forced here, so that every kernel shows it.
 
 use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact, assert_nothing_lost};
+use vmaudit_tests::session::each;
 use vmaudit_tests::{Done, Session};
 use vmaudit_user::report::{HookState, Report, SourceKind};
 
@@ -23,13 +24,12 @@ fn assert_says_so(report: &Report) {
 
 #[test]
 fn one_thread_has_its_exact_peak_and_calls() {
-    for words in ["burst 5000", "holes 3000", "shrink 1000", "brk-shrink 1000"] {
-        let done = run(&words.split(' ').collect::<Vec<_>>());
-        let (own, row) = done.only();
-        assert_exact(&row, &own);
-        assert_nothing_lost(&done.report());
-        assert_says_so(&done.report());
-    }
+    let done = run(&each(&["burst 5000", "holes 3000", "shrink 1000", "brk-shrink 1000"]));
+    let (owns, report) = (done.own(), done.report());
+    assert_eq!(owns.len(), 5, "and the parent");
+    assert_each_has_its_row(&report, &owns.iter().collect::<Vec<_>>());
+    assert_nothing_lost(&report);
+    assert_says_so(&report);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A process may call itself what it likes; a terminal must not have to obey.
 
-use vmaudit_tests::{Done, Session};
+use vmaudit_tests::{Done, Own, Session};
 
 const NAMES: [&str; 3] = ["\u{1b}[31mred\n", "\u{7f}\u{9b}31mred\r", "red\u{202e}\"},{\"\\"];
 
@@ -11,56 +11,68 @@ fn assert_clean(text: &str) {
     }
 }
 
-fn with_name(options: &[&str], name: &str) -> (Done, String) {
-    let session = Session::vmaudit(&["run"]);
-    let text = session.file("report.txt");
-    let session = session.words(options).words(&["-o"]).words(&[text]).words(&["--format", "text", "--"]);
-    let done = session.then_workload(&["setname", name, "50"]).go().succeeded();
-    let text = done.read("report.txt");
-    (done, text)
+/// A process of each name, in one session.
+fn all_names() -> Vec<&'static str> {
+    let mut words = vec!["each"];
+    for name in NAMES {
+        words.extend(["setname", name, "50", "--"]);
+    }
+    words.pop();
+    words
+}
+
+/// Those that called themselves so.
+fn named(done: &Done) -> Vec<Own> {
+    let owns: Vec<Own> = done.own().into_iter().filter(|own| own.role != "parent").collect();
+    assert_eq!(owns.len(), NAMES.len());
+    owns
+}
+
+/// Each process's lines show its name, and nothing in the text steers a terminal.
+#[track_caller]
+fn assert_shown_and_clean(done: &Done, text: &str) {
+    assert_clean(text);
+    for own in named(done) {
+        let pid = own.pid.to_string();
+        let shown =
+            |line: &str| line.contains("red") && line.split(|c: char| !c.is_ascii_digit()).any(|w| w == pid);
+        assert!(text.lines().any(shown), "the name of {pid} is shown: {text}");
+    }
 }
 
 #[test]
 fn escape_sequences_never_reach_the_text_report() {
-    for name in NAMES {
-        let (done, text) = with_name(&[], name);
-        assert!(text.contains("red"), "the name is shown: {text}");
-        assert_clean(&text);
-        assert_clean(&done.stderr_text());
-    }
+    let session = Session::vmaudit(&["run"]);
+    let text = session.file("report.txt");
+    let session = session.words(&["-o"]).words(&[text]).words(&["--format", "text", "--"]);
+    let done = session.then_workload(&all_names()).go().succeeded();
+    assert_shown_and_clean(&done, &done.read("report.txt"));
+    assert_clean(&done.stderr_text());
 }
 
 #[test]
 fn escape_sequences_never_reach_a_report_on_stderr() {
-    for name in NAMES {
-        let done = Session::vmaudit(&["run", "--"]).then_workload(&["setname", name, "50"]).go().succeeded();
-        let text = done.stderr_text();
-        assert!(text.contains("red"), "the name is shown: {text}");
-        assert_clean(&text);
-    }
+    let done = Session::vmaudit(&["run", "--"]).then_workload(&all_names()).go().succeeded();
+    assert_shown_and_clean(&done, &done.stderr_text());
 }
 
 #[test]
 fn escape_sequences_leave_the_json_valid_and_one_row() {
-    for name in NAMES {
-        let done = Session::run(&[], &["setname", name, "50"]).go().succeeded();
-        let (own, row) = done.only();
-        vmaudit_tests::rows::assert_exact(&row, &own);
+    let done = Session::run(&[], &all_names()).go().succeeded();
+    let (owns, report) = (done.own(), done.report());
+    vmaudit_tests::rows::assert_each_has_its_row(&report, &owns.iter().collect::<Vec<_>>());
+    for own in named(&done) {
+        let row = report.processes.iter().find(|row| row.pid == own.pid).expect("each has its row");
         assert!(row.comm.contains("red"), "{:?}", row.comm);
-        // Reading it has shown that it is valid; raw escape characters would not have been.
-        assert!(!done.read("report.json").contains(|c: char| c < ' ' && c != '\n'));
     }
+    // Reading it has shown that it is valid; raw escape characters would not have been.
+    assert!(!done.read("report.json").contains(|c: char| c < ' ' && c != '\n'));
 }
 
 #[test]
 fn escape_sequences_never_reach_the_trace() {
-    for name in NAMES {
-        let session = Session::vmaudit(&["trace", "-o"]);
-        let lines = session.file("lines.txt");
-        let done =
-            session.words(&[lines]).words(&["--"]).then_workload(&["setname", name, "50"]).go().succeeded();
-        let text = done.read("lines.txt");
-        assert!(text.contains("red"), "the name is shown: {text}");
-        assert_clean(&text);
-    }
+    let session = Session::vmaudit(&["trace", "-o"]);
+    let lines = session.file("lines.txt");
+    let done = session.words(&[lines]).words(&["--"]).then_workload(&all_names()).go().succeeded();
+    assert_shown_and_clean(&done, &done.read("lines.txt"));
 }

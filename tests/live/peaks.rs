@@ -1,6 +1,7 @@
 //! One process: peak, last and calls are equal to what it knows of itself.
 
-use vmaudit_tests::rows::{assert_exact, assert_nothing_lost};
+use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact, assert_nothing_lost};
+use vmaudit_tests::session::each;
 use vmaudit_tests::{Done, Session};
 use vmaudit_user::report::Process;
 
@@ -14,29 +15,43 @@ fn exact(words: &[&str]) -> (Done, Process) {
     (done, row)
 }
 
+/// Several command lines of the workload in one session, one after the other: each has its row, exact and equal to its
+/// line.
+#[track_caller]
+fn exact_each(lines: &[&str]) {
+    let done = Session::run(&[], &each(lines)).go().succeeded();
+    let (owns, report) = (done.own(), done.report());
+    assert_each_has_its_row(&report, &owns.iter().collect::<Vec<_>>());
+    assert_nothing_lost(&report);
+    // The last line and row are the parent's.
+    assert_eq!(owns.len(), lines.len() + 1);
+}
+
 /// With several threads: exact where the kernel has lock events, else labelled and never above the truth.
 #[track_caller]
-fn exact_or_labelled(words: &[&str]) {
+fn exact_or_labelled(lines: &[&str]) {
     if vmaudit_tests::has_lock_events() {
-        exact(words);
-        return;
+        return exact_each(lines);
     }
-    let (own, row) = Session::run(&[], words).go().succeeded().only();
-    assert!(!row.map_count.exact, "{row:?}");
-    assert!(row.map_count.peak.is_some_and(|peak| peak <= own.peak), "{row:?} {own:?}");
+    let done = Session::run(&[], &each(lines)).go().succeeded();
+    let (owns, report) = (done.own(), done.report());
+    for own in owns.iter().filter(|own| own.role != "parent") {
+        let row = report.processes.iter().find(|row| row.pid == own.pid).expect("each has its row");
+        assert!(!row.map_count.exact, "{row:?}");
+        assert!(row.map_count.peak.is_some_and(|peak| peak <= own.peak), "{row:?} {own:?}");
+    }
+    assert_eq!((owns.len(), report.processes.len()), (lines.len() + 1, lines.len() + 1));
 }
 
 #[test]
 fn a_burst_that_lasts_microseconds_is_seen_at_its_exact_height() {
-    for n in ["10", "100", "5000", "60000"] {
-        exact(&["burst", n]);
-    }
+    exact_each(&["burst 10", "burst 100", "burst 5000", "burst 60000"]);
 }
 
 #[test]
 fn the_same_burst_has_the_same_peak_every_time() {
-    for _ in 0..20 {
-        exact(&["burst", "64"]);
+    for _ in 0..2 {
+        exact_each(&["burst 64"; 10]);
     }
 }
 
@@ -63,14 +78,12 @@ fn a_brk_that_gives_back_a_split_heap_is_seen_at_the_read_release() {
 
 #[test]
 fn several_threads_at_their_maximum_together_make_one_exact_peak() {
-    for _ in 0..5 {
-        exact_or_labelled(&["threads", "4", "2000"]);
-    }
+    exact_or_labelled(&["threads 4 2000"; 5]);
 }
 
 #[test]
 fn threads_that_outlive_the_leader_are_counted_to_the_end() {
-    exact_or_labelled(&["leader-exits", "500"]);
+    exact_or_labelled(&["leader-exits 500"]);
 }
 
 #[test]
@@ -97,7 +110,7 @@ fn a_row_says_who_it_was_and_when() {
 fn pairs_of_mmap_and_munmap_are_all_counted() {
     let done = Session::run(&[], &["flood", "20000"]).go().succeeded();
     let (own, report) = (done.own(), done.report());
-    vmaudit_tests::rows::assert_each_has_its_row(&report, &own.iter().collect::<Vec<_>>());
+    assert_each_has_its_row(&report, &own.iter().collect::<Vec<_>>());
 }
 
 #[test]

@@ -91,7 +91,7 @@ fn assert_two_images(row: &Process, before: &Own, after: &Own) {
     assert_eq!(peaks, [before.peak, after.peak], "images of {row:?}");
     assert_eq!(row.map_count.peak, Some(before.peak.max(after.peak)));
     assert_eq!(row.map_count.last, after.last);
-    assert!(row.map_count.exact);
+    assert!(row.map_count.exact, "{row:?}");
 }
 
 #[test]
@@ -107,7 +107,15 @@ fn a_thread_that_execs_leaves_the_process_its_id_and_two_images() {
     let done = Session::run(&[], &["exec-by-thread", "300", "100"]).go().succeeded();
     let (owns, report) = (done.own(), done.report());
     assert_eq!(report.processes.len(), 1, "{:?}", report.processes);
-    assert_two_images(&report.processes[0], &owns[0], &owns[1]);
+    let row = &report.processes[0];
+    if vmaudit_tests::has_lock_events() {
+        return assert_two_images(row, &owns[0], &owns[1]);
+    }
+    // The first image had two threads: its peak is a sample, and the process's with it. The second is a thread alone.
+    assert_eq!(row.images.len(), 2, "{row:?}");
+    assert!(row.images[0].peak <= owns[0].peak, "never above the truth: {row:?}");
+    assert_eq!((row.images[1].peak, row.map_count.last), (owns[1].peak, owns[1].last), "{row:?}");
+    assert!(!row.map_count.exact && !report.coverage.exact_peaks, "{row:?}");
 }
 
 #[test]

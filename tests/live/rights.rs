@@ -43,7 +43,7 @@ fn two_capabilities_are_enough_for_exact_figures_and_failures() {
 
 #[test]
 fn names_in_stacks_need_no_further_right_for_ones_own_processes() {
-    let done = Session::run(&[], &["--linger", "1500", "limit", "munmap"])
+    let done = Session::run(&[], &["--linger", "1500", "causes", "rlimit-as"])
         .as_user_with(NOBODY, &ENOUGH)
         .go()
         .succeeded();

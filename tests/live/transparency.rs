@@ -2,10 +2,17 @@
 
 use vmaudit_tests::{Scratch, Session, send_signal, workload};
 
+/// The case with each source. Loading eBPF takes seconds on an emulated machine; what a case shares with the first one
+/// up to its last moment is tried without.
+fn ebpf_once<T>(cases: impl IntoIterator<Item = T>) -> impl Iterator<Item = (&'static [&'static str], T)> {
+    let source = |n| if n == 0 { &["--source", "ebpf"][..] } else { &["--source", "proc"] };
+    cases.into_iter().enumerate().map(move |(n, case)| (source(n), case))
+}
+
 #[test]
 fn the_exit_status_is_the_commands_own() {
-    for code in [0, 1, 7, 86, 125, 126, 127, 128, 255] {
-        let done = Session::run(&[], &["exit", &code.to_string()]).go().ended_with(code);
+    for (source, code) in ebpf_once([7, 0, 1, 86, 125, 126, 127, 128, 255]) {
+        let done = Session::run(source, &["exit", &code.to_string()]).go().ended_with(code);
         let exit = done.report().session.exit.unwrap();
         assert_eq!((exit.code, exit.signal), (Some(code), None));
     }
@@ -13,7 +20,7 @@ fn the_exit_status_is_the_commands_own() {
 
 #[test]
 fn death_by_a_signal_is_passed_on() {
-    for signal in [
+    for (source, signal) in ebpf_once([
         libc::SIGKILL,
         libc::SIGTERM,
         libc::SIGINT,
@@ -24,8 +31,8 @@ fn death_by_a_signal_is_passed_on() {
         // Real-time signals have no names.
         libc::SIGRTMIN(),
         libc::SIGRTMAX(),
-    ] {
-        let done = Session::run(&[], &["kill-self", &signal.to_string()]).go().died_of(signal);
+    ]) {
+        let done = Session::run(source, &["kill-self", &signal.to_string()]).go().died_of(signal);
         let exit = done.report().session.exit.unwrap();
         assert_eq!((exit.code, exit.signal), (None, Some(signal)));
     }
@@ -33,8 +40,8 @@ fn death_by_a_signal_is_passed_on() {
 
 #[test]
 fn a_command_that_does_not_exist_is_127() {
-    for command in ["/nonexistent/program", "no-such-program-anywhere"] {
-        let done = Session::vmaudit(&["run", "--", command]).go().ended_with(127);
+    for (source, command) in ebpf_once(["/nonexistent/program", "no-such-program-anywhere"]) {
+        let done = Session::vmaudit(&["run"]).words(source).words(&["--", command]).go().ended_with(127);
         assert_eq!(done.stderr_text().lines().count(), 1, "one sentence: {}", done.said());
     }
 }
@@ -44,8 +51,9 @@ fn a_command_that_cannot_be_run_is_126() {
     let scratch = Scratch::new();
     let plain = scratch.path("plain");
     std::fs::write(&plain, "").unwrap();
-    for command in [scratch.folder(), &plain] {
-        let done = Session::vmaudit(&["run", "--"]).words(&[command]).go().ended_with(126);
+    for (source, command) in ebpf_once([scratch.folder(), &plain]) {
+        let session = Session::vmaudit(&["run"]).words(source).words(&["--"]);
+        let done = session.words(&[command]).go().ended_with(126);
         assert_eq!(done.stderr_text().lines().count(), 1, "one sentence: {}", done.said());
     }
 }
@@ -81,7 +89,7 @@ fn stdin_and_stdout_pass_every_byte() {
     }
     let done = Session::run(&[], &["cat"]).stdin(&bytes).go().succeeded();
     assert!(done.stdout == bytes, "{} bytes went in, {} came out", bytes.len(), done.stdout.len());
-    let mut piped = Session::run(&[], &["cat"]).start_with_pipe();
+    let mut piped = Session::run(&["--source", "proc"], &["cat"]).start_with_pipe();
     assert!(piped.write(&bytes));
     let done = piped.wait().succeeded();
     assert!(done.stdout == bytes, "through a pipe {} of {} bytes came out", done.stdout.len(), bytes.len());
@@ -211,8 +219,8 @@ fn a_descriptor_that_the_caller_closed_is_closed() {
 #[test]
 fn a_caller_that_ignores_sigchld_still_learns_the_status() {
     use std::os::unix::process::CommandExt as _;
-    for words in [["exit", "7"], ["kill-self", "15"]] {
-        let session = Session::run(&[], &words);
+    for (source, words) in ebpf_once([["exit", "7"], ["kill-self", "15"]]) {
+        let session = Session::run(source, &words);
         let mut command = session.command();
         // SAFETY: SIG_IGN installs no handler.
         unsafe {
@@ -232,8 +240,8 @@ fn a_caller_that_ignores_sigchld_still_learns_the_status() {
 #[test]
 fn a_signal_sent_to_the_whole_group_reaches_the_command_once() {
     use std::os::unix::process::CommandExt as _;
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1] {
-        let session = Session::run(&[], &["signals", "1"]);
+    for (source, signal) in ebpf_once([libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGUSR1]) {
+        let session = Session::run(source, &["signals", "1"]);
         let mut command = session.command();
         command.process_group(0);
         let mut running = session.start_as(&mut command);
@@ -280,8 +288,8 @@ fn a_user_that_vmaudit_may_not_become_is_its_own_failure() {
 
 #[test]
 fn a_signal_sent_to_vmaudit_reaches_the_command_once_and_the_report_is_still_written() {
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        let mut running = Session::run(&[], &["signals", "1"]).start();
+    for (source, signal) in ebpf_once([libc::SIGINT, libc::SIGTERM, libc::SIGHUP]) {
+        let mut running = Session::run(source, &["signals", "1"]).start();
         running.wait_for_stdout("ready");
         send_signal(running.pid(), signal);
         let done = running.wait().succeeded();
@@ -292,8 +300,8 @@ fn a_signal_sent_to_vmaudit_reaches_the_command_once_and_the_report_is_still_wri
 
 #[test]
 fn a_signal_that_ends_the_command_ends_vmaudit_the_same_way_after_the_report() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
-        let mut running = Session::run(&[], &["sleep", "3600"]).start();
+    for (source, signal) in ebpf_once([libc::SIGINT, libc::SIGTERM]) {
+        let mut running = Session::run(source, &["sleep", "3600"]).start();
         running.wait_for_stdout("sleeping");
         send_signal(running.pid(), signal);
         let done = running.wait().died_of(signal);

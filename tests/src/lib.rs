@@ -49,12 +49,33 @@ pub fn max_map_count() -> u64 {
     text.trim().parse().expect("vm.max_map_count is a number")
 }
 
-/// Major and minor version of the running kernel.
+/// Major and minor version of the running kernel. Needs neither memory nor /proc, so it may be asked after a fork.
 pub fn kernel_version() -> (u32, u32) {
-    let release =
-        std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel's release is readable");
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    // SAFETY: all zero is a valid utsname, which the call fills.
+    let name = unsafe {
+        let mut name: libc::utsname = std::mem::zeroed();
+        libc::uname(&raw mut name);
+        name
+    };
+    let (mut numbers, mut n) = ([0; 2], 0);
+    for byte in name.release {
+        match byte as u8 {
+            digit @ b'0'..=b'9' => numbers[n] = numbers[n] * 10 + u32::from(digit - b'0'),
+            b'.' if n == 0 => n = 1,
+            _ => break,
+        }
+    }
+    (numbers[0], numbers[1])
+}
+
+/// This kernel charges eBPF to RLIMIT_MEMLOCK (before 5.11), so a caller without CAP_SYS_RESOURCE must have raised it.
+pub fn charges_memlock() -> bool {
+    kernel_version() < (5, 11)
+}
+
+/// This kernel can be asked which mapping an address is in (PROCMAP_QUERY, 6.11); before, all are read one by one.
+pub fn has_mapping_query() -> bool {
+    kernel_version() >= (6, 11)
 }
 
 /// This kernel can run the programs on its lock events: the events came with 5.11, the last helper that the programs

@@ -145,6 +145,8 @@ impl Session {
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         match self.uid {
             Some(uid) if self.caps.is_empty() => {
+                // The child takes it from here; it has no rights by the time a closure of ours runs.
+                raise_memlock_where_charged().expect("root may raise RLIMIT_MEMLOCK");
                 command.uid(uid).gid(uid);
             }
             Some(uid) => {
@@ -187,8 +189,29 @@ impl Session {
     }
 }
 
+/// The words for several command lines of the workload, to be run one after the other in one session.
+pub fn each<'a>(lines: &[&'a str]) -> Vec<&'a str> {
+    let mut words = vec!["each"];
+    for (n, line) in lines.iter().enumerate() {
+        words.extend((n > 0).then_some("--"));
+        words.extend(line.split(' '));
+    }
+    words
+}
+
+/// What a caller has to do before he becomes a user without CAP_SYS_RESOURCE, on kernels that ask for it.
+pub fn raise_memlock_where_charged() -> std::io::Result<()> {
+    let limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` lives through the call.
+    if crate::charges_memlock() && unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &raw const limit) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Another user, with only these capabilities in the permitted, effective, inheritable and ambient set.
 pub fn become_user(uid: u32, caps: &[u32]) -> std::io::Result<()> {
+    raise_memlock_where_charged()?;
     let all = caps.iter().fold(0u64, |all, cap| all | 1 << cap);
     let (low, high) = (all as u32, (all >> 32) as u32);
     // Version 3, this process; effective, permitted, inheritable of the low word, then of the high word.

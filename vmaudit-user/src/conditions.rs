@@ -31,8 +31,10 @@ struct Found {
     perf_event_paranoid: Option<String>,
     unprivileged_bpf_disabled: Option<String>,
     proc: ProcSeen,
-    /// Why raw tracepoints did not do, where classic ones had to.
+    /// Why raw tracepoints did not do, where classic ones had to or would have had to.
     raw_refused: Option<String>,
+    /// The kernel has the lock events; without them only raw tracepoints do.
+    lock_events: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +54,10 @@ pub fn look(facts: &Facts, hooks: Option<&[Hook]>) -> Vec<Condition> {
 /// The first condition that rules eBPF out, as one sentence: what is missing and how to get it.
 pub fn blocking(facts: &Facts) -> Option<String> {
     let rows = look(facts, None);
-    let row =
-        BLOCKING.iter().find_map(|name| rows.iter().find(|r| r.name == *name && r.met == Some(false)))?;
+    let rules_out = |row: &Condition| {
+        row.met == Some(false) && (row.name != RAW || row.loses.as_deref() == Some(NO_EBPF))
+    };
+    let row = BLOCKING.iter().find_map(|name| rows.iter().find(|r| r.name == *name && rules_out(r)))?;
     Some(sentence(row))
 }
 
@@ -81,8 +85,8 @@ const RAW: &str = "raw tracepoints";
 const PROC: &str = "/proc";
 
 /// Conditions without which there is no eBPF, those first that explain the others.
-const BLOCKING: [&str; 8] =
-    [BTF, USER_NAMESPACE, "CAP_BPF", "CAP_PERFMON", LOCKDOWN, BPF_CALL, MEMLOCK, PID_NAMESPACE];
+const BLOCKING: [&str; 9] =
+    [BTF, USER_NAMESPACE, "CAP_BPF", "CAP_PERFMON", LOCKDOWN, BPF_CALL, MEMLOCK, RAW, PID_NAMESPACE];
 
 fn find(facts: &Facts, hooks: Option<&[Hook]>) -> Found {
     let word = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
@@ -108,12 +112,16 @@ fn find(facts: &Facts, hooks: Option<&[Hook]>) -> Found {
             (_, Err(_)) => ProcSeen::OwnOnly,
             _ => ProcSeen::Whole,
         },
-        raw_refused: hooks.and_then(|hooks| {
-            hooks
+        raw_refused: match hooks {
+            Some(hooks) => hooks
                 .iter()
                 .filter(|h| h.state == HookState::Attached && h.via.as_deref() == Some("tracepoint"))
-                .find_map(|h| h.reason.clone())
-        }),
+                .find_map(|h| h.reason.clone()),
+            None if may_bpf && kernel::bpf_refused().is_none() => kernel::raw_tracepoints_refused()
+                .map(|errno| format!("refused ({})", nix::errno::Errno::from_raw(errno).desc())),
+            None => None,
+        },
+        lock_events: facts.released_arguments.is_some(),
     }
 }
 
@@ -215,8 +223,13 @@ fn judge(found: &Found) -> Vec<Condition> {
         RAW,
         found.raw_refused.is_none(),
         found.raw_refused.clone().unwrap_or_else(|| "not refused".into()),
-        "classic tracepoints only: while anybody's bpf() map call is preempted, the kernel skips them on that CPU; \
-         counted as program_skipped; before 6.12 the kernel does not count it, and no peak is called exact",
+        if found.lock_events {
+            "classic tracepoints only: while anybody's bpf() map call is preempted, the kernel skips them on that \
+             CPU; counted as program_skipped; before 6.12 the kernel does not count it, and no peak is called exact"
+        } else {
+            // The programs for kernels without the lock events are raw ones.
+            NO_EBPF
+        },
         "a seccomp policy that blocks BPF_RAW_TRACEPOINT_OPEN does that",
     ));
     for (name, value, right) in [
@@ -320,6 +333,7 @@ mod tests {
             unprivileged_bpf_disabled: Some("2".into()),
             proc: ProcSeen::Whole,
             raw_refused: None,
+            lock_events: true,
         }
     }
 

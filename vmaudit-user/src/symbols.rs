@@ -22,7 +22,7 @@ use std::{
 use vmaudit_common::call::Call;
 
 use crate::{output::count, report::Frame, source::Refused};
-use mappings::{Found, Lookup};
+use mappings::{Found, Looked, Lookup};
 
 /// Looks at the mappings of one process image. Each asks only for addresses that are not known yet.
 const LOOKS_PER_IMAGE: u32 = 16;
@@ -103,6 +103,8 @@ pub struct Symbols {
     /// Stacks whose process was gone, or that a bound left out.
     gone: u64,
     skipped: u64,
+    /// Stacks whose mappings were not reached in the text of all of them.
+    cut: u64,
     /// Files whose symbols could not be read to the end.
     unreadable: u64,
 }
@@ -188,11 +190,12 @@ impl Symbols {
         let image = self.images.entry(generation).or_default();
         image.looks += 1;
         let Some(lookup) = Lookup::open(tgid) else { return false };
-        let Some(found) = lookup.find(new, image.looks == 1) else { return false };
+        let Some(Looked { found, unread }) = lookup.find(new, image.looks == 1) else { return false };
         // Only a mapping seen before the end, or before the next exec, is one of this address space.
         if !lives(generation) {
             return false;
         }
+        self.cut += u64::from(unread > 0);
         for (at, mapping) in found {
             let Some(found) = mapping else {
                 image.holes.insert(at);
@@ -283,6 +286,13 @@ impl Symbols {
             notes.push(format!(
                 "{} of failed calls kept addresses without names, so as not to read mappings too often",
                 count(skipped, "stack", "stacks")
+            ));
+        }
+        if self.cut > 0 {
+            notes.push(format!(
+                "{} of failed calls kept addresses without names: before Linux 6.11 mappings can only be read one after \
+                 the other, which is done once for a process image and for 0.1 s",
+                count(self.cut, "stack", "stacks")
             ));
         }
         if self.unreadable > 0 {

@@ -294,6 +294,19 @@ pub fn bpf_refused() -> Option<i32> {
     None
 }
 
+/// errno with which raw tracepoints are refused as such; `None` when they are not. Asks for one without a program: the
+/// kernel then says EBADF (kernel/bpf/syscall.c:bpf_raw_tracepoint_open, all versions), a policy something else.
+pub fn raw_tracepoints_refused() -> Option<i32> {
+    const BPF_RAW_TRACEPOINT_OPEN: libc::c_int = 17;
+    // union bpf_attr: name (8 bytes), descriptor of the program.
+    let attr = [0u32, 0, u32::MAX, 0];
+    // SAFETY: `attr` has the size it is said to have.
+    let fd =
+        unsafe { libc::syscall(libc::SYS_bpf, BPF_RAW_TRACEPOINT_OPEN, attr.as_ptr(), size_of_val(&attr)) };
+    let error = std::io::Error::last_os_error().raw_os_error();
+    error.filter(|errno| fd < 0 && [libc::EPERM, libc::EACCES, libc::ENOSYS].contains(errno))
+}
+
 /// fsopen, fsmount (5.2 and later): a mount that no namespace sees.
 fn private_mount(kind: &std::ffi::CStr) -> std::io::Result<OwnedFd> {
     const FSOPEN_CLOEXEC: libc::c_uint = 1;

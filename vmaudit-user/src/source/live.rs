@@ -64,6 +64,10 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Unavailable(pub String);
 
+/// Why a row of the hook table that settles causes only is not there beside the substitutes.
+const NO_SUBSTITUTE: &str = "it needs to know the call that a task is in, which kernels tell programs from 5.15 on; \
+                             nothing does that beside the programs that count at the exits of calls";
+
 /// The source at work.
 pub struct Live {
     ebpf: Ebpf,
@@ -116,7 +120,9 @@ impl Live {
     /// wait until this and [`Live::follow`] have returned.
     pub fn open(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
         Self::with_lock_events(facts, options).or_else(|Unavailable(why)| {
-            Self::with_substitutes(facts, options, &why).map_err(|_| Unavailable(why))
+            Self::with_substitutes(facts, options, &why).map_err(|Unavailable(other)| {
+                Unavailable(if other == why { why } else { format!("{why}; in its place: {other}") })
+            })
         })
     }
 
@@ -151,7 +157,7 @@ impl Live {
                 if wanted {
                     hook.state = HookState::Missing;
                     hook.loses = Some(row.loses.into());
-                    hook.reason = Some(why.into());
+                    hook.reason = Some(NO_SUBSTITUTE.into());
                 }
                 live.hooks.push(hook);
                 continue;

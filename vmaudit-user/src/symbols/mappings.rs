@@ -54,6 +54,15 @@ const VMA_EXECUTABLE: u64 = 4;
 const TEXT_BYTES: u64 = 16 << 20;
 const TEXT_TIME: Duration = Duration::from_millis(100);
 
+/// What a look at the mappings gave.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// The executable mapping of each address, `None` where there is none.
+    pub found: Vec<(u64, Option<Found>)>,
+    /// Addresses that are not in `found`: the text was not read that far, or not once more.
+    pub unread: usize,
+}
+
 /// An open /proc/PID/maps: it stays with the address space that the process had when it was opened.
 pub struct Lookup(File);
 
@@ -63,18 +72,22 @@ impl Lookup {
         File::open(format!("/proc/{tgid}/maps")).ok().map(Self)
     }
 
-    /// The executable mapping of each address, `None` where there is none. `text`: the whole file may be read where
-    /// the kernel (before 6.11) cannot be asked for one address.
-    pub fn find(&self, addresses: &[u64], text: bool) -> Option<Vec<(u64, Option<Found>)>> {
+    /// Looks for the mappings of these addresses. `text`: the whole file may be read where the kernel (before 6.11)
+    /// cannot be asked for one address.
+    pub fn find(&self, addresses: &[u64], text: bool) -> Option<Looked> {
         let mut found = Vec::with_capacity(addresses.len());
         for &at in addresses {
             match self.query(at) {
                 Ok(mapping) => found.push((at, mapping)),
                 Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) if text => return self.read(addresses),
+                Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) => {
+                    let unread = addresses.len() - found.len();
+                    return Some(Looked { found, unread });
+                }
                 Err(_) => return None,
             }
         }
-        Some(found)
+        Some(Looked { found, unread: 0 })
     }
 
     fn query(&self, at: u64) -> Result<Option<Found>, i32> {
@@ -110,7 +123,7 @@ impl Lookup {
         }))
     }
 
-    pub(super) fn read(&self, addresses: &[u64]) -> Option<Vec<(u64, Option<Found>)>> {
+    pub(super) fn read(&self, addresses: &[u64]) -> Option<Looked> {
         let began = Instant::now();
         let mut found: Vec<(u64, Option<Found>)> = addresses.iter().map(|&at| (at, None)).collect();
         let last = addresses.iter().max()?;
@@ -121,7 +134,8 @@ impl Lookup {
             // Cut short: an address that was not met may still be mapped.
             if lines.is_multiple_of(1024) && began.elapsed() > TEXT_TIME {
                 found.retain(|(_, mapping)| mapping.is_some());
-                return Some(found);
+                let unread = addresses.len() - found.len();
+                return Some(Looked { found, unread });
             }
             for (at, slot) in &mut found {
                 if mapping.permissions.execute && (mapping.start..mapping.end).contains(at) {
@@ -140,7 +154,7 @@ impl Lookup {
             }
         }
         // A process that has just ended has an empty file, and that says nothing of its addresses.
-        (lines > 0).then_some(found)
+        (lines > 0).then_some(Looked { found, unread: 0 })
     }
 }
 

@@ -36,8 +36,8 @@ struct Case {
 /// Where the targets are.
 pub struct Room {
     targets: usize,
-    /// For mmap.
-    free: usize,
+    /// For mmap; reserved until [`run`] has filled the rest.
+    free: Holes,
     heap: usize,
 }
 
@@ -80,7 +80,7 @@ fn done<T>(result: Result<T, Errno>) -> Result<(), Errno> {
 fn mmap_one(room: &Room, _: usize) -> Result<(), Errno> {
     // A hint at a free address: the kernel takes it, and no neighbour can merge.
     let flags = (PRIVATE | MAP_NORESERVE) as usize;
-    done(call(libc::SYS_mmap, [room.free, PAGE, PROT_READ as usize, flags, usize::MAX, 0]))
+    done(call(libc::SYS_mmap, [room.free.at(0), PAGE, PROT_READ as usize, flags, usize::MAX, 0]))
 }
 
 fn mmap_over_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
@@ -186,6 +186,7 @@ pub fn run(name: &str, repeat: usize) -> ! {
     let base = count();
     let room = room(name, 3 * repeat);
     let mut level = Level::fill(limit);
+    room.free.release();
     let mut own = Own::new("limit", base, 0);
     for at in [limit - 1, limit, limit + 1] {
         level.set(at);
@@ -215,7 +216,7 @@ fn room(name: &str, targets: usize) -> Room {
 
 /// The same of private or shared memory.
 pub fn targets(targets: usize, place: c_int) -> Room {
-    let holes = Holes::find(1);
+    let free = Holes::reserve(1);
     let len = (targets * (TARGET + 1) + 1) * PAGE;
     let region = call(libc::SYS_mmap, [0, len, READ_WRITE as usize, place as usize, usize::MAX, 0]);
     let targets_at = must(region, "mmap of the targets");
@@ -223,5 +224,5 @@ pub fn targets(targets: usize, place: c_int) -> Room {
         let gap = targets_at + i * (TARGET + 1) * PAGE;
         must(crate::memory::munmap(gap, PAGE), "munmap between the targets");
     }
-    Room { targets: targets_at, free: holes.at(0), heap: brk(0) }
+    Room { targets: targets_at, free, heap: brk(0) }
 }

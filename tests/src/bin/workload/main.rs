@@ -24,8 +24,10 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
                 leader-exits N | attach N | setname BYTES N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
-                exec-self N K | exec-by-thread N K | daemon N MS | flood N | crowd N VMAS
-  refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N   (names: workload list)
+                each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
+                crowd N VMAS
+  refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
+                (names: workload list)
   terminal      job-shell PROGRAM ARGUMENTS...
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
@@ -75,6 +77,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["generations", n] => processes::generations(number(n)),
         ["vfork", n] => processes::vfork(number(n)),
         ["exec-self", n, k] => processes::exec_self(number(n), number(k)),
+        ["each", ref lines @ ..] => processes::each(&lines.split(|word| *word == "--").collect::<Vec<_>>()),
         ["exec-by-thread", n, k] => processes::exec_by_thread(number(n), number(k)),
         ["daemon", n, ms] => processes::daemon(number(n), number(ms)),
         ["flood", n] => processes::flood(number(n)),

@@ -80,10 +80,20 @@ pub struct Holes {
 impl Holes {
     /// Finds room for `pages` pages, each with a free page on both sides.
     pub fn find(pages: usize) -> Self {
-        let len = (2 * pages + 1) * PAGE;
-        let start = must(mmap(len, PROT_NONE, MAP_NORESERVE), "reserving address space");
-        must(munmap(start, len), "freeing the reserved address space");
+        let holes = Self::reserve(pages);
+        holes.release();
+        holes
+    }
+
+    /// The same, but nothing else gets the room before [`Holes::release`].
+    pub fn reserve(pages: usize) -> Self {
+        let start = must(mmap((2 * pages + 1) * PAGE, PROT_NONE, MAP_NORESERVE), "reserving address space");
         Self { start, pages }
+    }
+
+    /// From now on the room is free.
+    pub fn release(self) {
+        must(munmap(self.start, (2 * self.pages + 1) * PAGE), "freeing the reserved address space");
     }
 
     /// How many pages it was made for.

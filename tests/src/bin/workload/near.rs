@@ -92,8 +92,9 @@ pub fn exec_without_room() -> ! {
 
 /// A process one above the limit whose RLIMIT_AS is used up too: the kernel looks at the count first.
 fn limit_and_rlimit_as(own: &mut Own, n: usize) {
-    let free = Holes::find(1);
+    let free = Holes::reserve(1);
     let mut level = Level::fill(max_map_count());
+    free.release();
     level.set(max_map_count() + 1);
     crate::causes::limit(libc::RLIMIT_AS, PAGE);
     for _ in 0..n {
@@ -138,7 +139,7 @@ fn race(own: &mut Own, n: usize) {
     static GO: AtomicBool = AtomicBool::new(false);
     static REFUSED: AtomicU64 = AtomicU64::new(0);
     static DONE: AtomicU64 = AtomicU64::new(0);
-    let free = Holes::find(2);
+    let free = Holes::reserve(2);
     let turns = move |which: usize| {
         for _ in 0..n {
             match mmap_at(free.at(which), PAGE, PROT_READ) {
@@ -167,6 +168,7 @@ fn race(own: &mut Own, n: usize) {
         crate::makers::pause_ms(1);
     }
     let mut level = Level::fill(max_map_count());
+    free.release();
     level.set(max_map_count());
     GO.store(true, Ordering::Release);
     turns(0);

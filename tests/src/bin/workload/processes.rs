@@ -269,6 +269,9 @@ fn fork_as(pid: i32) -> i32 {
     ) as i32
 }
 
+/// Bytes of a vforked child's stack.
+const STACK: usize = 64 * 1024;
+
 /// What a child that shares the parent's memory does.
 struct Vforked {
     holes: Holes,
@@ -290,7 +293,6 @@ extern "C" fn vforked(child: *mut c_void) -> c_int {
 /// `n` children by vfork: each leaves two VMAs behind in the memory it shares with this process, then every second one
 /// execs and the others exit.
 pub fn vfork(n: usize) -> ! {
-    const STACK: usize = 64 * 1024;
     let path = this_program();
     let mut children: Vec<Vforked> = Vec::with_capacity(n);
     for i in 0..n {
@@ -302,18 +304,8 @@ pub fn vfork(n: usize) -> ! {
     let holes = Holes::find(2 * n);
     children.iter_mut().for_each(|c| c.holes = holes);
     let base = count();
-    for (i, child) in children.iter_mut().enumerate() {
-        let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
-        let top = (stack + STACK) as *mut c_void;
-        // SAFETY: the stack is the child's own, the argument outlives it, and the parent sleeps until it execs or exits.
-        let pid = unsafe { libc::clone(vforked, top, flags, (&raw mut *child).cast()) };
-        if pid < 0 {
-            die(99, format_args!("vfork failed with errno {}", errno()));
-        }
-        let status = reap(pid);
-        if status != 0 {
-            die(99, format_args!("child {pid} ended with wait status {status:#x}"));
-        }
+    for (i, child) in children.iter().enumerate() {
+        run_vforked(child, stack);
         counted(base + 2 * (i as u64 + 1), "after a vforked child");
     }
     let mut own = Own::new("vfork-parent", base, base + 2 * n as u64);
@@ -333,6 +325,34 @@ pub fn exec_self(n: usize, k: usize) -> ! {
     own.print();
     let errno = exec.go();
     die(99, format_args!("exec failed with errno {errno}"))
+}
+
+/// This program with each of these command lines, one after the other, each in a vforked child: it has one image.
+pub fn each(lines: &[&[&str]]) -> ! {
+    let path = this_program();
+    let stack = must(mmap(STACK, PROT_READ | PROT_WRITE, MAP_NORESERVE), "mmap of the child's stack");
+    let holes = Holes::find(MOST);
+    let children: Vec<Vforked> = lines
+        .iter()
+        .map(|words| Vforked { holes, from: 0, pages: 0, exec: Some(Exec::new(&path, words)) })
+        .collect();
+    let base = count();
+    for child in &children {
+        run_vforked(child, stack);
+    }
+    parent_ends(holes, base)
+}
+
+/// Runs a child that shares this process's memory, up to its end.
+fn run_vforked(child: &Vforked, stack: usize) {
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    let top = (stack + STACK) as *mut c_void;
+    // SAFETY: the stack is the child's own, the argument outlives it, and the parent sleeps until it execs or exits.
+    let pid = unsafe { libc::clone(vforked, top, flags, (&raw const *child).cast_mut().cast()) };
+    if pid < 0 {
+        die(99, format_args!("vfork failed with errno {}", errno()));
+    }
+    expect_end(pid, reap(pid), End::Exit);
 }
 
 /// The same, but a thread other than the leader execs: the leader dies, the thread takes its process id.
