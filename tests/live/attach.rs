@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use vmaudit_tests::own::{self, Own};
-use vmaudit_tests::{Session, wait_for};
+use vmaudit_tests::{LowerLimit, Session, wait_for};
 
 /// Each line is one JSON object.
 pub fn objects(text: &str) -> Vec<Value> {
@@ -90,6 +90,7 @@ fn the_stream_of_a_command_has_every_change_in_order() {
 
 #[test]
 fn only_failures_means_only_failures() {
+    let _lower = LowerLimit::new();
     let session = Session::vmaudit(&["trace", "--format", "json", "-Z", "-o"]);
     let lines = session.file("lines.json");
     let done = session.words(&[lines]).words(&["--"]).then_workload(&["limit", "munmap"]).go().succeeded();
@@ -142,7 +143,7 @@ fn a_process_that_execs_all_the_time_is_traced_until_it_ends() {
     // A change that does not start where the one before it ended is the first of a new image.
     let (mut file, mut text) = (None, Vec::new());
     let (mut images, mut last) = (0, None);
-    wait_for("five hundred images", || {
+    wait_for("three hundred images", || {
         assert!(!trace.ended(), "the trace ended while its process was alive");
         if file.is_none() {
             file = std::fs::File::open(&lines).ok();
@@ -154,7 +155,7 @@ fn a_process_that_execs_all_the_time_is_traced_until_it_ends() {
             images += u32::from(last != Some(before));
             last = Some(after);
         }
-        (images > 500).then_some(())
+        (images > 300).then_some(())
     });
     vmaudit_tests::send_signal(target.pid(), libc::SIGKILL);
     target.wait().died_of(libc::SIGKILL);

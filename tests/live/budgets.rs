@@ -1,6 +1,6 @@
 //! `--max-peak`, `--max-percent`, `--fail-on`: a breach shows in the exit status, but never hides CMD's own.
 
-use vmaudit_tests::{Done, Session};
+use vmaudit_tests::{Done, LowerLimit, Session};
 
 #[track_caller]
 fn run(options: &[&str], words: &[&str], code: i32) -> Done {
@@ -48,6 +48,7 @@ fn the_commands_own_failure_wins_over_a_breach() {
 
 #[test]
 fn any_refused_call_can_be_a_breach() {
+    let _lower = LowerLimit::new();
     run(&["--fail-on", "failure"], &["limit", "munmap"], 86);
     run(&["--fail-on", "failure"], &["burst", "100"], 0);
 }
@@ -59,6 +60,7 @@ fn an_ordinary_answer_is_no_breach() {
 
 #[test]
 fn a_peak_at_the_limit_can_be_a_breach() {
+    let _lower = LowerLimit::new();
     run(&["--fail-on", "peak"], &["limit", "munmap"], 86);
     run(&["--fail-on", "peak"], &["burst", "5000"], 0);
 }

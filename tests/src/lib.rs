@@ -49,6 +49,33 @@ pub fn max_map_count() -> u64 {
     text.trim().parse().expect("vm.max_map_count is a number")
 }
 
+/// A smaller vm.max_map_count for the life of this value, in a guest only: filling a process up to the limit is most of
+/// the time of such a test there, and a guest runs one test at a time. Elsewhere nothing is changed.
+pub struct LowerLimit(Option<String>);
+
+impl LowerLimit {
+    const PATH: &str = "/proc/sys/vm/max_map_count";
+
+    /// Lowers it.
+    #[expect(clippy::new_without_default, reason = "it changes the machine")]
+    pub fn new() -> Self {
+        if !Path::new("/vm.conf").exists() {
+            return Self(None);
+        }
+        let before = std::fs::read_to_string(Self::PATH).expect("vm.max_map_count is readable");
+        std::fs::write(Self::PATH, "8192").expect("the guest's limit can be changed");
+        Self(Some(before))
+    }
+}
+
+impl Drop for LowerLimit {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            std::fs::write(Self::PATH, before).expect("the guest's limit can be changed back");
+        }
+    }
+}
+
 /// Major and minor version of the running kernel. Needs neither memory nor /proc, so it may be asked after a fork.
 pub fn kernel_version() -> (u32, u32) {
     // SAFETY: all zero is a valid utsname, which the call fills.
