@@ -49,6 +49,7 @@ fn the_default_source_is_ebpf_and_nothing_is_missing_that_this_kernel_has() {
 /// Each case counts at its peaks too and compares with its own arithmetic; without vmaudit.
 #[test]
 fn the_workloads_know_their_own_counts() {
+    let _lower = vmaudit_tests::LowerLimit::new();
     for words in [
         "burst 500",
         "holes 500",
@@ -68,6 +69,7 @@ fn the_workloads_know_their_own_counts() {
         "reuse-pid 20",
         "generations 10",
         "vfork 10",
+        "each burst 10 -- holes 10",
         "exec-self 100 50",
         "exec-by-thread 100 50",
         "daemon 50 1",

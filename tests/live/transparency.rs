@@ -40,8 +40,8 @@ fn death_by_a_signal_is_passed_on() {
 
 #[test]
 fn a_command_that_does_not_exist_is_127() {
-    for (source, command) in ebpf_once(["/nonexistent/program", "no-such-program-anywhere"]) {
-        let done = Session::vmaudit(&["run"]).words(source).words(&["--", command]).go().ended_with(127);
+    for command in ["/nonexistent/program", "no-such-program-anywhere"] {
+        let done = Session::vmaudit(&["run", "--", command]).go().ended_with(127);
         assert_eq!(done.stderr_text().lines().count(), 1, "one sentence: {}", done.said());
     }
 }
@@ -51,9 +51,8 @@ fn a_command_that_cannot_be_run_is_126() {
     let scratch = Scratch::new();
     let plain = scratch.path("plain");
     std::fs::write(&plain, "").unwrap();
-    for (source, command) in ebpf_once([scratch.folder(), &plain]) {
-        let session = Session::vmaudit(&["run"]).words(source).words(&["--"]);
-        let done = session.words(&[command]).go().ended_with(126);
+    for command in [scratch.folder(), &plain] {
+        let done = Session::vmaudit(&["run", "--"]).words(&[command]).go().ended_with(126);
         assert_eq!(done.stderr_text().lines().count(), 1, "one sentence: {}", done.said());
     }
 }
