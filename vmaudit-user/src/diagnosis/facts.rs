@@ -25,7 +25,8 @@ pub(super) const EAGAIN: u8 = libc::EAGAIN as u8;
 pub(super) const PROT_WRITE: u64 = 2;
 pub(super) const MAP_FIXED: u64 = 0x10;
 pub(super) const MAP_ANONYMOUS: u64 = 0x20;
-pub(super) const MAP_32BIT: u64 = 0x40;
+/// On x86-64 only (arch/x86/include/uapi/asm/mman.h).
+pub(super) const MAP_32BIT: u64 = if cfg!(target_arch = "x86_64") { 0x40 } else { 0 };
 pub(super) const MAP_NORESERVE: u64 = 0x4000;
 pub(super) const MAP_STACK: u64 = 0x20000;
 pub(super) const CLONE_VM: u64 = 0x100;

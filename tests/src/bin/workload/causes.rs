@@ -1,6 +1,6 @@
 //! Refusals for other reasons than the VMA limit: a known number of each, one reason at a time.
 
-use libc::{MAP_32BIT, MAP_HUGETLB, MAP_LOCKED, MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE, c_int};
+use libc::{MAP_HUGETLB, MAP_LOCKED, MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE, c_int};
 
 use crate::memory::{
     Errno, PAGE, brk, call, die, leave, madvise, mlock, mmap, mprotect, mremap, munmap, must, read_text,
@@ -22,6 +22,8 @@ const KINDS: &[(&str, Maker)] = &[
     ("overcommit", overcommit),
     ("too-long", too_long),
     ("no-hole", no_hole),
+    // No other architecture has the flag.
+    #[cfg(target_arch = "x86_64")]
     ("no-hole-32bit", no_hole_32bit),
     ("gap", gap),
     ("hugetlb", hugetlb),
@@ -189,10 +191,11 @@ fn no_hole(own: &mut Own, n: usize) {
 }
 
 /// MAP_32BIT has one gigabyte to give.
+#[cfg(target_arch = "x86_64")]
 fn no_hole_32bit(own: &mut Own, n: usize) {
     let asked = 3 << 29;
     refused(own, n, ("mmap", "no_address_range"), libc::ENOMEM, || {
-        mmap(asked, PROT_NONE, MAP_NORESERVE | MAP_32BIT)
+        mmap(asked, PROT_NONE, MAP_NORESERVE | libc::MAP_32BIT)
     });
 }
 
