@@ -32,6 +32,8 @@ mod names;
 mod peaks;
 #[path = "live/preamble.rs"]
 mod preamble;
+#[path = "live/preemption.rs"]
+mod preemption;
 #[path = "live/processes.rs"]
 mod processes;
 #[path = "live/rights.rs"]

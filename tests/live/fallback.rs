@@ -3,13 +3,47 @@
 
 use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact, assert_nothing_lost};
 use vmaudit_tests::session::each;
-use vmaudit_tests::{Done, Session};
-use vmaudit_user::report::{HookState, Report, SourceKind};
+use vmaudit_tests::{Done, Own, Session, preempts_programs};
+use vmaudit_user::report::{HookState, Process, Report, SourceKind};
 
 const LOCK_EVENTS: [&str; 4] = ["released_raw2", "released_raw3", "released_classic24", "released_classic20"];
 
 fn run(words: &[&str]) -> Done {
     Session::run(&[], words).without(&LOCK_EVENTS).go().succeeded()
+}
+
+/// The substitutes are raw programs, which kernels from 7.0 on skip now and then, and then count it: nothing is called
+/// exact any more.
+fn skipped(report: &Report) -> bool {
+    preempts_programs() && report.coverage.lost["program_skipped"] > 0
+}
+
+#[track_caller]
+fn assert_labelled(report: &Report, owns: &[Own]) {
+    assert!(!report.coverage.exact_peaks, "{:?}", report.coverage);
+    for row in &report.processes {
+        assert!(!row.map_count.exact, "{row:?}");
+        let most = owns.iter().filter(|own| own.pid == row.pid).map(|own| own.peak).max();
+        assert!(row.map_count.peak <= most, "never above the truth: {row:?} {owns:?}");
+    }
+}
+
+/// Each process has its row, exact or (where programs are skipped) labelled.
+#[track_caller]
+fn assert_rows(done: &Done) {
+    let (owns, report) = (done.own(), done.report());
+    if skipped(&report) {
+        assert_labelled(&report, &owns);
+    } else {
+        assert_each_has_its_row(&report, &owns.iter().collect::<Vec<_>>());
+        assert_nothing_lost(&report);
+    }
+}
+
+fn images(row: &Process) -> Vec<u64> {
+    let mut images: Vec<u64> = row.images.iter().map(|image| image.peak).collect();
+    images.sort_unstable();
+    images
 }
 
 #[track_caller]
@@ -25,11 +59,9 @@ fn assert_says_so(report: &Report) {
 #[test]
 fn one_thread_has_its_exact_peak_and_calls() {
     let done = run(&each(&["burst 5000", "holes 3000", "shrink 1000", "brk-shrink 1000"]));
-    let (owns, report) = (done.own(), done.report());
-    assert_eq!(owns.len(), 5, "and the parent");
-    assert_each_has_its_row(&report, &owns.iter().collect::<Vec<_>>());
-    assert_nothing_lost(&report);
-    assert_says_so(&report);
+    assert_eq!(done.own().len(), 5, "and the parent");
+    assert_rows(&done);
+    assert_says_so(&done.report());
 }
 
 #[test]
@@ -37,10 +69,7 @@ fn short_lived_children_have_their_exact_peaks_however_they_end() {
     for words in
         [["children", "300", "exit"], ["children", "100", "killed"], ["children", "50", "exec-missing"]]
     {
-        let done = run(&words);
-        let (owns, report) = (done.own(), done.report());
-        assert_each_has_its_row(&report, &owns.iter().collect::<Vec<_>>());
-        assert_nothing_lost(&report);
+        assert_rows(&run(&words));
     }
 }
 
@@ -48,15 +77,21 @@ fn short_lived_children_have_their_exact_peaks_however_they_end() {
 fn an_exec_starts_anew_and_vfork_shares() {
     let done = run(&["children", "30", "exec"]);
     let (owns, report) = (done.own(), done.report());
-    for row in &report.processes {
-        let mut peaks: Vec<u64> = owns.iter().filter(|own| own.pid == row.pid).map(|own| own.peak).collect();
-        let mut images: Vec<u64> = row.images.iter().map(|image| image.peak).collect();
-        peaks.sort_unstable();
-        images.sort_unstable();
-        assert_eq!((images, row.map_count.exact), (peaks, true), "{row:?}");
+    if skipped(&report) {
+        assert_labelled(&report, &owns);
+    } else {
+        for row in &report.processes {
+            let mut peaks: Vec<u64> =
+                owns.iter().filter(|own| own.pid == row.pid).map(|own| own.peak).collect();
+            peaks.sort_unstable();
+            assert_eq!((images(row), row.map_count.exact), (peaks, true), "{row:?}");
+        }
     }
     let done = run(&["vfork", "10"]);
     let (owns, report) = (done.own(), done.report());
+    if skipped(&report) {
+        return assert_labelled(&report, &owns);
+    }
     for own in &owns {
         let row = report.processes.iter().find(|row| row.pid == own.pid).expect("each has its row");
         assert_eq!((row.map_count.peak, row.map_count.exact), (Some(own.peak), true), "{row:?}");
@@ -78,6 +113,9 @@ fn refused_calls_are_counted_and_explained_for_one_thread() {
     let done = run(&["stackoverflow"]);
     let (own, row) = done.only();
     let report = done.report();
+    if skipped(&report) {
+        return assert_labelled(&report, &[own]);
+    }
     assert_exact(&row, &own);
     let refused = &own.refused[0];
     assert_eq!(row.calls["munmap"].failed, Some(refused.count));

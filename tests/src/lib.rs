@@ -111,6 +111,12 @@ pub fn has_lock_events() -> bool {
     kernel_version() >= (5, 15)
 }
 
+/// This kernel preempts tracing programs, and then skips them (measured: 7.0 and later). Known from its version, not from
+/// what vmaudit says.
+pub fn preempts_programs() -> bool {
+    kernel_version() >= (7, 0)
+}
+
 /// This kernel was built with kprobes that perf_event_open attaches (4.17 and later with CONFIG_KPROBE_EVENTS).
 pub fn has_kprobes() -> bool {
     Path::new("/sys/bus/event_source/devices/kprobe").exists()

@@ -259,6 +259,12 @@ pub struct MmSlot {
     /// The range that was refused to be unmapped last, as a mark, with the index of its [`FailureGroup`] in the low 4
     /// bits; 0 = none.
     pub kept_range: u64,
+    /// How often a gap in the numbers of its write sections showed that a change of it was missed.
+    pub gaps: u64,
+    /// mm.mm_lock_seq after the last write section that was seen.
+    pub sequence: u32,
+    /// Not used; keeps what follows aligned.
+    pub reserved: u32,
     /// What each call did.
     pub calls: [CallStat; CALL_COUNT],
     /// Failures by kind.
@@ -288,6 +294,9 @@ pub struct Lost {
     /// Children whose birth was seen only by the program that cannot find their address space, and whose first count
     /// is therefore the one after their first change.
     pub birth_missed: u64,
+    /// Gaps in the numbers that the kernel gives to the write sections of an address space: each stands for one or more
+    /// releases of the lock that no program saw.
+    pub changes_missed: u64,
 }
 
 /// One page shared between user space and the programs.
@@ -420,6 +429,8 @@ pub struct Layout {
     pub cred_cap_effective: u32,
     /// mm_struct.mm_lock_seq: changes with each end of a write section (6.4 and later).
     pub mm_lock_seq: u32,
+    /// 1 where mm_lock_seq changes with each begin of a write section as well (6.14 and later), else 0.
+    pub mm_lock_seq_begins: u32,
     /// vm_area_struct.vm_start.
     pub vma_start: u32,
     /// vm_area_struct.vm_end.
@@ -584,7 +595,7 @@ pub struct DeadRecord {
     pub slot: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 104 + CALL_COUNT * 32 + GROUPS * 48);
+const _: () = assert!(size_of::<MmSlot>() == 120 + CALL_COUNT * 32 + GROUPS * 48);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::kept_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);

@@ -4,6 +4,8 @@
 //! `bpf_get_current_task_btf` returns and makes such loads safe; that is what the hot path uses. Everything else
 //! (another task, another address space) goes through [`read`], a helper call.
 
+use core::ptr::NonNull;
+
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
     generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
@@ -35,13 +37,21 @@ pub fn map_count(mm: u64) -> u32 {
     read(mm, layout!(mm_map_count))
 }
 
+/// Number of the write section of an address space, 0 where the kernel does not count them.
+#[inline(always)]
+pub fn lock_sequence(mm: u64) -> u32 {
+    let offset = layout!(mm_lock_seq);
+    if offset == ABSENT { 0 } else { read(mm, offset) }
+}
+
 /// `current`, as a pointer whose type the verifier knows (5.11 and later; older kernels get other programs).
 #[derive(Clone, Copy)]
 pub struct Current(*const u8);
 
-/// The address space of [`Current`], known by type as well.
+/// The address space of [`Current`], known by type as well. Not null, so that "none" is a null in the same register and
+/// not an unset one, which the verifier refuses to see saved.
 #[derive(Clone, Copy)]
-pub struct OwnMm(*const u8);
+pub struct OwnMm(NonNull<u8>);
 
 /// A plain load at a constant offset from a pointer whose type the verifier knows.
 #[inline(always)]
@@ -69,7 +79,7 @@ impl Current {
     pub fn own(self, mm: u64) -> Option<OwnMm> {
         let own: *const u8 = load(self.0, layout!(task_mm));
         // The barrier keeps the compiler from using `mm`, a mere number, in place of the typed pointer it equals.
-        if own as u64 == mm { Some(OwnMm(core::hint::black_box(own))) } else { None }
+        if own as u64 == mm { NonNull::new(core::hint::black_box(own).cast_mut()).map(OwnMm) } else { None }
     }
 
     /// Its address space as a plain number, 0 for a kernel thread or past exit_mm.
@@ -115,23 +125,23 @@ impl OwnMm {
     /// The number of VMAs.
     #[inline(always)]
     pub fn map_count(self) -> u32 {
-        load(self.0, layout!(mm_map_count))
+        load(self.0.as_ptr(), layout!(mm_map_count))
     }
 
     /// Number of the write section, 0 where the kernel does not count them.
     #[inline(always)]
     pub fn lock_sequence(self) -> u32 {
         let offset = layout!(mm_lock_seq);
-        if offset == ABSENT { 0 } else { load(self.0, offset) }
+        if offset == ABSENT { 0 } else { load(self.0.as_ptr(), offset) }
     }
 
     /// total_vm, locked_vm, data_vm, pages.
     #[inline(always)]
     pub fn pages(self) -> (u64, u64, u64) {
         (
-            load(self.0, layout!(mm_total_vm)),
-            load(self.0, layout!(mm_locked_vm)),
-            load(self.0, layout!(mm_data_vm)),
+            load(self.0.as_ptr(), layout!(mm_total_vm)),
+            load(self.0.as_ptr(), layout!(mm_locked_vm)),
+            load(self.0.as_ptr(), layout!(mm_data_vm)),
         )
     }
 }

@@ -20,7 +20,7 @@ use vmaudit_common::{
 use crate::{
     kernel,
     maps::{self, FOLLOWED, RECORDS, SLOTS, config, layout, lost},
-    syscalls,
+    sections, syscalls,
 };
 
 /// match-proto: sched_process_fork(struct task_struct *parent, struct task_struct *child)
@@ -292,7 +292,9 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
     if config!(debug) != 0 {
         debug!(ctx, "adopt: tgid {} flags {}", tgid, born);
     }
-    let _ = open_slot(mm, task, tgid, parent_of(task), born);
+    if let Some(slot) = open_slot(mm, task, tgid, parent_of(task), born) {
+        sections::begin(slot, mm, in_exec);
+    }
 }
 
 /// `current` fills an address space that is not its own yet. If that is an exec's, and the old one belongs to a process
@@ -349,6 +351,7 @@ pub fn fill(
         (*slot).peak = count;
         (*slot).born_ns = now;
         (*slot).peak_ns = now;
+        (*slot).sequence = sections::now(mm);
         (*slot).flags = flags;
         core::ptr::write_volatile(&raw mut (*slot).state, SLOT_LIVE);
     }
@@ -379,6 +382,7 @@ pub fn finish(index: u32, mm: u64, read_last: bool) {
             if count > (*slot).peak {
                 (*slot).peak = count;
             }
+            sections::end(slot, mm);
         }
         (*slot).dead_ns = bpf_ktime_get_ns();
     }

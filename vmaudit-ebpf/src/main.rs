@@ -1,6 +1,7 @@
 //! vmaudit's eBPF programs. They count and keep state; they decide nothing and hold no text.
 //!
-//! One file per kernel subject: [`map_count`] (releases of the mmap lock), [`syscalls`] (exits of watched calls),
+//! One file per kernel subject: [`map_count`] (releases of the mmap lock), [`sections`] (whether one was missed),
+//! [`syscalls`] (exits of watched calls),
 //! [`refused`] (the evidence of a refusal) and [`booking`] (its count),
 //! [`lifecycle`] (fork, exec, exit), [`snapshot`] (what lived before us), [`look`] (the
 //! range of a refused call), [`probes`] (functions of the kernel that settle a cause, where they may be listened to).
@@ -27,6 +28,7 @@ mod map_count;
 mod maps;
 mod probes;
 mod refused;
+mod sections;
 mod snapshot;
 mod syscalls;
 

@@ -19,6 +19,7 @@ use crate::{
     kernel::{self, Current, OwnMm},
     lifecycle,
     maps::{self, RECORDS, SECTION_OF_TASK, SLOTS, config},
+    sections,
 };
 
 /// match-proto: mmap_lock_released(struct mm_struct *mm, bool write), 6.14 and later.
@@ -65,15 +66,17 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     let task = Current::task();
     let own = task.own(mm);
-    let count = match own {
-        Some(own) => own.map_count(),
-        None => kernel::map_count(mm),
+    let (count, sequence) = match own {
+        Some(own) => (own.map_count(), own.lock_sequence()),
+        None => (kernel::map_count(mm), kernel::lock_sequence(mm)),
     };
     // SAFETY: `slot` points into SLOTS; `last` is written under the mmap lock, or with an equal value.
     let before = unsafe { (*slot).last };
-    if !write && count == before {
-        return;
+    let ended = sections::since(slot, sequence, write);
+    if count == before && ended == 0 {
+        return; // a reader, or the other of two programs on this event was first
     }
+    sections::saw(slot, sequence, write, ended);
     let call = if own.is_some() { task.call() } else { call::FOREIGN };
     if write
         && config!(calls) != 0

@@ -275,11 +275,14 @@ impl Audit {
         }
     }
 
-    /// Counters of loss that make a peak or a row doubtful; the others cost details only.
+    /// Counters of loss that make every peak doubtful; the others cost details only, or are known by address space.
     fn figures_lost(&self) -> bool {
-        ["table_full", "tree_full", "read_failed", "death_missed", "program_skipped", "skips_unreadable"]
-            .iter()
-            .any(|name| self.lost.get(*name).is_some_and(|n| *n > 0))
+        let count = |name| self.lost.get(name).copied().unwrap_or(0);
+        // Whose changes were missed is known where they can be missed at all without being skipped for all.
+        count("program_skipped") > count("changes_missed")
+            || ["table_full", "tree_full", "read_failed", "death_missed", "skips_unreadable"]
+                .iter()
+                .any(|name| count(name) > 0)
     }
 
     fn seconds(&self, at_ns: u64) -> f64 {
@@ -346,7 +349,7 @@ impl Audit {
                 peak_at_s: Some(self.seconds(top.peak_ns)),
                 exact: self.sight.changes
                     && seen_from_start
-                    && !process.mms.values().any(|mm| mm.shared)
+                    && !process.mms.values().any(|mm| mm.shared || mm.gaps.is_some_and(|gaps| gaps > 0))
                     && !self.figures_lost(),
                 clipped,
                 percent_of_limit: None,
@@ -659,6 +662,7 @@ mod tests {
             from_snapshot: false,
             from_exec: false,
             shared: false,
+            gaps: Some(0),
             calls: vec![(MUNMAP, CallStat { calls: failed + 1, added: 0, removed: 0, failed })],
             refusals: if failed > 0 { vec![kind] } else { Vec::new() },
         })));

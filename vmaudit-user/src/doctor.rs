@@ -33,7 +33,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         debug: false,
     };
     let (hooks, conditions, why) = match Live::open(&facts, &options) {
-        Ok(live) => (live.hooks().to_vec(), conditions::look(&facts, Some(live.hooks())), None),
+        Ok(live) => (live.hooks(), conditions::look(&facts, Some(&live.hooks())), None),
         Err(Unavailable(why)) => {
             let why = conditions::blocking(&facts).unwrap_or(why);
             (hooks::all_missing(&why), conditions::look(&facts, None), Some(why))

@@ -141,6 +141,7 @@ mod tests {
             via: None,
             loses: None,
             reason: None,
+            skipped: None,
         }];
         report
     }

@@ -140,6 +140,24 @@ pub struct Hook {
     /// Why it is not attached, or not in the best way; else null.
     #[serde(default)]
     pub reason: Option<String>,
+    /// Events that the kernel may have shown to none of its programs, whoever's they were; null when it is not at work,
+    /// when nobody counts, or before the end of a session. What that cost is in `lost`.
+    #[serde(default)]
+    pub skipped: Option<u64>,
+}
+
+impl Hook {
+    /// One that is not asked for.
+    pub fn unused(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            state: HookState::Unused,
+            via: None,
+            loses: None,
+            reason: None,
+            skipped: None,
+        }
+    }
 }
 
 /// What became of a hook.

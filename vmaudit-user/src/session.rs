@@ -258,7 +258,7 @@ fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage) -> u6
             live.report_living(&mut |event| audit.apply(event));
             live.sweep(&mut |event| audit.apply(event));
             audit.apply(Event::Lost(live.lost()));
-            coverage.hooks = live.hooks().to_vec();
+            coverage.hooks = live.hooks();
             live.living()
         }
         Source::Proc(sampling) => {
@@ -301,7 +301,7 @@ fn open_source(
         cli::Source::Proc => "asked for by --source proc".to_owned(),
         _ => match open_live(facts, options, &[pid], true) {
             Ok(live) => {
-                let conditions = conditions::look(facts, Some(live.hooks()));
+                let conditions = conditions::look(facts, Some(&live.hooks()));
                 let coverage = Coverage { conditions, ..Coverage::default() };
                 return Ok((Source::Live(Box::new(live)), coverage));
             }
@@ -362,6 +362,7 @@ pub fn open_live(
     for pid in pids {
         live.follow(*pid, after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;
     }
+    live.begin();
     Ok(live)
 }
 
@@ -525,7 +526,9 @@ fn finish(
     coverage.notes.extend(rows.notes);
     coverage.exact_peaks = source == SourceKind::Ebpf
         && rows.processes.iter().all(|p| p.map_count.exact)
-        && coverage.lost.get("table_full").is_none_or(|n| *n == 0);
+        && ["table_full", "changes_missed"]
+            .iter()
+            .all(|name| coverage.lost.get(*name).is_none_or(|n| *n == 0));
     let top = rows.processes.first();
     let recommendation = recommend::recommend(&Measured {
         peak: top.and_then(|p| p.map_count.peak),

@@ -3,7 +3,10 @@
 //! Raw and classic tracepoints lose events under opposite conditions (measured in shared work on eleven kernels):
 //! from 7.0 on tracing programs run preemptible, and while a task is preempted inside a raw tracepoint program the
 //! kernel skips it for everybody else on that CPU; classic ones run with preemption off, but are skipped while any
-//! task is preempted inside a bpf() map call. So raw before 7.0, classic from 7.0 on, and both for the rare events.
+//! task is preempted inside a bpf() map call. So raw before 7.0; from 7.0 on classic for the exits of calls, and both for
+//! all else.
+
+use vmaudit_common::ABSENT;
 
 use super::kernel::Facts;
 use crate::report::{Hook, HookState};
@@ -285,6 +288,7 @@ pub fn all_missing(why: &str) -> Vec<Hook> {
             via: None,
             loses: Some(row.loses.into()),
             reason: Some(why.into()),
+            skipped: None,
         })
         .collect()
 }
@@ -361,9 +365,15 @@ pub fn choose(row: &'static Row, facts: &Facts) -> Choice {
     if preemptible {
         forms.sort_by_key(|form| !matches!(form.via, Via::Classic(..)));
     }
-    // The frequent events pay for each attachment; the rare ones are cheap to listen to twice.
-    let frequent = [LOCK_RELEASED, CALL_EXIT, ADDRESS_SEARCH].contains(&row.name);
-    Choice { forms, all: preemptible && !frequent, reasons }
+    // The rare events are cheap to listen to twice. Of the frequent ones only the releases are: where write sections are
+    // numbered, the second program sees at once that it has nothing to do. An exit of a call has no number.
+    let numbered = facts.layout.as_ref().is_ok_and(|layout| layout.mm_lock_seq != ABSENT);
+    let twice = match row.name {
+        LOCK_RELEASED => numbered,
+        CALL_EXIT | ADDRESS_SEARCH => false,
+        _ => true,
+    };
+    Choice { forms, all: preemptible && twice, reasons }
 }
 
 #[cfg(test)]
@@ -420,7 +430,14 @@ mod tests {
     #[test]
     fn preemptible_kernels_get_classic_programs_first_and_both_for_rare_events() {
         let seven = facts((7, 2), Some(2), true);
-        assert_eq!(programs(LOCK_RELEASED, &seven), (vec!["released_classic24", "released_raw2"], false));
+        assert_eq!(programs(LOCK_RELEASED, &seven), (vec!["released_classic24", "released_raw2"], true));
+        assert_eq!(programs(CALL_EXIT, &seven), (vec!["sys_exit_classic", "sys_exit_raw"], false));
+        let mut unnumbered = facts((7, 2), Some(2), true);
+        unnumbered.layout.as_mut().unwrap().mm_lock_seq = ABSENT;
+        assert!(
+            !programs(LOCK_RELEASED, &unnumbered).1,
+            "the second program would overwrite what the first kept"
+        );
         assert_eq!(programs("sched_process_fork", &seven), (vec!["fork_classic", "fork_raw"], true));
         assert_eq!(
             programs("sched_process_fork", &facts((6, 19), Some(2), true)),

@@ -191,6 +191,8 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         task_cred: need("task_struct", "cred")?,
         cred_cap_effective: need("cred", "cap_effective")?,
         mm_lock_seq: may("mm_struct", &["mm_lock_seq"]),
+        // It became a seqcount when it began to count twice.
+        mm_lock_seq_begins: u32::from(may("mm_struct", &["mm_lock_seq", "sequence"]) != ABSENT),
         vma_start: need("vm_area_struct", "vm_start")?,
         vma_end: need("vm_area_struct", "vm_end")?,
         vma_flags: need("vm_area_struct", "vm_flags")?,

@@ -21,10 +21,10 @@ use aya::{
 };
 use bytemuck::Pod;
 use vmaudit_common::{
-    CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord, FOLLOW_AFTER_EXEC,
-    FOLLOW_FROM_BIRTH, FailureRecord, Followed, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
-    MM_SHARED, MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE, RECORD_FORK,
-    RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
+    ABSENT, CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord,
+    FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FailureRecord, Followed, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC,
+    MM_FROM_SNAPSHOT, MM_SHARED, MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT,
+    RECORD_FAILURE, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
 };
 
 use super::{
@@ -77,7 +77,9 @@ pub struct Live {
     followed: BpfHashMap<MapData, u32, u64>,
     hooks: Vec<Hook>,
     /// Programs at work by row, for their miss counters.
-    at_work: Vec<(&'static str, Vec<RawFd>)>,
+    at_work: Vec<(&'static str, Vec<Counted>)>,
+    /// The kernel numbers the write sections of each address space, and the programs look for gaps.
+    numbered: bool,
     /// Descriptors whose closing detaches.
     events: Vec<OwnedFd>,
     /// Reading it walks all tasks once.
@@ -88,6 +90,24 @@ pub struct Live {
     counts_classic_skips: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,
     names: Names,
+}
+
+/// A program at work.
+struct Counted {
+    program: RawFd,
+    /// What its miss counter said before anybody was followed; `None` when it could not be read.
+    at_start: Option<u64>,
+}
+
+impl Counted {
+    fn new(program: RawFd) -> Self {
+        Self { program, at_start: Some(0) }
+    }
+
+    /// Events that the kernel did not show to the program; `None` when the counter cannot be read.
+    fn skipped(&self) -> Option<u64> {
+        Some(recursion_misses(self.program)?.saturating_sub(self.at_start?))
+    }
 }
 
 /// Looks into /proc for what the programs cannot tell, at most so many in a second.
@@ -146,13 +166,7 @@ impl Live {
         let mut live = Self::load(facts, options)?;
         for row in HOOKS {
             let wanted = live.wants(row, options);
-            let mut hook = Hook {
-                name: row.name.into(),
-                state: HookState::Unused,
-                via: None,
-                loses: None,
-                reason: None,
-            };
+            let mut hook = Hook::unused(row.name);
             let Some(substitute) = hooks::SUBSTITUTES.iter().find(|other| other.row == row.name) else {
                 if wanted {
                     hook.state = HookState::Missing;
@@ -164,7 +178,7 @@ impl Live {
             };
             let attached = match &substitute.form {
                 _ if !wanted => None,
-                Some(form) => Some(live.attach(form, facts).map(|fd| vec![fd])),
+                Some(form) => Some(live.attach(form, facts).map(|fd| vec![Counted::new(fd)])),
                 None => Some(Ok(Vec::new())),
             };
             match attached {
@@ -189,6 +203,7 @@ impl Live {
             live.hooks.push(hook);
         }
         live.sampled = true;
+        live.numbered = false;
         Ok(live)
     }
 
@@ -217,6 +232,7 @@ impl Live {
             followed,
             hooks: Vec::new(),
             at_work: Vec::new(),
+            numbered: layout.mm_lock_seq != ABSENT,
             events: Vec::new(),
             iterator: None,
             sampled: false,
@@ -242,8 +258,7 @@ impl Live {
     }
 
     fn attach_row(&mut self, row: &'static Row, facts: &Facts, options: &Options) -> Result<(), Unavailable> {
-        let mut hook =
-            Hook { name: row.name.into(), state: HookState::Unused, via: None, loses: None, reason: None };
+        let mut hook = Hook::unused(row.name);
         if !self.wants(row, options) {
             self.hooks.push(hook);
             return Ok(());
@@ -256,7 +271,7 @@ impl Live {
             match self.attach(form, facts) {
                 Ok(fd) => {
                     vias.push(form.via);
-                    programs.push(fd);
+                    programs.push(Counted::new(fd));
                     if !choice.all {
                         break;
                     }
@@ -344,6 +359,16 @@ impl Live {
         self.followed.insert(tgid, value, 0).context("cannot tell the programs whom to follow")
     }
 
+    /// From here on a skipped program is a loss: what was skipped before was nobody's who is followed. Telling the
+    /// programs whom to follow takes bpf() map calls, which themselves switch classic programs off for a moment.
+    pub fn begin(&mut self) {
+        for (_, programs) in &mut self.at_work {
+            for counted in programs {
+                counted.at_start = recursion_misses(counted.program);
+            }
+        }
+    }
+
     /// Opens a slot for each followed process that already runs. Works once.
     pub fn snapshot(&mut self) -> anyhow::Result<()> {
         if let Some(mut file) = self.iterator.take() {
@@ -353,8 +378,13 @@ impl Live {
     }
 
     /// What became of each hook.
-    pub fn hooks(&self) -> &[Hook] {
-        &self.hooks
+    pub fn hooks(&self) -> Vec<Hook> {
+        let mut hooks = self.hooks.clone();
+        for hook in &mut hooks {
+            hook.skipped =
+                self.at_work.iter().find(|(name, _)| *name == hook.name).and_then(|row| self.skipped(row).0);
+        }
+        hooks
     }
 
     /// This row of the hook table is at work, itself or by a substitute.
@@ -402,7 +432,7 @@ impl Live {
 
     fn take_dead(&mut self, index: u64, sink: &mut impl FnMut(Event)) {
         if index < self.slots.len() as u64 && self.state(index as usize) == SLOT_DEAD {
-            sink(Event::Mm(Box::new(mm_state(&self.slots.read(index as usize)))));
+            sink(Event::Mm(Box::new(mm_state(&self.slots.read(index as usize), self.numbered))));
             self.free(index as usize);
         }
     }
@@ -461,7 +491,7 @@ impl Live {
     pub fn report_living(&self, sink: &mut impl FnMut(Event)) {
         for index in 0..self.used() {
             if self.state(index) == SLOT_LIVE {
-                sink(Event::Mm(Box::new(mm_state(&self.slots.read(index)))));
+                sink(Event::Mm(Box::new(mm_state(&self.slots.read(index), self.numbered))));
             }
         }
     }
@@ -484,6 +514,7 @@ impl Live {
             ("tree_full", lost.tree_full),
             ("death_missed", lost.death_missed),
             ("birth_missed", lost.birth_missed),
+            ("changes_missed", lost.changes_missed),
         ]
         .map(|(name, n)| (name.to_owned(), n))
         .into();
@@ -491,22 +522,36 @@ impl Live {
         // What is lost with the hooks that only settle causes is certainty, which then is not claimed.
         let figures = self.at_work.iter().filter(|(name, _)| !hooks::SETTLING.contains(name));
         let (mut skipped, mut unreadable) = (0, 0);
-        for (name, fds) in figures {
-            let counts: Vec<Option<u64>> = fds.iter().map(|&fd| recursion_misses(fd)).collect();
-            let uncounted = !self.counts_classic_skips && self.classic_alone(name);
-            unreadable += u64::from(uncounted || counts.contains(&None));
-            let own = if *name == hooks::LOCK_RELEASED { self.own_releases() } else { 0 };
-            skipped += counts.into_iter().flatten().min().unwrap_or(0).saturating_sub(own);
+        for row in figures {
+            let (count, readable) = self.skipped(row);
+            // Where write sections are numbered, a gap shows which of these events were a followed process's changes.
+            // Only the last change of an address space that still lives cannot be checked.
+            let proven = row.0 == hooks::LOCK_RELEASED && self.numbered && self.living() == 0;
+            if !proven {
+                skipped += count.unwrap_or(0);
+                unreadable += u64::from(!readable);
+            }
         }
+        skipped += lost.changes_missed;
         counters.push(("program_skipped".into(), skipped));
         counters.push(("skips_unreadable".into(), unreadable));
         counters
     }
 
+    /// Events of a row that none of its programs may have seen, if any program's counter can be read; and whether all
+    /// can.
+    fn skipped(&self, (name, programs): &(&'static str, Vec<Counted>)) -> (Option<u64>, bool) {
+        let counts: Vec<Option<u64>> = programs.iter().map(Counted::skipped).collect();
+        let own = if *name == hooks::LOCK_RELEASED { self.own_releases() } else { 0 };
+        let least = counts.iter().flatten().min().map(|count| count.saturating_sub(own));
+        let uncounted = !self.counts_classic_skips && self.classic_alone(name);
+        (least, !uncounted && !counts.contains(&None))
+    }
+
     /// Only a classic tracepoint's program listens.
     fn classic_alone(&self, name: &str) -> bool {
         let via = self.hooks.iter().find(|hook| hook.name == name).and_then(|hook| hook.via.as_deref());
-        via.is_some_and(|via| via.starts_with("tracepoint"))
+        via == Some("tracepoint")
     }
 
     /// Releases of an mmap lock that the program on them was skipped for, because another program made them: a classic
@@ -827,7 +872,7 @@ fn refused(r: &FailureRecord) -> Refused {
     }
 }
 
-fn mm_state(slot: &MmSlot) -> MmState {
+fn mm_state(slot: &MmSlot, numbered: bool) -> MmState {
     MmState {
         generation: slot.generation,
         process: ProcessId { tgid: slot.tgid, start_ns: slot.start_boottime_ns },
@@ -844,6 +889,7 @@ fn mm_state(slot: &MmSlot) -> MmState {
         from_snapshot: slot.flags & MM_FROM_SNAPSHOT != 0,
         from_exec: slot.flags & MM_FROM_EXEC != 0,
         shared: slot.flags & MM_SHARED != 0,
+        gaps: numbered.then_some(slot.gaps),
         calls: slot
             .calls
             .iter()

@@ -85,6 +85,10 @@ pub struct MmState {
     /// Followed by samples while several tasks could change it: its peak is the largest sample.
     #[serde(default)]
     pub shared: bool,
+    /// How often the kernel's own count of write sections showed that a change was missed; `None` where it does not
+    /// count (before 6.4, or without CONFIG_PER_VMA_LOCK).
+    #[serde(default)]
+    pub gaps: Option<u64>,
     /// Per call; only calls with a figure.
     pub calls: Vec<(Call, CallStat)>,
     /// Refusals by kind.

@@ -11,6 +11,7 @@ mod limit;
 mod makers;
 mod memory;
 mod near;
+mod neighbours;
 mod own;
 mod plain;
 mod processes;
@@ -28,6 +29,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 crowd N VMAS
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
                 (names: workload list)
+  neighbours    busy N | map-calls N   (until stdin ends)
   terminal      job-shell PROGRAM ARGUMENTS...
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
@@ -92,6 +94,8 @@ fn dispatch(words: &[&str]) -> ! {
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),
         ["stacks", n] => near::stacks(number(n)),
+        ["busy", n] => neighbours::busy(number(n)),
+        ["map-calls", n] => neighbours::map_calls(number(n)),
         ["list"] => {
             plain::lines(limit::names().map(|n| ("limit", n)).chain(causes::names().map(|n| ("causes", n))))
         }

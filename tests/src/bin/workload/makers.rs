@@ -221,7 +221,12 @@ fn wait_for_zombie_leader() {
 
 /// Sleeps.
 pub fn pause_ms(ms: u64) {
-    let time = libc::timespec { tv_sec: (ms / 1000) as i64, tv_nsec: (ms % 1000 * 1_000_000) as i64 };
+    pause_ns(ms * 1_000_000);
+}
+
+/// Sleeps.
+pub fn pause_ns(ns: u64) {
+    let time = libc::timespec { tv_sec: (ns / 1_000_000_000) as i64, tv_nsec: (ns % 1_000_000_000) as i64 };
     let _ = call(libc::SYS_nanosleep, [&raw const time as usize, 0, 0, 0, 0, 0]);
 }
 

@@ -175,7 +175,9 @@ fn race(own: &mut Own, n: usize) {
     while DONE.load(Ordering::Acquire) == 0 {
         crate::makers::pause_ms(1);
     }
-    must(mmap_at(free.at(0), PAGE, PROT_READ), "mmap at the limit");
+    if let Err(errno) = mmap_at(free.at(0), PAGE, PROT_READ) {
+        die(99, format_args!("mmap at the limit, with {} VMAs, failed with errno {errno}", count()));
+    }
     turns_refused(own, REFUSED.load(Ordering::Relaxed), &free);
     must(munmap(free.at(0), PAGE), "munmap");
 }

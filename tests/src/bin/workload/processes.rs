@@ -84,7 +84,7 @@ fn pids(n: usize) -> &'static mut [i32] {
 }
 
 /// fork without libc's preparations: the child has exactly the parent's VMAs.
-fn fork() -> i32 {
+pub fn fork() -> i32 {
     must(call(libc::SYS_clone, [libc::SIGCHLD as usize, 0, 0, 0, 0, 0]), "fork") as i32
 }
 

@@ -181,6 +181,7 @@ fn proc_source() -> Report {
             via: None,
             loses: Some("exact peaks".into()),
             reason: Some("no CAP_BPF".into()),
+            skipped: None,
         }],
         notes: vec!["Without CAP_BPF and CAP_PERFMON vmaudit looks at /proc every 100 ms.".into()],
         exact_peaks: false,

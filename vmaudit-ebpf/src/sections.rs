@@ -1,0 +1,91 @@
+//! Whether a release of the mmap lock was missed: from 6.4 on the kernel numbers the write sections of each address
+//! space, so a gap in the numbers is a change that no program saw (the kernel skips programs, see
+//! vmaudit-user/src/source/hooks.rs), and no gap is the proof that none was missed.
+//!
+//! `mm_lock_seq` goes up when a write section ends, after the event (include/linux/mmap_lock.h:vma_end_write_all, at the
+//! downgrade of one that is downgraded); from 6.14 on, where it is a seqcount, also when one begins
+//! (mm_lock_seqcount_begin).
+
+use vmaudit_common::{ABSENT, MmSlot};
+
+use crate::{
+    kernel,
+    maps::{self, layout},
+};
+
+/// What the number will be when no write section runs, given what it is now; `write`: one is about to end.
+#[inline(always)]
+pub fn ended(sequence: u32, write: bool) -> u32 {
+    sequence.wrapping_add(u32::from(write)) & !layout!(mm_lock_seq_begins)
+}
+
+/// How many sections lie between two such numbers.
+#[inline(always)]
+pub fn between(earlier: u32, later: u32) -> u32 {
+    later.wrapping_sub(earlier) >> layout!(mm_lock_seq_begins)
+}
+
+/// The number of the last section that ended, as of now; 0 where the kernel does not count.
+#[inline(always)]
+pub fn now(mm: u64) -> u32 {
+    let offset = layout!(mm_lock_seq);
+    if offset == ABSENT { 0 } else { ended(kernel::read(mm, offset), false) }
+}
+
+/// Sections that ended since the slot's last one, this release's included; 0: nobody has written.
+#[inline(always)]
+pub fn since(slot: *const MmSlot, sequence: u32, write: bool) -> u32 {
+    if layout!(mm_lock_seq) == ABSENT {
+        return u32::from(write);
+    }
+    // SAFETY: callers pass a pointer into SLOTS.
+    between(unsafe { (*slot).sequence }, ended(sequence, write))
+}
+
+/// The slot is up to date with this release, the last of `sections` since it was so.
+#[inline(always)]
+pub fn saw(slot: *mut MmSlot, sequence: u32, write: bool, sections: u32) {
+    // SAFETY: callers pass a pointer into SLOTS.
+    unsafe { (*slot).sequence = ended(sequence, write) };
+    if sections > 1 {
+        missed(slot);
+    }
+}
+
+/// Sections of a new image up to the one at which its address space gets a slot: one makes the stack, before the process
+/// has switched to it (fs/exec.c:bprm_mm_init), the next moves it (fs/exec.c:setup_arg_pages).
+const OF_EXEC: u32 = 2;
+
+/// The slot was opened at the release of the first section that was seen.
+#[inline(always)]
+pub fn begin(slot: *mut MmSlot, mm: u64, new_image: bool) {
+    let offset = layout!(mm_lock_seq);
+    if offset == ABSENT {
+        return;
+    }
+    let sequence = ended(kernel::read(mm, offset), true);
+    // SAFETY: callers pass a pointer into SLOTS.
+    unsafe { (*slot).sequence = sequence };
+    if new_image && between(0, sequence) > OF_EXEC {
+        missed(slot);
+    }
+}
+
+/// The address space ends: its last section must be one that was seen.
+#[inline(always)]
+pub fn end(slot: *mut MmSlot, mm: u64) {
+    if layout!(mm_lock_seq) == ABSENT {
+        return;
+    }
+    // SAFETY: callers pass a pointer into SLOTS.
+    if between(unsafe { (*slot).sequence }, now(mm)) != 0 {
+        missed(slot);
+    }
+}
+
+#[inline(always)]
+fn missed(slot: *mut MmSlot) {
+    // SAFETY: callers pass a pointer into SLOTS.
+    maps::add(unsafe { &raw mut (*slot).gaps }, 1);
+    maps::lost!(changes_missed);
+}
