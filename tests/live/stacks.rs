@@ -1,6 +1,8 @@
 //! Where refused calls were made.
 
-use vmaudit_tests::{Session, workload};
+use std::path::Path;
+
+use vmaudit_tests::{Session, kernel_version, workload};
 use vmaudit_user::report::{Frame, Report};
 
 /// Of a process with few mappings, which any kernel shows at once.
@@ -56,5 +58,104 @@ fn without_symbols_the_addresses_stay() {
     for frame in stack(&["--no-symbols"]) {
         assert!(frame.symbol.is_none() && frame.module.is_none(), "{frame:?}");
         assert!(frame.ip.starts_with("0x"), "{frame:?}");
+    }
+}
+
+/// In the moment after its refused call. The workload stops vmaudit meanwhile, so that nobody looks while it lives.
+const ENDS: [&str; 3] = ["abort", "kill", "exit"];
+/// Often enough that no luck of the scheduler makes this pass.
+const TIMES: usize = 20;
+
+/// The kernel has the helper that looks at mappings during the call (5.17); before, stacks of the dead keep addresses.
+fn told_by_the_kernel() -> bool {
+    kernel_version() >= (5, 17)
+}
+
+fn of_the_dead(session: Session) -> Report {
+    let report = session.go().report();
+    assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+    report
+}
+
+fn frames(report: &Report) -> &[Frame] {
+    &report.failures[0].example.as_ref().expect("an example arrived").stack
+}
+
+fn named(report: &Report) {
+    assert!(!report.coverage.notes.iter().any(|note| note.contains("stack")), "{:?}", report.coverage.notes);
+    assert!(report.coverage.lost.iter().all(|(_, &n)| n == 0), "{:?}", report.coverage.lost);
+}
+
+/// Debug information is in the file itself.
+fn has_lines(program: &Path) -> bool {
+    let bytes = std::fs::read(program).expect("the workload is readable");
+    bytes.windows(12).any(|window| window == b".debug_line\0")
+}
+
+#[test]
+fn a_process_that_ends_at_once_has_names_in_its_stack() {
+    let lines = has_lines(&workload());
+    for n in 0..TIMES {
+        let end = ENDS[n % ENDS.len()];
+        let report = of_the_dead(Session::run(&["--no-anonymize"], &["dies", end]));
+        let stack = frames(&report);
+        if !told_by_the_kernel() {
+            let said = report.coverage.notes.iter().any(|note| note.contains("addresses without names"));
+            assert!(stack[0].symbol.is_none() && said, "{:?} {stack:?}", report.coverage.notes);
+            continue;
+        }
+        named(&report);
+        assert_eq!(stack[0].symbol.as_deref(), Some("workload::dies::refused_here"), "{n} {end}: {stack:?}");
+        assert_eq!(stack[0].module.as_deref().map(Path::new), Some(&*workload()), "{stack:?}");
+        if lines {
+            let file = stack[0].file.as_deref().unwrap_or_default();
+            assert!(file.ends_with("workload/dies.rs") && stack[0].line > Some(40), "{stack:?}");
+        }
+    }
+}
+
+/// In a shared library, and above it in the program: two files, and a caller that has no frame.
+#[test]
+fn a_process_that_ends_at_once_has_names_of_its_libraries() {
+    for n in 0..TIMES {
+        let end = ENDS[n % ENDS.len()];
+        let report = of_the_dead(Session::run(&["--no-anonymize"], &["dies", end, "libc"]));
+        if !told_by_the_kernel() {
+            continue;
+        }
+        named(&report);
+        let stack = frames(&report);
+        assert_eq!(stack[0].symbol.as_deref(), Some("syscall"), "{n} {end}: {stack:?}");
+        let module = stack[0].module.as_deref().unwrap_or_default();
+        // Linked statically, the C library is in the workload's own file.
+        assert!(module.contains("libc") || *module == *workload().to_string_lossy(), "{stack:?}");
+        let caller = stack.get(1).and_then(|frame| frame.symbol.as_deref()).unwrap_or_default();
+        assert!(caller.starts_with("workload::"), "{stack:?}");
+    }
+}
+
+/// The process itself puts another file in place of its own, or takes its own away, before its call is refused. The other
+/// is a copy, so that whoever believes the path finds a name.
+#[test]
+fn a_file_that_was_exchanged_gives_no_names() {
+    for n in 0..4 {
+        let session = Session::vmaudit(&["run", "--no-anonymize", "--format", "json", "-o"]);
+        let (report, program, other) =
+            (session.file("report.json"), session.file("program"), session.file("other"));
+        std::fs::copy(workload(), &program).expect("the workload can be copied");
+        if n % 2 == 0 {
+            std::fs::copy(workload(), &other).expect("the workload can be copied");
+        }
+        let words = [report.as_os_str(), "--".as_ref(), program.as_os_str()];
+        let session = session.words(&words).words(&["dies", "kill", "without"]).words(&[&program, &other]);
+        let report = of_the_dead(session);
+        if !told_by_the_kernel() {
+            continue;
+        }
+        named(&report);
+        let innermost = &frames(&report)[0];
+        assert_eq!(innermost.module.as_deref().map(Path::new), Some(&*program), "{innermost:?}");
+        assert!(innermost.offset.is_some_and(|offset| offset > 0), "{innermost:?}");
+        assert_eq!((&innermost.symbol, &innermost.file, innermost.line), (&None, &None, None));
     }
 }

@@ -18,6 +18,12 @@ pub const COMM_LEN: usize = 16;
 pub const GROUPS: usize = 16;
 /// Most frames kept of a user stack.
 pub const STACK_FRAMES: usize = 48;
+/// Mappings told of one stack at most.
+pub const AREAS: usize = 8;
+/// Bytes kept of a mapped file's path; names of its folders that lie further up are left out.
+pub const PATH_BYTES: usize = 1024;
+/// Longest name in a path with its `\0` (include/uapi/linux/limits.h:NAME_MAX).
+pub const NAME_BYTES: usize = 256;
 /// Slots of the table of lock sections; a power of two, indexed by `tid & (SECTIONS - 1)`.
 pub const SECTIONS: u32 = 4096;
 /// Mask for an index into [`Config::call_by_number`].
@@ -437,6 +443,42 @@ pub struct Layout {
     pub vma_end: u32,
     /// vm_area_struct.vm_flags.
     pub vma_flags: u32,
+    /// What a mapped file is; all [`ABSENT`] if any is.
+    pub file: FileLayout,
+}
+
+/// See [`Layout`]; for the mappings below stacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FileLayout {
+    /// vm_area_struct.vm_pgoff.
+    pub vma_pgoff: u32,
+    /// vm_area_struct.vm_file.
+    pub vma_file: u32,
+    /// file.f_path.mnt.
+    pub mnt: u32,
+    /// file.f_path.dentry.
+    pub dentry: u32,
+    /// file.f_inode.
+    pub inode: u32,
+    /// inode.i_ino.
+    pub inode_number: u32,
+    /// inode.i_ctime, seconds.
+    pub inode_changed_s: u32,
+    /// inode.i_ctime, nanoseconds.
+    pub inode_changed_ns: u32,
+    /// dentry.d_name.name.
+    pub dentry_name: u32,
+    /// dentry.d_parent.
+    pub dentry_parent: u32,
+    /// vfsmount.mnt_root.
+    pub mnt_root: u32,
+    /// mount.mnt.
+    pub mount_mnt: u32,
+    /// mount.mnt_parent.
+    pub mount_parent: u32,
+    /// mount.mnt_mountpoint.
+    pub mount_mountpoint: u32,
 }
 
 /// [`Section::probes`]: overcommit accounting refused.
@@ -493,6 +535,9 @@ pub const RECORD_EXEC: u32 = 4;
 pub const RECORD_EXIT: u32 = 5;
 /// [`RecordHeader::kind`]: a [`DeadRecord`], a slot waits to be read.
 pub const RECORD_DEAD: u32 = 6;
+
+/// [`RecordHeader::kind`]: an [`AreaRecord`].
+pub const RECORD_AREA: u32 = 7;
 
 /// Head of each record in the ring buffer.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -567,6 +612,41 @@ pub struct FailureRecord {
     pub stack: [u64; STACK_FRAMES],
 }
 
+/// [`AreaRecord::flags`]: executable.
+pub const AREA_EXECUTABLE: u32 = 1;
+/// [`AreaRecord::flags`]: of a file.
+pub const AREA_FILE: u32 = 2;
+/// [`AreaRecord::flags`]: the path reaches up to the root of all mounts, or the file lies in no folder.
+pub const AREA_WHOLE_PATH: u32 = 4;
+
+/// What lies at an address of a refused call's stack. Comes before the [`FailureRecord`].
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct AreaRecord {
+    /// Kind [`RECORD_AREA`].
+    pub head: RecordHeader,
+    /// First address; where nothing is mapped, the address asked for.
+    pub start: u64,
+    /// Address behind it.
+    pub end: u64,
+    /// Of `start` in the file, bytes.
+    pub offset: u64,
+    /// `AREA_*` bits.
+    pub flags: u32,
+    /// Bytes of `path`, which the record ends behind.
+    pub path_bytes: u32,
+    /// Of the file.
+    pub inode: u64,
+    /// When the inode was changed last, seconds of the file's own clock.
+    pub changed_s: i64,
+    /// Nanoseconds in the low 30 bits, the kernel's own above (fs/inode.c:I_CTIME_QUERIED, 6.13).
+    pub changed_ns: u32,
+    /// Not used.
+    pub reserved: u32,
+    /// Names, each with its `\0`: the file's, its folder's, and so on.
+    pub path: [u8; PATH_BYTES + NAME_BYTES],
+}
+
 /// Birth, exec or end of a process.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -602,6 +682,7 @@ const _: () = assert!(size_of::<Control>() <= 4096);
 const _: () = assert!(size_of::<Section>() == 72);
 const _: () = assert!(size_of::<RecordHeader>() == 32);
 const _: () = assert!(size_of::<FailureRecord>().is_multiple_of(8));
+const _: () = assert!(PATH_BYTES.is_power_of_two() && AREAS.is_power_of_two());
 const _: () = assert!(SECTIONS.is_power_of_two());
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ fn find(at: u64, walk: *mut Walk) -> i64 {
     let answer = i64::from(answer as i32);
     // Another error means that the lock was not to be had.
     if answer == -ENOENT || answer == 0 {
-        maps::count_look();
+        maps::count_looks(1);
     }
     answer
 }

@@ -2,7 +2,7 @@
 //!
 //! One file per kernel subject: [`map_count`] (releases of the mmap lock), [`sections`] (whether one was missed),
 //! [`syscalls`] (exits of watched calls),
-//! [`refused`] (the evidence of a refusal) and [`booking`] (its count),
+//! [`refused`] (the evidence of a refusal), [`areas`] (the mappings below its stack) and [`booking`] (its count),
 //! [`lifecycle`] (fork, exec, exit), [`snapshot`] (what lived before us), [`look`] (the
 //! range of a refused call), [`probes`] (functions of the kernel that settle a cause, where they may be listened to).
 //! [`fallback`] does the work on kernels that lack the lock events. [`kernel`] is the only place that reads
@@ -19,6 +19,7 @@
     reason = "bpf has no compare-and-swap in core::sync::atomic; the intrinsics are the way in"
 )]
 
+mod areas;
 mod booking;
 mod fallback;
 mod kernel;

@@ -149,12 +149,12 @@ pub fn count_loss(counter: impl FnOnce(*mut Lost) -> *mut u64) {
     }
 }
 
-/// Counts one taking of an mmap lock by a program.
+/// Counts how often a program took an mmap lock.
 #[inline(always)]
-pub fn count_look() {
+pub fn count_looks(n: u64) {
     if let Some(control) = control() {
         // SAFETY: `control` points at the only value of CONTROL.
-        add(unsafe { &raw mut (*control).looks }, 1);
+        add(unsafe { &raw mut (*control).looks }, n);
     }
 }
 

@@ -16,6 +16,7 @@ use vmaudit_common::{
 };
 
 use crate::{
+    areas,
     booking::{self, Kept},
     kernel::{self, whole_pages},
     look,
@@ -26,7 +27,7 @@ const RLIMIT_DATA: u32 = 2;
 const RLIMIT_STACK: u32 = 3;
 const RLIMIT_MEMLOCK: u32 = 8;
 const RLIMIT_AS: u32 = 9;
-const BPF_F_USER_STACK: u64 = 1 << 8;
+pub const BPF_F_USER_STACK: u64 = 1 << 8;
 
 /// A refused call.
 pub struct Refused {
@@ -54,6 +55,8 @@ trait Manner {
     fn book(&self, it: &Refused, key: u64, now: u64) -> u64;
     /// Takes the user stack: bytes, or a negative errno.
     fn stack(&self, into: *mut u8, size: u32) -> i64;
+    /// Tells the mappings that it lies in.
+    fn areas(&self);
 }
 
 /// Each part is a global function of numbers: the verifier looks at it once, without what its callers know. Holds the
@@ -91,6 +94,13 @@ impl Manner for Apart {
         // SAFETY: a valid task; the helper checks the rest.
         unsafe { bpf_get_task_stack(bpf_get_current_task_btf(), into.cast(), size, BPF_F_USER_STACK) }
     }
+
+    #[inline(always)]
+    fn areas(&self) {
+        if layout!(file.vma_file) != ABSENT {
+            areas::refused_areas(self.0);
+        }
+    }
 }
 
 /// For `fallback`: no looks, no task known by type, so that what needs one is in the program itself. Holds the program's
@@ -124,6 +134,9 @@ impl Manner for Plain {
         // SAFETY: the program's own context; the helper checks the rest.
         i64::from(unsafe { bpf_get_stack(self.0, into.cast(), size, BPF_F_USER_STACK) } as i32)
     }
+
+    #[inline(always)]
+    fn areas(&self) {}
 }
 
 /// The refused call of `current` that this is about.
@@ -273,6 +286,10 @@ fn examine(slot: *mut MmSlot, it: &Refused, parts: &impl Manner) {
     if before >= EXAMPLES_PER_GROUP && config!(stream_failures) == 0 {
         return;
     }
+    // Names are looked up for the first stack of a kind.
+    if before == 0 && config!(failure_stacks) != 0 {
+        parts.areas();
+    }
     let Some(mut entry) = RECORDS.reserve::<FailureRecord>(0) else {
         lost!(ring_full);
         return;
@@ -320,7 +337,7 @@ fn examine(slot: *mut MmSlot, it: &Refused, parts: &impl Manner) {
 
 /// Return address of the function that holds the system call instruction, if it has no frame.
 #[inline(always)]
-fn caller(regs: u64) -> u64 {
+pub fn caller(regs: u64) -> u64 {
     if layout!(regs_lr) != ABSENT {
         return kernel::read(regs, layout!(regs_lr));
     }

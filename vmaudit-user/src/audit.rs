@@ -127,7 +127,7 @@ impl Audit {
         match event {
             Event::Mm(state) => self.mm(*state),
             Event::Sample(sample) => self.sample(&sample),
-            Event::Change(_) => {}
+            Event::Change(_) | Event::Mapped(_) => {}
             Event::Refused(refused) => self.refused(*refused),
             Event::Named(named) => {
                 let process = self.processes.entry(named.process).or_default();

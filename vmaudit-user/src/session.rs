@@ -478,10 +478,14 @@ struct Watch {
 }
 
 fn take(event: Event, audit: &mut Audit, watch: &mut Watch) {
-    if let Event::Refused(refused) = &event {
-        watch.symbols.notice(refused);
-        watch.looks.notice(refused);
-        watch.cgroups.notice(refused, audit.cgroup_of(refused.tgid));
+    match &event {
+        Event::Refused(refused) => {
+            watch.symbols.notice(refused);
+            watch.looks.notice(refused);
+            watch.cgroups.notice(refused, audit.cgroup_of(refused.tgid));
+        }
+        Event::Mapped(mapped) => watch.symbols.told(mapped),
+        _ => {}
     }
     audit.apply(event);
 }

@@ -11,6 +11,7 @@
 
 mod helper;
 mod mappings;
+mod told;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -21,8 +22,13 @@ use std::{
 
 use vmaudit_common::call::Call;
 
-use crate::{output::count, report::Frame, source::Refused};
+use crate::{
+    output::count,
+    report::Frame,
+    source::{Mapped, Refused},
+};
 use mappings::{Found, Looked, Lookup};
+use told::{Stamp, Told};
 
 /// Looks at the mappings of one process image. Each asks only for addresses that are not known yet.
 const LOOKS_PER_IMAGE: u32 = 16;
@@ -44,15 +50,34 @@ const DEADLINE: Duration = Duration::from_secs(3);
 /// A mapped file.
 #[derive(Debug)]
 struct Module {
-    key: (u32, u32, u64, String),
+    key: Key,
     handle: Handle,
+}
+
+/// Tells mapped files apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Key {
+    name: String,
+    inode: u64,
+    by: By,
+}
+
+/// What is known of a file besides its name and inode number.
+#[derive(Debug, PartialEq, Eq)]
+enum By {
+    /// Its device, from /proc/PID/maps.
+    Device(u32, u32),
+    /// The time of its inode's last change, from the kernel.
+    Change(i64, u32),
 }
 
 /// How to get at a mapped file.
 #[derive(Debug)]
 enum Handle {
-    /// O_PATH: the very inode, deleted or not, in whatever mount namespace.
-    Held(OwnedFd),
+    /// O_PATH: the very inode, deleted or not, in whatever mount namespace. With a stamp: if it is still as it was.
+    Held(OwnedFd, Option<Stamp>),
+    /// To be looked up in vmaudit's own namespace, if the inode there is the mapped one, unchanged.
+    Named,
     /// To be looked up below this root, if the inode there is still the mapped one.
     Below(Rc<OwnedFd>, u64),
 }
@@ -96,6 +121,7 @@ pub struct Symbols {
     kinds: HashSet<(u64, Call, u8, u32)>,
     queue: VecDeque<Waiting>,
     images: HashMap<u64, Image>,
+    told: Told,
     modules: Vec<Module>,
     roots: usize,
     looks: u32,
@@ -141,6 +167,13 @@ impl Symbols {
         self.queue.push_back(Waiting { generation, tgid, stack: stack.clone(), caller });
     }
 
+    /// Takes what the kernel says of a mapping below a stack, in case its process is gone when it is needed.
+    pub fn told(&mut self, mapped: &Mapped) {
+        if !self.off {
+            self.told.take(mapped);
+        }
+    }
+
     /// Looks at the mappings below at most `most` waiting stacks. `lives`: this address space has not ended.
     pub fn remember(&mut self, most: usize, lives: impl Fn(u64) -> bool) {
         for _ in 0..most {
@@ -154,15 +187,23 @@ impl Symbols {
                 .filter(|&at| !image.knows(at))
                 .collect();
             if !new.is_empty() {
-                if !lives(waiting.generation) {
-                    self.gone += 1;
-                } else if image.looks >= LOOKS_PER_IMAGE || self.looks >= LOOKS {
-                    self.skipped += 1;
-                } else if !self.may_look() {
+                let spent = image.looks >= LOOKS_PER_IMAGE || self.looks >= LOOKS;
+                let lives_now = lives(waiting.generation);
+                if lives_now && !spent && !self.may_look() {
                     self.queue.push_front(waiting);
                     return;
-                } else if !self.look(waiting.generation, waiting.tgid, &new, &lives) {
-                    self.gone += 1;
+                }
+                let unread = if lives_now && !spent {
+                    self.look(waiting.generation, waiting.tgid, &new, &lives)
+                } else {
+                    None
+                };
+                if unread != Some(0) && !self.recall(waiting.generation, &new) {
+                    *match unread {
+                        Some(_) => &mut self.cut,
+                        None if lives_now && spent => &mut self.skipped,
+                        None => &mut self.gone,
+                    } += 1;
                 }
             }
             // Known addresses get their names even when the process is gone.
@@ -185,17 +226,22 @@ impl Symbols {
         *used <= LOOKS_PER_SECOND
     }
 
-    fn look(&mut self, generation: u64, tgid: u32, new: &[u64], lives: &impl Fn(u64) -> bool) -> bool {
+    /// How many of the addresses were not reached; `None` when the process was gone.
+    fn look(
+        &mut self,
+        generation: u64,
+        tgid: u32,
+        new: &[u64],
+        lives: &impl Fn(u64) -> bool,
+    ) -> Option<usize> {
         self.looks += 1;
         let image = self.images.entry(generation).or_default();
         image.looks += 1;
-        let Some(lookup) = Lookup::open(tgid) else { return false };
-        let Some(Looked { found, unread }) = lookup.find(new, image.looks == 1) else { return false };
+        let Looked { found, unread } = Lookup::open(tgid)?.find(new, image.looks == 1)?;
         // Only a mapping seen before the end, or before the next exec, is one of this address space.
         if !lives(generation) {
-            return false;
+            return None;
         }
-        self.cut += u64::from(unread > 0);
         for (at, mapping) in found {
             let Some(found) = mapping else {
                 image.holes.insert(at);
@@ -213,7 +259,29 @@ impl Symbols {
             let Found { start, end, offset, name, .. } = found;
             image.areas.push(Area { start, end, offset, name, module });
         }
-        true
+        Some(unread)
+    }
+
+    /// Takes from what the kernel told what it told of these addresses; `false` when one of them is not among it.
+    fn recall(&mut self, generation: u64, new: &[u64]) -> bool {
+        let image = self.images.entry(generation).or_default();
+        for &at in new {
+            if image.knows(at) {
+                continue;
+            }
+            let Some(mapped) = self.told.at(generation, at) else { continue };
+            if !mapped.executable {
+                image.holes.insert(at);
+                continue;
+            }
+            let Mapped { start, end, offset, .. } = *mapped;
+            let (module, name) = match &mapped.file {
+                Some(file) => (told::hold(&mut self.modules, file), file.path.clone()),
+                None => (None, String::new()),
+            };
+            image.areas.push(Area { start, end, offset, name, module });
+        }
+        new.iter().all(|&at| image.knows(at))
     }
 
     /// Names for all stacks taken. Lasts up to [`DEADLINE`], usually a few milliseconds.
@@ -277,7 +345,8 @@ impl Symbols {
         let mut notes = Vec::new();
         if self.gone > 0 {
             notes.push(format!(
-                "{} of failed calls kept addresses without names: the process was gone before its mappings were read",
+                "{} of failed calls kept addresses without names: the process was gone before its mappings were read, and \
+                 the kernel had not told them",
                 count(self.gone, "stack", "stacks")
             ));
         }
@@ -326,17 +395,25 @@ fn hold(modules: &mut Vec<Module>, tgid: u32, found: &Found, root: Option<&Rc<Ow
     if found.inode == 0 {
         return None;
     }
-    let key = (found.device.0, found.device.1, found.inode, found.name.clone());
+    let by = By::Device(found.device.0, found.device.1);
+    let key = Key { name: found.name.clone(), inode: found.inode, by };
+    held(modules, key, || {
+        Some(match mappings::hold(tgid, found.start, found.end) {
+            Some(fd) => Handle::Held(fd, None),
+            None => Handle::Below(Rc::clone(root?), found.inode),
+        })
+    })
+}
+
+/// Index of the module with this key, which is made if it is new and there is room.
+fn held(modules: &mut Vec<Module>, key: Key, hold: impl FnOnce() -> Option<Handle>) -> Option<usize> {
     if let Some(index) = modules.iter().position(|module| module.key == key) {
         return Some(index);
     }
     if modules.len() >= MODULES {
         return None;
     }
-    let handle = match mappings::hold(tgid, found.start, found.end) {
-        Some(fd) => Handle::Held(fd),
-        None => Handle::Below(Rc::clone(root?), found.inode),
-    };
+    let handle = hold()?;
     modules.push(Module { key, handle });
     Some(modules.len() - 1)
 }

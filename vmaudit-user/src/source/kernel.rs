@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use vmaudit_common::{ABSENT, Layout};
+use vmaudit_common::{ABSENT, FileLayout, Layout};
 
 use super::btf::Btf;
 
@@ -75,7 +75,7 @@ impl std::ops::Deref for BtfBytes {
     }
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 13] = [
     "mm_struct",
     "vm_area_struct",
     "task_struct",
@@ -83,6 +83,11 @@ const NAMES: [&str; 8] = [
     "pt_regs",
     "linux_binprm",
     "cred",
+    "file",
+    "inode",
+    "dentry",
+    "vfsmount",
+    "mount",
     "btf_trace_mmap_lock_released",
 ];
 
@@ -196,6 +201,33 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         vma_start: need("vm_area_struct", "vm_start")?,
         vma_end: need("vm_area_struct", "vm_end")?,
         vma_flags: need("vm_area_struct", "vm_flags")?,
+        file: file_layout(btf).unwrap_or_else(|| bytemuck::cast([ABSENT; size_of::<FileLayout>() / 4])),
+    })
+}
+
+/// How the programs find a mapped file's path; `None` where a member is missing.
+fn file_layout(btf: &Btf<'_>) -> Option<FileLayout> {
+    // Two numbers since 6.11, before that one timespec64, which had another name before 6.6 (include/linux/fs.h).
+    let changed = |alone, part| {
+        btf.member("inode", alone)
+            .or_else(|| btf.nested("inode", &["__i_ctime", part]))
+            .or_else(|| btf.nested("inode", &["i_ctime", part]))
+    };
+    Some(FileLayout {
+        vma_pgoff: btf.member("vm_area_struct", "vm_pgoff")?,
+        vma_file: btf.member("vm_area_struct", "vm_file")?,
+        mnt: btf.nested("file", &["f_path", "mnt"])?,
+        dentry: btf.nested("file", &["f_path", "dentry"])?,
+        inode: btf.member("file", "f_inode")?,
+        inode_number: btf.member("inode", "i_ino")?,
+        inode_changed_s: changed("i_ctime_sec", "tv_sec")?,
+        inode_changed_ns: changed("i_ctime_nsec", "tv_nsec")?,
+        dentry_name: btf.nested("dentry", &["d_name", "name"])?,
+        dentry_parent: btf.member("dentry", "d_parent")?,
+        mnt_root: btf.member("vfsmount", "mnt_root")?,
+        mount_mnt: btf.member("mount", "mnt")?,
+        mount_parent: btf.member("mount", "mnt_parent")?,
+        mount_mountpoint: btf.member("mount", "mnt_mountpoint")?,
     })
 }
 

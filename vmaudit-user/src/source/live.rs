@@ -6,7 +6,7 @@
 use std::{
     fs,
     io::Read as _,
-    mem::size_of,
+    mem::{offset_of, size_of},
     os::fd::{AsFd as _, AsRawFd, FromRawFd, OwnedFd, RawFd},
     ptr,
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
@@ -19,16 +19,18 @@ use aya::{
     maps::{HashMap as BpfHashMap, Map, MapData, RingBuf},
     programs::Program,
 };
-use bytemuck::Pod;
+use bytemuck::{Pod, Zeroable as _};
 use vmaudit_common::{
-    ABSENT, CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord,
-    FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FailureRecord, Followed, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC,
-    MM_FROM_SNAPSHOT, MM_SHARED, MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT,
-    RECORD_FAILURE, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
+    ABSENT, AREA_EXECUTABLE, AREA_FILE, AREA_WHOLE_PATH, AreaRecord, CLASS_GAP, CLASS_SEARCHED,
+    CLASS_SECTION, ChangeRecord, Config, Control, DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH,
+    FailureRecord, Followed, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MmSlot,
+    RECORD_AREA, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE, RECORD_FORK,
+    RecordHeader, SLOT_DEAD, SLOT_LIVE, TaskRecord, call,
 };
 
 use super::{
-    CallStat, Change, Event, MmState, Named, ProcessId, RefusalGroup, Refused, Section, Task, address,
+    CallStat, Change, Event, Mapped, MappedFile, MmState, Named, ProcessId, RefusalGroup, Refused, Section,
+    Task, address,
     hooks::{self, Form, HOOKS, Need, Row, Via},
     kernel::Facts,
     proc::Proc,
@@ -808,6 +810,7 @@ fn decode(bytes: &[u8]) -> Option<Decoded> {
             }))
         }
         RECORD_FAILURE => Decoded::Event(Event::Refused(Box::new(refused(&read_record(bytes)?)))),
+        RECORD_AREA => Decoded::Event(Event::Mapped(Box::new(mapped(bytes)?))),
         RECORD_FORK | RECORD_EXIT => {
             let r: TaskRecord = read_record(bytes)?;
             Decoded::Event(Event::Task(Task {
@@ -870,6 +873,42 @@ fn refused(r: &FailureRecord) -> Refused {
         caller: Some(r.caller).filter(|&ip| ip != 0),
         stack: r.stack.iter().take(frames).copied().filter(|&ip| ip != 0).collect(),
     }
+}
+
+fn mapped(bytes: &[u8]) -> Option<Mapped> {
+    // The record ends behind its path.
+    let mut whole = AreaRecord::zeroed();
+    let room = bytemuck::bytes_of_mut(&mut whole);
+    let length = bytes.len().min(room.len());
+    if length < offset_of!(AreaRecord, path) {
+        return None;
+    }
+    room.get_mut(..length)?.copy_from_slice(bytes.get(..length)?);
+    let r = whole;
+    let path = r.path.get(..r.path_bytes as usize)?;
+    Some(Mapped {
+        generation: r.head.generation,
+        start: r.start,
+        end: r.end,
+        offset: r.offset,
+        executable: r.flags & AREA_EXECUTABLE != 0,
+        file: (r.flags & AREA_FILE != 0).then(|| MappedFile {
+            path: path_from(path, r.flags & AREA_WHOLE_PATH != 0),
+            inode: r.inode,
+            changed: (r.changed_s, r.changed_ns & ((1 << 30) - 1)),
+        }),
+    })
+}
+
+/// Names from the file's upwards, each with its `\0`, as a path.
+fn path_from(names: &[u8], whole: bool) -> String {
+    let mut names: Vec<&[u8]> = names.strip_suffix(b"\0").unwrap_or(names).split(|&b| b == 0).collect();
+    if !whole {
+        names.push(b"...");
+    }
+    let path = names.iter().rev().fold(Vec::new(), |path, name| [&path, &b"/"[..], name].concat());
+    let path = String::from_utf8_lossy(&path);
+    if whole { path.into_owned() } else { path.trim_start_matches('/').to_owned() }
 }
 
 fn mm_state(slot: &MmSlot, numbered: bool) -> MmState {
@@ -947,6 +986,40 @@ mod tests {
         let Some(Decoded::Event(Event::Refused(refused))) = decode(bytemuck::bytes_of(&r)) else { panic!() };
         assert_eq!((refused.tgid, refused.call, refused.section.unwrap().mc0), (7, call::MUNMAP, 65530));
         assert_eq!(refused.stack, [0x1234]);
+    }
+
+    #[test]
+    fn the_path_of_a_mapped_file_is_put_together_from_its_names() {
+        let mut r: AreaRecord = bytemuck::Zeroable::zeroed();
+        r.head.kind = RECORD_AREA;
+        (r.start, r.end, r.offset, r.inode, r.changed_s) = (0x1000, 0x3000, 0x2000, 7, 5);
+        r.changed_ns = 9 | 1 << 31;
+        r.flags = AREA_EXECUTABLE | AREA_FILE | AREA_WHOLE_PATH;
+        let names = b"libc.so.6\0lib\0usr\0";
+        r.path[..names.len()].copy_from_slice(names);
+        r.path_bytes = names.len() as u32;
+        let bytes = &bytemuck::bytes_of(&r)[..offset_of!(AreaRecord, path) + names.len()];
+        let Some(Decoded::Event(Event::Mapped(mapped))) = decode(bytes) else { panic!() };
+        assert_eq!(
+            (mapped.start, mapped.end, mapped.offset, mapped.executable),
+            (0x1000, 0x3000, 0x2000, true)
+        );
+        let file = mapped.file.unwrap();
+        assert_eq!((file.path.as_str(), file.inode, file.changed), ("/usr/lib/libc.so.6", 7, (5, 9)));
+        for cut in 0..offset_of!(AreaRecord, path) {
+            assert!(decode(&bytes[..cut]).is_none(), "{cut}");
+        }
+        r.path_bytes = u32::MAX;
+        assert!(decode(bytemuck::bytes_of(&r)).is_none());
+    }
+
+    #[test]
+    fn a_path_that_is_not_whole_says_so() {
+        assert_eq!(path_from(b"b\0a\0", true), "/a/b");
+        assert_eq!(path_from(b"b\0a\0", false), ".../a/b");
+        assert_eq!(path_from(b"memfd:x\0", true), "/memfd:x");
+        assert_eq!(path_from(b"\xff\0", true), "/\u{fffd}");
+        assert_eq!(path_from(b"", true), "/");
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub enum Event {
     Change(Change),
     /// One refused call with its details.
     Refused(Box<Refused>),
+    /// What lies at an address of a refused call's stack. Comes before the call.
+    Mapped(Box<Mapped>),
     /// Facts about a process that need /proc or the exec hook.
     Named(Named),
     /// A process was born, or ended (`exit` set).
@@ -167,6 +169,35 @@ pub struct Refused {
     pub caller: Option<u64>,
     /// User return addresses, innermost first.
     pub stack: Vec<u64>,
+}
+
+/// A mapping, or an address where nothing is mapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapped {
+    /// Address space.
+    pub generation: u64,
+    /// First address.
+    pub start: u64,
+    /// Address behind it.
+    pub end: u64,
+    /// Of `start` in the file, bytes.
+    pub offset: u64,
+    /// Code may run there.
+    pub executable: bool,
+    /// `None` for memory without a file, and where it is not executable.
+    pub file: Option<MappedFile>,
+}
+
+/// A mapped file, as the kernel knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedFile {
+    /// From the root of all mounts that the process sees; begins with `.../` where it is not known up to there.
+    pub path: String,
+    /// Inode number.
+    pub inode: u64,
+    /// Last change of the inode: seconds and nanoseconds. No one can set it, so together with the number it tells the file
+    /// from any other that stood or will stand there.
+    pub changed: (i64, u32),
 }
 
 /// State of the address space while a refused call held the lock.

@@ -9,7 +9,7 @@ use std::{
     ffi::CString,
     fs::File,
     io::{BufRead as _, BufReader, Read, Write},
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -28,7 +28,10 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
-use super::{Handle, Image, Module};
+use super::{
+    Handle, Image, Module,
+    told::{self, Stamp},
+};
 
 /// Heap of the child.
 const MEMORY: u64 = 1 << 30;
@@ -247,20 +250,37 @@ fn work(
 /// Opens a regular file and nothing else.
 fn open(module: &Module) -> Option<File> {
     match &module.handle {
-        Handle::Held(fd) => {
-            // Before it is opened: opening a device or a FIFO does things.
-            let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-            std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
-            let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-            nix::fcntl::open(path.as_str(), flags, Mode::empty()).ok().map(File::from)
+        Handle::Held(fd, stamp) => {
+            let file = reopen(fd)?;
+            // What was written into it since was not mapped by a process that is gone.
+            stamp
+                .is_none_or(|stamp| Stamp::of(&file.as_fd()).is_some_and(|now| now.same_content(&stamp)))
+                .then_some(file)
+        }
+        Handle::Named => {
+            let fd = told::find(&module.key.name, false).ok()?;
+            let stamp = Stamp::of(&fd.as_fd())?;
+            if !stamp.is(&module.key) {
+                return None;
+            }
+            reopen(&fd)
         }
         Handle::Below(root, inode) => {
             use std::os::unix::fs::MetadataExt as _;
-            let file = open_below(root, module.key.3.trim_start_matches('/'))?;
+            let file = open_below(root, module.key.name.trim_start_matches('/'))?;
             // The device number of a mapping is not always that of stat, so the inode must do.
             (file.metadata().ok()?.ino() == *inode).then_some(file)
         }
     }
+}
+
+/// Opens for reading what is held, if it is a regular file; asks before it opens, because opening a device or a FIFO does
+/// things.
+fn reopen(held: &OwnedFd) -> Option<File> {
+    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
+    std::fs::metadata(&path).ok().filter(std::fs::Metadata::is_file)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+    nix::fcntl::open(path.as_str(), flags, Mode::empty()).ok().map(File::from)
 }
 
 /// Opens a regular file below another root directory; no link leads out of it.

@@ -6,6 +6,7 @@
 
 mod bench;
 mod causes;
+mod dies;
 mod job_shell;
 mod limit;
 mod makers;
@@ -28,6 +29,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 crowd N VMAS
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
+                dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
   neighbours    busy N | map-calls N   (until stdin ends)
   terminal      job-shell PROGRAM ARGUMENTS...
@@ -93,6 +95,9 @@ fn dispatch(words: &[&str]) -> ! {
         ["fill-cgroup", n] => near::fill_cgroup(number(n)),
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),
+        ["dies", how] => dies::run(how, false),
+        ["dies", how, "libc"] => dies::run(how, true),
+        ["dies", how, "without", program, other] => dies::without(how, program, other),
         ["stacks", n] => near::stacks(number(n)),
         ["busy", n] => neighbours::busy(number(n)),
         ["map-calls", n] => neighbours::map_calls(number(n)),
