@@ -404,7 +404,8 @@ fn a_memory_cgroup_that_ran_out_is_named() {
         assert_eq!((failure.cause, failure.count), (Cause::KernelMemory, 3), "{failure:?}");
         // A clone that got no task structure never came to the mappings.
         let count = failure.evidence.get("map_count");
-        assert_eq!(count.is_some(), failure.syscall == "mmap", "{failure:?}");
+        let known = failure.syscall == "mmap" || !vmaudit_tests::has_lock_events();
+        assert_eq!(count.is_some(), known, "{failure:?}");
         assert!(count.is_none_or(|count| *count < max_map_count()), "{failure:?}");
         // Version 1 counts only those it kills; a refused clone can have another reason that shows nowhere.
         assert_eq!(failure.certain, !cgroup.old && failure.syscall == "mmap", "{failure:?}");
