@@ -14,7 +14,8 @@ use aya_log_ebpf::debug;
 use vmaudit_common::{
     DeadRecord, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, Followed, MM_FROM_BIRTH, MM_FROM_EXEC,
     MmSlot, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FORK, RecordHeader, SLOT_DEAD, SLOT_LIVE,
-    TaskRecord, call,
+    TaskRecord,
+    call::{self, Call},
 };
 
 use crate::{
@@ -78,9 +79,7 @@ fn forked<C: EbpfContext>(ctx: &C, child: u64) {
         return; // vfork or CLONE_VM: one address space, counted once
     }
     if let Some(stale) = maps::index_of(mm) {
-        // The former owner of this mm_struct died unseen.
-        lost!(death_missed);
-        finish(stale, mm, false);
+        bury(stale, mm);
     }
     let _ = open_slot(mm, child, child_tgid, tgid, MM_FROM_BIRTH);
 }
@@ -120,14 +119,25 @@ fn execed(old: u32, filename: u64) {
     }
     let task = kernel::current();
     let mm = kernel::mm_of(task);
-    if let Some(slot) = maps::slot_of(mm) {
+    let mut known = maps::index_of(mm);
+    if let Some(index) = known
+        && let Some(slot) = SLOTS.get_ptr_mut(index)
+    {
         // SAFETY: `slot` points into SLOTS.
         unsafe {
-            (*slot).comm = kernel::comm_of(task);
-            (*slot).flags |= MM_FROM_EXEC;
+            if (*slot).tgid == tgid {
+                (*slot).comm = kernel::comm_of(task);
+                (*slot).flags |= MM_FROM_EXEC;
+            } else {
+                bury(index, mm);
+                known = None;
+            }
         }
-    } else {
-        let _ = open_slot(mm, task, tgid, parent_of(task), MM_FROM_BIRTH | MM_FROM_EXEC);
+    }
+    if known.is_none()
+        && let Some(slot) = open_slot(mm, task, tgid, parent_of(task), MM_FROM_BIRTH | MM_FROM_EXEC)
+    {
+        sections::late(slot);
     }
     if filename != 0 {
         task_record(RECORD_EXEC, tgid, tid, parent_of(task), task, filename, 0);
@@ -173,7 +183,9 @@ fn exited() {
             },
             // A child that changed nothing, on kernels where only fork_classic saw its birth.
             None => {
-                let _ = open_slot(mm, task, tgid, parent_of(task), MM_FROM_BIRTH);
+                if let Some(slot) = open_slot(mm, task, tgid, parent_of(task), MM_FROM_BIRTH) {
+                    sections::only_born(slot);
+                }
             }
         }
     }
@@ -217,10 +229,39 @@ fn torn_down(mm: u64) {
         unsafe {
             if (*slot).tgid == tgid {
                 (*slot).comm = kernel::comm_of(kernel::leader_of(kernel::current()));
+            } else if kernel::mm_of(kernel::current()) == 0 {
+                // Not a reader who came last, but a task that ends: the owner's end was not seen, and this one's
+                // changes went to the owner's slot. (Or the owner ended before a vfork child of it.)
+                sections::late(slot);
             }
         }
     }
     finish(index, mm, true);
+}
+
+/// The former owner of this mm_struct died unseen. A function of its own because it is rare.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn bury(index: u32, mm: u64) -> u64 {
+    lost!(death_missed);
+    if let Some(slot) = SLOTS.get_ptr_mut(index) {
+        sections::late(slot);
+    }
+    finish(index, mm, false);
+    0
+}
+
+/// This call fills an address space that is not the caller's own yet.
+#[inline(always)]
+pub fn is_making(id: Call) -> bool {
+    const MAKING: u64 = 1 << call::CLONE
+        | 1 << call::CLONE3
+        | 1 << call::FORK
+        | 1 << call::VFORK
+        | 1 << call::EXECVE
+        | 1 << call::EXECVEAT;
+    MAKING >> (id & 63) & 1 == 1
 }
 
 #[inline(always)]
@@ -294,6 +335,9 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
     }
     if let Some(slot) = open_slot(mm, task, tgid, parent_of(task), born) {
         sections::begin(slot, mm, in_exec);
+        if !in_exec && born & MM_FROM_BIRTH != 0 {
+            sections::late(slot); // its birth gave it a slot, or should have
+        }
     }
 }
 
@@ -308,7 +352,9 @@ fn last_look(task: u64, own: u64) {
     // SAFETY: the value is copied at once.
     let late = unsafe { FOLLOWED.get(&tgid) }.is_some_and(|followed| followed.flags & FOLLOW_LATE != 0);
     if late && in_exec() && maps::index_of(own).is_none() {
-        let _ = open_slot(own, task, tgid, parent_of(task), MM_FROM_BIRTH);
+        if let Some(slot) = open_slot(own, task, tgid, parent_of(task), MM_FROM_BIRTH) {
+            sections::only_born(slot);
+        }
     }
 }
 
@@ -371,6 +417,10 @@ pub fn finish(index: u32, mm: u64, read_last: bool) {
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
     // exit_mmap runs once, but two programs may listen to it, and a snapshot may end what it began too late.
     if !maps::leave(mm) {
+        if maps::index_of(mm) == Some(index) {
+            // Counted as a missed death: the table refused.
+            sections::late(slot);
+        }
         return;
     }
     // SAFETY: `slot` points into SLOTS, and nobody else finds it any more.

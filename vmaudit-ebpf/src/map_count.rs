@@ -56,7 +56,19 @@ pub fn released_classic20(ctx: TracePointContext) -> u32 {
 
 #[inline(always)]
 fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
-    let Some(index) = maps::index_of(mm) else {
+    let task = Current::task();
+    let own = task.own(mm);
+    let mut known = maps::index_of(mm);
+    if let Some(stale) = known
+        && own.is_none()
+        && write
+        && lifecycle::is_making(task.call())
+    {
+        // Nobody can know an address space that is still being filled: the slot is of one that ended unseen.
+        lifecycle::bury(stale, mm);
+        known = None;
+    }
+    let Some(index) = known else {
         // A new address space shows itself by writing; readers of unknown ones are not ours.
         if write {
             lifecycle::adopt_current(ctx, mm);
@@ -64,8 +76,6 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         return;
     };
     let Some(slot) = SLOTS.get_ptr_mut(index) else { return };
-    let task = Current::task();
-    let own = task.own(mm);
     let (count, sequence) = match own {
         Some(own) => (own.map_count(), own.lock_sequence()),
         None => (kernel::map_count(mm), kernel::lock_sequence(mm)),
@@ -76,8 +86,11 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     if count == before && ended == 0 {
         return; // a reader, or the other of two programs on this event was first
     }
-    sections::saw(slot, sequence, write, ended);
     let call = if own.is_some() { task.call() } else { call::FOREIGN };
+    let writer = write || may_downgrade(call);
+    if writer {
+        sections::saw(slot, sequence, write, ended);
+    }
     if write
         && config!(calls) != 0
         && let Some(own) = own
@@ -94,7 +107,7 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
             (*slot).peak_ns = bpf_ktime_get_ns();
         }
     }
-    if !write && !may_downgrade(call) {
+    if !writer {
         // A reader that got in between the downgrade and the downgrader's own release, which will do the accounts.
         return;
     }

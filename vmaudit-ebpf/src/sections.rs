@@ -42,7 +42,8 @@ pub fn since(slot: *const MmSlot, sequence: u32, write: bool) -> u32 {
     between(unsafe { (*slot).sequence }, ended(sequence, write))
 }
 
-/// The slot is up to date with this release, the last of `sections` since it was so.
+/// The slot is up to date with this release, the last of `sections` since it was so. Only for the releases of writers,
+/// also of those that have let readers in before: a number that a reader has seen proves no release.
 #[inline(always)]
 pub fn saw(slot: *mut MmSlot, sequence: u32, write: bool, sections: u32) {
     // SAFETY: callers pass a pointer into SLOTS.
@@ -67,6 +68,27 @@ pub fn begin(slot: *mut MmSlot, mm: u64, new_image: bool) {
     // SAFETY: callers pass a pointer into SLOTS.
     unsafe { (*slot).sequence = sequence };
     if new_image && between(0, sequence) > OF_EXEC {
+        missed(slot);
+    }
+}
+
+/// Sections of a child up to the moment at which it runs: one, in which its parent's mappings are copied
+/// (kernel/fork.c:dup_mmap).
+const OF_FORK: u32 = 1;
+
+/// The slot of a child was opened late in its life, with the count that it was born with unless it has written since.
+#[inline(always)]
+pub fn only_born(slot: *mut MmSlot) {
+    // SAFETY: callers pass a pointer into SLOTS.
+    if layout!(mm_lock_seq) != ABSENT && between(0, unsafe { (*slot).sequence }) > OF_FORK {
+        missed(slot);
+    }
+}
+
+/// A release that should have opened the slot, or one before it ended, was not seen.
+#[inline(always)]
+pub fn late(slot: *mut MmSlot) {
+    if layout!(mm_lock_seq) != ABSENT {
         missed(slot);
     }
 }

@@ -13,7 +13,8 @@ use crate::{
     recommend::Failed,
     report::{self, CallFigures, Cause, Example, Failure, Frame, Holders, Image, Limits, MapCount},
     source::{
-        Event, LimitSeen, MmState, ProcessId, RefusalGroup, Refused, Sample, memory_cgroup::MemoryCgroup,
+        Event, LimitSeen, Losses, MmState, ProcessId, RefusalGroup, Refused, Sample,
+        memory_cgroup::MemoryCgroup,
     },
 };
 
@@ -60,7 +61,7 @@ pub struct Audit {
     limit_seen: Option<LimitSeen>,
     /// Between these two times (CLOCK_MONOTONIC ns) vm.max_map_count changed.
     limit_changes: Vec<(u64, u64)>,
-    lost: BTreeMap<String, u64>,
+    losses: Losses,
     folded: Folded,
     /// Number of processes at which the next folding is due.
     fold_at: usize,
@@ -115,7 +116,7 @@ impl Audit {
             limits: Limits::default(),
             limit_seen: None,
             limit_changes: Vec::new(),
-            lost: BTreeMap::new(),
+            losses: Losses::default(),
             folded: Folded::default(),
             fold_at: MAX_PROCESSES,
             examples_full: 0,
@@ -143,7 +144,7 @@ impl Audit {
             }
             Event::Limits(limits) => self.limits = limits,
             Event::LimitSeen(seen) => self.limit_seen(seen),
-            Event::Lost(counters) => self.lost.extend(counters),
+            Event::Lost(losses) => self.losses = losses,
         }
         if self.processes.len() > self.fold_at {
             self.fold();
@@ -275,14 +276,13 @@ impl Audit {
         }
     }
 
-    /// Counters of loss that make every peak doubtful; the others cost details only, or are known by address space.
-    fn figures_lost(&self) -> bool {
-        let count = |name| self.lost.get(name).copied().unwrap_or(0);
-        // Whose changes were missed is known where they can be missed at all without being skipped for all.
-        count("program_skipped") > count("changes_missed")
-            || ["table_full", "tree_full", "read_failed", "death_missed", "skips_unreadable"]
-                .iter()
-                .any(|name| count(name) > 0)
+    fn lost(&self, reasons: &[&str]) -> bool {
+        reasons.iter().any(|reason| self.losses.counters.get(*reason).is_some_and(|count| *count > 0))
+    }
+
+    /// Every peak is doubtful: something was lost, and which address space it belongs to is not known.
+    fn peaks_doubtful(&self) -> bool {
+        self.losses.doubt.peaks || self.lost(&["table_full", "tree_full", "read_failed"])
     }
 
     fn seconds(&self, at_ns: u64) -> f64 {
@@ -328,11 +328,34 @@ impl Audit {
                 "{folded} more processes ended {failures} and with at most {peak} VMAs; they are only counted here"
             ));
         }
-        let mut lost = self.lost.clone();
+        let mut lost = self.losses.counters.clone();
         lost.insert("rows_folded".into(), folded);
         lost.insert("failed_folded".into(), failed);
         lost.insert("examples_full".into(), self.examples_full);
-        Rows { processes, failures, ordinary, kinds, notes, lost, limits: self.limits.clone() }
+        // Whose end was missed may have kept a later one from its own row.
+        let complete =
+            !self.losses.doubt.processes && !self.lost(&["table_full", "tree_full", "death_missed"]);
+        Rows {
+            complete,
+            // A counter that says more than "details are gone" may stand for calls.
+            exact_calls: complete
+                && self.sight.exits
+                && !self.losses.doubt.calls
+                && !self.lost(&[
+                    "groups_full",
+                    "read_failed",
+                    "death_missed",
+                    "birth_missed",
+                    "changes_missed",
+                ]),
+            processes,
+            failures,
+            ordinary,
+            kinds,
+            notes,
+            lost,
+            limits: self.limits.clone(),
+        }
     }
 
     fn row(&self, id: ProcessId, process: &Process, clipped: bool) -> report::Process {
@@ -349,8 +372,8 @@ impl Audit {
                 peak_at_s: Some(self.seconds(top.peak_ns)),
                 exact: self.sight.changes
                     && seen_from_start
-                    && !process.mms.values().any(|mm| mm.shared || mm.gaps.is_some_and(|gaps| gaps > 0))
-                    && !self.figures_lost(),
+                    && !process.mms.values().any(MmState::partly_seen)
+                    && !self.peaks_doubtful(),
                 clipped,
                 percent_of_limit: None,
             },
@@ -570,6 +593,10 @@ pub struct Rows {
     pub ordinary: Vec<Failure>,
     /// The failures as advice needs them.
     pub kinds: Vec<Failed>,
+    /// No process that should have been followed can be missing.
+    pub complete: bool,
+    /// See [`report::Coverage::exact_calls`].
+    pub exact_calls: bool,
     /// For [`report::Coverage::notes`].
     pub notes: Vec<String>,
     /// Totals by reason.
@@ -663,6 +690,7 @@ mod tests {
             from_exec: false,
             shared: false,
             gaps: Some(0),
+            open_end: false,
             calls: vec![(MUNMAP, CallStat { calls: failed + 1, added: 0, removed: 0, failed })],
             refusals: if failed > 0 { vec![kind] } else { Vec::new() },
         })));

@@ -6,13 +6,8 @@
 use crate::{
     cli::FailOn,
     output,
-    report::{HookState, Report, SourceKind},
-    source::hooks,
+    report::{Report, SourceKind},
 };
-
-/// Counters of loss that cost details only; the others lose address spaces, processes or calls.
-const DETAILS: [&str; 6] =
-    ["ring_full", "stack_missing", "section_lost", "examples_full", "rows_folded", "failed_folded"];
 
 /// What is demanded.
 #[derive(Clone, Copy, Debug)]
@@ -39,22 +34,16 @@ fn failures(budget: &Budget<'_>, report: &Report) -> Option<String> {
     if failed > 0 {
         return Some(format!("{} failed", output::count(failed, "memory call", "memory calls")));
     }
-    let seen =
-        report.coverage.hooks.iter().any(|h| h.name == hooks::CALL_EXIT && h.state == HookState::Attached);
-    (!seen || failures_may_be_missing(report)).then(|| {
+    failures_may_be_missing(report).then(|| {
         "--fail-on failure is not shown to hold: no failed call was seen, but some may be missing, see coverage".into()
     })
 }
 
 /// Whether a failed call may be missing from the report altogether.
 pub fn failures_may_be_missing(report: &Report) -> bool {
-    let unseen =
-        report.coverage.hooks.iter().any(|h| h.name == hooks::CALL_EXIT && h.state != HookState::Attached);
     // 32-bit programs enter the kernel by another door: their changes are seen, their refusals are not.
     let by_another_door = report.processes.iter().any(|process| process.calls.contains_key("[32-bit]"));
-    unseen
-        || by_another_door
-        || report.coverage.lost.iter().any(|(name, count)| *count > 0 && !DETAILS.contains(&name.as_str()))
+    !report.coverage.exact_calls || by_another_door
 }
 
 fn peaks(budget: &Budget<'_>, report: &Report) -> Option<String> {
@@ -97,9 +86,9 @@ fn peaks(budget: &Budget<'_>, report: &Report) -> Option<String> {
     }
     match report.source {
         SourceKind::Proc => not_shown("peaks are samples, a burst between two looks at /proc is missed"),
-        SourceKind::Ebpf if !report.coverage.exact_peaks => {
-            not_shown("not every peak is exact, see coverage.lost and the rows marked ~")
-        }
+        SourceKind::Ebpf if !report.coverage.exact_peaks => not_shown(
+            "not every peak is exact, or a process may be missing: see coverage.lost and the rows marked ~",
+        ),
         SourceKind::Ebpf => None,
     }
 }
@@ -122,7 +111,7 @@ fn losses(budget: &Budget<'_>, report: &Report) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{output::text::tests::clipped_run, report::Hook};
+    use crate::output::text::tests::clipped_run;
 
     /// One exact process with a peak of 100 of 1,000 and no failure, every failed call visible.
     fn good() -> Report {
@@ -135,14 +124,7 @@ mod tests {
         report.coverage.exact_peaks = true;
         report.coverage.lost.clear();
         report.source = SourceKind::Ebpf;
-        report.coverage.hooks = vec![Hook {
-            name: hooks::CALL_EXIT.into(),
-            state: HookState::Attached,
-            via: None,
-            loses: None,
-            reason: None,
-            skipped: None,
-        }];
+        report.coverage.exact_calls = true;
         report
     }
 
@@ -181,6 +163,7 @@ mod tests {
     fn a_loss_makes_peaks_and_failures_doubtful() {
         let mut report = good();
         report.coverage.exact_peaks = false;
+        report.coverage.exact_calls = false;
         report.coverage.lost.insert("program_skipped".into(), 3);
         assert!(breach(&only(Some(500), None, &[]), &report).unwrap().contains("not every peak is exact"));
         let why = breach(&only(None, None, &[FailOn::Failure]), &report).unwrap();
@@ -190,7 +173,7 @@ mod tests {
     #[test]
     fn what_could_not_be_seen_or_read_does_not_pass() {
         let mut report = good();
-        report.coverage.hooks.clear();
+        report.coverage.exact_calls = false;
         assert!(
             breach(&only(None, None, &[FailOn::Failure]), &report).unwrap().contains("not shown to hold")
         );

@@ -96,8 +96,11 @@ pub enum SourceKind {
 /// What this session could see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Coverage {
-    /// Every peak in the report is exact.
+    /// Every peak in the report is exact, and no process is missing.
     pub exact_peaks: bool,
+    /// Every watched call of every process was seen: counts of calls and of failures are complete.
+    #[serde(default)]
+    pub exact_calls: bool,
     /// Each hook of the table and what became of it.
     pub hooks: Vec<Hook>,
     /// What kernel, rights and container allow, each with what is lost by it.

@@ -257,9 +257,9 @@ fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage) -> u6
             // In this order: one that dies in between is then seen twice, not missed.
             live.report_living(&mut |event| audit.apply(event));
             live.sweep(&mut |event| audit.apply(event));
-            audit.apply(Event::Lost(live.lost()));
+            audit.apply(Event::Lost(live.losses()));
             coverage.hooks = live.hooks();
-            live.living()
+            live.living_processes().len()
         }
         Source::Proc(sampling) => {
             sampling.look(now_ns(), &mut |event| audit.apply(event));
@@ -316,6 +316,7 @@ fn open_source(
     ));
     let coverage = Coverage {
         exact_peaks: false,
+        exact_calls: false,
         hooks: hooks::all_missing(&why),
         conditions: conditions::look(facts, None),
         lost: BTreeMap::new(),
@@ -529,10 +530,11 @@ fn finish(
     coverage.lost = rows.lost;
     coverage.notes.extend(rows.notes);
     coverage.exact_peaks = source == SourceKind::Ebpf
+        && rows.complete
         && rows.processes.iter().all(|p| p.map_count.exact)
-        && ["table_full", "changes_missed"]
-            .iter()
-            .all(|name| coverage.lost.get(*name).is_none_or(|n| *n == 0));
+        // Of one that is folded, too.
+        && coverage.lost.get("changes_missed").is_none_or(|n| *n == 0);
+    coverage.exact_calls = source == SourceKind::Ebpf && rows.exact_calls;
     let top = rows.processes.first();
     let recommendation = recommend::recommend(&Measured {
         peak: top.and_then(|p| p.map_count.peak),

@@ -324,7 +324,7 @@ impl Stream {
 
     fn end(mut self, live: &Live) -> anyhow::Result<()> {
         let lost: serde_json::Map<String, Value> =
-            live.lost().into_iter().map(|(name, n)| (name, n.into())).collect();
+            live.losses().counters.into_iter().map(|(name, n)| (name, n.into())).collect();
         let line = if self.json {
             output::json::line(&json!({"type": "end", "at_s": self.seconds(now_ns()), "lost": lost}))
         } else {

@@ -13,6 +13,7 @@ use crate::recommend::because;
 use crate::report::{
     Action, Cause, Failure, Frame, Holders, HookState, MapCount, Process, Report, SourceKind,
 };
+use crate::source::hooks::CALL_EXIT;
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,6 +172,9 @@ fn circumstances(report: &Report) -> String {
     parts.push(match report.source {
         SourceKind::Ebpf if report.processes.is_empty() => "followed in the kernel".into(),
         SourceKind::Ebpf if report.coverage.exact_peaks => "followed in the kernel, all peaks exact".into(),
+        SourceKind::Ebpf if report.processes.iter().all(|process| process.map_count.exact) => {
+            "followed in the kernel, all peaks here exact, but a process may be missing".into()
+        }
         SourceKind::Ebpf => "followed in the kernel, peaks marked ~ are not exact".into(),
         SourceKind::Proc => "sampled from /proc".into(),
     });
@@ -223,6 +227,9 @@ fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     if shown.iter().any(|p| p.map_count.peak.is_some() && !p.map_count.exact) {
         notes.push("~ sampled or seen only in part: the true peak may be higher");
     }
+    if rows.iter().any(|row| row.last().is_some_and(|failed| failed.starts_with('~'))) {
+        notes.push("~ in FAILED: not all calls were seen, more may have failed");
+    }
     if shown.iter().any(|p| p.map_count.clipped) {
         notes.push("+ stopped by the limit: the demand is higher");
     }
@@ -235,22 +242,23 @@ fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
 fn row(process: &Process, report: &Report) -> [String; 7] {
     let MapCount { first, last, peak, exact, clipped, percent_of_limit, .. } = process.map_count;
     let figure = |value: Option<u64>| value.map_or("-".into(), grouped);
+    let at_least = |value: u64, exact| format!("{}{}", if exact { "" } else { "~" }, grouped(value));
     [
         process.pid.to_string(),
         shortened(&clean(&process.comm), NAME_COLUMNS),
         figure(first),
         figure(last),
-        peak.map_or("-".into(), |peak| {
-            format!("{}{}{}", if exact { "" } else { "~" }, grouped(peak), if clipped { "+" } else { "" })
-        }),
+        peak.map_or("-".into(), |peak| at_least(peak, exact) + if clipped { "+" } else { "" }),
         percent_of_limit.map_or("-".into(), |percent| format!("{percent:.1}")),
-        failed_calls(process, report).map_or("-".into(), grouped),
+        failed_calls(process, report).map_or("-".into(), |n| at_least(n, report.coverage.exact_calls)),
     ]
 }
 
 /// Refused calls of a process that are no ordinary answers; `None` when the source cannot see them.
 fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
-    if report.source == SourceKind::Proc {
+    let mut hooks = report.coverage.hooks.iter();
+    let seen = hooks.any(|hook| hook.name == CALL_EXIT && hook.state == HookState::Attached);
+    if report.source == SourceKind::Proc || !seen {
         return None;
     }
     // The calls' own counters include refusals whose kind found no room.

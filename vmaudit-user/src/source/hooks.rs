@@ -297,6 +297,12 @@ pub fn all_missing(why: &str) -> Vec<Hook> {
 /// where a version decides, because neither BTF nor attach results tell).
 const PREEMPTIBLE_PROGRAMS: (u32, u32) = (7, 0);
 
+/// The kernel skips tracing programs at all, and then counts it per program (kernel/bpf/syscall.c:
+/// bpf_prog_show_fdinfo, 5.12). Classic tracepoints' it always did, see [`counts_classic_skips`].
+pub fn skips_programs(facts: &Facts) -> bool {
+    facts.version >= (5, 12)
+}
+
 /// The kernel counts how often it skips a classic tracepoint's program (kernel/trace/bpf_trace.c:trace_call_bpf, 6.12).
 pub fn counts_classic_skips(facts: &Facts) -> bool {
     facts.version >= (6, 12)

@@ -11,6 +11,8 @@ pub mod memory_cgroup;
 pub mod proc;
 pub mod sampling;
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;
 
@@ -49,8 +51,8 @@ pub enum Event {
     Limits(crate::report::Limits),
     /// A look at vm.max_map_count.
     LimitSeen(LimitSeen),
-    /// Loss counters by name, totals so far.
-    Lost(Vec<(String, u64)>),
+    /// What was not seen so far.
+    Lost(Losses),
 }
 
 /// What the kernel side knows of one address space.
@@ -91,10 +93,51 @@ pub struct MmState {
     /// count (before 6.4, or without CONFIG_PER_VMA_LOCK).
     #[serde(default)]
     pub gaps: Option<u64>,
+    /// It lives, and its last change may be one that was missed: no later one has shown a gap.
+    #[serde(default)]
+    pub open_end: bool,
     /// Per call; only calls with a figure.
     pub calls: Vec<(Call, CallStat)>,
     /// Refusals by kind.
     pub refusals: Vec<RefusalGroup>,
+}
+
+impl MmState {
+    /// A change of it was missed, or may have been.
+    pub fn partly_seen(&self) -> bool {
+        self.shared || self.open_end || self.gaps.is_some_and(|gaps| gaps > 0)
+    }
+}
+
+/// What was not seen, so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Totals by reason.
+    pub counters: BTreeMap<String, u64>,
+    /// What events that were shown to none of the programs may have changed.
+    pub doubt: Doubt,
+}
+
+/// What can be wrong because the kernel skipped programs, and no row tells by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// Any peak.
+    pub peaks: bool,
+    /// The list of processes: one can be missing, or bear an old name.
+    pub processes: bool,
+    /// Counts of calls and of refusals: they can be too low.
+    pub calls: bool,
+}
+
+impl Doubt {
+    /// Either's.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            peaks: self.peaks || other.peaks,
+            processes: self.processes || other.processes,
+            calls: self.calls || other.calls,
+        }
+    }
 }
 
 /// What one call did to one address space; see [`vmaudit_common::CallStat`].

@@ -49,6 +49,15 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         source: SourceKind::Ebpf,
         coverage: Coverage {
             exact_peaks: true,
+            exact_calls: true,
+            hooks: vec![Hook {
+                name: "sys_exit".into(),
+                state: HookState::Attached,
+                via: Some("raw_tp".into()),
+                loses: None,
+                reason: None,
+                skipped: Some(0),
+            }],
             lost: lost.map(|name| (name.into(), 0)).into(),
             ..Coverage::default()
         },
@@ -185,6 +194,7 @@ fn proc_source() -> Report {
         }],
         notes: vec!["Without CAP_BPF and CAP_PERFMON vmaudit looks at /proc every 100 ms.".into()],
         exact_peaks: false,
+        exact_calls: false,
     };
     report
 }
@@ -434,14 +444,22 @@ fn failures_that_differ_only_in_their_process_are_one_block() {
 #[test]
 fn a_loss_takes_the_certainty_out_of_the_verdict() {
     let mut report = clean_run();
-    report.coverage.lost.insert("table_full".into(), 1);
-    assert!(
-        text(&report)
-            .starts_with("vmaudit: No failed memory call was seen, but not all could be seen (below).")
-    );
-    report.coverage.lost.insert("table_full".into(), 0);
-    report.coverage.lost.insert("ring_full".into(), 1);
     assert!(text(&report).starts_with("vmaudit: No memory call failed."));
+    report.coverage.exact_calls = false;
+    let said = text(&report);
+    assert!(said.starts_with("vmaudit: No failed memory call was seen, but not all could be seen (below)."));
+    assert!(said.contains("  ~0\n") && said.contains("~ in FAILED: not all calls were seen"), "{said}");
+    report.coverage.hooks.clear();
+    assert!(text(&report).contains("  -\n"), "calls that nobody watched have no number");
+}
+
+#[test]
+fn exact_rows_are_not_all_rows_where_a_process_may_be_missing() {
+    let mut report = clean_run();
+    report.coverage.exact_peaks = false;
+    assert!(text(&report).contains("all peaks here exact, but a process may be missing"));
+    report.processes[0].map_count.exact = false;
+    assert!(text(&report).contains("peaks marked ~ are not exact"));
 }
 
 #[test]

@@ -1,0 +1,261 @@
+//! What the programs write, as events: records of the ring buffer and slots of the table.
+
+use std::mem::{offset_of, size_of};
+
+use bytemuck::{Pod, Zeroable as _};
+use vmaudit_common::{
+    AREA_EXECUTABLE, AREA_FILE, AREA_WHOLE_PATH, AreaRecord, CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION,
+    ChangeRecord, DeadRecord, FailureRecord, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
+    MM_SHARED, MmSlot, RECORD_AREA, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE,
+    RECORD_FORK, RecordHeader, TaskRecord,
+};
+
+use crate::source::{
+    CallStat, Change, Event, Mapped, MappedFile, MmState, Named, ProcessId, RefusalGroup, Refused, Section,
+    Task,
+};
+
+pub enum Decoded {
+    Event(Event),
+    Dead(u64),
+}
+
+/// Reads one record; `None` for one that is too short or of an unknown kind (the kernel side of the same build never
+/// writes such).
+pub fn decode(bytes: &[u8]) -> Option<Decoded> {
+    let head: RecordHeader = read_record(bytes)?;
+    Some(match head.kind {
+        RECORD_CHANGE => {
+            let r: ChangeRecord = read_record(bytes)?;
+            Decoded::Event(Event::Change(Change {
+                at_ns: head.at_ns,
+                generation: head.generation,
+                tgid: head.tgid,
+                tid: head.tid,
+                comm: text(&r.comm),
+                before: r.before,
+                after: r.after,
+                call: r.call as u8,
+            }))
+        }
+        RECORD_FAILURE => Decoded::Event(Event::Refused(Box::new(refused(&read_record(bytes)?)))),
+        RECORD_AREA => Decoded::Event(Event::Mapped(Box::new(mapped(bytes)?))),
+        RECORD_FORK | RECORD_EXIT => {
+            let r: TaskRecord = read_record(bytes)?;
+            Decoded::Event(Event::Task(Task {
+                at_ns: head.at_ns,
+                process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
+                ppid: r.ppid,
+                comm: text(&r.comm),
+                exit: (head.kind == RECORD_EXIT).then_some(r.exit_code as i32),
+            }))
+        }
+        RECORD_EXEC => {
+            let r: TaskRecord = read_record(bytes)?;
+            Decoded::Event(Event::Named(Named {
+                process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
+                at_ns: head.at_ns,
+                exe: Some(text(&r.filename)).filter(|path| path.starts_with('/')),
+                cgroup: None,
+            }))
+        }
+        RECORD_DEAD => Decoded::Dead(read_record::<DeadRecord>(bytes)?.slot),
+        _ => return None,
+    })
+}
+
+fn read_record<T: Pod>(bytes: &[u8]) -> Option<T> {
+    bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
+}
+
+/// A `\0`-terminated name; bytes that are no UTF-8 become U+FFFD.
+fn text(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+fn refused(r: &FailureRecord) -> Refused {
+    let frames = usize::try_from(r.stack_bytes).unwrap_or(0) / 8;
+    Refused {
+        at_ns: r.head.at_ns,
+        generation: r.head.generation,
+        tgid: r.head.tgid,
+        tid: r.head.tid,
+        comm: text(&r.comm),
+        call: r.call as u8,
+        errno: r.errno as u8,
+        class: r.class,
+        ret: r.ret,
+        args: r.args,
+        section: (r.class & CLASS_SECTION != 0).then_some(Section {
+            mc0: r.section.mc0,
+            mc1: r.section.mc1,
+            total_vm: r.section.total_vm,
+            locked_vm: r.section.locked_vm,
+            data_vm: r.section.data_vm,
+            searched: (r.class & CLASS_SEARCHED != 0).then_some(r.section.searched as i64),
+        }),
+        max_map_count: r.max_map_count,
+        rlimits: r.rlimits,
+        start_brk: r.start_brk,
+        hole: (r.class & CLASS_GAP != 0).then_some(r.hole),
+        caller: Some(r.caller).filter(|&ip| ip != 0),
+        stack: r.stack.iter().take(frames).copied().filter(|&ip| ip != 0).collect(),
+    }
+}
+
+fn mapped(bytes: &[u8]) -> Option<Mapped> {
+    // The record ends behind its path.
+    let mut whole = AreaRecord::zeroed();
+    let room = bytemuck::bytes_of_mut(&mut whole);
+    let length = bytes.len().min(room.len());
+    if length < offset_of!(AreaRecord, path) {
+        return None;
+    }
+    room.get_mut(..length)?.copy_from_slice(bytes.get(..length)?);
+    let r = whole;
+    let path = r.path.get(..r.path_bytes as usize)?;
+    Some(Mapped {
+        generation: r.head.generation,
+        start: r.start,
+        end: r.end,
+        offset: r.offset,
+        executable: r.flags & AREA_EXECUTABLE != 0,
+        file: (r.flags & AREA_FILE != 0).then(|| MappedFile {
+            path: path_from(path, r.flags & AREA_WHOLE_PATH != 0),
+            inode: r.inode,
+            changed: (r.changed_s, r.changed_ns & ((1 << 30) - 1)),
+        }),
+    })
+}
+
+/// Names from the file's upwards, each with its `\0`, as a path.
+fn path_from(names: &[u8], whole: bool) -> String {
+    let mut names: Vec<&[u8]> = names.strip_suffix(b"\0").unwrap_or(names).split(|&b| b == 0).collect();
+    if !whole {
+        names.push(b"...");
+    }
+    let path = names.iter().rev().fold(Vec::new(), |path, name| [&path, &b"/"[..], name].concat());
+    let path = String::from_utf8_lossy(&path);
+    if whole { path.into_owned() } else { path.trim_start_matches('/').to_owned() }
+}
+
+pub fn mm_state(slot: &MmSlot, numbered: bool) -> MmState {
+    MmState {
+        generation: slot.generation,
+        process: ProcessId { tgid: slot.tgid, start_ns: slot.start_boottime_ns },
+        ppid: slot.ppid,
+        uid: slot.uid,
+        comm: text(&slot.comm),
+        first: slot.first,
+        last: slot.last,
+        peak: slot.peak,
+        born_ns: slot.born_ns,
+        peak_ns: slot.peak_ns,
+        dead_ns: (slot.dead_ns != 0).then_some(slot.dead_ns),
+        from_birth: slot.flags & MM_FROM_BIRTH != 0,
+        from_snapshot: slot.flags & MM_FROM_SNAPSHOT != 0,
+        from_exec: slot.flags & MM_FROM_EXEC != 0,
+        shared: slot.flags & MM_SHARED != 0,
+        gaps: numbered.then_some(slot.gaps),
+        open_end: false,
+        calls: slot
+            .calls
+            .iter()
+            .enumerate()
+            .filter(|(_, stat)| **stat != vmaudit_common::CallStat::default())
+            .map(|(id, s)| {
+                (id as u8, CallStat { calls: s.calls, added: s.added, removed: s.removed, failed: s.failed })
+            })
+            .collect(),
+        refusals: slot
+            .failures
+            .iter()
+            .filter_map(|group| {
+                let key = GroupKey::unpack(group.key)?;
+                Some(RefusalGroup {
+                    call: key.call,
+                    errno: key.errno,
+                    class: key.class,
+                    count: group.count,
+                    first_ns: group.first_ns,
+                    last_ns: group.last_ns,
+                    kept_bytes: group.kept_bytes,
+                })
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmaudit_common::call;
+
+    #[test]
+    fn short_and_unknown_records_are_dropped_not_trusted() {
+        assert!(decode(&[]).is_none());
+        assert!(decode(&[1, 0, 0, 0]).is_none());
+        let mut head = [0u8; size_of::<RecordHeader>()];
+        for kind in 0..=255 {
+            head[0] = kind;
+            assert!(decode(&head).is_none(), "kind {kind} has a body");
+        }
+    }
+
+    #[test]
+    fn a_failure_record_keeps_its_figures() {
+        let mut r: FailureRecord = bytemuck::Zeroable::zeroed();
+        r.head.kind = RECORD_FAILURE;
+        r.head.tgid = 7;
+        r.call = call::MUNMAP.into();
+        r.errno = 12;
+        r.class = CLASS_SECTION | 7;
+        r.section.mc0 = 65530;
+        r.stack[0] = 0x1234;
+        r.stack_bytes = 8;
+        let Some(Decoded::Event(Event::Refused(refused))) = decode(bytemuck::bytes_of(&r)) else { panic!() };
+        assert_eq!((refused.tgid, refused.call, refused.section.unwrap().mc0), (7, call::MUNMAP, 65530));
+        assert_eq!(refused.stack, [0x1234]);
+    }
+
+    #[test]
+    fn the_path_of_a_mapped_file_is_put_together_from_its_names() {
+        let mut r: AreaRecord = bytemuck::Zeroable::zeroed();
+        r.head.kind = RECORD_AREA;
+        (r.start, r.end, r.offset, r.inode, r.changed_s) = (0x1000, 0x3000, 0x2000, 7, 5);
+        r.changed_ns = 9 | 1 << 31;
+        r.flags = AREA_EXECUTABLE | AREA_FILE | AREA_WHOLE_PATH;
+        let names = b"libc.so.6\0lib\0usr\0";
+        r.path[..names.len()].copy_from_slice(names);
+        r.path_bytes = names.len() as u32;
+        let bytes = &bytemuck::bytes_of(&r)[..offset_of!(AreaRecord, path) + names.len()];
+        let Some(Decoded::Event(Event::Mapped(mapped))) = decode(bytes) else { panic!() };
+        assert_eq!(
+            (mapped.start, mapped.end, mapped.offset, mapped.executable),
+            (0x1000, 0x3000, 0x2000, true)
+        );
+        let file = mapped.file.unwrap();
+        assert_eq!((file.path.as_str(), file.inode, file.changed), ("/usr/lib/libc.so.6", 7, (5, 9)));
+        for cut in 0..offset_of!(AreaRecord, path) {
+            assert!(decode(&bytes[..cut]).is_none(), "{cut}");
+        }
+        r.path_bytes = u32::MAX;
+        assert!(decode(bytemuck::bytes_of(&r)).is_none());
+    }
+
+    #[test]
+    fn a_path_that_is_not_whole_says_so() {
+        assert_eq!(path_from(b"b\0a\0", true), "/a/b");
+        assert_eq!(path_from(b"b\0a\0", false), ".../a/b");
+        assert_eq!(path_from(b"memfd:x\0", true), "/memfd:x");
+        assert_eq!(path_from(b"\xff\0", true), "/\u{fffd}");
+        assert_eq!(path_from(b"", true), "/");
+    }
+
+    #[test]
+    fn names_end_at_their_zero_and_bad_bytes_are_marked() {
+        assert_eq!(text(b"abc\0def"), "abc");
+        assert_eq!(text(b"\xff\0"), "\u{fffd}");
+    }
+}
