@@ -138,10 +138,10 @@ impl Tally {
 
 /// Every kernel allows exactness here: raw programs are not skipped before 7.0, classic ones not by preemption. On 7.0
 /// and later only a birth may be half seen, by the program that does not know the child's address space.
-#[test]
-fn beside_busy_neighbours_all_is_exact() {
+#[track_caller]
+fn assert_exact_beside_busy_neighbours(options: &[&str], what: &str) {
     let neighbours = neighbours(&["busy", BUSY]);
-    let tally = Tally::of(&[], &[]).tell("busy neighbours");
+    let tally = Tally::of(options, &[]).tell(what);
     drop(neighbours);
     if preempts_programs() {
         assert_eq!((tally.skipped, tally.labelled), (0, tally.births_missed), "{tally:?}");
@@ -151,18 +151,14 @@ fn beside_busy_neighbours_all_is_exact() {
     }
 }
 
-/// The same without watching calls.
+#[test]
+fn beside_busy_neighbours_all_is_exact() {
+    assert_exact_beside_busy_neighbours(&[], "busy neighbours");
+}
+
 #[test]
 fn beside_busy_neighbours_peaks_alone_are_exact() {
-    let neighbours = neighbours(&["busy", BUSY]);
-    let tally = Tally::of(&["--peaks-only"], &[]).tell("busy neighbours, peaks only");
-    drop(neighbours);
-    if preempts_programs() {
-        assert_eq!((tally.skipped, tally.labelled), (0, tally.births_missed), "{tally:?}");
-        assert!(tally.exact + tally.exact_peak > tally.labelled, "{tally:?}");
-    } else {
-        tally.assert_all_exact();
-    }
+    assert_exact_beside_busy_neighbours(&["--peaks-only"], "busy neighbours, peaks only");
 }
 
 /// While a map call is preempted, classic programs are off on that processor. Kernels before 7.0 use raw ones, which do

@@ -389,13 +389,11 @@ fn mlock(facts: &Facts<'_>, checks: &mut Checks) {
 
 /// A gap says EFAULT here, so only the split and allocations say ENOMEM.
 fn mbind(facts: &Facts<'_>, checks: &mut Checks) {
-    checks.add(
-        Reason::MapCount,
-        match facts.split_refused() {
-            Finding::Likely => Finding::Met,
-            other => other,
-        },
-    );
+    let split = match facts.split_refused() {
+        Finding::Likely => Finding::Met,
+        other => other,
+    };
+    checks.add(Reason::MapCount, split);
     checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 
@@ -513,16 +511,8 @@ fn exec(facts: &Facts<'_>, checks: &mut Checks) {
 fn ioctl(facts: &Facts<'_>, checks: &mut Checks) {
     match facts.arg(1) {
         // UFFDIO_REGISTER and UFFDIO_UNREGISTER by type and number (include/uapi/linux/userfaultfd.h).
-        Some(command) if command & 0xffff == 0xaa00 || command & 0xffff == 0xaa01 => {
-            checks.add(
-                Reason::MapCount,
-                match facts.split_refused() {
-                    Finding::Likely => Finding::Met,
-                    other => other,
-                },
-            );
-            checks.add(Reason::KernelMemory, Finding::Unlikely);
-        }
+        // As with mbind, only the split and allocations say ENOMEM.
+        Some(command) if command & 0xffff == 0xaa00 || command & 0xffff == 0xaa01 => mbind(facts, checks),
         Some(_) => checks.add(Reason::Driver, Finding::Met),
         None => {
             checks.add(Reason::MapCount, facts.split_refused());

@@ -48,11 +48,6 @@ fn at(count: u32) -> u32 {
 /// An example with the figures of `class`.
 fn refused(call: Call, errno: u8, class: u32, count: u32, args: [u64; 6]) -> Refused {
     Refused {
-        at_ns: 1,
-        generation: 1,
-        tgid: 10,
-        tid: 10,
-        comm: "x".into(),
         call,
         errno,
         class,
@@ -67,11 +62,8 @@ fn refused(call: Call, errno: u8, class: u32, count: u32, args: [u64; 6]) -> Ref
             searched: None,
         }),
         max_map_count: MAX,
-        rlimits: [UNLIMITED; 4],
         start_brk: 0x1000_0000,
-        hole: None,
-        caller: None,
-        stack: Vec::new(),
+        ..Refused::example()
     }
 }
 

@@ -124,20 +124,9 @@ mod tests {
             at_ns: 0,
             generation,
             tgid: std::process::id(),
-            tid: 1,
-            comm: "x".into(),
             call: vmaudit_common::call::MMAP,
-            errno: 12,
             class,
-            ret: -12,
-            args: [0; 6],
-            section: None,
-            max_map_count: 65530,
-            rlimits: [0; 4],
-            start_brk: 0,
-            hole: None,
-            caller: None,
-            stack: Vec::new(),
+            ..Refused::example()
         }
     }
 

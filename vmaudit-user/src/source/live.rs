@@ -273,6 +273,7 @@ impl Live {
     pub fn ring_full(&self) -> u64 {
         self.control.read(0).lost.ring_full
     }
+
     /// Passes on the programs' own messages; nothing to do unless [`Options::debug`] was set.
     pub fn flush_debug(&mut self) {
         if let Some(logger) = &mut self.logger {
@@ -280,6 +281,7 @@ impl Live {
         }
     }
 }
+
 /// Bytes per page.
 pub fn page_size() -> u64 {
     // SAFETY: no preconditions.

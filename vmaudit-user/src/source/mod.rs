@@ -214,6 +214,32 @@ pub struct Refused {
     pub stack: Vec<u64>,
 }
 
+#[cfg(test)]
+impl Refused {
+    /// One without a cause, for tests to build on.
+    pub fn example() -> Self {
+        Self {
+            at_ns: 1,
+            generation: 1,
+            tgid: 1,
+            tid: 1,
+            comm: "x".into(),
+            call: vmaudit_common::call::FOREIGN,
+            errno: libc::ENOMEM as u8,
+            class: 0,
+            ret: -i64::from(libc::ENOMEM),
+            args: [0; 6],
+            section: None,
+            max_map_count: 65530,
+            rlimits: [u64::MAX; 4],
+            start_brk: 0,
+            hole: None,
+            caller: None,
+            stack: Vec::new(),
+        }
+    }
+}
+
 /// A mapping, or an address where nothing is mapped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapped {

@@ -3,25 +3,7 @@ use std::io::Write as _;
 use super::*;
 
 fn refused(generation: u64, tgid: u32, stack: &[u64]) -> Refused {
-    Refused {
-        at_ns: 1,
-        generation,
-        tgid,
-        tid: tgid,
-        comm: "x".into(),
-        call: 1,
-        errno: 12,
-        class: 0,
-        ret: -12,
-        args: [0; 6],
-        section: None,
-        max_map_count: 65530,
-        rlimits: [u64::MAX; 4],
-        start_brk: 0,
-        hole: None,
-        caller: None,
-        stack: stack.to_vec(),
-    }
+    Refused { generation, tgid, tid: tgid, stack: stack.to_vec(), ..Refused::example() }
 }
 
 #[inline(never)]

@@ -1,0 +1,147 @@
+//! What the loader tells the programs before they are loaded: where the kernel keeps things, and what is wanted.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::call::NUMBERS;
+
+/// Byte offsets of kernel structure members, from BTF; [`ABSENT`] where this kernel lacks one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Layout {
+    /// mm_struct.map_count (or vma_count).
+    pub mm_map_count: u32,
+    /// mm_struct.total_vm.
+    pub mm_total_vm: u32,
+    /// mm_struct.locked_vm.
+    pub mm_locked_vm: u32,
+    /// mm_struct.data_vm.
+    pub mm_data_vm: u32,
+    /// mm_struct.mmap_lock.count (rw_semaphore); bit 0 = held for writing.
+    pub mm_lock_count: u32,
+    /// mm_struct.start_brk.
+    pub mm_start_brk: u32,
+    /// mm_struct.mm_users; [`ABSENT`] counts as several.
+    pub mm_users: u32,
+    /// task_struct.mm.
+    pub task_mm: u32,
+    /// task_struct.pid.
+    pub task_pid: u32,
+    /// task_struct.tgid.
+    pub task_tgid: u32,
+    /// task_struct.start_boottime.
+    pub task_start_boottime: u32,
+    /// task_struct.group_leader.
+    pub task_group_leader: u32,
+    /// task_struct.real_parent.
+    pub task_real_parent: u32,
+    /// task_struct.signal.
+    pub task_signal: u32,
+    /// task_struct.comm.
+    pub task_comm: u32,
+    /// task_struct.exit_code.
+    pub task_exit_code: u32,
+    /// Word whose [`Layout::compat_mask`] bits say that the task is in a 32-bit call.
+    pub task_compat: u32,
+    /// See [`Layout::task_compat`].
+    pub compat_mask: u32,
+    /// signal_struct.live.
+    pub signal_live: u32,
+    /// signal_struct.rlim.
+    pub signal_rlim: u32,
+    /// pt_regs: number of the system call.
+    pub regs_nr: u32,
+    /// pt_regs: the six arguments as they were passed.
+    pub regs_args: [u32; 6],
+    /// pt_regs: stack pointer, where x86 has the return address on entry to a function; [`ABSENT`] with `regs_lr`.
+    pub regs_sp: u32,
+    /// pt_regs: link register; [`ABSENT`] where there is none.
+    pub regs_lr: u32,
+    /// linux_binprm.filename.
+    pub bprm_filename: u32,
+    /// task_struct.cred.
+    pub task_cred: u32,
+    /// cred.cap_effective; its low word holds CAP_IPC_LOCK.
+    pub cred_cap_effective: u32,
+    /// mm_struct.mm_lock_seq: changes with each end of a write section (6.4 and later).
+    pub mm_lock_seq: u32,
+    /// 1 where mm_lock_seq changes with each begin of a write section as well (6.14 and later), else 0.
+    pub mm_lock_seq_begins: u32,
+    /// vm_area_struct.vm_start.
+    pub vma_start: u32,
+    /// vm_area_struct.vm_end.
+    pub vma_end: u32,
+    /// vm_area_struct.vm_flags.
+    pub vma_flags: u32,
+    /// What a mapped file is; all [`ABSENT`] if any is.
+    pub file: FileLayout,
+}
+
+/// See [`Layout`]; for the mappings below stacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct FileLayout {
+    /// vm_area_struct.vm_pgoff.
+    pub vma_pgoff: u32,
+    /// vm_area_struct.vm_file.
+    pub vma_file: u32,
+    /// file.f_path.mnt.
+    pub mnt: u32,
+    /// file.f_path.dentry.
+    pub dentry: u32,
+    /// file.f_inode.
+    pub inode: u32,
+    /// inode.i_ino.
+    pub inode_number: u32,
+    /// inode.i_ctime, seconds.
+    pub inode_changed_s: u32,
+    /// inode.i_ctime, nanoseconds.
+    pub inode_changed_ns: u32,
+    /// dentry.d_name.name.
+    pub dentry_name: u32,
+    /// dentry.d_parent.
+    pub dentry_parent: u32,
+    /// vfsmount.mnt_root.
+    pub mnt_root: u32,
+    /// mount.mnt.
+    pub mount_mnt: u32,
+    /// mount.mnt_parent.
+    pub mount_parent: u32,
+    /// mount.mnt_mountpoint.
+    pub mount_mountpoint: u32,
+}
+/// "This kernel does not have the member."
+pub const ABSENT: u32 = u32::MAX;
+
+/// Loader's choices, frozen before the programs load.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Config {
+    /// Where the kernel keeps vm.max_map_count; 0 = not known, [`Control::max_map_count`] has to do.
+    pub max_map_count_at: u64,
+    /// Follow every process instead of the table of followed ones.
+    pub watch_all: u32,
+    /// Children of followed processes are followed.
+    pub follow_children: u32,
+    /// Every change goes to the ring buffer.
+    pub stream_changes: u32,
+    /// Every failure goes to the ring buffer, not only the first [`EXAMPLES_PER_GROUP`] of a kind.
+    pub stream_failures: u32,
+    /// Slots in the table of address spaces, a power of two.
+    pub slots: u32,
+    /// Failing calls carry their user stack.
+    pub failure_stacks: u32,
+    /// Bytes per page as a shift.
+    pub page_shift: u32,
+    /// Which process ids must not be followed: our own.
+    pub self_tgid: u32,
+    /// Offset of `child_pid` in the record of sched:sched_process_fork, bytes (0 when that form is not used).
+    pub fork_child_pid_offset: u32,
+    /// The programs' own messages are wanted.
+    pub debug: u32,
+    /// Exits of calls are watched, so what they need is kept.
+    pub calls: u32,
+    /// Offset of `old_pid` in the record of sched:sched_process_exec, bytes (0 when that form is not used).
+    pub exec_old_pid_offset: u32,
+    /// System call number → [`call::Call`].
+    pub call_by_number: [u8; NUMBERS],
+}

@@ -1,0 +1,157 @@
+//! Records of the ring buffer.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::{COMM_LEN, NAME_BYTES, PATH_BYTES, STACK_FRAMES, Section};
+
+/// [`RecordHeader::kind`]: a [`ChangeRecord`].
+pub const RECORD_CHANGE: u32 = 1;
+/// [`RecordHeader::kind`]: a [`FailureRecord`].
+pub const RECORD_FAILURE: u32 = 2;
+/// [`RecordHeader::kind`]: a [`TaskRecord`], a process was born.
+pub const RECORD_FORK: u32 = 3;
+/// [`RecordHeader::kind`]: a [`TaskRecord`], a process has a new image.
+pub const RECORD_EXEC: u32 = 4;
+/// [`RecordHeader::kind`]: a [`TaskRecord`], a process ended.
+pub const RECORD_EXIT: u32 = 5;
+/// [`RecordHeader::kind`]: a [`DeadRecord`], a slot waits to be read.
+pub const RECORD_DEAD: u32 = 6;
+
+/// [`RecordHeader::kind`]: an [`AreaRecord`].
+pub const RECORD_AREA: u32 = 7;
+
+/// Head of each record in the ring buffer.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct RecordHeader {
+    /// `RECORD_*`.
+    pub kind: u32,
+    /// Process id.
+    pub tgid: u32,
+    /// Task id.
+    pub tid: u32,
+    /// Not used.
+    pub reserved: u32,
+    /// CLOCK_MONOTONIC ns.
+    pub at_ns: u64,
+    /// [`MmSlot::generation`] of the address space, or 0.
+    pub generation: u64,
+}
+
+/// One change of map_count.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct ChangeRecord {
+    /// Kind [`RECORD_CHANGE`].
+    pub head: RecordHeader,
+    /// map_count before.
+    pub before: u32,
+    /// map_count after.
+    pub after: u32,
+    /// [`call::Call`].
+    pub call: u32,
+    /// Not used.
+    pub reserved: u32,
+    /// Name of the task that made the change.
+    pub comm: [u8; COMM_LEN],
+}
+
+/// One refused call.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FailureRecord {
+    /// Kind [`RECORD_FAILURE`].
+    pub head: RecordHeader,
+    /// [`call::Call`].
+    pub call: u32,
+    /// Positive errno.
+    pub errno: u32,
+    /// `CLASS_*`.
+    pub class: u32,
+    /// vm.max_map_count as the programs knew it.
+    pub max_map_count: u32,
+    /// Return value as the kernel gave it.
+    pub ret: i64,
+    /// The six arguments.
+    pub args: [u64; 6],
+    /// The lock section, valid with [`CLASS_SECTION`].
+    pub section: Section,
+    /// RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK soft limits, bytes.
+    pub rlimits: [u64; 4],
+    /// mm.start_brk, bytes.
+    pub start_brk: u64,
+    /// First address of the range that is not mapped, with [`CLASS_GAP`].
+    pub hole: u64,
+    /// Name of the task.
+    pub comm: [u8; COMM_LEN],
+    /// Where the wrapper of the call returns to, if it keeps nothing on the stack; else any word. 0 = not read. The
+    /// walk over frame pointers misses this caller, because wrappers have no frame of their own.
+    pub caller: u64,
+    /// Bytes of `stack` that are valid, or a negative errno.
+    pub stack_bytes: i64,
+    /// User return addresses, innermost first.
+    pub stack: [u64; STACK_FRAMES],
+}
+
+/// [`AreaRecord::flags`]: executable.
+pub const AREA_EXECUTABLE: u32 = 1;
+/// [`AreaRecord::flags`]: of a file.
+pub const AREA_FILE: u32 = 2;
+/// [`AreaRecord::flags`]: the path reaches up to the root of all mounts, or the file lies in no folder.
+pub const AREA_WHOLE_PATH: u32 = 4;
+
+/// What lies at an address of a refused call's stack. Comes before the [`FailureRecord`].
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct AreaRecord {
+    /// Kind [`RECORD_AREA`].
+    pub head: RecordHeader,
+    /// First address; where nothing is mapped, the address asked for.
+    pub start: u64,
+    /// Address behind it.
+    pub end: u64,
+    /// Of `start` in the file, bytes.
+    pub offset: u64,
+    /// `AREA_*` bits.
+    pub flags: u32,
+    /// Bytes of `path`, which the record ends behind.
+    pub path_bytes: u32,
+    /// Of the file.
+    pub inode: u64,
+    /// When the inode was changed last, seconds of the file's own clock.
+    pub changed_s: i64,
+    /// Nanoseconds in the low 30 bits, the kernel's own above (fs/inode.c:I_CTIME_QUERIED, 6.13).
+    pub changed_ns: u32,
+    /// Not used.
+    pub reserved: u32,
+    /// Names, each with its `\0`: the file's, its folder's, and so on.
+    pub path: [u8; PATH_BYTES + NAME_BYTES],
+}
+
+/// Birth, exec or end of a process.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct TaskRecord {
+    /// Kind [`RECORD_FORK`], [`RECORD_EXEC`] or [`RECORD_EXIT`].
+    pub head: RecordHeader,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Exit: the wait status as the kernel keeps it (`exit_code`: status << 8 | signal).
+    pub exit_code: u32,
+    /// See [`MmSlot::start_boottime_ns`].
+    pub start_boottime_ns: u64,
+    /// Name.
+    pub comm: [u8; COMM_LEN],
+    /// Exec: path as it was passed, `\0`-terminated, cut to fit.
+    pub filename: [u8; 128],
+}
+
+/// A slot reached [`SLOT_DEAD`].
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct DeadRecord {
+    /// Kind [`RECORD_DEAD`].
+    pub head: RecordHeader,
+    /// Index of the slot.
+    pub slot: u64,
+}
