@@ -9,8 +9,8 @@ use std::io::Write as _;
 
 use vmaudit_tests::rows::{assert_exact, assert_exact_peak};
 use vmaudit_tests::session::Running;
-use vmaudit_tests::{Own, Session, has_lock_events, preempts_programs};
-use vmaudit_user::report::Process;
+use vmaudit_tests::{LowerLimit, Own, Session, has_lock_events, preempts_programs};
+use vmaudit_user::report::{Cause, Process};
 
 /// Busy neighbours, beside whatever runs under vmaudit.
 const BUSY: &str = "10";
@@ -206,5 +206,32 @@ fn classic_programs_alone_are_exact_or_labelled() {
     drop(neighbours);
     if vmaudit_tests::kernel_version() < (6, 4) {
         assert_eq!(tally.exact + tally.exact_peak, 0, "nobody counts what is skipped: {tally:?}");
+    }
+}
+
+/// Refusals at the limit, beside map calls: what is counted was refused, and what is certain is right. Where exits of
+/// calls were skipped, some may be missing and none is called certain.
+#[test]
+fn refusals_beside_map_calls_are_right_or_labelled() {
+    let _lower = LowerLimit::new();
+    let neighbours = [neighbours(&["map-calls", "4"]), neighbours(&["busy", "6"])];
+    let done = Session::run(&[], &["limit", "mprotect"]).go().succeeded();
+    drop(neighbours);
+    let (own, report) = (done.own().remove(0), done.report());
+    let refused: u64 = own.refused.iter().map(|refused| refused.count).sum();
+    let counted: u64 = report.failures.iter().map(|failure| failure.count).sum();
+    assert!(refused > 0 && counted <= refused, "{own:?} {:?}", report.failures);
+    for failure in report.failures.iter().filter(|failure| failure.certain) {
+        assert_eq!(
+            (failure.syscall.as_str(), failure.cause),
+            ("mprotect", Cause::MaxMapCount),
+            "{failure:?}"
+        );
+    }
+    if report.coverage.exact_calls {
+        assert_eq!(counted, refused, "{:?}", report.failures);
+    } else {
+        assert!(preempts_programs(), "{:?}", report.coverage);
+        assert!(report.failures.iter().all(|failure| !failure.certain), "{:?}", report.failures);
     }
 }

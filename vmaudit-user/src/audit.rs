@@ -283,8 +283,8 @@ pub fn name_of(call: Call) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{CallStat, Named, RefusalGroup};
-    use vmaudit_common::call::MUNMAP;
+    use crate::source::{CallStat, Doubt, Named, RefusalGroup, Section};
+    use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
     fn audit() -> Audit {
         Audit::new(0, Sight { changes: true, exits: true }, KernelRules::for_release("6.18"))
@@ -327,6 +327,43 @@ mod tests {
             calls: vec![(MUNMAP, CallStat { calls: failed + 1, added: 0, removed: 0, failed })],
             refusals: if failed > 0 { vec![kind] } else { Vec::new() },
         })));
+    }
+
+    #[test]
+    fn nothing_is_certain_where_programs_were_skipped() {
+        let mut audit = audit();
+        let refused = Refused {
+            call: MUNMAP,
+            class: CLASS_SECTION | 7 | 7 << CLASS_MC1_SHIFT,
+            section: Some(Section { mc0: 65530, mc1: 65530, ..Section::default() }),
+            ..Refused::example()
+        };
+        process(&mut audit, 1, 65530, 1, true);
+        let mm = audit.processes.values_mut().next().unwrap().mms.values_mut().next().unwrap();
+        mm.refusals[0].class = refused.class;
+        audit.apply(Event::Refused(Box::new(refused)));
+        let certain = |audit: &Audit| audit.rows().failures[0].certain;
+        assert!(certain(&audit));
+        let doubt = Doubt { causes: true, ..Doubt::default() };
+        audit.apply(Event::Lost(Losses { doubt, ..Losses::default() }));
+        assert!(!certain(&audit));
+        assert!(audit.rows().failures[0].sentence.contains("program_skipped"));
+    }
+
+    #[test]
+    fn each_doubt_costs_what_it_concerns() {
+        let mut audit = audit();
+        process(&mut audit, 1, 20, 0, true);
+        let mut seen = |doubt| {
+            audit.apply(Event::Lost(Losses { doubt, ..Losses::default() }));
+            let rows = audit.rows();
+            (rows.processes[0].map_count.exact, rows.complete, rows.exact_calls)
+        };
+        let none = Doubt::default();
+        assert_eq!(seen(none), (true, true, true));
+        assert_eq!(seen(Doubt { peaks: true, ..none }), (false, true, true));
+        assert_eq!(seen(Doubt { processes: true, ..none }), (true, false, false));
+        assert_eq!(seen(Doubt { calls: true, ..none }), (true, true, false));
     }
 
     #[test]

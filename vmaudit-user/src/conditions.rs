@@ -306,8 +306,8 @@ fn proc(found: &Found) -> Condition {
             PROC,
             false,
             "not mounted",
-            "vm.max_map_count, cgroups and names in stacks are unknown; skipped programs cannot be counted, so no \
-             peak is called exact",
+            "vm.max_map_count, cgroups and names in stacks are unknown; from 5.12 on, skipped programs cannot be \
+             counted, so the report as a whole is not called exact",
             "mount -t proc proc /proc",
         ),
     }

@@ -14,6 +14,9 @@ use crate::{
 
 const LIMIT_DOUBTFUL: &str = " vm.max_map_count changed about that time, and this kernel does not let vmaudit read it \
                               at the moment of a failure.";
+const PARTLY_SEEN: &str = " The kernel skipped programs of vmaudit (program_skipped), so what this call did may have \
+                           been seen only in part.";
+
 /// Refused calls of one process that are alike.
 pub struct Group {
     /// A normal answer, no incident.
@@ -49,6 +52,12 @@ impl Audit {
                     limits: &self.limits,
                     kernel: &self.rules,
                 });
+                if self.losses.doubt.causes {
+                    verdict.limit_excluded = false;
+                    if std::mem::replace(&mut verdict.certain, false) {
+                        verdict.sentence.push_str(PARTLY_SEEN);
+                    }
+                }
                 if self.limit_doubtful(refusals) {
                     verdict.certain = false;
                     verdict.limit_excluded = false;

@@ -127,6 +127,8 @@ pub struct Doubt {
     pub processes: bool,
     /// Counts of calls and of refusals: they can be too low.
     pub calls: bool,
+    /// Why a call was refused: what it did may have been seen in part, or be taken for what an earlier one did.
+    pub causes: bool,
 }
 
 impl Doubt {
@@ -136,6 +138,7 @@ impl Doubt {
             peaks: self.peaks || other.peaks,
             processes: self.processes || other.processes,
             calls: self.calls || other.calls,
+            causes: self.causes || other.causes,
         }
     }
 }
@@ -270,7 +273,7 @@ pub struct MappedFile {
 }
 
 /// State of the address space while a refused call held the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Section {
     /// map_count when the lock was taken.
     pub mc0: u32,

@@ -45,23 +45,23 @@ impl Live {
     /// What was not seen so far.
     ///
     /// Where two programs listen to the same event, an event is lost only if both were skipped. What is lost with the
-    /// hooks that only settle causes is certainty, which then is not claimed.
+    /// hooks that only settle causes is certainty.
     pub fn losses(&self) -> Losses {
         let lost = self.control.read(0).lost;
         // A missed end is known by address space where sections are numbered.
         let mut doubt = Doubt { peaks: lost.death_missed > 0 && !self.numbered, ..Doubt::default() };
         let (mut skipped, mut unreadable) = (lost.changes_missed, 0);
-        for row in self.at_work.iter().filter(|(name, _)| !hooks::SETTLING.contains(name)) {
+        for row in &self.at_work {
             let (count, readable) = self.skipped(row);
-            // Numbered sections tell which of these events were a followed process's changes, except for the last
-            // change of an address space that still lives.
-            if row.0 == hooks::LOCK_RELEASED && self.numbered && self.living() == 0 {
-                continue;
-            }
-            skipped += count.unwrap_or(0);
-            unreadable += u64::from(!readable);
             if count.is_some_and(|count| count > 0) || !readable {
                 doubt = doubt.or(self.doubt_about(row.0));
+            }
+            // Numbered sections tell which of these events were a followed process's changes, except for the last
+            // change of an address space that still lives.
+            let known = row.0 == hooks::LOCK_RELEASED && self.numbered && self.living() == 0;
+            if !known && !hooks::SETTLING.contains(&row.0) {
+                skipped += count.unwrap_or(0);
+                unreadable += u64::from(!readable);
             }
         }
         let counters = [
@@ -89,6 +89,8 @@ impl Live {
             peaks: self.sampled || counting && !self.numbered,
             processes: [hooks::FORK, hooks::EXEC, hooks::EXIT].contains(&row),
             calls: row == hooks::CALL_EXIT || self.sampled && row == hooks::LOCK_RELEASED,
+            // The two others only ever add to what is known (vmaudit-ebpf/src/probes.rs).
+            causes: [hooks::LOCK_RELEASED, hooks::CALL_EXIT, hooks::ADDRESS_SEARCH].contains(&row),
         }
     }
 
