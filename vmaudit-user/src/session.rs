@@ -320,7 +320,9 @@ fn open_source(
         hooks: hooks::all_missing(&why),
         conditions: conditions::look(facts, None),
         lost: BTreeMap::new(),
-        notes: vec![format!("Counts are samples from /proc, because {why}")],
+        notes: vec![
+            "Counts are samples from /proc: bursts between two looks and failed calls are missed".into(),
+        ],
     };
     Ok((Source::Proc(Box::new(Sampling::new(Proc::new("/proc"), [pid], !args.no_follow))), coverage))
 }

@@ -11,7 +11,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::{bytes, clean, count, grouped};
 use crate::recommend::because;
 use crate::report::{
-    Action, Cause, Failure, Frame, Holders, HookState, MapCount, Process, Report, SourceKind,
+    Action, Cause, Failure, Frame, Holders, Hook, HookState, MapCount, Process, Report, SourceKind,
 };
 use crate::source::hooks::CALL_EXIT;
 
@@ -66,6 +66,7 @@ pub fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<
 /// The single most important sentence, and its colour.
 fn verdict(report: &Report) -> (&'static str, String) {
     let limit = report.limits.max_map_count.map_or("its limit".into(), grouped);
+    let at_least = if crate::gate::failures_may_be_missing(report) { "at least " } else { "" };
     let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();
     if let Some(worst) = at_limit.first() {
         let certain = at_limit.iter().any(|f| f.certain);
@@ -73,13 +74,13 @@ fn verdict(report: &Report) -> (&'static str, String) {
         let hit = if certain { "hit" } else { "probably hit" };
         let refused: u64 = at_limit.iter().map(|f| f.count).sum();
         let who = name_pid(&worst.comm, worst.pid);
+        let refused = format!("{at_least}{}", count(refused, "call", "calls"));
         let mut text = if processes == 1 {
-            format!("{who} {hit} vm.max_map_count = {limit}: {} failed", count(refused, "call", "calls"))
+            format!("{who} {hit} vm.max_map_count = {limit}: {refused} failed")
         } else {
             format!(
-                "{} {hit} vm.max_map_count = {limit}: {} failed, most of them in {who}",
+                "{} {hit} vm.max_map_count = {limit}: {refused} failed, most of them in {who}",
                 count(processes as u64, "process", "processes"),
-                count(refused, "call", "calls")
             )
         };
         let left: u64 = report.processes.iter().filter_map(|p| p.unmap_leaked_bytes).sum();
@@ -119,7 +120,8 @@ fn verdict(report: &Report) -> (&'static str, String) {
             (false, true) => (", probably for", ""),
             (false, false) => ("", ""),
         };
-        let refused = count(refused, "memory call", "memory calls");
+        let refused = if at_least.is_empty() { String::new() } else { "At least ".to_owned() }
+            + &count(refused, "memory call", "memory calls");
         return (YELLOW, format!("{refused} failed {who}{why}: {}.{end}", causes.join(", ")));
     }
     let Some((process, peak)) = largest else {
@@ -133,7 +135,11 @@ fn verdict(report: &Report) -> (&'static str, String) {
     let near = process.map_count.percent_of_limit.is_some_and(|percent| percent >= 80.0);
     let colour = if near { YELLOW } else { GREEN };
     match report.source {
-        SourceKind::Ebpf if crate::gate::failures_may_be_missing(report) => (
+        SourceKind::Ebpf if call_exit(report).is_none_or(|hook| hook.state == HookState::Unused) => (
+            if near { YELLOW } else { BOLD },
+            format!("{largest} at its peak{share}. Failed calls were not watched."),
+        ),
+        SourceKind::Ebpf if !at_least.is_empty() => (
             YELLOW,
             format!(
                 "No failed memory call was seen, but not all could be seen (below). {largest} at its \
@@ -254,10 +260,14 @@ fn row(process: &Process, report: &Report) -> [String; 7] {
     ]
 }
 
+/// The hook that sees refused calls.
+fn call_exit(report: &Report) -> Option<&Hook> {
+    report.coverage.hooks.iter().find(|hook| hook.name == CALL_EXIT)
+}
+
 /// Refused calls of a process that are no ordinary answers; `None` when the source cannot see them.
 fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
-    let mut hooks = report.coverage.hooks.iter();
-    let seen = hooks.any(|hook| hook.name == CALL_EXIT && hook.state == HookState::Attached);
+    let seen = call_exit(report).is_some_and(|hook| hook.state == HookState::Attached);
     if report.source == SourceKind::Proc || !seen {
         return None;
     }
@@ -401,6 +411,9 @@ fn ordinary_answers(report: &Report) -> Option<String> {
     (!list.is_empty()).then(|| format!("{}.", list.join(", ")))
 }
 
+/// Missing hooks up to this number have a line each.
+const ONE_BY_ONE: usize = 3;
+
 fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let coverage = &report.coverage;
     let list: Vec<String> =
@@ -410,12 +423,35 @@ fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     match (any, list.is_empty()) {
         (true, _) => page.paragraph("Lost: ", "  ", &format!("{list}."), Some(YELLOW))?,
         (false, true) => page.paragraph("Lost: ", "  ", "nothing that this source counts.", None)?,
+        (false, false) if report.source == SourceKind::Proc => page.paragraph(
+            "Lost: ",
+            "  ",
+            &format!("what happened between two looks; nothing else ({list})."),
+            None,
+        )?,
         (false, false) => page.paragraph("Lost: ", "  ", &format!("nothing ({list})."), None)?,
     }
-    for hook in coverage.hooks.iter().filter(|hook| hook.state == HookState::Missing) {
-        let loses = hook.loses.as_deref().map_or(String::new(), |loses| format!(": {loses}"));
-        let reason = hook.reason.as_deref().map_or(String::new(), |reason| format!(" ({reason})"));
-        page.paragraph("Missing: ", "  ", &clean(&format!("{}{loses}{reason}", hook.name)), Some(YELLOW))?;
+    let missing: Vec<&Hook> = coverage.hooks.iter().filter(|hook| hook.state == HookState::Missing).collect();
+    let reason = |hook: &Hook| hook.reason.as_deref().map_or(String::new(), |why| format!(" ({why})"));
+    if let [first, .., last] = missing.as_slice()
+        && missing.len() > ONE_BY_ONE
+        && missing.iter().all(|hook| hook.reason == first.reason)
+    {
+        // One reason, one sentence; what each would give is not the point then.
+        let text = format!(
+            "all {} kernel hooks, from {} to {}{}; `vmaudit doctor` says what each gives",
+            missing.len(),
+            first.name,
+            last.name,
+            reason(first)
+        );
+        page.paragraph("Missing: ", "  ", &clean(&text), Some(YELLOW))?;
+    } else {
+        for hook in missing {
+            let loses = hook.loses.as_deref().map_or(String::new(), |loses| format!(": {loses}"));
+            let text = format!("{}{loses}{}", hook.name, reason(hook));
+            page.paragraph("Missing: ", "  ", &clean(&text), Some(YELLOW))?;
+        }
     }
     for note in &coverage.notes {
         page.paragraph("Note: ", "  ", &clean(note), None)?;

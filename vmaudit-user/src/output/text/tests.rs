@@ -449,8 +449,30 @@ fn a_loss_takes_the_certainty_out_of_the_verdict() {
     let said = text(&report);
     assert!(said.starts_with("vmaudit: No failed memory call was seen, but not all could be seen (below)."));
     assert!(said.contains("  ~0\n") && said.contains("~ in FAILED: not all calls were seen"), "{said}");
-    report.coverage.hooks.clear();
-    assert!(text(&report).contains("  -\n"), "calls that nobody watched have no number");
+    report.coverage.hooks[0].state = HookState::Unused;
+    let said = text(&report);
+    assert!(said.contains("  -\n"), "calls that nobody watched have no number: {said}");
+    assert!(said.contains("Failed calls were not watched."), "{said}");
+    let mut report = clipped_run();
+    report.coverage.exact_calls = false;
+    assert!(text(&report).contains(": at least "), "{}", text(&report));
+}
+
+#[test]
+fn one_reason_for_all_is_said_once() {
+    let mut report = proc_source();
+    let hook = report.coverage.hooks[0].clone();
+    for name in ["exit_mmap", "sys_exit", "task_iterator"] {
+        report.coverage.hooks.push(Hook { name: name.into(), ..hook.clone() });
+    }
+    let said = text(&report).replace("\n  ", " ");
+    assert_eq!(said.matches("Missing: ").count(), 1, "{said}");
+    assert!(
+        said.contains("all 4 kernel hooks, from mmap_lock_released to task_iterator (no CAP_BPF)"),
+        "{said}"
+    );
+    report.coverage.hooks[1].reason = None;
+    assert_eq!(text(&report).matches("Missing: ").count(), 4);
 }
 
 #[test]
