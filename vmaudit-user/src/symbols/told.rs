@@ -128,3 +128,96 @@ pub fn find(path: &str, cached: bool) -> Result<OwnedFd> {
 
 /// include/uapi/linux/openat2.h (5.12).
 const RESOLVE_CACHED: u64 = 0x20;
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn mapped(start: u64, end: u64, offset: u64) -> Mapped {
+        Mapped { generation: 5, start, end, offset, executable: true, file: None }
+    }
+
+    #[test]
+    fn what_was_told_last_of_an_address_counts() {
+        let mut told = Told::default();
+        for mapped in [mapped(0x1000, 0x3000, 0), mapped(0x2000, 0x3000, 7), mapped(0x2000, 0x3000, 7)] {
+            told.take(&mapped);
+        }
+        assert_eq!(told.kept, 2, "the same is kept once");
+        let offset = |at| told.at(5, at).map(|mapped| mapped.offset);
+        assert_eq!(
+            [offset(0x1fff), offset(0x2000), offset(0x2fff), offset(0x3000)],
+            [Some(0), Some(7), Some(7), None]
+        );
+        assert!(told.at(6, 0x1000).is_none(), "another address space");
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut told = Told::default();
+        for n in 0..2 * MAPPINGS as u64 {
+            told.take(&Mapped { generation: n / 3, ..mapped(n, n + 1, 0) });
+        }
+        assert_eq!((told.kept, told.mappings.values().map(Vec::len).sum()), (MAPPINGS, MAPPINGS));
+    }
+
+    /// A file of ours, removed at the end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let folder = std::env::temp_dir().canonicalize().unwrap();
+            let path = folder.join(format!("vmaudit-told-{name}-{}", std::process::id()));
+            std::fs::write(&path, name).unwrap();
+            Self(path)
+        }
+
+        /// As the kernel would tell of it.
+        fn told(&self) -> MappedFile {
+            let path = self.0.to_str().unwrap().to_owned();
+            let stamp = Stamp::of(&find(&path, false).unwrap().as_fd()).unwrap();
+            MappedFile { path, inode: stamp.inode, changed: stamp.changed }
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn only_the_very_file_that_was_mapped_is_held() {
+        let file = Scratch::new("file");
+        let told = file.told();
+        let mut modules = Vec::new();
+        assert_eq!(hold(&mut modules, &told), Some(0));
+        assert_eq!(hold(&mut modules, &told), Some(0), "once");
+        let (seconds, nanoseconds) = told.changed;
+        for other in [
+            MappedFile { inode: told.inode + 1, ..told.clone() },
+            MappedFile { changed: (seconds, nanoseconds ^ 1), ..told.clone() },
+            MappedFile { path: format!("...{}", told.path), ..told.clone() },
+            MappedFile { path: "/tmp\0/x".into(), ..told.clone() },
+        ] {
+            assert_eq!(hold(&mut modules, &other), None, "{other:?}");
+        }
+        // Another file by the same name.
+        std::fs::rename(&Scratch::new("another").0, &file.0).unwrap();
+        assert_eq!(hold(&mut Vec::new(), &told), None);
+    }
+
+    #[test]
+    fn links_are_not_followed_and_only_regular_files_count() {
+        let file = Scratch::new("target");
+        let link = file.0.with_extension("link");
+        std::os::unix::fs::symlink(&file.0, &link).unwrap();
+        let by_link = MappedFile { path: link.to_str().unwrap().into(), ..file.told() };
+        assert_eq!(hold(&mut Vec::new(), &by_link), None);
+        std::fs::remove_file(&link).unwrap();
+        assert!(Stamp::of(&std::fs::File::open("/dev/null").unwrap().as_fd()).is_none());
+    }
+}
