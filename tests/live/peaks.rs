@@ -121,3 +121,23 @@ fn without_watching_calls_the_peaks_are_as_exact_and_the_calls_unknown() {
     assert!(row.map_count.exact);
     assert!(row.calls.values().all(|c| c.calls.is_none() && c.failed.is_none()), "unknown is null: {row:?}");
 }
+
+/// A stack that grows and long arguments take write sections that change no count: none of them is taken for a missed
+/// change.
+#[test]
+fn a_deep_stack_and_long_arguments_hide_no_change() {
+    let done = Session::run(&[], &["deep-stack", "1024"]).go().succeeded();
+    let (own, row) = done.only();
+    assert_exact(&row, &own);
+    assert_nothing_lost(&done.report());
+
+    let long = "x".repeat(100_000);
+    let mut session = Session::run(&[], &["burst", "50"]);
+    for name in ["LONG_A", "LONG_B", "LONG_C", "LONG_D", "LONG_E"] {
+        session = session.env(name, &long);
+    }
+    let done = session.go().succeeded();
+    let (own, row) = done.only();
+    assert_exact(&row, &own);
+    assert_nothing_lost(&done.report());
+}

@@ -88,7 +88,9 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     }
     let call = if own.is_some() { task.call() } else { call::FOREIGN };
     let writer = write || may_downgrade(call);
-    if writer {
+    // A fault that makes the stack grow ends with a reader's release too (mm/mmap.c:expand_stack, downgraded); the count
+    // stays as it was, so whoever sees it first has seen all.
+    if writer || count == before && ended == 1 {
         sections::saw(slot, sequence, write, ended);
     }
     if write

@@ -43,7 +43,8 @@ pub fn since(slot: *const MmSlot, sequence: u32, write: bool) -> u32 {
 }
 
 /// The slot is up to date with this release, the last of `sections` since it was so. Only for the releases of writers,
-/// also of those that have let readers in before: a number that a reader has seen proves no release.
+/// also of those that have let readers in before, and for a section that left the count as it was: else, a number that a
+/// reader has seen proves no release.
 #[inline(always)]
 pub fn saw(slot: *mut MmSlot, sequence: u32, write: bool, sections: u32) {
     // SAFETY: callers pass a pointer into SLOTS.
@@ -53,8 +54,9 @@ pub fn saw(slot: *mut MmSlot, sequence: u32, write: bool, sections: u32) {
     }
 }
 
-/// Sections of a new image up to the one at which its address space gets a slot: one makes the stack, before the process
-/// has switched to it (fs/exec.c:bprm_mm_init), the next moves it (fs/exec.c:setup_arg_pages).
+/// Mappings of a new image as long as no count above them can have been missed: its stack, and the first piece of its
+/// file. How many sections there were says nothing: long arguments make the stack grow, each time in one of its own
+/// (fs/exec.c:get_arg_page, 6.5).
 const OF_EXEC: u32 = 2;
 
 /// The slot was opened at the release of the first section that was seen.
@@ -64,11 +66,12 @@ pub fn begin(slot: *mut MmSlot, mm: u64, new_image: bool) {
     if offset == ABSENT {
         return;
     }
-    let sequence = ended(kernel::read(mm, offset), true);
     // SAFETY: callers pass a pointer into SLOTS.
-    unsafe { (*slot).sequence = sequence };
-    if new_image && between(0, sequence) > OF_EXEC {
-        missed(slot);
+    unsafe {
+        (*slot).sequence = ended(kernel::read(mm, offset), true);
+        if new_image && (*slot).first > OF_EXEC {
+            missed(slot);
+        }
     }
 }
 

@@ -65,6 +65,7 @@ fn dispatch(words: &[&str]) -> ! {
     match *words {
         ["burst", n] => makers::burst("burst", number(n)),
         ["burst", n, "after-exec"] => makers::burst("after-exec", number(n)),
+        ["deep-stack", kib] => makers::deep_stack(number(kib)),
         ["holes", n] => makers::holes(number(n)),
         ["shrink", n] => makers::shrink(number(n)),
         ["brk-shrink", n] => makers::brk_shrink(number(n)),

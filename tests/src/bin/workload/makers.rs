@@ -22,6 +22,20 @@ pub fn burst(role: &'static str, n: usize) -> ! {
     leave(0)
 }
 
+/// Makes the stack grow page by page, which takes a write section each and adds no mapping.
+pub fn deep_stack(kib: usize) -> ! {
+    #[inline(never)]
+    fn deeper(kib: usize) -> u64 {
+        let page = std::hint::black_box([1u8; 1024]);
+        if kib == 0 { 0 } else { deeper(kib - 1) + u64::from(page[kib % 1024]) }
+    }
+    let base = count();
+    std::hint::black_box(deeper(kib));
+    counted(base, "with a deep stack");
+    Own::new("deep-stack", base, base).print();
+    leave(0)
+}
+
 /// All pages of `holes` mapped, then unmapped, from a count of `base`.
 pub fn up_and_down(holes: Holes, base: u64) {
     for i in 0..holes.pages() {
