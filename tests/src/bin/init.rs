@@ -167,10 +167,10 @@ fn run_one(settings: &Settings, suite: &str, test: &str) -> Result<ExitStatus> {
     let begin = Instant::now();
     loop {
         match reap() {
-            Some((found, status)) if found == pid => return Ok(status),
-            Some(_) => {} // an orphan; PID 1 inherits them all
-            None if begin.elapsed() > limit => bail!("{test} took longer than {} s", limit.as_secs()),
-            None => thread::sleep(Duration::from_millis(2)),
+            Reaped::Ended(found, status) if found == pid => return Ok(status),
+            Reaped::Ended(..) => {} // an orphan; PID 1 inherits them all
+            _ if begin.elapsed() > limit => bail!("{test} took longer than {} s", limit.as_secs()),
+            _ => thread::sleep(Duration::from_millis(2)),
         }
     }
 }
@@ -189,23 +189,37 @@ fn test_program(settings: &Settings, suite: &str) -> Command {
     command
 }
 
-/// One child that has ended, if any has.
-fn reap() -> Option<(libc::pid_t, ExitStatus)> {
-    let mut status = 0;
-    // SAFETY: `status` lives through the call.
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-    (pid > 0).then(|| (pid, ExitStatus::from_raw(status)))
+/// What `waitpid` says of PID 1's children, which all orphans are.
+enum Reaped {
+    Ended(libc::pid_t, ExitStatus),
+    StillRunning,
+    Nobody,
 }
 
-/// Ends whatever a test left behind.
+fn reap() -> Reaped {
+    let mut status = 0;
+    // SAFETY: `status` lives through the call.
+    match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
+        0 => Reaped::StillRunning,
+        pid if pid > 0 => Reaped::Ended(pid, ExitStatus::from_raw(status)),
+        _ => Reaped::Nobody,
+    }
+}
+
+/// Ends whatever a test left behind. That nobody is left, only `waitpid` tells: `kill(-1)` finds kernel threads too and
+/// goes on succeeding.
 fn clear_processes() {
     for _ in 0..1000 {
         // SAFETY: plain system call; from PID 1 it reaches everything but PID 1 itself.
-        if unsafe { libc::kill(-1, libc::SIGKILL) } != 0 {
-            break; // ESRCH: nobody left
+        unsafe { libc::kill(-1, libc::SIGKILL) };
+        loop {
+            match reap() {
+                Reaped::Ended(..) => {}
+                Reaped::StillRunning => break,
+                Reaped::Nobody => return,
+            }
         }
         thread::sleep(Duration::from_millis(2));
-        while reap().is_some() {}
     }
 }
 
