@@ -117,11 +117,32 @@ fn assert_samples(change: Change, name: &str, sentence: &str) {
     let done = refused.start_as(&mut command).wait().ended_with(125);
     assert!(done.stdout.is_empty() && done.stderr_text().contains(sentence), "{}", done.said());
 
-    let doctor = Session::vmaudit(&["doctor"]).reachable();
-    let mut command = changed(&doctor, change);
-    let done = doctor.start_as(&mut command).wait();
-    let text = String::from_utf8(done.stdout.clone()).unwrap();
-    assert!(text.contains(&format!("NO   {name}")), "{text}");
+    assert_doctor(change, name, condition(&report, name).loses.as_deref(), false);
+}
+
+/// `doctor` has the row with its loss, and says of peaks what reports say; its exit status is 1 without eBPF.
+#[track_caller]
+fn assert_doctor(change: Change, name: &str, loses: Option<&str>, exact_peaks: bool) {
+    let doctor = |format| {
+        let session = Session::vmaudit(&["doctor", "--format", format]).reachable();
+        let mut command = changed(&session, change);
+        let done = session.start_as(&mut command).wait();
+        let text = String::from_utf8(done.stdout.clone()).unwrap();
+        (done, text)
+    };
+    let (done, text) = doctor("json");
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let rows = json["conditions"].as_array().unwrap();
+    let row = rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("no {name} in {text}"));
+    assert_eq!((row["met"].as_bool(), row["loses"].as_str()), (Some(loses.is_none()), loses), "{row}");
+    assert_eq!(json["exact_peaks"], exact_peaks, "{text}");
+    done.ended_with(i32::from(json["reason"].is_string()));
+    let (_, text) = doctor("text");
+    let word = if loses.is_some() { "NO " } else { "yes" };
+    assert!(text.contains(&format!("  {word}  {name}")), "{text}");
+    assert!(loses.is_none_or(|loses| text.contains(loses)), "{loses:?} is not in {text}");
+    assert_eq!(text.contains("Peaks are samples here"), json["reason"].is_string(), "{text}");
+    assert!(exact_peaks || !text.contains("Peaks are exact here"), "{text}");
 }
 
 /// Peaks stay exact, or what the kernel skipped is counted.
@@ -170,28 +191,36 @@ fn where_raw_tracepoints_are_refused_classic_ones_do() {
     let (_, report) = traced(change);
     assert_eq!(vias(&report, "mmap_lock_released"), "tracepoint");
     assert_lost(&report, "raw tracepoints", "classic tracepoints only");
-    let uncounted = vmaudit_tests::kernel_version() < (6, 12);
-    assert_eq!(report.coverage.lost["skips_unreadable"] > 0, uncounted, "{:?}", report.coverage);
+    let counted = vmaudit_tests::kernel_version() >= (6, 12);
+    assert_eq!(report.coverage.lost["skips_unreadable"] > 0, !counted, "{:?}", report.coverage);
+    let row = condition(&report, "raw tracepoints");
+    assert_doctor(change, &row.name, row.loses.as_deref(), counted);
 }
 
 #[test]
 fn without_tracefs_raw_tracepoints_do() {
-    let (_, report) = traced(|| {
+    let change: Change = || {
         hide(c"/sys/kernel/tracing")?; // a machine may have opened it to everybody
         become_user(NOBODY, &[CAP_BPF, CAP_PERFMON])
-    });
+    };
+    let (_, report) = traced(change);
     assert_by(&report, "raw_tp");
     assert_lost(&report, "tracefs", "raw tracepoints only");
+    let row = condition(&report, "tracefs");
+    assert_doctor(change, &row.name, row.loses.as_deref(), vmaudit_tests::has_lock_events());
+    assert_eq!(row.loses.as_ref().unwrap().contains("skips"), vmaudit_tests::preempts_programs(), "{row:?}");
 }
 
 #[test]
 fn a_tracefs_that_is_not_mounted_is_mounted_privately() {
     let before = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
     let report = if vmaudit_tests::has_lock_events() {
-        let (_, report) = traced(|| {
+        let change: Change = || {
             hide(c"/sys/kernel/tracing")?;
             refuse_bpf(Some(RAW_TRACEPOINT_OPEN), libc::EPERM)
-        });
+        };
+        let (_, report) = traced(change);
+        assert_doctor(change, "tracefs", None, vmaudit_tests::kernel_version() >= (6, 12));
         assert_eq!(vias(&report, "mmap_lock_released"), "tracepoint", "only tracefs gives these");
         report
     } else {
@@ -267,12 +296,15 @@ fn inside_a_pid_namespace() {
 
 #[test]
 fn with_hidden_processes_ebpf_is_not_touched() {
-    let (_, report) = traced(|| {
+    let change: Change = || {
         own_mounts()?;
         mount(c"proc", c"/proc", c"hidepid=2")?;
         become_user(NOBODY, &[CAP_BPF, CAP_PERFMON])
-    });
+    };
+    let (_, report) = traced(change);
     assert_lost(&report, "/proc", "one's own processes only");
+    let loses = condition(&report, "/proc").loses.as_deref();
+    assert_doctor(change, "/proc", loses, vmaudit_tests::has_lock_events());
     assert!(report.coverage.exact_peaks || report.coverage.lost["program_skipped"] > 0);
 }
 
@@ -289,6 +321,7 @@ fn without_proc_the_peaks_are_right_but_nobody_can_tell() {
     assert_eq!(report.coverage.lost["skips_unreadable"] > 0, skips, "{:?}", report.coverage);
     assert_eq!(report.coverage.exact_peaks, !skips, "{:?}", report.coverage);
     assert_eq!(report.limits.max_map_count, None);
+    assert_doctor(|| hide(c"/proc"), "/proc", condition(&report, "/proc").loses.as_deref(), false);
     // The workload measures itself in /proc and gives up; vmaudit saw it all the same.
     assert!(report.processes[0].map_count.peak > Some(0), "{:?}", report.processes);
 }
@@ -323,15 +356,28 @@ fn a_strict_perf_event_paranoid_is_no_matter_with_the_right() {
     outcome.unwrap();
 }
 
-/// `cargo xtask vm --append lockdown=confidentiality KERNEL -- lockdown` runs the other half.
 #[test]
 fn lockdown_is_named() {
-    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap();
-    if cmdline.contains("lockdown=confidentiality") {
-        assert_samples(|| Ok(()), "lockdown", "programs may not read the kernel's memory");
-    } else {
-        let (_, report) = traced(|| Ok(()));
-        let row = condition(&report, "lockdown");
-        assert!(row.met != Some(false) && !row.found.is_empty(), "{row:?}");
+    let (_, report) = traced(|| Ok(()));
+    let row = condition(&report, "lockdown");
+    assert!(row.met != Some(false) && !row.found.is_empty(), "{row:?}");
+    if vmaudit_tests::in_guest() {
+        assert_eq!((row.met, row.found.as_str()), (Some(true), "none"));
+    }
+}
+
+mod guest_only {
+    /// A guest runs these last.
+    mod irreversible {
+        use super::super::*;
+
+        /// The mode can be raised at any time and never lowered (security/lockdown/lockdown.c:lockdown_write).
+        #[test]
+        fn lockdown_in_mode_confidentiality_leaves_samples() {
+            vmaudit_tests::assert_guest();
+            std::fs::write("/sys/kernel/security/lockdown", "confidentiality")
+                .expect("lockdown can be raised");
+            assert_samples(|| Ok(()), "lockdown", "programs may not read the kernel's memory");
+        }
     }
 }

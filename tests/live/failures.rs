@@ -1,8 +1,5 @@
 //! Refused calls: how many, which call, which errno, why.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
 use vmaudit_tests::own::Refused;
 use vmaudit_tests::rows::assert_nothing_lost;
 use vmaudit_tests::{LowerLimit, Session, max_map_count};
@@ -313,7 +310,7 @@ fn a_kernel_with_kprobes_proves_the_causes_of_a_refused_brk() {
 fn strict_overcommit_is_proved_by_its_own_answer() {
     let setting = "/proc/sys/vm/overcommit_memory";
     let before = std::fs::read_to_string(setting).expect("the setting is readable");
-    if !Path::new("/vm.conf").exists() {
+    if !vmaudit_tests::in_guest() {
         assert_ne!(before.trim(), "2", "this machine is strict: run this test in a VM");
         let report = Session::run(&[], &["burst", "10"]).go().succeeded().report();
         assert_eq!(hook(&report, "vm_enough_memory"), HookState::Unused);
@@ -337,86 +334,89 @@ fn strict_overcommit_is_proved_by_its_own_answer() {
     }
 }
 
-/// A memory cgroup of a limit, below the one of this process; removed at the end.
-struct Cgroup {
-    folder: PathBuf,
-    /// Of version 1: told not to kill, and without a count of the refusals that follow.
-    old: bool,
-}
+/// Many a container lets nobody make a cgroup.
+mod guest_only {
+    use super::*;
+    use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
-impl Cgroup {
-    fn new(limit: u64) -> std::io::Result<Self> {
-        let own = std::fs::read_to_string("/proc/self/cgroup")?;
-        let controlled = own.lines().find_map(|line| line.split_once(":memory:"));
-        let parent = match controlled {
-            Some((_, path)) => format!("/sys/fs/cgroup/memory{path}"),
-            None => {
-                std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
-                "/sys/fs/cgroup".to_owned()
-            }
-        };
-        let folder = Path::new(&parent).join(format!("vmaudit-test-{}", std::process::id()));
-        std::fs::create_dir(&folder)?;
-        let made = Self { folder, old: controlled.is_some() };
-        let put = |file: &str, text: &str| std::fs::write(made.folder.join(file), text);
-        if made.old {
-            put("memory.limit_in_bytes", &limit.to_string())?;
-            put("memory.oom_control", "1")?;
-        } else {
-            put("memory.max", &limit.to_string())?;
-        }
-        Ok(made)
+    /// A memory cgroup of a limit, below the one of this process; removed at the end.
+    struct Cgroup {
+        folder: PathBuf,
+        /// Of version 1: told not to kill, and without a count of the refusals that follow.
+        old: bool,
     }
-}
 
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // Who was in it leaves a moment later.
-        for _ in 0..100 {
-            if std::fs::remove_dir(&self.folder).is_ok() {
-                return;
+    impl Cgroup {
+        fn new(limit: u64) -> std::io::Result<Self> {
+            let own = std::fs::read_to_string("/proc/self/cgroup")?;
+            let controlled = own.lines().find_map(|line| line.split_once(":memory:"));
+            let parent = match controlled {
+                Some((_, path)) => format!("/sys/fs/cgroup/memory{path}"),
+                None => {
+                    std::fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
+                    "/sys/fs/cgroup".to_owned()
+                }
+            };
+            let folder = Path::new(&parent).join(format!("vmaudit-test-{}", std::process::id()));
+            std::fs::create_dir(&folder)?;
+            let made = Self { folder, old: controlled.is_some() };
+            let put = |file: &str, text: &str| std::fs::write(made.folder.join(file), text);
+            if made.old {
+                put("memory.limit_in_bytes", &limit.to_string())?;
+                put("memory.oom_control", "1")?;
+            } else {
+                put("memory.max", &limit.to_string())?;
             }
-            std::thread::sleep(Duration::from_millis(20));
+            Ok(made)
         }
     }
-}
 
-#[test]
-fn a_memory_cgroup_that_ran_out_is_named() {
-    const LIMIT: u64 = 4 << 20;
-    let cgroup = match Cgroup::new(LIMIT) {
-        Ok(cgroup) => cgroup,
-        // Some containers show the hierarchy and let nobody change it. A test VM always can.
-        Err(error) => {
-            let refused = [libc::EROFS, libc::EACCES, libc::EPERM, libc::ENOENT];
-            assert!(error.raw_os_error().is_some_and(|errno| refused.contains(&errno)), "{error}");
-            assert!(!Path::new("/vm.conf").exists(), "{error}");
-            println!("a cgroup cannot be made here ({error}): tested in VMs only");
-            return;
+    impl Drop for Cgroup {
+        fn drop(&mut self) {
+            // Who was in it leaves a moment later.
+            for _ in 0..100 {
+                if std::fs::remove_dir(&self.folder).is_ok() {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
         }
-    };
-    let folder = cgroup.folder.display().to_string();
-    let done = Session::run(&[], &["full-cgroup", &folder, "3"]).go().succeeded();
-    let (own, report) = (done.own(), done.report());
-    assert_eq!(groups(report.failures.iter(), true), sorted(own[0].refused.clone()), "{:?}", report.failures);
-    assert_eq!(report.recommendation.action, Action::WillNotHelp, "{:?}", report.recommendation);
-    for failure in &report.failures {
-        assert_eq!((failure.cause, failure.count), (Cause::KernelMemory, 3), "{failure:?}");
-        // A clone that got no task structure never came to the mappings.
-        let count = failure.evidence.get("map_count");
-        let known = failure.syscall == "mmap" || !vmaudit_tests::has_lock_events();
-        assert_eq!(count.is_some(), known, "{failure:?}");
-        assert!(count.is_none_or(|count| *count < max_map_count()), "{failure:?}");
-        // Version 1 counts only those it kills; a refused clone can have another reason that shows nowhere.
-        assert_eq!(failure.certain, !cgroup.old && failure.syscall == "mmap", "{failure:?}");
-        if cgroup.old {
-            assert!(failure.sentence.contains("Not certain"), "{}", failure.sentence);
-            continue;
+    }
+
+    #[test]
+    fn a_memory_cgroup_that_ran_out_is_named() {
+        const LIMIT: u64 = 4 << 20;
+        vmaudit_tests::assert_guest();
+        let cgroup = Cgroup::new(LIMIT).expect("a cgroup can be made");
+        let folder = cgroup.folder.display().to_string();
+        let done = Session::run(&[], &["full-cgroup", &folder, "3"]).go().succeeded();
+        let (own, report) = (done.own(), done.report());
+        assert_eq!(
+            groups(report.failures.iter(), true),
+            sorted(own[0].refused.clone()),
+            "{:?}",
+            report.failures
+        );
+        assert_eq!(report.recommendation.action, Action::WillNotHelp, "{:?}", report.recommendation);
+        for failure in &report.failures {
+            assert_eq!((failure.cause, failure.count), (Cause::KernelMemory, 3), "{failure:?}");
+            // A clone that got no task structure never came to the mappings.
+            let count = failure.evidence.get("map_count");
+            let known = failure.syscall == "mmap" || !vmaudit_tests::has_lock_events();
+            assert_eq!(count.is_some(), known, "{failure:?}");
+            assert!(count.is_none_or(|count| *count < max_map_count()), "{failure:?}");
+            // Version 1 counts only those it kills; a refused clone can have another reason that shows nowhere.
+            assert_eq!(failure.certain, !cgroup.old && failure.syscall == "mmap", "{failure:?}");
+            if cgroup.old {
+                assert!(failure.sentence.contains("Not certain"), "{}", failure.sentence);
+                continue;
+            }
+            assert_eq!(failure.evidence["cgroup_limit_bytes"], LIMIT, "{failure:?}");
+            assert!(failure.evidence["cgroup_out_of_memory"] > 0, "{failure:?}");
+            assert!(failure.sentence.contains("memory cgroup has a limit of 4 MiB"), "{}", failure.sentence);
+            assert!(failure.cure.as_ref().is_some_and(|cure| cure.contains("memory.max")), "{failure:?}");
         }
-        assert_eq!(failure.evidence["cgroup_limit_bytes"], LIMIT, "{failure:?}");
-        assert!(failure.evidence["cgroup_out_of_memory"] > 0, "{failure:?}");
-        assert!(failure.sentence.contains("memory cgroup has a limit of 4 MiB"), "{}", failure.sentence);
-        assert!(failure.cure.as_ref().is_some_and(|cure| cure.contains("memory.max")), "{failure:?}");
     }
 }
 

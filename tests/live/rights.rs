@@ -10,6 +10,7 @@ use vmaudit_user::report::SourceKind;
 const NOBODY: u32 = 65534;
 const CAP_DAC_READ_SEARCH: u32 = 2;
 const CAP_KILL: u32 = 5;
+const CAP_SETPCAP: u32 = 8;
 const CAP_NET_BIND_SERVICE: u32 = 10;
 const CAP_SYS_PTRACE: u32 = 19;
 const CAP_PERFMON: u32 = 38;
@@ -120,31 +121,57 @@ fn give_to_file(path: &std::path::Path, permitted: u64) -> io::Result<()> {
 
 const KEPT: [u32; 4] = [CAP_DAC_READ_SEARCH, CAP_KILL, CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE];
 
+/// Ambient and inherited rights of a session, and what it was given: `None` for all that this machine's root has.
+#[track_caller]
+fn assert_drops(session: Session, given: Option<&[u32]>) -> Done {
+    let own = std::fs::read_to_string("/proc/self/status").unwrap();
+    let had = given.map_or_else(|| set(&own, "CapPrm"), bits);
+    let mut running = session.start_with_pipe();
+    running.wait_for_stdout("standing");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
+    for name in ["CapPrm", "CapEff"] {
+        assert_eq!(set(&status, name), had & bits(&KEPT), "{name}");
+    }
+    assert_eq!(set(&status, "CapAmb") & !bits(&KEPT), 0);
+    // Only who may change it can: what is not in it cannot be had back by exec either.
+    let bounding = set(&own, "CapBnd");
+    let expected = if had & bits(&[CAP_SETPCAP]) == 0 { bounding } else { bounding & bits(&KEPT) };
+    assert_eq!(set(&status, "CapBnd"), expected, "CapBnd");
+    running.wait().succeeded()
+}
+
 #[test]
 fn what_is_not_needed_any_more_is_dropped_once_the_hooks_are_on() {
-    for (session, kept) in [
-        (Session::run(&[], &["attach", "10"]), bits(&KEPT)),
-        (Session::run(&[], &["attach", "10"]).as_user_with(NOBODY, &ENOUGH), 0),
-        (
-            Session::run(&[], &["attach", "10"])
-                .as_user_with(NOBODY, &[CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_NET_BIND_SERVICE]),
-            bits(&[CAP_SYS_PTRACE]),
-        ),
-    ] {
-        let own = std::fs::read_to_string("/proc/self/status").unwrap();
-        let mut running = session.start_with_pipe();
-        running.wait_for_stdout("standing");
-        let status = std::fs::read_to_string(format!("/proc/{}/status", running.pid())).unwrap();
-        for name in ["CapPrm", "CapEff"] {
-            // This machine's root may lack some of them.
-            let expected =
-                if set(&status, "CapBnd") == set(&own, "CapBnd") { kept } else { kept & set(&own, "CapPrm") };
-            assert_eq!(set(&status, name), expected, "{name}");
-        }
-        assert_eq!(set(&status, "CapAmb") & !kept, 0);
-        let done = running.wait().succeeded();
-        assert_eq!(done.report().source, SourceKind::Ebpf);
+    let more = [CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_NET_BIND_SERVICE];
+    for given in [None, Some(ENOUGH.as_slice()), Some(more.as_slice())] {
+        let session = Session::run(&[], &["attach", "10"]);
+        let session = given.into_iter().fold(session, |session, caps| session.as_user_with(NOBODY, caps));
+        assert_eq!(assert_drops(session, given).report().source, SourceKind::Ebpf);
     }
+}
+
+#[test]
+fn trace_drops_them_too() {
+    let session = Session::vmaudit(&["trace", "-o"]);
+    let lines = session.file("lines.txt");
+    let done = assert_drops(session.words(&[&lines]).words(&["--"]).then_workload(&["attach", "10"]), None);
+    assert!(!done.read("lines.txt").is_empty());
+}
+
+/// The process that looks at signals lives as long as the session.
+#[test]
+fn the_witness_keeps_no_right_at_all() {
+    let mut running = Session::run(&[], &["attach", "10"]).start_with_pipe();
+    running.wait_for_stdout("standing");
+    let pid = running.pid();
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let status = |child: &str| std::fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+    let witness = children.split_whitespace().map(status).find(|status| status.contains("vmaudit-witness"));
+    let witness = witness.expect("a witness among the children");
+    for name in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+        assert_eq!(set(&witness, name), 0, "{name}");
+    }
+    running.wait().succeeded();
 }
 
 /// With the rights gone, signals still reach a command of another user.

@@ -49,6 +49,18 @@ pub fn max_map_count() -> u64 {
     text.trim().parse().expect("vm.max_map_count is a number")
 }
 
+/// This is a test VM of `cargo xtask vm`.
+pub fn in_guest() -> bool {
+    Path::new("/vm.conf").exists()
+}
+
+/// What a test does first that changes the machine. Such tests are in a module `guest_only`, which `cargo xtask test`
+/// leaves out and counts.
+#[track_caller]
+pub fn assert_guest() {
+    assert!(in_guest(), "this test changes the machine, so it runs in a test VM only: `cargo xtask vm`");
+}
+
 /// A smaller vm.max_map_count for the life of this value, in a guest only: filling a process up to the limit is most of
 /// the time of such a test there, and a guest runs one test at a time. Elsewhere nothing is changed.
 pub struct LowerLimit(Option<String>);
@@ -59,7 +71,7 @@ impl LowerLimit {
     /// Lowers it.
     #[expect(clippy::new_without_default, reason = "it changes the machine")]
     pub fn new() -> Self {
-        if !Path::new("/vm.conf").exists() {
+        if !in_guest() {
             return Self(None);
         }
         let before = std::fs::read_to_string(Self::PATH).expect("vm.max_map_count is readable");
@@ -106,9 +118,9 @@ pub fn has_mapping_query() -> bool {
 }
 
 /// This kernel can run the programs on its lock events: the events came with 5.11, the last helper that the programs
-/// call with 5.15. Known from its sources, not from what vmaudit says.
+/// call with 5.15, the event of an address space's end with 6.1. Known from its sources, not from what vmaudit says.
 pub fn has_lock_events() -> bool {
-    kernel_version() >= (5, 15)
+    kernel_version() >= (6, 1)
 }
 
 /// This kernel preempts tracing programs, and then skips them (measured: 7.0 and later). Known from its version, not from

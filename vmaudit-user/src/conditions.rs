@@ -7,7 +7,10 @@ use crate::{
     output,
     report::{Condition, Hook, HookState},
     rights::{self, RIGHTS},
-    source::kernel::{self, Facts},
+    source::{
+        hooks,
+        kernel::{self, Facts},
+    },
 };
 
 const NO_EBPF: &str = "no eBPF: counts are samples from /proc, failed calls are not seen";
@@ -16,6 +19,8 @@ const NO_EBPF: &str = "no eBPF: counts are samples from /proc, failed calls are 
 #[derive(Clone, Debug)]
 struct Found {
     version: (u32, u32),
+    /// See [`hooks::numbers_sections`].
+    numbered: bool,
     /// Names of the rights of [`RIGHTS`] that this process has.
     held: Vec<String>,
     first_user_namespace: bool,
@@ -94,6 +99,7 @@ fn find(facts: &Facts, hooks: Option<&[Hook]>) -> Found {
     let may_bpf = first_user_namespace && rights::missing().is_none();
     Found {
         version: facts.version,
+        numbered: hooks::numbers_sections(facts),
         held: RIGHTS.iter().filter(|r| r.held()).map(|r| r.capability.to_string()).collect(),
         first_user_namespace,
         first_pid_namespace: kernel::in_first_pid_namespace(),
@@ -149,8 +155,9 @@ fn judge(found: &Found) -> Vec<Condition> {
             };
             let words = match (held(&name), needless) {
                 (true, _) if !found.first_user_namespace => "held, but over a user namespace only".to_owned(),
-                (true, _) => "held".to_owned(),
+                (true, _) => format!("held, for {}", right.gives),
                 (false, Some(why)) => format!("not held; {why}"),
+                // What it is for is said by what is lost.
                 (false, None) => "not held".to_owned(),
             };
             let cure = if right.required {
@@ -212,8 +219,8 @@ fn judge(found: &Found) -> Vec<Condition> {
         found.tracefs.is_ok(),
         found.tracefs.clone().map_or_else(|e| e, |()| "readable".into()),
         if found.version >= (7, 0) {
-            "raw tracepoints only: from 7.0 on the kernel skips their programs now and then; each skip is counted as \
-             program_skipped, and then no peak is called exact"
+            "raw tracepoints only: from 7.0 on the kernel skips such a program on a CPU while another task is preempted \
+             inside it, and what that may have cost is not called exact or complete"
         } else {
             "raw tracepoints only: nothing is lost on this kernel, but there is no second way if they are refused"
         },
@@ -224,8 +231,21 @@ fn judge(found: &Found) -> Vec<Condition> {
         found.raw_refused.is_none(),
         found.raw_refused.clone().unwrap_or_else(|| "not refused".into()),
         if found.lock_events {
-            "classic tracepoints only: while anybody's bpf() map call is preempted, the kernel skips them on that \
-             CPU; counted as program_skipped; before 6.12 the kernel does not count it, and no peak is called exact"
+            match (found.version >= (6, 12), found.numbered) {
+                (true, _) => {
+                    "classic tracepoints only: the kernel skips such a program on a CPU while a bpf() map call of \
+                     anybody's is preempted, and what that may have cost is not called exact or complete"
+                }
+                (false, true) => {
+                    "classic tracepoints only: the kernel skips such a program on a CPU while a bpf() map call of \
+                     anybody's is preempted, and does not count it before 6.12: neither the list of processes nor \
+                     counts of calls are called complete"
+                }
+                (false, false) => {
+                    "classic tracepoints only: the kernel skips such a program on a CPU while a bpf() map call of \
+                     anybody's is preempted, and does not count it before 6.12: no peak is called exact"
+                }
+            }
         } else {
             // The programs for kernels without the lock events are raw ones.
             NO_EBPF
@@ -321,6 +341,7 @@ mod tests {
     fn good() -> Found {
         Found {
             version: (6, 18),
+            numbered: true,
             held: RIGHTS.iter().map(|r| r.capability.to_string()).collect(),
             first_user_namespace: true,
             first_pid_namespace: true,

@@ -8,14 +8,89 @@ use crate::{
     cli::{DoctorArgs, ReportFormat},
     conditions,
     output::{self, Destination},
-    report::HookState,
+    report::{Hook, HookState},
     source::{
+        Doubt,
         hooks::{self, HOOKS},
         kernel::Facts,
         live::{self, Live, Unavailable},
         proc_max_map_count,
     },
 };
+
+/// What a report from here can say of its figures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exactness {
+    /// Nothing but looks at /proc, and why.
+    Samples(String),
+    /// Counts are read at the exits of calls.
+    OneThread,
+    /// The kernel may skip programs, and nobody can tell whether it did: no peak, or no list of processes, or no count of
+    /// calls is called exact.
+    Untold(Doubt),
+    /// The kernel may skip programs, and reports tell.
+    Skippable,
+    Exact,
+}
+
+impl Exactness {
+    /// `doubt` before anything was skipped is what no session can be without.
+    fn of(hooks: &[Hook], doubt: Doubt) -> Self {
+        let released = |hook: &&Hook| hook.name == hooks::LOCK_RELEASED;
+        if hooks.iter().find(released).is_some_and(|hook| hook.state == HookState::Missing) {
+            Self::OneThread
+        } else if doubt != Doubt::default() {
+            Self::Untold(doubt)
+        } else if hooks.iter().any(|hook| hook.state == HookState::Attached && hook.loses.is_some()) {
+            Self::Skippable
+        } else {
+            Self::Exact
+        }
+    }
+
+    /// Reports from here can say `exact_peaks`.
+    fn peaks(&self) -> bool {
+        match self {
+            Self::Samples(_) | Self::OneThread => false,
+            Self::Untold(doubt) => !doubt.peaks && !doubt.processes,
+            Self::Skippable | Self::Exact => true,
+        }
+    }
+
+    fn sentences(&self) -> String {
+        match self {
+            Self::Samples(why) => format!(
+                "Peaks are samples here: {why}. What is left: looks at /proc, for one's own processes without any right."
+            ),
+            Self::OneThread => {
+                "Peaks of processes with one thread are exact here; those of others are samples, and say \
+                                so."
+                .into()
+            }
+            Self::Untold(doubt) => {
+                let what = [
+                    (doubt.peaks, "peaks"),
+                    (doubt.processes, "the list of processes"),
+                    (doubt.calls, "counts of calls"),
+                    (doubt.causes, "causes"),
+                ];
+                let what: Vec<&str> =
+                    what.into_iter().filter(|(doubtful, _)| *doubtful).map(|(_, name)| name).collect();
+                format!(
+                    "Every change is followed here, but nobody can tell whether the kernel skips a program now and then; \
+                     so no report calls these exact, complete or certain: {}.",
+                    what.join(", ")
+                )
+            }
+            Self::Skippable => {
+                "Peaks are exact here, but for what the kernel skips of the programs below; reports count \
+                                that and say which figures it touches."
+                    .into()
+            }
+            Self::Exact => "Peaks are exact here.".into(),
+        }
+    }
+}
 
 /// `vmaudit doctor`: 0 when peaks are exact here, 1 when only /proc is left.
 pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
@@ -32,24 +107,25 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         slots: 64,
         debug: false,
     };
-    let (hooks, conditions, why) = match Live::open(&facts, &options) {
-        Ok(live) => (live.hooks(), conditions::look(&facts, Some(&live.hooks())), None),
+    let (hooks, conditions, doubt, why) = match Live::open(&facts, &options) {
+        Ok(live) => (live.hooks(), conditions::look(&facts, Some(&live.hooks())), live.losses().doubt, None),
         Err(Unavailable(why)) => {
             let why = conditions::blocking(&facts).unwrap_or(why);
-            (hooks::all_missing(&why), conditions::look(&facts, None), Some(why))
+            (hooks::all_missing(&why), conditions::look(&facts, None), Doubt::default(), Some(why))
         }
     };
-    let sampled =
-        hooks.iter().any(|hook| hook.name == hooks::LOCK_RELEASED && hook.state == HookState::Missing);
-    let skippable = hooks.iter().any(|hook| hook.state == HookState::Attached && hook.loses.is_some());
     // `run` and `trace -p` do not work there, the hooks do.
     let why = why.or_else(|| conditions::pid_namespace(&conditions));
+    let exactness = match &why {
+        Some(why) => Exactness::Samples(why.clone()),
+        None => Exactness::of(&hooks, doubt),
+    };
     let mut out = Destination::Stdout;
     match args.format {
         ReportFormat::Json => {
             let document = json!({
                 "schema": "vmaudit.doctor", "version": 1, "vmaudit": env!("CARGO_PKG_VERSION"),
-                "kernel": facts.release, "arch": facts.arch, "exact_peaks": why.is_none() && !sampled, "reason": why,
+                "kernel": facts.release, "arch": facts.arch, "exact_peaks": exactness.peaks(), "reason": why,
                 "max_map_count": proc_max_map_count(), "conditions": conditions, "hooks": hooks,
             });
             output::json::document(&document, &mut out)?;
@@ -62,32 +138,18 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                 output::clean(&facts.release),
                 facts.arch
             )?;
-            match &why {
-                None if sampled => writeln!(
-                    out,
-                    "Peaks of processes with one thread are exact here; those of others are samples, and say so.\n"
-                )?,
-                None if skippable => writeln!(
-                    out,
-                    "Peaks are exact here in sessions in which the kernel skips no program (program_skipped 0).\n"
-                )?,
-                None => writeln!(out, "Peaks are exact here.\n")?,
-                Some(why) => writeln!(
-                    out,
-                    "Peaks are samples here: {}.\nWhat is left: looks at /proc, for one's own processes without any right.\n",
-                    output::clean(why)
-                )?,
-            }
+            writeln!(out, "{}\n", output::clean(&exactness.sentences()))?;
             for (hook, row) in hooks.iter().zip(HOOKS) {
                 match hook.state {
                     HookState::Attached => {
                         let via = hook.via.as_deref().unwrap_or("?");
                         writeln!(out, "  yes  {:<20} {} [{via}]", hook.name, row.gives)?;
+                        // Why not in another way too is of interest where that costs something.
                         if let Some(loses) = &hook.loses {
                             writeln!(out, "       {:<20} but {loses}", "")?;
-                        }
-                        if let Some(reason) = &hook.reason {
-                            writeln!(out, "       {:<20} because {}", "", output::clean(reason))?;
+                            if let Some(reason) = &hook.reason {
+                                writeln!(out, "       {:<20} because {}", "", output::clean(reason))?;
+                            }
                         }
                     }
                     HookState::Unused => {
@@ -127,4 +189,29 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         }
     }
     Ok(i32::from(why.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hook(name: &str, state: HookState, loses: Option<&str>) -> Hook {
+        Hook { state, loses: loses.map(Into::into), ..Hook::unused(name) }
+    }
+
+    #[test]
+    fn exactness_is_what_reports_can_say() {
+        let released = |state, loses| [hook(hooks::LOCK_RELEASED, state, loses)];
+        let none = Doubt::default();
+        let all = released(HookState::Attached, None);
+        assert_eq!(Exactness::of(&all, none), Exactness::Exact);
+        assert_eq!(Exactness::of(&released(HookState::Missing, None), none), Exactness::OneThread);
+        let skippable = Exactness::of(&released(HookState::Attached, Some("is skipped")), none);
+        assert!(skippable.peaks() && skippable.sentences().contains("skips"), "{skippable:?}");
+        let calls = Exactness::of(&all, Doubt { calls: true, ..none });
+        assert!(calls.peaks() && calls.sentences().ends_with(": counts of calls."), "{}", calls.sentences());
+        for doubt in [Doubt { peaks: true, ..none }, Doubt { processes: true, ..none }] {
+            assert!(!Exactness::of(&all, doubt).peaks(), "{doubt:?}");
+        }
+    }
 }

@@ -105,11 +105,24 @@ pub fn missing() -> Option<String> {
     (!names.is_empty()).then(|| names.join(" and "))
 }
 
+/// Gives up everything, for good.
+pub fn drop_all() -> Result<(), caps::errors::CapsError> {
+    keep_only(|_| false)
+}
+
 /// Gives up, for good, all that is not needed once the programs are attached. The command must have been forked before.
 pub fn drop_unneeded() -> Result<(), caps::errors::CapsError> {
-    let kept = |capability: &Capability| RIGHTS.iter().any(|r| r.later && r.capability == *capability);
+    keep_only(|capability| RIGHTS.iter().any(|r| r.later && r.capability == *capability))?;
+    // Rights from the file's capabilities make a process undumpable, and its own /proc/self root's. Whoever may trace
+    // this one must still hold all that it holds (security/commoncap.c:cap_ptrace_access_check).
+    // SAFETY: takes numbers only.
+    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
+    Ok(())
+}
+
+fn keep_only(kept: impl Fn(&Capability) -> bool) -> Result<(), caps::errors::CapsError> {
     let permitted = caps::read(None, CapSet::Permitted)?;
-    let keep: caps::CapsHashSet = permitted.iter().copied().filter(kept).collect();
+    let keep: caps::CapsHashSet = permitted.iter().copied().filter(&kept).collect();
     if permitted.contains(&Capability::CAP_SETPCAP) {
         caps::raise(None, CapSet::Effective, Capability::CAP_SETPCAP)?;
         for capability in caps::read(None, CapSet::Bounding)?.into_iter().filter(|c| !kept(c)) {
@@ -118,12 +131,7 @@ pub fn drop_unneeded() -> Result<(), caps::errors::CapsError> {
     }
     // The kernel keeps effective and ambient inside permitted, so the order matters.
     caps::set(None, CapSet::Effective, &keep)?;
-    caps::set(None, CapSet::Permitted, &keep)?;
-    // Rights from the file's capabilities make a process undumpable, and its own /proc/self root's. Whoever may trace
-    // this one must still hold all that it holds (security/commoncap.c:cap_ptrace_access_check).
-    // SAFETY: takes numbers only.
-    unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) };
-    Ok(())
+    caps::set(None, CapSet::Permitted, &keep)
 }
 
 /// Which of the caller's ambient capabilities are vmaudit's own and no matter of the command's.

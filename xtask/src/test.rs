@@ -6,9 +6,12 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{as_root, cargo, say, shown};
+use crate::command::{as_root, cargo, output, say, shown};
 use crate::programs::{self, Linking};
 use crate::python;
+
+/// Tests with this in their path change the machine, e.g. its lockdown mode.
+const GUEST_ONLY: &str = "::guest_only::";
 
 /// What the summaries of test programs say, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +54,10 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         total.add(follow(Command::new(&suite.path).args(filter))?);
     }
     let mut live = Totals::default();
+    let mut guest_only = 0;
     for suite in end_to_end {
+        let names = output(Command::new(&suite.path).args(["--list", "--format=terse"]))?;
+        guest_only += names.lines().filter(|name| name.contains(GUEST_ONLY)).count();
         say!("end-to-end tests: {}", suite.name);
         let mut program = as_root("env"); // sudo may drop variables
         program.arg(assignment("VMAUDIT_BIN", &vmaudit)).arg(assignment("WORKLOAD_BIN", &workload));
@@ -59,10 +65,13 @@ pub fn run(filter: Option<&str>) -> Result<()> {
             program.arg(assignment("PYTHON_TOOL", python::package()?));
         }
         program.arg(assignment("RUST_BACKTRACE", env::var_os("RUST_BACKTRACE").unwrap_or_default()));
-        live.add(follow(program.arg(&suite.path).arg("--test-threads=2").args(filter))?);
+        live.add(follow(
+            program.arg(&suite.path).args(["--test-threads=2", "--skip", GUEST_ONLY]).args(filter),
+        )?);
     }
     total.add(live);
     let verdict = judge(total, live, filter.is_some());
+    say!("{guest_only} tests change the machine and run in VMs only (`cargo xtask vm`)");
     println!("\n{} passed, {} failed", total.passed, total.failed);
     verdict
 }

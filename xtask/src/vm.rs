@@ -77,7 +77,7 @@ const QUICK: [&str; 10] = [
     "processes::a_process_that_execs_itself",
     "at_the_limit::munmap",
     "for_another_reason::rlimit_as",
-    "failures::a_memory_cgroup_that_ran_out",
+    "failures::guest_only::a_memory_cgroup_that_ran_out",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 
 /// What is mounted, in this order: source and type, target, options. All targets are made; a kernel without one of the
 /// types says so in the log, and the tests show what is lost.
-const MOUNTS: [(&str, &str, &str); 10] = [
+const MOUNTS: [(&str, &str, &str); 11] = [
     ("proc", "/proc", ""),
     ("sysfs", "/sys", ""),
     ("devtmpfs", "/dev", ""),
@@ -26,6 +26,7 @@ const MOUNTS: [(&str, &str, &str); 10] = [
     ("tmpfs", "/tmp", ""),
     ("cgroup2", "/sys/fs/cgroup", ""),
     ("bpf", "/sys/fs/bpf", ""),
+    ("securityfs", "/sys/kernel/security", ""),
     ("debugfs", "/sys/kernel/debug", ""),
     ("tracefs", TRACEFS, ""),
 ];
@@ -117,6 +118,8 @@ fn run_tests(settings: &Settings) -> Result<()> {
             bail!("{suite}: {test} is marked as ignored");
         }
     }
+    // What they do to the machine would be the end of the others.
+    planned.sort_by_key(|(_, test)| test.split("::").any(|part| part == "irreversible"));
     marker(&format!("native-only {native_only}"));
     marker(&format!("plan {}", planned.len()));
     let (mut passed, mut failed) = (0, 0);

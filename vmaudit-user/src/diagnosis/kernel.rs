@@ -1,4 +1,4 @@
-//! What the verdicts must know about the running kernel. The only place where a version decides anything.
+//! What the verdicts must know about the running kernel. The only place where a version decides about a cause.
 
 /// Facts that decide which checks a kernel makes, in which order. `None` in a field means that the release string does
 /// not tell (an odd string, or a distribution that backports): then only what holds either way is called certain.

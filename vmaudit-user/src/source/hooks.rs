@@ -293,8 +293,8 @@ pub fn all_missing(why: &str) -> Vec<Hook> {
         .collect()
 }
 
-/// From this version on tracing programs can be preempted and then skipped (measured on 7.0 to 7.3; the one place
-/// where a version decides, because neither BTF nor attach results tell).
+/// From this version on tracing programs can be preempted and then skipped (measured on 7.0 to 7.3; neither BTF nor
+/// attach results tell).
 const PREEMPTIBLE_PROGRAMS: (u32, u32) = (7, 0);
 
 /// The kernel skips tracing programs at all, and then counts it per program (kernel/bpf/syscall.c:
@@ -317,22 +317,68 @@ pub fn left_out(program: &str) -> bool {
     std::env::var(LEFT_OUT).is_ok_and(|list| list.split(',').any(|name| name == program))
 }
 
+/// Write sections are numbered, so that the programs notice which address space missed a change (mm_struct.mm_lock_seq,
+/// 6.4 and later with CONFIG_PER_VMA_LOCK).
+pub fn numbers_sections(facts: &Facts) -> bool {
+    facts.layout.as_ref().is_ok_and(|layout| layout.mm_lock_seq != ABSENT)
+}
+
 /// What an attached row may still miss on this kernel, given the ways in which it is attached; `None`: nothing.
-pub fn blind_spot(row: &Row, facts: &Facts, vias: &[Via]) -> Option<&'static str> {
+pub fn blind_spot(row: &Row, facts: &Facts, vias: &[Via]) -> Option<String> {
     let preemptible = facts.version >= PREEMPTIBLE_PROGRAMS;
     let classic = vias.iter().any(|via| matches!(via, Via::Classic(..)));
     let raw = vias.iter().any(|via| matches!(via, Via::Raw(_)));
-    match (raw, classic) {
-        (true, false) if preemptible => Some(
-            "while another task is preempted inside this program the kernel skips it; each time is counted as \
-             program_skipped, and peaks are then not called exact",
+    let (skipped, counted) = match (raw, classic) {
+        (true, false) if preemptible => {
+            ("the kernel skips it on a CPU while another task is preempted inside this program", true)
+        }
+        (false, true) => (
+            "the kernel skips it on a CPU while a bpf() map call of anybody's is preempted",
+            counts_classic_skips(facts),
         ),
-        (false, true) if row.name == FORK => Some(
-            "the count that a child is born with is not known; children that change it are not called exact",
-        ),
-        (false, true) if row.name == EXEC => Some("the paths of new images are not known"),
-        _ => None,
-    }
+        (true, true) if preemptible => {
+            ("beside many bpf() map calls the kernel can skip both of its programs at once", true)
+        }
+        _ => return None,
+    };
+    let cost = cost_of_a_skip(row.name, numbers_sections(facts), counted)?;
+    let more = match row.name {
+        FORK if !raw => "; a child that changes the count that it is born with is not called exact at all",
+        EXEC if !raw => "; the paths of new images are not known at all",
+        _ => "",
+    };
+    Some(format!("{skipped}: {cost}{more}"))
+}
+
+/// What a report says where the kernel skipped the programs of a row (source/live/skips.rs). `numbered`: see
+/// [`numbers_sections`]. `counted`: the kernel counts how often.
+pub fn cost_of_a_skip(row: &str, numbered: bool, counted: bool) -> Option<&'static str> {
+    Some(match (row, numbered, counted) {
+        (LOCK_RELEASED | EXIT_MMAP | SNAPSHOT, true, _) => {
+            "a process that misses a change by that is not called exact"
+        }
+        (LOCK_RELEASED | EXIT_MMAP | SNAPSHOT, false, true) => {
+            "that is counted as program_skipped, and then no peak is called exact"
+        }
+        (LOCK_RELEASED | EXIT_MMAP | SNAPSHOT, false, false) => {
+            "this kernel does not count that, so no peak is called exact"
+        }
+        (FORK | EXEC | EXIT, _, true) => {
+            "that is counted as program_skipped, and then the list of processes is not called complete"
+        }
+        (FORK | EXEC | EXIT, _, false) => {
+            "this kernel does not count that, so the list of processes is not called complete"
+        }
+        (CALL_EXIT, _, true) => {
+            "that is counted as program_skipped, and then counts of calls are not called complete and no cause certain"
+        }
+        (CALL_EXIT, _, false) => {
+            "this kernel does not count that, so counts of calls are not called complete and no cause certain"
+        }
+        (ADDRESS_SEARCH, _, true) => "then no cause is called certain",
+        (ADDRESS_SEARCH, _, false) => "this kernel does not count that, so no cause is called certain",
+        _ => return None,
+    })
 }
 
 /// Which forms of a row to attach on this kernel, best first; with `all`, every one of them, else the first that works.
@@ -373,9 +419,8 @@ pub fn choose(row: &'static Row, facts: &Facts) -> Choice {
     }
     // The rare events are cheap to listen to twice. Of the frequent ones only the releases are: where write sections are
     // numbered, the second program sees at once that it has nothing to do. An exit of a call has no number.
-    let numbered = facts.layout.as_ref().is_ok_and(|layout| layout.mm_lock_seq != ABSENT);
     let twice = match row.name {
-        LOCK_RELEASED => numbered,
+        LOCK_RELEASED => numbers_sections(facts),
         CALL_EXIT | ADDRESS_SEARCH => false,
         _ => true,
     };
@@ -452,21 +497,26 @@ mod tests {
     }
 
     #[test]
-    fn an_attachment_with_a_blind_spot_says_so_where_programs_are_preempted() {
-        let (six, seven) = (facts((6, 19), Some(2), false), facts((7, 0), Some(2), false));
+    fn an_attachment_with_a_blind_spot_says_so() {
+        let [one, eleven, nineteen, seven] =
+            [(6, 1), (6, 11), (6, 19), (7, 0)].map(|version| facts(version, Some(2), true));
+        let mut unnumbered = facts((6, 1), Some(2), true);
+        unnumbered.layout.as_mut().unwrap().mm_lock_seq = ABSENT;
         let (raw, classic) = (Via::Raw("x"), Via::Classic("x", "x"));
-        assert!(blind_spot(HOOKS.iter().find(|row| row.name == FORK).unwrap(), &six, &[classic]).is_some());
-        for row in HOOKS.iter().filter(|row| row.need != Need::Attach) {
-            assert_eq!(blind_spot(row, &six, &[raw]), None);
-            assert!(
-                blind_spot(row, &seven, &[raw]).is_some_and(|s| s.contains("program_skipped")),
-                "{}",
-                row.name
-            );
-            assert_eq!(blind_spot(row, &seven, &[classic, raw]), None);
-            let by_classic = blind_spot(row, &seven, &[classic]);
-            assert_eq!(by_classic.is_some(), [FORK, EXEC].contains(&row.name), "{}", row.name);
+        let said = |row: &Row, facts: &Facts, vias: &[Via]| blind_spot(row, facts, vias).unwrap_or_default();
+        for row in HOOKS.iter().filter(|row| row.forms.iter().any(|form| matches!(form.via, Via::Raw(_)))) {
+            assert_eq!(blind_spot(row, &nineteen, &[raw]), None, "{}", row.name);
+            assert!(said(row, &seven, &[raw]).contains("preempted inside this program"), "{}", row.name);
+            assert!(said(row, &seven, &[classic, raw]).contains("both of its programs"), "{}", row.name);
+            assert!(said(row, &nineteen, &[classic]).contains("map call"), "{}", row.name);
+            let counted = !said(row, &unnumbered, &[classic]).contains("does not count");
+            assert!(!counted, "{}: before 6.12 nobody counts", row.name);
         }
+        let row = |name| HOOKS.iter().find(|row| row.name == name).unwrap();
+        assert!(said(row(LOCK_RELEASED), &eleven, &[classic]).contains("misses a change"), "sections tell");
+        assert!(said(row(LOCK_RELEASED), &unnumbered, &[classic]).ends_with("no peak is called exact"));
+        assert!(said(row(FORK), &one, &[classic]).contains("born"));
+        assert!(said(row(EXEC), &one, &[classic]).contains("paths"));
     }
 
     #[test]

@@ -25,8 +25,8 @@ use crate::{
 };
 
 /// Why a row of the hook table that settles causes only is not there beside the substitutes.
-const NO_SUBSTITUTE: &str = "it needs to know the call that a task is in, which kernels tell programs from 5.15 on; \
-                             nothing does that beside the programs that count at the exits of calls";
+const NO_SUBSTITUTE: &str = "it works with the lock events only: beside the programs that count at the exits of calls \
+                             nothing knows the call that a task is in";
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/vmaudit.bpf.o"));
 
 impl Live {
@@ -191,7 +191,7 @@ impl Live {
             hook.via = Some(vias.iter().map(|via| via.name()).collect::<Vec<_>>().join("+"));
             // Why not in another way too, or instead.
             hook.reason = Some(reasons.join("; ")).filter(|reason| !reason.is_empty());
-            hook.loses = hooks::blind_spot(row, facts, &vias).map(Into::into);
+            hook.loses = hooks::blind_spot(row, facts, &vias);
             self.at_work.push((row.name, programs));
         }
         self.hooks.push(hook);
