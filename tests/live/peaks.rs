@@ -122,6 +122,15 @@ fn without_watching_calls_the_peaks_are_as_exact_and_the_calls_unknown() {
     assert!(row.calls.values().all(|c| c.calls.is_none() && c.failed.is_none()), "unknown is null: {row:?}");
 }
 
+/// Before 6.4 munmap keeps the write lock there, elsewhere it ends with a read lock.
+#[test]
+fn what_is_unmapped_right_below_the_stack_is_followed() {
+    let (_, row) = exact(&["below-stack", "200"]);
+    // The dynamic loader may unmap something, too.
+    let calls = &row.calls["munmap"];
+    assert!(calls.added == 0 && calls.removed >= 3 * 200 - 1, "{row:?}");
+}
+
 /// A stack that grows and long arguments take write sections that change no count: none of them is taken for a missed
 /// change.
 #[test]

@@ -74,10 +74,7 @@ impl Tally {
             let done = session.go().succeeded();
             let (owns, report) = (done.own(), done.report());
             let lost = |name: &str| report.coverage.lost[name];
-            let doubtful =
-                ["program_skipped", "birth_missed", "death_missed", "changes_missed", "skips_unreadable"]
-                    .iter()
-                    .any(|name| lost(name) > 0);
+            let doubtful = lost("program_skipped") > 0 || lost("skips_unreadable") > 0;
             let mut all = true;
             for own in &owns {
                 match report.processes.iter().find(|row| row.pid == own.pid) {

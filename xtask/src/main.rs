@@ -148,7 +148,9 @@ fn perform(task: Task) -> Result<()> {
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Bench(options) => options.run(),
         Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all, arch }), .. }) => {
-            kernels::fetch(&kernels::select(&kernels, all)?, arch)
+            kernels::fetch(&kernels::select(&kernels, all)?, arch)?;
+            // What the guests' programs are built of, so that no network is needed afterwards.
+            command::run(command::cargo()?.args(["fetch", "--locked"]))
         }
         Task::Vm(Vm { task: None, options }) => options.run(),
     }

@@ -48,9 +48,10 @@ pub struct Options {
     /// Words for the kernel's command line, e.g. `preempt=full` or `vmaudit.notracefs`
     #[arg(long, value_name = "ARGS", default_value = "", allow_hyphen_values = true)]
     append: String,
-    /// Wall-clock limit of one VM, in seconds: a backstop, several times what a quiet machine takes
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
-    limit: u64,
+    /// Wall-clock limit of one VM, in seconds: a backstop, several times what a quiet machine takes [default: 3600, with
+    /// --quick 600]
+    #[arg(long, value_name = "SECONDS")]
+    limit: Option<u64>,
     /// Wall-clock limit of one test, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     test_limit: u64,
@@ -218,7 +219,7 @@ impl Options {
     fn boot(&self, kernel: &'static Kernel, image: &Path, initramfs: &Path, folder: &Path) -> Result<Run> {
         let of = if self.arch == Arch::X86 { "" } else { "arm64-" };
         let console = folder.join(format!("{of}{}.log", kernel.id));
-        let limit = Duration::from_secs(self.limit);
+        let limit = Duration::from_secs(self.limit.unwrap_or(if self.quick { 600 } else { 3600 }));
         say!("{}: {}, log in {}", kernel.id, kernel.package(self.arch)?, console.display());
         let begin = Instant::now();
         for attempt in 1..=2 {

@@ -1,4 +1,5 @@
-//! Refusals at vm.max_map_count: each call at one below the limit, at it, and one above it.
+//! Refusals at vm.max_map_count: each call at one below the limit, at it, and one above it; mremap, which wants several
+//! VMAs free, from seven below on.
 
 use libc::{MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE, c_int};
 
@@ -31,6 +32,8 @@ struct Case {
     run: fn(&Room, usize) -> Result<(), Errno>,
     /// Bytes that a refusal leaves mapped.
     leaves: u64,
+    /// How far below the limit it starts.
+    below: u64,
 }
 
 /// Where the targets are.
@@ -52,20 +55,32 @@ impl Room {
     }
 }
 
+/// One more than any kernel wants to see free, and it is allowed there.
+const MREMAP_BELOW: u64 = 7;
+
 const CASES: &[(&str, Case)] = &[
-    ("mmap", Case { call: "mmap", run: mmap_one, leaves: 0 }),
-    ("mmap-fixed", Case { call: "mmap", run: mmap_over_the_middle, leaves: 0 }),
-    ("munmap", Case { call: "munmap", run: munmap_the_middle, leaves: PAGE as u64 }),
-    ("mprotect", Case { call: "mprotect", run: mprotect_the_middle, leaves: 0 }),
-    ("pkey_mprotect", Case { call: "pkey_mprotect", run: pkey_mprotect_the_middle, leaves: 0 }),
-    ("madvise", Case { call: "madvise", run: madvise_the_middle, leaves: 0 }),
-    ("mlock", Case { call: "mlock", run: mlock_the_middle, leaves: 0 }),
-    ("mremap-move", Case { call: "mremap", run: mremap_that_must_move, leaves: 0 }),
-    ("mremap-shrink", Case { call: "mremap", run: mremap_to_a_hole, leaves: PAGE as u64 }),
-    ("brk", Case { call: "brk", run: brk_grow, leaves: 0 }),
-    ("shmat", Case { call: "shmat", run: shmat_one, leaves: 0 }),
-    ("io_setup", Case { call: "io_setup", run: io_setup_one, leaves: 0 }),
-    ("remap_file_pages", Case { call: "remap_file_pages", run: remap_file_pages_middle, leaves: 0 }),
+    ("mmap", Case { call: "mmap", run: mmap_one, leaves: 0, below: 1 }),
+    ("mmap-fixed", Case { call: "mmap", run: mmap_over_the_middle, leaves: 0, below: 1 }),
+    ("munmap", Case { call: "munmap", run: munmap_the_middle, leaves: PAGE as u64, below: 1 }),
+    ("mprotect", Case { call: "mprotect", run: mprotect_the_middle, leaves: 0, below: 1 }),
+    ("pkey_mprotect", Case { call: "pkey_mprotect", run: pkey_mprotect_the_middle, leaves: 0, below: 1 }),
+    ("madvise", Case { call: "madvise", run: madvise_the_middle, leaves: 0, below: 1 }),
+    ("mlock", Case { call: "mlock", run: mlock_the_middle, leaves: 0, below: 1 }),
+    ("mremap-move", Case { call: "mremap", run: mremap_that_must_move, leaves: 0, below: MREMAP_BELOW }),
+    (
+        "mremap-shrink",
+        Case { call: "mremap", run: mremap_to_a_hole, leaves: PAGE as u64, below: MREMAP_BELOW },
+    ),
+    ("mremap-fixed", Case { call: "mremap", run: mremap_to_an_address, leaves: 0, below: MREMAP_BELOW }),
+    ("mremap-dontunmap", Case { call: "mremap", run: mremap_that_keeps, leaves: 0, below: MREMAP_BELOW }),
+    ("mremap-same", Case { call: "mremap", run: mremap_to_the_same, leaves: 0, below: MREMAP_BELOW }),
+    ("brk", Case { call: "brk", run: brk_grow, leaves: 0, below: 1 }),
+    ("shmat", Case { call: "shmat", run: shmat_one, leaves: 0, below: 1 }),
+    ("io_setup", Case { call: "io_setup", run: io_setup_one, leaves: 0, below: 1 }),
+    (
+        "remap_file_pages",
+        Case { call: "remap_file_pages", run: remap_file_pages_middle, leaves: 0, below: 1 },
+    ),
 ];
 
 /// Names for the usage line and for the tests.
@@ -110,7 +125,29 @@ fn mlock_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
 
 fn mremap_that_must_move(room: &Room, i: usize) -> Result<(), Errno> {
     // The whole target, to a length for which there is no room where it is.
-    done(mremap(room.target(i), TARGET * PAGE, 2 * TARGET * PAGE, libc::MREMAP_MAYMOVE))
+    let moved = mremap(room.target(i), TARGET * PAGE, 2 * TARGET * PAGE, libc::MREMAP_MAYMOVE);
+    moved.map(|to| gone(to, 2 * TARGET))
+}
+
+fn mremap_to_an_address(room: &Room, i: usize) -> Result<(), Errno> {
+    let flags = (libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED) as usize;
+    let length = TARGET * PAGE;
+    let moved = call(libc::SYS_mremap, [room.target(i), length, length, flags, room.free.at(0), 0]);
+    moved.map(|to| gone(to, TARGET))
+}
+
+fn mremap_that_keeps(room: &Room, i: usize) -> Result<(), Errno> {
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+    mremap(room.target(i), TARGET * PAGE, TARGET * PAGE, flags).map(|to| gone(to, TARGET))
+}
+
+fn mremap_to_the_same(room: &Room, i: usize) -> Result<(), Errno> {
+    done(mremap(room.target(i), TARGET * PAGE, TARGET * PAGE, 0))
+}
+
+/// What was moved is in the way of [`Level`] wherever the kernel put it.
+fn gone(at: usize, pages: usize) {
+    must(crate::memory::munmap(at, pages * PAGE), "munmap of what was moved");
 }
 
 fn mremap_to_a_hole(room: &Room, i: usize) -> Result<(), Errno> {
@@ -175,7 +212,7 @@ impl Level {
     }
 }
 
-/// Makes `name`'s call at one below the limit, at the limit and one above it; `repeat` times where it is refused.
+/// Makes `name`'s call at each count from some below the limit to one above it; `repeat` times where it is refused.
 ///
 /// The kernel's own answers are counted; by construction the limit is the only possible cause.
 pub fn run(name: &str, repeat: usize) -> ! {
@@ -184,15 +221,16 @@ pub fn run(name: &str, repeat: usize) -> ! {
     };
     let limit = max_map_count();
     let base = count();
-    let room = room(name, 3 * repeat);
+    let room = room(name, (case.below as usize + 2) * repeat);
     let mut level = Level::fill(limit);
     room.free.release();
     let mut own = Own::new("limit", base, 0);
-    for at in [limit - 1, limit, limit + 1] {
+    let first = limit - case.below;
+    for at in first..=limit + 1 {
         level.set(at);
         own.peak = own.peak.max(at);
         for i in 0..repeat {
-            let target = (at + 1 - limit) as usize * repeat + i;
+            let target = (at - first) as usize * repeat + i;
             match (case.run)(&room, target) {
                 Err(errno) => {
                     own.refuse(case.call, errno, "max_map_count");
@@ -216,7 +254,8 @@ fn room(name: &str, targets: usize) -> Room {
 
 /// The same of private or shared memory.
 pub fn targets(targets: usize, place: c_int) -> Room {
-    let free = Holes::reserve(1);
+    // Room for a target in one piece.
+    let free = Holes::reserve(TARGET - 1);
     let len = (targets * (TARGET + 1) + 1) * PAGE;
     let region = call(libc::SYS_mmap, [0, len, READ_WRITE as usize, place as usize, usize::MAX, 0]);
     let targets_at = must(region, "mmap of the targets");

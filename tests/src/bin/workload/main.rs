@@ -24,7 +24,7 @@ const USAGE: &str = "\
 workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks too; --linger: stay before ending;
                 WORKLOAD_WORDS: CASE and ARGUMENTS from there)
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
-                leader-exits N | attach N | setname BYTES N
+                leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 crowd N VMAS
@@ -72,6 +72,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["stackoverflow"] => makers::stackoverflow(None),
         ["stackoverflow", limit] => makers::stackoverflow(Some(number(limit))),
         ["retries", n] => makers::retries(number(n)),
+        ["below-stack", n] => makers::below_stack(number(n)),
         ["threads", t, n] => makers::threads(number(t), number(n)),
         ["leader-exits", n] => makers::leader_exits(number(n)),
         ["attach", n] => makers::attach(number(n)),

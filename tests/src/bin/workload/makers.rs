@@ -6,7 +6,7 @@ use std::sync::{Barrier, OnceLock};
 use libc::{MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE};
 
 use crate::memory::{
-    Holes, PAGE, brk, call, die, leave, mmap, mprotect, mremap, munmap, must, read, write_all,
+    Holes, PAGE, brk, call, die, leave, mmap, mmap_at, mprotect, mremap, munmap, must, read, write_all,
 };
 use crate::own::{Own, count, counted, looked};
 
@@ -55,6 +55,35 @@ pub fn holes(n: usize) -> ! {
         must(munmap(region + (2 * i + 1) * PAGE, PAGE), "munmap of a middle page");
     }
     stay("holes", base, base + n as u64)
+}
+
+/// Maps three pages below the stack, nearer to it than all else, and unmaps the upper two, `n` times. Its neighbour is
+/// then a mapping that may grow down, for which some kernels keep the write lock to the end of munmap (6.1,
+/// mm/mmap.c:do_mas_align_munmap).
+pub fn below_stack(n: usize) -> ! {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let stack = maps.lines().find(|line| line.ends_with("[stack]")).and_then(|line| line.split('-').next());
+    let Some(stack) = stack.and_then(|start| usize::from_str_radix(start, 16).ok()) else {
+        die(99, format_args!("no [stack] in /proc/self/maps"))
+    };
+    // Below what the stack may grow to (RLIMIT_STACK, usually 8 MiB), and its guard gap of 1 MiB.
+    let at = stack - (16 << 20);
+    let base = count();
+    for i in 0..n {
+        must(mmap_at(at, 3 * PAGE, PROT_NONE), "mmap below the stack");
+        must(mprotect(at + PAGE, PAGE, PROT_READ), "mprotect of the middle");
+        looked(base + 3, "below the stack");
+        must(munmap(at + PAGE, 2 * PAGE), "munmap of the upper two pages");
+        looked(base + 1, "two of three gone");
+        if i + 1 < n {
+            must(munmap(at, PAGE), "munmap of the last page");
+        }
+    }
+    counted(base + 1, "at the end");
+    let mut own = Own::new("below-stack", base, base + 3);
+    own.last = Some(base + 1);
+    own.print();
+    leave(0)
 }
 
 /// Shrinks two pages to one by mremap inside a larger region: each call makes a hole.
