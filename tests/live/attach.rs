@@ -161,3 +161,42 @@ fn a_process_that_execs_all_the_time_is_traced_until_it_ends() {
     target.wait().died_of(libc::SIGKILL);
     trace.wait().succeeded();
 }
+
+/// The caller becomes the first process of a pid namespace with a /proc of its own.
+fn first_of_a_pid_namespace() -> std::io::Result<()> {
+    let check = |answer: libc::c_int| match answer {
+        0.. => Ok(answer),
+        _ => Err(std::io::Error::last_os_error()),
+    };
+    // SAFETY: numbers and static strings only; this process has one thread, and its child goes on where it stands.
+    unsafe {
+        let none = std::ptr::null();
+        check(libc::unshare(libc::CLONE_NEWNS | libc::CLONE_NEWPID))?;
+        check(libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()))?;
+        let child = check(libc::fork())?;
+        if child > 0 {
+            // Whoever starts us waits for the end of a pipe that the exec closes; this process never execs.
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0);
+            let mut status = 0;
+            libc::waitpid(child, &raw mut status, 0);
+            libc::_exit(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 99 });
+        }
+        let proc = c"proc".as_ptr();
+        check(libc::mount(proc, c"/proc".as_ptr(), proc, 0, none.cast())).map(drop)
+    }
+}
+
+/// There the child's number is another one than the kernel's, which may be a stranger's: following it would show the
+/// stranger's changes, or none.
+#[test]
+fn inside_a_pid_namespace_a_command_is_not_traced_as_a_stranger() {
+    use std::os::unix::process::CommandExt as _;
+    let session = Session::vmaudit(&["trace", "--format", "json", "--"]).then_workload(&["bytes"]);
+    let mut command = session.command();
+    // SAFETY: system calls only, on static memory.
+    unsafe { command.pre_exec(first_of_a_pid_namespace) };
+    let done = session.start_as(&mut command).wait().ended_with(1);
+    assert!(done.stdout.is_empty(), "the command ran, or lines came: {}", done.said());
+    assert!(done.stderr_text().contains("where process numbers are not the kernel's"), "{}", done.said());
+    assert_eq!(done.stderr_text().lines().count(), 1, "{}", done.said());
+}

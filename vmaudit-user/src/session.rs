@@ -299,7 +299,7 @@ fn open_source(
 ) -> anyhow::Result<(Source, Coverage)> {
     let why = match args.common.source {
         cli::Source::Proc => "asked for by --source proc".to_owned(),
-        _ => match open_live(facts, options, &[pid], true) {
+        _ => match open_live(facts, options, &[(pid, true)]) {
             Ok(live) => {
                 let conditions = conditions::look(facts, Some(&live.hooks()));
                 let coverage = Coverage { conditions, ..Coverage::default() };
@@ -344,14 +344,15 @@ pub fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
     }
 }
 
-/// Loads the programs and tells them whom to follow.
+/// Loads the programs and tells them whom to follow. `follow`: each process, and whether it is our own child that has
+/// not exec'd yet. All of them must be given here: numbers mean something only in the kernel's own pid namespace, and
+/// none may be added after [`Live::begin`].
 pub fn open_live(
     facts: &Facts,
     options: &live::Options,
-    pids: &[u32],
-    after_exec: bool,
+    follow: &[(u32, bool)],
 ) -> Result<Live, Unavailable> {
-    if !pids.is_empty() && !kernel::in_first_pid_namespace() {
+    if !follow.is_empty() && !kernel::in_first_pid_namespace() {
         return Err(Unavailable(
             conditions::blocking(facts).unwrap_or_else(|| {
                 "vmaudit runs inside a pid namespace (a container), where process numbers are not the kernel's; run \
@@ -362,8 +363,8 @@ pub fn open_live(
     }
     let mut live = Live::open(facts, options)
         .map_err(|Unavailable(why)| Unavailable(conditions::blocking(facts).unwrap_or(why)))?;
-    for pid in pids {
-        live.follow(*pid, after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;
+    for (pid, after_exec) in follow {
+        live.follow(*pid, *after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;
     }
     live.begin();
     Ok(live)

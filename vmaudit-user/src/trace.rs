@@ -79,10 +79,9 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         debug: args.common.debug_bpf,
     };
     let unavailable = |Unavailable(why)| anyhow!("eBPF is not available: {why}");
-    let mut live = open_live(&facts, &options, &args.pid, false).map_err(unavailable)?;
-    if let Some(child) = &child {
-        live.follow(child.pid.as_raw() as u32, true)?;
-    }
+    let own_child = child.as_ref().map(|child| (child.pid.as_raw() as u32, true));
+    let follow: Vec<_> = args.pid.iter().map(|pid| (*pid, false)).chain(own_child).collect();
+    let mut live = open_live(&facts, &options, &follow).map_err(unavailable)?;
     live.snapshot()?;
     let notes = give_up_rights(child.as_ref());
     let mut stream = Stream {
