@@ -232,6 +232,9 @@ pub struct Common {
     pub debug_bpf: bool,
 }
 
+/// Longest time that an option may name: a clock has an end, and no session comes near this one.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let factor = match &text[digits.len()..] {
@@ -241,11 +244,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3600.0,
         unit => return Err(format!("unknown unit {unit:?}; write for example 500ms, 30s, 5m or 1h")),
     };
-    digits
-        .parse::<f64>()
-        .ok()
-        .and_then(|n| Duration::try_from_secs_f64(n * factor).ok())
-        .ok_or_else(|| "write for example 500ms, 30s, 5m or 1h".into())
+    let seconds = digits.parse::<f64>().map_or(f64::NAN, |n| n * factor);
+    if seconds > LONGEST.as_secs_f64() {
+        return Err("more than 10 years".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| "write for example 500ms, 30s, 5m or 1h".into())
 }
 
 fn percent(text: &str) -> Result<f64, String> {
@@ -285,6 +288,15 @@ mod tests {
         assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
         for bad in ["", "s", "-1s", "1w", "1e999s", "inf", "nan"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Added to the clock, they would be more than it can show.
+    #[test]
+    fn times_beyond_ten_years_are_refused() {
+        assert_eq!(duration("87600h"), Ok(LONGEST));
+        for bad in ["87601h", "1e19s", "1e300h"] {
+            assert_eq!(duration(bad), Err("more than 10 years".into()), "{bad}");
         }
     }
 }
