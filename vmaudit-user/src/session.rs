@@ -189,15 +189,19 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     // A command that cannot be run has nothing to report: its message and status are the answer.
     let runtime = runtime()?;
     let exit = runtime.block_on(async {
-        let mut signals = Signals::take()?;
+        let signals = Signals::take()?;
+        // All that can fail comes before the command runs: afterwards nobody would wait for it.
+        let ring = match &source {
+            Source::Live(live) => Some(Ring::new(live)?),
+            Source::Proc(_) => None,
+        };
         if let Err((status, why)) = child.go() {
             let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
             output::say(&format!("cannot run {name}: {why}"));
             return Ok(Err(status));
         }
-        follow(&mut child, &mut source, &mut audit, &mut watch, &mut signals, args.linger)
-            .await
-            .map(Ok::<Exit, i32>)
+        let mut waits = Waits { signals, ring, linger: args.linger };
+        follow(&mut child, &mut source, &mut audit, &mut watch, &mut waits).await.map(Ok::<Exit, i32>)
     });
     let exit = match exit? {
         Ok(exit) => exit,
@@ -387,20 +391,25 @@ pub fn give_up_rights(child: Option<&Child>) -> Vec<String> {
     notes
 }
 
+/// What [`follow`] waits for.
+struct Waits {
+    signals: Signals,
+    /// `None`: /proc tells nobody when it changes.
+    ring: Option<Ring>,
+    linger: Duration,
+}
+
 /// Follows the command to its end, and its descendants for a while longer.
 async fn follow(
     child: &mut Child,
     source: &mut Source,
     audit: &mut Audit,
     watch: &mut Watch,
-    signals: &mut Signals,
-    linger: Duration,
+    waits: &mut Waits,
 ) -> anyhow::Result<Exit> {
-    let ring = match source {
-        Source::Live(live) => Some(Ring::new(live)?),
-        Source::Proc(_) => None,
-    };
-    let ready = async || match &ring {
+    let Waits { signals, ring, linger } = waits;
+    let ring = ring.as_ref();
+    let ready = async || match ring {
         Some(ring) => ring.ready().await,
         None => std::future::pending().await,
     };
@@ -444,7 +453,7 @@ async fn follow(
                 }
                 Look::Ended(end) => {
                     exit = Some(end);
-                    deadline = Some(Instant::now() + linger);
+                    deadline = Some(Instant::now() + *linger);
                 }
             }
         }

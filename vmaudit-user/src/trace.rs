@@ -99,13 +99,15 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let deadline = args.duration.map(|d| Instant::now() + d);
     let outcome = runtime()?.block_on(async {
         let mut signals = Signals::take()?;
+        // Before the command runs, because afterwards nobody would wait for it if this failed.
+        let ring = Ring::new(&live)?;
         if let Some(child) = &mut child
             && let Err((status, why)) = child.go()
         {
             output::say(&format!("cannot run the command: {why}"));
             return Ok(status);
         }
-        stream.follow(&mut live, child.as_mut(), &roots, deadline, &mut signals).await
+        stream.follow(&mut live, child.as_mut(), &roots, deadline, (&mut signals, &ring)).await
     });
     drop(child);
     notes.iter().for_each(|note| output::say(note));
@@ -161,9 +163,8 @@ impl Stream {
         mut child: Option<&mut Child>,
         roots: &[Root],
         deadline: Option<Instant>,
-        signals: &mut Signals,
+        (signals, ring): (&mut Signals, &Ring),
     ) -> anyhow::Result<i32> {
-        let ring = Ring::new(live)?;
         let mut pause = TICK;
         let mut next = Instant::now() + TICK;
         let mut empty_since: Option<Instant> = None;
