@@ -128,6 +128,18 @@ fn several_formats_and_files_at_once_are_the_same_report() {
     assert!(done.read("report.txt").contains(&own.peak.to_string()));
 }
 
+#[test]
+fn the_name_of_a_file_says_its_format_unless_an_option_does() {
+    let session = Session::vmaudit(&["run", "--source", "proc", "--format", "text"]);
+    let [plain, json, other] = ["plain.json", "report.json", "report.out"].map(|name| session.file(name));
+    let session = session.words(&["-o"]).words(&[plain]).words(&["-o"]).words(&[json]).words(&["-o"]);
+    let done = session.words(&[other]).words(&["--"]).then_workload(&["exit", "0"]).go().succeeded();
+    done.report();
+    for text in ["plain.json", "report.out"] {
+        assert!(done.read(text).starts_with("vmaudit: "), "{text}: {}", done.read(text));
+    }
+}
+
 /// What the command says about its world; `change` is done to the process that becomes vmaudit, or the command itself.
 fn facts(session: Session, change: fn() -> std::io::Result<()>) -> Vec<String> {
     use std::os::unix::process::CommandExt as _;

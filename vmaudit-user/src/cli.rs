@@ -40,7 +40,7 @@ pub enum Command {
     Scan(ScanArgs),
     /// Run a command, follow its whole process tree, report at its end
     #[command(
-        after_help = "Example:\n  sudo vmaudit run -- make -j8\n  sudo vmaudit run --format json -o report.json --fail-on failure -- ./tests\n\n\
+        after_help = "Example:\n  sudo vmaudit run -- make -j8\n  sudo vmaudit run -o report.json --fail-on failure -- ./tests\n\n\
         Exit status: the command's own (its signal if it died by one); 86 when a budget was broken and the command \
         itself succeeded; 125 vmaudit failed or was called wrongly, 126 the command cannot be run, 127 it was not found."
     )]
@@ -100,7 +100,8 @@ pub struct RunArgs {
     /// Write the report to FILE instead of stderr; - is stdout [example: -o report.json]
     #[arg(short = 'o', long = "output", value_name = "FILE")]
     pub output: Vec<PathBuf>,
-    /// Format of each -o in turn, or of the report on stderr [example: --format json -o report.json]
+    /// Format of the -o at the same place; without one the file's name says it, and without -o the report goes to stderr
+    /// [example: --format json -o report.txt]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub format: Vec<ReportFormat>,
     /// Break the budget when a process has more than N VMAs at its peak, or when peaks are not exact and so cannot

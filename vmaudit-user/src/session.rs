@@ -26,7 +26,7 @@ use crate::{
     diagnosis::KernelRules,
     explain::holders::Looks,
     gate::{self, Budget},
-    output::{self, Destination, Format},
+    output::{self, Destination, Format, form::Form},
     price,
     recommend::{self, Margin, Measured},
     report::{Coverage, Exit, Report, SCHEMA, Session, SourceKind, VERSION},
@@ -275,23 +275,25 @@ fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage) -> u6
 }
 
 /// Opens every destination before anything runs, so that a bad path costs nothing. The flag: written even when quiet.
+/// Formats and files are paired as `scan` pairs them ([`output::form::Outputs::open`]), with stderr in stdout's place.
 fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Destination, Format, bool)>> {
-    let format = |n: usize| match args.format.get(n).or(args.format.last()) {
-        Some(ReportFormat::Json) => Format::Json,
-        _ => Format::Text,
-    };
-    if args.output.is_empty() {
-        return Ok(vec![(Destination::Stderr, format(0), false)]);
+    let mut outputs = Vec::new();
+    for place in 0..args.format.len().max(args.output.len()).max(1) {
+        let file = args.output.get(place);
+        let format = match args.format.get(place) {
+            Some(ReportFormat::Json) => Format::Json,
+            Some(ReportFormat::Text) => Format::Text,
+            None if file.is_some_and(|file| Form::of(file) == Form::Json) => Format::Json,
+            None => Format::Text,
+        };
+        let destination = match file {
+            Some(path) => Destination::open(path)
+                .with_context(|| format!("cannot write the report to {}", path.display()))?,
+            None => Destination::Stderr,
+        };
+        outputs.push((destination, format, file.is_some()));
     }
-    args.output
-        .iter()
-        .enumerate()
-        .map(|(n, path)| {
-            let destination = Destination::open(path)
-                .with_context(|| format!("cannot write the report to {}", path.display()))?;
-            Ok((destination, format(n), true))
-        })
-        .collect()
+    Ok(outputs)
 }
 
 /// eBPF if it is to be had, else /proc with one line that says what that costs.

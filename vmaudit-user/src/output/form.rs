@@ -21,7 +21,7 @@ pub enum Form {
 
 impl Form {
     /// The form that a file's name promises.
-    fn of(file: &Path) -> Self {
+    pub fn of(file: &Path) -> Self {
         match file.extension().and_then(|extension| extension.to_str()) {
             Some("json") => Self::Json,
             Some("csv") => Self::Csv,
