@@ -41,6 +41,23 @@ fn without_rights_run_goes_on_with_proc_and_says_why_in_one_line() {
 }
 
 #[test]
+fn without_rights_a_quiet_run_says_nothing_and_its_report_says_why() {
+    let done = Session::run(&["-q"], &["exit", "0"]).as_user(NOBODY).go().succeeded();
+    assert_eq!(done.stderr_text(), "");
+    let coverage = done.report().coverage;
+    assert!(coverage.notes.iter().any(|note| note.contains("samples from /proc")), "{:?}", coverage.notes);
+    assert!(
+        coverage.hooks.iter().all(|hook| hook.reason.as_ref().is_some_and(|why| why.contains("CAP_BPF")))
+    );
+}
+
+#[test]
+fn a_quiet_run_still_says_its_errors() {
+    let done = Session::run(&["-q", "--source", "ebpf"], &["bytes"]).as_user(NOBODY).go().ended_with(125);
+    assert_eq!(done.stderr_text().lines().count(), 1, "{}", done.said());
+}
+
+#[test]
 fn without_rights_a_command_that_ends_at_once_keeps_its_status() {
     Session::run(&[], &["exit", "7"]).as_user(NOBODY).go().ended_with(7);
 }

@@ -146,7 +146,7 @@ pub struct RunArgs {
     /// Rows in the table of processes
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
     pub top: usize,
-    /// Nothing on stderr unless the budget was broken
+    /// Nothing on stderr but errors, unless the budget was broken; what was lost is in the report of -o
     #[arg(short, long)]
     pub quiet: bool,
     /// Shared options.

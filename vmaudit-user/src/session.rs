@@ -296,7 +296,7 @@ fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Destination, Format, bool
     Ok(outputs)
 }
 
-/// eBPF if it is to be had, else /proc with one line that says what that costs.
+/// eBPF if it is to be had, else /proc with one line that says what that costs, unless quiet.
 fn open_source(
     args: &RunArgs,
     facts: &Facts,
@@ -317,9 +317,12 @@ fn open_source(
             Err(Unavailable(why)) => why,
         },
     };
-    output::say(&format!(
-        "looking at /proc instead of eBPF ({why}); counts are samples, bursts between looks and failed calls are missed"
-    ));
+    // No error, and the report's coverage says it too.
+    if !args.quiet {
+        output::say(&format!(
+            "looking at /proc instead of eBPF ({why}); counts are samples, bursts between looks and failed calls are missed"
+        ));
+    }
     let coverage = Coverage {
         exact_peaks: false,
         exact_calls: false,
