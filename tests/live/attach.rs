@@ -133,6 +133,36 @@ fn tracing_a_process_that_does_not_exist_is_an_error_in_one_sentence() {
     assert_eq!(done.stderr_text().lines().count(), 1, "{}", done.said());
 }
 
+#[test]
+fn a_command_that_cannot_be_traced_gives_the_status_that_shells_give() {
+    let folder = std::env::temp_dir();
+    for (command, status) in [("/nonexistent/program", 127), (folder.to_str().unwrap(), 126)] {
+        let done = Session::vmaudit(&["trace", "--", command]).go().ended_with(status);
+        assert!(done.stderr_text().contains(command), "{}", done.said());
+        assert_eq!(done.stderr_text().lines().count(), 1, "{}", done.said());
+    }
+}
+
+#[test]
+fn the_status_of_a_traced_command_is_its_own_affair() {
+    Session::vmaudit(&["trace", "-Z", "--"]).then_workload(&["exit", "7"]).go().succeeded();
+}
+
+#[test]
+fn a_user_that_trace_may_not_become_is_a_plain_failure() {
+    // CAP_BPF, CAP_PERFMON: enough to trace, and no right to become anybody.
+    let session = Session::vmaudit(&["trace", "--user", "0", "--"]).then_workload(&["bytes"]);
+    let done = session.as_user_with(65534, &[39, 38]).go().ended_with(1);
+    assert!(done.stderr_text().contains("cannot become that user"), "{}", done.said());
+}
+
+#[test]
+fn trace_refuses_what_means_nothing_to_it() {
+    for option in ["--headroom", "--round"] {
+        Session::vmaudit(&["trace", option, "2", "--", "true"]).go().ended_with(2);
+    }
+}
+
 /// Between two images a process has no address space that anybody follows; the trace must not take that for its end.
 #[test]
 fn a_process_that_execs_all_the_time_is_traced_until_it_ends() {

@@ -4,7 +4,12 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::{explain::ExplainArgs, limit::LimitArgs, scan::ScanArgs};
+use crate::{
+    explain::ExplainArgs,
+    limit::LimitArgs,
+    recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND},
+    scan::ScanArgs,
+};
 
 /// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
 ///
@@ -47,7 +52,9 @@ pub enum Command {
     Run(RunArgs),
     /// Print each change and failure as it happens
     #[command(
-        after_help = "Example:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  sudo vmaudit trace --all --call munmap --format json"
+        after_help = "Example:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  sudo vmaudit trace --all --call munmap --format json\n\n\
+        Exit status: 0 fine, whatever the command's own was; 1 failure, 2 wrongly called; 126 the command cannot be \
+        run, 127 it was not found."
     )]
     Trace(TraceArgs),
     /// Say who owns a process's VMAs, and why neighbours do not merge
@@ -143,6 +150,12 @@ pub struct RunArgs {
     /// How long to wait for descendants that outlive the command [example: --linger 30s]
     #[arg(long, value_parser = duration, default_value = "1s", value_name = "TIME")]
     pub linger: Duration,
+    /// Factor between the peak and the recommended limit, at least 1.2 [example: --headroom 2]
+    #[arg(long, default_value_t = DEFAULT_HEADROOM, value_name = "F")]
+    pub headroom: f64,
+    /// Round the recommended limit up to a multiple of this [example: --round 1000]
+    #[arg(long, default_value_t = DEFAULT_ROUND, value_name = "N")]
+    pub round: u64,
     /// Rows in the table of processes
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
     pub top: usize,
@@ -216,12 +229,6 @@ pub struct Common {
     /// Where figures come from
     #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
     pub source: Source,
-    /// Factor between the peak and the recommended limit, at least 1.2
-    #[arg(long, default_value_t = 1.5, value_name = "F")]
-    pub headroom: f64,
-    /// Round the recommended limit up to a multiple of this
-    #[arg(long, default_value_t = 10_000, value_name = "N")]
-    pub round: u64,
     /// Size of the ring buffer for details, bytes; a power of two (peaks and counts do not pass through it)
     #[arg(long, value_name = "BYTES", hide = true, value_parser = ring_bytes)]
     pub ring_bytes: Option<u32>,

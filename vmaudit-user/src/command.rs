@@ -22,7 +22,7 @@ use nix::{
 
 use crate::{report::Exit, rights, start, witness::Witness};
 
-/// vmaudit itself failed, or was called wrongly.
+/// `run`: vmaudit itself failed, or was called wrongly.
 pub const EXIT_OWN_FAILURE: i32 = 125;
 /// The command was found but cannot be run.
 pub const EXIT_NOT_EXECUTABLE: i32 = 126;

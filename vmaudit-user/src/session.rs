@@ -150,7 +150,7 @@ enum Source {
 
 /// `vmaudit run`. Returns vmaudit's exit status; does not return when the command died of a signal.
 pub fn run(args: RunArgs) -> anyhow::Result<i32> {
-    let margin = Margin::new(args.common.headroom, args.common.round).map_err(|e| anyhow!("{e}"))?;
+    let margin = Margin::new(args.headroom, args.round).map_err(|e| anyhow!("{e}"))?;
     let mut outputs = open_outputs(&args)?;
     let user = args.user.as_deref().map(User::find).transpose()?;
     let mut child = Child::prepare(&args.command, user.as_ref(), args.keep_caps)?;

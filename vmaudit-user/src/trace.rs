@@ -17,7 +17,7 @@ use crate::{
     arguments,
     audit::name_of,
     cli::{ReportFormat, Source, TraceArgs},
-    command::{Child, Look, User},
+    command::{Child, EXIT_OWN_FAILURE, Look, User},
     diagnosis::{self, KernelRules, Question},
     output::{self, Destination},
     report::Limits,
@@ -104,8 +104,10 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         if let Some(child) = &mut child
             && let Err((status, why)) = child.go()
         {
-            output::say(&format!("cannot run the command: {why}"));
-            return Ok(status);
+            let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
+            output::say(&format!("cannot run {name}: {why}"));
+            // 125 tells vmaudit's failure from the command's status, which only `run` passes on.
+            return Ok(if status == EXIT_OWN_FAILURE { 1 } else { status });
         }
         stream.follow(&mut live, child.as_mut(), &roots, deadline, (&mut signals, &ring)).await
     });
