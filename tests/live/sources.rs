@@ -40,6 +40,21 @@ fn without_rights_run_goes_on_with_proc_and_says_why_in_one_line() {
     assert_eq!(done.stderr_text().lines().count(), 1, "one line says why: {}", done.said());
 }
 
+/// Whoever may not read a program's file may not read its mappings either.
+#[test]
+fn without_rights_a_process_that_may_not_be_read_is_noted() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let session = Session::run(&["--source", "proc"], &["sleep", "1"]).as_user(NOBODY);
+    let closed = std::fs::Permissions::from_mode(0o711);
+    std::fs::set_permissions(session.file("workload"), closed).unwrap();
+    let done = session.go().succeeded();
+    let notes = done.report().coverage.notes;
+    let note = |note: &&String| {
+        note.starts_with("1 process could not be counted for all or a part of the time: workload")
+    };
+    assert_eq!(notes.iter().filter(note).count(), 1, "{notes:?}");
+}
+
 #[test]
 fn without_rights_a_quiet_run_says_nothing_and_its_report_says_why() {
     let done = Session::run(&["-q"], &["exit", "0"]).as_user(NOBODY).go().succeeded();

@@ -37,7 +37,7 @@ use crate::{
         live::{self, Live, Unavailable},
         memory_cgroup,
         proc::{self, Proc},
-        sampling::Sampling,
+        sampling::{Sampling, Uncounted},
     },
     symbols::Symbols,
 };
@@ -267,11 +267,18 @@ fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage) -> u6
         }
         Source::Proc(sampling) => {
             sampling.look(now_ns(), &mut |event| audit.apply(event));
+            coverage.notes.extend(sampling.uncounted().map(uncounted));
             sampling.living()
         }
     };
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
     living as u64
+}
+
+fn uncounted(Uncounted { processes, comm, pid, why }: &Uncounted) -> String {
+    let (who, why) = (output::count(*processes, "process", "processes"), why.sentence());
+    let first = if *processes == 1 { "" } else { "the first, " };
+    format!("{who} could not be counted for all or a part of the time: {first}{comm} (pid {pid}), {why}")
 }
 
 /// Opens every destination before anything runs, so that a bad path costs nothing. The flag: written even when quiet.

@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Event, Named, ProcessId, Sample,
-    proc::{CountBuffer, Proc},
+    proc::{CountBuffer, Proc, Unreadable},
 };
 
 /// Shortest time between two looks.
@@ -25,9 +25,33 @@ pub struct Sampling {
     proc: Proc,
     roots: BTreeSet<u32>,
     children: bool,
-    known: BTreeMap<u32, ProcessId>,
+    known: BTreeMap<u32, Known>,
     buffer: CountBuffer,
     tick_ns: u64,
+    uncounted: Option<Uncounted>,
+}
+
+/// A process as it was at the last look.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Known {
+    process: ProcessId,
+    comm: String,
+    exe: Option<String>,
+    /// Counted in [`Uncounted`].
+    uncounted: bool,
+}
+
+/// Processes that live and whose mappings could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uncounted {
+    /// How many, at one look or more.
+    pub processes: u64,
+    /// Name of the first one.
+    pub comm: String,
+    /// Its number.
+    pub pid: u32,
+    /// Why it could not be read.
+    pub why: Unreadable,
 }
 
 impl Sampling {
@@ -41,6 +65,7 @@ impl Sampling {
             known: BTreeMap::new(),
             buffer: CountBuffer::default(),
             tick_ns: 1_000_000_000 / u64::try_from(ticks).unwrap_or(100).max(1),
+            uncounted: None,
         }
     }
 
@@ -61,7 +86,7 @@ impl Sampling {
         let mut followed: BTreeSet<u32> =
             self.roots.iter().copied().filter(|pid| stats.contains_key(pid)).collect();
         for (pid, (_, start_ticks)) in &stats {
-            if self.known.get(pid) == Some(&identity(*pid, *start_ticks)) {
+            if self.known.get(pid).is_some_and(|known| known.process == identity(*pid, *start_ticks)) {
                 followed.insert(*pid);
             }
         }
@@ -76,31 +101,47 @@ impl Sampling {
             let Some(stat) = handle.stat().ok().filter(|stat| stat.start_ticks == *start_ticks) else {
                 continue;
             };
-            let count = handle.count(&stat, &mut self.buffer).ok().and_then(|n| u32::try_from(n).ok());
-            if self.known.get(&pid) != Some(&process) {
+            let count = handle.count(&stat, &mut self.buffer);
+            let before = self.known.get(&pid).filter(|known| known.process == process);
+            let mut known = Known {
+                process,
+                comm: stat.comm.clone(),
+                exe: handle.exe(),
+                uncounted: before.is_some_and(|before| before.uncounted),
+            };
+            // Again after an exec: what is known then is of the image before.
+            if before.is_none_or(|before| before.comm != known.comm || before.exe != known.exe) {
                 sink(Event::Named(Named {
                     process,
                     at_ns: now_ns,
-                    exe: handle.exe(),
+                    exe: known.exe.clone(),
                     cgroup: handle.cgroup(),
                 }));
             }
-            if count.is_some() {
-                sink(Event::Sample(Sample {
+            match count {
+                Ok(count) => sink(Event::Sample(Sample {
                     at_ns: now_ns,
                     process,
                     ppid: stat.ppid,
-                    comm: stat.comm.clone(),
-                    map_count: count,
-                }));
+                    comm: stat.comm,
+                    map_count: Some(u32::try_from(count).unwrap_or(u32::MAX)),
+                })),
+                Err(why @ (Unreadable::Forbidden | Unreadable::Failed(_))) if !known.uncounted => {
+                    known.uncounted = true;
+                    self.uncounted
+                        .get_or_insert(Uncounted { processes: 0, comm: stat.comm, pid, why })
+                        .processes += 1;
+                }
+                // One that ended meanwhile has no figures by then, and no more are missing.
+                Err(_) => {}
             }
-            seen.insert(pid, process);
+            seen.insert(pid, known);
         }
-        for (pid, process) in &self.known {
-            if seen.get(pid) != Some(process) {
+        for (pid, known) in &self.known {
+            if seen.get(pid).is_none_or(|now| now.process != known.process) {
                 sink(Event::Sample(Sample {
                     at_ns: now_ns,
-                    process: *process,
+                    process: known.process,
                     ppid: 0,
                     comm: String::new(),
                     map_count: None,
@@ -109,6 +150,11 @@ impl Sampling {
         }
         self.known = seen;
         (began.elapsed() * SHARE).clamp(SHORTEST, LONGEST)
+    }
+
+    /// Processes without figures, or without the figures of a part of their life; `None` when there are none.
+    pub fn uncounted(&self) -> Option<&Uncounted> {
+        self.uncounted.as_ref()
     }
 
     /// Processes that were alive at the last look.
@@ -156,6 +202,63 @@ mod tests {
         setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
         std::fs::remove_dir_all(root).unwrap();
         assert_eq!(seen, 400);
+    }
+
+    /// A made-up process 1; `maps` is a folder, which can be opened and not read, where there is no text for it.
+    fn write(root: &std::path::Path, comm: &str, exe: &str, maps: Option<&str>) {
+        let own = root.join("1");
+        let _ = std::fs::remove_dir_all(&own);
+        std::fs::create_dir_all(&own).unwrap();
+        std::fs::write(
+            own.join("stat"),
+            format!("1 ({comm}) S 0 1 1 0 -1 4194304{} 1 0 5 0 0", " 0".repeat(10)),
+        )
+        .unwrap();
+        std::os::unix::fs::symlink(exe, own.join("exe")).unwrap();
+        match maps {
+            Some(text) => std::fs::write(own.join("maps"), text).unwrap(),
+            None => std::fs::create_dir(own.join("maps")).unwrap(),
+        }
+    }
+
+    #[test]
+    fn an_exec_gives_a_new_name_and_only_that_does() {
+        let root = std::env::temp_dir().join(format!("vmaudit-sampling-exec-{}", std::process::id()));
+        let mut sampling = Sampling::new(Proc::new(&root), [1], true);
+        let mut named = |comm, exe| {
+            write(&root, comm, exe, Some("1000-2000 rw-p 00000000 00:00 0 \n"));
+            let mut found = Vec::new();
+            sampling.look(7, &mut |event| {
+                if let Event::Named(named) = event {
+                    found.extend(named.exe);
+                }
+            });
+            found
+        };
+        assert_eq!(named("sh", "/bin/sh"), ["/bin/sh"]);
+        assert_eq!(named("sh", "/bin/sh"), [""; 0]);
+        assert_eq!(named("make", "/bin/make"), ["/bin/make"]);
+        assert_eq!(named("make", "/bin/other"), ["/bin/other"]);
+        assert_eq!(named("make", "/bin/other"), [""; 0]);
+        std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn a_process_that_cannot_be_read_is_counted_once() {
+        let root = std::env::temp_dir().join(format!("vmaudit-sampling-closed-{}", std::process::id()));
+        let mut sampling = Sampling::new(Proc::new(&root), [1], true);
+        let mut look = |comm, maps| {
+            write(&root, comm, "/bin/x", maps);
+            sampling.look(7, &mut |_| {});
+            sampling.uncounted().map(|uncounted| (uncounted.processes, uncounted.comm.clone()))
+        };
+        assert_eq!(look("sh", Some("1000-2000 rw-p 00000000 00:00 0 \n")), None);
+        // No mappings at all: it is ending.
+        assert_eq!(look("sh", Some("")), None);
+        for _ in 0..2 {
+            assert_eq!(look("su", None), Some((1, "su".to_owned())));
+        }
+        std::fs::remove_dir_all(root).unwrap();
     }
 
     #[test]
