@@ -237,7 +237,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     for (destination, format, shown_when_quiet) in &mut outputs {
         if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
             let style = output::text::Style {
-                colour: destination.is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+                colour: destination.colour(),
                 width: destination.columns().unwrap_or(100),
                 top: args.top,
             };

@@ -8,6 +8,7 @@ pub mod scan_text;
 pub mod table;
 pub mod text;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsRawFd, RawFd};
@@ -52,6 +53,12 @@ impl Destination {
         }
     }
 
+    /// Whether colour is allowed: on a terminal that knows it, and not against NO_COLOR.
+    pub fn colour(&self) -> bool {
+        let (no_color, term) = (std::env::var_os("NO_COLOR"), std::env::var_os("TERM"));
+        self.is_terminal() && colour_wanted(no_color.as_deref(), term.as_deref())
+    }
+
     /// Width of its terminal in columns; `None` when it is no terminal.
     pub fn columns(&self) -> Option<usize> {
         self.is_terminal().then(|| terminal_columns(self.raw_fd())).flatten()
@@ -82,6 +89,11 @@ impl Write for Destination {
             Self::File(file) => file.flush(),
         }
     }
+}
+
+/// no-color.org: NO_COLOR counts when it is set and not empty.
+fn colour_wanted(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
 }
 
 fn terminal_columns(fd: RawFd) -> Option<usize> {
@@ -184,6 +196,15 @@ mod tests {
         assert_eq!(clean("a\x1b[31mb\n\u{9b}c\x7f"), "a\\x1b[31mb\\x0a\\x9bc\\x7f");
         assert_eq!(clean("\u{202e}txt\u{2066}\u{2028}"), "\\u{202e}txt\\u{2066}\\u{2028}");
         assert_eq!(clean("größe 日本"), "größe 日本");
+    }
+
+    #[test]
+    fn an_empty_no_color_is_none() {
+        let wanted = |no_color: Option<&str>, term: &str| {
+            colour_wanted(no_color.map(OsStr::new), Some(OsStr::new(term)))
+        };
+        assert!(wanted(None, "xterm") && wanted(Some(""), "xterm") && colour_wanted(None, None));
+        assert!(!wanted(Some("0"), "xterm") && !wanted(None, "dumb"));
     }
 
     #[test]

@@ -29,11 +29,9 @@ pub enum Colour {
 }
 
 impl Look {
-    /// What `destination` allows: colour only on a terminal, and never with NO_COLOR set to anything.
+    /// What `destination` allows.
     pub fn of(destination: &Destination) -> Self {
-        let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Self { colour: destination.is_terminal() && wanted && !dumb, columns: destination.columns() }
+        Self { colour: destination.colour(), columns: destination.columns() }
     }
 
     /// `text` in a colour.
