@@ -5,7 +5,7 @@
 //! it dies, the next child goes on behind the file that killed it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::CString,
     fs::File,
     io::{BufRead as _, BufReader, Read, Write},
@@ -63,13 +63,23 @@ pub struct Name {
 }
 
 /// One piece of work, after which the child says that it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Task {
     /// ELF symbols: cheap, so of all files first.
     Elf(usize),
     PerfMap(u64),
     /// ELF symbols, DWARF lines.
     Dwarf(usize),
+}
+
+impl Task {
+    /// The same for all tasks on one file.
+    fn file(&self) -> Self {
+        match *self {
+            Self::Dwarf(module) => Self::Elf(module),
+            other => other,
+        }
+    }
 }
 
 /// Generated code lives in memory without a file, or with one that has no name.
@@ -97,22 +107,23 @@ pub fn names(
     let tasks: Vec<Task> = elf.chain(jitted.into_iter().map(Task::PerfMap)).chain(dwarf).collect();
     let mut names = HashMap::new();
     let mut next = 0;
-    let mut given_up = 0;
+    let mut given_up = HashSet::new();
     for _ in 0..=RETRIES {
         let Some(rest) = tasks.get(next..).filter(|rest| !rest.is_empty()) else { break };
         let work = |out: &mut dyn Write| work(modules, images, addresses, rest, out);
         let Some((answer, alive)) = in_child(work, deadline) else { break };
         next += take(&answer, &mut names);
-        if next < tasks.len() {
-            given_up += 1;
+        if let Some(deadly) = tasks.get(next) {
+            given_up.insert(deadly.file());
             next += 1;
         }
         if !alive {
-            given_up += tasks.len().saturating_sub(next) as u64;
             break;
         }
     }
-    (names, given_up)
+    // What nobody came to: no time was left, too many children died, or none could be started.
+    given_up.extend(tasks.iter().skip(next).map(Task::file));
+    (names, given_up.len() as u64)
 }
 
 /// Reads an answer; returns how many tasks were done.
