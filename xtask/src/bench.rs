@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde_json::Value;
 
-use crate::command::{TempDir, as_root, find, output, quiet_output, say, shown};
+use crate::command::{TempDir, as_root, find, output, say, shown};
 use crate::programs::{self, Linking};
 use crate::python;
 
@@ -247,10 +247,6 @@ fn tracers(vmaudit: &Path, report: &Path) -> Vec<Tracer> {
         Tracer { name, command, report: Some(kept) }
     };
     let mut all = vec![own("`vmaudit run`", &[]), own("`vmaudit run --peaks-only`", &["--peaks-only"])];
-    let help = quiet_output(Command::new(vmaudit).args(["run", "--help"])).unwrap_or_default();
-    if help.contains("--stacks") {
-        all.push(own("`vmaudit run --stacks`", &["--stacks"]));
-    }
     let other = |name, program: &'static str, args: &'static [&'static str]| {
         find(program)?;
         let command = Box::new(move || {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use crate::output::form::{Form, csv_text};
 use crate::output::json;
-use crate::output::table::{Colour, Look, percent, room_colour};
+use crate::output::table::{Colour, Look, room_colour};
 use crate::output::{bytes, clean, count, grouped};
 use crate::report::Process;
 use crate::scan::{Need, Scan, origin};
@@ -204,11 +204,6 @@ fn csv(scan: &Scan, out: &mut Vec<u8>) -> io::Result<()> {
         writeln!(out, "{}", fields.join(","))?;
     }
     Ok(())
-}
-
-/// Share of a limit, for other texts.
-pub fn share(part: u64, limit: Option<u64>) -> String {
-    limit.map_or_else(|| "-".to_owned(), |limit| percent(part, limit))
 }
 
 #[cfg(test)]

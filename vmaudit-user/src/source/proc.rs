@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -200,12 +199,7 @@ impl Proc {
         line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
     }
 
-    /// Figures of the named slab cache; `None` without root, or where SLUB merged it into another.
-    pub fn slab(&self, cache: &str) -> Option<Slab> {
-        self.slabs(&[cache]).pop().flatten()
-    }
-
-    /// The same for several caches, reading the file once.
+    /// Figures of the named slab caches; `None` without root, or where SLUB merged one into another.
     pub fn slabs(&self, caches: &[&str]) -> Vec<Option<Slab>> {
         let text = std::fs::read_to_string(self.root.join("slabinfo")).unwrap_or_default();
         caches.iter().map(|cache| text.lines().find_map(|line| parse_slab(line, cache))).collect()
@@ -483,11 +477,6 @@ fn parse_slab(line: &str, cache: &str) -> Option<Slab> {
         objects_per_slab: next()?,
         pages_per_slab: next()?,
     })
-}
-
-/// Owner of a file, for callers that hold a path only.
-pub fn owner(path: &Path) -> Option<u32> {
-    std::fs::metadata(path).ok().map(|m| m.uid())
 }
 
 #[cfg(test)]
