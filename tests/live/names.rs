@@ -76,3 +76,19 @@ fn escape_sequences_never_reach_the_trace() {
     let done = session.words(&[lines]).words(&["--"]).then_workload(&all_names()).go().succeeded();
     assert_shown_and_clean(&done, &done.read("lines.txt"));
 }
+
+/// Whoever sends a report sends no name of a person with it, unless he asks for that.
+#[test]
+fn the_users_name_is_in_no_process_name_and_no_argument() {
+    let report = |options: &[&str]| {
+        let session = Session::run(options, &["setname", "mapper", "50"]).env("USER", "mapper");
+        session.go().succeeded().report()
+    };
+    let hidden = report(&["--show-args"]);
+    assert!(!serde_json::to_string(&hidden).unwrap().contains("mapper"), "{hidden:?}");
+    assert_eq!(hidden.processes[0].comm, "<user>");
+    assert_eq!(hidden.session.command[1..], ["setname", "<user>", "50"]);
+    let plain = report(&["--show-args", "--no-anonymize"]);
+    assert_eq!(plain.processes[0].comm, "mapper");
+    assert_eq!(plain.session.command[1..], ["setname", "mapper", "50"]);
+}

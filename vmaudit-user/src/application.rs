@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::report::{Failure, Process};
+
 /// Turns the bytes of /proc/PID/cmdline into arguments.
 ///
 /// Arguments end in NUL. A process may overwrite them with one string (Wine, Chromium, sandboxes, setproctitle); then
@@ -251,6 +253,30 @@ impl Anonymizer {
             }
         }
         result
+    }
+
+    /// Names of a person in everything that a process is called by: the one rule for all reports.
+    pub fn process(&self, process: &mut Process) {
+        let paths = [&mut process.exe, &mut process.app, &mut process.cgroup].into_iter().flatten();
+        let names = process.images.iter_mut().map(|image| &mut image.comm).chain([&mut process.comm]);
+        self.texts(paths.chain(names));
+    }
+
+    /// The same for a group of failures. Symbols of generated code hold paths of scripts.
+    pub fn failure(&self, failure: &mut Failure) {
+        let frames = failure.example.iter_mut().flat_map(|example| &mut example.stack);
+        let paths =
+            frames.flat_map(|frame| [&mut frame.symbol, &mut frame.module, &mut frame.file]).flatten();
+        self.texts(paths.chain([&mut failure.comm]));
+    }
+
+    /// The same for texts one by one.
+    pub fn texts<'t>(&self, texts: impl IntoIterator<Item = &'t mut String>) {
+        for text in texts {
+            if let Cow::Owned(changed) = self.apply(text) {
+                *text = changed;
+            }
+        }
     }
 }
 

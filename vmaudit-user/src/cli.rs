@@ -140,7 +140,7 @@ pub struct RunArgs {
     /// Show the command's arguments in the report (they may hold secrets)
     #[arg(long)]
     pub show_args: bool,
-    /// Keep the user's name in paths
+    /// Leave users' names in paths, names of processes and arguments instead of writing <user>
     #[arg(long)]
     pub no_anonymize: bool,
     /// Leave the stacks of failed calls as addresses; by default the mappings and files of a process that failed are

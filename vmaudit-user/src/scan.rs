@@ -62,7 +62,7 @@ pub struct ScanArgs {
     /// Show command lines. They may hold secrets: look through them before you share the output.
     #[arg(long)]
     pub show_args: bool,
-    /// Leave users' names in paths instead of writing <user>.
+    /// Leave users' names in paths, names of processes and arguments instead of writing <user>.
     #[arg(long)]
     pub no_anonymize: bool,
     /// Where counts come from: the kernel's own counter through eBPF (root), or the lines of /proc/PID/maps.

@@ -208,7 +208,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         Err(status) => return Ok(status),
     };
     let kind = if matches!(source, Source::Live(_)) { SourceKind::Ebpf } else { SourceKind::Proc };
-    let still_running = settle(&mut source, &mut audit, &mut coverage);
+    let anonymizer = anonymizer();
+    let still_running = settle(&mut source, &mut audit, &mut coverage, &anonymizer);
     let duration_s = now_ns().saturating_sub(start_ns) as f64 / 1e9;
     drop(child);
     // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
@@ -231,7 +232,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         breach: None,
         still_running,
     };
-    let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer());
+    let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
     let budget = Budget { max_peak: args.max_peak, max_percent: args.max_percent, fail_on: &args.fail_on };
     report.session.breach = gate::breach(&budget, &report);
     for (destination, format, shown_when_quiet) in &mut outputs {
@@ -255,7 +256,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
 }
 
 /// Takes the last figures; returns how many followed processes are still alive.
-fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage) -> u64 {
+fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage, anonymizer: &Anonymizer) -> u64 {
     let living = match source {
         Source::Live(live) => {
             // In this order: one that dies in between is then seen twice, not missed.
@@ -267,7 +268,7 @@ fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage) -> u6
         }
         Source::Proc(sampling) => {
             sampling.look(now_ns(), &mut |event| audit.apply(event));
-            coverage.notes.extend(sampling.uncounted().map(uncounted));
+            coverage.notes.extend(sampling.uncounted().map(|it| uncounted(it, anonymizer)));
             sampling.living()
         }
     };
@@ -275,7 +276,8 @@ fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage) -> u6
     living as u64
 }
 
-fn uncounted(Uncounted { processes, comm, pid, why }: &Uncounted) -> String {
+fn uncounted(Uncounted { processes, comm, pid, why }: &Uncounted, anonymizer: &Anonymizer) -> String {
+    let comm = anonymizer.apply(comm);
     let (who, why) = (output::count(*processes, "process", "processes"), why.sentence());
     let first = if *processes == 1 { "" } else { "the first, " };
     format!("{who} could not be counted for all or a part of the time: {first}{comm} (pid {pid}), {why}")
@@ -533,24 +535,16 @@ fn look_around(source: &mut Source, audit: &mut Audit) -> Duration {
 /// Makes the report of what the audit knows.
 fn finish(
     audit: &Audit,
-    session: Session,
+    mut session: Session,
     source: SourceKind,
     mut coverage: Coverage,
     margin: Margin,
     anonymizer: &Anonymizer,
 ) -> Report {
     let mut rows = audit.rows();
-    for process in &mut rows.processes {
-        for path in [&mut process.exe, &mut process.cgroup, &mut process.app].into_iter().flatten() {
-            *path = anonymizer.apply(path).into_owned();
-        }
-    }
-    for failure in rows.failures.iter_mut().chain(&mut rows.ordinary) {
-        let frames = failure.example.iter_mut().flat_map(|example| &mut example.stack);
-        for path in frames.flat_map(|frame| [&mut frame.module, &mut frame.file]).flatten() {
-            *path = anonymizer.apply(path).into_owned();
-        }
-    }
+    rows.processes.iter_mut().for_each(|process| anonymizer.process(process));
+    rows.failures.iter_mut().chain(&mut rows.ordinary).for_each(|failure| anonymizer.failure(failure));
+    anonymizer.texts(&mut session.command);
     coverage.lost = rows.lost;
     coverage.notes.extend(rows.notes);
     coverage.exact_peaks = source == SourceKind::Ebpf

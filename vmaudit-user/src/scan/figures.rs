@@ -56,20 +56,19 @@ pub fn build(
     let need = |who: String, vmas: u64| Need { who, vmas, recommended: margin.limit_for(vmas) };
     let applications = applications(&rows, anonymizer);
     let total_vmas = rows.iter().filter_map(figure).sum();
-    let arguments = if args.show_args {
-        rows.iter()
-            .map(|row| row.arguments.iter().map(|argument| anonymizer.apply(argument).into_owned()).collect())
-            .collect()
-    } else {
-        Vec::new()
+    let mut arguments: Vec<Vec<String>> = match args.show_args {
+        true => rows.iter().map(|row| row.arguments.clone()).collect(),
+        false => Vec::new(),
     };
+    anonymizer.texts(arguments.iter_mut().flatten());
     let mut coverage = Coverage::default();
     if !root {
         coverage.notes.push(
             "Not root: only your own processes can be counted; run as root to see all of them.".to_owned(),
         );
     }
-    let processes = rows.into_iter().map(|row| process(row, &limits, anonymizer)).collect::<Vec<_>>();
+    let mut processes = rows.into_iter().map(|row| process(row, &limits)).collect::<Vec<_>>();
+    processes.iter_mut().for_each(|process| anonymizer.process(process));
     Scan {
         report: Report {
             schema: SCHEMA.to_owned(),
@@ -147,7 +146,7 @@ fn applications(rows: &[Row], anonymizer: &Anonymizer) -> Vec<AppFigures> {
     applications
 }
 
-fn process(row: Row, limits: &Limits, anonymizer: &Anonymizer) -> Process {
+fn process(row: Row, limits: &Limits) -> Process {
     let last = figure(&row);
     let percent = last
         .zip(limits.max_map_count.filter(|&limit| limit > 0))
@@ -155,9 +154,9 @@ fn process(row: Row, limits: &Limits, anonymizer: &Anonymizer) -> Process {
     Process {
         pid: row.pid,
         ppid: row.ppid,
-        comm: anonymizer.apply(row.name()).into_owned(),
-        exe: row.exe.map(|exe| anonymizer.apply(&exe).into_owned()),
-        app: Some(anonymizer.apply(&row.app).into_owned()),
+        comm: row.name().to_owned(),
+        exe: row.exe,
+        app: Some(row.app),
         cgroup: row.cgroup,
         uid: row.uid,
         started_s: None,

@@ -55,11 +55,14 @@ fn rows_filters_and_order() {
     let fake = Fake::new("rows");
     fake.process(10, "java", "/usr/bin/java\0-jar\0", "/docker/3f2a", 50);
     fake.process(11, "java", "/usr/bin/java\0-jar\0", "/docker/3f2b", 61);
-    fake.process(12, "x) (y", "python3\0-u\0/home/ann/a.py\0", "/", 61);
+    fake.process(12, "x) (y", "python3\0-u\0/home/ann/a.py\0", "/user.slice/home/ann/x", 61);
     let scan = run(&fake.0, &[]);
     assert_eq!(pids(&scan), [12, 11, 10]);
     assert_eq!(scan.total_vmas, 172);
     assert_eq!(scan.report.processes[0].app.as_deref(), Some("/home/<user>/a.py"));
+    assert_eq!(scan.report.processes[0].cgroup.as_deref(), Some("/user.slice/home/<user>/x"));
+    let plain = run(&fake.0, &["--no-anonymize"]);
+    assert_eq!(plain.report.processes[0].cgroup.as_deref(), Some("/user.slice/home/ann/x"));
     assert_eq!(
         scan.applications[1],
         AppFigures {
