@@ -230,7 +230,8 @@ fn user_name(uid: u32) -> String {
     }
 }
 
-/// Names of the person at the keyboard: the user, and who called sudo.
+/// Names of the person at the keyboard: the user, and who called sudo. Accounts of services (`postgres`, `jenkins`) are
+/// nobody's name, and often the program's.
 pub fn own_names() -> Vec<String> {
     let mut names: Vec<String> = ["SUDO_USER", "USER", "LOGNAME"]
         .iter()
@@ -241,6 +242,13 @@ pub fn own_names() -> Vec<String> {
     names.sort();
     names.dedup();
     names
+        .retain(|name| !matches!(nix::unistd::User::from_name(name), Ok(Some(user)) if is_service(user.uid)));
+    names
+}
+
+/// The usual limit (login.defs: UID_MIN); `nobody` is none either.
+fn is_service(uid: nix::unistd::Uid) -> bool {
+    uid.as_raw() < 1000 || uid.as_raw() == 65534
 }
 
 /// Wall time as RFC 3339, UTC, whole seconds.
