@@ -138,6 +138,22 @@ fn a_trace_without_the_lock_events_has_every_change_of_one_thread() {
     assert_eq!((after.iter().max().copied(), after.last().copied()), (Some(own.peak), own.last));
 }
 
+/// More places in a row are taken for good than one birth looks at: at most every birth that meets them is lost, and
+/// not all that follow.
+#[test]
+fn many_neighbouring_places_taken_for_good_do_not_end_all_births() {
+    let done = Session::run(&["--slots", "128"], &["beside-standing", "90", "120"])
+        .without(&LOCK_EVENTS)
+        .go()
+        .succeeded();
+    let report = done.report();
+    let lost = report.coverage.lost["table_full"];
+    // Each round through the table of 128 may lose one birth, or find a place for it a moment later.
+    assert!(lost <= 8, "{lost} births lost: {:?}", report.coverage.lost);
+    let rows = report.processes.len() as u64;
+    assert!((1 + 90 + 120 - lost..=1 + 90 + 120).contains(&rows), "{rows} rows, {lost} lost");
+}
+
 #[test]
 fn doctor_says_what_takes_the_place_of_what() {
     let done = Session::vmaudit(&["doctor"]).without(&LOCK_EVENTS).go();

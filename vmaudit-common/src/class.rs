@@ -28,7 +28,7 @@ pub const CLASS_SEARCHED: u32 = 1 << 16;
 pub const CLASS_SECTION_LOST: u32 = 1 << 17;
 /// Another thread's search stands in the entry: whether this call made one is not known.
 pub const CLASS_SEARCH_LOST: u32 = 1 << 18;
-/// vm.max_map_count is the one that user space read last ([`Control::max_map_count`]), not the one of this moment.
+/// vm.max_map_count is the one that user space read last ([`crate::Control::max_map_count`]), not the one of this moment.
 pub const CLASS_LIMIT_POLLED: u32 = 1 << 19;
 
 /// The range that the call was about was looked at, and is as it was when the call was refused.

@@ -116,7 +116,7 @@ pub const ABSENT: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Config {
-    /// Where the kernel keeps vm.max_map_count; 0 = not known, [`Control::max_map_count`] has to do.
+    /// Where the kernel keeps vm.max_map_count; 0 = not known, [`crate::Control::max_map_count`] has to do.
     pub max_map_count_at: u64,
     /// Follow every process instead of the table of followed ones.
     pub watch_all: u32,
@@ -124,7 +124,7 @@ pub struct Config {
     pub follow_children: u32,
     /// Every change goes to the ring buffer.
     pub stream_changes: u32,
-    /// Every failure goes to the ring buffer, not only the first [`EXAMPLES_PER_GROUP`] of a kind.
+    /// Every failure goes to the ring buffer, not only the first [`crate::EXAMPLES_PER_GROUP`] of a kind.
     pub stream_failures: u32,
     /// Slots in the table of address spaces, a power of two.
     pub slots: u32,
@@ -142,6 +142,6 @@ pub struct Config {
     pub calls: u32,
     /// Offset of `old_pid` in the record of sched:sched_process_exec, bytes (0 when that form is not used).
     pub exec_old_pid_offset: u32,
-    /// System call number → [`call::Call`].
+    /// System call number → [`crate::call::Call`].
     pub call_by_number: [u8; NUMBERS],
 }

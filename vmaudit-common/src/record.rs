@@ -34,7 +34,7 @@ pub struct RecordHeader {
     pub reserved: u32,
     /// CLOCK_MONOTONIC ns.
     pub at_ns: u64,
-    /// [`MmSlot::generation`] of the address space, or 0.
+    /// [`crate::MmSlot::generation`] of the address space, or 0.
     pub generation: u64,
 }
 
@@ -48,7 +48,7 @@ pub struct ChangeRecord {
     pub before: u32,
     /// map_count after.
     pub after: u32,
-    /// [`call::Call`].
+    /// [`crate::call::Call`].
     pub call: u32,
     /// Not used.
     pub reserved: u32,
@@ -62,7 +62,7 @@ pub struct ChangeRecord {
 pub struct FailureRecord {
     /// Kind [`RECORD_FAILURE`].
     pub head: RecordHeader,
-    /// [`call::Call`].
+    /// [`crate::call::Call`].
     pub call: u32,
     /// Positive errno.
     pub errno: u32,
@@ -74,13 +74,13 @@ pub struct FailureRecord {
     pub ret: i64,
     /// The six arguments.
     pub args: [u64; 6],
-    /// The lock section, valid with [`CLASS_SECTION`].
+    /// The lock section, valid with [`crate::CLASS_SECTION`].
     pub section: Section,
     /// RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK soft limits, bytes.
     pub rlimits: [u64; 4],
     /// mm.start_brk, bytes.
     pub start_brk: u64,
-    /// First address of the range that is not mapped, with [`CLASS_GAP`].
+    /// First address of the range that is not mapped, with [`crate::CLASS_GAP`].
     pub hole: u64,
     /// Name of the task.
     pub comm: [u8; COMM_LEN],
@@ -138,7 +138,7 @@ pub struct TaskRecord {
     pub ppid: u32,
     /// Exit: the wait status as the kernel keeps it (`exit_code`: status << 8 | signal).
     pub exit_code: u32,
-    /// See [`MmSlot::start_boottime_ns`].
+    /// See [`crate::MmSlot::start_boottime_ns`].
     pub start_boottime_ns: u64,
     /// Name.
     pub comm: [u8; COMM_LEN],
@@ -146,7 +146,7 @@ pub struct TaskRecord {
     pub filename: [u8; 128],
 }
 
-/// A slot reached [`SLOT_DEAD`].
+/// A slot reached [`crate::SLOT_DEAD`].
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct DeadRecord {

@@ -26,8 +26,9 @@ pub fn kept(it: &Refused) -> Kept {
     let [a0, a1, a2, _] = first_arguments(it.regs);
     let bytes = match id {
         call::MUNMAP => whole_pages(a1),
-        call::MREMAP if a2 < a1 => whole_pages(a1) - whole_pages(a2),
-        call::BRK if a0 < ret => whole_pages(ret) - whole_pages(a0),
+        // A length above the last whole page rounds to 0, here as in the kernel.
+        call::MREMAP => whole_pages(a1).saturating_sub(whole_pages(a2)),
+        call::BRK if a0 < ret => whole_pages(ret).saturating_sub(whole_pages(a0)),
         _ => 0,
     };
     Kept { bytes, mark: range_mark(id, a0, a1, a2) }

@@ -301,13 +301,13 @@ fn try_plainly() -> Option<u64> {
         let turn = first + u64::from(n);
         let index = turn as u32 & mask;
         let slot = SLOTS.get_ptr_mut(index)?;
+        // Nobody looks back so far; the entry of this turn goes in the same way, whether or not its place is free then.
+        let _ = CLAIMS.remove(&[0, turn.wrapping_sub(512)]);
         // SAFETY: `slot` points into SLOTS.
         let free = unsafe { core::ptr::read_volatile(slot.cast::<u64>()) } == u64::from(SLOT_FREE);
         if !free || CLAIMS.insert(&[0, turn], &0, BPF_NOEXIST).is_err() {
             continue;
         }
-        // Nobody looks back so far; the entry of this turn goes in the same way.
-        let _ = CLAIMS.remove(&[0, turn.wrapping_sub(512)]);
         // SAFETY: both pointers are into map values; the slot is ours alone until its state changes.
         unsafe {
             core::ptr::write_volatile(slot.cast::<u64>(), u64::from(SLOT_CLAIMED));
@@ -316,6 +316,9 @@ fn try_plainly() -> Option<u64> {
         }
         return Some(u64::from(index));
     }
+    // The next birth looks behind what is taken here.
+    // SAFETY: pointer into the shared page.
+    unsafe { core::ptr::write_volatile(&raw mut (*control).cursor, first + u64::from(PROBES)) };
     lost!(table_full);
     None
 }

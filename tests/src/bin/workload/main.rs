@@ -24,10 +24,10 @@ const USAGE: &str = "\
 workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks too; --linger: stay before ending;
                 WORKLOAD_WORDS: CASE and ARGUMENTS from there)
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
-                leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack N
+                leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
-                crowd N VMAS
+                crowd N VMAS | beside-standing N M | exec-chain N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
                 dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
@@ -73,6 +73,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["stackoverflow", limit] => makers::stackoverflow(Some(number(limit))),
         ["retries", n] => makers::retries(number(n)),
         ["below-stack", n] => makers::below_stack(number(n)),
+        ["mremap-all", n] => makers::mremap_all(number(n)),
         ["threads", t, n] => makers::threads(number(t), number(n)),
         ["leader-exits", n] => makers::leader_exits(number(n)),
         ["attach", n] => makers::attach(number(n)),
@@ -87,6 +88,8 @@ fn dispatch(words: &[&str]) -> ! {
         ["exec-by-thread", n, k] => processes::exec_by_thread(number(n), number(k)),
         ["daemon", n, ms] => processes::daemon(number(n), number(ms)),
         ["flood", n] => processes::flood(number(n)),
+        ["beside-standing", n, m] => processes::beside_standing(number(n), number(m)),
+        ["exec-chain", n] => processes::exec_chain(number(n)),
         ["crowd", n, vmas] => processes::crowd(number(n), number(vmas)),
         ["limit", call] => limit::run(call, 3),
         ["limit", call, repeat] => limit::run(call, number(repeat)),

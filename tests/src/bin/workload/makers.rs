@@ -192,6 +192,24 @@ pub fn retries(n: usize) -> ! {
     leave(0)
 }
 
+/// `n` times mremap with an old length that the kernel rounds to 0, which for shared memory asks for a second mapping:
+/// refused without MREMAP_MAYMOVE, and nothing was to be unmapped.
+pub fn mremap_all(n: usize) -> ! {
+    let flags = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as usize;
+    let page = must(call(libc::SYS_mmap, [0, PAGE, PROT_READ as usize, flags, usize::MAX, 0]), "mmap");
+    let base = count();
+    let mut own = Own::new("mremap-all", base, base);
+    for _ in 0..n {
+        match call(libc::SYS_mremap, [page, usize::MAX, PAGE, 0, 0, 0]) {
+            Err(errno) => own.refuse("mremap", errno, "no_address_range"),
+            Ok(_) => die(99, format_args!("mremap of shared memory with a length of 0 succeeded in place")),
+        }
+    }
+    own.last = Some(base);
+    own.print();
+    leave(0)
+}
+
 /// `threads` threads, each with `n` pages of its own, all at their maximum at the same moment.
 pub fn threads(threads: usize, n: usize) -> ! {
     // Stacks, thread records and allocator arenas exist before the room is sought and `base` is taken; from then on

@@ -327,6 +327,22 @@ pub fn exec_self(n: usize, k: usize) -> ! {
     die(99, format_args!("exec failed with errno {errno}"))
 }
 
+/// Execs itself `n` times, each image with a peak of its own: the first of `n + 20` VMAs, the last of 20.
+pub fn exec_chain(n: usize) -> ! {
+    let exec = Exec::new(&this_program(), &["exec-chain", &n.saturating_sub(1).to_string()]);
+    let holes = Holes::find(n + 20);
+    let base = count();
+    up_and_down(holes, base);
+    let mut own = Own::new("chain", base, base + holes.pages() as u64);
+    own.last = Some(base);
+    own.print();
+    if n == 0 {
+        leave(0);
+    }
+    let errno = exec.go();
+    die(99, format_args!("exec failed with errno {errno}"))
+}
+
 /// This program with each of these command lines, one after the other, each in a vforked child: it has one image.
 pub fn each(lines: &[&[&str]]) -> ! {
     let path = this_program();
@@ -496,6 +512,39 @@ pub fn crowd(n: usize, vmas: usize) -> ! {
         reap(child);
     }
     leave(0)
+}
+
+/// `n` children that stand still, and `m` short-lived ones meanwhile, one after the other.
+pub fn beside_standing(n: usize, m: usize) -> ! {
+    let (standing, short) = (pids(n), pids(m));
+    let holes = Holes::find(MOST);
+    let base = count();
+    let parent = std::process::id();
+    for child in standing.iter_mut() {
+        let pid = fork();
+        if pid == 0 {
+            stand_until_orphaned(parent);
+        }
+        *child = pid;
+    }
+    for (i, child) in short.iter_mut().enumerate() {
+        let pid = fork();
+        if pid == 0 {
+            child_life(End::Exit, holes, plan(i), base, None);
+        }
+        expect_end(pid, reap(pid), End::Exit);
+        *child = pid;
+        // So that nobody finds a place taken by one that has ended.
+        pause_ms(20);
+    }
+    for &child in standing.iter() {
+        must(call(libc::SYS_kill, [child as usize, libc::SIGKILL as usize, 0, 0, 0, 0]), "kill");
+        reap(child);
+    }
+    for (i, child) in short.iter().enumerate() {
+        child_line(End::Exit, *child, base, plan(i));
+    }
+    parent_ends(holes, base)
 }
 
 fn stand_until_orphaned(parent: u32) -> ! {
