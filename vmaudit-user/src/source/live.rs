@@ -33,7 +33,10 @@ use self::{
     shared::Shared,
     skips::Counted,
 };
-use super::{Event, MmState, proc::Proc};
+use super::{
+    Event, MmState, Named,
+    proc::{Handle, Proc},
+};
 use crate::report::Hook;
 
 /// What to load.
@@ -49,7 +52,7 @@ pub struct Options {
     pub stream_failures: bool,
     /// Processes that already run will be followed.
     pub attach: bool,
-    /// See [`hooks::CALL_EXIT`]; without it peaks only, at no cost for calls that are not watched.
+    /// See [`super::hooks::CALL_EXIT`]; without it peaks only, at no cost for calls that are not watched.
     pub calls: bool,
     /// Examples of failures carry their user stack.
     pub stacks: bool,
@@ -99,7 +102,18 @@ struct Names {
 impl Names {
     const LOOKS_PER_SECOND: u32 = 100;
 
-    fn cgroup(&mut self, pid: u32) -> Option<String> {
+    /// Fills in the cgroup, and all of a path of which only the beginning is known. A path that does not begin so is
+    /// another file's, a script's interpreter for one.
+    fn complete(&mut self, named: &mut Named, cut: bool) {
+        let beginning = if cut { named.exe.take() } else { None };
+        let Some(process) = self.open(named.process.tgid) else { return };
+        named.cgroup = process.cgroup();
+        if let Some(beginning) = beginning {
+            named.exe = process.exe().filter(|path| path.starts_with(&beginning));
+        }
+    }
+
+    fn open(&mut self, pid: u32) -> Option<Handle> {
         if self.second.elapsed().as_secs() > 0 {
             self.second = Instant::now();
             self.looks = 0;
@@ -108,7 +122,7 @@ impl Names {
         if self.looks > Self::LOOKS_PER_SECOND {
             return None;
         }
-        self.proc.open(pid).ok()?.cgroup()
+        self.proc.open(pid).ok()
     }
 }
 
@@ -180,7 +194,11 @@ impl Live {
             drop(item);
             match decoded {
                 Some(Decoded::Event(Event::Named(mut named))) => {
-                    named.cgroup = self.names.cgroup(named.process.tgid);
+                    self.names.complete(&mut named, false);
+                    sink(Event::Named(named));
+                }
+                Some(Decoded::CutPath(mut named)) => {
+                    self.names.complete(&mut named, true);
                     sink(Event::Named(named));
                 }
                 Some(Decoded::Event(event)) => sink(event),

@@ -17,6 +17,8 @@ use crate::source::{
 
 pub enum Decoded {
     Event(Event),
+    /// [`Event::Named`] with the beginning of a path; whether all of it is there is not known.
+    CutPath(Named),
     Dead(u64),
 }
 
@@ -52,12 +54,20 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
         }
         RECORD_EXEC => {
             let r: TaskRecord = read_record(bytes)?;
-            Decoded::Event(Event::Named(Named {
+            let path = text(&r.filename);
+            let named = Named {
                 process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
                 at_ns: head.at_ns,
-                exe: Some(text(&r.filename)).filter(|path| path.starts_with('/')),
+                exe: Some(path).filter(|path| path.starts_with('/')),
                 cgroup: None,
-            }))
+            };
+            // The last byte is the `\0`, and the one before it is used only by what just fits or does not.
+            let full = r.filename.iter().rev().nth(1).is_some_and(|&byte| byte != 0);
+            if full && named.exe.is_some() {
+                Decoded::CutPath(named)
+            } else {
+                Decoded::Event(Event::Named(named))
+            }
         }
         RECORD_DEAD => Decoded::Dead(read_record::<DeadRecord>(bytes)?.slot),
         _ => return None,
@@ -251,6 +261,24 @@ mod tests {
         assert_eq!(path_from(b"memfd:x\0", true), "/memfd:x");
         assert_eq!(path_from(b"\xff\0", true), "/\u{fffd}");
         assert_eq!(path_from(b"", true), "/");
+    }
+
+    #[test]
+    fn a_path_that_may_be_cut_is_told_apart() {
+        let mut r: TaskRecord = bytemuck::Zeroable::zeroed();
+        r.head.kind = RECORD_EXEC;
+        let mut decoded = |length: usize, first: u8| {
+            r.filename = [0; 128];
+            r.filename[..length].fill(b'x');
+            r.filename[0] = first;
+            decode(bytemuck::bytes_of(&r)).unwrap()
+        };
+        let Decoded::Event(Event::Named(whole)) = decoded(126, b'/') else { panic!("126 bytes are whole") };
+        assert_eq!(whole.exe.unwrap().len(), 126);
+        let Decoded::CutPath(cut) = decoded(127, b'/') else { panic!("127 bytes may be more") };
+        assert_eq!(cut.exe.unwrap().len(), 127);
+        let Decoded::Event(Event::Named(relative)) = decoded(127, b'.') else { panic!("no path at all") };
+        assert_eq!(relative.exe, None);
     }
 
     #[test]
