@@ -21,6 +21,7 @@ use crate::price::{CACHES, Price, price};
 use crate::recommend::{KERNEL_DEFAULT, KERNEL_LARGEST, Margin};
 use crate::scan::own_names;
 use crate::source::census::{Census, Task};
+use crate::source::live::page_size;
 use crate::source::proc::{CountBuffer, Proc};
 
 /// Options of `vmaudit limit`.
@@ -280,7 +281,7 @@ fn report(
         other_files,
         warnings,
         container: container(&args.root),
-        price: price(&proc.slabs(&CACHES)),
+        price: price(&proc.slabs(&CACHES), page_size()),
         largest,
         needs,
         suggested,

@@ -19,10 +19,10 @@ pub struct Price {
     pub most: f64,
 }
 
-/// Price from the slab figures of [`CACHES`], in that order; `None` when the kernel does not show its VMA cache
-/// (no root, or merged into another cache).
-pub fn price(slabs: &[Option<Slab>]) -> Option<Price> {
-    let bytes = |place: usize| slabs.get(place).copied().flatten().map(|slab| slab_bytes(&slab));
+/// Price from the slab figures of [`CACHES`], in that order, and the bytes of a page; `None` when the kernel does not
+/// show its VMA cache (no root, or merged into another cache).
+pub fn price(slabs: &[Option<Slab>], page_size: u64) -> Option<Price> {
+    let bytes = |place: usize| slabs.get(place).copied().flatten().map(|slab| slab_bytes(&slab, page_size));
     let own = bytes(0)? + bytes(1).unwrap_or(0.0);
     // Before 6.1 VMAs hang in a tree whose nodes are part of them: no maple_node, nothing to add.
     let leaf = bytes(2).unwrap_or(0.0);
@@ -35,8 +35,8 @@ pub fn price(slabs: &[Option<Slab>]) -> Option<Price> {
 }
 
 /// Bytes that one object takes, its share of the slab's waste included.
-fn slab_bytes(slab: &Slab) -> f64 {
-    let pages = slab.pages_per_slab as f64 * 4096.0;
+fn slab_bytes(slab: &Slab, page_size: u64) -> f64 {
+    let pages = slab.pages_per_slab as f64 * page_size as f64;
     match slab.objects_per_slab {
         0 => slab.object_bytes as f64,
         objects => pages / objects as f64,
@@ -54,7 +54,7 @@ mod tests {
     #[test]
     fn it_covers_what_was_measured_on_6_18() {
         // kernel.md 6.1: 238 contiguous and untouched, 215 file, 312 half touched.
-        let price = price(&[slab(192, 21), None, slab(256, 16), slab(104, 39), slab(64, 64)]).unwrap();
+        let price = price(&[slab(192, 21), None, slab(256, 16), slab(104, 39), slab(64, 64)], 4096).unwrap();
         assert!(price.least > 205.0 && price.least < 238.0, "{price:?}");
         assert!(price.usual > 281.0 && price.usual < 330.0, "{price:?}");
         assert!(price.most > 312.0, "{price:?}");
@@ -62,7 +62,14 @@ mod tests {
 
     #[test]
     fn without_slab_figures_there_is_no_price() {
-        assert_eq!(price(&[None, None]), None);
-        assert_eq!(price(&[]), None);
+        assert_eq!(price(&[None, None], 4096), None);
+        assert_eq!(price(&[], 4096), None);
+    }
+
+    /// As a kernel with pages of 64 KiB shows the same objects: 341 to a slab of one page.
+    #[test]
+    fn larger_pages_hold_more_objects_and_change_no_price() {
+        let price = price(&[slab(192, 341)], 65536).unwrap();
+        assert!((192.0..193.0).contains(&price.least), "{price:?}");
     }
 }

@@ -562,7 +562,8 @@ fn finish(
         margin,
         current: rows.limits.max_map_count,
         failures: rows.kinds,
-        vma_bytes: price::price(&Proc::new("/proc").slabs(&price::CACHES)).map(|price| price.usual),
+        vma_bytes: price::price(&Proc::new("/proc").slabs(&price::CACHES), live::page_size())
+            .map(|price| price.usual),
     });
     Report {
         schema: SCHEMA.into(),

@@ -8,6 +8,7 @@ use super::{AppFigures, Key, Need, Scan, ScanArgs, rfc3339};
 use crate::application::Anonymizer;
 use crate::recommend::{Margin, Measured, recommend_now};
 use crate::report::{Coverage, Limits, MapCount, Process, Report, SCHEMA, Session, SourceKind, VERSION};
+use crate::source::live::page_size;
 use crate::source::proc::{Slab, host};
 
 /// What was found besides the processes.
@@ -50,7 +51,7 @@ pub fn build(
         who: largest.as_ref().map(|(_, app, pid)| (app.clone(), *pid)),
         margin,
         current: limits.max_map_count,
-        vma_bytes: crate::price::price(&slabs).map(|price| price.usual),
+        vma_bytes: crate::price::price(&slabs, page_size()).map(|price| price.usual),
         ..Measured::default()
     });
     let need = |who: String, vmas: u64| Need { who, vmas, recommended: margin.limit_for(vmas) };
