@@ -70,13 +70,25 @@ const SIZES: [(u64, &str); 8] = [
 ];
 
 /// Policies other than the default, by first address.
-pub(super) fn policies(reader: Box<dyn BufRead + '_>) -> HashMap<u64, String> {
+pub(super) fn policies(reader: impl BufRead) -> HashMap<u64, String> {
+    /// Bytes of a line held at a time. A line of numa_maps is short but for the file's name, which stands behind the
+    /// policy.
+    const LINE: u64 = 4096;
     let mut found = HashMap::new();
-    // A line of numa_maps is short but for the file's name, which stands behind the policy.
-    for line in reader.take(1 << 30).split(b'\n') {
-        let Ok(line) = line else { break };
+    let mut reader = reader.take(1 << 30);
+    let mut line = Vec::new();
+    let mut at_start = true;
+    loop {
+        line.clear();
+        match reader.by_ref().take(LINE).read_until(b'\n', &mut line) {
+            Ok(read) if read > 0 => {}
+            _ => break,
+        }
+        if !std::mem::replace(&mut at_start, line.ends_with(b"\n")) {
+            continue;
+        }
         let text = String::from_utf8_lossy(line.get(..line.len().min(256)).unwrap_or_default());
-        let mut words = text.split(' ');
+        let mut words = text.trim_end().split(' ');
         if let (Some(address), Some(policy)) = (words.next(), words.next())
             && policy != "default"
             && let Ok(address) = u64::from_str_radix(address, 16)

@@ -208,7 +208,7 @@ fn hostile_files_neither_panic_nor_lose_count() {
         let mut notes = Vec::new();
         // In pieces of any length, as a pipe gives them.
         let reader = BufReader::with_capacity(1 + dice.next(100), input.as_slice());
-        let policies = policies(Box::new(input.as_slice()));
+        let policies = policies(input.as_slice());
         let mut it =
             stream(reader, u64::MAX, policies, &Anonymizer::new(["x".to_owned()]), &mut notes).unwrap();
         it.verdict = verdict(&it);
@@ -222,4 +222,17 @@ fn hostile_files_neither_panic_nor_lose_count() {
             assert!(form == Form::Json || !text.contains('\u{202e}'), "run {run}");
         }
     }
+}
+
+#[test]
+fn policies_are_found_also_behind_a_line_that_is_too_long() {
+    let long = format!("{}5000 bind:1 and more\n", "x".repeat(1 << 16));
+    let input = format!(
+        "1000 default anon=1\n{long}2000 bind:0 anon=1\n3000 interleave:0-1\nrubbish\n\n4000 prefer:1"
+    );
+    let found = policies(input.as_bytes());
+    let mut found: Vec<_> = found.into_iter().collect();
+    found.sort();
+    let expected = [(0x2000, "bind:0"), (0x3000, "interleave:0-1"), (0x4000, "prefer:1")];
+    assert_eq!(found, expected.map(|(at, policy)| (at, policy.to_owned())));
 }
