@@ -115,10 +115,21 @@ fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
 }
 
 /// mm/vma.c:vms_gather_munmap_vmas: the count is looked at only for a range strictly inside one mapping, and before
-/// any allocation; a range that is not inside never gets ENOMEM but from an allocation.
+/// any allocation but on 6.1 (mm/mmap.c:do_mas_align_munmap: mas_preallocate comes first); a range that is not inside
+/// never gets ENOMEM but from an allocation.
 fn munmap(facts: &Facts<'_>, checks: &mut Checks) {
-    checks.add(Reason::MapCount, facts.count_check(0));
+    let limit = match facts.count_check(0) {
+        Finding::Met => met_if_inside(checks),
+        other => other,
+    };
+    checks.add(Reason::MapCount, limit);
     checks.add(Reason::KernelMemory, Finding::Unlikely);
+}
+
+/// At the limit a range strictly inside one mapping is refused. Nobody looked whether this one was inside, so a memory
+/// cgroup that is known to have run out may have refused it as well.
+fn met_if_inside(checks: &Checks) -> Finding {
+    if checks.short_of_memory { Finding::Likely } else { Finding::Met }
 }
 
 fn mprotect(facts: &Facts<'_>, checks: &mut Checks) {
@@ -200,10 +211,14 @@ fn mremap_old(facts: &Facts<'_>, targeted: bool, grows: bool, checks: &mut Check
         }
         // A kernel that may be newer asks for four free ones in every call.
         (Some(_), _) if !known && facts.started_at_least(-3) == Some(true) => {
-            if !grows && facts.started_at_least(0) == Some(true) { Finding::Met } else { Finding::Likely }
+            if !grows && facts.started_at_least(0) == Some(true) {
+                met_if_inside(checks)
+            } else {
+                Finding::Likely
+            }
         }
         // A tail that is cut off may split, as munmap does; with a target, two more conditions hold as well.
-        (Some(_), _) if !grows && facts.started_at_least(0) == Some(true) => Finding::Met,
+        (Some(_), _) if !grows && facts.started_at_least(0) == Some(true) => met_if_inside(checks),
         (Some(_), true) if facts.started_at_least(-5) == Some(true) => {
             // The first check, under the lock, up to 6.14 (mm/mremap.c:mremap_to).
             if known && facts.kernel().mremap_checks_unlocked == Some(false) {
@@ -267,8 +282,7 @@ fn brk(facts: &Facts<'_>, checks: &mut Checks) {
         Reason::Memlock,
         match (facts.rlimit(Rlimit::Memlock), facts.counters()) {
             (Some(u64::MAX), _) => Finding::No,
-            // From 6.1 on the limit is looked at before (mm/mmap.c:check_brk_limits).
-            _ if reached && facts.kernel().madvise_eagain == Some(true) => Finding::No,
+            _ if reached && facts.kernel().brk_memlock_first == Some(true) => Finding::No,
             (_, true) if !facts.has(CLASS_OVER_MEMLOCK) => Finding::No,
             // Applies only after mlockall(MCL_FUTURE), which almost nobody calls.
             (_, true) if facts.section().is_some_and(|section| section.locked_vm == 0) => Finding::No,

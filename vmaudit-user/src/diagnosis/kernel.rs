@@ -7,6 +7,8 @@ pub struct KernelRules {
     /// madvise and prctl(PR_SET_VMA) answer EAGAIN at the VMA limit, not ENOMEM (since 5.17,
     /// mm/madvise.c:madvise_vma_behavior).
     pub madvise_eagain: Option<bool>,
+    /// brk looks at RLIMIT_MEMLOCK before it comes to making the heap larger (since 6.1, mm/mmap.c:check_brk_limits).
+    pub brk_memlock_first: Option<bool>,
     /// How many VMAs mremap wants to see free.
     pub mremap: Option<MremapRule>,
     /// mremap with MREMAP_FIXED or MREMAP_DONTUNMAP looks at the count before it takes the lock (6.17 to 7.0,
@@ -52,6 +54,7 @@ impl KernelRules {
         let since = |major, minor| version.map(|version| version >= (major, minor));
         Self {
             madvise_eagain: since(5, 17),
+            brk_memlock_first: since(6, 1),
             mremap: version.map(|version| match version {
                 (7, 1) => MremapRule::Split71,
                 version if version >= (7, 2) => MremapRule::Split72,

@@ -474,6 +474,37 @@ fn bytes_that_stay_mapped_are_in_the_sentence() {
     );
 }
 
+/// At the limit a range that is not strictly inside one mapping is not split, so its ENOMEM is an allocation's.
+#[test]
+fn at_the_limit_a_memory_cgroup_that_ran_out_is_named_beside_it() {
+    let limits = limits(0);
+    let cgroup = MemoryCgroup { limit_bytes: 8 << 20, used_bytes: 8_388_000, out_of_memory: 2 };
+    for (release, call, class) in [
+        ("6.18.44", call::MUNMAP, at(MAX)),
+        ("6.1.0", call::MUNMAP, at(MAX + 1)),
+        ("6.18.44", call::MREMAP, at(MAX)),
+        ("odd", call::MREMAP, at(MAX)),
+    ] {
+        let rules = kernel(release);
+        let mut question = Question {
+            call,
+            errno: ENOMEM,
+            class,
+            count: 1,
+            kept_bytes: 0,
+            example: None,
+            cgroup: None,
+            limits: &limits,
+            kernel: &rules,
+        };
+        is(&why(&question), Cause::MaxMapCount, true);
+        question.cgroup = Some(&cgroup);
+        let verdict = why(&question);
+        is(&verdict, Cause::MaxMapCount, false);
+        assert!(verdict.sentence.contains("a failed allocation in the kernel"), "{}", verdict.sentence);
+    }
+}
+
 #[test]
 fn a_memory_cgroup_that_ran_out_proves_a_failed_allocation() {
     let (limits, rules) = (limits(0), kernel("6.18.44"));
@@ -500,8 +531,9 @@ fn a_memory_cgroup_that_ran_out_proves_a_failed_allocation() {
         (verdict.evidence["cgroup_limit_bytes"], verdict.evidence["cgroup_out_of_memory"]),
         (8 << 20, 2)
     );
-    // What is known to refuse stays the cause.
-    question.class = at(MAX);
+    // What is known to refuse stays the cause: mmap is refused above the limit, whatever it asks for.
+    question.class = at(MAX + 1);
+    question.call = call::MMAP;
     is(&why(&question), Cause::MaxMapCount, true);
 }
 
