@@ -490,6 +490,31 @@ fn an_mremap_that_may_not_move_is_an_ordinary_answer_and_no_incident() {
     assert_eq!(report.ordinary_answers.len(), 1, "{:?}", report.ordinary_answers);
 }
 
+/// A length just below 2^64 is 0 to the kernel, so nothing stayed mapped that should have gone.
+#[test]
+fn a_length_that_rounds_to_nothing_leaves_nothing_mapped() {
+    let done = Session::run(&[], &["mremap-all", "3"]).go().succeeded();
+    let (own, row) = done.only();
+    let report = done.report();
+    assert_eq!((own.refused[0].count, own.refused[0].errno.as_str()), (3, "ENOMEM"));
+    assert_eq!(row.calls["mremap"].failed, Some(3), "{row:?}");
+    assert_eq!(row.unmap_leaked_bytes, Some(0));
+    for answer in report.failures.iter().chain(&report.ordinary_answers) {
+        assert_eq!(answer.evidence.get("kept_bytes"), None, "{answer:?}");
+    }
+}
+
+/// The limit is met at three counts, each a kind of its own to the kernel side: the sentence has the bytes of all.
+#[test]
+fn kinds_that_become_one_row_have_their_bytes_added_up() {
+    let done = Session::run(&[], &["limit", "munmap"]).go().succeeded();
+    let (own, row) = done.only();
+    let report = done.report();
+    assert_eq!(row.unmap_leaked_bytes, Some(own.leaked_bytes));
+    let [failure] = report.failures.as_slice() else { panic!("one row: {:?}", report.failures) };
+    assert_eq!(failure.evidence["kept_bytes"], own.leaked_bytes, "{failure:?}");
+}
+
 #[test]
 fn asking_where_the_break_is_counts_as_no_failure() {
     let report = for_another_reason("brk-query");

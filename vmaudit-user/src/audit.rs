@@ -11,7 +11,10 @@ pub use self::rows::Rows;
 use crate::{
     diagnosis::KernelRules,
     report::{Frame, Holders, Limits},
-    source::{Event, LimitSeen, Losses, MmState, ProcessId, Refused, Sample, memory_cgroup::MemoryCgroup},
+    source::{
+        Event, LimitSeen, Losses, MmState, ProcessId, RefusalGroup, Refused, Sample,
+        memory_cgroup::MemoryCgroup,
+    },
 };
 
 /// Processes kept one by one. Beyond this, ended ones are only counted, those with small peaks and no failures first,
@@ -22,6 +25,10 @@ const MAX_PROCESSES: usize = 50_000;
 const FOLD: usize = 10_000;
 /// Details of refused calls kept per process and kind.
 const MAX_EXAMPLES: usize = 20_000;
+/// Images of one process kept one by one; of more, the oldest become one.
+const MAX_IMAGES: usize = 64;
+/// Kinds of refusal kept of images that have become one.
+const MAX_KINDS: usize = 256;
 /// Changes of vm.max_map_count kept apart.
 const MAX_LIMIT_CHANGES: usize = 100;
 
@@ -34,14 +41,17 @@ pub struct Sight {
     pub exits: bool,
 }
 
+/// One refused call of each kind: by address space, call, errno and class.
+type Examples = HashMap<(u64, Call, u8, u32), Refused>;
+
 /// State of one session.
 pub struct Audit {
     start_ns: u64,
     sight: Sight,
     rules: KernelRules,
     processes: BTreeMap<ProcessId, Process>,
-    /// Details of refused calls: by address space, call, errno and class; the first one of each.
-    examples: HashMap<(u64, Call, u8, u32), Refused>,
+    /// Details of refused calls, the first one of each kind.
+    examples: Examples,
     /// Stacks resolved by the session, by generation and address.
     frames: HashMap<(u64, u64), Frame>,
     /// Words on stacks that are no return address, likewise.
@@ -81,7 +91,12 @@ struct Process {
     cgroup: Option<String>,
     started_ns: u64,
     ended_ns: Option<u64>,
+    /// By generation.
     mms: BTreeMap<u64, MmState>,
+    /// Images that the first of `mms` stands for beside itself.
+    images_folded: u64,
+    /// Bytes that were not unmapped by refused calls of kinds beyond [`MAX_KINDS`].
+    kept_bytes: u64,
     samples: Option<Sampled>,
 }
 
@@ -157,6 +172,9 @@ impl Audit {
             process.started_ns = state.born_ns;
         }
         process.mms.insert(state.generation, state);
+        if process.mms.len() > MAX_IMAGES {
+            process.fold_oldest(&mut self.examples);
+        }
     }
 
     fn sample(&mut self, sample: &Sample) {
@@ -265,6 +283,57 @@ impl Audit {
 }
 
 impl Process {
+    /// Makes one of the two oldest images: the older one, with the sums of both and the larger peak.
+    fn fold_oldest(&mut self, examples: &mut Examples) {
+        let (Some((_, mut older)), Some((_, newer))) = (self.mms.pop_first(), self.mms.pop_first()) else {
+            return;
+        };
+        self.images_folded += 1;
+        if newer.peak > older.peak {
+            (older.peak, older.peak_ns, older.comm) = (newer.peak, newer.peak_ns, newer.comm);
+        }
+        older.last = newer.last;
+        older.dead_ns = newer.dead_ns;
+        older.from_exec |= newer.from_exec;
+        older.shared |= newer.shared;
+        older.open_end |= newer.open_end;
+        older.gaps = older.gaps.into_iter().chain(newer.gaps).reduce(u64::saturating_add);
+        for (call, stat) in newer.calls {
+            match older.calls.iter_mut().find(|(known, _)| *known == call) {
+                Some((_, sum)) => {
+                    sum.calls += stat.calls;
+                    sum.added += stat.added;
+                    sum.removed += stat.removed;
+                    sum.failed += stat.failed;
+                }
+                None => older.calls.push((call, stat)),
+            }
+        }
+        for kind in newer.refusals {
+            let example = examples.remove(&(newer.generation, kind.call, kind.errno, kind.class));
+            let of = |kind: &RefusalGroup| (kind.call, kind.errno, kind.class);
+            let full = older.refusals.len() >= MAX_KINDS;
+            match older.refusals.iter_mut().find(|known| of(known) == of(&kind)) {
+                Some(sum) => {
+                    sum.count += kind.count;
+                    sum.first_ns = sum.first_ns.min(kind.first_ns);
+                    sum.last_ns = sum.last_ns.max(kind.last_ns);
+                    sum.kept_bytes = sum.kept_bytes.saturating_add(kind.kept_bytes);
+                }
+                None if !full => older.refusals.push(kind),
+                // The sums above have its calls; they become a row without a cause.
+                None => {
+                    self.kept_bytes = self.kept_bytes.saturating_add(kind.kept_bytes);
+                    continue;
+                }
+            }
+            if let Some(example) = example {
+                examples.entry((older.generation, kind.call, kind.errno, kind.class)).or_insert(example);
+            }
+        }
+        self.mms.insert(older.generation, older);
+    }
+
     fn peak(&self) -> Option<u64> {
         let exact = self.mms.values().map(|mm| u64::from(mm.peak)).max();
         exact.max(self.samples.map(|s| s.peak.into()))
@@ -283,6 +352,7 @@ pub fn name_of(call: Call) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::{Cause, Failure};
     use crate::source::{CallStat, Doubt, Named, RefusalGroup, Section};
     use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
@@ -382,6 +452,142 @@ mod tests {
         assert_eq!(rows.processes.len() as u64 + rows.lost["rows_folded"], u64::from(n));
         assert!(rows.lost["examples_full"] > 0);
         assert!(rows.notes[0].contains("failed calls in all"), "{:?}", rows.notes);
+    }
+
+    /// An image of process 7; the `n`th is the one of generation `n`.
+    fn image(audit: &mut Audit, n: u32, peak: u32, kind: Option<RefusalGroup>) {
+        process(audit, 1_000_000 + n, peak, 0, true);
+        let (_, Process { mut mms, .. }) = audit.processes.pop_last().unwrap();
+        let mut mm = mms.remove(&u64::from(1_000_000 + n)).unwrap();
+        mm.process = ProcessId { tgid: 7, start_ns: 1 };
+        mm.generation = n.into();
+        (mm.first, mm.last) = (n, n + 1);
+        let failed = kind.map_or(0, |kind| kind.count);
+        mm.calls = vec![(MUNMAP, CallStat { calls: 10, added: 2, removed: 1, failed })];
+        mm.refusals = kind.into_iter().collect();
+        audit.apply(Event::Mm(Box::new(mm)));
+    }
+
+    fn refusal(class: u32, count: u64, kept_bytes: u64) -> RefusalGroup {
+        RefusalGroup {
+            call: MUNMAP,
+            errno: libc::ENOMEM as u8,
+            class,
+            count,
+            first_ns: 1,
+            last_ns: 2,
+            kept_bytes,
+        }
+    }
+
+    const AT_THE_LIMIT: u32 = CLASS_SECTION | 7 | 7 << CLASS_MC1_SHIFT;
+    const ABOVE: u32 = CLASS_SECTION | 8 | 8 << CLASS_MC1_SHIFT;
+
+    #[test]
+    fn a_process_that_execs_without_end_takes_bounded_memory_and_keeps_its_figures() {
+        let mut audit = audit();
+        let n = 1000;
+        for i in 1..=n {
+            image(&mut audit, i, if i == 77 { 5000 } else { 20 }, Some(refusal(AT_THE_LIMIT, 2, 4096)));
+        }
+        assert_eq!(audit.processes.values().map(|p| p.mms.len()).collect::<Vec<_>>(), [MAX_IMAGES]);
+        let rows = audit.rows();
+        let [row] = rows.processes.as_slice() else { panic!("{:?}", rows.processes) };
+        assert_eq!(row.images.len() as u64 + row.images_folded, u64::from(n));
+        let count = &row.map_count;
+        assert_eq!((count.first, count.last, count.peak), (Some(1), Some(u64::from(n) + 1), Some(5000)));
+        assert_eq!(row.images[0].peak, 5000);
+        let calls = row.calls["munmap"];
+        let n = u64::from(n);
+        assert_eq!((calls.calls, calls.added, calls.failed), (Some(10 * n), 2 * n, Some(2 * n)));
+        assert_eq!(row.unmap_leaked_bytes, Some(4096 * n));
+        let [failure] = rows.failures.as_slice() else { panic!("{:?}", rows.failures) };
+        assert_eq!((failure.cause, failure.certain, failure.count), (Cause::MaxMapCount, true, 2 * n));
+        assert_eq!(failure.evidence["kept_bytes"], 4096 * n);
+    }
+
+    #[test]
+    fn an_image_with_a_gap_keeps_the_process_inexact_when_it_is_folded() {
+        let mut audit = audit();
+        for i in 1..=200 {
+            image(&mut audit, i, 20, None);
+            if i == 3 {
+                let process = audit.processes.values_mut().next().unwrap();
+                process.mms.values_mut().last().unwrap().gaps = Some(1);
+            }
+        }
+        assert!(!audit.rows().processes[0].map_count.exact);
+    }
+
+    #[test]
+    fn kinds_beyond_what_is_kept_stay_counted() {
+        let mut audit = audit();
+        let n = 2 * MAX_KINDS as u32;
+        for i in 1..=n {
+            image(&mut audit, i, 20, Some(refusal(CLASS_SECTION | 1 | i << 20, 3, 4096)));
+        }
+        let rows = audit.rows();
+        let counted: u64 = rows.failures.iter().chain(&rows.ordinary).map(|f| f.count).sum();
+        assert_eq!(counted, 3 * u64::from(n));
+        assert_eq!(rows.processes[0].unmap_leaked_bytes, Some(4096 * u64::from(n)));
+        let mms = &audit.processes.values().next().unwrap().mms;
+        assert!(mms.values().all(|mm| mm.refusals.len() <= MAX_KINDS));
+    }
+
+    /// One failure of two kinds in one process.
+    fn of_two_kinds(other: RefusalGroup) -> Failure {
+        let mut audit = audit();
+        image(&mut audit, 1, 20, Some(refusal(AT_THE_LIMIT, 2, 8192)));
+        image(&mut audit, 2, 20, Some(other));
+        let [failure] = audit.rows().failures.try_into().unwrap();
+        failure
+    }
+
+    #[test]
+    fn a_row_of_several_kinds_speaks_of_all_of_them() {
+        let failure = of_two_kinds(refusal(ABOVE, 3, 4096));
+        assert_eq!((failure.count, failure.certain), (5, true));
+        assert_eq!(failure.evidence["kept_bytes"], 12288);
+        assert!(failure.sentence.contains("in all, 12 KiB were not unmapped"), "{}", failure.sentence);
+    }
+
+    #[test]
+    fn the_least_certain_kind_speaks_for_the_row() {
+        let failure = of_two_kinds(refusal(vmaudit_common::CLASS_SECTION_LOST, 3, 4096));
+        assert_eq!((failure.cause, failure.count, failure.certain), (Cause::MaxMapCount, 5, false));
+        assert!(failure.sentence.contains("Not certain"), "{}", failure.sentence);
+        assert_eq!(failure.evidence["kept_bytes"], 12288);
+    }
+
+    /// A forked child runs the file of whoever had the parent's number when it was born.
+    #[test]
+    fn a_parents_number_used_again_gives_no_child_another_file() {
+        let mut audit = audit();
+        for (start_ns, exe) in [(10, "/old"), (20, "/parent"), (40, "/new")] {
+            let process = ProcessId { tgid: 1, start_ns };
+            let named = Named { process, at_ns: start_ns, exe: Some(exe.into()), cgroup: None };
+            audit.apply(Event::Named(named));
+        }
+        process(&mut audit, 30, 20, 0, true);
+        assert_eq!(audit.rows().processes[0].exe.as_deref(), Some("/parent"));
+    }
+
+    #[test]
+    fn failures_bear_the_identity_of_their_process() {
+        let mut audit = audit();
+        for (start_ns, failed) in [(5, 1), (6, 3)] {
+            process(&mut audit, start_ns, 20, failed, true);
+            let (id, it) = audit.processes.pop_last().unwrap();
+            audit.processes.insert(ProcessId { tgid: 9, ..id }, it);
+        }
+        let rows = audit.rows();
+        assert_eq!(rows.failures.len(), 2);
+        for failure in &rows.failures {
+            let of =
+                |row: &&crate::report::Process| (row.pid, row.started_s) == (failure.pid, failure.started_s);
+            let row = rows.processes.iter().find(of).unwrap();
+            assert_eq!(row.calls["munmap"].failed, Some(failure.count));
+        }
     }
 
     #[test]

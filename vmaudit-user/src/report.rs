@@ -212,6 +212,10 @@ pub struct Process {
     pub map_count: MapCount,
     /// One per exec, in order.
     pub images: Vec<Image>,
+    /// Further images that the first of `images` stands for, in a process with very many: its peak is the largest of
+    /// all these.
+    #[serde(default)]
+    pub images_folded: u64,
     /// What each system call did; only calls that were made.
     pub calls: BTreeMap<String, CallFigures>,
     /// Bytes that failed munmap, mremap and brk calls should have unmapped and did not; null when the source cannot
@@ -269,6 +273,9 @@ pub struct CallFigures {
 pub struct Failure {
     /// Process id.
     pub pid: u32,
+    /// [`Process::started_s`] of the process: tells those apart that had the same id one after the other.
+    #[serde(default)]
+    pub started_s: Option<f64>,
     /// Name of the process.
     pub comm: String,
     /// The kernel's name of the call.

@@ -547,11 +547,7 @@ fn finish(
     anonymizer.texts(&mut session.command);
     coverage.lost = rows.lost;
     coverage.notes.extend(rows.notes);
-    coverage.exact_peaks = source == SourceKind::Ebpf
-        && rows.complete
-        && rows.processes.iter().all(|p| p.map_count.exact)
-        // Of one that is folded, too.
-        && coverage.lost.get("changes_missed").is_none_or(|n| *n == 0);
+    coverage.exact_peaks = source == SourceKind::Ebpf && rows.exact_peaks;
     coverage.exact_calls = source == SourceKind::Ebpf && rows.exact_calls;
     let top = rows.processes.first();
     let recommendation = recommend::recommend(&Measured {

@@ -7,7 +7,7 @@ use vmaudit_common::{CLASS_LIMIT_POLLED, call::Call};
 use super::{Audit, Process, name_of};
 use crate::{
     arguments,
-    diagnosis::{self, Question},
+    diagnosis::{self, Question, Verdict},
     report::{Cause, Example, Failure, Frame},
     source::{MmState, ProcessId, RefusalGroup, Refused},
 };
@@ -16,6 +16,9 @@ const LIMIT_DOUBTFUL: &str = " vm.max_map_count changed about that time, and thi
                               at the moment of a failure.";
 const PARTLY_SEEN: &str = " The kernel skipped programs of vmaudit (program_skipped), so what this call did may have \
                            been seen only in part.";
+
+/// What the refused calls of one row have in common: call, errno, cause, ordinary or not.
+type Key = (Call, u8, Cause, bool);
 
 /// Refused calls of one process that are alike.
 pub struct Group {
@@ -36,90 +39,111 @@ impl Audit {
     }
     /// Failures of one process, grouped by (call, errno, cause, ordinary or not).
     pub(super) fn failures_of(&self, id: ProcessId, process: &Process) -> Vec<Group> {
-        let mut groups: BTreeMap<(Call, u8, Cause, bool), Group> = BTreeMap::new();
+        let started_s = Some(self.seconds(process.started_ns));
+        // What a row says, it says of all its kinds: so their sums come first.
+        let mut kinds: BTreeMap<Key, Vec<(&MmState, &RefusalGroup)>> = BTreeMap::new();
         for mm in process.mms.values() {
             for refusals in &mm.refusals {
-                let example =
-                    self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class));
-                let mut verdict = diagnosis::why(&Question {
-                    call: refusals.call,
-                    errno: refusals.errno,
-                    class: refusals.class,
-                    count: refusals.count,
-                    kept_bytes: refusals.kept_bytes,
-                    example,
-                    cgroup: self.cgroups.get(&mm.generation),
-                    limits: &self.limits,
-                    kernel: &self.rules,
-                });
-                if self.losses.doubt.causes {
-                    verdict.limit_excluded = false;
-                    if std::mem::replace(&mut verdict.certain, false) {
-                        verdict.sentence.push_str(PARTLY_SEEN);
-                    }
-                }
-                if self.limit_doubtful(refusals) {
-                    verdict.certain = false;
-                    verdict.limit_excluded = false;
-                    verdict.sentence.push_str(LIMIT_DOUBTFUL);
-                }
+                let verdict = self.verdict(mm, refusals, (refusals.count, refusals.kept_bytes));
                 let key = (refusals.call, refusals.errno, verdict.cause, verdict.ordinary);
-                let (first, last) = (self.seconds(refusals.first_ns), self.seconds(refusals.last_ns));
-                match groups.get_mut(&key) {
-                    Some(group) => {
-                        group.limit_excluded &= verdict.limit_excluded;
-                        let failure = &mut group.failure;
-                        failure.count += refusals.count;
-                        failure.certain &= verdict.certain;
-                        if failure.holders.is_none() && verdict.cause == Cause::MaxMapCount {
-                            failure.holders = self.holders.get(&mm.generation).cloned();
-                        }
-                        failure.first_at_s = failure.first_at_s.map(|s| s.min(first));
-                        failure.last_at_s = failure.last_at_s.map(|s| s.max(last));
-                        if failure.example.is_none() && example.is_some() {
-                            failure.example = example.map(|e| self.example(e));
-                            failure.evidence = verdict.evidence;
-                            failure.sentence = verdict.sentence;
-                        }
-                    }
-                    None => {
-                        let failure = Failure {
-                            pid: id.tgid,
-                            comm: mm.comm.clone(),
-                            syscall: name_of(refusals.call).into(),
-                            errno: errno_name(refusals.errno),
-                            cause: verdict.cause,
-                            certain: verdict.certain,
-                            count: refusals.count,
-                            first_at_s: Some(first),
-                            last_at_s: Some(last),
-                            example: example.map(|e| self.example(e)),
-                            evidence: verdict.evidence,
-                            sentence: verdict.sentence,
-                            cure: verdict.cure,
-                            holders: self
-                                .holders
-                                .get(&mm.generation)
-                                .filter(|_| verdict.cause == Cause::MaxMapCount)
-                                .cloned(),
-                        };
-                        let limit_excluded = verdict.limit_excluded;
-                        groups.insert(key, Group { ordinary: verdict.ordinary, limit_excluded, failure });
-                    }
-                }
+                kinds.entry(key).or_default().push((mm, refusals));
             }
+        }
+        let mut groups: BTreeMap<Key, Group> = kinds
+            .into_iter()
+            .filter_map(|(key, alike)| Some((key, self.group((id, process), key, &alike)?)))
+            .collect();
+        for mm in process.mms.values() {
             // Kinds that found no place in the kernel's table are known by number only.
             for (call, stat) in &mm.calls {
                 let explained: u64 = mm.refusals.iter().filter(|r| r.call == *call).map(|r| r.count).sum();
                 let unexplained = stat.failed.saturating_sub(explained);
                 if unexplained > 0 {
                     let key = (*call, 0, Cause::Unknown, false);
-                    let group = groups.entry(key).or_insert_with(|| unexplained_group(id, mm, *call));
+                    let group =
+                        groups.entry(key).or_insert_with(|| unexplained_group(id, started_s, mm, *call));
                     group.failure.count += unexplained;
                 }
             }
         }
         groups.into_values().collect()
+    }
+
+    fn example_of(&self, mm: &MmState, refusals: &RefusalGroup) -> Option<&Refused> {
+        self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class))
+    }
+
+    /// The address space that the kind's example is of: images that were put together have examples of all of them.
+    fn generation_of(&self, mm: &MmState, refusals: &RefusalGroup) -> u64 {
+        self.example_of(mm, refusals).map_or(mm.generation, |example| example.generation)
+    }
+
+    /// Why the refusals of a kind were; `(count, kept_bytes)` are those that the sentence speaks of.
+    fn verdict(&self, mm: &MmState, refusals: &RefusalGroup, (count, kept_bytes): (u64, u64)) -> Verdict {
+        let mut verdict = diagnosis::why(&Question {
+            call: refusals.call,
+            errno: refusals.errno,
+            class: refusals.class,
+            count,
+            kept_bytes,
+            example: self.example_of(mm, refusals),
+            cgroup: self.cgroups.get(&self.generation_of(mm, refusals)),
+            limits: &self.limits,
+            kernel: &self.rules,
+        });
+        if self.losses.doubt.causes {
+            verdict.limit_excluded = false;
+            if std::mem::replace(&mut verdict.certain, false) {
+                verdict.sentence.push_str(PARTLY_SEEN);
+            }
+        }
+        if self.limit_doubtful(refusals) {
+            verdict.certain = false;
+            verdict.limit_excluded = false;
+            verdict.sentence.push_str(LIMIT_DOUBTFUL);
+        }
+        verdict
+    }
+
+    /// One row of kinds that have their key in common.
+    fn group(
+        &self,
+        (id, process): (ProcessId, &Process),
+        key: Key,
+        alike: &[(&MmState, &RefusalGroup)],
+    ) -> Option<Group> {
+        let (call, errno, cause, ordinary) = key;
+        let count = alike.iter().map(|(_, refusals)| refusals.count).sum();
+        let kept_bytes =
+            alike.iter().fold(0u64, |sum, (_, refusals)| sum.saturating_add(refusals.kept_bytes));
+        let verdicts: Vec<Verdict> =
+            alike.iter().map(|(mm, refusals)| self.verdict(mm, refusals, (count, kept_bytes))).collect();
+        let limit_excluded = verdicts.iter().all(|verdict| verdict.limit_excluded);
+        let examples = || alike.iter().map(|(mm, refusals)| self.example_of(mm, refusals));
+        // The least certain speaks for all, because it names the other causes; of several one with an example.
+        let (example, verdict) =
+            examples().zip(verdicts).min_by_key(|(example, verdict)| (verdict.certain, example.is_none()))?;
+        let example = example.or_else(|| examples().flatten().next());
+        let holders =
+            || alike.iter().find_map(|(mm, refusals)| self.holders.get(&self.generation_of(mm, refusals)));
+        let failure = Failure {
+            pid: id.tgid,
+            started_s: Some(self.seconds(process.started_ns)),
+            comm: alike.first()?.0.comm.clone(),
+            syscall: name_of(call).into(),
+            errno: errno_name(errno),
+            cause,
+            certain: verdict.certain,
+            count,
+            first_at_s: alike.iter().map(|(_, refusals)| refusals.first_ns).min().map(|ns| self.seconds(ns)),
+            last_at_s: alike.iter().map(|(_, refusals)| refusals.last_ns).max().map(|ns| self.seconds(ns)),
+            example: example.map(|example| self.example(example)),
+            evidence: verdict.evidence,
+            sentence: verdict.sentence,
+            cure: verdict.cure,
+            holders: holders().filter(|_| cause == Cause::MaxMapCount).cloned(),
+        };
+        Some(Group { ordinary, limit_excluded, failure })
     }
 
     /// Addresses of the stack as far as they are callers.
@@ -154,9 +178,10 @@ impl Audit {
     }
 }
 
-fn unexplained_group(id: ProcessId, mm: &MmState, call: Call) -> Group {
+fn unexplained_group(id: ProcessId, started_s: Option<f64>, mm: &MmState, call: Call) -> Group {
     let failure = Failure {
         pid: id.tgid,
+        started_s,
         comm: mm.comm.clone(),
         syscall: name_of(call).into(),
         errno: "ENOMEM".into(),

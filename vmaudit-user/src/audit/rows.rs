@@ -21,6 +21,8 @@ pub struct Rows {
     pub kinds: Vec<Failed>,
     /// No process that should have been followed can be missing.
     pub complete: bool,
+    /// See [`report::Coverage::exact_peaks`].
+    pub exact_peaks: bool,
     /// See [`report::Coverage::exact_calls`].
     pub exact_calls: bool,
     /// For [`report::Coverage::notes`].
@@ -88,6 +90,10 @@ impl Audit {
             !self.losses.doubt.processes && !self.lost(&["table_full", "tree_full", "death_missed"]);
         Rows {
             complete,
+            exact_peaks: complete
+                && processes.iter().all(|process| process.map_count.exact)
+                // Of one that is folded, too.
+                && !self.lost(&["changes_missed"]),
             // A counter that says more than "details are gone" may stand for calls.
             exact_calls: complete
                 && self.sight.exits
@@ -153,7 +159,7 @@ impl Audit {
                 figures.failed = Some(figures.failed.unwrap_or(0) + stat.failed);
             }
         }
-        let exe = process.exe.clone().or_else(|| self.parents_exe(process));
+        let exe = process.exe.clone().or_else(|| self.parents_exe(id, process));
         report::Process {
             pid: id.tgid,
             ppid: process.ppid,
@@ -170,22 +176,24 @@ impl Audit {
                 .values()
                 .map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() })
                 .collect(),
+            images_folded: process.images_folded,
             calls,
             unmap_leaked_bytes: (self.sight.exits && !process.mms.is_empty()).then(|| {
                 let refusals = process.mms.values().flat_map(|mm| &mm.refusals);
-                refusals.fold(0, |sum, group| group.kept_bytes.saturating_add(sum))
+                refusals.fold(process.kept_bytes, |sum, group| group.kept_bytes.saturating_add(sum))
             }),
             unreadable: None,
         }
     }
 
     /// A forked child that never called exec runs its parent's file.
-    fn parents_exe(&self, process: &Process) -> Option<String> {
+    fn parents_exe(&self, id: ProcessId, process: &Process) -> Option<String> {
         if process.mms.values().any(|mm| mm.from_exec) {
             return None;
         }
         let parent = process.ppid?;
         let of = |start_ns| ProcessId { tgid: parent, start_ns };
-        self.processes.range(of(0)..=of(u64::MAX)).find_map(|(_, p)| p.exe.clone())
+        // The youngest that was there at the birth: its number may have been another's before, and after.
+        self.processes.range(of(0)..=of(id.start_ns)).next_back()?.1.exe.clone()
     }
 }

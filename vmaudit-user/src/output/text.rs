@@ -3,7 +3,7 @@
 //! Order: what happened in one sentence; the processes; what failed and why; what is no incident; what was lost; what
 //! to do. Every string that comes from a process goes through [`clean`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -83,7 +83,7 @@ fn verdict(report: &Report) -> (&'static str, String) {
                 count(processes as u64, "process", "processes"),
             )
         };
-        let left: u64 = report.processes.iter().filter_map(|p| p.unmap_leaked_bytes).sum();
+        let left = report.processes.iter().filter_map(|p| p.unmap_leaked_bytes).fold(0, u64::saturating_add);
         if left > 0 {
             text.push_str(&format!(", {} were not unmapped", bytes(left)));
         }
@@ -273,9 +273,13 @@ fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
     }
     // The calls' own counters include refusals whose kind found no room.
     let refused: u64 = process.calls.values().filter_map(|figures| figures.failed).sum();
-    let ordinary: u64 =
-        report.ordinary_answers.iter().filter(|f| f.pid == process.pid).map(|f| f.count).sum();
+    let ordinary: u64 = report.ordinary_answers.iter().filter(|f| is_of(f, process)).map(|f| f.count).sum();
     Some(refused.saturating_sub(ordinary))
+}
+
+/// A number alone may have been several processes', one after the other.
+fn is_of(failure: &Failure, process: &Process) -> bool {
+    (failure.pid, failure.started_s) == (process.pid, process.started_s)
 }
 
 /// Failures that differ only in their process are one block.
@@ -492,10 +496,9 @@ fn largest(report: &Report) -> Option<(&Process, u64)> {
 }
 
 fn distinct_processes(failures: &[&Failure]) -> usize {
-    let mut pids: Vec<(u32, &str)> = failures.iter().map(|f| (f.pid, f.comm.as_str())).collect();
-    pids.sort_unstable();
-    pids.dedup();
-    pids.len()
+    let processes: BTreeSet<(u32, Option<u64>)> =
+        failures.iter().map(|f| (f.pid, f.started_s.map(f64::to_bits))).collect();
+    processes.len()
 }
 
 /// Causes with their counts, most frequent first.

@@ -170,6 +170,7 @@ fn process(row: Row, limits: &Limits) -> Process {
             ..MapCount::default()
         },
         images: Vec::new(),
+        images_folded: 0,
         calls: BTreeMap::new(),
         unmap_leaked_bytes: None,
         unreadable: row.count.err().map(|reason| reason.sentence()),

@@ -25,6 +25,7 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
             percent_of_limit: Some(peak as f64 * 100.0 / 65530.0),
         },
         images: Vec::new(),
+        images_folded: 0,
         calls: BTreeMap::new(),
         unmap_leaked_bytes: Some(0),
         unreadable: None,
@@ -82,6 +83,7 @@ fn measured(who: &str, pid: u32, peak: u64) -> Measured {
 fn failure(pid: u32, comm: &str, syscall: &str, cause: Cause, count: u64, sentence: &str) -> Failure {
     Failure {
         pid,
+        started_s: Some(0.01),
         comm: comm.into(),
         syscall: syscall.into(),
         errno: "ENOMEM".into(),
@@ -503,4 +505,32 @@ fn a_look_that_ran_out_of_time_says_so() {
     assert_eq!(looked(&holders), "Looked 3 ms later: ");
     holders = Holders { vmas_read: 1_413, complete: false, ..holders };
     assert_eq!(looked(&holders), "Looked 3 ms later at the first 1,413 VMAs only, for lack of time: ");
+}
+
+/// One number, two processes one after the other: each has its own figures, and they count as two.
+#[test]
+fn processes_that_had_the_same_number_are_kept_apart() {
+    let mut report = clean_run();
+    report.processes = vec![process(7, "a", 1, 2, 30), process(7, "a", 1, 2, 20)];
+    for (row, (started_s, failed)) in report.processes.iter_mut().zip([(0.01, 5), (0.5, 2)]) {
+        row.started_s = Some(started_s);
+        row.calls.insert("mremap".into(), refused(failed));
+    }
+    report.ordinary_answers = vec![failure(7, "a", "mremap", Cause::NoAddressRange, 4, "")];
+    let failed: Vec<_> = report.processes.iter().map(|row| failed_calls(row, &report)).collect();
+    assert_eq!(failed, [Some(1), Some(2)]);
+    let mut later = failure(7, "a", "munmap", Cause::MaxMapCount, 1, "");
+    later.started_s = Some(0.5);
+    let first = failure(7, "b", "munmap", Cause::MaxMapCount, 1, "");
+    let again = failure(7, "a", "mmap", Cause::MaxMapCount, 1, "");
+    assert_eq!(distinct_processes(&[&first, &later, &again]), 2);
+}
+
+#[test]
+fn bytes_beyond_all_numbers_do_not_overflow() {
+    let mut report = clipped_run();
+    for row in &mut report.processes {
+        row.unmap_leaked_bytes = Some(u64::MAX);
+    }
+    assert!(verdict(&report).1.contains("were not unmapped"));
 }
