@@ -34,11 +34,12 @@ pub fn assert_exact_peak(row: &Process, own: &Own) {
     assert_sum_rule(row);
 }
 
-/// first + added - removed == last, over all calls of a process with one image.
+/// first + added - removed == last, over all calls of a process with one image; `false` for a row that this does not
+/// hold for, because it has several or is not exact.
 #[track_caller]
-pub fn assert_sum_rule(row: &Process) {
+pub fn assert_sum_rule(row: &Process) -> bool {
     if !row.map_count.exact || row.images.len() != 1 {
-        return;
+        return false;
     }
     let (Some(first), Some(last)) = (row.map_count.first, row.map_count.last) else {
         panic!("an exact row without first or last: {row:?}")
@@ -46,6 +47,7 @@ pub fn assert_sum_rule(row: &Process) {
     let added: u64 = row.calls.values().map(|c| c.added).sum();
     let removed: u64 = row.calls.values().map(|c| c.removed).sum();
     assert_eq!(first + added - removed, last, "first + added - removed == last in {row:?}");
+    true
 }
 
 /// Nothing was lost that would touch a figure, and the report says that its peaks are exact.
