@@ -2,7 +2,7 @@
 
 use crate::call;
 
-/// [`GroupKey::class`], low 4 bits: where map_count stood when the call took the lock, as [`relative_to_max`].
+/// [`crate::GroupKey::class`], low 4 bits: where map_count stood when the call took the lock, as [`relative_to_max`].
 pub const CLASS_MC0_MASK: u32 = 0xf;
 /// Next 4 bits: where it stood when the call let the lock go.
 pub const CLASS_MC1_SHIFT: u32 = 4;
