@@ -11,7 +11,7 @@ use vmaudit_common::{
 use super::{Finding, KernelRules, Question};
 use crate::source::Section;
 
-/// Index into [`Refused::rlimits`].
+/// Index into [`crate::source::Refused::rlimits`].
 #[derive(Clone, Copy)]
 pub(super) enum Rlimit {
     As = 0,
