@@ -284,7 +284,7 @@ fn load(layout: &vmaudit_common::Layout, config: &Config, options: &Options) -> 
         .map_max_entries("RECORDS", options.ring_bytes)
         .load(OBJECT)
 }
-/// A loader without the kernel's BTF, which the programs do not need (offsets come from [`super::btf`]).
+/// A loader without the kernel's BTF, which the programs do not need (offsets come from [`crate::source::btf`]).
 ///
 /// `EbpfLoader::new` reads and parses all of it before one can say so: half of the start-up time and 20 MB. It takes
 /// "no such file" for "no BTF", so it is given no descriptor to open it with.
