@@ -300,6 +300,21 @@ fn who_holds_the_vmas_is_said_to_a_thread_that_got_no_stack() {
     assert!(holders.sentence.contains("pieces of one anonymous region"), "{holders:?}");
 }
 
+/// The program ends a moment after its refusals, mostly in the middle of the look.
+#[test]
+fn a_look_that_the_end_of_the_process_cuts_short_says_so() {
+    for _ in 0..4 {
+        let report = Session::run(&[], &["stackoverflow"]).go().succeeded().report();
+        let [failure] = report.failures.as_slice() else { panic!("{:?}", report.failures) };
+        let Some(look) = &failure.holders else { continue };
+        assert_eq!(look.vmas_expected, Some(max_map_count()), "{look:?}");
+        assert_eq!(look.complete, look.vmas_read >= max_map_count(), "{look:?}");
+        assert_eq!(look.syscall, "munmap");
+        assert!(look.at_s >= failure.first_at_s.unwrap(), "{look:?}");
+        assert_eq!(look.sentence.contains('%'), look.complete, "{look:?}");
+    }
+}
+
 fn hook(report: &Report, name: &str) -> HookState {
     row(report, name).state
 }

@@ -12,7 +12,7 @@ mod verdict;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -166,6 +166,8 @@ pub struct Explanation {
     pub subject: String,
     /// VMAs.
     pub vmas: u64,
+    /// These are all of them; false when reading ended early.
+    pub complete: bool,
     /// vm.max_map_count here and now; null for a recorded file.
     pub max_map_count: Option<u64>,
     /// smaps was read: flags and resident memory are known.
@@ -253,9 +255,18 @@ fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result
             Some(reader) => policies(Box::new(reader)),
             None => HashMap::new(),
         };
-        let reader = paced(name).map_err(refuse)?;
-        stream(reader, args.max_vmas, policies, anonymizer, notes)
-            .with_context(|| format!("process {pid}: cannot read its {name}"))
+        let file = handle.map_file(&stat, name).map_err(refuse)?;
+        let reader = BufReader::with_capacity(64 << 10, Paced::new(&file));
+        let mut read = stream(reader, args.max_vmas, policies, anonymizer, notes)
+            .with_context(|| format!("process {pid}: cannot read its {name}"))?;
+        if !still_there(&file) {
+            read.complete = false;
+            notes.push(format!(
+                "The process ended while it was read: these are the first {} of its VMAs.",
+                output::grouped(read.vmas)
+            ));
+        }
+        Ok(read)
     };
     let detailed = args.details == Details::Always;
     let mut explanation = read(if detailed { "smaps" } else { "maps" }, &mut notes, detailed)?;
@@ -269,7 +280,7 @@ fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result
             let mut second = Vec::new();
             // Between the two looks it may have ended, or smaps may be forbidden: the first look stands.
             match read("smaps", &mut second, true) {
-                Ok(detailed) if detailed.vmas > 0 => {
+                Ok(detailed) if detailed.vmas > 0 && (detailed.complete || !explanation.complete) => {
                     explanation = detailed;
                     notes = second;
                 }
@@ -288,6 +299,11 @@ fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result
     explanation.notes = notes;
     explanation.verdict = verdict(&explanation);
     Ok(explanation)
+}
+
+/// The address space behind an open maps file has not ended. An end in the middle looks like the end of the file.
+fn still_there(mut file: &File) -> bool {
+    file.rewind().is_ok() && file.read(&mut [0]).is_ok_and(|read| read > 0)
 }
 
 fn subject(handle: &Handle, stat: &Stat) -> String {

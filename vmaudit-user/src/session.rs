@@ -181,7 +181,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut watch = Watch {
         symbols: Symbols::new(args.no_symbols),
-        looks: Looks::new(anonymizer()),
+        looks: Looks::new(anonymizer(), start_ns),
         cgroups: memory_cgroup::Looks::default(),
     };
     let started = jiff::Timestamp::now();

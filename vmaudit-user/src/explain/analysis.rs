@@ -110,11 +110,13 @@ pub(super) fn stream(
     notes: &mut Vec<String>,
 ) -> std::io::Result<Explanation> {
     let mut parser = Parser::new(reader);
+    let mut complete = true;
     let mut analysis = Analysis { policies, ..Analysis::default() };
     loop {
         match parser.next_mapping() {
             Ok(Some(_)) if analysis.total_seen() >= max_vmas => {
                 notes.push(format!("Only the first {} VMAs were read (--max-vmas).", grouped(max_vmas)));
+                complete = false;
                 break;
             }
             Ok(Some(mapping)) => analysis.push(mapping),
@@ -122,6 +124,7 @@ pub(super) fn stream(
             // A process that dies meanwhile: what was read stands.
             Err(error) if analysis.total_seen() > 0 => {
                 notes.push(format!("Reading ended early: {error}."));
+                complete = false;
                 break;
             }
             Err(error) => return Err(error),
@@ -140,6 +143,7 @@ pub(super) fn stream(
     }
     let mut explanation = analysis.finish(anonymizer);
     explanation.damage = damage;
+    explanation.complete = complete && !damage.truncated;
     Ok(explanation)
 }
 
@@ -289,6 +293,7 @@ impl Analysis {
             pid: None,
             subject: String::new(),
             vmas: self.total.vmas,
+            complete: true,
             max_map_count: None,
             flags_seen: self.flags_seen,
             notes: Vec::new(),

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::time::{Duration, Instant};
 
+use vmaudit_common::call::Call;
 use vmaudit_common::{CLASS_MC0_MASK, CLASS_SECTION};
 
 use crate::application::Anonymizer;
@@ -31,6 +32,7 @@ const NEAR: u32 = 1;
 #[derive(Debug)]
 pub struct Looks {
     anonymizer: Anonymizer,
+    start_ns: u64,
     noticed: HashSet<u64>,
     queue: VecDeque<Waiting>,
     last: Option<Instant>,
@@ -42,13 +44,17 @@ struct Waiting {
     generation: u64,
     tgid: u32,
     at_ns: u64,
+    call: Call,
+    /// VMAs when the call was refused.
+    count: Option<u64>,
 }
 
 impl Looks {
-    /// Names of users in paths are replaced by `anonymizer`.
-    pub fn new(anonymizer: Anonymizer) -> Self {
+    /// Names of users in paths are replaced by `anonymizer`. `start_ns`: the session's start, CLOCK_MONOTONIC.
+    pub fn new(anonymizer: Anonymizer, start_ns: u64) -> Self {
         Self {
             anonymizer,
+            start_ns,
             noticed: HashSet::new(),
             queue: VecDeque::new(),
             last: None,
@@ -60,8 +66,9 @@ impl Looks {
     pub fn notice(&mut self, refused: &Refused) {
         let near = refused.class & CLASS_SECTION != 0 && refused.class & CLASS_MC0_MASK >= NEAR;
         if near && self.noticed.len() < LOOKS && self.noticed.insert(refused.generation) {
-            let Refused { generation, tgid, at_ns, .. } = *refused;
-            self.queue.push_back(Waiting { generation, tgid, at_ns });
+            let Refused { generation, tgid, at_ns, call, .. } = *refused;
+            let count = refused.section.map(|section| section.mc1.into());
+            self.queue.push_back(Waiting { generation, tgid, at_ns, call, count });
         }
     }
 
@@ -73,22 +80,30 @@ impl Looks {
         let Some(waiting) = self.queue.pop_front() else { return };
         self.last = Some(Instant::now());
         let Ok(file) = File::open(format!("/proc/{}/maps", waiting.tgid)) else { return };
-        let after = now_ns().saturating_sub(waiting.at_ns);
+        let at_ns = now_ns();
         let mut notes = Vec::new();
         let reader =
-            BufReader::with_capacity(256 << 10, Timed { inner: file, until: Instant::now() + MOST_TIME });
+            BufReader::with_capacity(256 << 10, Timed { inner: &file, until: Instant::now() + MOST_TIME });
         let read = super::stream(reader, MOST_VMAS, HashMap::new(), &self.anonymizer, &mut notes);
         // Only what was read before its end, or before its next exec, is of this address space.
-        if let Ok(explanation) = read
+        if let Ok(mut explanation) = read
             && explanation.vmas > 0
             && lives(waiting.generation)
         {
-            let sentence = super::verdict(&explanation).into_iter().next().unwrap_or_default();
-            let complete = notes.is_empty();
-            let after_ms = after / 1_000_000;
+            let ended = !super::still_there(&file);
+            explanation.complete &= notes.is_empty() && !ended;
             self.found.insert(
                 waiting.generation,
-                Holders { vmas_read: explanation.vmas, complete, after_ms, sentence },
+                Holders {
+                    vmas_read: explanation.vmas,
+                    complete: explanation.complete,
+                    vmas_expected: waiting.count,
+                    ended,
+                    at_s: at_ns.saturating_sub(self.start_ns) as f64 / 1e9,
+                    syscall: crate::audit::name_of(waiting.call).into(),
+                    after_ms: at_ns.saturating_sub(waiting.at_ns) / 1_000_000,
+                    sentence: super::verdict(&explanation).into_iter().next().unwrap_or_default(),
+                },
             );
         }
     }
@@ -100,12 +115,12 @@ impl Looks {
 }
 
 /// Ends with an error at a deadline, so that what was read stands and is called incomplete.
-struct Timed {
-    inner: File,
+struct Timed<'a> {
+    inner: &'a File,
     until: Instant,
 }
 
-impl Read for Timed {
+impl Read for Timed<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         if Instant::now() >= self.until {
             return Err(std::io::ErrorKind::TimedOut.into());
@@ -132,7 +147,7 @@ mod tests {
 
     #[test]
     fn one_look_for_each_address_space_near_the_limit_and_only_while_it_lives() {
-        let mut looks = Looks::new(Anonymizer::off());
+        let mut looks = Looks::new(Anonymizer::off(), 0);
         looks.notice(&refused(1, CLASS_SECTION));
         looks.look(|| 5_000_000, |_| true);
         assert!(looks.take().is_empty(), "far from the limit nothing is read");
@@ -144,7 +159,8 @@ mod tests {
         assert_eq!(found.len(), 1);
         let holders = &found[&2];
         assert!(holders.vmas_read > 5 && holders.complete, "{holders:?}");
-        assert_eq!(holders.after_ms, 5);
+        assert!(!holders.ended, "{holders:?}");
+        assert_eq!((holders.after_ms, holders.at_s, holders.syscall.as_str()), (5, 0.005, "mmap"));
         looks.notice(&refused(3, CLASS_SECTION | 7));
         looks.last = None;
         looks.look(|| 0, |_| false);

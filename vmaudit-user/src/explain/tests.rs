@@ -236,3 +236,30 @@ fn policies_are_found_also_behind_a_line_that_is_too_long() {
     let expected = [(0x2000, "bind:0"), (0x3000, "interleave:0-1"), (0x4000, "prefer:1")];
     assert_eq!(found, expected.map(|(at, policy)| (at, policy.to_owned())));
 }
+
+#[test]
+fn a_cut_file_gets_no_shares_of_the_whole() {
+    let mut text = String::new();
+    for piece in 0..500u64 {
+        let start = 0x7f00_0000_0000 + piece * 0x2000;
+        text.push_str(&format!("{start:x}-{:x} rw-p 00000000 00:00 0 \n", start + 0x1000));
+    }
+    let whole = explain(&text);
+    assert!(whole.complete && whole.verdict[0].starts_with("500 of 500 VMAs (100.0%) are"), "{whole:?}");
+    text.push_str("7f00");
+    let cut = explain(&text);
+    assert!(!cut.complete && cut.verdict[0].starts_with("500 of the 500 VMAs read are"), "{cut:?}");
+    assert!(!cut.verdict.concat().contains('%'), "{cut:?}");
+}
+
+#[test]
+fn the_end_of_an_address_space_is_told_from_the_end_of_the_file() {
+    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let mut file = File::open(format!("/proc/{}/maps", child.id())).unwrap();
+    let mut all = Vec::new();
+    file.read_to_end(&mut all).unwrap();
+    assert!(still_there(&file));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!still_there(&file));
+}

@@ -10,8 +10,11 @@ use crate::output::{bytes, count, grouped};
 pub(super) fn verdict(it: &Explanation) -> Vec<String> {
     let mut sentences = Vec::new();
     let share = |vmas: u64| vmas as f64 / it.vmas.max(1) as f64;
-    let of =
-        |vmas: u64| format!("{} of {} VMAs ({})", grouped(vmas), grouped(it.vmas), percent(vmas, it.vmas));
+    // A share of what was read is no share of the whole.
+    let of = |vmas: u64| match it.complete {
+        true => format!("{} of {} VMAs ({})", grouped(vmas), grouped(it.vmas), percent(vmas, it.vmas)),
+        false => format!("{} of the {} VMAs read", grouped(vmas), grouped(it.vmas)),
+    };
     let tally = |kind: Kind| it.kinds.iter().find(|(k, _)| *k == kind).map_or(0, |(_, tally)| tally.vmas);
 
     let stacks = tally(Kind::Stack);
@@ -62,9 +65,10 @@ pub(super) fn verdict(it: &Explanation) -> Vec<String> {
             sentences.push(format!("{} map one file, {}.", of(file.tally.vmas), file.name));
         }
         sentences.push(format!(
-            "{} are {pieces} of one {what} of {} at {}{split}.",
+            "{} are {pieces} of one {what} of {}{} at {}{split}.",
             of(region.vmas),
             bytes(region.bytes),
+            if it.complete { "" } else { " or more" },
             region.start
         ));
         sentences.extend(
@@ -107,12 +111,13 @@ pub(super) fn verdict(it: &Explanation) -> Vec<String> {
         it.boundaries.iter().filter(|row| row.reason.avoidable()).map(|row| row.boundaries).sum();
     if it.vmas > 1 {
         sentences.push(format!(
-            "{} of {} boundaries between VMAs have a reason that somebody could remove.",
+            "{} of {} boundaries between {} have a reason that somebody could remove.",
             grouped(avoidable),
-            grouped(it.vmas - 1)
+            grouped(it.vmas - 1),
+            if it.complete { "VMAs" } else { "the VMAs read" }
         ));
     }
-    if let Some(limit) = it.max_map_count {
+    if let Some(limit) = it.max_map_count.filter(|_| it.complete) {
         sentences.push(format!("The count is {} of the limit {}.", percent(it.vmas, limit), grouped(limit)));
     }
     sentences

@@ -307,9 +307,14 @@ fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     }
     blocks.sort_by_key(|block| std::cmp::Reverse(block.count));
     let shown = page.style.top.max(1);
+    // One look serves all failures of an image, and is shown with the first of them.
+    let mut looks = BTreeSet::new();
     for block in blocks.iter().take(shown) {
+        let Block { worst, .. } = block;
+        let look = worst.holders.as_ref().filter(|holders| !holders.sentence.is_empty());
+        let look = look.filter(|look| looks.insert((worst.pid, look.at_s.to_bits())));
         page.blank()?;
-        failure(block, page)?;
+        failure(block, look, page)?;
     }
     if blocks.len() > shown {
         page.blank()?;
@@ -324,7 +329,7 @@ fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     Ok(())
 }
 
-fn failure(block: &Block<'_>, page: &mut Page<'_>) -> io::Result<()> {
+fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page<'_>) -> io::Result<()> {
     let Block { worst, .. } = *block;
     let who = if block.processes == 1 {
         name_pid(&worst.comm, worst.pid)
@@ -351,8 +356,10 @@ fn failure(block: &Block<'_>, page: &mut Page<'_>) -> io::Result<()> {
     );
     page.paragraph("", "  ", &head, Some(BOLD))?;
     page.paragraph("  ", "  ", &clean(&worst.sentence), None)?;
-    if let Some(holders) = worst.holders.as_ref().filter(|holders| !holders.sentence.is_empty()) {
-        page.paragraph(&format!("  {}", looked(holders)), "  ", &clean(&holders.sentence), None)?;
+    if let Some(look) = look {
+        let whose = if block.processes == 1 { String::new() } else { format!(" at pid {}", worst.pid) };
+        let text = format!("Looked{whose} {}: {}", looked(look), look.sentence);
+        page.paragraph("  ", "  ", &clean(&text), None)?;
     }
     // The recommendation below is the cure for the VMA limit.
     if let Some(cure) = worst.cure.as_ref().filter(|_| worst.cause != Cause::MaxMapCount) {
@@ -593,13 +600,21 @@ impl Page<'_> {
 }
 
 /// When, and at how much.
-fn looked(holders: &Holders) -> String {
-    let part = if holders.complete {
-        String::new()
-    } else {
-        format!(" at the first {} VMAs only, for lack of time", grouped(holders.vmas_read))
+fn looked(look: &Holders) -> String {
+    let after = match look.after_ms {
+        0 => "less than 1 ms".into(),
+        ms => format!("{} ms", grouped(ms)),
     };
-    format!("Looked {} ms later{part}: ", grouped(holders.after_ms))
+    let when = format!("at {:.3} s, {after} after a refused {}", look.at_s, look.syscall);
+    if look.complete {
+        return when;
+    }
+    let all = match look.vmas_expected.filter(|all| *all > look.vmas_read) {
+        Some(all) => format!("of about {} VMAs", grouped(all)),
+        None => "VMAs".into(),
+    };
+    let why = if look.ended { "the process ended meanwhile" } else { "there was no time for more" };
+    format!("{when}, at the first {} {all}; {why}", grouped(look.vmas_read))
 }
 
 #[cfg(test)]

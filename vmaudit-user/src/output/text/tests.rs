@@ -501,10 +501,43 @@ fn the_verdict_excludes_the_limit_only_where_it_is_excluded() {
 
 #[test]
 fn a_look_that_ran_out_of_time_says_so() {
-    let mut holders = Holders { vmas_read: 65_531, complete: true, after_ms: 3, sentence: String::new() };
-    assert_eq!(looked(&holders), "Looked 3 ms later: ");
-    holders = Holders { vmas_read: 1_413, complete: false, ..holders };
-    assert_eq!(looked(&holders), "Looked 3 ms later at the first 1,413 VMAs only, for lack of time: ");
+    let whole = look();
+    assert_eq!(looked(&whole), "at 0.340 s, 3 ms after a refused munmap");
+    let cut = Holders { vmas_read: 1_413, complete: false, after_ms: 0, ..whole };
+    assert_eq!(
+        looked(&cut),
+        "at 0.340 s, less than 1 ms after a refused munmap, at the first 1,413 of about 65,530 VMAs; there was no \
+         time for more"
+    );
+    let ended = looked(&Holders { ended: true, vmas_expected: None, ..cut });
+    assert!(ended.ends_with(", at the first 1,413 VMAs; the process ended meanwhile"), "{ended}");
+}
+
+fn look() -> Holders {
+    Holders {
+        vmas_read: 65_531,
+        complete: true,
+        vmas_expected: Some(65_530),
+        ended: false,
+        at_s: 0.34,
+        syscall: "munmap".into(),
+        after_ms: 3,
+        sentence: "All are pages.".into(),
+    }
+}
+
+/// A failure that came after the look must not be shown as if the look had followed it.
+#[test]
+fn one_look_is_shown_once_with_its_own_time() {
+    let mut report = clipped_run();
+    report.failures[0].holders = Some(look());
+    let mut later = report.failures[0].clone();
+    (later.syscall, later.count) = ("mmap".into(), 2);
+    report.failures.push(later);
+    let said = text(&report).replace("\n  ", " ");
+    let sentence = "Looked at 0.340 s, 3 ms after a refused munmap: All are pages.";
+    assert_eq!(said.matches(sentence).count(), 1, "{said}");
+    assert_eq!(said.matches("Looked").count(), 1, "{said}");
 }
 
 /// One number, two processes one after the other: each has its own figures, and they count as two.
