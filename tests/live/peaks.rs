@@ -3,7 +3,7 @@
 use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact, assert_nothing_lost};
 use vmaudit_tests::session::each;
 use vmaudit_tests::{Done, Session};
-use vmaudit_user::report::Process;
+use vmaudit_user::report::{Action, Process};
 
 /// Runs it; the only row must be exact and equal to the only line.
 #[track_caller]
@@ -129,6 +129,15 @@ fn what_is_unmapped_right_below_the_stack_is_followed() {
     // The dynamic loader may unmap something, too.
     let calls = &row.calls["munmap"];
     assert!(calls.added == 0 && calls.removed >= 3 * 200 - 1, "{row:?}");
+}
+
+#[test]
+fn a_peak_at_the_limit_is_no_known_demand_where_calls_were_not_watched() {
+    let done = Session::run(&["--peaks-only"], &["stackoverflow"]).go().succeeded();
+    let (own, row) = done.only();
+    assert_eq!((row.map_count.peak, row.map_count.exact), (Some(own.peak), true), "{row:?}");
+    assert!(row.map_count.clipped, "{row:?}");
+    assert_eq!(done.report().recommendation.action, Action::RaiseAndRerun);
 }
 
 /// A stack that grows and long arguments take write sections that change no count: none of them is taken for a missed

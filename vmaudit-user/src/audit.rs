@@ -61,6 +61,8 @@ pub struct Audit {
     /// Memory cgroups that ran out of memory, by generation.
     cgroups: HashMap<u64, MemoryCgroup>,
     limits: Limits,
+    /// The least vm.max_map_count of the session.
+    least_limit: Option<u64>,
     limit_seen: Option<LimitSeen>,
     /// Between these two times (CLOCK_MONOTONIC ns) vm.max_map_count changed.
     limit_changes: Vec<(u64, u64)>,
@@ -122,6 +124,7 @@ impl Audit {
             holders: HashMap::new(),
             cgroups: HashMap::new(),
             limits: Limits::default(),
+            least_limit: None,
             limit_seen: None,
             limit_changes: Vec::new(),
             losses: Losses::default(),
@@ -150,7 +153,10 @@ impl Audit {
                     process.ended_ns = Some(task.at_ns);
                 }
             }
-            Event::Limits(limits) => self.limits = limits,
+            Event::Limits(limits) => {
+                self.limit_was(limits.max_map_count);
+                self.limits = limits;
+            }
             Event::LimitSeen(seen) => self.limit_seen(seen),
             Event::Lost(losses) => self.losses = losses,
         }
@@ -210,7 +216,12 @@ impl Audit {
         }
     }
 
+    fn limit_was(&mut self, limit: Option<u64>) {
+        self.least_limit = self.least_limit.into_iter().chain(limit).min();
+    }
+
     fn limit_seen(&mut self, seen: LimitSeen) {
+        self.limit_was(Some(seen.max_map_count.into()));
         let before = self.limit_seen.replace(seen);
         // The programs know the limit as it was at the last look, or at the session's start.
         if let Some(before) = before

@@ -57,7 +57,7 @@ fn peaks(budget: &Budget<'_>, report: &Report) -> Option<String> {
     let Some((top, peak)) = report.processes.first().and_then(|p| Some((p, p.map_count.peak?))) else {
         return not_shown("no process was seen");
     };
-    let whose = format!("{} (pid {})", top.comm, top.pid);
+    let whose = format!("{} (pid {})", top.peak_comm(), top.pid);
     if let Some(most) = budget.max_peak
         && peak > most
     {

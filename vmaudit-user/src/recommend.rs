@@ -1,9 +1,10 @@
 //! What to do about vm.max_map_count: figures in, advice with its reasons and its price out. Pure.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::output::{bytes, count, grouped};
-use crate::report::{Action, Basis, Cause, Recommendation};
+use crate::report::{Action, Basis, Cause, Failure, Recommendation};
 
 /// The kernel's own default, VMAs (include/linux/mm.h:DEFAULT_MAX_MAP_COUNT); nothing below it is recommended.
 pub const KERNEL_DEFAULT: u64 = 65530;
@@ -98,6 +99,8 @@ impl Margin {
 pub struct Failed {
     /// Why.
     pub cause: Cause,
+    /// The same in words, see [`reason`].
+    pub reason: &'static str,
     /// How many.
     pub count: u64,
     /// vm.max_map_count had no part in it, even if the cause is unknown.
@@ -109,11 +112,13 @@ pub struct Failed {
 pub struct Measured {
     /// Largest count, VMAs; `None` when nothing was measured.
     pub peak: Option<u64>,
-    /// That count is the true peak, not a sample.
+    /// Every peak is the true one: no process had more than was seen.
     pub exact: bool,
-    /// The limit stopped a process: its demand is not known.
+    /// Counts are looks at /proc from time to time.
+    pub sampled: bool,
+    /// The limit stopped a process, or may have: its demand is not known.
     pub clipped: bool,
-    /// Name and pid of the process with that peak.
+    /// Name and pid of the process with that peak, of one that the limit stopped if there is such.
     pub who: Option<(String, u32)>,
     /// Margin asked for.
     pub margin: Margin,
@@ -132,15 +137,6 @@ enum Seen {
     Peak,
     /// A look at this moment.
     Now,
-}
-
-impl Seen {
-    fn has(self) -> &'static str {
-        match self {
-            Self::Peak => "peaked at",
-            Self::Now => "has",
-        }
-    }
 }
 
 /// Advice for what a session measured.
@@ -163,7 +159,12 @@ pub fn recommend_now(measured: &Measured) -> Recommendation {
 
 fn advise(measured: &Measured, seen: Seen) -> Recommendation {
     let Measured { margin, current, clipped, .. } = *measured;
-    let has = seen.has();
+    let lower_bound = seen == Seen::Peak && !measured.exact;
+    let has = match seen {
+        Seen::Peak if lower_bound => "was seen with",
+        Seen::Peak => "peaked at",
+        Seen::Now => "has",
+    };
     let at_limit = failed(measured, |kind| kind.cause == Cause::MaxMapCount);
     let unknown = failed(measured, |kind| kind.cause == Cause::Unknown && !kind.limit_excluded);
     let others = failed(measured, another);
@@ -200,13 +201,22 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
                 "{} {} {} VMAs, and vm.max_map_count is already the largest value the kernel accepts: the \
                  process must make fewer mappings.",
                 capitalised(&who),
-                if seen == Seen::Now { "is at the limit with" } else { "was stopped at" },
+                match seen {
+                    Seen::Now => "is at the limit with",
+                    Seen::Peak if at_limit == 0 => "reached the limit with",
+                    Seen::Peak => "was stopped at",
+                },
                 grouped(peak)
             ));
         } else {
             advice.action = Action::RaiseAndRerun;
             let (peak, to) = (grouped(peak), grouped(value));
             advice.sentences.push(match seen {
+                Seen::Peak if at_limit == 0 => format!(
+                    "{} reached the limit with {peak} VMAs, and whether it was refused more could not be seen, so its \
+                     demand is not known: raise vm.max_map_count to {to} and run again.",
+                    capitalised(&who)
+                ),
                 Seen::Peak => format!(
                     "The limit stopped {who} at {peak} VMAs, so its demand is not known yet: raise \
                      vm.max_map_count to {to} and run again."
@@ -233,8 +243,12 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
                 grouped(needed)
             ),
             Some(current) => format!(
-                "The limit {} itself is high enough: {who} {has} {} VMAs, {} % of it.",
-                grouped(current),
+                "{}: {who} {has} {} VMAs, {} % of it.",
+                if lower_bound {
+                    format!("Nothing seen asks for more than the limit {} either", grouped(current))
+                } else {
+                    format!("The limit {} itself is high enough", grouped(current))
+                },
                 grouped(peak),
                 percent(peak, current)
             ),
@@ -246,6 +260,15 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
         });
     } else {
         match current {
+            // The true peak may be any number above one that was merely seen: that is no reason to leave the limit.
+            Some(current) if needed <= current && lower_bound => {
+                advice.sentences.push(format!(
+                    "Nothing seen asks for more than vm.max_map_count = {}: {who} {has} {} VMAs, {} % of it.",
+                    grouped(current),
+                    grouped(peak),
+                    percent(peak, current)
+                ));
+            }
             Some(current) if needed <= current => {
                 advice.action = Action::Leave;
                 advice.sentences.push(format!(
@@ -290,8 +313,14 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
             count(unknown, "call", "calls")
         ));
     }
-    if seen == Seen::Peak && !measured.exact && !clipped {
-        advice.sentences.push("The peak was sampled: the true one may be higher.".into());
+    if lower_bound && !clipped {
+        advice.sentences.push(if measured.sampled {
+            "The peak was sampled, so the true one may be higher; run as root, or with CAP_BPF and CAP_PERFMON, and \
+             with eBPF to know it."
+                .into()
+        } else {
+            "Not every peak is exact, so the true one may be higher.".into()
+        });
     }
     advice
 }
@@ -338,21 +367,40 @@ fn others_sentence(measured: &Measured, others: u64) -> Option<String> {
     if others == 0 {
         return None;
     }
-    let mut causes: Vec<(Cause, u64)> = Vec::new();
-    for &Failed { cause, count, .. } in measured.failures.iter().filter(|kind| another(kind)) {
-        match causes.iter_mut().find(|(known, _)| *known == cause) {
-            Some((_, sum)) => *sum += count,
-            None => causes.push((cause, count)),
-        }
-    }
-    causes.sort_by_key(|&(cause, count)| (std::cmp::Reverse(count), cause));
+    let reasons = reasons(
+        measured
+            .failures
+            .iter()
+            .filter(|kind| another(kind))
+            .map(|kind| (kind.cause, kind.reason, kind.count)),
+    );
     let list: Vec<String> =
-        causes.iter().map(|&(cause, count)| format!("{} x {}", grouped(count), because(cause))).collect();
+        reasons.iter().map(|(reason, count)| format!("{} x {reason}", grouped(*count))).collect();
     Some(format!(
         "Raising vm.max_map_count will not help {}, because the reason is another: {}.",
         count(others, "failed call", "failed calls"),
         list.join(", ")
     ))
+}
+
+/// Reasons with their counts, most frequent first.
+pub fn reasons(kinds: impl Iterator<Item = (Cause, &'static str, u64)>) -> Vec<(&'static str, u64)> {
+    let mut sums: BTreeMap<(Cause, &'static str), u64> = BTreeMap::new();
+    for (cause, reason, count) in kinds {
+        *sums.entry((cause, reason)).or_default() += count;
+    }
+    let mut sums: Vec<_> = sums.into_iter().map(|((_, reason), count)| (reason, count)).collect();
+    sums.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    sums
+}
+
+/// Why `failure` failed, as the end of a sentence "the reason is ...".
+pub fn reason(failure: &Failure) -> &'static str {
+    // The limits on tasks have no cause of their own in the report; nothing else answers these calls so.
+    let tasks = failure.cause == Cause::Unknown
+        && failure.errno == "EAGAIN"
+        && matches!(failure.syscall.as_str(), "clone" | "clone3" | "fork" | "vfork");
+    if tasks { "a limit on the number of tasks" } else { because(failure.cause) }
 }
 
 /// `cause` as the end of a sentence "the reason is ...".
@@ -388,7 +436,8 @@ mod tests {
     use super::*;
 
     fn failed(cause: Cause, count: u64) -> Failed {
-        Failed { cause, count, limit_excluded: !matches!(cause, Cause::MaxMapCount | Cause::Unknown) }
+        let limit_excluded = !matches!(cause, Cause::MaxMapCount | Cause::Unknown);
+        Failed { cause, reason: because(cause), count, limit_excluded }
     }
 
     fn measured(peak: u64, current: u64) -> Measured {
@@ -518,23 +567,49 @@ mod tests {
     }
 
     #[test]
-    fn unknown_causes_and_samples_are_said() {
-        let advice = recommend(&Measured {
-            exact: false,
-            failures: vec![failed(Cause::Unknown, 2)],
-            ..measured(1204, 65530)
-        });
+    fn unknown_causes_are_said() {
+        let advice =
+            recommend(&Measured { failures: vec![failed(Cause::Unknown, 2)], ..measured(1204, 65530) });
         assert_eq!(advice.action, Action::Leave);
         assert_eq!(
             advice.sentences[1],
             "2 calls failed for a reason that could not be told; a higher limit may or may not help."
         );
-        assert_eq!(advice.sentences[2], "The peak was sampled: the true one may be higher.");
+    }
+
+    /// What was seen is a lower bound: it can ask for more, and never says that there is enough.
+    #[test]
+    fn a_lower_bound_is_no_reason_to_leave_the_limit() {
+        let sampled = |peak| Measured { exact: false, sampled: true, ..measured(peak, 65530) };
+        let advice = recommend(&sampled(1204));
+        assert_eq!((advice.action, advice.value), (Action::Unknown, None));
+        assert_eq!(
+            advice.sentences[0],
+            "Nothing seen asks for more than vm.max_map_count = 65,530: java (pid 42) was seen with 1,204 VMAs, 1.8 % \
+             of it."
+        );
+        assert!(advice.sentences[1].contains("CAP_BPF and CAP_PERFMON"), "{advice:?}");
+        assert_eq!(recommend(&sampled(60000)).action, Action::Raise);
+        let advice = recommend(&Measured { sampled: false, ..sampled(1204) });
+        assert_eq!(advice.action, Action::Unknown);
+        assert_eq!(advice.sentences[1], "Not every peak is exact, so the true one may be higher.");
+        let advice = recommend(&Measured { failures: vec![failed(Cause::RlimitAs, 1)], ..sampled(1204) });
+        assert!(advice.sentences[1].starts_with("Nothing seen asks for more than the limit 65,530 either:"));
+    }
+
+    #[test]
+    fn a_peak_at_the_limit_without_a_refusal_in_sight_is_not_called_stopped() {
+        let advice = recommend(&Measured { clipped: true, ..measured(65530, 65530) });
+        assert_eq!((advice.action, advice.value), (Action::RaiseAndRerun, Some(100000)));
+        assert!(
+            advice.sentences[0].starts_with("java (pid 42) reached the limit with 65,530 VMAs, and whether"),
+            "{advice:?}"
+        );
     }
 
     #[test]
     fn an_unknown_cause_may_still_exclude_the_limit() {
-        let tasks = Failed { cause: Cause::Unknown, count: 4, limit_excluded: true };
+        let tasks = Failed { limit_excluded: true, ..failed(Cause::Unknown, 4) };
         let advice = recommend(&Measured { failures: vec![tasks], ..measured(1204, 65530) });
         assert_eq!(advice.action, Action::WillNotHelp);
         assert!(advice.sentences[0].ends_with("the reason is another: 4 x a cause that could not be told."));

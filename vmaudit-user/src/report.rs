@@ -227,6 +227,20 @@ pub struct Process {
     pub unreadable: Option<String>,
 }
 
+impl Process {
+    /// Name of the image that holds the peak; an exec may have given the process another one since.
+    pub fn peak_comm(&self) -> &str {
+        // The first of equals, as with the time of the peak.
+        let mut best: Option<&Image> = None;
+        for image in &self.images {
+            if best.is_none_or(|best| image.peak > best.peak) {
+                best = Some(image);
+            }
+        }
+        best.map_or(&self.comm, |image| &image.comm)
+    }
+}
+
 /// VMA counts of one process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MapCount {
@@ -240,7 +254,8 @@ pub struct MapCount {
     pub peak_at_s: Option<f64>,
     /// The peak is the true one, not a sample.
     pub exact: bool,
-    /// The limit stopped it: true demand is unknown and at least peak + 1.
+    /// The true demand is unknown: the limit stopped it (then it is at least peak + 1), or it stood at the limit while
+    /// refused calls could not all be seen.
     pub clipped: bool,
     /// Peak (for `scan`: now) in percent of vm.max_map_count.
     pub percent_of_limit: Option<f64>,

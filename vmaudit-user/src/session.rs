@@ -29,7 +29,7 @@ use crate::{
     output::{self, Destination, Format, form::Form},
     price,
     recommend::{self, Margin, Measured},
-    report::{Coverage, Exit, Report, SCHEMA, Session, SourceKind, VERSION},
+    report::{Cause, Coverage, Exit, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION},
     rights, scan,
     source::{
         Event, LimitSeen, hooks,
@@ -549,12 +549,13 @@ fn finish(
     coverage.notes.extend(rows.notes);
     coverage.exact_peaks = source == SourceKind::Ebpf && rows.exact_peaks;
     coverage.exact_calls = source == SourceKind::Ebpf && rows.exact_calls;
-    let top = rows.processes.first();
+    let top = speaks_for_all(&rows.processes, &rows.failures);
     let recommendation = recommend::recommend(&Measured {
         peak: top.and_then(|p| p.map_count.peak),
         exact: coverage.exact_peaks,
+        sampled: source == SourceKind::Proc,
         clipped: rows.processes.iter().any(|p| p.map_count.clipped),
-        who: top.map(|p| (p.comm.clone(), p.pid)),
+        who: top.map(|p| (p.peak_comm().to_owned(), p.pid)),
         margin,
         current: rows.limits.max_map_count,
         failures: rows.kinds,
@@ -575,6 +576,14 @@ fn finish(
         ordinary_answers: rows.ordinary,
         recommendation,
     }
+}
+
+/// The process that advice speaks of: one that the limit stopped, else one at the limit, else the largest.
+fn speaks_for_all<'a>(processes: &'a [Process], failures: &[Failure]) -> Option<&'a Process> {
+    let at_limit = || processes.iter().filter(|process| process.map_count.clipped);
+    let stopped =
+        |process: &&Process| failures.iter().any(|f| f.pid == process.pid && f.cause == Cause::MaxMapCount);
+    at_limit().find(stopped).or_else(|| at_limit().next()).or_else(|| processes.first())
 }
 
 fn shown_command(args: &RunArgs) -> Vec<String> {

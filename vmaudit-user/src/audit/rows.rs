@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Audit, Folded, Process, name_of};
 use crate::{
-    recommend::Failed,
+    recommend::{Failed, reason},
     report::{self, CallFigures, Cause, Failure, Image, Limits, MapCount},
     source::{MmState, ProcessId},
 };
@@ -44,6 +44,14 @@ impl Audit {
 
     /// Rows of the report, largest peak first, and the failures.
     pub fn rows(&self) -> Rows {
+        // Whose end was missed may have kept a later one from its own row.
+        let complete =
+            !self.losses.doubt.processes && !self.lost(&["table_full", "tree_full", "death_missed"]);
+        // A counter that says more than "details are gone" may stand for calls.
+        let exact_calls = complete
+            && self.sight.exits
+            && !self.losses.doubt.calls
+            && !self.lost(&["groups_full", "read_failed", "death_missed", "birth_missed", "changes_missed"]);
         let mut failures = Vec::new();
         let mut ordinary = Vec::new();
         let mut kinds = Vec::new();
@@ -54,15 +62,21 @@ impl Audit {
                 continue;
             }
             let groups = self.failures_of(*id, process);
-            let clipped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
-            processes.push(self.row(*id, process, clipped));
+            let stopped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
+            let mut row = self.row(*id, process);
+            // 32-bit calls enter by another door, where refusals are not seen.
+            let unseen = !exact_calls || row.calls.contains_key("[32-bit]");
+            let at_limit = row.map_count.peak.zip(self.least_limit).is_some_and(|(peak, max)| peak >= max);
+            row.map_count.clipped = stopped || at_limit && unseen;
+            processes.push(row);
             for group in groups {
                 if group.ordinary {
                     ordinary.push(group.failure);
                     continue;
                 }
                 let Failure { cause, count, .. } = group.failure;
-                kinds.push(Failed { cause, count, limit_excluded: group.limit_excluded });
+                let reason = reason(&group.failure);
+                kinds.push(Failed { cause, reason, count, limit_excluded: group.limit_excluded });
                 failures.push(group.failure);
             }
         }
@@ -85,26 +99,13 @@ impl Audit {
         lost.insert("rows_folded".into(), folded);
         lost.insert("failed_folded".into(), failed);
         lost.insert("examples_full".into(), self.examples_full);
-        // Whose end was missed may have kept a later one from its own row.
-        let complete =
-            !self.losses.doubt.processes && !self.lost(&["table_full", "tree_full", "death_missed"]);
         Rows {
             complete,
             exact_peaks: complete
                 && processes.iter().all(|process| process.map_count.exact)
                 // Of one that is folded, too.
                 && !self.lost(&["changes_missed"]),
-            // A counter that says more than "details are gone" may stand for calls.
-            exact_calls: complete
-                && self.sight.exits
-                && !self.losses.doubt.calls
-                && !self.lost(&[
-                    "groups_full",
-                    "read_failed",
-                    "death_missed",
-                    "birth_missed",
-                    "changes_missed",
-                ]),
+            exact_calls,
             processes,
             failures,
             ordinary,
@@ -115,7 +116,7 @@ impl Audit {
         }
     }
 
-    fn row(&self, id: ProcessId, process: &Process, clipped: bool) -> report::Process {
+    fn row(&self, id: ProcessId, process: &Process) -> report::Process {
         let first = process.mms.values().next();
         let last = process.mms.values().next_back();
         let top =
@@ -131,7 +132,7 @@ impl Audit {
                     && seen_from_start
                     && !process.mms.values().any(MmState::partly_seen)
                     && !self.peaks_doubtful(),
-                clipped,
+                clipped: false,
                 percent_of_limit: None,
             },
             (.., Some(seen)) => MapCount {

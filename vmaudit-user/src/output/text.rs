@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{bytes, clean, count, grouped};
-use crate::recommend::because;
+use crate::recommend::{because, reason, reasons};
 use crate::report::{
     Action, Cause, Failure, Frame, Holders, Hook, HookState, MapCount, Process, Report, SourceKind,
 };
@@ -112,7 +112,7 @@ fn verdict(report: &Report) -> (&'static str, String) {
                 name_pid(&worst.comm, worst.pid)
             )
         };
-        let causes: Vec<&str> = by_cause(&all).into_iter().map(|(cause, _)| because(cause)).collect();
+        let causes: Vec<&str> = by_reason(&all).into_iter().map(|(reason, _)| reason).collect();
         let certain = all.iter().all(|f| f.certain);
         let known = all.iter().any(|f| f.cause != Cause::Unknown);
         let (why, end) = match (certain, known) {
@@ -131,26 +131,32 @@ fn verdict(report: &Report) -> (&'static str, String) {
         (Some(percent), Some(limit)) => format!(", {percent:.1} % of the limit {}", grouped(limit)),
         _ => String::new(),
     };
-    let largest = format!("Largest process: {}, {} VMAs", clean(&process.comm), grouped(peak));
+    // Stopped by the limit it would have a failure and another verdict.
+    let clipped = if process.map_count.clipped {
+        " It reached the limit, and whether it was refused more could not be seen."
+    } else {
+        ""
+    };
+    let largest = format!("Largest process: {}, {} VMAs", clean(process.peak_comm()), grouped(peak));
     let near = process.map_count.percent_of_limit.is_some_and(|percent| percent >= 80.0);
     let colour = if near { YELLOW } else { GREEN };
     match report.source {
         SourceKind::Ebpf if call_exit(report).is_none_or(|hook| hook.state == HookState::Unused) => (
             if near { YELLOW } else { BOLD },
-            format!("{largest} at its peak{share}. Failed calls were not watched."),
+            format!("{largest} at its peak{share}.{clipped} Failed calls were not watched."),
         ),
         SourceKind::Ebpf if !at_least.is_empty() => (
             YELLOW,
             format!(
                 "No failed memory call was seen, but not all could be seen (below). {largest} at its \
-                 peak{share}."
+                 peak{share}.{clipped}"
             ),
         ),
         SourceKind::Ebpf => (colour, format!("No memory call failed. {largest} at its peak{share}.")),
         SourceKind::Proc => (
             if near { YELLOW } else { BOLD },
             format!(
-                "{largest} in the largest sample{share}. Sampled: the true peak may be higher, and failed \
+                "{largest} in the largest sample{share}.{clipped} Sampled: the true peak may be higher, and failed \
                  calls were not seen."
             ),
         ),
@@ -237,7 +243,17 @@ fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         notes.push("~ in FAILED: not all calls were seen, more may have failed");
     }
     if shown.iter().any(|p| p.map_count.clipped) {
-        notes.push("+ stopped by the limit: the demand is higher");
+        let stopped = |process: &Process| {
+            report.failures.iter().any(|f| f.pid == process.pid && f.cause == Cause::MaxMapCount)
+        };
+        notes.push(if shown.iter().all(|p| !p.map_count.clipped || stopped(p)) {
+            "+ stopped by the limit: the demand is higher"
+        } else {
+            "+ at the limit: the demand may be higher, refused calls were not all seen"
+        });
+    }
+    if shown.iter().any(|p| p.peak_comm() != p.comm) {
+        notes.push("a -> b: the peak is of a, which became b");
     }
     if !notes.is_empty() {
         page.paragraph("", "  ", &notes.join("; "), Some(DIM))?;
@@ -251,7 +267,13 @@ fn row(process: &Process, report: &Report) -> [String; 7] {
     let at_least = |value: u64, exact| format!("{}{}", if exact { "" } else { "~" }, grouped(value));
     [
         process.pid.to_string(),
-        shortened(&clean(&process.comm), NAME_COLUMNS),
+        match process.peak_comm() {
+            same if same == process.comm => shortened(&clean(same), NAME_COLUMNS),
+            earlier => {
+                let short = |name| shortened(&clean(name), NAME_COLUMNS);
+                format!("{} -> {}", short(earlier), short(&process.comm))
+            }
+        },
         figure(first),
         figure(last),
         peak.map_or("-".into(), |peak| at_least(peak, exact) + if clipped { "+" } else { "" }),
@@ -337,6 +359,9 @@ fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page<'_>) -> io
         format!("{} named {}", count(block.processes as u64, "process", "processes"), clean(&worst.comm))
     };
     let cause = match (worst.cause, worst.certain) {
+        (Cause::Unknown, _) if reason(worst) != because(Cause::Unknown) => {
+            format!("cause: {}", reason(worst))
+        }
         (Cause::Unknown, _) => "cause unknown".into(),
         (cause, true) => format!("cause {}", cause.name()),
         (cause, false) => format!("cause probably {}", cause.name()),
@@ -508,15 +533,9 @@ fn distinct_processes(failures: &[&Failure]) -> usize {
     processes.len()
 }
 
-/// Causes with their counts, most frequent first.
-fn by_cause(failures: &[&Failure]) -> Vec<(Cause, u64)> {
-    let mut causes: BTreeMap<Cause, u64> = BTreeMap::new();
-    for failure in failures {
-        *causes.entry(failure.cause).or_default() += failure.count;
-    }
-    let mut causes: Vec<_> = causes.into_iter().collect();
-    causes.sort_by_key(|&(cause, count)| (std::cmp::Reverse(count), cause));
-    causes
+/// Reasons with their counts, most frequent first.
+fn by_reason(failures: &[&Failure]) -> Vec<(&'static str, u64)> {
+    reasons(failures.iter().map(|failure| (failure.cause, reason(failure), failure.count)))
 }
 
 fn name_pid(comm: &str, pid: u32) -> String {

@@ -100,6 +100,10 @@ fn failure(pid: u32, comm: &str, syscall: &str, cause: Cause, count: u64, senten
     }
 }
 
+fn failed(cause: Cause, count: u64) -> Failed {
+    Failed { cause, reason: because(cause), count, limit_excluded: cause != Cause::MaxMapCount }
+}
+
 fn refused(count: u64) -> CallFigures {
     CallFigures { calls: Some(count), added: 0, removed: 0, failed: Some(count) }
 }
@@ -123,7 +127,7 @@ pub(crate) fn clipped_run() -> Report {
     holes.calls.insert("munmap".into(), refused(23));
     let clipped = Measured {
         clipped: true,
-        failures: vec![Failed { cause: Cause::MaxMapCount, count: 23, limit_excluded: false }],
+        failures: vec![failed(Cause::MaxMapCount, 23)],
         ..measured("holes", 123, 65530)
     };
     let mut report = report(vec![holes, process(100, "sh", 20, 28, 28)], clipped);
@@ -160,10 +164,7 @@ pub(crate) fn clipped_run() -> Report {
 fn other_cause() -> Report {
     let mut python = process(77, "python3", 40, 61, 61);
     python.calls.insert("mmap".into(), refused(5));
-    let other = Measured {
-        failures: vec![Failed { cause: Cause::RlimitAs, count: 5, limit_excluded: true }],
-        ..measured("python3", 77, 61)
-    };
+    let other = Measured { failures: vec![failed(Cause::RlimitAs, 5)], ..measured("python3", 77, 61) };
     let mut report = report(vec![python], other);
     report.session.exit = Some(Exit { code: None, signal: Some(6) });
     report.failures.push(failure(
@@ -181,7 +182,8 @@ fn proc_source() -> Report {
     let mut java = process(4242, "java", 21, 900, 1204);
     java.map_count.exact = false;
     java.unmap_leaked_bytes = None;
-    let mut report = report(vec![java], Measured { exact: false, ..measured("java", 4242, 1204) });
+    let mut report =
+        report(vec![java], Measured { exact: false, sampled: true, ..measured("java", 4242, 1204) });
     report.source = SourceKind::Proc;
     report.coverage = Coverage {
         conditions: Vec::new(),
@@ -334,9 +336,10 @@ Missing: mmap_lock_released: exact peaks (no CAP_BPF)
 Note: Without CAP_BPF and CAP_PERFMON vmaudit looks at /proc every 100 ms.
 
 Recommendation
-  Leave vm.max_map_count at 65,530: java (pid 4242) peaked at 1,204 VMAs, 1.8 %
-  of it.
-  The peak was sampled: the true one may be higher.
+  Nothing seen asks for more than vm.max_map_count = 65,530: java (pid 4242) was
+  seen with 1,204 VMAs, 1.8 % of it.
+  The peak was sampled, so the true one may be higher; run as root, or with
+  CAP_BPF and CAP_PERFMON, and with eBPF to know it.
 ",
     );
 }
@@ -497,6 +500,49 @@ fn the_verdict_excludes_the_limit_only_where_it_is_excluded() {
     assert!(text(&report).starts_with(
         "vmaudit: 5 memory calls failed in python3 (pid 77): a cause that could not be\n  told.\n"
     ));
+}
+
+#[test]
+fn the_peak_is_the_image_s_that_had_it() {
+    let mut report = clean_run();
+    report.processes[0].images =
+        vec![Image { comm: "sh".into(), peak: 1204 }, Image { comm: "java".into(), peak: 1204 }];
+    let said = text(&report);
+    assert!(said.contains("Largest process: sh, 1,204 VMAs"), "{said}");
+    assert!(said.contains("4242  sh -> java "), "{said}");
+    assert!(said.contains("\na -> b: the peak is of a, which became b\n"), "{said}");
+}
+
+#[test]
+fn a_limit_on_tasks_is_named_in_the_headline_too() {
+    let mut report = other_cause();
+    let failure = &mut report.failures[0];
+    (failure.syscall, failure.errno) = ("clone3".into(), "EAGAIN".into());
+    (failure.cause, failure.certain) = (Cause::Unknown, false);
+    let said = text(&report).replace("\n  ", " ");
+    assert!(
+        said.starts_with(
+            "vmaudit: 5 memory calls failed in python3 (pid 77): a limit on the number of tasks."
+        )
+    );
+    assert!(said.contains("(pid 77), cause: a limit on the number of tasks, 0.800"), "{said}");
+}
+
+#[test]
+fn a_peak_at_the_limit_is_marked_where_refusals_were_not_seen() {
+    let mut report = clipped_run();
+    report.failures.clear();
+    report.coverage.exact_calls = false;
+    report.coverage.hooks[0].state = HookState::Unused;
+    let said = text(&report).replace("\n  ", " ");
+    assert!(
+        said.contains("of the limit 65,530. It reached the limit, and whether it was refused more"),
+        "{said}"
+    );
+    assert!(
+        said.contains("  65,530+ ") && said.contains("\n+ at the limit: the demand may be higher"),
+        "{said}"
+    );
 }
 
 #[test]
