@@ -79,6 +79,25 @@ fn a_report_that_cannot_be_written_is_125_before_the_command_runs() {
 }
 
 #[test]
+fn a_lost_report_is_125_when_the_command_succeeded() {
+    for (command, code) in [(["exit", "0"], 125), (["exit", "3"], 3)] {
+        let session = Session::vmaudit(&["run", "--source", "proc", "-q", "-o", "/dev/full", "--"]);
+        let done = session.then_workload(&command).go().ended_with(code);
+        let said = done.stderr_text();
+        assert!(said.contains("the report could not be written: No space left"), "{}", done.said());
+    }
+}
+
+#[test]
+fn an_earlier_report_survives_a_command_that_cannot_be_run() {
+    let session = Session::vmaudit(&["run", "-o"]);
+    let report = session.file("report.json");
+    std::fs::write(&report, "an earlier one").unwrap();
+    let done = session.words(&[report]).words(&["--", "/nonexistent/program"]).go().ended_with(127);
+    assert_eq!(done.read("report.json"), "an earlier one");
+}
+
+#[test]
 fn stdin_and_stdout_pass_every_byte() {
     let mut bytes: Vec<u8> = Vec::new();
     let mut state = 1_u32;

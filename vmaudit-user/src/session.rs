@@ -235,6 +235,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
     let budget = Budget { max_peak: args.max_peak, max_percent: args.max_percent, fail_on: &args.fail_on };
     report.session.breach = gate::breach(&budget, &report);
+    let mut report_lost = false;
     for (destination, format, shown_when_quiet) in &mut outputs {
         if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
             let style = output::text::Style {
@@ -242,15 +243,20 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
                 width: destination.columns().unwrap_or(100),
                 top: args.top,
             };
-            // A report that cannot be written must not change the command's outcome.
             if let Err(e) = output::write(&report, *format, &style, destination) {
                 output::say(&format!("the report could not be written: {e}"));
+                // A reader that has seen enough (`| head`) is no failure.
+                report_lost |= e.kind() != std::io::ErrorKind::BrokenPipe;
             }
         }
     }
     let succeeded = exit.code == Some(0);
     if succeeded && report.session.breach.is_some() {
         return Ok(args.breach_exit_code.into());
+    }
+    // Never instead of the command's own failure.
+    if succeeded && report_lost {
+        return Ok(command::EXIT_OWN_FAILURE);
     }
     Ok(command::end_like(exit))
 }

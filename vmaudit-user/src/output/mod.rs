@@ -27,21 +27,39 @@ pub enum Format {
 }
 
 /// Where a report goes. A file is created when the destination is opened, before any workload runs, so that a bad
-/// path fails early.
+/// path fails early; what was in it goes when the first byte is written.
 #[derive(Debug)]
 pub enum Destination {
     /// Standard error: the default of `run`, whose standard output belongs to the workload.
     Stderr,
     /// Standard output.
     Stdout,
-    /// A file.
+    /// A file, as it was found.
+    Found(File),
+    /// A file that is being written.
     File(File),
 }
 
 impl Destination {
     /// Opens `path`; `-` is standard output.
     pub fn open(path: &Path) -> io::Result<Self> {
-        if path.as_os_str() == "-" { Ok(Self::Stdout) } else { File::create(path).map(Self::File) }
+        if path.as_os_str() == "-" {
+            return Ok(Self::Stdout);
+        }
+        // An earlier report stays until there is a new one.
+        File::options().write(true).create(true).truncate(false).open(path).map(Self::Found)
+    }
+
+    /// Takes away what a file held before.
+    fn begin(&mut self) -> io::Result<()> {
+        if let Self::Found(file) = self {
+            let file = file.try_clone()?;
+            if file.metadata()?.is_file() {
+                file.set_len(0)?;
+            }
+            *self = Self::File(file);
+        }
+        Ok(())
     }
 
     /// Whether people look at it directly.
@@ -49,7 +67,7 @@ impl Destination {
         match self {
             Self::Stderr => io::stderr().is_terminal(),
             Self::Stdout => io::stdout().is_terminal(),
-            Self::File(_) => false,
+            Self::Found(_) | Self::File(_) => false,
         }
     }
 
@@ -68,25 +86,28 @@ impl Destination {
         match self {
             Self::Stderr => io::stderr().as_raw_fd(),
             Self::Stdout => io::stdout().as_raw_fd(),
-            Self::File(file) => file.as_raw_fd(),
+            Self::Found(file) | Self::File(file) => file.as_raw_fd(),
         }
     }
 }
 
 impl Write for Destination {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.begin()?;
         match self {
             Self::Stderr => io::stderr().write(bytes),
             Self::Stdout => io::stdout().write(bytes),
-            Self::File(file) => file.write(bytes),
+            Self::Found(file) | Self::File(file) => file.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        // Whoever flushes has said all, be it nothing.
+        self.begin()?;
         match self {
             Self::Stderr => io::stderr().flush(),
             Self::Stdout => io::stdout().flush(),
-            Self::File(file) => file.flush(),
+            Self::Found(file) | Self::File(file) => file.flush(),
         }
     }
 }
@@ -230,6 +251,21 @@ mod tests {
         for (number, shown) in cases {
             assert_eq!(bytes(number), shown);
         }
+    }
+
+    #[test]
+    fn an_earlier_report_stays_until_there_is_a_new_one() {
+        let path = std::env::temp_dir().join(format!("vmaudit-output-{}", std::process::id()));
+        std::fs::write(&path, "an earlier and longer report").unwrap();
+        drop(Destination::open(&path).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"an earlier and longer report");
+        let mut destination = Destination::open(&path).unwrap();
+        destination.write_all(b"a new").unwrap();
+        destination.write_all(b" one").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"a new one");
+        Destination::open(&path).unwrap().flush().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"");
+        std::fs::remove_file(&path).unwrap();
     }
 
     #[test]
