@@ -124,9 +124,14 @@ pub fn why(a: &Mapping, b: &Mapping, policies: (Option<&str>, Option<&str>), seg
         let nameless = |m: &Mapping| m.permissions.shared && m.name.starts_with("/dev/zero");
         return if nameless(a) && nameless(b) { Reason::SharedObjects } else { Reason::Object };
     }
+    // Pieces whose offsets do not continue stay apart whatever else becomes equal, so no other reason is told for them.
+    let continues = !a.has_file() || a.offset.wrapping_add(a.bytes()) == b.offset;
     if a.permissions != b.permissions {
         if segments && may_be_segments(a) {
             return Reason::Segments;
+        }
+        if !continues {
+            return Reason::Offset { step: step(a, b) };
         }
         return Reason::Permissions { pair: pair(a.permissions, b.permissions) };
     }
@@ -141,25 +146,18 @@ pub fn why(a: &Mapping, b: &Mapping, policies: (Option<&str>, Option<&str>), seg
         if !differ.is_empty() && segments && may_be_segments(a) {
             return Reason::Segments;
         }
-        if !differ.is_empty() {
+        if continues && !differ.is_empty() {
             return Reason::Flags { flags: differ.join(" ") };
         }
-        if da.protection_key != db.protection_key {
+        if continues && da.protection_key != db.protection_key {
             return Reason::ProtectionKey;
         }
     }
-    if a.has_file() && a.offset.wrapping_add(a.bytes()) != b.offset {
+    if !continues {
         if segments && may_be_segments(a) && is_library(&a.name) {
             return Reason::Segments;
         }
-        let step = if a.offset == b.offset {
-            Step::Repeats
-        } else if b.offset < a.offset {
-            Step::Back
-        } else {
-            Step::Skips
-        };
-        return Reason::Offset { step };
+        return Reason::Offset { step: step(a, b) };
     }
     if given_name(a) != given_name(b) {
         return Reason::Name;
@@ -168,6 +166,17 @@ pub fn why(a: &Mapping, b: &Mapping, policies: (Option<&str>, Option<&str>), seg
         return Reason::Policy;
     }
     Reason::Hidden { flags_seen, file: a.has_file() }
+}
+
+/// What the offsets do that do not continue.
+fn step(a: &Mapping, b: &Mapping) -> Step {
+    if a.offset == b.offset {
+        Step::Repeats
+    } else if b.offset < a.offset {
+        Step::Back
+    } else {
+        Step::Skips
+    }
 }
 
 fn may_be_segments(mapping: &Mapping) -> bool {
@@ -364,6 +373,10 @@ mod tests {
         );
         assert_eq!(is("3000-4000 r--s 00002000 08:01 7 /data"), Reason::Offset { step: Step::Repeats });
         assert_eq!(is("3000-4000 r--s 00001000 08:01 7 /data"), Reason::Offset { step: Step::Back });
+        // Equal permissions would not make them one.
+        assert_eq!(is("3000-4000 rw-s 00002000 08:01 7 /data"), Reason::Offset { step: Step::Repeats });
+        let pair = "rw-s | r--s".into();
+        assert_eq!(is("3000-4000 rw-s 00004000 08:01 7 /data"), Reason::Permissions { pair });
         assert_eq!(is("3000-4000 r--s 00009000 08:01 7 /data"), Reason::Offset { step: Step::Skips });
         assert_eq!(is("3000-4000 r--s 00004000 08:01 8 /data"), Reason::Object);
         let text = "1000-2000 r--p 0 08:01 7 /lib/x.so\n2000-3000 r-xp 1000 08:01 7 /lib/x.so\n";
