@@ -110,8 +110,20 @@ fn refused(r: &FailureRecord) -> Refused {
         start_brk: r.start_brk,
         hole: (r.class & CLASS_GAP != 0).then_some(r.hole),
         caller: Some(r.caller).filter(|&ip| ip != 0),
-        stack: r.stack.iter().take(frames).copied().filter(|&ip| ip != 0).collect(),
+        stack: callers(r.stack.iter().take(frames).copied().filter(|&ip| ip != 0)),
     }
+}
+
+/// Code without frame pointers may leave a frame that points to itself (clone3 does): the walk then repeats its address
+/// until the room is full. Deep recursion looks the same and fills it too; one of the calls is enough to tell.
+fn callers(walked: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut stack: Vec<u64> = walked.collect();
+    while let [.., before, last] = stack.as_slice()
+        && before == last
+    {
+        stack.pop();
+    }
+    stack
 }
 
 fn mapped(bytes: &[u8]) -> Option<Mapped> {
@@ -227,6 +239,14 @@ mod tests {
         let Some(Decoded::Event(Event::Refused(refused))) = decode(bytemuck::bytes_of(&r)) else { panic!() };
         assert_eq!((refused.tgid, refused.call, refused.section.unwrap().mc0), (7, call::MUNMAP, 65530));
         assert_eq!(refused.stack, [0x1234]);
+    }
+
+    #[test]
+    fn a_walk_that_does_not_get_on_ends_where_it_began_to_repeat() {
+        let walk = |stack: &[u64]| callers(stack.iter().copied());
+        assert_eq!(walk(&[1, 2, 3, 3, 3, 3]), [1, 2, 3]);
+        assert_eq!(walk(&[1, 2, 2, 2, 3]), [1, 2, 2, 2, 3], "recursion with a caller stays");
+        assert!(walk(&[]).is_empty());
     }
 
     #[test]
