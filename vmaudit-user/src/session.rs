@@ -357,6 +357,7 @@ pub fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
     let page_size = live::page_size();
     KernelRules {
         page_size,
+        address_end: proc.address_end(),
         ram_and_swap_pages: proc.ram_and_swap_bytes().map(|bytes| bytes / page_size),
         ignore_rlimit_data: std::fs::read_to_string("/sys/module/kernel/parameters/ignore_rlimit_data")
             .is_ok_and(|value| value.trim() == "Y"),

@@ -82,6 +82,11 @@ fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
         Reason::NoHole,
         match (too_long, facts.fixed()) {
             (true, _) => Finding::Met,
+            // Only the arguments of one call are known.
+            (false, true) if facts.beyond_the_end() == Some(true) => match facts.question.count {
+                0 | 1 => Finding::Met,
+                _ => Finding::Likely,
+            },
             (false, true) => match (facts.arg(0), facts.asked()) {
                 (Some(address), Some(length)) if address <= task_size - length.min(task_size) => Finding::No,
                 _ => Finding::Possible,

@@ -201,6 +201,12 @@ impl<'a> Facts<'a> {
         self.has(CLASS_FIXED)
     }
 
+    /// The example's fixed range goes beyond the end of all addresses (mm/mmap.c:__get_unmapped_area).
+    pub(super) fn beyond_the_end(&self) -> Option<bool> {
+        let (address, length, end) = (self.arg(0)?, self.asked()?, self.kernel().address_end?);
+        Some(self.question.call == call::MMAP && self.fixed() && address > end.saturating_sub(length))
+    }
+
     pub(super) fn counters(&self) -> bool {
         self.kernel().vm_counters_captured && self.has(CLASS_SECTION)
     }

@@ -21,6 +21,8 @@ pub struct KernelRules {
     pub page_size: u64,
     /// End of the addresses a process gets without asking for more, bytes.
     pub task_size: u64,
+    /// End of all addresses a process can ask for, bytes; `None` where it is not known.
+    pub address_end: Option<u64>,
     /// MemTotal + SwapTotal, pages: what one request may not exceed in overcommit mode 0
     /// (mm/util.c:__vm_enough_memory); `None` when it was not read.
     pub ram_and_swap_pages: Option<u64>,
@@ -69,6 +71,7 @@ impl KernelRules {
             page_size: 4096,
             // x86-64 with four levels, arch/x86/include/asm/page_64_types.h:TASK_SIZE_MAX; arm64 with 48 bits.
             task_size: if cfg!(target_arch = "x86_64") { (1 << 47) - 4096 } else { 1 << 48 },
+            address_end: None,
             ram_and_swap_pages: None,
             ignore_rlimit_data: false,
             vm_counters_captured: false,

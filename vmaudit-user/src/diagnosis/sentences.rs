@@ -22,6 +22,12 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others:
         ),
         Reason::Overcommit => overcommit(facts),
         Reason::NoHole => match facts.asked() {
+            Some(asked) if facts.beyond_the_end() == Some(true) => format!(
+                "{} with MAP_FIXED asked for {} at {:#x}, which lies beyond the addresses of a process.",
+                name(facts),
+                bytes(asked),
+                facts.arg(0).unwrap_or(0)
+            ),
             Some(asked) if asked > facts.kernel().task_size => {
                 format!("{} asked for {}, more than a process has addresses.", name(facts), bytes(asked))
             }
@@ -82,8 +88,8 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others:
         && let Some(added) = facts.added()
     {
         text.push_str(&match added {
-            1 => " 1 VMA was added before it failed, and stays.".into(),
-            _ => format!(" {} VMAs were added before it failed, and stay.", grouped(added)),
+            1 => " 1 VMA was added before one such call failed, and stays.".into(),
+            _ => format!(" {} VMAs were added before one such call failed, and stay.", grouped(added)),
         });
     }
     if !others.is_empty() {
@@ -191,9 +197,16 @@ fn too_many(facts: &Facts<'_>) -> String {
     let (name, limit) = (name(facts), limit(facts));
     let had = facts.map_count().map(|had| count(had, "VMA", "VMAs"));
     // A failed call may leave its first split behind.
+    // Other kinds may be shown with this one, of which that is not true.
     let behind = match facts.at {
-        Some((before, after)) if after > before => " The first of its splits was made and stays.",
-        _ => "",
+        Some((before, after)) if after > before => match facts.question.count {
+            0 | 1 => " Before one such call was refused, the first of its splits was made; it stays.".into(),
+            n => format!(
+                " Before {} such calls were refused, the first of their splits was made; it stays.",
+                grouped(n)
+            ),
+        },
+        _ => String::new(),
     };
     match facts.question.call {
         call::MUNMAP => format!(

@@ -304,6 +304,29 @@ fn mmap_fixed() {
     assert!(!with(&big, &limits(0), &rules).sentence.contains("gone"));
 }
 
+/// A fixed range behind the end of all addresses; with five levels of page tables the end lies elsewhere.
+#[test]
+fn mmap_fixed_beyond_all_addresses() {
+    let ends = |end| KernelRules { address_end: end, ..seeing("6.18.44") };
+    let high = refused(
+        call::MMAP,
+        ENOMEM,
+        at(100) | CLASS_FIXED,
+        100,
+        [1 << 47, 4096, 3, MAP_PRIVATE | MAP_FIXED | MAP_ANONYMOUS, 0, 0],
+    );
+    let verdict = with(&high, &limits(0), &ends(Some((1 << 47) - 4096)));
+    is(&verdict, Cause::NoAddressRange, true);
+    assert_eq!(
+        verdict.sentence,
+        "mmap() with MAP_FIXED asked for 4 KiB at 0x800000000000, which lies beyond the addresses of a process."
+    );
+    for unknown in [None, Some((1 << 56) - 4096)] {
+        let verdict = with(&high, &limits(0), &ends(unknown));
+        assert!(!verdict.certain && !verdict.sentence.contains("beyond"), "{verdict:?}");
+    }
+}
+
 #[test]
 fn locked_memory() {
     let rules = seeing("6.18.44");
@@ -540,7 +563,7 @@ fn a_memory_cgroup_that_ran_out_proves_a_failed_allocation() {
 #[test]
 fn a_split_that_was_made_is_said() {
     let verdict = bare(call::MPROTECT, ENOMEM, section(MAX - 1, MAX), &kernel("6.18.44"));
-    assert!(verdict.sentence.contains("The first of its splits was made and stays."), "{}", verdict.sentence);
+    assert!(verdict.sentence.contains("the first of its splits was made; it stays."), "{}", verdict.sentence);
     assert_eq!(verdict.evidence.get("needed"), Some(&2));
     let verdict = bare(call::MADVISE, EAGAIN, at(MAX), &kernel("6.18.44"));
     assert_eq!(

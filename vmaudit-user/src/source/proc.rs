@@ -5,7 +5,7 @@
 //! to an older row.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -191,6 +191,19 @@ impl Proc {
     /// Total memory and swap in bytes: what one request may not exceed in overcommit mode 0.
     pub fn ram_and_swap_bytes(&self) -> Option<u64> {
         self.memory_bytes()?.checked_add(self.meminfo_bytes("SwapTotal:")?)
+    }
+
+    /// End of all addresses that a process can ask for; `None` where nobody tells.
+    pub fn address_end(&self) -> Option<u64> {
+        if !cfg!(target_arch = "x86_64") {
+            return None;
+        }
+        // The kernel takes `la57` away from the flags where it does not use five levels of page tables.
+        let cpuinfo = BufReader::new(File::open(self.root.join("cpuinfo")).ok()?);
+        let flags = cpuinfo.lines().map_while(Result::ok).find(|line| line.starts_with("flags"))?;
+        let five_levels = flags.split_ascii_whitespace().any(|flag| flag == "la57");
+        // arch/x86/include/asm/page_64_types.h:TASK_SIZE_MAX.
+        Some((1 << if five_levels { 56 } else { 47 }) - 4096)
     }
 
     fn meminfo_bytes(&self, name: &str) -> Option<u64> {
