@@ -315,6 +315,16 @@ fn a_look_that_the_end_of_the_process_cuts_short_says_so() {
     }
 }
 
+#[test]
+fn a_program_that_got_an_ordinary_answer_is_not_said_to_have_got_none() {
+    let done = Session::vmaudit(&["run", "--"]).then_workload(&["causes", "blocked-mremap"]).go().succeeded();
+    let said = done.stderr_text();
+    assert!(
+        said.starts_with("vmaudit: No incident; 5 calls were refused as ordinary answers (mremap 5)"),
+        "{said}"
+    );
+}
+
 fn hook(report: &Report, name: &str) -> HookState {
     row(report, name).state
 }

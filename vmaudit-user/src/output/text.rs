@@ -152,7 +152,7 @@ fn verdict(report: &Report) -> (&'static str, String) {
                  peak{share}.{clipped}"
             ),
         ),
-        SourceKind::Ebpf => (colour, format!("No memory call failed. {largest} at its peak{share}.")),
+        SourceKind::Ebpf => (colour, format!("{} {largest} at its peak{share}.", no_incident(report))),
         SourceKind::Proc => (
             if near { YELLOW } else { BOLD },
             format!(
@@ -161,6 +161,29 @@ fn verdict(report: &Report) -> (&'static str, String) {
             ),
         ),
     }
+}
+
+/// Nothing failed; refusals that are ordinary answers are named, because a program may still have ended for one.
+fn no_incident(report: &Report) -> String {
+    let refused: u64 = report.ordinary_answers.iter().map(|f| f.count).sum();
+    if refused == 0 {
+        return "No memory call failed.".into();
+    }
+    let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
+    for failure in &report.ordinary_answers {
+        *calls.entry(&failure.syscall).or_default() += failure.count;
+    }
+    let mut calls: Vec<_> = calls.into_iter().collect();
+    calls.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    let more = if calls.len() > 3 { ", ..." } else { "" };
+    let list: Vec<String> =
+        calls.iter().take(3).map(|(call, count)| format!("{} {}", clean(call), grouped(*count))).collect();
+    let were = if refused == 1 {
+        "call was refused as an ordinary answer"
+    } else {
+        "calls were refused as ordinary answers"
+    };
+    format!("No incident; {} {were} ({}{more}), see below.", grouped(refused), list.join(", "))
 }
 
 fn circumstances(report: &Report) -> String {
@@ -391,6 +414,10 @@ fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page<'_>) -> io
         page.paragraph("  Cure: ", "  ", &clean(cure), None)?;
     }
     let stack = worst.example.as_ref().map(|example| example.stack.as_slice()).unwrap_or_default();
+    // The others may have come from elsewhere.
+    if block.count > 1 && !stack.is_empty() {
+        page.line("  one of them:", Some(DIM))?;
+    }
     for frame in stack.iter().take(FRAMES) {
         page.line(&shortened(&format!("    at {}", frame_text(frame)), page.width), Some(DIM))?;
     }
