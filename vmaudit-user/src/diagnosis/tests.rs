@@ -692,7 +692,7 @@ fn the_words_for_what_a_look_found() {
     assert_eq!(
         verdict.sentence,
         "The range given to mprotect() has a part that is not mapped: nothing is at 0x70001000. 1 VMA was added \
-         before it failed, and stays."
+         before one such call failed, and stays."
     );
     assert_eq!(verdict.evidence.get("added"), Some(&1));
     let class = at(100) | CLASS_LOOKED | CLASS_ONE | CLASS_DONE;
