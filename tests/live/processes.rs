@@ -175,6 +175,23 @@ fn a_program_with_a_long_path_has_all_of_it() {
     assert_eq!(report.processes[0].app.as_deref(), Some("workload-of-its-own"));
 }
 
+/// Of `./program` the kernel tells just that.
+#[test]
+fn a_program_called_by_a_relative_path_has_all_of_it() {
+    let session = Session::vmaudit(&["run", "--format", "json", "-o"]);
+    let report = session.file("report.json");
+    let program = session.file("called-relatively");
+    std::fs::copy(vmaudit_tests::workload(), &program).unwrap();
+    let words: [&std::ffi::OsStr; 5] =
+        [report.as_ref(), "--".as_ref(), "./called-relatively".as_ref(), "sleep".as_ref(), "1".as_ref()];
+    let session = session.words(&words);
+    let mut command = session.command();
+    command.current_dir(program.parent().unwrap());
+    let report = session.start_as(&mut command).wait().succeeded().report();
+    assert_eq!(report.processes[0].exe.as_deref(), program.to_str());
+    assert_eq!(report.processes[0].app.as_deref(), Some("called-relatively"));
+}
+
 #[test]
 fn without_following_only_the_command_itself_has_a_row() {
     let done = Session::run(&["--no-follow"], &["children", "20"]).go().succeeded();

@@ -102,14 +102,14 @@ struct Names {
 impl Names {
     const LOOKS_PER_SECOND: u32 = 100;
 
-    /// Fills in the cgroup, and all of a path of which only the beginning is known. A path that does not begin so is
-    /// another file's, a script's interpreter for one.
-    fn complete(&mut self, named: &mut Named, cut: bool) {
-        let beginning = if cut { named.exe.take() } else { None };
+    /// Fills in the cgroup, and all of a path of which only a part is known. A path that does not fit it is another
+    /// file's, a script's interpreter for one.
+    fn complete(&mut self, named: &mut Named, is_part: bool) {
+        let part = if is_part { named.exe.take() } else { None };
         let Some(process) = self.open(named.process.tgid) else { return };
         named.cgroup = process.cgroup();
-        if let Some(beginning) = beginning {
-            named.exe = process.exe().filter(|path| path.starts_with(&beginning));
+        if let Some(part) = part {
+            named.exe = process.exe().filter(|path| fits(path, &part));
         }
     }
 
@@ -124,6 +124,12 @@ impl Names {
         }
         self.proc.open(pid).ok()
     }
+}
+
+/// Whether the path begins with this part, or, if that is relative to a folder that nobody knows, has its last name.
+fn fits(path: &str, part: &str) -> bool {
+    let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
+    if part.starts_with('/') { path.starts_with(part) } else { name(path) == name(part) }
 }
 
 impl Live {
@@ -197,7 +203,7 @@ impl Live {
                     self.names.complete(&mut named, false);
                     sink(Event::Named(named));
                 }
-                Some(Decoded::CutPath(mut named)) => {
+                Some(Decoded::PartOfPath(mut named)) => {
                     self.names.complete(&mut named, true);
                     sink(Event::Named(named));
                 }

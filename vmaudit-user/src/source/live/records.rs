@@ -17,8 +17,8 @@ use crate::source::{
 
 pub enum Decoded {
     Event(Event),
-    /// [`Event::Named`] with the beginning of a path; whether all of it is there is not known.
-    CutPath(Named),
+    /// [`Event::Named`] with a part of a path: its beginning, or, if it does not begin with `/`, its end.
+    PartOfPath(Named),
     Dead(u64),
 }
 
@@ -58,15 +58,16 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
             let named = Named {
                 process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
                 at_ns: head.at_ns,
-                exe: Some(path).filter(|path| path.starts_with('/')),
+                exe: Some(path).filter(|path| !path.is_empty()),
                 cgroup: None,
             };
             // The last byte is the `\0`, and the one before it is used only by what just fits or does not.
             let full = r.filename.iter().rev().nth(1).is_some_and(|&byte| byte != 0);
-            if full && named.exe.is_some() {
-                Decoded::CutPath(named)
-            } else {
-                Decoded::Event(Event::Named(named))
+            match named.exe.as_deref().map(|path| path.starts_with('/')) {
+                Some(true) if full => Decoded::PartOfPath(named),
+                Some(false) if full => Decoded::Event(Event::Named(Named { exe: None, ..named })),
+                Some(false) => Decoded::PartOfPath(named),
+                _ => Decoded::Event(Event::Named(named)),
             }
         }
         RECORD_DEAD => Decoded::Dead(read_record::<DeadRecord>(bytes)?.slot),
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_may_be_cut_is_told_apart() {
+    fn a_part_of_a_path_is_told_apart() {
         let mut r: TaskRecord = bytemuck::Zeroable::zeroed();
         r.head.kind = RECORD_EXEC;
         let mut decoded = |length: usize, first: u8| {
@@ -295,10 +296,12 @@ mod tests {
         };
         let Decoded::Event(Event::Named(whole)) = decoded(126, b'/') else { panic!("126 bytes are whole") };
         assert_eq!(whole.exe.unwrap().len(), 126);
-        let Decoded::CutPath(cut) = decoded(127, b'/') else { panic!("127 bytes may be more") };
+        let Decoded::PartOfPath(cut) = decoded(127, b'/') else { panic!("127 bytes may be more") };
         assert_eq!(cut.exe.unwrap().len(), 127);
-        let Decoded::Event(Event::Named(relative)) = decoded(127, b'.') else { panic!("no path at all") };
-        assert_eq!(relative.exe, None);
+        let Decoded::Event(Event::Named(nothing)) = decoded(127, b'.') else { panic!("neither end") };
+        assert_eq!(nothing.exe, None);
+        let Decoded::PartOfPath(relative) = decoded(10, b'.') else { panic!("its end") };
+        assert_eq!(relative.exe.unwrap().len(), 10);
     }
 
     #[test]
