@@ -1,5 +1,8 @@
 //! `vmaudit run CMD` is CMD, with a report beside it.
 
+use std::io;
+use std::os::unix::process::CommandExt as _;
+
 use vmaudit_tests::{Scratch, Session, send_signal, workload};
 
 /// The case with each source. Loading eBPF takes seconds on an emulated machine; what a case shares with the first one
@@ -160,7 +163,7 @@ fn the_name_of_a_file_says_its_format_unless_an_option_does() {
 }
 
 /// What the command says about its world; `change` is done to the process that becomes vmaudit, or the command itself.
-fn facts(session: Session, change: fn() -> std::io::Result<()>) -> Vec<String> {
+fn facts(session: Session, change: fn() -> io::Result<()>) -> Vec<String> {
     use std::os::unix::process::CommandExt as _;
     let mut command = session.command();
     // The folder holds the session's name; show it as the same.
@@ -182,7 +185,7 @@ fn facts(session: Session, change: fn() -> std::io::Result<()>) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_same_world(change: fn() -> std::io::Result<()>) -> Vec<String> {
+fn assert_same_world(change: fn() -> io::Result<()>) -> Vec<String> {
     let alone = facts(Session::workload(&["facts"]), change);
     let traced = facts(Session::run(&[], &["facts"]), change);
     assert!(alone.iter().any(|l| l.contains("VMAUDIT_TEST_FACT")));
@@ -362,4 +365,30 @@ fn the_workload_is_found_by_its_name_through_path() {
     let mut command = session.command();
     command.env("PATH", workload().parent().unwrap());
     session.start_as(&mut command).wait().ended_with(9);
+}
+
+/// Limits that the caller set for the command leave it and its status alone: at worst vmaudit says what it could not do.
+#[test]
+fn small_limits_on_descriptors_and_files_are_the_commands() {
+    let limited = |resource, most, words: &[&str]| {
+        let session = Session::run(&[], words);
+        let mut command = session.command();
+        // SAFETY: the limit lives through the call.
+        unsafe {
+            command.pre_exec(move || {
+                let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
+                if libc::setrlimit(resource, &raw const limit) == 0 {
+                    Ok(())
+                } else {
+                    Err(io::Error::last_os_error())
+                }
+            });
+        }
+        session.start_as(&mut command).wait()
+    };
+    let done = limited(libc::RLIMIT_NOFILE, 12, &["exit", "3"]).ended_with(3);
+    assert!(!done.stderr_text().contains("panicked"), "{}", done.said());
+    // No file has room for the report, nor for what is said of that.
+    limited(libc::RLIMIT_FSIZE, 0, &["exit", "0"]).ended_with(125);
+    limited(libc::RLIMIT_FSIZE, 0, &["exit", "3"]).ended_with(3);
 }

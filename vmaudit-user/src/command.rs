@@ -14,6 +14,7 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     sys::{
+        resource::{Resource, getrlimit, setrlimit},
         signal::{SigHandler, Signal, signal},
         wait::waitpid,
     },
@@ -99,7 +100,10 @@ impl Child {
         let (refused, refusal) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
         // SAFETY: no other thread exists yet; the child only makes system calls and execvp.
         match unsafe { fork() }.context("cannot start a process")? {
-            ForkResult::Parent { child } => Ok(Self { pid: child, withheld, go: Some(go), refused, witness }),
+            ForkResult::Parent { child } => {
+                lift_own_limits();
+                Ok(Self { pid: child, withheld, go: Some(go), refused, witness })
+            }
             ForkResult::Child => {
                 drop(go);
                 let (step, errno) = become_command(&wait, user, &withheld, &file, &argv);
@@ -228,6 +232,21 @@ fn become_command(
     (Step::Exec, Errno::last())
 }
 
+/// The caller's limits are meant for the command, which has them by now. vmaudit takes the descriptors that it needs, and
+/// is told of a report that is too long by an error instead of a signal.
+fn lift_own_limits() {
+    const DESCRIPTORS: u64 = 4096;
+    // SAFETY: SIG_IGN installs no handler.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < DESCRIPTORS
+        && setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS)).is_err()
+    {
+        // Without CAP_SYS_RESOURCE what is allowed must do.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
 /// Puts back what Rust's start and [`Child::prepare`] have changed.
 fn as_the_caller_left_it() {
     if !start::sigpipe_ignored() {
@@ -248,7 +267,7 @@ fn as_the_caller_left_it() {
 pub fn end_like(exit: Exit) -> i32 {
     let Some(number) = exit.signal else { return exit.code.unwrap_or(EXIT_OWN_FAILURE) };
     // The core dump, if there is one to be had, is the command's.
-    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
     // SAFETY: default disposition and an unblocked mask, then the signal to ourselves.
     unsafe {
         libc::signal(number, libc::SIG_DFL);
