@@ -188,6 +188,8 @@ cases! { at_the_limit:
     mmap_over_the_middle_of_another "mmap-fixed",
     munmap_of_the_middle "munmap",
     mprotect_of_the_middle "mprotect",
+    // arm64 has the call from 6.12 on.
+    #[cfg(target_arch = "x86_64")]
     pkey_mprotect_of_the_middle "pkey_mprotect",
     madvise_of_the_middle "madvise",
     mlock_of_the_middle "mlock",
