@@ -4,15 +4,16 @@
 //! or not everything, has failed.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::arch::Arch;
 use crate::command::{find, quiet_output, run, say, shown, target_dir};
@@ -100,6 +101,7 @@ impl Options {
         // Below the target folder, not in the cache: several checkouts may share one.
         let folder = target_dir()?.join("vm");
         fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        let _alone = alone(&folder, self.arch)?;
         let initramfs = folder.join(format!("{}.cpio", self.arch.debian()));
         fs::write(&initramfs, self.initramfs()?)
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
@@ -242,6 +244,15 @@ impl Options {
         }
         bail!("{}: not booted", kernel.id)
     }
+}
+
+/// Held by the one run that writes the guests' programs and logs of an architecture there.
+fn alone(folder: &Path, arch: Arch) -> Result<Flock<File>> {
+    let path = folder.join(format!("{}.lock", arch.debian()));
+    let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| {
+        anyhow!("another `cargo xtask vm` of this checkout has to end first ({}: {errno})", path.display())
+    })
 }
 
 /// The statically linked busybox of this machine.
@@ -446,6 +457,19 @@ mod tests {
                         vmaudit-vm: begin live::exact::burst\nrunning 1 test\nok\n\nvmaudit-vm: pass live::exact::burst 1.25\n\
                         \nvmaudit-vm: begin live::tree::exec\nhalf a line\nvmaudit-vm: pass live::tree::exec 0.50\n\
                         \nvmaudit-vm: verdict pass 2 fail 0\n";
+
+    #[test]
+    fn two_runs_do_not_write_over_each_other() -> Result<()> {
+        let folder = std::env::temp_dir().join(format!("vmaudit-xtask-{}", std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let first = alone(&folder, Arch::X86)?;
+        assert!(alone(&folder, Arch::X86).is_err());
+        assert!(alone(&folder, Arch::Arm).is_ok(), "its files have other names");
+        drop(first);
+        assert!(alone(&folder, Arch::X86).is_ok());
+        fs::remove_dir_all(&folder)?;
+        Ok(())
+    }
 
     #[test]
     fn a_complete_log_passes() {
