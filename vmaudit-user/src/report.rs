@@ -321,6 +321,13 @@ pub struct Failure {
     pub holders: Option<Holders>,
 }
 
+impl Failure {
+    /// It is this process's. A number alone may have been several processes', one after the other.
+    pub fn is_of(&self, process: &Process) -> bool {
+        (self.pid, self.started_s) == (process.pid, process.started_s)
+    }
+}
+
 /// Who holds the VMAs of a process at the limit, from one look at its mappings soon after a refusal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Holders {

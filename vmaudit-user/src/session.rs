@@ -589,7 +589,7 @@ fn finish(
 fn speaks_for_all<'a>(processes: &'a [Process], failures: &[Failure]) -> Option<&'a Process> {
     let at_limit = || processes.iter().filter(|process| process.map_count.clipped);
     let stopped =
-        |process: &&Process| failures.iter().any(|f| f.pid == process.pid && f.cause == Cause::MaxMapCount);
+        |process: &&Process| failures.iter().any(|f| f.is_of(process) && f.cause == Cause::MaxMapCount);
     at_limit().find(stopped).or_else(|| at_limit().next()).or_else(|| processes.first())
 }
 

@@ -267,7 +267,7 @@ fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     }
     if shown.iter().any(|p| p.map_count.clipped) {
         let stopped = |process: &Process| {
-            report.failures.iter().any(|f| f.pid == process.pid && f.cause == Cause::MaxMapCount)
+            report.failures.iter().any(|f| f.is_of(process) && f.cause == Cause::MaxMapCount)
         };
         notes.push(if shown.iter().all(|p| !p.map_count.clipped || stopped(p)) {
             "+ stopped by the limit: the demand is higher"
@@ -318,13 +318,8 @@ fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
     }
     // The calls' own counters include refusals whose kind found no room.
     let refused: u64 = process.calls.values().filter_map(|figures| figures.failed).sum();
-    let ordinary: u64 = report.ordinary_answers.iter().filter(|f| is_of(f, process)).map(|f| f.count).sum();
+    let ordinary: u64 = report.ordinary_answers.iter().filter(|f| f.is_of(process)).map(|f| f.count).sum();
     Some(refused.saturating_sub(ordinary))
-}
-
-/// A number alone may have been several processes', one after the other.
-fn is_of(failure: &Failure, process: &Process) -> bool {
-    (failure.pid, failure.started_s) == (process.pid, process.started_s)
 }
 
 /// Failures that differ only in their process are one block.
