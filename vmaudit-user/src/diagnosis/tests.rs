@@ -68,18 +68,17 @@ fn refused(call: Call, errno: u8, class: u32, count: u32, args: [u64; 6]) -> Ref
 }
 
 fn bare(call: Call, errno: u8, class: u32, kernel: &KernelRules) -> Verdict {
-    let limits = limits(0);
-    why(&Question {
-        call,
-        errno,
-        class,
-        count: 1,
-        kept_bytes: 0,
-        example: None,
-        cgroup: None,
-        limits: &limits,
-        kernel,
-    })
+    why(&question(call, errno, class, &limits(0), kernel))
+}
+
+fn question<'a>(
+    call: Call,
+    errno: u8,
+    class: u32,
+    limits: &'a Limits,
+    kernel: &'a KernelRules,
+) -> Question<'a> {
+    Question { call, errno, class, count: 1, kept_bytes: 0, example: None, cgroup: None, limits, kernel }
 }
 
 /// The verdict on an example; the class bits that come from the arguments are added.
@@ -509,17 +508,7 @@ fn at_the_limit_a_memory_cgroup_that_ran_out_is_named_beside_it() {
         ("odd", call::MREMAP, at(MAX)),
     ] {
         let rules = kernel(release);
-        let mut question = Question {
-            call,
-            errno: ENOMEM,
-            class,
-            count: 1,
-            kept_bytes: 0,
-            example: None,
-            cgroup: None,
-            limits: &limits,
-            kernel: &rules,
-        };
+        let mut question = question(call, ENOMEM, class, &limits, &rules);
         is(&why(&question), Cause::MaxMapCount, true);
         question.cgroup = Some(&cgroup);
         let verdict = why(&question);
