@@ -10,7 +10,7 @@ use std::time::Duration;
 use vmaudit_tests::rows::{assert_exact, assert_exact_peak};
 use vmaudit_tests::session::become_user;
 use vmaudit_tests::{Done, Session};
-use vmaudit_user::report::{Condition, HookState, Report, SourceKind};
+use vmaudit_user::model::report::{Condition, HookState, Report, SourceKind};
 
 const NOBODY: u32 = 65534;
 const CAP_PERFMON: u32 = 38;

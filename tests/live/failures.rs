@@ -3,7 +3,7 @@
 use vmaudit_tests::own::Refused;
 use vmaudit_tests::rows::assert_nothing_lost;
 use vmaudit_tests::{LowerLimit, Session, max_map_count};
-use vmaudit_user::report::{Action, Cause, Failure, Hook, HookState, Report};
+use vmaudit_user::model::report::{Action, Cause, Failure, Hook, HookState, Report};
 
 /// Groups as the workload counts them; groups that differ in nothing it knows are added up.
 fn groups<'a>(failures: impl Iterator<Item = &'a Failure>, with_cause: bool) -> Vec<Refused> {

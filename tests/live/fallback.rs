@@ -4,7 +4,7 @@
 use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact, assert_nothing_lost};
 use vmaudit_tests::session::each;
 use vmaudit_tests::{Done, Own, Session, preempts_programs};
-use vmaudit_user::report::{HookState, Process, Report, SourceKind};
+use vmaudit_user::model::report::{HookState, Process, Report, SourceKind};
 
 const LOCK_EVENTS: [&str; 4] = ["released_raw2", "released_raw3", "released_classic24", "released_classic20"];
 

@@ -2,7 +2,7 @@
 
 use vmaudit_tests::Session;
 use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact};
-use vmaudit_user::report::SourceKind;
+use vmaudit_user::model::report::SourceKind;
 
 const TINY: [&str; 2] = ["--ring-bytes", "4096"];
 

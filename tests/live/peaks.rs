@@ -3,7 +3,7 @@
 use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact, assert_nothing_lost};
 use vmaudit_tests::session::each;
 use vmaudit_tests::{Done, Session};
-use vmaudit_user::report::{Action, Process};
+use vmaudit_user::model::report::{Action, Process};
 
 /// Runs it; the only row must be exact and equal to the only line.
 #[track_caller]

@@ -20,7 +20,7 @@ fn the_default_source_is_ebpf_and_nothing_is_missing_that_this_kernel_has() {
     let report = done.report();
     assert_eq!(
         report.source,
-        vmaudit_user::report::SourceKind::Ebpf,
+        vmaudit_user::model::report::SourceKind::Ebpf,
         "{:?}\n{}",
         report.coverage,
         done.said()
@@ -29,7 +29,7 @@ fn the_default_source_is_ebpf_and_nothing_is_missing_that_this_kernel_has() {
         .coverage
         .hooks
         .iter()
-        .filter(|hook| hook.state == vmaudit_user::report::HookState::Missing)
+        .filter(|hook| hook.state == vmaudit_user::model::report::HookState::Missing)
         .map(|hook| hook.name.as_str())
         .collect();
     let mut expected = Vec::new();

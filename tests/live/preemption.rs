@@ -10,7 +10,7 @@ use std::io::Write as _;
 use vmaudit_tests::rows::{assert_exact, assert_exact_peak};
 use vmaudit_tests::session::Running;
 use vmaudit_tests::{LowerLimit, Own, Session, has_lock_events, preempts_programs};
-use vmaudit_user::report::{Cause, Process};
+use vmaudit_user::model::report::{Cause, Process};
 
 /// Busy neighbours, beside whatever runs under vmaudit.
 const BUSY: &str = "10";

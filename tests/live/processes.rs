@@ -2,7 +2,7 @@
 
 use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact, assert_nothing_lost, assert_sum_rule};
 use vmaudit_tests::{Done, Own, Session, alive, has_lock_events, own, send_signal, wait_for};
-use vmaudit_user::report::{Process, Report};
+use vmaudit_user::model::report::{Process, Report};
 
 /// Size of the largest family.
 fn children() -> usize {

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 
 use vmaudit_tests::rows::assert_exact;
 use vmaudit_tests::{Done, Session};
-use vmaudit_user::report::SourceKind;
+use vmaudit_user::model::report::SourceKind;
 
 const NOBODY: u32 = 65534;
 const CAP_DAC_READ_SEARCH: u32 = 2;
@@ -38,7 +38,7 @@ fn two_capabilities_are_enough_for_exact_figures_and_failures() {
         assert_exact(&row, &own);
         assert_eq!(report.failures.iter().map(|f| f.count).sum::<u64>(), own.refused[0].count);
     }
-    assert_eq!(report.failures[0].cause, vmaudit_user::report::Cause::MaxMapCount);
+    assert_eq!(report.failures[0].cause, vmaudit_user::model::report::Cause::MaxMapCount);
     assert_eq!(row.uid, Some(NOBODY));
 }
 

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 
 use vmaudit_tests::session::Running;
 use vmaudit_tests::{Done, Own, Session, own, wait_for};
-use vmaudit_user::report::{Process, Report, SourceKind};
+use vmaudit_user::model::report::{Process, Report, SourceKind};
 
 /// nobody.
 const NOBODY: u32 = 65534;

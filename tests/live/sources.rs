@@ -1,7 +1,7 @@
 //! Where figures come from when the best source is not wanted or not allowed.
 
 use vmaudit_tests::{Session, wait_for};
-use vmaudit_user::report::{Action, Report, SourceKind};
+use vmaudit_user::model::report::{Action, Report, SourceKind};
 
 /// nobody.
 const NOBODY: u32 = 65534;

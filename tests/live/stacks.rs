@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use vmaudit_tests::{Session, kernel_version, workload};
-use vmaudit_user::report::{Frame, Report};
+use vmaudit_user::model::report::{Frame, Report};
 
 /// Of a process with few mappings, which any kernel shows at once.
 fn stack(options: &[&str]) -> Vec<Frame> {

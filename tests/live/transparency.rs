@@ -354,7 +354,7 @@ fn the_command_can_run_as_another_user_while_vmaudit_keeps_its_rights() {
     assert!(!text.contains(" gid 0"), "{text}");
     assert!(text.contains("status CapEff:\t0000000000000000"), "{text}");
     let report = done.report();
-    assert_eq!(report.source, vmaudit_user::report::SourceKind::Ebpf);
+    assert_eq!(report.source, vmaudit_user::model::report::SourceKind::Ebpf);
     assert_eq!(report.processes[0].uid, Some(65534));
     assert!(report.processes[0].map_count.exact);
 }

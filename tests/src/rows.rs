@@ -1,6 +1,6 @@
 //! What must hold between a row of the report and the process's own line.
 
-use vmaudit_user::report::{HookState, Process, Report};
+use vmaudit_user::model::report::{HookState, Process, Report};
 
 use crate::Own;
 

@@ -7,7 +7,7 @@ use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use vmaudit_user::report::{Process, Report};
+use vmaudit_user::model::report::{Process, Report};
 
 use crate::{Own, Scratch, own, vmaudit, wait_for, workload};
 

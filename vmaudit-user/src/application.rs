@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::report::{Failure, Process};
+use crate::model::report::{Failure, Process};
 
 /// Turns the bytes of /proc/PID/cmdline into arguments.
 ///

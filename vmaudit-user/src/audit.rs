@@ -8,14 +8,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use vmaudit_common::call::{CALLS, Call};
 
 pub use self::rows::Rows;
-use crate::{
-    diagnosis::KernelRules,
-    report::{Frame, Holders, Limits},
-    source::{
-        Event, LimitSeen, Losses, MmState, ProcessId, RefusalGroup, Refused, Sample,
-        memory_cgroup::MemoryCgroup,
-    },
+use crate::diagnosis::KernelRules;
+use crate::model::event::{
+    Event, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
 };
+use crate::model::report::{Frame, Holders, Limits};
 
 /// Processes kept one by one. Beyond this, ended ones are only counted, those with small peaks and no failures first,
 /// so that a session of days does not eat the machine.

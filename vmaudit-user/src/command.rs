@@ -21,7 +21,9 @@ use nix::{
     unistd::{ForkResult, Gid, Pid, Uid, fork, getpgid, getpgrp, pipe2},
 };
 
-use crate::{report::Exit, rights, start, witness::Witness};
+use crate::model::report::Exit;
+use crate::witness::Witness;
+use crate::{rights, start};
 
 /// `run`: vmaudit itself failed, or was called wrongly.
 pub const EXIT_OWN_FAILURE: i32 = 125;

@@ -4,13 +4,13 @@
 use std::fs;
 
 use crate::{
-    output,
-    report::{Condition, Hook, HookState},
+    model::report::{Condition, Hook, HookState},
     rights::{self, RIGHTS},
     source::{
         hooks,
         kernel::{self, Facts},
     },
+    text,
 };
 
 const NO_EBPF: &str = "no eBPF: counts are samples from /proc, failed calls are not seen";
@@ -298,7 +298,7 @@ fn lockdown(found: &Found) -> Condition {
 fn memlock(found: &Found, charged: bool, may_raise: bool) -> Condition {
     let words = match found.memlock {
         None => "unlimited".to_owned(),
-        Some(bytes) => output::bytes(bytes),
+        Some(bytes) => text::bytes(bytes),
     };
     let (met, words) = match (charged, found.memlock) {
         (false, _) => (true, format!("{words}; this kernel does not charge eBPF to it")),

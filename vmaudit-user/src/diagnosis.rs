@@ -20,8 +20,8 @@ use facts::{Facts, MAP_FIXED, PROBE_BYTES, Rlimit};
 pub use kernel::{KernelRules, MremapRule};
 use vmaudit_common::call::{self, Call};
 
-use crate::report::{Cause, Limits};
-use crate::source::{Refused, Section, memory_cgroup::MemoryCgroup};
+use crate::model::event::{MemoryCgroup, Refused, Section};
+use crate::model::report::{Cause, Limits};
 
 /// One kind of refusal.
 #[derive(Clone, Copy, Debug)]

@@ -4,19 +4,16 @@ use std::io::Write as _;
 
 use serde_json::json;
 
-use crate::{
-    cli::{DoctorArgs, ReportFormat},
-    conditions,
-    output::{self, Destination},
-    report::{Hook, HookState},
-    source::{
-        Doubt,
-        hooks::{self, HOOKS},
-        kernel::Facts,
-        live::{self, Live, Unavailable},
-        proc_max_map_count,
-    },
-};
+use crate::cli::{DoctorArgs, ReportFormat};
+use crate::model::event::Doubt;
+use crate::model::hook;
+use crate::model::report::{Hook, HookState};
+use crate::output::{self, Destination};
+use crate::source::hooks::HOOKS;
+use crate::source::kernel::Facts;
+use crate::source::live::{Live, Unavailable};
+use crate::source::{hooks, live, proc_max_map_count};
+use crate::{conditions, text};
 
 /// What a report from here can say of its figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +33,7 @@ enum Exactness {
 impl Exactness {
     /// `doubt` before anything was skipped is what no session can be without.
     fn of(hooks: &[Hook], doubt: Doubt) -> Self {
-        let released = |hook: &&Hook| hook.name == hooks::LOCK_RELEASED;
+        let released = |hook: &&Hook| hook.name == hook::LOCK_RELEASED;
         if hooks.iter().find(released).is_some_and(|hook| hook.state == HookState::Missing) {
             Self::OneThread
         } else if doubt != Doubt::default() {
@@ -135,10 +132,10 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                 out,
                 "vmaudit {} on Linux {} ({})\n",
                 env!("CARGO_PKG_VERSION"),
-                output::clean(&facts.release),
+                text::clean(&facts.release),
                 facts.arch
             )?;
-            writeln!(out, "{}\n", output::clean(&exactness.sentences()))?;
+            writeln!(out, "{}\n", text::clean(&exactness.sentences()))?;
             for (hook, row) in hooks.iter().zip(HOOKS) {
                 match hook.state {
                     HookState::Attached => {
@@ -148,7 +145,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                         if let Some(loses) = &hook.loses {
                             writeln!(out, "       {:<20} but {loses}", "")?;
                             if let Some(reason) = &hook.reason {
-                                writeln!(out, "       {:<20} because {}", "", output::clean(reason))?;
+                                writeln!(out, "       {:<20} because {}", "", text::clean(reason))?;
                             }
                         }
                     }
@@ -164,7 +161,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                             writeln!(out, "       {:<20} {loses}", "")?;
                         }
                         if let Some(reason) = hook.reason.as_ref().filter(|r| Some(*r) != why.as_ref()) {
-                            writeln!(out, "       {:<20} because {}", "", output::clean(reason))?;
+                            writeln!(out, "       {:<20} because {}", "", text::clean(reason))?;
                         }
                     }
                 }
@@ -176,15 +173,15 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                     Some(false) => "NO ",
                     None => "?  ",
                 };
-                writeln!(out, "  {word}  {:<34} {}", condition.name, output::clean(&condition.found))?;
+                writeln!(out, "  {word}  {:<34} {}", condition.name, text::clean(&condition.found))?;
                 for line in [&condition.loses, &condition.cure].into_iter().flatten() {
-                    writeln!(out, "       {:<34} {}", "", output::clean(line))?;
+                    writeln!(out, "       {:<34} {}", "", text::clean(line))?;
                 }
             }
             writeln!(
                 out,
                 "\n  vm.max_map_count is {}.",
-                proc_max_map_count().map_or("not readable".into(), |n| output::grouped(n.into()))
+                proc_max_map_count().map_or("not readable".into(), |n| text::grouped(n.into()))
             )?;
         }
     }
@@ -201,7 +198,7 @@ mod tests {
 
     #[test]
     fn exactness_is_what_reports_can_say() {
-        let released = |state, loses| [hook(hooks::LOCK_RELEASED, state, loses)];
+        let released = |state, loses| [hook(hook::LOCK_RELEASED, state, loses)];
         let none = Doubt::default();
         let all = released(HookState::Attached, None);
         assert_eq!(Exactness::of(&all, none), Exactness::Exact);

@@ -17,19 +17,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use serde::Serialize;
 
 use self::analysis::{policies, stream};
-use self::boundary::Reason;
-use self::kinds::Kind;
-use self::picture::Cluster;
 use self::verdict::verdict;
 use crate::application::{Anonymizer, application, arguments};
-use crate::maps::{Damage, Mapping};
-use crate::output;
+use crate::model::vma_layout::Explanation;
 use crate::output::form::{Form, Outputs};
 use crate::scan::own_names;
 use crate::source::proc::{Handle, Paced, Proc, Stat};
+use crate::{output, text};
 
 /// Options of `vmaudit explain`.
 #[derive(Clone, Debug, clap::Args)]
@@ -86,117 +82,6 @@ pub enum Details {
 const SMALL_VMAS: u64 = 5_000;
 /// ... and up to so many resident bytes: its page tables are walked.
 const SMALL_RESIDENT: u64 = 1 << 30;
-
-/// Sum over mappings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Tally {
-    /// VMAs.
-    pub vmas: u64,
-    /// Bytes of address space.
-    pub bytes: u64,
-    /// Resident bytes; 0 when smaps was not read.
-    pub resident_bytes: u64,
-}
-
-impl Tally {
-    fn add(&mut self, mapping: &Mapping) {
-        self.vmas += 1;
-        self.bytes = self.bytes.saturating_add(mapping.bytes());
-        let resident = mapping.details.as_ref().map_or(0, |details| details.rss_bytes);
-        self.resident_bytes = self.resident_bytes.saturating_add(resident);
-    }
-}
-
-/// A named row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Row {
-    /// What.
-    pub name: String,
-    /// Its sum.
-    #[serde(flatten)]
-    pub tally: Tally,
-}
-
-/// Boundaries of one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BoundaryRow {
-    /// Why.
-    pub reason: Reason,
-    /// For people.
-    pub title: String,
-    /// Boundaries.
-    pub boundaries: u64,
-    /// Address of one of them, hexadecimal.
-    pub example: String,
-    /// What would help; null where nothing is known or nothing is wrong.
-    pub cure: Option<String>,
-}
-
-/// Mappings of one object that follow each other without a wide hole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Region {
-    /// First address, hexadecimal.
-    pub start: String,
-    /// Length, bytes.
-    pub bytes: u64,
-    /// VMAs.
-    pub vmas: u64,
-    /// What it is: a file's name, or anonymous memory.
-    pub name: String,
-    /// Commonest size of a piece, bytes.
-    pub piece_bytes: u64,
-    /// Pieces of that size.
-    pub pieces: u64,
-    /// Commonest reasons between its pieces, at most three, with their boundaries.
-    pub reasons: Vec<(Reason, u64)>,
-    /// VMAs that are stacks or their guard pages.
-    pub stacks: u64,
-}
-
-/// Everything that was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Explanation {
-    /// `vmaudit.explain`.
-    pub schema: &'static str,
-    /// 1.
-    pub version: u32,
-    /// Process, when it was a live one.
-    pub pid: Option<u32>,
-    /// Application or file.
-    pub subject: String,
-    /// VMAs.
-    pub vmas: u64,
-    /// These are all of them; false when reading ended early.
-    pub complete: bool,
-    /// vm.max_map_count here and now; null for a recorded file.
-    pub max_map_count: Option<u64>,
-    /// smaps was read: flags and resident memory are known.
-    pub flags_seen: bool,
-    /// Sentences about what could not be read.
-    pub notes: Vec<String>,
-    /// Damage of the input.
-    pub damage: Damage,
-    /// Bytes of address space, resident bytes.
-    pub total: Tally,
-    /// By kind.
-    pub kinds: Vec<(Kind, Tally)>,
-    /// By owner: file or name of memory.
-    pub owners: Vec<Row>,
-    /// By ending of the file's name.
-    pub extensions: Vec<Row>,
-    /// By permissions.
-    pub permissions: Vec<Row>,
-    /// By size.
-    pub sizes: Vec<Row>,
-    /// Boundaries by reason.
-    pub boundaries: Vec<BoundaryRow>,
-    /// Regions of most pieces.
-    pub regions: Vec<Region>,
-    /// The address space.
-    pub picture: Vec<Cluster>,
-    /// The verdict.
-    pub verdict: Vec<String>,
-}
 
 /// Runs the command.
 pub fn explain_command(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
@@ -263,7 +148,7 @@ fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result
             read.complete = false;
             notes.push(format!(
                 "The process ended while it was read: these are the first {} of its VMAs.",
-                output::grouped(read.vmas)
+                text::grouped(read.vmas)
             ));
         }
         Ok(read)

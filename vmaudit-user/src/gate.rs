@@ -5,8 +5,8 @@
 
 use crate::{
     cli::FailOn,
-    output,
-    report::{Report, SourceKind},
+    model::report::{Report, SourceKind},
+    text,
 };
 
 /// What is demanded.
@@ -32,18 +32,11 @@ fn failures(budget: &Budget<'_>, report: &Report) -> Option<String> {
     let lost = |name: &str| report.coverage.lost.get(name).copied().unwrap_or(0);
     let failed = report.failures.iter().map(|f| f.count).sum::<u64>() + lost("failed_folded");
     if failed > 0 {
-        return Some(format!("{} failed", output::count(failed, "memory call", "memory calls")));
+        return Some(format!("{} failed", text::count(failed, "memory call", "memory calls")));
     }
-    failures_may_be_missing(report).then(|| {
+    report.failures_may_be_missing().then(|| {
         "--fail-on failure is not shown to hold: no failed call was seen, but some may be missing, see coverage".into()
     })
-}
-
-/// Whether a failed call may be missing from the report altogether.
-pub fn failures_may_be_missing(report: &Report) -> bool {
-    // 32-bit programs enter the kernel by another door: their changes are seen, their refusals are not.
-    let by_another_door = report.processes.iter().any(|process| process.calls.contains_key("[32-bit]"));
-    !report.coverage.exact_calls || by_another_door
 }
 
 fn peaks(budget: &Budget<'_>, report: &Report) -> Option<String> {
@@ -63,8 +56,8 @@ fn peaks(budget: &Budget<'_>, report: &Report) -> Option<String> {
     {
         return Some(format!(
             "{whose} had {} VMAs, more than --max-peak {}",
-            output::grouped(peak),
-            output::grouped(most)
+            text::grouped(peak),
+            text::grouped(most)
         ));
     }
     if budget.max_percent.is_some() || budget.fail_on.contains(&FailOn::Peak) {
@@ -72,15 +65,15 @@ fn peaks(budget: &Budget<'_>, report: &Report) -> Option<String> {
             return not_shown("vm.max_map_count could not be read");
         };
         if budget.fail_on.contains(&FailOn::Peak) && peak >= limit {
-            return Some(format!("{whose} reached vm.max_map_count = {}", output::grouped(limit)));
+            return Some(format!("{whose} reached vm.max_map_count = {}", text::grouped(limit)));
         }
         if let Some(most) = budget.max_percent
             && peak as f64 * 100.0 > most * limit as f64
         {
             return Some(format!(
                 "{whose} had {} VMAs, more than --max-percent {most} of the limit {}",
-                output::grouped(peak),
-                output::grouped(limit)
+                text::grouped(peak),
+                text::grouped(limit)
             ));
         }
     }
@@ -101,7 +94,7 @@ fn losses(budget: &Budget<'_>, report: &Report) -> Option<String> {
     match report.source {
         SourceKind::Proc => Some("counts are samples, not exact".into()),
         SourceKind::Ebpf if lost > 0 => {
-            Some(format!("{} lost, see coverage.lost", output::count(lost, "event was", "events were")))
+            Some(format!("{} lost, see coverage.lost", text::count(lost, "event was", "events were")))
         }
         SourceKind::Ebpf if !report.coverage.exact_peaks => Some("not every peak is exact".into()),
         SourceKind::Ebpf => None,

@@ -10,19 +10,22 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use serde::Serialize;
 
-use self::needs::{Facts, Known};
-use self::sysctl::{Applier, Boot};
+use self::needs::Facts;
 use crate::application::{Anonymizer, application, arguments};
+use crate::model::limit::{
+    Applier, Boot, Fate, Found, KERNEL_DEFAULT, KERNEL_LARGEST, Known, Largest, LimitReport, Need, OtherFile,
+    Setting,
+};
+use crate::output;
 use crate::output::form::{Form, Outputs};
-use crate::output::{self, grouped};
-use crate::price::{CACHES, Price, price};
-use crate::recommend::{KERNEL_DEFAULT, KERNEL_LARGEST, Margin};
+use crate::price::{CACHES, price};
+use crate::recommend::Margin;
 use crate::scan::own_names;
 use crate::source::census::{Census, Task};
 use crate::source::live::page_size;
 use crate::source::proc::{CountBuffer, Proc};
+use crate::text::grouped;
 
 /// Options of `vmaudit limit`.
 #[derive(Clone, Debug, clap::Args)]
@@ -64,93 +67,6 @@ pub struct LimitArgs {
     pub root: PathBuf,
 }
 
-/// Everything that is known about the limit.
-#[derive(Clone, Debug, Serialize)]
-pub struct LimitReport {
-    /// `vmaudit.limit`.
-    pub schema: &'static str,
-    /// 1.
-    pub version: u32,
-    /// The running value, VMAs; null when it cannot be read.
-    pub running: Option<u64>,
-    /// The kernel's default, VMAs.
-    pub kernel_default: u64,
-    /// The largest the kernel accepts, VMAs.
-    pub kernel_largest: u64,
-    /// What the files say.
-    pub boot: Boot,
-    /// Value after the next boot, VMAs.
-    pub after_boot: u64,
-    /// Files of other programs that set it when their service starts.
-    pub other_files: Vec<OtherFile>,
-    /// Sentences about values that clash.
-    pub warnings: Vec<String>,
-    /// A sign that this is a container; null when there is none.
-    pub container: Option<String>,
-    /// Bytes of kernel memory per VMA on this kernel; null when its slab figures cannot be read.
-    pub price: Option<Price>,
-    /// Process with most VMAs now.
-    pub largest: Option<Largest>,
-    /// What known software is said to need, against what is measured.
-    pub needs: Vec<Need>,
-    /// Value that satisfies all of this, VMAs; null when the running one does.
-    pub suggested: Option<u64>,
-    /// Commands that carry it out.
-    pub commands: Vec<String>,
-}
-
-/// A line in another program's file.
-#[derive(Clone, Debug, Serialize)]
-pub struct OtherFile {
-    /// File.
-    pub file: PathBuf,
-    /// Line, from 1.
-    pub line: u64,
-    /// Value as written.
-    pub text: String,
-}
-
-/// A process.
-#[derive(Clone, Debug, Serialize)]
-pub struct Largest {
-    /// Application.
-    pub app: String,
-    /// Process id.
-    pub pid: u32,
-    /// VMAs now.
-    pub vmas: u64,
-}
-
-/// What one piece of software is said to need.
-#[derive(Clone, Debug, Serialize)]
-pub struct Need {
-    /// Its rule.
-    #[serde(flatten)]
-    pub known: Known,
-    /// Why it is listed.
-    pub found: Found,
-    /// VMAs by the rule; null when it cannot be told.
-    pub vmas: Option<u64>,
-    /// What is missing to tell.
-    pub missing: Option<String>,
-    /// Most VMAs of one of its processes now; null when none runs or can be read.
-    pub measured: Option<u64>,
-    /// The verdict, for people.
-    pub sentence: String,
-}
-
-/// Why a piece of software is listed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Found {
-    /// These processes are it.
-    Running(Vec<u32>),
-    /// This path exists.
-    Installed(PathBuf),
-    /// Asked for.
-    Named,
-}
-
 /// One process, as far as it matters here.
 struct Running {
     pid: u32,
@@ -176,7 +92,7 @@ pub fn limit_command(args: &LimitArgs) -> anyhow::Result<ExitCode> {
     // The kernel knows its own processes, not those of another root.
     let census = (args.root == Path::new("/")).then(Census::open).and_then(Result::ok);
     let running = processes(&proc, census.and_then(|census| census.take().ok()));
-    let applier = Applier::of(&args.root);
+    let applier = sysctl::applier(&args.root);
     if args.undo || args.apply.is_some() {
         let held =
             largest(&running).map(|process| (process.app.clone(), process.pid, process.vmas.unwrap_or(0)));
@@ -307,7 +223,7 @@ fn warnings(
     others: &[OtherFile],
 ) -> Vec<String> {
     let mut warnings = Vec::new();
-    let place = |setting: &sysctl::Setting| format!("{}:{}", setting.file.display(), setting.line);
+    let place = |setting: &Setting| format!("{}:{}", setting.file.display(), setting.line);
     if let Some(running) = running
         && running != after_boot
     {
@@ -329,7 +245,7 @@ fn warnings(
                 .settings
                 .iter()
                 .take_while(|setting| *setting != winner)
-                .filter(|setting| setting.fate == sysctl::Fate::Replaced)
+                .filter(|setting| setting.fate == Fate::Replaced)
                 .max_by_key(|setting| setting.value)
         {
             warnings.push(format!(
@@ -460,9 +376,6 @@ fn sentence(known: &Known, vmas: Option<u64>, measured: Option<u64>, limit: Opti
     text
 }
 
-/// Sentence that holds wherever this runs.
-pub const SCOPE: &str = "The limit belongs to the host's kernel and to all its containers at once: it is not namespaced, and applies to each process by itself.";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -496,7 +409,7 @@ mod tests {
         let all = needs::known().unwrap();
         let proc = Proc::new(root.join("proc"));
         let running = processes(&proc, None);
-        let report = report(&args, &all, &proc, Applier::of(&root), &running);
+        let report = report(&args, &all, &proc, sysctl::applier(&root), &running);
         assert_eq!((report.running, report.after_boot), (Some(1_048_576), 262_144));
         assert!(
             report.warnings[0].contains("fall to 262,144: /usr/lib/sysctl.d/90-game.conf:1"),

@@ -4,6 +4,7 @@
 //! a bound and cut there, a damaged line is counted and skipped, and one mapping is held at a time whatever the length
 //! of the file. Nothing panics.
 
+use crate::model::vma_layout::Damage;
 use std::fmt;
 use std::io::{self, BufRead};
 
@@ -110,19 +111,6 @@ impl Mapping {
     pub fn has_file(&self) -> bool {
         self.inode != 0 || self.device != (0, 0)
     }
-}
-
-/// What a file held besides good mappings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Damage {
-    /// Lines that are neither a mapping nor a field of one.
-    pub lines: u64,
-    /// Number of the first such line, counted from 1.
-    pub first: Option<u64>,
-    /// Lines cut because they were too long.
-    pub cut: u64,
-    /// The last line does not end in a newline: the file is not complete.
-    pub truncated: bool,
 }
 
 /// Reads mappings one after the other. smaps or maps: told apart line by line.

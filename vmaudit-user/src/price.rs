@@ -1,23 +1,13 @@
 //! What a VMA costs in kernel memory, from the running kernel's own slab sizes. Pure.
 
-use crate::source::proc::Slab;
+use crate::model::limit::Price;
+use crate::model::scan::Slab;
 
 /// Slab caches that a VMA takes objects from. The first holds the VMA itself.
 pub const CACHES: [&str; 5] = ["vm_area_struct", "vma_lock", "maple_node", "anon_vma", "anon_vma_chain"];
 
 /// Entries of a full leaf of the maple tree on 64-bit kernels (include/linux/maple_tree.h, MAPLE_RANGE64_SLOTS).
 const LEAF_SLOTS: f64 = 16.0;
-
-/// Bytes of kernel memory per VMA. It cannot be swapped, and the process's memory cgroup pays for it.
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
-pub struct Price {
-    /// Never written to, tree full: the least.
-    pub least: f64,
-    /// Half of them written to, leaves three quarters full.
-    pub usual: f64,
-    /// Each written to with an anon_vma of its own, leaves half full.
-    pub most: f64,
-}
 
 /// Price from the slab figures of [`CACHES`], in that order, and the bytes of a page; `None` when the kernel does not
 /// show its VMA cache (no root, or merged into another cache).

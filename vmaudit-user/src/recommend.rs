@@ -1,24 +1,18 @@
 //! What to do about vm.max_map_count: figures in, advice with its reasons and its price out. Pure.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use crate::output::{bytes, count, grouped};
-use crate::report::{Action, Basis, Cause, Failure, Recommendation};
+use crate::model::cause::reasons;
+use crate::model::limit::{KERNEL_DEFAULT, KERNEL_LARGEST, SAFE_VMA_BYTES};
+use crate::model::report::{Action, Basis, Cause, Recommendation};
+use crate::text::{bytes, count, grouped, percent};
 
-/// The kernel's own default, VMAs (include/linux/mm.h:DEFAULT_MAX_MAP_COUNT); nothing below it is recommended.
-pub const KERNEL_DEFAULT: u64 = 65530;
-/// Largest value the sysctl accepts: it is an int (mm/util.c:sysctl_max_map_count).
-pub const KERNEL_LARGEST: u64 = i32::MAX as u64;
 /// Smallest factor that is accepted; less leaves no room for what one run did not show.
 pub const LEAST_HEADROOM: f64 = 1.2;
 /// Factor when none is given.
 pub const DEFAULT_HEADROOM: f64 = 1.5;
 /// Rounding step when none is given, VMAs.
 pub const DEFAULT_ROUND: u64 = 10_000;
-/// Kernel memory per VMA when slab figures cannot be read, bytes: above everything measured for ordinary mappings
-/// on 5.10 to 7.3 (180 to 330 with an anon_vma of its own for every second one).
-pub const SAFE_VMA_BYTES: f64 = 300.0;
 
 /// How far above a measured peak the limit should be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -99,7 +93,7 @@ impl Margin {
 pub struct Failed {
     /// Why.
     pub cause: Cause,
-    /// The same in words, see [`reason`].
+    /// The same in words, see [`crate::model::cause::reason`].
     pub reason: &'static str,
     /// How many.
     pub count: u64,
@@ -381,49 +375,6 @@ fn others_sentence(measured: &Measured, others: u64) -> Option<String> {
         count(others, "failed call", "failed calls"),
         list.join(", ")
     ))
-}
-
-/// Reasons with their counts, most frequent first.
-pub fn reasons(kinds: impl Iterator<Item = (Cause, &'static str, u64)>) -> Vec<(&'static str, u64)> {
-    let mut sums: BTreeMap<(Cause, &'static str), u64> = BTreeMap::new();
-    for (cause, reason, count) in kinds {
-        *sums.entry((cause, reason)).or_default() += count;
-    }
-    let mut sums: Vec<_> = sums.into_iter().map(|((_, reason), count)| (reason, count)).collect();
-    sums.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
-    sums
-}
-
-/// Why `failure` failed, as the end of a sentence "the reason is ...".
-pub fn reason(failure: &Failure) -> &'static str {
-    // The limits on tasks have no cause of their own in the report; nothing else answers these calls so.
-    let tasks = failure.cause == Cause::Unknown
-        && failure.errno == "EAGAIN"
-        && matches!(failure.syscall.as_str(), "clone" | "clone3" | "fork" | "vfork");
-    if tasks { "a limit on the number of tasks" } else { because(failure.cause) }
-}
-
-/// `cause` as the end of a sentence "the reason is ...".
-pub fn because(cause: Cause) -> &'static str {
-    match cause {
-        Cause::MaxMapCount => "vm.max_map_count",
-        Cause::RlimitAs => "the address space limit RLIMIT_AS",
-        Cause::RlimitData => "the data limit RLIMIT_DATA",
-        Cause::RlimitStack => "the stack limit RLIMIT_STACK",
-        Cause::RlimitMemlock => "the locked memory limit RLIMIT_MEMLOCK",
-        Cause::Overcommit => "overcommit accounting (vm.overcommit_memory)",
-        Cause::NoAddressRange => "no free address range",
-        Cause::RangeNotMapped => "a range that is not mapped",
-        Cause::Hugetlb => "no free huge pages",
-        Cause::KernelMemory => "a failed allocation in the kernel",
-        Cause::Sealed => "sealed memory (mseal)",
-        Cause::Unknown => "a cause that could not be told",
-    }
-}
-
-/// `part` in percent of `whole`, one decimal.
-fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "?".into() } else { format!("{:.1}", part as f64 * 100.0 / whole as f64) }
 }
 
 fn capitalised(text: &str) -> String {

@@ -2,6 +2,8 @@
 //!
 //! [`read`] looks at the machine once; everything after it ([`figures`]) is arithmetic on rows.
 
+use crate::model::scan::Scan;
+
 pub mod figures;
 pub mod read;
 #[cfg(test)]
@@ -9,18 +11,16 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use anyhow::bail;
-use serde::Serialize;
 
 use crate::application::Anonymizer;
 use crate::output::form::{Form, Outputs};
 use crate::output::scan_text;
-use crate::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND, KERNEL_DEFAULT, Margin};
-use crate::report::Report;
+use crate::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND, Margin};
 use crate::source::census::Census;
-use crate::source::proc::{Proc, Slab};
+use crate::source::proc::Proc;
 use figures::Facts;
 use read::{Walk, Wanted};
 
@@ -103,56 +103,6 @@ pub enum Source {
     Ebpf,
     /// /proc.
     Proc,
-}
-
-/// Everything a scan found.
-#[derive(Clone, Debug, Serialize)]
-pub struct Scan {
-    /// The report that all commands share.
-    #[serde(flatten)]
-    pub report: Report,
-    /// Per application, largest first.
-    pub applications: Vec<AppFigures>,
-    /// VMAs of all processes together; no limit applies to this sum.
-    pub total_vmas: u64,
-    /// The kernel's cache of VMAs; null without root.
-    pub slab: Option<Slab>,
-    /// What a process of `--vma` VMAs would need; null when it was not asked.
-    pub custom: Option<Need>,
-    /// What the largest process needs; null when nothing could be read.
-    pub largest: Option<Need>,
-    /// Command lines, in the order of the processes; empty without `--show-args`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub arguments: Vec<Vec<String>>,
-    /// Names of owners by uid.
-    #[serde(skip)]
-    pub users: BTreeMap<u32, String>,
-}
-
-/// One application.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct AppFigures {
-    /// Name.
-    pub app: String,
-    /// Processes.
-    pub instances: u64,
-    /// Most VMAs of one of them.
-    pub max: u64,
-    /// Mean, rounded.
-    pub avg: u64,
-    /// Fewest.
-    pub min: u64,
-}
-
-/// Arithmetic of one recommendation.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Need {
-    /// Whose.
-    pub who: String,
-    /// VMAs.
-    pub vmas: u64,
-    /// Recommended limit, VMAs.
-    pub recommended: u64,
 }
 
 /// Runs the command.
@@ -249,19 +199,4 @@ pub fn own_names() -> Vec<String> {
 /// The usual limit (login.defs: UID_MIN); `nobody` is none either.
 fn is_service(uid: nix::unistd::Uid) -> bool {
     uid.as_raw() < 1000 || uid.as_raw() == 65534
-}
-
-/// Wall time as RFC 3339, UTC, whole seconds.
-pub fn rfc3339(at: SystemTime) -> String {
-    let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-    i64::try_from(since)
-        .ok()
-        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
-        .map(|stamp| stamp.to_string())
-        .unwrap_or_default()
-}
-
-/// `kernel default` or `custom value`.
-pub fn origin(limit: u64) -> &'static str {
-    if limit == KERNEL_DEFAULT { "kernel default" } else { "custom value" }
 }

@@ -17,30 +17,28 @@ use nix::{
 };
 use tokio::io::unix::AsyncFd;
 
-use crate::{
-    application::Anonymizer,
-    audit::{Audit, Sight},
-    cli::{self, ReportFormat, RunArgs},
-    command::{self, Child, Look, User},
-    conditions,
-    diagnosis::KernelRules,
-    explain::holders::Looks,
-    gate::{self, Budget},
-    output::{self, Destination, Format, form::Form},
-    price,
-    recommend::{self, Margin, Measured},
-    report::{Cause, Coverage, Exit, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION},
-    rights, scan,
-    source::{
-        Event, LimitSeen, hooks,
-        kernel::{self, Facts},
-        live::{self, Live, Unavailable},
-        memory_cgroup,
-        proc::{self, Proc},
-        sampling::{Sampling, Uncounted},
-    },
-    symbols::Symbols,
+use crate::application::Anonymizer;
+use crate::audit::{Audit, Sight};
+use crate::cli::{self, ReportFormat, RunArgs};
+use crate::command::{self, Child, Look, User};
+use crate::diagnosis::KernelRules;
+use crate::explain::holders::Looks;
+use crate::gate::{self, Budget};
+use crate::model::event::{Event, LimitSeen};
+use crate::model::hook;
+use crate::model::report::{
+    Cause, Coverage, Exit, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION,
 };
+use crate::output::form::Form;
+use crate::output::{self, Destination, Format};
+use crate::recommend::{self, Margin, Measured};
+use crate::source::kernel::Facts;
+use crate::source::live::{Live, Unavailable};
+use crate::source::proc::Proc;
+use crate::source::sampling::{Sampling, Uncounted};
+use crate::source::{hooks, kernel, live, memory_cgroup, proc};
+use crate::symbols::Symbols;
+use crate::{conditions, price, rights, scan, text};
 
 /// Between two looks at the sysctl, at slots whose hint got lost and at the programs' messages.
 const TICK: Duration = Duration::from_millis(100);
@@ -172,7 +170,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     coverage.notes.extend(give_up_rights(Some(&child)));
     let start_ns = now_ns();
     let sight = match &source {
-        Source::Live(live) => Sight { changes: true, exits: live.has(hooks::CALL_EXIT) },
+        Source::Live(live) => Sight { changes: true, exits: live.has(hook::CALL_EXIT) },
         Source::Proc(_) => Sight { changes: false, exits: false },
     };
     let live = if let Source::Live(live) = &source { Some(live.as_ref()) } else { None };
@@ -284,7 +282,7 @@ fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage, anony
 
 fn uncounted(Uncounted { processes, comm, pid, why }: &Uncounted, anonymizer: &Anonymizer) -> String {
     let comm = anonymizer.apply(comm);
-    let (who, why) = (output::count(*processes, "process", "processes"), why.sentence());
+    let (who, why) = (text::count(*processes, "process", "processes"), why.sentence());
     let first = if *processes == 1 { "" } else { "the first, " };
     format!("{who} could not be counted for all or a part of the time: {first}{comm} (pid {pid}), {why}")
 }
@@ -362,8 +360,8 @@ pub fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
         ignore_rlimit_data: std::fs::read_to_string("/sys/module/kernel/parameters/ignore_rlimit_data")
             .is_ok_and(|value| value.trim() == "Y"),
         vm_counters_captured: true,
-        sections_seen: live.is_some_and(|live| live.has(hooks::LOCK_RELEASED) && !live.sampled()),
-        searches_seen: live.is_some_and(|live| live.has(hooks::ADDRESS_SEARCH)),
+        sections_seen: live.is_some_and(|live| live.has(hook::LOCK_RELEASED) && !live.sampled()),
+        searches_seen: live.is_some_and(|live| live.has(hook::ADDRESS_SEARCH)),
         memlock_bit_knows_capability: true,
         ..KernelRules::for_release(&facts.release)
     }

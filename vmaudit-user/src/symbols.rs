@@ -22,11 +22,9 @@ use std::{
 
 use vmaudit_common::call::Call;
 
-use crate::{
-    output::count,
-    report::Frame,
-    source::{Mapped, Refused},
-};
+use crate::model::event::{Mapped, Refused};
+use crate::model::report::Frame;
+use crate::text::count;
 use mappings::{Found, Looked, Lookup};
 use told::{Stamp, Told};
 

@@ -13,22 +13,19 @@ use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 use vmaudit_common::call::CALLS;
 
-use crate::{
-    arguments,
-    audit::name_of,
-    cli::{ReportFormat, Source, TraceArgs},
-    command::{Child, EXIT_OWN_FAILURE, Look, User},
-    diagnosis::{self, KernelRules, Question},
-    output::{self, Destination},
-    report::Limits,
-    session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, rules, runtime},
-    source::{
-        Change, Event, Refused,
-        kernel::Facts,
-        live::{self, Live, Unavailable},
-        proc::Proc,
-    },
-};
+use crate::audit::name_of;
+use crate::cli::{ReportFormat, Source, TraceArgs};
+use crate::command::{Child, EXIT_OWN_FAILURE, Look, User};
+use crate::diagnosis::{self, KernelRules, Question};
+use crate::model::event::{Change, Event, Refused};
+use crate::model::report::Limits;
+use crate::output::{self, Destination};
+use crate::session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, rules, runtime};
+use crate::source::kernel::Facts;
+use crate::source::live;
+use crate::source::live::{Live, Unavailable};
+use crate::source::proc::Proc;
+use crate::{arguments, text};
 
 /// Longest time between two looks at the ring buffer.
 const TICK: Duration = Duration::from_millis(20);
@@ -257,10 +254,10 @@ impl Stream {
         format!(
             "{at:12.6} {:>7} {:<15} {:<14} {:>+7} {:>9}",
             c.tid,
-            output::clean(&c.comm),
+            text::clean(&c.comm),
             name_of(c.call),
             i64::from(c.after) - i64::from(c.before),
-            output::grouped(c.after.into()),
+            text::grouped(c.after.into()),
         )
     }
 
@@ -297,7 +294,7 @@ impl Stream {
         format!(
             "{at:12.6} {:>7} {:<15} {}({}) = {errno}: {}{}",
             r.tid,
-            output::clean(&r.comm),
+            text::clean(&r.comm),
             name_of(r.call),
             shown.join(", "),
             verdict.cause.name(),
@@ -317,7 +314,7 @@ impl Stream {
             } else {
                 format!(
                     "{at:12.6} [{} lost here: the reader was too slow]",
-                    output::count(missing, "record", "records")
+                    text::count(missing, "record", "records")
                 )
             };
             self.line(&line);

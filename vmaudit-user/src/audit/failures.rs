@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use vmaudit_common::{CLASS_LIMIT_POLLED, call::Call};
 
 use super::{Audit, Process, name_of};
-use crate::{
-    arguments,
-    diagnosis::{self, Question, Verdict},
-    report::{Cause, Example, Failure, Frame},
-    source::{MmState, ProcessId, RefusalGroup, Refused},
-};
+use crate::arguments;
+use crate::diagnosis::{self, Question, Verdict};
+use crate::model::event::{MmState, ProcessId, RefusalGroup, Refused};
+use crate::model::report::{Cause, Example, Failure, Frame};
 
 const LIMIT_DOUBTFUL: &str = " vm.max_map_count changed about that time, and this kernel does not let vmaudit read it \
                               at the moment of a failure.";

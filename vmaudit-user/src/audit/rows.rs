@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{Audit, Folded, Process, name_of};
-use crate::{
-    recommend::{Failed, reason},
-    report::{self, CallFigures, Cause, Failure, Image, Limits, MapCount},
-    source::{MmState, ProcessId},
-};
+use crate::model::cause::reason;
+use crate::model::event::{MmState, ProcessId};
+use crate::model::report;
+use crate::model::report::{CallFigures, Cause, Failure, Image, Limits, MapCount};
+use crate::recommend::Failed;
 
 /// What [`Audit::rows`] found.
 pub struct Rows {

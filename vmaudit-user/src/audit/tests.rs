@@ -1,6 +1,6 @@
 use super::*;
-use crate::report::{Cause, Failure};
-use crate::source::{CallStat, Doubt, Named, RefusalGroup, Section};
+use crate::model::event::{CallStat, Doubt, Named, RefusalGroup, Section};
+use crate::model::report::{Cause, Failure};
 use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
 fn audit() -> Audit {
@@ -229,7 +229,9 @@ fn failures_bear_the_identity_of_their_process() {
     let rows = audit.rows();
     assert_eq!(rows.failures.len(), 2);
     for failure in &rows.failures {
-        let of = |row: &&crate::report::Process| (row.pid, row.started_s) == (failure.pid, failure.started_s);
+        let of = |row: &&crate::model::report::Process| {
+            (row.pid, row.started_s) == (failure.pid, failure.started_s)
+        };
         let row = rows.processes.iter().find(of).unwrap();
         assert_eq!(row.calls["munmap"].failed, Some(failure.count));
     }

@@ -9,9 +9,9 @@ use vmaudit_common::{
 };
 
 use super::{Finding, KernelRules, Question};
-use crate::source::Section;
+use crate::model::event::Section;
 
-/// Index into [`crate::source::Refused::rlimits`].
+/// Index into [`crate::model::event::Refused::rlimits`].
 #[derive(Clone, Copy)]
 pub(super) enum Rlimit {
     As = 0,

@@ -6,7 +6,7 @@ use vmaudit_common::{CLASS_GROWS, CLASS_KEEPS, CLASS_TARGETED};
 use super::checks::{Advice, advice};
 use super::facts::{EAGAIN, Facts, MAP_FIXED, MAP_STACK, Rlimit};
 use super::{MremapRule, Reason};
-use crate::output::{bytes, count, grouped};
+use crate::text::{bytes, count, grouped};
 
 /// The verdict for people, with its numbers; `others` are the reasons that could not be excluded.
 pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others: &[Reason]) -> String {

@@ -4,7 +4,7 @@ use vmaudit_common::*;
 
 use super::facts::*;
 use super::*;
-use crate::source::Section;
+use crate::model::event::Section;
 
 const MAX: u32 = 65530;
 const MAP_PRIVATE: u64 = 2;

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, Read};
 
-use super::boundary::{Reason, same_object, why};
-use super::kinds::{Below, GUARDED, Kind, MAX_GUARD, extension, kind};
+use super::kinds::{Below, GUARDED};
 use super::picture::Picture;
-use super::{BoundaryRow, Explanation, Region, Row, Tally};
 use crate::application::Anonymizer;
-use crate::maps::{Damage, Mapping, Parser};
-use crate::output::{count, grouped};
+use crate::explain::boundary::{same_object, why};
+use crate::explain::kinds::{MAX_GUARD, extension, kind};
+use crate::maps::{Mapping, Parser};
+use crate::model::vma_layout::{BoundaryRow, Damage, Explanation, Kind, Reason, Region, Row, Tally};
+use crate::text::{count, grouped};
 
 /// Distinct owners, sizes and reasons that are told apart; what comes later is put together as the rest.
 pub(super) const MAX_OWNERS: usize = 20_000;
@@ -193,13 +194,15 @@ impl Analysis {
     }
 
     fn settle(&mut self, mapping: &Mapping, kind: Kind) {
-        self.total.add(mapping);
-        self.kinds.entry(kind).or_default().add(mapping);
+        let bytes = mapping.bytes();
+        let resident = mapping.details.as_ref().map_or(0, |details| details.rss_bytes);
+        self.total.add(bytes, resident);
+        self.kinds.entry(kind).or_default().add(bytes, resident);
         self.flags_seen |= mapping.details.as_ref().is_some_and(|details| details.has_flags);
-        self.permissions.entry(mapping.permissions.to_string()).or_default().add(mapping);
+        self.permissions.entry(mapping.permissions.to_string()).or_default().add(bytes, resident);
         let class = SIZES.iter().position(|&(end, _)| mapping.bytes() <= end).unwrap_or(0);
         if let Some(tally) = self.sizes.get_mut(class) {
-            tally.add(mapping);
+            tally.add(bytes, resident);
         }
         self.picture.add(mapping.start, mapping.end);
         if !mapping.name.is_empty() {
@@ -208,11 +211,14 @@ impl Analysis {
             if !self.owners.contains_key(name) {
                 self.owner_bytes += name.len();
             }
-            self.owners.entry(name.to_owned()).or_default().add(mapping);
+            self.owners.entry(name.to_owned()).or_default().add(bytes, resident);
         }
         if let Some(extension) = extension(mapping) {
             let room = self.extensions.len() < MAX_OWNERS || self.extensions.contains_key(&extension);
-            self.extensions.entry(if room { extension } else { REST.to_owned() }).or_default().add(mapping);
+            self.extensions
+                .entry(if room { extension } else { REST.to_owned() })
+                .or_default()
+                .add(bytes, resident);
         }
     }
 

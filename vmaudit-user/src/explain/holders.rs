@@ -13,8 +13,8 @@ use vmaudit_common::call::Call;
 use vmaudit_common::{CLASS_MC0_MASK, CLASS_SECTION};
 
 use crate::application::Anonymizer;
-use crate::report::Holders;
-use crate::source::Refused;
+use crate::model::event::Refused;
+use crate::model::report::Holders;
 
 /// Looks in one session.
 const LOOKS: usize = 20;
@@ -132,7 +132,7 @@ impl Read for Timed<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Refused;
+    use crate::model::event::Refused;
 
     fn refused(generation: u64, class: u32) -> Refused {
         Refused {

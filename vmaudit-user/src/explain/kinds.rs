@@ -1,68 +1,8 @@
 //! What a mapping is, told from itself and its two neighbours.
 
-use serde::Serialize;
-
 use super::boundary::{is_library, kernel_made};
 use crate::maps::Mapping;
-
-/// What a mapping is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// A program or library (executable file or its segments).
-    Library,
-    /// Any other file.
-    File,
-    /// A file that was deleted.
-    DeletedFile,
-    /// memfd, /dev/shm, SysV, MAP_SHARED | MAP_ANONYMOUS.
-    SharedMemory,
-    /// A device.
-    Device,
-    /// `[heap]`: brk.
-    Heap,
-    /// `[stack]` of the first thread.
-    MainStack,
-    /// Memory behind a guard page: stacks of threads and fibers.
-    Stack,
-    /// A short range without access beside a longer one with it.
-    Guard,
-    /// glibc's malloc arenas: 64 MiB, aligned.
-    Arena,
-    /// Another range without access.
-    Reserved,
-    /// Anonymous memory with a name.
-    Named,
-    /// Anonymous memory that can be executed: compiled at run time.
-    Jit,
-    /// Other anonymous memory.
-    Anonymous,
-    /// vdso, vvar, uprobes.
-    Kernel,
-}
-
-impl Kind {
-    /// For people.
-    pub fn title(self) -> &'static str {
-        match self {
-            Self::Library => "programs and libraries",
-            Self::File => "other files",
-            Self::DeletedFile => "deleted files",
-            Self::SharedMemory => "shared memory",
-            Self::Device => "devices",
-            Self::Heap => "heap (brk)",
-            Self::MainStack => "main stack",
-            Self::Stack => "stacks behind a guard page",
-            Self::Guard => "guard pages",
-            Self::Arena => "malloc arenas (glibc)",
-            Self::Reserved => "ranges without access (reserved)",
-            Self::Named => "named anonymous memory",
-            Self::Jit => "executable anonymous memory",
-            Self::Anonymous => "anonymous memory",
-            Self::Kernel => "kernel-made (vdso, vvar)",
-        }
-    }
-}
+use crate::model::vma_layout::Kind;
 
 /// The mapping that touches another from below.
 #[derive(Clone, Copy, Debug)]

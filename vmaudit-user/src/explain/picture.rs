@@ -1,7 +1,7 @@
 //! The address space in a few rows, made while mappings stream by: clusters of mappings with wide empty space between
 //! them, each with a histogram that folds when its cluster outgrows it. Memory does not depend on the input.
 
-use serde::Serialize;
+use crate::model::vma_layout::Cluster;
 
 /// Cells of one row.
 pub const CELLS: usize = 48;
@@ -11,23 +11,6 @@ const ROWS: usize = 12;
 
 /// Empty space that begins a new row, bytes, at first.
 const GAP: u64 = 1 << 30;
-
-/// One row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Cluster {
-    /// First address.
-    pub start: u64,
-    /// Address behind the last byte.
-    pub end: u64,
-    /// VMAs in it.
-    pub vmas: u64,
-    /// Bytes mapped.
-    pub mapped_bytes: u64,
-    /// Bytes of address space that one cell stands for.
-    pub cell_bytes: u64,
-    /// VMAs that begin in each cell.
-    pub cells: Vec<u64>,
-}
 
 /// Collects rows.
 #[derive(Clone, Debug)]

@@ -4,6 +4,7 @@ use super::analysis::{Analysis, MAX_OWNERS};
 use super::kinds::MIB;
 use super::*;
 use crate::maps::Parser;
+use crate::model::vma_layout::{Explanation, Kind, Tally};
 use crate::output::table::Look;
 
 fn explain(text: &str) -> Explanation {

@@ -1,10 +1,8 @@
 //! One look at all tallies: what the VMAs are, in sentences, and what would make them fewer. Pure.
 
-use super::Explanation;
-use super::boundary::{Reason, is_library};
-use super::kinds::Kind;
-use crate::output::table::percent;
-use crate::output::{bytes, count, grouped};
+use crate::explain::boundary::is_library;
+use crate::model::vma_layout::{Explanation, Kind, Reason};
+use crate::text::{bytes, count, grouped, percent};
 
 /// The verdict: what the VMAs are, and what would make them fewer. Pure.
 pub(super) fn verdict(it: &Explanation) -> Vec<String> {
@@ -12,7 +10,7 @@ pub(super) fn verdict(it: &Explanation) -> Vec<String> {
     let share = |vmas: u64| vmas as f64 / it.vmas.max(1) as f64;
     // A share of what was read is no share of the whole.
     let of = |vmas: u64| match it.complete {
-        true => format!("{} of {} VMAs ({})", grouped(vmas), grouped(it.vmas), percent(vmas, it.vmas)),
+        true => format!("{} of {} VMAs ({}%)", grouped(vmas), grouped(it.vmas), percent(vmas, it.vmas)),
         false => format!("{} of the {} VMAs read", grouped(vmas), grouped(it.vmas)),
     };
     let tally = |kind: Kind| it.kinds.iter().find(|(k, _)| *k == kind).map_or(0, |(_, tally)| tally.vmas);
@@ -118,7 +116,7 @@ pub(super) fn verdict(it: &Explanation) -> Vec<String> {
         ));
     }
     if let Some(limit) = it.max_map_count.filter(|_| it.complete) {
-        sentences.push(format!("The count is {} of the limit {}.", percent(it.vmas, limit), grouped(limit)));
+        sentences.push(format!("The count is {}% of the limit {}.", percent(it.vmas, limit), grouped(limit)));
     }
     sentences
 }

@@ -4,13 +4,14 @@
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use super::sysctl::{self, Applier, Fate, Overlay};
-use crate::output::grouped;
-use crate::recommend::{KERNEL_DEFAULT, KERNEL_LARGEST};
+use super::sysctl;
+use crate::limit::sysctl::Overlay;
+use crate::model::limit::{Applier, Fate, KERNEL_DEFAULT, KERNEL_LARGEST, Plan};
+use crate::text::grouped;
 
 /// The file, below the root. 99 is late; whether it is late enough is checked.
 pub const DROP_IN: &str = "etc/sysctl.d/99-vmaudit.conf";
@@ -23,19 +24,6 @@ const MARK: &str = "# Written by vmaudit";
 
 /// Line that remembers the value to go back to.
 const BEFORE: &str = "# Running value before: ";
-
-/// What will be done.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Plan {
-    /// The drop-in, as seen on the running system.
-    pub file: PathBuf,
-    /// Its new content; null = it is removed.
-    pub content: Option<String>,
-    /// The running value to set, VMAs; null = it stays.
-    pub running: Option<u64>,
-    /// What people should know before.
-    pub notes: Vec<String>,
-}
 
 /// Plans `--apply value`. `largest` is the process with most VMAs now: (name, pid, VMAs).
 pub fn plan_apply(
@@ -242,6 +230,8 @@ fn replace(path: &Path, content: Option<&str>) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     struct Root(PathBuf);

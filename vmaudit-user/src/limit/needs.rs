@@ -1,73 +1,10 @@
 //! What known software is said to need. The rules are data (`needs.json`), each with the address it comes from.
 
+use crate::model::limit::{Known, Rule};
 use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
 
 /// The rules as shipped.
 const DATA: &str = include_str!("needs.json");
-
-/// One piece of software.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Known {
-    /// Name for `--for`.
-    pub name: String,
-    /// Name for people.
-    pub title: String,
-    /// An argument that is, or contains, one of these means that it runs.
-    pub arguments: Vec<String>,
-    /// Names of its processes, as the kernel cuts them (15 bytes).
-    pub comm: Vec<String>,
-    /// Paths below the root whose presence means that it is installed.
-    pub installed: Vec<String>,
-    /// The installed file must contain this.
-    #[serde(default)]
-    pub installed_contains: Option<String>,
-    /// How many VMAs it is said to need.
-    pub rule: Rule,
-    /// Used when the rule counts things whose number is not known, VMAs.
-    #[serde(default)]
-    pub otherwise: Option<u64>,
-    /// It refuses to work below this limit, VMAs; null when it does not check.
-    pub enforced: Option<u64>,
-    /// What people should know about the rule.
-    pub note: String,
-    /// Where it is published.
-    pub source: String,
-}
-
-/// How many VMAs.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Rule {
-    /// A number.
-    Fixed {
-        /// VMAs.
-        vmas: u64,
-    },
-    /// So many per granule of the heap.
-    PerHeap {
-        /// Bytes of a granule.
-        granule_bytes: u64,
-        /// VMAs per granule.
-        factor: f64,
-    },
-    /// So many per thing.
-    PerItem {
-        /// What is counted.
-        item: String,
-        /// VMAs per thing.
-        factor: u64,
-    },
-    /// Memory divided by a size.
-    MemoryDivided {
-        /// Divisor, bytes.
-        bytes: u64,
-        /// Never below, VMAs.
-        least: u64,
-    },
-    /// Nothing is published.
-    Unknown,
-}
 
 /// What a rule may need to know.
 #[derive(Clone, Copy, Debug, Default)]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
-use serde::Serialize;
+use crate::model::limit::{Applier, Boot, Fate, Setting};
 
 /// The key, as systemd-sysctl normalises it.
 const KEY: &str = "vm/max_map_count";
@@ -24,85 +24,9 @@ const CLASSIC: &str = "etc/sysctl.conf";
 /// Bytes of a file that are looked at.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Who applies the files at boot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Applier {
-    /// systemd-sysctl.service.
-    SystemdSysctl,
-    /// `sysctl --system` in a boot script.
-    Procps,
-}
-
-impl Applier {
-    /// The one that this machine's boot uses.
-    pub fn of(root: &Path) -> Self {
-        if root.join("run/systemd/system").is_dir() { Self::SystemdSysctl } else { Self::Procps }
-    }
-
-    /// Name for people.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::SystemdSysctl => "systemd-sysctl",
-            Self::Procps => "sysctl --system (procps)",
-        }
-    }
-}
-
-/// A line that sets the limit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Setting {
-    /// File, as seen on the running system.
-    pub file: PathBuf,
-    /// Line, from 1.
-    pub line: u64,
-    /// The value as written.
-    pub text: String,
-    /// The value as the kernel reads it, VMAs; null when the kernel refuses it.
-    pub value: Option<u64>,
-    /// The key was given as a pattern.
-    pub pattern: bool,
-    /// What becomes of it.
-    pub fate: Fate,
-    /// It is lower than a line that is applied before it.
-    pub lowers: bool,
-}
-
-/// What becomes of a line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fate {
-    /// It decides.
-    Wins,
-    /// A later line replaces it.
-    Replaced,
-    /// A file of the same name in this folder's precedence hides the whole file.
-    Hidden {
-        /// That file.
-        by: PathBuf,
-    },
-    /// The program that applies files at boot does not read this one.
-    NotRead,
-}
-
-/// What the files say.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Boot {
-    /// Who applies them.
-    pub applier: Applier,
-    /// Every line that sets the limit, in the order of application.
-    pub settings: Vec<Setting>,
-    /// Value after boot, VMAs; null when no file sets it, or the line that wins is refused by the kernel.
-    pub value: Option<u64>,
-    /// Set on the kernel's command line (before any file), VMAs.
-    pub command_line: Option<u64>,
-}
-
-impl Boot {
-    /// The line that decides.
-    pub fn winner(&self) -> Option<&Setting> {
-        self.settings.iter().find(|setting| setting.fate == Fate::Wins)
-    }
+/// Who applies the files when this machine boots.
+pub fn applier(root: &Path) -> Applier {
+    if root.join("run/systemd/system").is_dir() { Applier::SystemdSysctl } else { Applier::Procps }
 }
 
 /// A file that is to be looked at as if it had this content.

@@ -2,12 +2,11 @@
 
 use std::io::{self, Write};
 
-use crate::explain::picture::Cluster;
-use crate::explain::{Explanation, Row, Tally};
+use crate::model::vma_layout::{Cluster, Explanation, Row, Tally};
 use crate::output::form::{Form, csv_text};
 use crate::output::json;
-use crate::output::table::{Colour, Look, percent};
-use crate::output::{bytes, clean, count, grouped};
+use crate::output::table::{Colour, Look};
+use crate::text::{bytes, clean, count, grouped, percent};
 
 /// Writes the explanation; `top` limits each table of the text. CSV holds the boundaries by reason.
 pub fn write(it: &Explanation, form: Form, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
@@ -61,7 +60,7 @@ fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
     }
     let all = it.vmas.saturating_sub(1);
     for row in it.boundaries.iter().take(top) {
-        let share = percent(row.boundaries, all);
+        let share = format!("{}%", percent(row.boundaries, all));
         writeln!(
             out,
             "{:>12} {share:>7}  {}, first at {}",
@@ -115,7 +114,7 @@ fn table(
     writeln!(out, "\n{}", look.paint(Colour::Bold, title))?;
     for Row { name, tally } in rows.iter().take(top) {
         let Tally { vmas, bytes: size, .. } = *tally;
-        let (share, size) = (percent(vmas, it.vmas), bytes(size));
+        let (share, size) = (format!("{}%", percent(vmas, it.vmas)), bytes(size));
         writeln!(out, "{:>12} {share:>7} {size:>12}  {}", grouped(vmas), look.fit(name, 36))?;
     }
     rest(rows.len(), top, out)

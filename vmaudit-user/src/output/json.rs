@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
-use crate::report::Report;
+use crate::model::report::Report;
 
 /// Writes `report`, indented, with a newline at its end.
 pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -57,7 +57,7 @@ impl<F: Formatter> Formatter for Escaping<F> {
 
     fn write_string_fragment<W: ?Sized + Write>(&mut self, out: &mut W, fragment: &str) -> io::Result<()> {
         let mut rest = fragment;
-        while let Some((at, c)) = rest.char_indices().find(|(_, c)| super::steers(*c)) {
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| crate::text::sanitize::steers(*c)) {
             let (plain, from) = rest.split_at(at);
             // All of them lie in the first plane.
             write!(out, "{plain}\\u{:04x}", u32::from(c))?;
@@ -94,7 +94,7 @@ mod tests {
         assert!(text.contains(r#""comm": "\u001b[2J\"\n""#));
         assert!(text.contains(r#""exe": null"#));
         assert!(text.contains(r#""app": "a\u009b31m\u007fü\u202e""#), "{text}");
-        assert!(!text.chars().any(|c| c != '\n' && crate::output::steers(c)));
+        assert!(!text.chars().any(|c| c != '\n' && crate::text::sanitize::steers(c)));
         assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
     }
 
@@ -103,7 +103,7 @@ mod tests {
         let value = serde_json::json!({"a": ["x\u{85}\ny", {"\u{200e}k": null}], "b": 1.5});
         let text = line(&value);
         assert_eq!(text.lines().count(), 1);
-        assert!(!text.chars().any(crate::output::steers));
+        assert!(!text.chars().any(crate::text::sanitize::steers));
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
     }
 }

@@ -2,16 +2,11 @@
 
 use std::io::{self, Write};
 
-use crate::limit::apply::Plan;
-use crate::limit::needs::{Known, Rule};
-use crate::limit::sysctl::Fate;
-use crate::limit::{Found, LimitReport, SCOPE};
+use crate::model::limit::{Fate, Found, Known, LimitReport, Plan, Rule, SAFE_VMA_BYTES, SCOPE, origin};
 use crate::output::form::{Form, csv_text};
 use crate::output::json;
-use crate::output::table::{Colour, Look, percent};
-use crate::output::{bytes, clean, grouped};
-use crate::recommend::SAFE_VMA_BYTES;
-use crate::scan::origin;
+use crate::output::table::{Colour, Look};
+use crate::text::{bytes, clean, grouped, percent};
 
 /// Writes the report. CSV holds the lines that set the limit.
 pub fn write(report: &LimitReport, form: Form, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
@@ -64,7 +59,7 @@ fn text(report: &LimitReport, look: &Look, out: &mut Vec<u8>) -> io::Result<()> 
     if let (Some(largest), Some(limit)) = (&report.largest, report.running) {
         writeln!(
             out,
-            "  Largest process now: {} (pid {}), {} VMAs, {} of the limit.",
+            "  Largest process now: {} (pid {}), {} VMAs, {}% of the limit.",
             clean(&largest.app),
             largest.pid,
             grouped(largest.vmas),

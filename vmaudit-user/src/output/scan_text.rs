@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use crate::model::limit::origin;
+use crate::model::report::Process;
+use crate::model::scan::{Need, Scan};
 use crate::output::form::{Form, csv_text};
 use crate::output::json;
 use crate::output::table::{Colour, Look, room_colour};
-use crate::output::{bytes, clean, count, grouped};
-use crate::report::Process;
-use crate::scan::{Need, Scan, origin};
+use crate::text::{bytes, clean, count, grouped, shell};
 
 /// Writes `scan`; `top` limits the processes of the text.
 pub fn write(scan: &Scan, form: Form, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
@@ -101,7 +102,7 @@ fn processes(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
             .and_then(|uid| scan.users.get(&uid))
             .map_or_else(|| "?".to_owned(), |name| clean(name));
         let shown = match scan.arguments.get(*place).filter(|arguments| !arguments.is_empty()) {
-            Some(arguments) => quoted(arguments),
+            Some(arguments) => shell::quoted(arguments),
             None => process.app.clone().unwrap_or_default(),
         };
         writeln!(
@@ -166,22 +167,6 @@ fn limit_line(title: &str, limit: u64, need: &Need, look: &Look, out: &mut Vec<u
     )
 }
 
-/// Arguments as they could be typed into a shell.
-fn quoted(arguments: &[String]) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "@%+=:,./-_".contains(c);
-    let words: Vec<String> = arguments
-        .iter()
-        .map(|word| {
-            if !word.is_empty() && word.chars().all(plain) {
-                word.clone()
-            } else {
-                format!("'{}'", word.replace('\'', "'\"'\"'"))
-            }
-        })
-        .collect();
-    words.join(" ")
-}
-
 fn csv(scan: &Scan, out: &mut Vec<u8>) -> io::Result<()> {
     writeln!(out, "pid,ppid,uid,user,comm,app,exe,cgroup,vmas,percent_of_limit,exact,unreadable")?;
     let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
@@ -204,15 +189,4 @@ fn csv(scan: &Scan, out: &mut Vec<u8>) -> io::Result<()> {
         writeln!(out, "{}", fields.join(","))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn arguments_are_quoted_for_a_shell() {
-        let words = ["a b", "it's", "--x=1", ""].map(str::to_owned);
-        assert_eq!(quoted(&words), "'a b' 'it'\"'\"'s' --x=1 ''");
-    }
 }

@@ -2,7 +2,7 @@
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use crate::output::{Destination, clean};
+use crate::{output::Destination, text::clean};
 
 /// How a text may look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,11 +68,6 @@ impl Look {
         let tail: Vec<char> = safe.chars().rev().take_while(taken(room - front - 1)).collect();
         format!("{head}…{}", tail.into_iter().rev().collect::<String>())
     }
-}
-
-/// `part` of `whole` in percent, one decimal.
-pub fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "-".to_owned() } else { format!("{:.1}%", part as f64 * 100.0 / whole as f64) }
 }
 
 /// Colour for the room that is left, in percent: the thresholds people know from the Python tool.

@@ -8,12 +8,11 @@ use std::io::{self, Write};
 
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::{bytes, clean, count, grouped};
-use crate::recommend::{because, reason, reasons};
-use crate::report::{
+use crate::model::cause::{because, reason, reasons};
+use crate::model::report::{
     Action, Cause, Failure, Frame, Holders, Hook, HookState, MapCount, Process, Report, SourceKind,
 };
-use crate::source::hooks::CALL_EXIT;
+use crate::text::{bytes, clean, count, grouped};
 
 /// How the text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +65,7 @@ pub fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<
 /// The single most important sentence, and its colour.
 fn verdict(report: &Report) -> (&'static str, String) {
     let limit = report.limits.max_map_count.map_or("its limit".into(), grouped);
-    let at_least = if crate::gate::failures_may_be_missing(report) { "at least " } else { "" };
+    let at_least = if report.failures_may_be_missing() { "at least " } else { "" };
     let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();
     if let Some(worst) = at_limit.first() {
         let certain = at_limit.iter().any(|f| f.certain);
@@ -141,7 +140,7 @@ fn verdict(report: &Report) -> (&'static str, String) {
     let near = process.map_count.percent_of_limit.is_some_and(|percent| percent >= 80.0);
     let colour = if near { YELLOW } else { GREEN };
     match report.source {
-        SourceKind::Ebpf if call_exit(report).is_none_or(|hook| hook.state == HookState::Unused) => (
+        SourceKind::Ebpf if report.call_exit().is_none_or(|hook| hook.state == HookState::Unused) => (
             if near { YELLOW } else { BOLD },
             format!("{largest} at its peak{share}.{clipped} Failed calls were not watched."),
         ),
@@ -305,14 +304,9 @@ fn row(process: &Process, report: &Report) -> [String; 7] {
     ]
 }
 
-/// The hook that sees refused calls.
-fn call_exit(report: &Report) -> Option<&Hook> {
-    report.coverage.hooks.iter().find(|hook| hook.name == CALL_EXIT)
-}
-
 /// Refused calls of a process that are no ordinary answers; `None` when the source cannot see them.
 fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
-    let seen = call_exit(report).is_some_and(|hook| hook.state == HookState::Attached);
+    let seen = report.call_exit().is_some_and(|hook| hook.state == HookState::Attached);
     if report.source == SourceKind::Proc || !seen {
         return None;
     }

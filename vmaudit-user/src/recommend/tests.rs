@@ -1,4 +1,6 @@
 use super::*;
+use crate::model::cause::because;
+use crate::model::limit::KERNEL_LARGEST;
 
 fn failed(cause: Cause, count: u64) -> Failed {
     let limit_excluded = !matches!(cause, Cause::MaxMapCount | Cause::Unknown);

@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::read::Row;
-use super::{AppFigures, Key, Need, Scan, ScanArgs, rfc3339};
 use crate::application::Anonymizer;
+use crate::model::report::{
+    Coverage, Limits, MapCount, Process, Report, SCHEMA, Session, SourceKind, VERSION,
+};
+use crate::model::scan::{AppFigures, Need, Scan, Slab};
 use crate::recommend::{Margin, Measured, recommend_now};
-use crate::report::{Coverage, Limits, MapCount, Process, Report, SCHEMA, Session, SourceKind, VERSION};
+use crate::scan::{Key, ScanArgs};
 use crate::source::live::page_size;
-use crate::source::proc::{Slab, host};
+use crate::source::proc::host;
+use crate::text::time::rfc3339;
 
 /// What was found besides the processes.
 pub struct Facts {

@@ -1,8 +1,9 @@
 //! Tests of `scan` on a made-up /proc.
 
 use super::*;
+use crate::model::report::{Report, SourceKind};
+use crate::model::scan::{AppFigures, Scan};
 use crate::output::table::Look;
-use crate::report::SourceKind;
 use crate::source::census::Task;
 use clap::Parser as _;
 use std::path::{Path, PathBuf};

@@ -33,11 +33,9 @@ use self::{
     shared::Shared,
     skips::Counted,
 };
-use super::{
-    Event, MmState, Named,
-    proc::{Handle, Proc},
-};
-use crate::report::Hook;
+use crate::model::event::{Event, MmState, Named};
+use crate::model::report::Hook;
+use crate::source::proc::{Handle, Proc};
 
 /// What to load.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +50,7 @@ pub struct Options {
     pub stream_failures: bool,
     /// Processes that already run will be followed.
     pub attach: bool,
-    /// See [`super::hooks::CALL_EXIT`]; without it peaks only, at no cost for calls that are not watched.
+    /// See [`crate::model::hook::CALL_EXIT`]; without it peaks only, at no cost for calls that are not watched.
     pub calls: bool,
     /// Examples of failures carry their user stack.
     pub stacks: bool,

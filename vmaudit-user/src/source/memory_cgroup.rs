@@ -13,7 +13,8 @@ use vmaudit_common::{
     CLASS_OVERCOMMIT_REFUSED, CLASS_SECTION,
 };
 
-use super::{Refused, proc::Proc};
+use crate::model::event::{MemoryCgroup, Refused};
+use crate::source::proc::Proc;
 
 /// Looks in one session.
 const LOOKS: usize = 20;
@@ -23,18 +24,6 @@ const LEVELS: usize = 32;
 const MOST: u64 = 4096;
 /// A v1 limit above this is none (mm/page_counter.c: PAGE_COUNTER_MAX, in bytes).
 const NO_LIMIT: u64 = 1 << 62;
-
-/// A memory cgroup with a limit that was hit: the process's own, or the nearest above it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemoryCgroup {
-    /// memory.max, bytes.
-    pub limit_bytes: u64,
-    /// In use when it was looked at, bytes.
-    pub used_bytes: u64,
-    /// How often it ran out of memory since it was made: charges that failed after all reclaim (v2: `oom` in
-    /// memory.events.local, or memory.events before 5.12), or processes killed for it (v1: `oom_kill` in memory.oom_control).
-    pub out_of_memory: u64,
-}
 
 /// Looks at the cgroups of processes with refused calls.
 #[derive(Debug)]

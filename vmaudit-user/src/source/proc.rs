@@ -15,7 +15,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
-use crate::report::{Host, Limits};
+use crate::model::report::{Host, Limits};
+use crate::model::scan::Slab;
 
 /// Bytes of one read of a maps file. The kernel fills one page of it per call; larger does not help it, and the
 /// buffer is also that of small files.
@@ -92,21 +93,6 @@ pub struct Stat {
     pub threads: u64,
     /// Start, clock ticks since boot.
     pub start_ticks: u64,
-}
-
-/// Slab figures of one cache.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Slab {
-    /// Objects in use.
-    pub active: u64,
-    /// Objects allocated.
-    pub total: u64,
-    /// Bytes of one object.
-    pub object_bytes: u64,
-    /// Objects in one slab.
-    pub objects_per_slab: u64,
-    /// Pages of one slab.
-    pub pages_per_slab: u64,
 }
 
 /// A /proc somewhere.

@@ -8,10 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    Event, Named, ProcessId, Sample,
-    proc::{CountBuffer, Proc, Unreadable},
-};
+use crate::model::event::{Event, Named, ProcessId, Sample};
+use crate::source::proc::{CountBuffer, Proc, Unreadable};
 
 /// Shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{By, Handle, Key, Module, held};
-use crate::source::{Mapped, MappedFile};
+use crate::model::event::{Mapped, MappedFile};
 
 /// Mappings kept, all processes together; about 300 bytes each.
 const MAPPINGS: usize = 8192;

@@ -14,8 +14,9 @@ use aya::{
 use vmaudit_common::{ABSENT, Config, call};
 
 use super::{Counted, Live, Names, Options, Shared, Unavailable, page_size};
+use crate::model::hook;
 use crate::{
-    report::{Hook, HookState},
+    model::report::{Hook, HookState},
     source::{
         address,
         hooks::{self, Form, HOOKS, Need, Row, Via},
@@ -41,7 +42,7 @@ impl Live {
     }
 
     fn with_lock_events(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
-        let released = HOOKS.iter().find(|row| row.name == hooks::LOCK_RELEASED);
+        let released = HOOKS.iter().find(|row| row.name == hook::LOCK_RELEASED);
         if let Some(row) = released {
             let choice = hooks::choose(row, facts);
             if choice.forms.is_empty() && facts.layout.is_ok() {

@@ -10,7 +10,7 @@ use vmaudit_common::{
     RECORD_FORK, RecordHeader, TaskRecord,
 };
 
-use crate::source::{
+use crate::model::event::{
     CallStat, Change, Event, Mapped, MappedFile, MmState, Named, ProcessId, RefusalGroup, Refused, Section,
     Task,
 };

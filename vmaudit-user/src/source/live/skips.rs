@@ -3,7 +3,10 @@
 use std::{fs, os::fd::RawFd};
 
 use super::Live;
-use crate::source::{Doubt, Losses, hooks, kernel::Facts};
+use crate::model::event::{Doubt, Losses};
+use crate::model::hook;
+use crate::source::hooks;
+use crate::source::kernel::Facts;
 
 /// A program at work.
 pub struct Counted {
@@ -58,8 +61,8 @@ impl Live {
             }
             // Numbered sections tell which of these events were a followed process's changes, except for the last
             // change of an address space that still lives.
-            let known = row.0 == hooks::LOCK_RELEASED && self.numbered && self.living() == 0;
-            if !known && !hooks::SETTLING.contains(&row.0) {
+            let known = row.0 == hook::LOCK_RELEASED && self.numbered && self.living() == 0;
+            if !known && !hook::SETTLING.contains(&row.0) {
                 skipped += count.unwrap_or(0);
                 unreadable += u64::from(!readable);
             }
@@ -84,19 +87,19 @@ impl Live {
     /// What an event of this row that nobody saw can have changed. Where write sections are numbered, no count: the
     /// programs check each (vmaudit-ebpf/src/sections.rs).
     fn doubt_about(&self, row: &str) -> Doubt {
-        let counting = [hooks::LOCK_RELEASED, hooks::EXIT_MMAP, hooks::SNAPSHOT].contains(&row);
+        let counting = [hook::LOCK_RELEASED, hook::EXIT_MMAP, hook::SNAPSHOT].contains(&row);
         Doubt {
             peaks: self.sampled || counting && !self.numbered,
-            processes: [hooks::FORK, hooks::EXEC, hooks::EXIT].contains(&row),
-            calls: row == hooks::CALL_EXIT || self.sampled && row == hooks::LOCK_RELEASED,
+            processes: [hook::FORK, hook::EXEC, hook::EXIT].contains(&row),
+            calls: row == hook::CALL_EXIT || self.sampled && row == hook::LOCK_RELEASED,
             // The two others only ever add to what is known (vmaudit-ebpf/src/probes.rs).
-            causes: [hooks::LOCK_RELEASED, hooks::CALL_EXIT, hooks::ADDRESS_SEARCH].contains(&row),
+            causes: [hook::LOCK_RELEASED, hook::CALL_EXIT, hook::ADDRESS_SEARCH].contains(&row),
         }
     }
 
     /// A release that was shown to none of the programs may have been the last of an address space that lives.
     pub(super) fn open_end(&self) -> bool {
-        let releases = self.at_work.iter().find(|(name, _)| *name == hooks::LOCK_RELEASED);
+        let releases = self.at_work.iter().find(|(name, _)| *name == hook::LOCK_RELEASED);
         self.numbered
             && releases.is_some_and(|row| {
                 let (count, readable) = self.skipped(row);
@@ -108,7 +111,7 @@ impl Live {
     /// can.
     pub(super) fn skipped(&self, (name, programs): &(&'static str, Vec<Counted>)) -> (Option<u64>, bool) {
         let counts: Vec<Option<u64>> = programs.iter().map(Counted::skipped).collect();
-        let own = if *name == hooks::LOCK_RELEASED { self.own_releases() } else { 0 };
+        let own = if *name == hook::LOCK_RELEASED { self.own_releases() } else { 0 };
         let least = counts.iter().flatten().min().map(|count| count.saturating_sub(own));
         let uncounted = !self.counts_classic_skips && self.classic_alone(name);
         (least, !uncounted && !counts.contains(&None))
@@ -124,7 +127,7 @@ impl Live {
     /// tracepoint program is not entered from within another (kernel/trace/bpf_trace.c:trace_call_bpf). That program
     /// only reads, so nothing is lost.
     fn own_releases(&self) -> u64 {
-        if self.classic_alone(hooks::LOCK_RELEASED) && self.classic_alone(hooks::CALL_EXIT) {
+        if self.classic_alone(hook::LOCK_RELEASED) && self.classic_alone(hook::CALL_EXIT) {
             self.control.read(0).looks
         } else {
             0

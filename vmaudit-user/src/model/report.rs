@@ -7,6 +7,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use vmaudit_common::call::{CALLS, COMPAT};
+
+pub use super::cause::Cause;
+use super::hook::CALL_EXIT;
 
 /// Name of the schema.
 pub const SCHEMA: &str = "vmaudit.report";
@@ -41,6 +45,20 @@ pub struct Report {
     pub ordinary_answers: Vec<Failure>,
     /// What to do about vm.max_map_count.
     pub recommendation: Recommendation,
+}
+
+impl Report {
+    /// Whether a failed call may be missing from the report altogether.
+    pub fn failures_may_be_missing(&self) -> bool {
+        // 32-bit programs enter the kernel in a way of their own: their changes are seen, their refusals are not.
+        let compat = CALLS.get(usize::from(COMPAT)).map_or("", |call| call.name);
+        !self.coverage.exact_calls || self.processes.iter().any(|process| process.calls.contains_key(compat))
+    }
+
+    /// The hook on the exits of system calls, which sees refused calls; `None` when the report does not list it.
+    pub fn call_exit(&self) -> Option<&Hook> {
+        self.coverage.hooks.iter().find(|hook| hook.name == CALL_EXIT)
+    }
 }
 
 /// The machine.
@@ -351,56 +369,6 @@ pub struct Holders {
     pub after_ms: u64,
     /// The largest owner, for people.
     pub sentence: String,
-}
-
-/// Why a call failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Cause {
-    /// vm.max_map_count.
-    MaxMapCount,
-    /// RLIMIT_AS.
-    RlimitAs,
-    /// RLIMIT_DATA.
-    RlimitData,
-    /// RLIMIT_STACK.
-    RlimitStack,
-    /// RLIMIT_MEMLOCK.
-    RlimitMemlock,
-    /// Overcommit accounting.
-    Overcommit,
-    /// No free hole of that size, or the hint range is used up.
-    NoAddressRange,
-    /// The range has a gap.
-    RangeNotMapped,
-    /// No huge pages.
-    Hugetlb,
-    /// A slab, page table or cgroup charge failed.
-    KernelMemory,
-    /// mseal.
-    Sealed,
-    /// Not known; the sentence says why.
-    Unknown,
-}
-
-impl Cause {
-    /// The name in the report.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::MaxMapCount => "max_map_count",
-            Self::RlimitAs => "rlimit_as",
-            Self::RlimitData => "rlimit_data",
-            Self::RlimitStack => "rlimit_stack",
-            Self::RlimitMemlock => "rlimit_memlock",
-            Self::Overcommit => "overcommit",
-            Self::NoAddressRange => "no_address_range",
-            Self::RangeNotMapped => "range_not_mapped",
-            Self::Hugetlb => "hugetlb",
-            Self::KernelMemory => "kernel_memory",
-            Self::Sealed => "sealed",
-            Self::Unknown => "unknown",
-        }
-    }
 }
 
 /// One failing call.

@@ -1,0 +1,359 @@
+//! What a source learns: the one stream that every report is made of.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use vmaudit_common::call::Call;
+
+/// Identity of a process: pids are reused, a pid with its start time is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProcessId {
+    /// Thread group id.
+    pub tgid: u32,
+    /// Start of the process, CLOCK_BOOTTIME ns (from /proc: rounded down to a clock tick).
+    pub start_ns: u64,
+}
+
+/// One thing that a source learned. Times `at_ns` are CLOCK_MONOTONIC ns.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Event {
+    /// State of one address space; a later one with the same generation replaces it.
+    Mm(Box<MmState>),
+    /// A look at one process from outside.
+    Sample(Sample),
+    /// One change of map_count.
+    Change(Change),
+    /// One refused call with its details.
+    Refused(Box<Refused>),
+    /// What lies at an address of a refused call's stack. Comes before the call.
+    Mapped(Box<Mapped>),
+    /// Facts about a process that need /proc or the exec hook.
+    Named(Named),
+    /// A process was born, or ended (`exit` set).
+    Task(Task),
+    /// The session's limits, as read now.
+    Limits(super::report::Limits),
+    /// A look at vm.max_map_count.
+    LimitSeen(LimitSeen),
+    /// What was not seen so far.
+    Lost(Losses),
+}
+
+/// What the kernel side knows of one address space.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MmState {
+    /// Unique in a session, rising with time of birth.
+    pub generation: u64,
+    /// Its process.
+    pub process: ProcessId,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Name.
+    pub comm: String,
+    /// map_count when first seen.
+    pub first: u32,
+    /// map_count after the last change.
+    pub last: u32,
+    /// Largest map_count left behind by a completed change.
+    pub peak: u32,
+    /// First seen.
+    pub born_ns: u64,
+    /// When the peak was reached.
+    pub peak_ns: u64,
+    /// Torn down; `None` while it lives.
+    pub dead_ns: Option<u64>,
+    /// Followed from its first instruction.
+    pub from_birth: bool,
+    /// First count read at attach, while no writer held the lock.
+    pub from_snapshot: bool,
+    /// Made by exec.
+    pub from_exec: bool,
+    /// Followed by samples while several tasks could change it: its peak is the largest sample.
+    #[serde(default)]
+    pub shared: bool,
+    /// How often the kernel's own count of write sections showed that a change was missed; `None` where it does not
+    /// count (before 6.4, or without CONFIG_PER_VMA_LOCK).
+    #[serde(default)]
+    pub gaps: Option<u64>,
+    /// It lives, and its last change may be one that was missed: no later one has shown a gap.
+    #[serde(default)]
+    pub open_end: bool,
+    /// Per call; only calls with a figure.
+    pub calls: Vec<(Call, CallStat)>,
+    /// Refusals by kind.
+    pub refusals: Vec<RefusalGroup>,
+}
+
+impl MmState {
+    /// A change of it was missed, or may have been.
+    pub fn partly_seen(&self) -> bool {
+        self.shared || self.open_end || self.gaps.is_some_and(|gaps| gaps > 0)
+    }
+}
+
+/// What was not seen, so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Totals by reason.
+    pub counters: BTreeMap<String, u64>,
+    /// What events that were shown to none of the programs may have changed.
+    pub doubt: Doubt,
+}
+
+/// What can be wrong because the kernel skipped programs, and no row tells by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// Any peak.
+    pub peaks: bool,
+    /// The list of processes: one can be missing, or bear an old name.
+    pub processes: bool,
+    /// Counts of calls and of refusals: they can be too low.
+    pub calls: bool,
+    /// Why a call was refused: what it did may have been seen in part, or be taken for what an earlier one did.
+    pub causes: bool,
+}
+
+impl Doubt {
+    /// Either's.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            peaks: self.peaks || other.peaks,
+            processes: self.processes || other.processes,
+            calls: self.calls || other.calls,
+            causes: self.causes || other.causes,
+        }
+    }
+}
+
+/// What one call did to one address space; see [`vmaudit_common::CallStat`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallStat {
+    /// Calls that returned.
+    pub calls: u64,
+    /// VMAs added.
+    pub added: u64,
+    /// VMAs removed.
+    pub removed: u64,
+    /// Refused calls.
+    pub failed: u64,
+}
+
+/// Refusals of one kind in one address space, counted in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalGroup {
+    /// Which call.
+    pub call: Call,
+    /// Positive errno.
+    pub errno: u8,
+    /// `vmaudit_common::CLASS_*` bits.
+    pub class: u32,
+    /// How many.
+    pub count: u64,
+    /// First, CLOCK_MONOTONIC ns.
+    pub first_ns: u64,
+    /// Last, CLOCK_MONOTONIC ns.
+    pub last_ns: u64,
+    /// Bytes that should have been unmapped and were not.
+    pub kept_bytes: u64,
+}
+
+/// One refused call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Refused {
+    /// When.
+    pub at_ns: u64,
+    /// Address space.
+    pub generation: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// Task.
+    pub tid: u32,
+    /// Name of the task.
+    pub comm: String,
+    /// Which call.
+    pub call: Call,
+    /// Positive errno.
+    pub errno: u8,
+    /// `vmaudit_common::CLASS_*` bits.
+    pub class: u32,
+    /// Return value as the kernel gave it.
+    pub ret: i64,
+    /// Arguments as passed.
+    pub args: [u64; 6],
+    /// Figures of the lock section the call was refused in, when it took the lock.
+    pub section: Option<Section>,
+    /// vm.max_map_count at that time.
+    pub max_map_count: u32,
+    /// RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK soft limits, bytes; `u64::MAX` = unlimited.
+    pub rlimits: [u64; 4],
+    /// mm.start_brk, an address.
+    pub start_brk: u64,
+    /// First address of the range that is not mapped; `None` when there is none or nobody looked.
+    #[serde(default)]
+    pub hole: Option<u64>,
+    /// Where the function that made the call probably returns to: a walk over frame pointers misses it. A caller if
+    /// it lies in an executable mapping, else nothing.
+    #[serde(default)]
+    pub caller: Option<u64>,
+    /// User return addresses, innermost first.
+    pub stack: Vec<u64>,
+}
+
+/// A mapping, or an address where nothing is mapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapped {
+    /// Address space.
+    pub generation: u64,
+    /// First address.
+    pub start: u64,
+    /// Address behind it.
+    pub end: u64,
+    /// Of `start` in the file, bytes.
+    pub offset: u64,
+    /// Code may run there.
+    pub executable: bool,
+    /// `None` for memory without a file, and where it is not executable.
+    pub file: Option<MappedFile>,
+}
+
+/// A mapped file, as the kernel knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedFile {
+    /// From the root of all mounts that the process sees; begins with `.../` where it is not known up to there.
+    pub path: String,
+    /// Inode number.
+    pub inode: u64,
+    /// Last change of the inode: seconds and nanoseconds. No one can set it, so together with the number it tells the file
+    /// from any other that stood or will stand there.
+    pub changed: (i64, u32),
+}
+
+/// State of the address space while a refused call held the lock.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Section {
+    /// map_count when the lock was taken.
+    pub mc0: u32,
+    /// map_count when it was let go.
+    pub mc1: u32,
+    /// mm.total_vm, pages.
+    pub total_vm: u64,
+    /// mm.locked_vm, pages.
+    pub locked_vm: u64,
+    /// mm.data_vm, pages.
+    pub data_vm: u64,
+    /// Result of the last search for a free range (address, or negative errno); `None` when none was seen.
+    pub searched: Option<i64>,
+}
+
+/// One change of map_count.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// When.
+    pub at_ns: u64,
+    /// Address space.
+    pub generation: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// Task that made it.
+    pub tid: u32,
+    /// Name of that task.
+    pub comm: String,
+    /// Before.
+    pub before: u32,
+    /// After.
+    pub after: u32,
+    /// Within which call.
+    pub call: Call,
+}
+
+/// A count read from outside; never exact as a peak.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    /// When.
+    pub at_ns: u64,
+    /// Process.
+    pub process: ProcessId,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Name.
+    pub comm: String,
+    /// VMAs, `[vsyscall]` not counted; `None` when the process is gone or reading was refused.
+    pub map_count: Option<u32>,
+}
+
+/// A look at vm.max_map_count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LimitSeen {
+    /// When.
+    pub at_ns: u64,
+    /// VMAs.
+    pub max_map_count: u32,
+}
+
+/// Facts about a process from /proc or from exec.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Named {
+    /// Process.
+    pub process: ProcessId,
+    /// When.
+    pub at_ns: u64,
+    /// Path of the executable.
+    pub exe: Option<String>,
+    /// cgroup path.
+    pub cgroup: Option<String>,
+}
+
+/// Birth or end of a process.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Task {
+    /// When.
+    pub at_ns: u64,
+    /// Process.
+    pub process: ProcessId,
+    /// Parent's process id.
+    pub ppid: u32,
+    /// Name.
+    pub comm: String,
+    /// Wait status as waitpid gives it, at its end.
+    pub exit: Option<i32>,
+}
+
+/// A memory cgroup with a limit that was hit: the process's own, or the nearest above it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryCgroup {
+    /// memory.max, bytes.
+    pub limit_bytes: u64,
+    /// In use when it was looked at, bytes.
+    pub used_bytes: u64,
+    /// How often it ran out of memory since it was made: charges that failed after all reclaim (v2: `oom` in
+    /// memory.events.local, or memory.events before 5.12), or processes killed for it (v1: `oom_kill` in memory.oom_control).
+    pub out_of_memory: u64,
+}
+
+#[cfg(test)]
+impl Refused {
+    /// One without a cause, for tests to build on.
+    pub fn example() -> Self {
+        Self {
+            at_ns: 1,
+            generation: 1,
+            tgid: 1,
+            tid: 1,
+            comm: "x".into(),
+            call: vmaudit_common::call::FOREIGN,
+            errno: libc::ENOMEM as u8,
+            class: 0,
+            ret: -i64::from(libc::ENOMEM),
+            args: [0; 6],
+            section: None,
+            max_map_count: 65530,
+            rlimits: [u64::MAX; 4],
+            start_brk: 0,
+            hole: None,
+            caller: None,
+            stack: Vec::new(),
+        }
+    }
+}

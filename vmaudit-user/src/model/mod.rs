@@ -1,0 +1,10 @@
+//! Plain data: events, and the documents that outputs render. Nothing here computes more than a name, and nothing does
+//! I/O.
+
+pub mod cause;
+pub mod event;
+pub mod hook;
+pub mod limit;
+pub mod report;
+pub mod scan;
+pub mod vma_layout;

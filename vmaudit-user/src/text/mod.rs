@@ -1,0 +1,9 @@
+//! Words for figures: numbers, sizes, times, names of strangers. No I/O, nothing of vmaudit's own types.
+
+pub mod number;
+pub mod sanitize;
+pub mod shell;
+pub mod time;
+
+pub use number::{bytes, count, grouped, percent};
+pub use sanitize::clean;
