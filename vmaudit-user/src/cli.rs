@@ -4,12 +4,11 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::{
-    explain::ExplainArgs,
-    limit::LimitArgs,
-    recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND},
-    scan::ScanArgs,
-};
+use crate::domain::budget::FailOn;
+use crate::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
+use crate::explain::ExplainArgs;
+use crate::limit::LimitArgs;
+use crate::scan::ScanArgs;
 
 /// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
 ///
@@ -88,17 +87,6 @@ pub enum ReportFormat {
     Text,
     /// For programs: the vmaudit.report schema
     Json,
-}
-
-/// What breaks the budget.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum FailOn {
-    /// A memory call failed
-    Failure,
-    /// A peak reached the limit
-    Peak,
-    /// Something was lost or could not be seen
-    Lost,
 }
 
 /// Options of `run`.

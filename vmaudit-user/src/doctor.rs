@@ -8,12 +8,12 @@ use crate::cli::{DoctorArgs, ReportFormat};
 use crate::model::event::Doubt;
 use crate::model::hook;
 use crate::model::report::{Hook, HookState};
+use crate::os::kernel::Facts;
 use crate::output::{self, Destination};
-use crate::source::hooks::HOOKS;
-use crate::source::kernel::Facts;
-use crate::source::live::{Live, Unavailable};
-use crate::source::{hooks, live, proc_max_map_count};
-use crate::{conditions, text};
+use crate::source::ebpf::hooks::HOOKS;
+use crate::source::ebpf::{Live, Unavailable, hooks};
+use crate::source::{ebpf, environment, proc_max_map_count};
+use crate::text;
 
 /// What a report from here can say of its figures.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,7 +92,7 @@ impl Exactness {
 /// `vmaudit doctor`: 0 when peaks are exact here, 1 when only /proc is left.
 pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
     let facts = Facts::gather();
-    let options = live::Options {
+    let options = ebpf::Options {
         watch_all: false,
         follow_children: true,
         stream_changes: false,
@@ -105,14 +105,14 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         debug: false,
     };
     let (hooks, conditions, doubt, why) = match Live::open(&facts, &options) {
-        Ok(live) => (live.hooks(), conditions::look(&facts, Some(&live.hooks())), live.losses().doubt, None),
+        Ok(live) => (live.hooks(), environment::look(&facts, Some(&live.hooks())), live.losses().doubt, None),
         Err(Unavailable(why)) => {
-            let why = conditions::blocking(&facts).unwrap_or(why);
-            (hooks::all_missing(&why), conditions::look(&facts, None), Doubt::default(), Some(why))
+            let why = environment::blocking(&facts).unwrap_or(why);
+            (hooks::all_missing(&why), environment::look(&facts, None), Doubt::default(), Some(why))
         }
     };
     // `run` and `trace -p` do not work there, the hooks do.
-    let why = why.or_else(|| conditions::pid_namespace(&conditions));
+    let why = why.or_else(|| environment::pid_namespace(&conditions));
     let exactness = match &why {
         Some(why) => Exactness::Samples(why.clone()),
         None => Exactness::of(&hooks, doubt),

@@ -3,28 +3,22 @@
 //! Mappings stream through once; what is kept is bounded whatever the input: tallies by kind, by owner, by reason, the
 //! largest regions, and a folded picture.
 
-mod analysis;
-pub mod boundary;
-pub mod holders;
-pub mod kinds;
-pub mod picture;
-mod verdict;
-
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _, Seek as _};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
-use self::analysis::{policies, stream};
-use self::verdict::verdict;
-use crate::application::{Anonymizer, application, arguments};
+use crate::domain::application::{Anonymizer, application, arguments};
+use crate::domain::vma_layout::analysis::{policies, stream};
+use crate::domain::vma_layout::verdict::verdict;
 use crate::model::vma_layout::Explanation;
+use crate::os::procfs;
+use crate::os::procfs::{Handle, Paced, Proc, Stat};
 use crate::output::form::{Form, Outputs};
 use crate::scan::own_names;
-use crate::source::proc::{Handle, Paced, Proc, Stat};
 use crate::{output, text};
 
 /// Options of `vmaudit explain`.
@@ -124,8 +118,7 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
 
 fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
     let proc = Proc::new(&args.proc_root);
-    let refuse =
-        |reason: crate::source::proc::Unreadable| anyhow::anyhow!("process {pid} {}", reason.sentence());
+    let refuse = |reason: procfs::Unreadable| anyhow::anyhow!("process {pid} {}", reason.sentence());
     let handle = proc.open(pid).map_err(refuse)?;
     let stat = handle.stat().map_err(refuse)?;
     if stat.kernel_thread {
@@ -144,7 +137,7 @@ fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result
         let reader = BufReader::with_capacity(64 << 10, Paced::new(&file));
         let mut read = stream(reader, args.max_vmas, policies, anonymizer, notes)
             .with_context(|| format!("process {pid}: cannot read its {name}"))?;
-        if !still_there(&file) {
+        if !procfs::still_there(&file) {
             read.complete = false;
             notes.push(format!(
                 "The process ended while it was read: these are the first {} of its VMAs.",
@@ -184,11 +177,6 @@ fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result
     explanation.notes = notes;
     explanation.verdict = verdict(&explanation);
     Ok(explanation)
-}
-
-/// The address space behind an open maps file has not ended. An end in the middle looks like the end of the file.
-fn still_there(mut file: &File) -> bool {
-    file.rewind().is_ok() && file.read(&mut [0]).is_ok_and(|read| read > 0)
 }
 
 fn subject(handle: &Handle, stat: &Stat) -> String {

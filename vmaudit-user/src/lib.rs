@@ -1,39 +1,32 @@
 //! vmaudit: follows the VMA counts of processes exactly, says why memory calls fail, recommends a limit.
 //!
 //! ```text
-//! source::live ──┐
-//! source::proc ──┼─► Event ─► Audit ─► Report ─► output::{text, json}
-//!                │              ▲│
-//!                ├─ symbols ────┘│  (refused stacks → names; reads mappings and files of strangers, bounded)
-//!                └─ Coverage    ├─ diagnosis::why   (pure: one refusal → cause, evidence, sentence)
-//!                               └─ recommend        (pure: figures → advice)
+//! text, model  <-  domain  <-  os  <-  source  <-  enrich, launch  <-  session  <-  the program's commands
+//!      ^-------------------------------------------  output
 //! ```
+//!
+//! A folder imports only folders to its left; `output` sees `text` and `model` alone.
+//!
+//! * `text`: words for figures. `model`: events, and the documents that outputs render.
+//! * `domain`: what is made of them; pure. `os`: what the operating system tells.
+//! * `source`: the kernel (eBPF) or looks at /proc, as one stream of events. `enrich`: what is looked up beside it.
+//! * `launch`: the command. `session`: one loop that wires all this.
 //!
 //! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
 
-pub mod application;
-pub mod arguments;
-pub mod audit;
 pub mod cli;
-pub mod command;
-pub mod conditions;
-pub mod diagnosis;
 pub mod doctor;
+pub mod domain;
+pub mod enrich;
 pub mod explain;
-pub mod gate;
+pub mod launch;
 pub mod limit;
-pub mod maps;
 pub mod model;
+pub mod os;
 pub mod output;
-pub mod price;
-pub mod recommend;
-pub mod rights;
 pub mod scan;
 pub mod session;
 pub mod source;
-pub mod start;
-pub mod symbols;
 pub mod text;
 pub mod trace;
-pub mod witness;

@@ -1,30 +1,28 @@
 //! `vmaudit limit`: the running limit, who sets it at boot, what it costs, what software is said to need, and how to
 //! change it.
 
-pub mod apply;
-pub mod needs;
-pub mod sysctl;
-
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 
-use self::needs::Facts;
-use crate::application::{Anonymizer, application, arguments};
+use crate::domain::application::{Anonymizer, application, arguments};
+use crate::domain::recommend::Margin;
+use crate::domain::requirements;
+use crate::domain::requirements::Facts;
+use crate::domain::vma_cost::{CACHES, price};
 use crate::model::limit::{
     Applier, Boot, Fate, Found, KERNEL_DEFAULT, KERNEL_LARGEST, Known, Largest, LimitReport, Need, OtherFile,
     Setting,
 };
+use crate::os::procfs::{CountBuffer, Proc};
+use crate::os::{sysctl_conf, sysctl_dropin};
 use crate::output;
 use crate::output::form::{Form, Outputs};
-use crate::price::{CACHES, price};
-use crate::recommend::Margin;
 use crate::scan::own_names;
-use crate::source::census::{Census, Task};
-use crate::source::live::page_size;
-use crate::source::proc::{CountBuffer, Proc};
+use crate::source::ebpf::page_size;
+use crate::source::ebpf::task_iter::{Census, Task};
 use crate::text::grouped;
 
 /// Options of `vmaudit limit`.
@@ -36,7 +34,7 @@ pub struct LimitArgs {
     #[arg(long = "for", value_name = "NAME")]
     pub software: Vec<String>,
     /// Maximum heap for rules that go by it. Example: --for zgc --heap 64g
-    #[arg(long, value_name = "SIZE", value_parser = needs::parse_size)]
+    #[arg(long, value_name = "SIZE", value_parser = requirements::parse_size)]
     pub heap: Option<u64>,
     /// Number of what a rule counts: connections, threads, log segments. Example: --for kafka --items 152892
     #[arg(long, value_name = "N")]
@@ -78,10 +76,10 @@ struct Running {
 
 /// Runs the command.
 pub fn limit_command(args: &LimitArgs) -> anyhow::Result<ExitCode> {
-    let all = needs::known()?;
+    let all = requirements::known()?;
     // A wrong name is found before anything is read.
     for name in &args.software {
-        needs::named(&all, name)?;
+        requirements::named(&all, name)?;
     }
     let outputs = Outputs::open(&args.format, &args.output)?;
     if args.known {
@@ -92,18 +90,22 @@ pub fn limit_command(args: &LimitArgs) -> anyhow::Result<ExitCode> {
     // The kernel knows its own processes, not those of another root.
     let census = (args.root == Path::new("/")).then(Census::open).and_then(Result::ok);
     let running = processes(&proc, census.and_then(|census| census.take().ok()));
-    let applier = sysctl::applier(&args.root);
+    let applier = sysctl_conf::applier(&args.root);
     if args.undo || args.apply.is_some() {
         let held =
             largest(&running).map(|process| (process.app.clone(), process.pid, process.vmas.unwrap_or(0)));
         let plan = match args.apply {
-            Some(value) => {
-                apply::plan_apply(&args.root, applier, value, held.as_ref(), env!("CARGO_PKG_VERSION"))?
-            }
-            None => apply::plan_undo(&args.root, applier)?,
+            Some(value) => sysctl_dropin::plan_apply(
+                &args.root,
+                applier,
+                value,
+                held.as_ref(),
+                env!("CARGO_PKG_VERSION"),
+            )?,
+            None => sysctl_dropin::plan_undo(&args.root, applier)?,
         };
         if !args.dry_run {
-            apply::carry_out(&args.root, &plan).with_context(|| {
+            sysctl_dropin::carry_out(&args.root, &plan).with_context(|| {
                 if nix::unistd::geteuid().is_root() {
                     "it was not changed"
                 } else {
@@ -155,9 +157,9 @@ fn report(
 ) -> LimitReport {
     let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
     let limit = proc.limits().max_map_count;
-    let boot = sysctl::read(&args.root, applier, None);
+    let boot = sysctl_conf::read(&args.root, applier, None);
     let after_boot = boot.value.or(boot.command_line).unwrap_or(KERNEL_DEFAULT);
-    let other_files: Vec<OtherFile> = sysctl::others(&args.root)
+    let other_files: Vec<OtherFile> = sysctl_conf::others(&args.root)
         .into_iter()
         .map(|(file, line, text)| OtherFile { file, line, text })
         .collect();
@@ -265,7 +267,7 @@ fn warnings(
         }
     }
     let other = if applier == Applier::Procps { Applier::SystemdSysctl } else { Applier::Procps };
-    let otherwise = sysctl::read(root, other, None);
+    let otherwise = sysctl_conf::read(root, other, None);
     if otherwise.winner().map(|winner| &winner.text) != boot.winner().map(|winner| &winner.text) {
         let says = otherwise.winner().map_or_else(
             || "nothing would set it".to_owned(),
@@ -306,8 +308,10 @@ fn find_needs(
     for known in all {
         let own: Vec<&Running> =
             running.iter().filter(|process| known.matches(&process.comm, &process.arguments)).collect();
-        let named =
-            args.software.iter().any(|name| needs::named(all, name).is_ok_and(|it| it.name == known.name));
+        let named = args
+            .software
+            .iter()
+            .any(|name| requirements::named(all, name).is_ok_and(|it| it.name == known.name));
         let why = if !own.is_empty() {
             Found::Running(own.iter().map(|process| process.pid).collect())
         } else if named {
@@ -320,7 +324,7 @@ fn find_needs(
         let facts = Facts {
             heap_bytes: args.heap.or_else(|| {
                 own.iter()
-                    .filter_map(|process| needs::java_heap(&process.arguments))
+                    .filter_map(|process| requirements::java_heap(&process.arguments))
                     .max()
                     // Without -Xmx a JVM takes a quarter of the memory.
                     .or_else(|| {
@@ -406,10 +410,10 @@ mod tests {
         put("etc/sysctl.conf", "vm.max_map_count=70000\n");
         put("run/systemd/system/x", "");
         let args = Line::parse_from(["limit", "--root", root.to_str().unwrap(), "--for", "vertica"]).args;
-        let all = needs::known().unwrap();
+        let all = requirements::known().unwrap();
         let proc = Proc::new(root.join("proc"));
         let running = processes(&proc, None);
-        let report = report(&args, &all, &proc, sysctl::applier(&root), &running);
+        let report = report(&args, &all, &proc, sysctl_conf::applier(&root), &running);
         assert_eq!((report.running, report.after_boot), (Some(1_048_576), 262_144));
         assert!(
             report.warnings[0].contains("fall to 262,144: /usr/lib/sysctl.d/90-game.conf:1"),

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use vmaudit_user::{
     cli::{Cli, Command},
-    command, doctor, explain, limit, output, scan, session, trace,
+    doctor, explain,
+    launch::child as command,
+    limit, output, scan, session, trace,
 };
 
 fn main() -> ExitCode {

@@ -15,12 +15,12 @@ use std::time::SystemTime;
 
 use anyhow::bail;
 
-use crate::application::Anonymizer;
+use crate::domain::application::Anonymizer;
+use crate::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND, Margin};
+use crate::os::procfs::Proc;
 use crate::output::form::{Form, Outputs};
 use crate::output::scan_text;
-use crate::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND, Margin};
-use crate::source::census::Census;
-use crate::source::proc::Proc;
+use crate::source::ebpf::task_iter::Census;
 use figures::Facts;
 use read::{Walk, Wanted};
 
@@ -154,7 +154,7 @@ fn scan(
     let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
     let facts = Facts {
         limits: proc.limits(),
-        slabs: proc.slabs(&crate::price::CACHES),
+        slabs: proc.slabs(&crate::domain::vma_cost::CACHES),
         by_kernel: walk.is_some(),
         root: nix::unistd::geteuid().is_root(),
         began,

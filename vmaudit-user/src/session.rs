@@ -17,28 +17,32 @@ use nix::{
 };
 use tokio::io::unix::AsyncFd;
 
-use crate::application::Anonymizer;
-use crate::audit::{Audit, Sight};
 use crate::cli::{self, ReportFormat, RunArgs};
-use crate::command::{self, Child, Look, User};
-use crate::diagnosis::KernelRules;
-use crate::explain::holders::Looks;
-use crate::gate::{self, Budget};
+use crate::domain::application::Anonymizer;
+use crate::domain::audit::{Audit, Sight};
+use crate::domain::budget::Budget;
+use crate::domain::diagnosis::KernelRules;
+use crate::domain::recommend::{Margin, Measured};
+use crate::domain::{budget, recommend, vma_cost};
+use crate::enrich::memory_cgroup;
+use crate::enrich::symbols::Symbols;
+use crate::enrich::vma_owners::Looks;
+use crate::launch::child;
+use crate::launch::child::{Child, Look, User};
 use crate::model::event::{Event, LimitSeen};
 use crate::model::hook;
 use crate::model::report::{
     Cause, Coverage, Exit, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION,
 };
+use crate::os::kernel::Facts;
+use crate::os::procfs::Proc;
+use crate::os::{capabilities, kernel, procfs};
 use crate::output::form::Form;
 use crate::output::{self, Destination, Format};
-use crate::recommend::{self, Margin, Measured};
-use crate::source::kernel::Facts;
-use crate::source::live::{Live, Unavailable};
-use crate::source::proc::Proc;
-use crate::source::sampling::{Sampling, Uncounted};
-use crate::source::{hooks, kernel, live, memory_cgroup, proc};
-use crate::symbols::Symbols;
-use crate::{conditions, price, rights, scan, text};
+use crate::source::ebpf::{Live, Unavailable, hooks};
+use crate::source::procfs_sampler::{Sampling, Uncounted};
+use crate::source::{ebpf, environment};
+use crate::{scan, text};
 
 /// Between two looks at the sysctl, at slots whose hint got lost and at the programs' messages.
 const TICK: Duration = Duration::from_millis(100);
@@ -153,7 +157,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let user = args.user.as_deref().map(User::find).transpose()?;
     let mut child = Child::prepare(&args.command, user.as_ref(), args.keep_caps)?;
     let facts = Facts::gather();
-    let options = live::Options {
+    let options = ebpf::Options {
         watch_all: false,
         follow_children: !args.no_follow,
         stream_changes: false,
@@ -232,7 +236,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
     let budget = Budget { max_peak: args.max_peak, max_percent: args.max_percent, fail_on: &args.fail_on };
-    report.session.breach = gate::breach(&budget, &report);
+    report.session.breach = budget::breach(&budget, &report);
     let mut report_lost = false;
     for (destination, format, shown_when_quiet) in &mut outputs {
         if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
@@ -254,9 +258,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     }
     // Never instead of the command's own failure.
     if succeeded && report_lost {
-        return Ok(command::EXIT_OWN_FAILURE);
+        return Ok(child::EXIT_OWN_FAILURE);
     }
-    Ok(command::end_like(exit))
+    Ok(child::end_like(exit))
 }
 
 /// Takes the last figures; returns how many followed processes are still alive.
@@ -313,14 +317,14 @@ fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Destination, Format, bool
 fn open_source(
     args: &RunArgs,
     facts: &Facts,
-    options: &live::Options,
+    options: &ebpf::Options,
     pid: u32,
 ) -> anyhow::Result<(Source, Coverage)> {
     let why = match args.common.source {
         cli::Source::Proc => "asked for by --source proc".to_owned(),
         _ => match open_live(facts, options, &[(pid, true)]) {
             Ok(live) => {
-                let conditions = conditions::look(facts, Some(&live.hooks()));
+                let conditions = environment::look(facts, Some(&live.hooks()));
                 let coverage = Coverage { conditions, ..Coverage::default() };
                 return Ok((Source::Live(Box::new(live)), coverage));
             }
@@ -340,7 +344,7 @@ fn open_source(
         exact_peaks: false,
         exact_calls: false,
         hooks: hooks::all_missing(&why),
-        conditions: conditions::look(facts, None),
+        conditions: environment::look(facts, None),
         lost: BTreeMap::new(),
         notes: vec![
             "Counts are samples from /proc: bursts between two looks and failed calls are missed".into(),
@@ -352,7 +356,7 @@ fn open_source(
 /// What the verdicts must know about this kernel and about what the programs capture.
 pub fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
     let proc = Proc::new("/proc");
-    let page_size = live::page_size();
+    let page_size = ebpf::page_size();
     KernelRules {
         page_size,
         address_end: proc.address_end(),
@@ -372,12 +376,12 @@ pub fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
 /// none may be added after [`Live::begin`].
 pub fn open_live(
     facts: &Facts,
-    options: &live::Options,
+    options: &ebpf::Options,
     follow: &[(u32, bool)],
 ) -> Result<Live, Unavailable> {
     if !follow.is_empty() && !kernel::in_first_pid_namespace() {
         return Err(Unavailable(
-            conditions::blocking(facts).unwrap_or_else(|| {
+            environment::blocking(facts).unwrap_or_else(|| {
                 "vmaudit runs inside a pid namespace (a container), where process numbers are not the kernel's; run \
                  it on the host"
                     .into()
@@ -385,7 +389,7 @@ pub fn open_live(
         ));
     }
     let mut live = Live::open(facts, options)
-        .map_err(|Unavailable(why)| Unavailable(conditions::blocking(facts).unwrap_or(why)))?;
+        .map_err(|Unavailable(why)| Unavailable(environment::blocking(facts).unwrap_or(why)))?;
     for (pid, after_exec) in follow {
         live.follow(*pid, *after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;
     }
@@ -404,7 +408,7 @@ pub fn give_up_rights(child: Option<&Child>) -> Vec<String> {
             names.join(", ")
         ));
     }
-    if let Err(e) = rights::drop_unneeded() {
+    if let Err(e) = capabilities::drop_unneeded() {
         notes.push(format!("Rights that were not needed any more could not be given up: {e}"));
     }
     notes
@@ -564,14 +568,14 @@ fn finish(
         margin,
         current: rows.limits.max_map_count,
         failures: rows.kinds,
-        vma_bytes: price::price(&Proc::new("/proc").slabs(&price::CACHES), live::page_size())
+        vma_bytes: vma_cost::price(&Proc::new("/proc").slabs(&vma_cost::CACHES), ebpf::page_size())
             .map(|price| price.usual),
     });
     Report {
         schema: SCHEMA.into(),
         version: VERSION,
         vmaudit: env!("CARGO_PKG_VERSION").into(),
-        host: proc::host(),
+        host: procfs::host(),
         session,
         source,
         coverage,
@@ -595,5 +599,5 @@ fn shown_command(args: &RunArgs) -> Vec<String> {
     if args.show_args {
         return args.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     }
-    args.command.first().map(|file| command::short_name(file)).into_iter().collect()
+    args.command.first().map(|file| child::short_name(file)).into_iter().collect()
 }

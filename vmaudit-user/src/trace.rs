@@ -13,19 +13,20 @@ use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 use vmaudit_common::call::CALLS;
 
-use crate::audit::name_of;
 use crate::cli::{ReportFormat, Source, TraceArgs};
-use crate::command::{Child, EXIT_OWN_FAILURE, Look, User};
-use crate::diagnosis::{self, KernelRules, Question};
+use crate::domain::audit::name_of;
+use crate::domain::diagnosis::{KernelRules, Question};
+use crate::domain::{arguments, diagnosis};
+use crate::launch::child::{Child, EXIT_OWN_FAILURE, Look, User};
 use crate::model::event::{Change, Event, Refused};
 use crate::model::report::Limits;
+use crate::os::kernel::Facts;
+use crate::os::procfs::Proc;
 use crate::output::{self, Destination};
 use crate::session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, rules, runtime};
-use crate::source::kernel::Facts;
-use crate::source::live;
-use crate::source::live::{Live, Unavailable};
-use crate::source::proc::Proc;
-use crate::{arguments, text};
+use crate::source::ebpf;
+use crate::source::ebpf::{Live, Unavailable};
+use crate::text;
 
 /// Longest time between two looks at the ring buffer.
 const TICK: Duration = Duration::from_millis(20);
@@ -63,7 +64,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         false => Some(Child::prepare(&args.command, user.as_ref(), args.keep_caps)?),
     };
     let facts = Facts::gather();
-    let options = live::Options {
+    let options = ebpf::Options {
         watch_all: args.all,
         follow_children: !args.no_follow,
         stream_changes: !args.failed,

@@ -1,10 +1,13 @@
 //! Tests of `explain` on made-up maps files.
 
-use super::analysis::{Analysis, MAX_OWNERS};
-use super::kinds::MIB;
+use std::io::Read as _;
+
 use super::*;
-use crate::maps::Parser;
+use crate::domain::vma_layout::analysis::{Analysis, MAX_OWNERS};
+use crate::domain::vma_layout::classify::MIB;
+use crate::domain::vma_layout::maps_parser::Parser;
 use crate::model::vma_layout::{Explanation, Kind, Tally};
+use crate::os::procfs::still_there;
 use crate::output::table::Look;
 
 fn explain(text: &str) -> Explanation {

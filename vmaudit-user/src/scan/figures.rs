@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use super::read::Row;
-use crate::application::Anonymizer;
+use crate::domain::application::Anonymizer;
+use crate::domain::recommend::{Margin, Measured, recommend_now};
 use crate::model::report::{
     Coverage, Limits, MapCount, Process, Report, SCHEMA, Session, SourceKind, VERSION,
 };
 use crate::model::scan::{AppFigures, Need, Scan, Slab};
-use crate::recommend::{Margin, Measured, recommend_now};
+use crate::os::procfs::host;
 use crate::scan::{Key, ScanArgs};
-use crate::source::live::page_size;
-use crate::source::proc::host;
+use crate::source::ebpf::page_size;
 use crate::text::time::rfc3339;
 
 /// What was found besides the processes.
 pub struct Facts {
     /// System-wide limits.
     pub limits: Limits,
-    /// Figures of the caches of [`crate::price::CACHES`].
+    /// Figures of the caches of [`crate::domain::vma_cost::CACHES`].
     pub slabs: Vec<Option<Slab>>,
     /// The kernel counted.
     pub by_kernel: bool,
@@ -55,7 +55,7 @@ pub fn build(
         who: largest.as_ref().map(|(_, app, pid)| (app.clone(), *pid)),
         margin,
         current: limits.max_map_count,
-        vma_bytes: crate::price::price(&slabs, page_size()).map(|price| price.usual),
+        vma_bytes: crate::domain::vma_cost::price(&slabs, page_size()).map(|price| price.usual),
         ..Measured::default()
     });
     let need = |who: String, vmas: u64| Need { who, vmas, recommended: margin.limit_for(vmas) };

@@ -10,9 +10,9 @@ use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::ScanArgs;
-use crate::application::{application, arguments};
-use crate::source::census::Task;
-use crate::source::proc::{CountBuffer, Handle, Proc, Stat, Unreadable};
+use crate::domain::application::{application, arguments};
+use crate::os::procfs::{CountBuffer, Handle, Proc, Stat, Unreadable};
+use crate::source::ebpf::task_iter::Task;
 
 /// One process as read.
 #[derive(Clone, Debug)]

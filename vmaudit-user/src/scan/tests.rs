@@ -4,7 +4,7 @@ use super::*;
 use crate::model::report::{Report, SourceKind};
 use crate::model::scan::{AppFigures, Scan};
 use crate::output::table::Look;
-use crate::source::census::Task;
+use crate::source::ebpf::task_iter::Task;
 use clap::Parser as _;
 use std::path::{Path, PathBuf};
 

@@ -1,15 +1,9 @@
 //! Where events come from. Each source (live eBPF, /proc polling, a recording) yields the same [`crate::model::event::Event`]s; a source
 //! never prints and knows nothing of reports.
 
-mod address;
-pub mod btf;
-pub mod census;
-pub mod hooks;
-pub mod kernel;
-pub mod live;
-pub mod memory_cgroup;
-pub mod proc;
-pub mod sampling;
+pub mod ebpf;
+pub mod environment;
+pub mod procfs_sampler;
 
 /// vm.max_map_count as it is now, VMAs; `None` when /proc does not say.
 pub fn proc_max_map_count() -> Option<u32> {

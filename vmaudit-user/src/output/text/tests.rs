@@ -1,8 +1,8 @@
 //! Golden texts. [`clipped_run`] and its siblings are also what the other outputs are tested with.
 
 use super::*;
+use crate::domain::recommend::{Failed, Measured, recommend};
 use crate::model::report::*;
-use crate::recommend::{Failed, Measured, recommend};
 
 fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
     Process {

@@ -1,0 +1,208 @@
+//! Refused calls of a process as rows of the report: grouped, each with its cause.
+
+use std::collections::BTreeMap;
+
+use vmaudit_common::{CLASS_LIMIT_POLLED, call::Call};
+
+use crate::domain::audit::{Audit, Process, name_of};
+use crate::domain::diagnosis::{Question, Verdict};
+use crate::domain::{arguments, diagnosis};
+use crate::model::event::{MmState, ProcessId, RefusalGroup, Refused};
+use crate::model::report::{Cause, Example, Failure, Frame};
+
+const LIMIT_DOUBTFUL: &str = " vm.max_map_count changed about that time, and this kernel does not let vmaudit read it \
+                              at the moment of a failure.";
+const PARTLY_SEEN: &str = " The kernel skipped programs of vmaudit (program_skipped), so what this call did may have \
+                           been seen only in part.";
+
+/// What the refused calls of one row have in common: call, errno, cause, ordinary or not.
+type Key = (Call, u8, Cause, bool);
+
+/// Refused calls of one process that are alike.
+pub struct Group {
+    /// A normal answer, no incident.
+    pub ordinary: bool,
+    /// vm.max_map_count had no part.
+    pub limit_excluded: bool,
+    pub failure: Failure,
+}
+impl Audit {
+    /// The limit that these refusals were judged by may not be the one they met.
+    fn limit_doubtful(&self, refusals: &RefusalGroup) -> bool {
+        refusals.class & CLASS_LIMIT_POLLED != 0
+            && self
+                .limit_changes
+                .iter()
+                .any(|(from, to)| *from <= refusals.last_ns && refusals.first_ns <= *to)
+    }
+    /// Failures of one process, grouped by (call, errno, cause, ordinary or not).
+    pub(super) fn failures_of(&self, id: ProcessId, process: &Process) -> Vec<Group> {
+        let started_s = Some(self.seconds(process.started_ns));
+        // What a row says, it says of all its kinds: so their sums come first.
+        let mut kinds: BTreeMap<Key, Vec<(&MmState, &RefusalGroup)>> = BTreeMap::new();
+        for mm in process.mms.values() {
+            for refusals in &mm.refusals {
+                let verdict = self.verdict(mm, refusals, (refusals.count, refusals.kept_bytes));
+                let key = (refusals.call, refusals.errno, verdict.cause, verdict.ordinary);
+                kinds.entry(key).or_default().push((mm, refusals));
+            }
+        }
+        let mut groups: BTreeMap<Key, Group> = kinds
+            .into_iter()
+            .filter_map(|(key, alike)| Some((key, self.group((id, process), key, &alike)?)))
+            .collect();
+        for mm in process.mms.values() {
+            // Kinds that found no place in the kernel's table are known by number only.
+            for (call, stat) in &mm.calls {
+                let explained: u64 = mm.refusals.iter().filter(|r| r.call == *call).map(|r| r.count).sum();
+                let unexplained = stat.failed.saturating_sub(explained);
+                if unexplained > 0 {
+                    let key = (*call, 0, Cause::Unknown, false);
+                    let group =
+                        groups.entry(key).or_insert_with(|| unexplained_group(id, started_s, mm, *call));
+                    group.failure.count += unexplained;
+                }
+            }
+        }
+        groups.into_values().collect()
+    }
+
+    fn example_of(&self, mm: &MmState, refusals: &RefusalGroup) -> Option<&Refused> {
+        self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class))
+    }
+
+    /// The address space that the kind's example is of: images that were put together have examples of all of them.
+    fn generation_of(&self, mm: &MmState, refusals: &RefusalGroup) -> u64 {
+        self.example_of(mm, refusals).map_or(mm.generation, |example| example.generation)
+    }
+
+    /// Why the refusals of a kind were; `(count, kept_bytes)` are those that the sentence speaks of.
+    fn verdict(&self, mm: &MmState, refusals: &RefusalGroup, (count, kept_bytes): (u64, u64)) -> Verdict {
+        let mut verdict = diagnosis::why(&Question {
+            call: refusals.call,
+            errno: refusals.errno,
+            class: refusals.class,
+            count,
+            kept_bytes,
+            example: self.example_of(mm, refusals),
+            cgroup: self.cgroups.get(&self.generation_of(mm, refusals)),
+            limits: &self.limits,
+            kernel: &self.rules,
+        });
+        if self.losses.doubt.causes {
+            verdict.limit_excluded = false;
+            if std::mem::replace(&mut verdict.certain, false) {
+                verdict.sentence.push_str(PARTLY_SEEN);
+            }
+        }
+        if self.limit_doubtful(refusals) {
+            verdict.certain = false;
+            verdict.limit_excluded = false;
+            verdict.sentence.push_str(LIMIT_DOUBTFUL);
+        }
+        verdict
+    }
+
+    /// One row of kinds that have their key in common.
+    fn group(
+        &self,
+        (id, process): (ProcessId, &Process),
+        key: Key,
+        alike: &[(&MmState, &RefusalGroup)],
+    ) -> Option<Group> {
+        let (call, errno, cause, ordinary) = key;
+        let count = alike.iter().map(|(_, refusals)| refusals.count).sum();
+        let kept_bytes =
+            alike.iter().fold(0u64, |sum, (_, refusals)| sum.saturating_add(refusals.kept_bytes));
+        let verdicts: Vec<Verdict> =
+            alike.iter().map(|(mm, refusals)| self.verdict(mm, refusals, (count, kept_bytes))).collect();
+        let limit_excluded = verdicts.iter().all(|verdict| verdict.limit_excluded);
+        let examples = || alike.iter().map(|(mm, refusals)| self.example_of(mm, refusals));
+        // The least certain speaks for all, because it names the other causes; of several one with an example.
+        let (example, verdict) =
+            examples().zip(verdicts).min_by_key(|(example, verdict)| (verdict.certain, example.is_none()))?;
+        let example = example.or_else(|| examples().flatten().next());
+        let holders =
+            || alike.iter().find_map(|(mm, refusals)| self.holders.get(&self.generation_of(mm, refusals)));
+        let failure = Failure {
+            pid: id.tgid,
+            started_s: Some(self.seconds(process.started_ns)),
+            comm: alike.first()?.0.comm.clone(),
+            syscall: name_of(call).into(),
+            errno: errno_name(errno),
+            cause,
+            certain: verdict.certain,
+            count,
+            first_at_s: alike.iter().map(|(_, refusals)| refusals.first_ns).min().map(|ns| self.seconds(ns)),
+            last_at_s: alike.iter().map(|(_, refusals)| refusals.last_ns).max().map(|ns| self.seconds(ns)),
+            example: example.map(|example| self.example(example)),
+            evidence: verdict.evidence,
+            sentence: verdict.sentence,
+            cure: verdict.cure,
+            holders: holders().filter(|_| cause == Cause::MaxMapCount).cloned(),
+        };
+        Some(Group { ordinary, limit_excluded, failure })
+    }
+
+    /// Addresses of the stack as far as they are callers.
+    fn stack<'a>(&self, refused: &'a Refused) -> impl Iterator<Item = &'a u64> {
+        let generation = refused.generation;
+        let mut walked = refused.stack.iter().take_while(move |ip| !self.ends.contains(&(generation, **ip)));
+        let innermost = walked.next();
+        let caller = refused.caller.iter().filter(move |ip| {
+            self.frames.contains_key(&(generation, **ip)) && refused.stack.get(1) != Some(*ip)
+        });
+        innermost.into_iter().chain(caller).chain(walked)
+    }
+
+    fn example(&self, refused: &Refused) -> Example {
+        Example {
+            tid: refused.tid,
+            args: arguments::by_name(refused.call, &refused.args),
+            stack: self
+                .stack(refused)
+                .map(|ip| {
+                    self.frames.get(&(refused.generation, *ip)).cloned().unwrap_or_else(|| Frame {
+                        ip: format!("{ip:#x}"),
+                        symbol: None,
+                        module: None,
+                        offset: None,
+                        file: None,
+                        line: None,
+                    })
+                })
+                .collect(),
+        }
+    }
+}
+
+fn unexplained_group(id: ProcessId, started_s: Option<f64>, mm: &MmState, call: Call) -> Group {
+    let failure = Failure {
+        pid: id.tgid,
+        started_s,
+        comm: mm.comm.clone(),
+        syscall: name_of(call).into(),
+        errno: "ENOMEM".into(),
+        cause: Cause::Unknown,
+        certain: false,
+        count: 0,
+        first_at_s: None,
+        last_at_s: None,
+        example: None,
+        evidence: BTreeMap::new(),
+        sentence: "More kinds of failure occurred in this process than are kept apart; these are counted, their cause \
+                   is unknown."
+            .into(),
+        cure: None,
+        holders: None,
+    };
+    Group { ordinary: false, limit_excluded: false, failure }
+}
+/// Symbolic name of the errnos that count as failures.
+fn errno_name(errno: u8) -> String {
+    match i32::from(errno) {
+        libc::ENOMEM => "ENOMEM".into(),
+        libc::EAGAIN => "EAGAIN".into(),
+        other => format!("errno {other}"),
+    }
+}

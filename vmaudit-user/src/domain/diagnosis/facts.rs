@@ -1,0 +1,300 @@
+//! What is known of one kind of refusal, and what the captured figures say about the checks that several calls share.
+
+use vmaudit_common::call;
+use vmaudit_common::{
+    CLASS_CHARGED, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_FIXED, CLASS_GAP, CLASS_LOOKED,
+    CLASS_MC0_MASK, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_ONE, CLASS_OVER_AS, CLASS_OVER_DATA,
+    CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST,
+    asked_for,
+};
+
+use crate::domain::diagnosis::{Finding, KernelRules, Question};
+use crate::model::event::Section;
+
+/// Index into [`crate::model::event::Refused::rlimits`].
+#[derive(Clone, Copy)]
+pub(super) enum Rlimit {
+    As = 0,
+    Data = 1,
+    Memlock = 2,
+    Stack = 3,
+}
+
+pub(super) const EAGAIN: u8 = libc::EAGAIN as u8;
+
+pub(super) const PROT_WRITE: u64 = 2;
+pub(super) const MAP_FIXED: u64 = 0x10;
+pub(super) const MAP_ANONYMOUS: u64 = 0x20;
+/// On x86-64 only (arch/x86/include/uapi/asm/mman.h).
+pub(super) const MAP_32BIT: u64 = if cfg!(target_arch = "x86_64") { 0x40 } else { 0 };
+pub(super) const MAP_NORESERVE: u64 = 0x4000;
+pub(super) const MAP_STACK: u64 = 0x20000;
+pub(super) const CLONE_VM: u64 = 0x100;
+pub(super) const PR_SET_VMA: u64 = 0x5356_4d41;
+/// A reservation so large that programs which try it can do without (V8, sanitizers), bytes.
+pub(super) const PROBE_BYTES: u64 = 1 << 40;
+
+/// What is known of the refused calls.
+pub(super) struct Facts<'a> {
+    pub(super) question: &'a Question<'a>,
+    /// The class's distance to the limit (`vmaudit_common::relative_to_max`) when the lock was taken and let go;
+    /// `None` without a lock section.
+    pub(super) at: Option<(u32, u32)>,
+    /// vm.max_map_count at that time.
+    pub(super) max: Option<u64>,
+}
+
+impl<'a> Facts<'a> {
+    pub(super) fn new(question: &'a Question<'a>) -> Self {
+        let class = question.class;
+        let at = (class & CLASS_SECTION != 0)
+            .then_some((class & CLASS_MC0_MASK, class >> CLASS_MC1_SHIFT & CLASS_MC0_MASK));
+        let max = question.example.map(|example| u64::from(example.max_map_count)).filter(|max| *max > 0);
+        Self { question, at, max: max.or(question.limits.max_map_count) }
+    }
+
+    pub(super) fn has(&self, bit: u32) -> bool {
+        self.question.class & bit != 0
+    }
+
+    pub(super) fn kernel(&self) -> &KernelRules {
+        self.question.kernel
+    }
+
+    pub(super) fn arg(&self, index: usize) -> Option<u64> {
+        self.question.example.and_then(|example| example.args.get(index).copied())
+    }
+
+    pub(super) fn arg_has(&self, index: usize, bits: u64) -> Option<bool> {
+        self.arg(index).map(|arg| arg & bits != 0)
+    }
+
+    pub(super) fn section(&self) -> Option<&Section> {
+        self.question.example.and_then(|example| example.section.as_ref())
+    }
+
+    pub(super) fn rlimit(&self, which: Rlimit) -> Option<u64> {
+        self.question.example.and_then(|example| example.rlimits.get(which as usize).copied())
+    }
+
+    pub(super) fn section_lost(&self) -> bool {
+        self.has(CLASS_SECTION_LOST)
+    }
+
+    /// The count when the lock was taken, as far as the class or the example tells it.
+    pub(super) fn map_count(&self) -> Option<u64> {
+        match (self.at?, self.max) {
+            ((relative @ 1..=8, _), Some(max)) => (max + u64::from(relative)).checked_sub(7),
+            _ => self.section().map(|section| u64::from(section.mc0)),
+        }
+    }
+
+    /// Whether the count at the beginning of the lock section was at least max + `offset` (-6..=2).
+    pub(super) fn started_at_least(&self, offset: i32) -> Option<bool> {
+        self.at.map(|(mc0, _)| mc0 as i32 >= 7 + offset)
+    }
+
+    /// The same for its end.
+    pub(super) fn ended_at_least(&self, offset: i32) -> Option<bool> {
+        self.at.map(|(_, mc1)| mc1 as i32 >= 7 + offset)
+    }
+
+    /// A check that refuses once the count is at least max + `offset` when the lock is taken.
+    pub(super) fn count_check(&self, offset: i32) -> Finding {
+        match self.started_at_least(offset) {
+            Some(true) => Finding::Met,
+            Some(false) => Finding::No,
+            None => Finding::Possible,
+        }
+    }
+
+    /// A split that may have been the second one of the call (mm/vma.c:split_vma): it can be refused only if the count
+    /// stood at max, and the call itself raises the count by one at most before. What was not split, an edge inside a
+    /// mapping, is still there after the refusal.
+    pub(super) fn split_refused(&self) -> Finding {
+        let (start, end) = (self.has(CLASS_CUT_START), self.has(CLASS_CUT_END));
+        match (self.started_at_least(-1), self.ended_at_least(0)) {
+            (Some(true), Some(true)) => match (self.looked(), self.has(CLASS_GAP)) {
+                (false, _) => Finding::Likely,
+                (true, _) if self.has(CLASS_DONE) => Finding::No,
+                // The gap lies behind; the start may also have needed no split.
+                (true, true) if start => Finding::Likely,
+                (true, false) if start || end => Finding::Met,
+                (true, _) => Finding::No,
+            },
+            (None, _) | (_, None) => Finding::Possible,
+            _ => Finding::No,
+        }
+    }
+
+    /// The mappings in the call's range are known as they were when it was refused.
+    pub(super) fn looked(&self) -> bool {
+        self.has(CLASS_LOOKED)
+    }
+
+    /// They leave no gap.
+    pub(super) fn whole(&self) -> bool {
+        self.looked() && !self.has(CLASS_GAP)
+    }
+
+    /// A part of the range is not mapped. `before`: what may have refused the call before it came to the gap.
+    pub(super) fn gap(&self, before: &[Finding]) -> Finding {
+        if !self.looked() {
+            Finding::Possible
+        } else if !self.has(CLASS_GAP) {
+            Finding::No
+        } else if self.has(CLASS_ONE) || before.iter().all(|finding| *finding == Finding::No) {
+            Finding::Met
+        } else {
+            Finding::Likely
+        }
+    }
+
+    /// A gap, where hardly anything else says so.
+    pub(super) fn gap_if_unseen(&self) -> Finding {
+        if self.looked() { Finding::No } else { Finding::Likely }
+    }
+
+    /// The first address of the example's range that is not mapped.
+    pub(super) fn hole(&self) -> Option<u64> {
+        self.question.example.and_then(|example| example.hole)
+    }
+
+    /// Of a range in a single mapping: whether `bit` is set. `None` when there are more, or nobody looked.
+    pub(super) fn of_the_one(&self, bit: u32) -> Option<bool> {
+        (self.whole() && self.has(CLASS_ONE)).then(|| self.has(bit))
+    }
+
+    /// The range lies strictly inside one mapping: both edges cut it.
+    pub(super) fn strictly_inside(&self) -> Option<bool> {
+        self.of_the_one(CLASS_CUT_START).map(|start| start && self.has(CLASS_CUT_END))
+    }
+
+    /// VMAs that the refused call added before it was refused.
+    pub(super) fn added(&self) -> Option<u64> {
+        let added = match (self.at?, self.section()) {
+            ((before @ 1..=8, after @ 1..=8), _) => after.checked_sub(before).map(u64::from),
+            (_, Some(section)) => section.mc1.checked_sub(section.mc0).map(u64::from),
+            _ => None,
+        };
+        added.filter(|added| *added > 0)
+    }
+
+    /// Bytes the call asked for on top of what it had, from the example.
+    pub(super) fn asked(&self) -> Option<u64> {
+        let example = self.question.example?;
+        let [first, second, third, ..] = example.args;
+        match self.question.call {
+            call::MREMAP => third.checked_sub(second),
+            call::BRK => first.checked_sub(example.ret as u64),
+            call::MMAP | call::MUNMAP | call::MPROTECT | call::PKEY_MPROTECT => Some(second),
+            call::MADVISE | call::MLOCK | call::MLOCK2 | call::MUNLOCK => Some(second),
+            _ => None,
+        }
+    }
+
+    pub(super) fn pages(&self, bytes: u64) -> u64 {
+        bytes.div_ceil(self.kernel().page_size.max(1))
+    }
+
+    pub(super) fn fixed(&self) -> bool {
+        self.has(CLASS_FIXED)
+    }
+
+    /// The example's fixed range goes beyond the end of all addresses (mm/mmap.c:__get_unmapped_area).
+    pub(super) fn beyond_the_end(&self) -> Option<bool> {
+        let (address, length, end) = (self.arg(0)?, self.asked()?, self.kernel().address_end?);
+        Some(self.question.call == call::MMAP && self.fixed() && address > end.saturating_sub(length))
+    }
+
+    pub(super) fn counters(&self) -> bool {
+        self.kernel().vm_counters_captured && self.has(CLASS_SECTION)
+    }
+
+    /// mm/mmap.c:may_expand_vm, first half.
+    pub(super) fn address_space(&self) -> Finding {
+        match (self.rlimit(Rlimit::As), self.counters()) {
+            (Some(u64::MAX), _) => Finding::No,
+            (_, true) if !self.has(CLASS_OVER_AS) => Finding::No,
+            // What would have been replaced is not counted again.
+            (_, true) if self.fixed() && self.whole() => Finding::No,
+            (_, true) if self.fixed() => Finding::Likely,
+            (_, true) => Finding::Met,
+            (_, false) => Finding::Possible,
+        }
+    }
+
+    /// mm/mmap.c:may_expand_vm, second half; `counts` says whether the mapping is private, writable and no stack.
+    pub(super) fn data(&self, counts: Option<bool>) -> Finding {
+        // A limit of 0 is waived when the hard limit allows (for Valgrind).
+        let waived =
+            self.kernel().ignore_rlimit_data || matches!(self.rlimit(Rlimit::Data), Some(u64::MAX | 0));
+        match self.counters() {
+            _ if waived || counts == Some(false) => Finding::No,
+            true if !self.has(CLASS_OVER_DATA) => Finding::No,
+            true if self.fixed() && self.whole() => Finding::No,
+            true if self.fixed() || counts.is_none() => Finding::Likely,
+            true => Finding::Met,
+            false => Finding::Possible,
+        }
+    }
+
+    /// mm/util.c:__vm_enough_memory; `counts` says whether the mapping is charged.
+    pub(super) fn overcommit(&self, counts: Option<bool>) -> Finding {
+        let mode = self.question.limits.overcommit_memory;
+        if self.has(CLASS_OVERCOMMIT_REFUSED) {
+            return Finding::Met;
+        }
+        if counts == Some(false) || mode == Some(1) {
+            return Finding::No;
+        }
+        let pages = self.asked().map(|bytes| self.pages(bytes));
+        match (mode, pages, self.kernel().ram_and_swap_pages) {
+            // Mode 0 looks at this one request only.
+            (Some(0), Some(pages), Some(most)) if pages <= most => Finding::No,
+            // What a replaced mapping had been charged already is not captured.
+            (Some(0), Some(_), Some(_)) if counts == Some(true) && !self.fixed() => Finding::Met,
+            (Some(0), Some(_), Some(_)) => Finding::Likely,
+            _ => Finding::Possible,
+        }
+    }
+
+    /// A search for a free range (mm/vma.c:vm_unmapped_area). None is made for a hint that is free, and none for a
+    /// length that exceeds all addresses, which only an example shows.
+    pub(super) fn search(&self) -> Finding {
+        if self.kernel().searches_seen && self.has(CLASS_NO_HOLE) {
+            return Finding::Met;
+        }
+        let made = self.kernel().searches_seen
+            && !self.has(CLASS_SEARCH_LOST)
+            && (self.has(CLASS_SEARCHED) || self.question.example.is_some());
+        if made || self.always_has_hole() {
+            return Finding::No;
+        }
+        match self.asked() {
+            Some(asked) if asked >= PROBE_BYTES => Finding::Possible,
+            _ => Finding::Unlikely,
+        }
+    }
+
+    /// n mappings leave n + 1 holes, so one of them has at least the mean size of all.
+    pub(super) fn always_has_hole(&self) -> bool {
+        let (Some(section), Some(asked), true) = (self.section(), self.asked(), self.counters()) else {
+            return false;
+        };
+        let free =
+            self.kernel().task_size.saturating_sub(section.total_vm.saturating_mul(self.kernel().page_size));
+        // Half, for the gap below the stack, alignment to huge pages and guard gaps.
+        asked <= free / 2 / (u64::from(section.mc0) + 2)
+    }
+
+    /// Whether overcommit accounting charges what mmap was asked for.
+    pub(super) fn mmap_charged(&self) -> Option<bool> {
+        if self.has(CLASS_CHARGED) || self.question.limits.overcommit_memory != Some(2) {
+            return Some(self.has(CLASS_CHARGED));
+        }
+        // Strict accounting ignores MAP_NORESERVE (mm/mmap.c:do_mmap).
+        let flags = self.arg(3)?;
+        Some(asked_for(call::MMAP, self.arg(2)?, flags & !MAP_NORESERVE) & CLASS_CHARGED != 0)
+    }
+}

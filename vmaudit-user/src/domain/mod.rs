@@ -1,0 +1,11 @@
+//! What is made of events and figures: the audit, verdicts, advice, budgets. Pure: no file, no clock, no environment.
+
+pub mod application;
+pub mod arguments;
+pub mod audit;
+pub mod budget;
+pub mod diagnosis;
+pub mod recommend;
+pub mod requirements;
+pub mod vma_cost;
+pub mod vma_layout;

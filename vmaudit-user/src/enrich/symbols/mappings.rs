@@ -1,0 +1,178 @@
+//! Which mappings addresses of a living process fall into. Reads /proc/PID only, never through the process's mounts.
+
+use std::{
+    fs::File,
+    io::{BufReader, Read as _},
+    os::fd::{AsRawFd as _, OwnedFd},
+    os::unix::fs::OpenOptionsExt as _,
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::domain::vma_layout::maps_parser::Parser;
+
+/// An executable mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub start: u64,
+    pub end: u64,
+    /// Of `start` in the file.
+    pub offset: u64,
+    pub device: (u32, u32),
+    /// 0 = no file.
+    pub inode: u64,
+    pub name: String,
+}
+
+/// `struct procmap_query` of linux/fs.h (6.11).
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+struct Query {
+    size: u64,
+    query_flags: u64,
+    query_addr: u64,
+    vma_start: u64,
+    vma_end: u64,
+    vma_flags: u64,
+    vma_page_size: u64,
+    vma_offset: u64,
+    inode: u64,
+    dev_major: u32,
+    dev_minor: u32,
+    vma_name_size: u32,
+    build_id_size: u32,
+    vma_name_addr: u64,
+    build_id_addr: u64,
+}
+
+/// _IOWR('f', 17, struct procmap_query).
+const PROCMAP_QUERY: libc::c_ulong = 0xc068_6611;
+const VMA_EXECUTABLE: u64 = 4;
+/// Where the query is not known, the text is read: this much of it, this long, and once per image.
+const TEXT_BYTES: u64 = 16 << 20;
+const TEXT_TIME: Duration = Duration::from_millis(100);
+
+/// What a look at the mappings gave.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// The executable mapping of each address, `None` where there is none.
+    pub found: Vec<(u64, Option<Found>)>,
+    /// Addresses that are not in `found`: the text was not read that far, or not once more.
+    pub unread: usize,
+}
+
+/// An open /proc/PID/maps: it stays with the address space that the process had when it was opened.
+pub struct Lookup(File);
+
+impl Lookup {
+    /// `None` when the process is gone or hides its mappings.
+    pub fn open(tgid: u32) -> Option<Self> {
+        File::open(format!("/proc/{tgid}/maps")).ok().map(Self)
+    }
+
+    /// Looks for the mappings of these addresses. `text`: the whole file may be read where the kernel (before 6.11)
+    /// cannot be asked for one address.
+    pub fn find(&self, addresses: &[u64], text: bool) -> Option<Looked> {
+        let mut found = Vec::with_capacity(addresses.len());
+        for &at in addresses {
+            match self.query(at) {
+                Ok(mapping) => found.push((at, mapping)),
+                Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) if text => return self.read(addresses),
+                Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) => {
+                    let unread = addresses.len() - found.len();
+                    return Some(Looked { found, unread });
+                }
+                Err(_) => return None,
+            }
+        }
+        Some(Looked { found, unread: 0 })
+    }
+
+    fn query(&self, at: u64) -> Result<Option<Found>, i32> {
+        // The kernel gives at most PATH_MAX bytes.
+        let mut name = [0u8; 4096];
+        let mut query = Query {
+            size: size_of::<Query>() as u64,
+            query_addr: at,
+            vma_name_size: name.len() as u32,
+            vma_name_addr: name.as_mut_ptr() as u64,
+            ..Query::zeroed()
+        };
+        // SAFETY: both `query` and `name` are live, writable and as long as `query` says.
+        let answer = unsafe { libc::ioctl(self.0.as_raw_fd(), PROCMAP_QUERY as _, &raw mut query) };
+        if answer < 0 {
+            return match std::io::Error::last_os_error().raw_os_error() {
+                Some(libc::ENOENT) => Ok(None),
+                errno => Err(errno.unwrap_or(0)),
+            };
+        }
+        if query.vma_flags & VMA_EXECUTABLE == 0 || !(query.vma_start..query.vma_end).contains(&at) {
+            return Ok(None);
+        }
+        // Its length includes the final NUL.
+        let length = (query.vma_name_size as usize).saturating_sub(1).min(name.len());
+        Ok(Some(Found {
+            start: query.vma_start,
+            end: query.vma_end,
+            offset: query.vma_offset,
+            device: (query.dev_major, query.dev_minor),
+            inode: query.inode,
+            name: String::from_utf8_lossy(name.get(..length).unwrap_or_default()).into_owned(),
+        }))
+    }
+
+    pub(super) fn read(&self, addresses: &[u64]) -> Option<Looked> {
+        let began = Instant::now();
+        let mut found: Vec<(u64, Option<Found>)> = addresses.iter().map(|&at| (at, None)).collect();
+        let last = addresses.iter().max()?;
+        let mut parser = Parser::new(BufReader::with_capacity(1 << 16, (&self.0).take(TEXT_BYTES)));
+        let mut lines = 0u64;
+        while let Some(mapping) = parser.next_mapping().ok()? {
+            lines += 1;
+            // Cut short: an address that was not met may still be mapped.
+            if lines.is_multiple_of(1024) && began.elapsed() > TEXT_TIME {
+                found.retain(|(_, mapping)| mapping.is_some());
+                let unread = addresses.len() - found.len();
+                return Some(Looked { found, unread });
+            }
+            for (at, slot) in &mut found {
+                if mapping.permissions.execute && (mapping.start..mapping.end).contains(at) {
+                    *slot = Some(Found {
+                        start: mapping.start,
+                        end: mapping.end,
+                        offset: mapping.offset,
+                        device: mapping.device,
+                        inode: mapping.inode,
+                        name: mapping.name.clone(),
+                    });
+                }
+            }
+            if mapping.end > *last {
+                break;
+            }
+        }
+        // A process that has just ended has an empty file, and that says nothing of its addresses.
+        (lines > 0).then_some(Looked { found, unread: 0 })
+    }
+}
+
+/// Takes hold of the file mapped there, without opening it. Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
+pub fn hold(tgid: u32, start: u64, end: u64) -> Option<OwnedFd> {
+    path_only(&format!("/proc/{tgid}/map_files/{start:x}-{end:x}"))
+}
+
+/// The process's root directory, and its id in its own pid namespace.
+pub fn root(tgid: u32) -> Option<(Rc<OwnedFd>, u32)> {
+    let status = std::fs::read_to_string(format!("/proc/{tgid}/status")).ok()?;
+    let inner = status
+        .lines()
+        .find_map(|line| line.strip_prefix("NSpid:"))
+        .and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
+    Some((Rc::new(path_only(&format!("/proc/{tgid}/root"))?), inner.unwrap_or(tgid)))
+}
+
+fn path_only(path: &str) -> Option<OwnedFd> {
+    std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).ok().map(OwnedFd::from)
+}

@@ -1,0 +1,207 @@
+use std::io::Write as _;
+
+use crate::enrich::symbols::*;
+
+fn refused(generation: u64, tgid: u32, stack: &[u64]) -> Refused {
+    Refused { generation, tgid, tid: tgid, stack: stack.to_vec(), ..Refused::example() }
+}
+
+#[inline(never)]
+fn a_function_with_a_name() -> u64 {
+    std::hint::black_box(7)
+}
+
+/// Behind the first instruction of [`a_function_with_a_name`], as a return address is.
+fn known() -> u64 {
+    a_function_with_a_name as fn() -> u64 as usize as u64 + 1
+}
+
+fn of_this_process(stack: &[u64]) -> Resolved {
+    let mut symbols = Symbols::new(false);
+    symbols.notice(&refused(5, std::process::id(), stack));
+    symbols.remember(1, |_| true);
+    let resolved = symbols.resolve();
+    assert!(symbols.notes().is_empty(), "{:?}", symbols.notes());
+    resolved
+}
+
+#[test]
+fn a_function_of_this_program_has_its_name_module_file_and_line() {
+    a_function_with_a_name();
+    let resolved = of_this_process(&[known()]);
+    let (generation, ip, frame) = &resolved.frames[0];
+    assert_eq!((*generation, *ip), (5, known()));
+    assert_eq!(frame.ip, format!("{:#x}", known()));
+    let symbol = frame.symbol.as_deref().unwrap_or_default();
+    assert!(symbol.contains("a_function_with_a_name"), "{frame:?}");
+    assert_eq!(frame.module, std::env::current_exe().unwrap().to_str().map(str::to_owned));
+    if let Some(file) = &frame.file {
+        assert!(file.ends_with("symbols/tests.rs"), "{frame:?}");
+        assert!(frame.line > Some(0));
+    }
+}
+
+#[test]
+fn the_stack_ends_at_a_word_that_is_not_executable() {
+    let on_the_heap = Box::new(1u64);
+    let garbage = &raw const *on_the_heap as u64;
+    let resolved = of_this_process(&[known(), garbage, known() + 1]);
+    assert_eq!(resolved.ends, [(5, garbage)]);
+    assert_eq!(resolved.frames.len(), 1, "{:?}", resolved.frames);
+}
+
+#[test]
+fn the_innermost_frame_stays_whatever_it_is() {
+    let resolved = of_this_process(&[8]);
+    assert!(resolved.ends.is_empty() && resolved.frames.is_empty(), "{resolved:?}");
+}
+
+/// Maps a file of ours executable, as a loader does, and resolves the address at `inside`.
+fn in_a_file(bytes: &[u8], inside: u64) -> Frame {
+    use std::os::fd::AsRawFd as _;
+    let path = std::env::temp_dir().join(format!("vmaudit-symbols-{}-{}", std::process::id(), bytes.len()));
+    std::fs::File::create(&path).unwrap().write_all(bytes).unwrap();
+    let file = std::fs::File::open(&path).unwrap();
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            8192,
+            libc::PROT_READ | libc::PROT_EXEC,
+            libc::MAP_PRIVATE,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    assert_ne!(address, libc::MAP_FAILED);
+    let resolved = of_this_process(&[address as u64 + inside]);
+    std::fs::remove_file(&path).unwrap();
+    // SAFETY: the mapping made above.
+    unsafe { libc::munmap(address, 8192) };
+    resolved.frames[0].2.clone()
+}
+
+#[test]
+fn a_file_without_symbols_gives_module_and_offset() {
+    for bytes in [&b"no ELF file at all"[..], &[0; 8192], b"\x7fELF\x02\x01\x01", &[0xff; 777], b""] {
+        let frame = in_a_file(bytes, 0x123);
+        assert!(frame.module.as_deref().unwrap().contains("vmaudit-symbols-"), "{frame:?}");
+        assert_eq!((frame.offset, frame.symbol), (Some(0x123), None));
+    }
+}
+
+/// A broken ELF file of each kind that one bad byte makes: no name, and no harm.
+#[test]
+fn a_damaged_file_does_no_harm() {
+    let mut elf = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    elf.truncate(100_000);
+    for (at, byte) in (0..64).step_by(4).map(|at| (at, 0xff)) {
+        let mut bytes = elf.clone();
+        bytes[at] = byte;
+        bytes.push(at as u8);
+        assert_eq!(in_a_file(&bytes, 0x123).offset, Some(0x123));
+    }
+}
+
+#[test]
+fn later_lines_of_a_perf_map_win_and_damaged_ones_are_passed_over() {
+    let map = b"1000 10 old\n\xff\xfe\nzz 10 bad\n2000 ffffffffffffffff everything behind\n1008 4 a new one\n1000\n";
+    let names = helper::perf_map(&map[..], &[0x1000, 0x1008, 0x1010, 0x2001, 0xfff]);
+    let names: Vec<Option<&str>> = names.iter().map(Option::as_deref).collect();
+    assert_eq!(names, [Some("old"), Some("a new one"), None, Some("everything behind"), None]);
+}
+
+#[test]
+fn reading_the_text_finds_what_the_query_finds() {
+    let heap = Box::new(0u8);
+    let addresses = [known(), &raw const *heap as u64, libc::getpid as *const () as u64, 8];
+    let lookup = Lookup::open(std::process::id()).unwrap();
+    let by_text = lookup.read(&addresses).unwrap();
+    assert!(
+        by_text.found.iter().map(|(_, mapping)| mapping.is_some()).eq([true, false, true, false]),
+        "{by_text:?}"
+    );
+    let by_query = Lookup::open(std::process::id()).unwrap().find(&addresses, true).unwrap();
+    assert_eq!(by_text, by_query);
+}
+
+#[test]
+fn a_process_that_is_gone_is_counted_and_looked_at_no_more() {
+    let mut symbols = Symbols::new(false);
+    symbols.notice(&refused(5, std::process::id(), &[known()]));
+    symbols.remember(9, |_| false);
+    assert!(symbols.resolve().frames.is_empty());
+    assert_eq!(symbols.notes().len(), 1, "{:?}", symbols.notes());
+    assert_eq!(symbols.looks, 0);
+}
+
+#[test]
+fn what_was_remembered_names_stacks_after_the_end() {
+    let mut symbols = Symbols::new(false);
+    symbols.notice(&refused(5, std::process::id(), &[known()]));
+    symbols.remember(9, |_| true);
+    symbols.notice(&Refused { errno: 11, ..refused(5, std::process::id(), &[known() + 1]) });
+    symbols.remember(9, |_| false);
+    assert_eq!(symbols.resolve().frames.len(), 2);
+    assert!(symbols.notes().is_empty());
+}
+
+#[test]
+fn one_image_is_looked_at_a_bounded_number_of_times() {
+    let mut symbols = Symbols::new(false);
+    for n in 0..100u64 {
+        let refused = Refused { class: n as u32, ..refused(5, std::process::id(), &[0x1000 * n + 9]) };
+        symbols.notice(&refused);
+        symbols.notice(&refused);
+    }
+    symbols.remember(200, |_| true);
+    assert_eq!(symbols.looks, LOOKS_PER_IMAGE);
+    assert_eq!(symbols.skipped, u64::from(100 - LOOKS_PER_IMAGE));
+}
+
+#[test]
+fn a_caller_is_named_if_executable_and_left_out_if_not() {
+    let mut symbols = Symbols::new(false);
+    let on_the_heap = Box::new(1u64);
+    let word = &raw const *on_the_heap as u64;
+    symbols.notice(&Refused { caller: Some(word), ..refused(5, std::process::id(), &[known()]) });
+    symbols.notice(&Refused {
+        caller: Some(known() + 1),
+        errno: 11,
+        ..refused(5, std::process::id(), &[known()])
+    });
+    symbols.remember(2, |_| true);
+    let resolved = symbols.resolve();
+    let ips: Vec<u64> = resolved.frames.iter().map(|(_, ip, _)| *ip).collect();
+    assert_eq!(ips, [known(), known() + 1]);
+    assert!(resolved.ends.is_empty());
+}
+
+#[test]
+fn switched_off_it_takes_nothing() {
+    let mut symbols = Symbols::new(true);
+    symbols.notice(&refused(5, std::process::id(), &[known()]));
+    assert!(symbols.queue.is_empty());
+}
+
+/// One file, and no descriptor for the pipe to a child.
+#[test]
+fn a_child_that_cannot_be_started_is_noted() {
+    let address = helper::Address { at: 1, in_file: 1, module: Some(0), generation: 1, jitted: false };
+    // The limit is that of a whole process, so it is another one than that of the other tests.
+    // SAFETY: the child only reads and compares, and leaves through _exit.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: `none` lives through the call; _exit ends the child without running anything of the parent's.
+        unsafe {
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none);
+            let (names, given_up) = helper::names(&[], &HashMap::new(), &[address], DEADLINE);
+            libc::_exit(if names.is_empty() { given_up as i32 } else { 99 });
+        }
+    }
+    let mut status = 0;
+    // SAFETY: `status` lives through the call.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!((libc::WIFEXITED(status), libc::WEXITSTATUS(status)), (true, 1));
+}

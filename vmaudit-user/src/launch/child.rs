@@ -1,0 +1,289 @@
+//! The command under test: started stopped, let go when the hooks are on, as transparent as `env` would be.
+//!
+//! The child is forked before the runtime and before any thread exist, so it inherits the caller's signal mask,
+//! descriptors, terminal and limits unchanged; what Rust's start has changed by then is put back ([`super::inherited`]). It waits
+//! for one byte; if vmaudit dies first, it ends without having run anything.
+
+use std::{
+    ffi::{CString, OsStr, OsString},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+};
+
+use anyhow::{Context as _, anyhow};
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::{
+        resource::{Resource, getrlimit, setrlimit},
+        signal::{SigHandler, Signal, signal},
+        wait::waitpid,
+    },
+    unistd::{ForkResult, Gid, Pid, Uid, fork, getpgid, getpgrp, pipe2},
+};
+
+use crate::launch::group_signals::Witness;
+use crate::launch::inherited;
+use crate::model::report::Exit;
+use crate::os::capabilities;
+
+/// `run`: vmaudit itself failed, or was called wrongly.
+pub const EXIT_OWN_FAILURE: i32 = 125;
+/// The command was found but cannot be run.
+pub const EXIT_NOT_EXECUTABLE: i32 = 126;
+/// The command was not found.
+pub const EXIT_NOT_FOUND: i32 = 127;
+
+/// Whom the command runs as.
+#[derive(Clone, Debug)]
+pub struct User {
+    name: CString,
+    uid: Uid,
+    gid: Gid,
+}
+
+impl User {
+    /// Looks a user up by name or number. Errors: unknown user, unreadable user database.
+    pub fn find(name: &str) -> anyhow::Result<Self> {
+        let user = match (nix::unistd::User::from_name(name), name.parse().ok()) {
+            (Ok(Some(user)), _) => Some(user),
+            (_, Some(uid)) => nix::unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten(),
+            (Err(e), None) => return Err(e).context("cannot read the user database"),
+            (Ok(None), None) => None,
+        };
+        match (user, name.parse()) {
+            (Some(user), _) => Ok(Self { name: CString::new(user.name)?, uid: user.uid, gid: user.gid }),
+            // A number without an entry is still a valid id, as for chown.
+            (None, Ok(id)) => {
+                Ok(Self { name: CString::new(name)?, uid: Uid::from_raw(id), gid: Gid::from_raw(id) })
+            }
+            (None, Err(_)) => Err(anyhow!("there is no user named {name}")),
+        }
+    }
+}
+
+/// The command, waiting or at work.
+pub struct Child {
+    /// Its process id.
+    pub pid: Pid,
+    /// Capabilities that the caller gave vmaudit and that the command does not get.
+    pub withheld: Vec<caps::Capability>,
+    go: Option<OwnedFd>,
+    refused: OwnedFd,
+    witness: Option<Witness>,
+}
+
+/// What the child could not do; sent with the errno.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Exec = 0,
+    User = 1,
+    Rights = 2,
+}
+
+impl Child {
+    /// Forks the child; it waits for [`Child::go`]. Must be called before threads exist.
+    /// `keep_caps`: also with the caller's ambient capabilities that vmaudit itself uses.
+    pub fn prepare(command: &[OsString], user: Option<&User>, keep_caps: bool) -> anyhow::Result<Self> {
+        let args = command
+            .iter()
+            .map(|arg| CString::new(arg.as_bytes()).context("an argument contains a NUL byte"))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let file = args.first().context("no command was given")?.clone();
+        let mut argv: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).collect();
+        argv.push(std::ptr::null());
+        let withheld = if keep_caps { Vec::new() } else { capabilities::withheld() };
+        if inherited::sigchld_ignored() {
+            // The kernel would reap the command unasked.
+            // SAFETY: SIG_DFL installs no handler.
+            unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }.context("cannot wait for children")?;
+        }
+        // Before the pipes, so that it holds no end of them. Without it signals to the group arrive twice, no more.
+        let witness = Witness::start().ok();
+        let (wait, go) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+        let (refused, refusal) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+        // SAFETY: no other thread exists yet; the child only makes system calls and execvp.
+        match unsafe { fork() }.context("cannot start a process")? {
+            ForkResult::Parent { child } => {
+                lift_own_limits();
+                Ok(Self { pid: child, withheld, go: Some(go), refused, witness })
+            }
+            ForkResult::Child => {
+                drop(go);
+                let (step, errno) = become_command(&wait, user, &withheld, &file, &argv);
+                let _ = nix::unistd::write(&refusal, &[step as u8, errno as i32 as u8]);
+                // SAFETY: ends the child without running the parent's destructors or flushing its buffers twice.
+                unsafe { libc::_exit(EXIT_NOT_FOUND) }
+            }
+        }
+    }
+
+    /// Lets the command run. `Err` holds the exit status for the caller (125, 126 or 127) and the reason.
+    pub fn go(&mut self) -> Result<(), (i32, String)> {
+        let own = |e: Errno| (EXIT_OWN_FAILURE, e.desc().to_owned());
+        if let Some(go) = self.go.take() {
+            nix::unistd::write(&go, b"!").map_err(own)?;
+        }
+        let mut refusal = [0; 2];
+        // End of file: the exec closed the pipe. Two bytes: it failed (errnos fit one byte, include/uapi/asm-generic).
+        loop {
+            match nix::unistd::read(&self.refused, &mut refusal) {
+                Ok(2) => break,
+                Ok(_) => return Ok(()),
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(own(e)),
+            }
+        }
+        let _ = waitpid(self.pid, None);
+        let [step, errno] = refusal;
+        let errno = Errno::from_raw(errno.into());
+        let why = errno.desc();
+        Err(match step {
+            step if step == Step::User as u8 => {
+                (EXIT_OWN_FAILURE, format!("it cannot become that user: {why}"))
+            }
+            step if step == Step::Rights as u8 => {
+                (EXIT_OWN_FAILURE, format!("vmaudit's capabilities cannot be kept from it: {why}"))
+            }
+            _ if errno == Errno::ENOENT => (EXIT_NOT_FOUND, why.to_owned()),
+            _ => (EXIT_NOT_EXECUTABLE, why.to_owned()),
+        })
+    }
+
+    /// What has happened to the command since the last look, without waiting.
+    pub fn look(&self) -> Look {
+        let mut status = 0;
+        // nix knows no real-time signals and would turn a death by one into an error, after the fact was taken.
+        // SAFETY: `status` lives through the call.
+        match unsafe { libc::waitpid(self.pid.as_raw(), &raw mut status, libc::WNOHANG | libc::WUNTRACED) } {
+            0 => Look::Running,
+            n if n < 0 && Errno::last() == Errno::ECHILD => Look::Ended(Exit { code: None, signal: None }),
+            n if n < 0 => Look::Running,
+            _ if libc::WIFEXITED(status) => {
+                Look::Ended(Exit { code: Some(libc::WEXITSTATUS(status)), signal: None })
+            }
+            _ if libc::WIFSIGNALED(status) => {
+                Look::Ended(Exit { code: None, signal: Some(libc::WTERMSIG(status)) })
+            }
+            // Stopped as a shell's job; a SIGSTOP from somewhere is not ours to imitate.
+            _ if libc::WIFSTOPPED(status)
+                && [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&libc::WSTOPSIG(status)) =>
+            {
+                Look::Stopped
+            }
+            _ => Look::Running,
+        }
+    }
+
+    /// Passes on a signal that somebody sent to vmaudit, unless the command was sent it too.
+    pub fn pass_on(&mut self, number: i32) {
+        let in_group = getpgid(Some(self.pid)) == Ok(getpgrp());
+        let has_it = self.witness.as_mut().is_some_and(|witness| witness.saw(number));
+        if !(in_group && has_it) {
+            self.signal(number);
+        }
+    }
+
+    /// Sends it a signal; that it may be gone already is no error.
+    pub fn signal(&self, number: i32) {
+        // SAFETY: plain integers; the pid is our child, which stays ours until `look` has seen its end.
+        unsafe { libc::kill(self.pid.as_raw(), number) };
+    }
+}
+
+/// See [`Child::look`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing new.
+    Running,
+    /// Stopped by a signal.
+    Stopped,
+    /// Ended.
+    Ended(Exit),
+}
+
+/// In the child: waits, changes identity, execs. Returns only on failure.
+fn become_command(
+    wait: &OwnedFd,
+    user: Option<&User>,
+    withheld: &[caps::Capability],
+    file: &CString,
+    argv: &[*const libc::c_char],
+) -> (Step, Errno) {
+    let mut byte = [0];
+    loop {
+        match nix::unistd::read(wait, &mut byte) {
+            Ok(1) => break,
+            Err(Errno::EINTR) => {}
+            // SAFETY: vmaudit is gone or gave up before anything ran.
+            _ => unsafe { libc::_exit(EXIT_OWN_FAILURE) },
+        }
+    }
+    if capabilities::withhold(withheld).is_err() {
+        return (Step::Rights, Errno::last());
+    }
+    if let Some(user) = user {
+        let changed = nix::unistd::initgroups(&user.name, user.gid)
+            .and_then(|()| nix::unistd::setgid(user.gid))
+            .and_then(|()| nix::unistd::setuid(user.uid));
+        if let Err(errno) = changed {
+            return (Step::User, errno);
+        }
+    }
+    as_the_caller_left_it();
+    // SAFETY: `argv` is null-terminated and points at strings that live in the caller.
+    unsafe { libc::execvp(file.as_ptr(), argv.as_ptr()) };
+    (Step::Exec, Errno::last())
+}
+
+/// The caller's limits are meant for the command, which has them by now. vmaudit takes the descriptors that it needs, and
+/// is told of a report that is too long by an error instead of a signal.
+fn lift_own_limits() {
+    const DESCRIPTORS: u64 = 4096;
+    // SAFETY: SIG_IGN installs no handler.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < DESCRIPTORS
+        && setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS)).is_err()
+    {
+        // Without CAP_SYS_RESOURCE what is allowed must do.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+/// Puts back what Rust's start and [`Child::prepare`] have changed.
+fn as_the_caller_left_it() {
+    if !inherited::sigpipe_ignored() {
+        // SAFETY: SIG_DFL installs no handler.
+        let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    }
+    if inherited::sigchld_ignored() {
+        // SAFETY: SIG_IGN installs no handler.
+        let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
+    }
+    for fd in inherited::closed_descriptors() {
+        // SAFETY: in this process nothing is written to the standard descriptors any more.
+        unsafe { libc::close(fd) };
+    }
+}
+
+/// Ends vmaudit as the command ended: with its status, or by its signal.
+pub fn end_like(exit: Exit) -> i32 {
+    let Some(number) = exit.signal else { return exit.code.unwrap_or(EXIT_OWN_FAILURE) };
+    // The core dump, if there is one to be had, is the command's.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
+    // SAFETY: default disposition and an unblocked mask, then the signal to ourselves.
+    unsafe {
+        libc::signal(number, libc::SIG_DFL);
+        let mut set = std::mem::zeroed::<libc::sigset_t>();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, number);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
+        libc::raise(number);
+    }
+    128 + number // the signal does not kill by default
+}
+
+/// Name of the command for reports: the last part of its path.
+pub fn short_name(command: &OsStr) -> String {
+    std::path::Path::new(command).file_name().unwrap_or(command).to_string_lossy().into_owned()
+}

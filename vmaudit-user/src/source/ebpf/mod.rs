@@ -1,0 +1,311 @@
+//! The live source: loads and attaches the programs, reads their shared memory and their ring buffer.
+//!
+//! After the start it makes no bpf() map calls (they would switch classic tracepoint programs off on a CPU): slots and
+//! counters are read and freed through mmap, details come through the ring buffer.
+
+mod decode;
+pub mod hooks;
+mod load;
+mod losses;
+mod shared_memory;
+pub mod task_iter;
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Read as _,
+    mem::size_of,
+    os::fd::{AsFd as _, OwnedFd},
+    ptr,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    time::Instant,
+};
+
+use anyhow::Context as _;
+use aya::{
+    Ebpf,
+    maps::{HashMap as BpfHashMap, MapData, RingBuf},
+};
+use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
+use vmaudit_common::{Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE};
+
+use crate::model::event::{Event, MmState, Named};
+use crate::model::report::Hook;
+use crate::os::procfs::{Handle, Proc};
+use crate::source::ebpf::decode::{Decoded, decode, mm_state};
+use crate::source::ebpf::load::DebugLog;
+use crate::source::ebpf::losses::Counted;
+use crate::source::ebpf::shared_memory::Shared;
+
+/// What to load.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Follow every process.
+    pub watch_all: bool,
+    /// Follow children of followed processes.
+    pub follow_children: bool,
+    /// Every change as an event.
+    pub stream_changes: bool,
+    /// Every failure as an event, not only the first few of a kind.
+    pub stream_failures: bool,
+    /// Processes that already run will be followed.
+    pub attach: bool,
+    /// See [`crate::model::hook::CALL_EXIT`]; without it peaks only, at no cost for calls that are not watched.
+    pub calls: bool,
+    /// Examples of failures carry their user stack.
+    pub stacks: bool,
+    /// Size of the ring buffer, bytes; a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// Address spaces followed at one time; a power of two.
+    pub slots: u32,
+    /// The programs' own messages.
+    pub debug: bool,
+}
+
+/// The eBPF source is not to be had: what is missing and how to get it, in one sentence.
+#[derive(Debug)]
+pub struct Unavailable(pub String);
+
+/// The source at work.
+pub struct Live {
+    ebpf: Ebpf,
+    slots: Shared<MmSlot>,
+    control: Shared<Control>,
+    ring: RingBuf<MapData>,
+    followed: BpfHashMap<MapData, u32, u64>,
+    hooks: Vec<Hook>,
+    /// Programs at work by row, for their miss counters.
+    at_work: Vec<(&'static str, Vec<Counted>)>,
+    /// The kernel numbers the write sections of each address space, and the programs look for gaps.
+    numbered: bool,
+    /// Descriptors whose closing detaches.
+    events: Vec<OwnedFd>,
+    /// Reading it walks all tasks once.
+    iterator: Option<fs::File>,
+    /// The substitutes are at work.
+    sampled: bool,
+    /// The kernel counts how often it skips a classic tracepoint's program.
+    counts_classic_skips: bool,
+    logger: Option<aya_log::EbpfLogger<DebugLog>>,
+    names: Names,
+}
+
+/// Looks into /proc for what the programs cannot tell, at most so many in a second.
+struct Names {
+    proc: Proc,
+    second: Instant,
+    looks: u32,
+}
+
+impl Names {
+    const LOOKS_PER_SECOND: u32 = 100;
+
+    /// Fills in the cgroup, and all of a path of which only a part is known. A path that does not fit it is another
+    /// file's, a script's interpreter for one.
+    fn complete(&mut self, named: &mut Named, is_part: bool) {
+        let part = if is_part { named.exe.take() } else { None };
+        let Some(process) = self.open(named.process.tgid) else { return };
+        named.cgroup = process.cgroup();
+        if let Some(part) = part {
+            named.exe = process.exe().filter(|path| fits(path, &part));
+        }
+    }
+
+    fn open(&mut self, pid: u32) -> Option<Handle> {
+        if self.second.elapsed().as_secs() > 0 {
+            self.second = Instant::now();
+            self.looks = 0;
+        }
+        self.looks += 1;
+        if self.looks > Self::LOOKS_PER_SECOND {
+            return None;
+        }
+        self.proc.open(pid).ok()
+    }
+}
+
+/// Whether the path begins with this part, or, if that is relative to a folder that nobody knows, has its last name.
+fn fits(path: &str, part: &str) -> bool {
+    let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
+    if part.starts_with('/') { path.starts_with(part) } else { name(path) == name(part) }
+}
+
+impl Live {
+    /// Follows a process from now on. `after_exec`: it is our own child, and what it does before its exec is ours.
+    pub fn follow(&mut self, tgid: u32, after_exec: bool) -> anyhow::Result<()> {
+        let flags = if after_exec { FOLLOW_FROM_BIRTH | FOLLOW_AFTER_EXEC } else { 0 };
+        let value: u64 = bytemuck::cast(Followed { flags, reserved: 0 });
+        self.followed.insert(tgid, value, 0).context("cannot tell the programs whom to follow")
+    }
+
+    /// From here on a skipped program is a loss: what was skipped before was nobody's who is followed. Telling the
+    /// programs whom to follow takes bpf() map calls, which themselves switch classic programs off for a moment.
+    pub fn begin(&mut self) {
+        for (_, programs) in &mut self.at_work {
+            for counted in programs {
+                counted.restart();
+            }
+        }
+    }
+
+    /// Opens a slot for each followed process that already runs. Works once.
+    pub fn snapshot(&mut self) -> anyhow::Result<()> {
+        if let Some(mut file) = self.iterator.take() {
+            file.read_to_end(&mut Vec::new()).context("the walk over running tasks failed")?;
+        }
+        Ok(())
+    }
+
+    /// What became of each hook.
+    pub fn hooks(&self) -> Vec<Hook> {
+        let mut hooks = self.hooks.clone();
+        for hook in &mut hooks {
+            hook.skipped =
+                self.at_work.iter().find(|(name, _)| *name == hook.name).and_then(|row| self.skipped(row).0);
+        }
+        hooks
+    }
+
+    /// This row of the hook table is at work, itself or by a substitute.
+    pub fn has(&self, row: &str) -> bool {
+        self.at_work.iter().any(|(name, _)| *name == row)
+    }
+
+    /// Substitutes are at work in place of the lock events.
+    pub fn sampled(&self) -> bool {
+        self.sampled
+    }
+
+    /// Readable when the ring buffer has records.
+    pub fn wake_fd(&self) -> std::io::Result<OwnedFd> {
+        self.ring.as_fd().try_clone_to_owned()
+    }
+
+    /// Tells the programs vm.max_map_count as it is now; returns it.
+    pub fn refresh_limit(&self) -> Option<u32> {
+        let limit = super::proc_max_map_count()?;
+        // SAFETY: the only value of CONTROL, mapped for the life of `self`; the word is written by us alone.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.control.at(0)).max_map_count) }
+            .store(limit, Ordering::Relaxed);
+        Some(limit)
+    }
+
+    /// Takes what has arrived, at most `most` records; returns whether more may be waiting.
+    pub fn drain(&mut self, most: usize, sink: &mut impl FnMut(Event)) -> bool {
+        for _ in 0..most {
+            let Some(item) = self.ring.next() else { return false };
+            let decoded = decode(&item);
+            drop(item);
+            match decoded {
+                Some(Decoded::Event(Event::Named(mut named))) => {
+                    self.names.complete(&mut named, false);
+                    sink(Event::Named(named));
+                }
+                Some(Decoded::PartOfPath(mut named)) => {
+                    self.names.complete(&mut named, true);
+                    sink(Event::Named(named));
+                }
+                Some(Decoded::Event(event)) => sink(event),
+                Some(Decoded::Dead(index)) => self.take_dead(index, sink),
+                None => {}
+            }
+        }
+        true
+    }
+
+    fn take_dead(&mut self, index: u64, sink: &mut impl FnMut(Event)) {
+        if index < self.slots.len() as u64 && self.state(index as usize) == SLOT_DEAD {
+            sink(Event::Mm(Box::new(self.mm(index as usize))));
+            self.free(index as usize);
+        }
+    }
+
+    fn mm(&self, index: usize) -> MmState {
+        mm_state(&self.slots.read(index), self.numbered)
+    }
+
+    fn state(&self, index: usize) -> u32 {
+        // SAFETY: `index` is in bounds; the word is shared with the kernel, hence atomic.
+        unsafe { AtomicU32::from_ptr(&raw mut (*self.slots.at(index)).state) }.load(Ordering::Acquire)
+    }
+
+    /// Hands a dead slot back, zeroed as the kernel side expects it.
+    fn free(&mut self, index: usize) {
+        let slot = self.slots.at(index);
+        // SAFETY: the slot is dead: the kernel side does not touch it until its first word is 0.
+        unsafe {
+            let rest = slot.cast::<u8>().add(8);
+            ptr::write_bytes(rest, 0, size_of::<MmSlot>() - 8);
+            fence(Ordering::Release);
+            AtomicU64::from_ptr(slot.cast()).store(0, Ordering::Release);
+        }
+    }
+
+    /// Slots that were ever in use.
+    fn used(&self) -> usize {
+        // SAFETY: the only value of CONTROL.
+        let cursor =
+            unsafe { AtomicU64::from_ptr(&raw mut (*self.control.at(0)).cursor) }.load(Ordering::Acquire);
+        // Without fetch-and-add, one CPU's last attempt can set the cursor back before another's.
+        let margin = if self.sampled { 1024 } else { 0 };
+        (cursor + margin).min(self.slots.len() as u64) as usize
+    }
+
+    /// Looks through all slots for dead ones: a full ring buffer may have swallowed the hint.
+    pub fn sweep(&mut self, sink: &mut impl FnMut(Event)) {
+        for index in 0..self.used() {
+            if self.state(index) == SLOT_DEAD {
+                self.take_dead(index as u64, sink);
+            }
+        }
+    }
+
+    /// This address space has not ended.
+    pub fn lives(&self, generation: u64) -> bool {
+        (0..self.used()).any(|i| {
+            // SAFETY: `i` is in bounds; the word is written by the kernel side when the slot is taken.
+            let of_slot = unsafe { ptr::read_volatile(&raw const (*self.slots.at(i)).generation) };
+            of_slot == generation && self.state(i) == SLOT_LIVE
+        })
+    }
+
+    /// Address spaces that are still alive.
+    pub fn living(&self) -> usize {
+        (0..self.used()).filter(|&i| self.state(i) == SLOT_LIVE).count()
+    }
+
+    /// Processes that still exist and whose address space is not known to have ended: an end can be missed.
+    pub fn living_processes(&self) -> BTreeSet<u32> {
+        let exists = |pid: &u32| kill(Pid::from_raw(*pid as i32), None) != Err(Errno::ESRCH);
+        let living = (0..self.used()).filter(|&index| self.state(index) == SLOT_LIVE);
+        living.map(|index| self.slots.read(index).tgid).filter(exists).collect()
+    }
+
+    /// The figures of every living address space, as of now.
+    pub fn report_living(&self, sink: &mut impl FnMut(Event)) {
+        let open_end = self.open_end();
+        for index in 0..self.used() {
+            if self.state(index) == SLOT_LIVE {
+                sink(Event::Mm(Box::new(MmState { open_end, ..self.mm(index) })));
+            }
+        }
+    }
+
+    /// Records that found the ring buffer full, so far.
+    pub fn ring_full(&self) -> u64 {
+        self.control.read(0).lost.ring_full
+    }
+
+    /// Passes on the programs' own messages; nothing to do unless [`Options::debug`] was set.
+    pub fn flush_debug(&mut self) {
+        if let Some(logger) = &mut self.logger {
+            logger.flush();
+        }
+    }
+}
+
+/// Bytes per page.
+pub fn page_size() -> u64 {
+    // SAFETY: no preconditions.
+    u64::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
