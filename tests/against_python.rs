@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 
 use vmaudit_tests::session::Running;
 use vmaudit_tests::{Own, Scratch, Session, own, vmaudit, workload};
-use vmaudit_user::recommend::Margin;
+use vmaudit_user::domain::recommend::Margin;
 
 /// nobody.
 const NOBODY: u32 = 65534;

@@ -4,10 +4,10 @@ use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-use crate::domain::budget::FailOn;
 use crate::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
 use crate::explain::ExplainArgs;
 use crate::limit::LimitArgs;
+use crate::model::session;
 use crate::scan::ScanArgs;
 
 /// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
@@ -87,6 +87,27 @@ pub enum ReportFormat {
     Text,
     /// For programs: the vmaudit.report schema
     Json,
+}
+
+/// What breaks the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// A memory call failed
+    Failure,
+    /// A peak reached the limit
+    Peak,
+    /// Something was lost or could not be seen
+    Lost,
+}
+
+impl From<FailOn> for session::FailOn {
+    fn from(asked: FailOn) -> Self {
+        match asked {
+            FailOn::Failure => Self::Failure,
+            FailOn::Peak => Self::Peak,
+            FailOn::Lost => Self::Lost,
+        }
+    }
 }
 
 /// Options of `run`.

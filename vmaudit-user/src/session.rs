@@ -19,21 +19,18 @@ use tokio::io::unix::AsyncFd;
 
 use crate::cli::{self, ReportFormat, RunArgs};
 use crate::domain::application::Anonymizer;
-use crate::domain::audit::{Audit, Sight};
-use crate::domain::budget::Budget;
-use crate::domain::diagnosis::KernelRules;
-use crate::domain::recommend::{Margin, Measured};
-use crate::domain::{budget, recommend, vma_cost};
+use crate::domain::audit::Audit;
+use crate::domain::recommend::Margin;
+use crate::domain::{report, vma_cost};
 use crate::enrich::memory_cgroup;
 use crate::enrich::symbols::Symbols;
 use crate::enrich::vma_owners::Looks;
 use crate::launch::child;
 use crate::launch::child::{Child, Look, User};
-use crate::model::event::{Event, LimitSeen};
+use crate::model::event::{CgroupExhausted, End, Event, LimitSeen, Owners, StackEnds, StackName};
 use crate::model::hook;
-use crate::model::report::{
-    Cause, Coverage, Exit, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION,
-};
+use crate::model::report::{Coverage, Exit, SourceKind};
+use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::os::{capabilities, kernel, procfs};
@@ -42,7 +39,9 @@ use crate::output::{self, Destination, Format};
 use crate::source::ebpf::{Live, Unavailable, hooks};
 use crate::source::procfs_sampler::{Sampling, Uncounted};
 use crate::source::{ebpf, environment};
+use crate::text::time::rfc3339;
 use crate::{scan, text};
+use std::time::SystemTime;
 
 /// Between two looks at the sysctl, at slots whose hint got lost and at the programs' messages.
 const TICK: Duration = Duration::from_millis(100);
@@ -178,15 +177,34 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         Source::Proc(_) => Sight { changes: false, exits: false },
     };
     let live = if let Source::Live(live) = &source { Some(live.as_ref()) } else { None };
-    let mut audit = Audit::new(start_ns, sight, rules(&facts, live));
+    let mut header = Header {
+        vmaudit: env!("CARGO_PKG_VERSION").into(),
+        host: procfs::host(),
+        source: if live.is_some() { SourceKind::Ebpf } else { SourceKind::Proc },
+        sight,
+        rules: rules(&facts, live),
+        started: rfc3339(SystemTime::now()),
+        start_ns,
+        command: shown_command(&args),
+        vma_bytes: vma_cost::price(&Proc::new("/proc").slabs(&vma_cost::CACHES), ebpf::page_size())
+            .map(|price| price.usual),
+        margin: MarginAsked { headroom: margin.headroom(), round: margin.round() },
+        budget: Budget {
+            max_peak: args.max_peak,
+            max_percent: args.max_percent,
+            fail_on: args.fail_on.iter().map(|asked| (*asked).into()).collect(),
+        },
+    };
+    let mut audit = Audit::new(start_ns, sight, header.rules.clone());
     let anonymizer =
         || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut watch = Watch {
         symbols: Symbols::new(args.no_symbols),
         looks: Looks::new(anonymizer(), start_ns),
         cgroups: memory_cgroup::Looks::default(),
+        anonymizer: anonymizer(),
     };
-    let started = jiff::Timestamp::now();
+    watch.anonymizer.texts(&mut header.command);
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
     // A command that cannot be run has nothing to report: its message and status are the answer.
     let runtime = runtime()?;
@@ -209,34 +227,19 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         Ok(exit) => exit,
         Err(status) => return Ok(status),
     };
-    let kind = if matches!(source, Source::Live(_)) { SourceKind::Ebpf } else { SourceKind::Proc };
-    let anonymizer = anonymizer();
-    let still_running = settle(&mut source, &mut audit, &mut coverage, &anonymizer);
-    let duration_s = now_ns().saturating_sub(start_ns) as f64 / 1e9;
+    let mut last = Vec::new();
+    let still_running = settle(&mut source, &mut coverage, &watch.anonymizer, &mut |event| last.push(event));
+    let end = End { at_ns: now_ns(), exit: Some(exit), still_running };
     drop(child);
     // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
     drop(source);
-    audit.held(watch.looks.take());
-    audit.ran_out(watch.cgroups.take());
-    let resolved = watch.symbols.resolve();
-    for (generation, ip, frame) in resolved.frames {
-        audit.resolved(generation, ip, frame);
-    }
-    for (generation, ip) in resolved.ends {
-        audit.stack_ends_before(generation, ip);
-    }
-    coverage.notes.extend(watch.symbols.notes());
-    let session = Session {
-        command: shown_command(&args),
-        started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        duration_s,
-        exit: Some(exit),
-        breach: None,
-        still_running,
-    };
-    let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
-    let budget = Budget { max_peak: args.max_peak, max_percent: args.max_percent, fail_on: &args.fail_on };
-    report.session.breach = budget::breach(&budget, &report);
+    last.extend(watch.found());
+    last.push(Event::Hooks(coverage.hooks));
+    last.push(Event::Conditions(coverage.conditions));
+    last.extend(coverage.notes.into_iter().chain(watch.symbols.notes()).map(Event::Note));
+    last.push(Event::End(end));
+    last.into_iter().for_each(|event| take(event, &mut audit, &mut watch));
+    let report = report::report(&header, &audit)?;
     let mut report_lost = false;
     for (destination, format, shown_when_quiet) in &mut outputs {
         if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
@@ -264,23 +267,28 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
 }
 
 /// Takes the last figures; returns how many followed processes are still alive.
-fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage, anonymizer: &Anonymizer) -> u64 {
+fn settle(
+    source: &mut Source,
+    coverage: &mut Coverage,
+    anonymizer: &Anonymizer,
+    sink: &mut dyn FnMut(Event),
+) -> u64 {
     let living = match source {
         Source::Live(live) => {
             // In this order: one that dies in between is then seen twice, not missed.
-            live.report_living(&mut |event| audit.apply(event));
-            live.sweep(&mut |event| audit.apply(event));
-            audit.apply(Event::Lost(live.losses()));
+            live.report_living(sink);
+            live.sweep(sink);
+            sink(Event::Lost(live.losses()));
             coverage.hooks = live.hooks();
             live.living_processes().len()
         }
         Source::Proc(sampling) => {
-            sampling.look(now_ns(), &mut |event| audit.apply(event));
+            sampling.look(now_ns(), sink);
             coverage.notes.extend(sampling.uncounted().map(|it| uncounted(it, anonymizer)));
             sampling.living()
         }
     };
-    audit.apply(Event::Limits(Proc::new("/proc").limits()));
+    sink(Event::Limits(Proc::new("/proc").limits()));
     living as u64
 }
 
@@ -455,7 +463,7 @@ async fn follow(
         }
         // Not in the branch above: a busy ring buffer would always be faster than the clock.
         if Instant::now() >= next {
-            next = Instant::now() + look_around(source, audit);
+            next = Instant::now() + look_around(source, audit, watch);
         }
         if let Source::Live(live) = source {
             while live.drain(BATCH, &mut |event| take(event, audit, watch)) && exit.is_none() {
@@ -481,7 +489,7 @@ async fn follow(
             }
         }
         if let Some(end) = exit {
-            look_around(source, audit);
+            look_around(source, audit, watch);
             let living = match source {
                 Source::Live(live) => live.living(),
                 Source::Proc(sampling) => sampling.living(),
@@ -511,9 +519,34 @@ struct Watch {
     symbols: Symbols,
     looks: Looks,
     cgroups: memory_cgroup::Looks,
+    anonymizer: Anonymizer,
 }
 
-fn take(event: Event, audit: &mut Audit, watch: &mut Watch) {
+impl Watch {
+    /// What was found, as events; always in the same order.
+    fn found(&mut self) -> Vec<Event> {
+        let mut owners: Vec<_> = self.looks.take().into_iter().collect();
+        owners.sort_by_key(|(generation, _)| *generation);
+        let mut cgroups: Vec<_> = self.cgroups.take().into_iter().collect();
+        cgroups.sort_by_key(|(generation, _)| *generation);
+        let resolved = self.symbols.resolve();
+        let owners = owners
+            .into_iter()
+            .map(|(generation, holders)| Event::Owners(Box::new(Owners { generation, holders })));
+        let cgroups = cgroups
+            .into_iter()
+            .map(|(generation, cgroup)| Event::CgroupExhausted(CgroupExhausted { generation, cgroup }));
+        let frames = resolved
+            .frames
+            .into_iter()
+            .map(|(generation, ip, frame)| Event::Frame(Box::new(StackName { generation, ip, frame })));
+        let ends =
+            resolved.ends.into_iter().map(|(generation, ip)| Event::StackEnds(StackEnds { generation, ip }));
+        owners.chain(cgroups).chain(frames).chain(ends).collect()
+    }
+}
+
+fn take(mut event: Event, audit: &mut Audit, watch: &mut Watch) {
     match &event {
         Event::Refused(refused) => {
             watch.symbols.notice(refused);
@@ -523,76 +556,23 @@ fn take(event: Event, audit: &mut Audit, watch: &mut Watch) {
         Event::Mapped(mapped) => watch.symbols.told(mapped),
         _ => {}
     }
+    watch.anonymizer.event(&mut event);
     audit.apply(event);
 }
 
 /// The work of a tick; returns the time until the next.
-fn look_around(source: &mut Source, audit: &mut Audit) -> Duration {
+fn look_around(source: &mut Source, audit: &mut Audit, watch: &mut Watch) -> Duration {
     match source {
         Source::Live(live) => {
             if let Some(max_map_count) = live.refresh_limit() {
-                audit.apply(Event::LimitSeen(LimitSeen { at_ns: now_ns(), max_map_count }));
+                take(Event::LimitSeen(LimitSeen { at_ns: now_ns(), max_map_count }), audit, watch);
             }
-            live.sweep(&mut |event| audit.apply(event));
+            live.sweep(&mut |event| take(event, audit, watch));
             live.flush_debug();
             TICK
         }
-        Source::Proc(sampling) => sampling.look(now_ns(), &mut |event| audit.apply(event)),
+        Source::Proc(sampling) => sampling.look(now_ns(), &mut |event| take(event, audit, watch)),
     }
-}
-
-/// Makes the report of what the audit knows.
-fn finish(
-    audit: &Audit,
-    mut session: Session,
-    source: SourceKind,
-    mut coverage: Coverage,
-    margin: Margin,
-    anonymizer: &Anonymizer,
-) -> Report {
-    let mut rows = audit.rows();
-    rows.processes.iter_mut().for_each(|process| anonymizer.process(process));
-    rows.failures.iter_mut().chain(&mut rows.ordinary).for_each(|failure| anonymizer.failure(failure));
-    anonymizer.texts(&mut session.command);
-    coverage.lost = rows.lost;
-    coverage.notes.extend(rows.notes);
-    coverage.exact_peaks = source == SourceKind::Ebpf && rows.exact_peaks;
-    coverage.exact_calls = source == SourceKind::Ebpf && rows.exact_calls;
-    let top = speaks_for_all(&rows.processes, &rows.failures);
-    let recommendation = recommend::recommend(&Measured {
-        peak: top.and_then(|p| p.map_count.peak),
-        exact: coverage.exact_peaks,
-        sampled: source == SourceKind::Proc,
-        clipped: rows.processes.iter().any(|p| p.map_count.clipped),
-        who: top.map(|p| (p.peak_comm().to_owned(), p.pid)),
-        margin,
-        current: rows.limits.max_map_count,
-        failures: rows.kinds,
-        vma_bytes: vma_cost::price(&Proc::new("/proc").slabs(&vma_cost::CACHES), ebpf::page_size())
-            .map(|price| price.usual),
-    });
-    Report {
-        schema: SCHEMA.into(),
-        version: VERSION,
-        vmaudit: env!("CARGO_PKG_VERSION").into(),
-        host: procfs::host(),
-        session,
-        source,
-        coverage,
-        limits: rows.limits,
-        processes: rows.processes,
-        failures: rows.failures,
-        ordinary_answers: rows.ordinary,
-        recommendation,
-    }
-}
-
-/// The process that advice speaks of: one that the limit stopped, else one at the limit, else the largest.
-fn speaks_for_all<'a>(processes: &'a [Process], failures: &[Failure]) -> Option<&'a Process> {
-    let at_limit = || processes.iter().filter(|process| process.map_count.clipped);
-    let stopped =
-        |process: &&Process| failures.iter().any(|f| f.is_of(process) && f.cause == Cause::MaxMapCount);
-    at_limit().find(stopped).or_else(|| at_limit().next()).or_else(|| processes.first())
 }
 
 fn shown_command(args: &RunArgs) -> Vec<String> {

@@ -14,12 +14,13 @@ use serde_json::{Value, json};
 use vmaudit_common::call::CALLS;
 
 use crate::cli::{ReportFormat, Source, TraceArgs};
-use crate::domain::audit::name_of;
-use crate::domain::diagnosis::{KernelRules, Question};
+use crate::domain::diagnosis::Question;
 use crate::domain::{arguments, diagnosis};
 use crate::launch::child::{Child, EXIT_OWN_FAILURE, Look, User};
+use crate::model::cause::name_of;
 use crate::model::event::{Change, Event, Refused};
 use crate::model::report::Limits;
+use crate::model::session::KernelRules;
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::output::{self, Destination};

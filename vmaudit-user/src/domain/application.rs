@@ -3,7 +3,8 @@
 
 use std::borrow::Cow;
 
-use crate::model::report::{Failure, Process};
+use crate::model::event::Event;
+use crate::model::report::{Failure, Frame, Process};
 
 /// Turns the bytes of /proc/PID/cmdline into arguments.
 ///
@@ -268,6 +269,37 @@ impl Anonymizer {
         let paths =
             frames.flat_map(|frame| [&mut frame.symbol, &mut frame.module, &mut frame.file]).flatten();
         self.texts(paths.chain([&mut failure.comm]));
+    }
+
+    /// The same in an event, before it is kept or written down anywhere.
+    pub fn event(&self, event: &mut Event) {
+        match event {
+            Event::Mm(state) => self.texts([&mut state.comm]),
+            Event::Sample(sample) => self.texts([&mut sample.comm]),
+            Event::Change(change) => self.texts([&mut change.comm]),
+            Event::Refused(refused) => self.texts([&mut refused.comm]),
+            Event::Process(facts) => {
+                self.texts([&mut facts.exe, &mut facts.cgroup].into_iter().flatten());
+            }
+            Event::Task(task) => self.texts([&mut task.comm]),
+            Event::Mapped(mapped) => {
+                self.texts(mapped.file.as_mut().map(|file| &mut file.path));
+            }
+            Event::Owners(owners) => self.texts([&mut owners.holders.sentence]),
+            Event::Frame(named) => {
+                let Frame { symbol, module, file, .. } = &mut named.frame;
+                self.texts([symbol, module, file].into_iter().flatten());
+            }
+            Event::Note(note) => self.texts([note]),
+            Event::Limits(_)
+            | Event::LimitSeen(_)
+            | Event::Lost(_)
+            | Event::CgroupExhausted(_)
+            | Event::StackEnds(_)
+            | Event::Hooks(_)
+            | Event::Conditions(_)
+            | Event::End(_) => {}
+        }
     }
 
     /// The same for texts one by one.

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod budget;
 pub mod diagnosis;
 pub mod recommend;
+pub mod report;
 pub mod requirements;
 pub mod vma_cost;
 pub mod vma_layout;

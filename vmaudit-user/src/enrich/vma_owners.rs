@@ -102,7 +102,7 @@ impl Looks {
                     vmas_expected: waiting.count,
                     ended,
                     at_s: at_ns.saturating_sub(self.start_ns) as f64 / 1e9,
-                    syscall: crate::domain::audit::name_of(waiting.call).into(),
+                    syscall: crate::model::cause::name_of(waiting.call).into(),
                     after_ms: at_ns.saturating_sub(waiting.at_ns) / 1_000_000,
                     sentence: verdict::verdict(&explanation).into_iter().next().unwrap_or_default(),
                 },

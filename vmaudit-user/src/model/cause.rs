@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use vmaudit_common::call::{CALLS, Call};
+
 use super::report::Failure;
 
 /// Why a call failed.
@@ -92,4 +94,9 @@ pub fn reason(failure: &Failure) -> &'static str {
         && failure.errno == "EAGAIN"
         && matches!(failure.syscall.as_str(), "clone" | "clone3" | "fork" | "vfork");
     if tasks { "a limit on the number of tasks" } else { because(failure.cause) }
+}
+
+/// The kernel's name of a call.
+pub fn name_of(call: Call) -> &'static str {
+    CALLS.get(usize::from(call)).map_or("[unknown]", |info| info.name)
 }

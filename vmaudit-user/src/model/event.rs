@@ -5,6 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;
 
+use super::event_names;
+use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
+
 /// Identity of a process: pids are reused, a pid with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -28,15 +31,97 @@ pub enum Event {
     /// What lies at an address of a refused call's stack. Comes before the call.
     Mapped(Box<Mapped>),
     /// Facts about a process that need /proc or the exec hook.
-    Named(Named),
+    Process(ProcessFacts),
     /// A process was born, or ended (`exit` set).
     Task(Task),
     /// The session's limits, as read now.
-    Limits(super::report::Limits),
+    Limits(Limits),
     /// A look at vm.max_map_count.
     LimitSeen(LimitSeen),
     /// What was not seen so far.
     Lost(Losses),
+    /// What the VMAs of an address space at the limit are.
+    Owners(Box<Owners>),
+    /// The memory cgroup of an address space in which a call was refused ran out of memory.
+    CgroupExhausted(CgroupExhausted),
+    /// The name of an address on a refused call's stack.
+    Frame(Box<StackName>),
+    /// A word on a stack that is no return address: stacks end before it.
+    StackEnds(StackEnds),
+    /// What became of each hook; a later one replaces it.
+    Hooks(Vec<Hook>),
+    /// What kernel, rights and container allow; a later one replaces it.
+    Conditions(Vec<Condition>),
+    /// A sentence for people about what could not be seen.
+    Note(String),
+    /// The session is over.
+    End(End),
+}
+
+impl Event {
+    /// When it was, CLOCK_MONOTONIC ns; `None` where an event says nothing of time.
+    pub fn at_ns(&self) -> Option<u64> {
+        match self {
+            Self::Mm(state) => Some(state.dead_ns.unwrap_or(state.peak_ns)),
+            Self::Sample(it) => Some(it.at_ns),
+            Self::Change(it) => Some(it.at_ns),
+            Self::Refused(it) => Some(it.at_ns),
+            Self::Process(it) => Some(it.at_ns),
+            Self::Task(it) => Some(it.at_ns),
+            Self::LimitSeen(it) => Some(it.at_ns),
+            Self::End(it) => Some(it.at_ns),
+            _ => None,
+        }
+    }
+}
+
+/// What the VMAs of an address space are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Owners {
+    /// Address space.
+    pub generation: u64,
+    /// What was found.
+    pub holders: Holders,
+}
+
+/// A memory cgroup that ran out of memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupExhausted {
+    /// Address space.
+    pub generation: u64,
+    /// The cgroup.
+    pub cgroup: MemoryCgroup,
+}
+
+/// The name of an address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StackName {
+    /// Address space.
+    pub generation: u64,
+    /// The address as it stands on the stack.
+    pub ip: u64,
+    /// What it is called.
+    pub frame: Frame,
+}
+
+/// See [`Event::StackEnds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackEnds {
+    /// Address space.
+    pub generation: u64,
+    /// The word.
+    pub ip: u64,
+}
+
+/// The end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// When, CLOCK_MONOTONIC ns.
+    pub at_ns: u64,
+    /// How the command ended; `None` when there was none.
+    pub exit: Option<Exit>,
+    /// Followed processes still alive.
+    pub still_running: u64,
 }
 
 /// What the kernel side knows of one address space.
@@ -81,6 +166,7 @@ pub struct MmState {
     #[serde(default)]
     pub open_end: bool,
     /// Per call; only calls with a figure.
+    #[serde(with = "event_names::calls")]
     pub calls: Vec<(Call, CallStat)>,
     /// Refusals by kind.
     pub refusals: Vec<RefusalGroup>,
@@ -144,10 +230,12 @@ pub struct CallStat {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalGroup {
     /// Which call.
+    #[serde(with = "event_names::call")]
     pub call: Call,
     /// Positive errno.
     pub errno: u8,
     /// `vmaudit_common::CLASS_*` bits.
+    #[serde(with = "event_names::class")]
     pub class: u32,
     /// How many.
     pub count: u64,
@@ -173,10 +261,12 @@ pub struct Refused {
     /// Name of the task.
     pub comm: String,
     /// Which call.
+    #[serde(with = "event_names::call")]
     pub call: Call,
     /// Positive errno.
     pub errno: u8,
     /// `vmaudit_common::CLASS_*` bits.
+    #[serde(with = "event_names::class")]
     pub class: u32,
     /// Return value as the kernel gave it.
     pub ret: i64,
@@ -265,6 +355,7 @@ pub struct Change {
     /// After.
     pub after: u32,
     /// Within which call.
+    #[serde(with = "event_names::call")]
     pub call: Call,
 }
 
@@ -294,7 +385,7 @@ pub struct LimitSeen {
 
 /// Facts about a process from /proc or from exec.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Named {
+pub struct ProcessFacts {
     /// Process.
     pub process: ProcessId,
     /// When.

@@ -3,8 +3,10 @@
 
 pub mod cause;
 pub mod event;
+pub mod event_names;
 pub mod hook;
 pub mod limit;
 pub mod report;
 pub mod scan;
+pub mod session;
 pub mod vma_layout;

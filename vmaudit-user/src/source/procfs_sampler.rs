@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::model::event::{Event, Named, ProcessId, Sample};
+use crate::model::event::{Event, ProcessFacts, ProcessId, Sample};
 use crate::os::procfs::{CountBuffer, Proc, Unreadable};
 
 /// Shortest time between two looks.
@@ -68,7 +68,7 @@ impl Sampling {
     }
 
     /// One look; returns the time to wait until the next. `now_ns`: CLOCK_MONOTONIC.
-    pub fn look(&mut self, now_ns: u64, sink: &mut impl FnMut(Event)) -> Duration {
+    pub fn look(&mut self, now_ns: u64, sink: &mut dyn FnMut(Event)) -> Duration {
         let began = Instant::now();
         let mut seen = BTreeMap::new();
         // A process whose parent is followed is followed, also after the parent's end (known). One descriptor at a
@@ -109,7 +109,7 @@ impl Sampling {
             };
             // Again after an exec: what is known then is of the image before.
             if before.is_none_or(|before| before.comm != known.comm || before.exe != known.exe) {
-                sink(Event::Named(Named {
+                sink(Event::Process(ProcessFacts {
                     process,
                     at_ns: now_ns,
                     exe: known.exe.clone(),
@@ -227,7 +227,7 @@ mod tests {
             write(&root, comm, exe, Some("1000-2000 rw-p 00000000 00:00 0 \n"));
             let mut found = Vec::new();
             sampling.look(7, &mut |event| {
-                if let Event::Named(named) = event {
+                if let Event::Process(named) = event {
                     found.extend(named.exe);
                 }
             });

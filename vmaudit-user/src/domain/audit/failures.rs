@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use vmaudit_common::{CLASS_LIMIT_POLLED, call::Call};
 
-use crate::domain::audit::{Audit, Process, name_of};
+use crate::domain::audit::{Audit, Process};
 use crate::domain::diagnosis::{Question, Verdict};
 use crate::domain::{arguments, diagnosis};
+use crate::model::cause::name_of;
 use crate::model::event::{MmState, ProcessId, RefusalGroup, Refused};
 use crate::model::report::{Cause, Example, Failure, Frame};
 

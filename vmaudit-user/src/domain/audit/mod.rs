@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use vmaudit_common::call::{CALLS, Call};
 
 pub use crate::domain::audit::rows::Rows;
-use crate::domain::diagnosis::KernelRules;
 use crate::model::event::{
-    Event, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
+    End, Event, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
 };
-use crate::model::report::{Frame, Holders, Limits};
+use crate::model::report::{Condition, Frame, Holders, Hook, Limits};
+use crate::model::session::{KernelRules, Sight};
 
 /// Processes kept one by one. Beyond this, ended ones are only counted, those with small peaks and no failures first,
 /// so that a session of days does not eat the machine.
@@ -26,17 +26,10 @@ const MAX_EXAMPLES: usize = 20_000;
 const MAX_IMAGES: usize = 64;
 /// Kinds of refusal kept of images that have become one.
 const MAX_KINDS: usize = 256;
+/// Sentences kept about what could not be seen.
+const MAX_NOTES: usize = 1000;
 /// Changes of vm.max_map_count kept apart.
 const MAX_LIMIT_CHANGES: usize = 100;
-
-/// What the source can see at all; what it cannot is null in the report, never 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sight {
-    /// Every change of map_count.
-    pub changes: bool,
-    /// Every exit of a watched call.
-    pub exits: bool,
-}
 
 /// One refused call of each kind: by address space, call, errno and class.
 type Examples = HashMap<(u64, Call, u8, u32), Refused>;
@@ -69,6 +62,12 @@ pub struct Audit {
     fold_at: usize,
     /// Kinds of refusal that found [`MAX_EXAMPLES`] reached.
     examples_full: u64,
+    hooks: Vec<Hook>,
+    conditions: Vec<Condition>,
+    notes: Vec<String>,
+    end: Option<End>,
+    /// The latest time that an event bore.
+    seen_ns: u64,
 }
 
 /// What is kept of processes that are only counted.
@@ -128,17 +127,23 @@ impl Audit {
             folded: Folded::default(),
             fold_at: MAX_PROCESSES,
             examples_full: 0,
+            hooks: Vec::new(),
+            conditions: Vec::new(),
+            notes: Vec::new(),
+            end: None,
+            seen_ns: start_ns,
         }
     }
 
     /// Takes one event.
     pub fn apply(&mut self, event: Event) {
+        self.seen_ns = self.seen_ns.max(event.at_ns().unwrap_or(0));
         match event {
             Event::Mm(state) => self.mm(*state),
             Event::Sample(sample) => self.sample(&sample),
             Event::Change(_) | Event::Mapped(_) => {}
             Event::Refused(refused) => self.refused(*refused),
-            Event::Named(named) => {
+            Event::Process(named) => {
                 let process = self.processes.entry(named.process).or_default();
                 process.exe = named.exe.or(process.exe.take());
                 process.cgroup = named.cgroup.or(process.cgroup.take());
@@ -156,6 +161,26 @@ impl Audit {
             }
             Event::LimitSeen(seen) => self.limit_seen(seen),
             Event::Lost(losses) => self.losses = losses,
+            Event::Owners(owners) => {
+                self.holders.insert(owners.generation, owners.holders);
+            }
+            Event::CgroupExhausted(it) => {
+                self.cgroups.insert(it.generation, it.cgroup);
+            }
+            Event::Frame(named) => {
+                self.frames.insert((named.generation, named.ip), named.frame);
+            }
+            Event::StackEnds(word) => {
+                self.ends.insert((word.generation, word.ip));
+            }
+            Event::Hooks(hooks) => self.hooks = hooks,
+            Event::Conditions(conditions) => self.conditions = conditions,
+            Event::Note(note) => {
+                if self.notes.len() < MAX_NOTES {
+                    self.notes.push(note);
+                }
+            }
+            Event::End(end) => self.end = Some(end),
         }
         if self.processes.len() > self.fold_at {
             self.fold();
@@ -232,30 +257,10 @@ impl Audit {
             }
         }
     }
-    /// Stores a resolved frame for the report.
-    pub fn resolved(&mut self, generation: u64, ip: u64, frame: Frame) {
-        self.frames.insert((generation, ip), frame);
-    }
-
-    /// A word that a stack walk took for a return address and that is none: stacks end before it.
-    pub fn stack_ends_before(&mut self, generation: u64, ip: u64) {
-        self.ends.insert((generation, ip));
-    }
-
-    /// Stores what the VMAs of address spaces are, by generation.
-    pub fn held(&mut self, holders: HashMap<u64, Holders>) {
-        self.holders.extend(holders);
-    }
-
     /// The cgroup that the youngest process of this number was last seen in.
     pub fn cgroup_of(&self, tgid: u32) -> Option<&str> {
         let all = ProcessId { tgid, start_ns: 0 }..=ProcessId { tgid, start_ns: u64::MAX };
         self.processes.range(all).next_back()?.1.cgroup.as_deref()
-    }
-
-    /// Stores the memory cgroups that ran out of memory, by generation of the address spaces in them.
-    pub fn ran_out(&mut self, cgroups: HashMap<u64, MemoryCgroup>) {
-        self.cgroups.extend(cgroups);
     }
 
     fn seconds(&self, at_ns: u64) -> f64 {
@@ -353,9 +358,5 @@ impl Process {
     }
 }
 
-/// The kernel's name of a call.
-pub fn name_of(call: Call) -> &'static str {
-    CALLS.get(usize::from(call)).map_or("[unknown]", |info| info.name)
-}
 #[cfg(test)]
 mod tests;

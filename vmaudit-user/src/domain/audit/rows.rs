@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::audit::{Audit, Folded, Process, name_of};
+use crate::domain::audit::{Audit, Folded, Process};
 use crate::domain::recommend::Failed;
-use crate::model::cause::reason;
+use crate::model::cause::{name_of, reason};
 use crate::model::event::{MmState, ProcessId};
 use crate::model::report;
-use crate::model::report::{CallFigures, Cause, Failure, Image, Limits, MapCount};
+use crate::model::report::{CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount};
 
 /// What [`Audit::rows`] found.
 pub struct Rows {
@@ -32,7 +32,35 @@ pub struct Rows {
     /// As last read.
     pub limits: Limits,
 }
+/// What the audit knows of the session as a whole.
+pub struct SessionSeen<'a> {
+    /// What became of each hook.
+    pub hooks: &'a [Hook],
+    /// What kernel, rights and container allow.
+    pub conditions: &'a [Condition],
+    /// Sentences about what could not be seen.
+    pub notes: &'a [String],
+    /// Seconds; up to the last event where the end was not seen.
+    pub duration_s: f64,
+    /// How the command ended.
+    pub exit: Option<Exit>,
+    /// Followed processes still alive at the end.
+    pub still_running: u64,
+}
+
 impl Audit {
+    /// The session as a whole.
+    pub fn session(&self) -> SessionSeen<'_> {
+        SessionSeen {
+            hooks: &self.hooks,
+            conditions: &self.conditions,
+            notes: &self.notes,
+            duration_s: self.seconds(self.end.map_or(self.seen_ns, |end| end.at_ns)),
+            exit: self.end.and_then(|end| end.exit),
+            still_running: self.end.map_or(0, |end| end.still_running),
+        }
+    }
+
     fn lost(&self, reasons: &[&str]) -> bool {
         reasons.iter().any(|reason| self.losses.counters.get(*reason).is_some_and(|count| *count > 0))
     }

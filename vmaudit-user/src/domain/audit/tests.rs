@@ -1,6 +1,7 @@
 use crate::domain::audit::*;
-use crate::model::event::{CallStat, Doubt, Named, RefusalGroup, Section};
+use crate::model::event::{CallStat, Doubt, ProcessFacts, RefusalGroup, Section};
 use crate::model::report::{Cause, Failure};
+use crate::model::session::Sight;
 use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
 fn audit() -> Audit {
@@ -211,8 +212,8 @@ fn a_parents_number_used_again_gives_no_child_another_file() {
     let mut audit = audit();
     for (start_ns, exe) in [(10, "/old"), (20, "/parent"), (40, "/new")] {
         let process = ProcessId { tgid: 1, start_ns };
-        let named = Named { process, at_ns: start_ns, exe: Some(exe.into()), cgroup: None };
-        audit.apply(Event::Named(named));
+        let named = ProcessFacts { process, at_ns: start_ns, exe: Some(exe.into()), cgroup: None };
+        audit.apply(Event::Process(named));
     }
     process(&mut audit, 30, 20, 0, true);
     assert_eq!(audit.rows().processes[0].exe.as_deref(), Some("/parent"));
@@ -263,7 +264,7 @@ fn processes_that_were_only_mentioned_are_forgotten() {
     let mut audit = audit();
     for tgid in 1..=MAX_PROCESSES as u32 + 1 {
         let process = ProcessId { tgid, start_ns: 1 };
-        audit.apply(Event::Named(Named { process, at_ns: 1, exe: None, cgroup: None }));
+        audit.apply(Event::Process(ProcessFacts { process, at_ns: 1, exe: None, cgroup: None }));
     }
     assert!(audit.processes.len() <= MAX_PROCESSES);
     assert_eq!(audit.rows().lost["rows_folded"], 0, "they had no row");

@@ -8,7 +8,8 @@ use vmaudit_common::{
 };
 
 use crate::domain::diagnosis::facts::*;
-use crate::domain::diagnosis::{Checks, Finding, MremapRule, Reason};
+use crate::domain::diagnosis::{Checks, Finding, Reason};
+use crate::model::session::MremapRule;
 
 /// Adds every check that may have refused the call.
 pub(super) fn all(facts: &Facts<'_>, checks: &mut Checks) {

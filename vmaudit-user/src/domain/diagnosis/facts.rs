@@ -8,8 +8,9 @@ use vmaudit_common::{
     asked_for,
 };
 
-use crate::domain::diagnosis::{Finding, KernelRules, Question};
+use crate::domain::diagnosis::{Finding, Question};
 use crate::model::event::Section;
+use crate::model::session::KernelRules;
 
 /// Index into [`crate::model::event::Refused::rlimits`].
 #[derive(Clone, Copy)]

@@ -17,11 +17,11 @@ mod sentences;
 use std::collections::BTreeMap;
 
 use facts::{Facts, MAP_FIXED, PROBE_BYTES, Rlimit};
-pub use kernel::{KernelRules, MremapRule};
 use vmaudit_common::call::{self, Call};
 
 use crate::model::event::{MemoryCgroup, Refused, Section};
 use crate::model::report::{Cause, Limits};
+use crate::model::session::KernelRules;
 
 /// One kind of refusal.
 #[derive(Clone, Copy, Debug)]

@@ -3,9 +3,10 @@
 use vmaudit_common::call::{self, CALLS};
 use vmaudit_common::{CLASS_GROWS, CLASS_KEEPS, CLASS_TARGETED};
 
+use crate::domain::diagnosis::Reason;
 use crate::domain::diagnosis::checks::{Advice, advice};
 use crate::domain::diagnosis::facts::{EAGAIN, Facts, MAP_FIXED, MAP_STACK, Rlimit};
-use crate::domain::diagnosis::{MremapRule, Reason};
+use crate::model::session::MremapRule;
 use crate::text::{bytes, count, grouped};
 
 /// The verdict for people, with its numbers; `others` are the reasons that could not be excluded.

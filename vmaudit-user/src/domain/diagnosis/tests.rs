@@ -5,6 +5,7 @@ use vmaudit_common::*;
 use crate::domain::diagnosis::facts::*;
 use crate::domain::diagnosis::*;
 use crate::model::event::Section;
+use crate::model::session::KernelRules;
 
 const MAX: u32 = 65530;
 const MAP_PRIVATE: u64 = 2;

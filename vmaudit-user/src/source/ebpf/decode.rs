@@ -11,14 +11,14 @@ use vmaudit_common::{
 };
 
 use crate::model::event::{
-    CallStat, Change, Event, Mapped, MappedFile, MmState, Named, ProcessId, RefusalGroup, Refused, Section,
-    Task,
+    CallStat, Change, Event, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup, Refused,
+    Section, Task,
 };
 
 pub enum Decoded {
     Event(Event),
-    /// [`Event::Named`] with a part of a path: its beginning, or, if it does not begin with `/`, its end.
-    PartOfPath(Named),
+    /// [`Event::Process`] with a part of a path: its beginning, or, if it does not begin with `/`, its end.
+    PartOfPath(ProcessFacts),
     Dead(u64),
 }
 
@@ -55,7 +55,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
         RECORD_EXEC => {
             let r: TaskRecord = read_record(bytes)?;
             let path = text(&r.filename);
-            let named = Named {
+            let named = ProcessFacts {
                 process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
                 at_ns: head.at_ns,
                 exe: Some(path).filter(|path| !path.is_empty()),
@@ -65,9 +65,9 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
             let full = r.filename.iter().rev().nth(1).is_some_and(|&byte| byte != 0);
             match named.exe.as_deref().map(|path| path.starts_with('/')) {
                 Some(true) if full => Decoded::PartOfPath(named),
-                Some(false) if full => Decoded::Event(Event::Named(Named { exe: None, ..named })),
+                Some(false) if full => Decoded::Event(Event::Process(ProcessFacts { exe: None, ..named })),
                 Some(false) => Decoded::PartOfPath(named),
-                _ => Decoded::Event(Event::Named(named)),
+                _ => Decoded::Event(Event::Process(named)),
             }
         }
         RECORD_DEAD => Decoded::Dead(read_record::<DeadRecord>(bytes)?.slot),
@@ -294,11 +294,11 @@ mod tests {
             r.filename[0] = first;
             decode(bytemuck::bytes_of(&r)).unwrap()
         };
-        let Decoded::Event(Event::Named(whole)) = decoded(126, b'/') else { panic!("126 bytes are whole") };
+        let Decoded::Event(Event::Process(whole)) = decoded(126, b'/') else { panic!("126 bytes are whole") };
         assert_eq!(whole.exe.unwrap().len(), 126);
         let Decoded::PartOfPath(cut) = decoded(127, b'/') else { panic!("127 bytes may be more") };
         assert_eq!(cut.exe.unwrap().len(), 127);
-        let Decoded::Event(Event::Named(nothing)) = decoded(127, b'.') else { panic!("neither end") };
+        let Decoded::Event(Event::Process(nothing)) = decoded(127, b'.') else { panic!("neither end") };
         assert_eq!(nothing.exe, None);
         let Decoded::PartOfPath(relative) = decoded(10, b'.') else { panic!("its end") };
         assert_eq!(relative.exe.unwrap().len(), 10);

@@ -29,7 +29,7 @@ use aya::{
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use vmaudit_common::{Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE};
 
-use crate::model::event::{Event, MmState, Named};
+use crate::model::event::{Event, MmState, ProcessFacts};
 use crate::model::report::Hook;
 use crate::os::procfs::{Handle, Proc};
 use crate::source::ebpf::decode::{Decoded, decode, mm_state};
@@ -102,7 +102,7 @@ impl Names {
 
     /// Fills in the cgroup, and all of a path of which only a part is known. A path that does not fit it is another
     /// file's, a script's interpreter for one.
-    fn complete(&mut self, named: &mut Named, is_part: bool) {
+    fn complete(&mut self, named: &mut ProcessFacts, is_part: bool) {
         let part = if is_part { named.exe.take() } else { None };
         let Some(process) = self.open(named.process.tgid) else { return };
         named.cgroup = process.cgroup();
@@ -191,19 +191,19 @@ impl Live {
     }
 
     /// Takes what has arrived, at most `most` records; returns whether more may be waiting.
-    pub fn drain(&mut self, most: usize, sink: &mut impl FnMut(Event)) -> bool {
+    pub fn drain(&mut self, most: usize, sink: &mut dyn FnMut(Event)) -> bool {
         for _ in 0..most {
             let Some(item) = self.ring.next() else { return false };
             let decoded = decode(&item);
             drop(item);
             match decoded {
-                Some(Decoded::Event(Event::Named(mut named))) => {
+                Some(Decoded::Event(Event::Process(mut named))) => {
                     self.names.complete(&mut named, false);
-                    sink(Event::Named(named));
+                    sink(Event::Process(named));
                 }
                 Some(Decoded::PartOfPath(mut named)) => {
                     self.names.complete(&mut named, true);
-                    sink(Event::Named(named));
+                    sink(Event::Process(named));
                 }
                 Some(Decoded::Event(event)) => sink(event),
                 Some(Decoded::Dead(index)) => self.take_dead(index, sink),
@@ -213,7 +213,7 @@ impl Live {
         true
     }
 
-    fn take_dead(&mut self, index: u64, sink: &mut impl FnMut(Event)) {
+    fn take_dead(&mut self, index: u64, sink: &mut dyn FnMut(Event)) {
         if index < self.slots.len() as u64 && self.state(index as usize) == SLOT_DEAD {
             sink(Event::Mm(Box::new(self.mm(index as usize))));
             self.free(index as usize);
@@ -252,7 +252,7 @@ impl Live {
     }
 
     /// Looks through all slots for dead ones: a full ring buffer may have swallowed the hint.
-    pub fn sweep(&mut self, sink: &mut impl FnMut(Event)) {
+    pub fn sweep(&mut self, sink: &mut dyn FnMut(Event)) {
         for index in 0..self.used() {
             if self.state(index) == SLOT_DEAD {
                 self.take_dead(index as u64, sink);
@@ -282,7 +282,7 @@ impl Live {
     }
 
     /// The figures of every living address space, as of now.
-    pub fn report_living(&self, sink: &mut impl FnMut(Event)) {
+    pub fn report_living(&self, sink: &mut dyn FnMut(Event)) {
         let open_end = self.open_end();
         for index in 0..self.used() {
             if self.state(index) == SLOT_LIVE {

@@ -1,0 +1,66 @@
+//! The report of a session: from its header and from what the audit made of its events, and from nothing else.
+
+use crate::domain::audit::Audit;
+use crate::domain::budget;
+use crate::domain::recommend::{self, Margin, MarginError, Measured};
+use crate::model::report::{Cause, Coverage, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION};
+use crate::model::session::Header;
+
+/// Makes the report. The only error: the header asks for a margin that is refused.
+pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
+    let margin = Margin::new(header.margin.headroom, header.margin.round)?;
+    let ebpf = header.source == SourceKind::Ebpf;
+    let rows = audit.rows();
+    let seen = audit.session();
+    let coverage = Coverage {
+        exact_peaks: ebpf && rows.exact_peaks,
+        exact_calls: ebpf && rows.exact_calls,
+        hooks: seen.hooks.to_vec(),
+        conditions: seen.conditions.to_vec(),
+        lost: rows.lost,
+        notes: seen.notes.iter().cloned().chain(rows.notes).collect(),
+    };
+    let top = speaks_for_all(&rows.processes, &rows.failures);
+    let recommendation = recommend::recommend(&Measured {
+        peak: top.and_then(|p| p.map_count.peak),
+        exact: coverage.exact_peaks,
+        sampled: !ebpf,
+        clipped: rows.processes.iter().any(|p| p.map_count.clipped),
+        who: top.map(|p| (p.peak_comm().to_owned(), p.pid)),
+        margin,
+        current: rows.limits.max_map_count,
+        failures: rows.kinds,
+        vma_bytes: header.vma_bytes,
+    });
+    let mut report = Report {
+        schema: SCHEMA.into(),
+        version: VERSION,
+        vmaudit: header.vmaudit.clone(),
+        host: header.host.clone(),
+        session: Session {
+            command: header.command.clone(),
+            started: header.started.clone(),
+            duration_s: seen.duration_s,
+            exit: seen.exit,
+            breach: None,
+            still_running: seen.still_running,
+        },
+        source: header.source,
+        coverage,
+        limits: rows.limits,
+        processes: rows.processes,
+        failures: rows.failures,
+        ordinary_answers: rows.ordinary,
+        recommendation,
+    };
+    report.session.breach = budget::breach(&header.budget, &report);
+    Ok(report)
+}
+
+/// The process that advice speaks of: one that the limit stopped, else one at the limit, else the largest.
+fn speaks_for_all<'a>(processes: &'a [Process], failures: &[Failure]) -> Option<&'a Process> {
+    let at_limit = || processes.iter().filter(|process| process.map_count.clipped);
+    let stopped =
+        |process: &&Process| failures.iter().any(|f| f.is_of(process) && f.cause == Cause::MaxMapCount);
+    at_limit().find(stopped).or_else(|| at_limit().next()).or_else(|| processes.first())
+}

@@ -1,0 +1,123 @@
+//! What holds for a whole session and is known before its first event: the header of a stream of events.
+
+use serde::{Deserialize, Serialize};
+
+use super::report::{Host, SourceKind};
+
+/// The header: with it, the events alone make the report.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Header {
+    /// Version of vmaudit that watched.
+    pub vmaudit: String,
+    /// Machine.
+    pub host: Host,
+    /// Where the events come from.
+    pub source: SourceKind,
+    /// What that source can see at all.
+    pub sight: Sight,
+    /// What the kernel checks, and what is captured of it.
+    pub rules: KernelRules,
+    /// Wall time of the start, RFC 3339.
+    pub started: String,
+    /// The start, CLOCK_MONOTONIC ns: times of a report are relative to it.
+    pub start_ns: u64,
+    /// The command as the report shows it; empty when none was run.
+    pub command: Vec<String>,
+    /// Bytes of kernel memory per VMA; `None` when the kernel's slab figures cannot be read.
+    pub vma_bytes: Option<f64>,
+    /// What the recommendation adds to a peak.
+    pub margin: MarginAsked,
+    /// What was demanded.
+    pub budget: Budget,
+}
+
+/// What the source can see at all; what it cannot is null in the report, never 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sight {
+    /// Every change of map_count.
+    pub changes: bool,
+    /// Every exit of a watched call.
+    pub exits: bool,
+}
+
+/// What a recommendation adds to a peak, as asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MarginAsked {
+    /// Factor.
+    pub headroom: f64,
+    /// Rounded up to a multiple of this.
+    pub round: u64,
+}
+
+/// What is demanded of a session.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Budget {
+    /// VMAs that no process may exceed.
+    pub max_peak: Option<u64>,
+    /// The same in percent of vm.max_map_count.
+    pub max_percent: Option<f64>,
+    /// What must not happen.
+    pub fail_on: Vec<FailOn>,
+}
+
+/// What breaks a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FailOn {
+    /// A memory call failed.
+    Failure,
+    /// A peak reached the limit.
+    Peak,
+    /// Something was lost or could not be seen.
+    Lost,
+}
+
+/// Facts that decide which checks a kernel makes, in which order. `None` in a field means that the release string does
+/// not tell (an odd string, or a distribution that backports): then only what holds either way is called certain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KernelRules {
+    /// madvise and prctl(PR_SET_VMA) answer EAGAIN at the VMA limit, not ENOMEM (since 5.17,
+    /// mm/madvise.c:madvise_vma_behavior).
+    pub madvise_eagain: Option<bool>,
+    /// brk looks at RLIMIT_MEMLOCK before it comes to making the heap larger (since 6.1, mm/mmap.c:check_brk_limits).
+    pub brk_memlock_first: Option<bool>,
+    /// How many VMAs mremap wants to see free.
+    pub mremap: Option<MremapRule>,
+    /// mremap with MREMAP_FIXED or MREMAP_DONTUNMAP looks at the count before it takes the lock (6.17 to 7.0,
+    /// mm/mremap.c:check_mremap_params), so that refusal has no lock section.
+    pub mremap_checks_unlocked: Option<bool>,
+    /// mmap(MAP_FIXED) unmaps what was there before it asks for memory, so a refusal destroys it (up to 6.11,
+    /// mm/mmap.c:mmap_region).
+    pub fixed_unmaps_first: Option<bool>,
+    /// Bytes per page.
+    pub page_size: u64,
+    /// End of the addresses a process gets without asking for more, bytes.
+    pub task_size: u64,
+    /// End of all addresses a process can ask for, bytes; `None` where it is not known.
+    pub address_end: Option<u64>,
+    /// MemTotal + SwapTotal, pages: what one request may not exceed in overcommit mode 0
+    /// (mm/util.c:__vm_enough_memory); `None` when it was not read.
+    pub ram_and_swap_pages: Option<u64>,
+    /// The parameter `ignore_rlimit_data` is set (mm/mmap.c:may_expand_vm).
+    pub ignore_rlimit_data: bool,
+    /// The source fills CLASS_OVER_AS, CLASS_OVER_DATA and CLASS_OVER_MEMLOCK.
+    pub vm_counters_captured: bool,
+    /// The source sees every release of a write lock by its event, so that a call without CLASS_SECTION held none.
+    pub sections_seen: bool,
+    /// The source fills CLASS_SEARCHED and CLASS_NO_HOLE.
+    pub searches_seen: bool,
+    /// The source sets CLASS_OVER_MEMLOCK only for tasks without CAP_IPC_LOCK, to which the limit applies.
+    pub memlock_bit_knows_capability: bool,
+}
+
+/// How many VMAs mremap wants to see free, by kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MremapRule {
+    /// Up to 7.0: 4 for a move, 6 for MREMAP_FIXED and MREMAP_DONTUNMAP (mm/mremap.c:move_vma, mremap_to).
+    Old,
+    /// 7.1: 4 for every call (mm/mremap.c:check_map_count_against_split_early).
+    Split71,
+    /// From 7.2: 4 for every call, 5 for MREMAP_DONTUNMAP.
+    Split72,
+}
