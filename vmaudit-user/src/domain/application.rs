@@ -298,7 +298,8 @@ impl Anonymizer {
             | Event::StackEnds(_)
             | Event::Hooks(_)
             | Event::Conditions(_)
-            | Event::End(_) => {}
+            | Event::End(_)
+            | Event::Cut(_) => {}
         }
     }
 

@@ -56,6 +56,17 @@ pub enum Event {
     Note(String),
     /// The session is over.
     End(End),
+    /// The recording ends here, and its session did not.
+    Cut(Cut),
+}
+
+/// Where a recording ends before its session did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cut {
+    /// Bytes of the file that were read and are whole.
+    pub whole_bytes: u64,
+    /// What comes behind them is there and is damaged; else the file ends there.
+    pub damaged: bool,
 }
 
 impl Event {

@@ -4,6 +4,7 @@
 pub mod ebpf;
 pub mod environment;
 pub mod procfs_sampler;
+pub mod recording;
 
 /// vm.max_map_count as it is now, VMAs; `None` when /proc does not say.
 pub fn proc_max_map_count() -> Option<u32> {

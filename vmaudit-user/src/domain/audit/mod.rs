@@ -5,11 +5,11 @@ mod rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use vmaudit_common::call::{CALLS, Call};
+use vmaudit_common::call::Call;
 
 pub use crate::domain::audit::rows::Rows;
 use crate::model::event::{
-    End, Event, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
+    Cut, End, Event, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
 };
 use crate::model::report::{Condition, Frame, Holders, Hook, Limits};
 use crate::model::session::{KernelRules, Sight};
@@ -66,6 +66,7 @@ pub struct Audit {
     conditions: Vec<Condition>,
     notes: Vec<String>,
     end: Option<End>,
+    cut: Option<Cut>,
     /// The latest time that an event bore.
     seen_ns: u64,
 }
@@ -131,6 +132,7 @@ impl Audit {
             conditions: Vec::new(),
             notes: Vec::new(),
             end: None,
+            cut: None,
             seen_ns: start_ns,
         }
     }
@@ -181,6 +183,7 @@ impl Audit {
                 }
             }
             Event::End(end) => self.end = Some(end),
+            Event::Cut(cut) => self.cut = Some(cut),
         }
         if self.processes.len() > self.fold_at {
             self.fold();

@@ -8,6 +8,7 @@ use crate::model::cause::{name_of, reason};
 use crate::model::event::{MmState, ProcessId};
 use crate::model::report;
 use crate::model::report::{CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount};
+use crate::text::bytes;
 
 /// What [`Audit::rows`] found.
 pub struct Rows {
@@ -73,8 +74,9 @@ impl Audit {
     /// Rows of the report, largest peak first, and the failures.
     pub fn rows(&self) -> Rows {
         // Whose end was missed may have kept a later one from its own row.
-        let complete =
-            !self.losses.doubt.processes && !self.lost(&["table_full", "tree_full", "death_missed"]);
+        let complete = self.cut.is_none()
+            && !self.losses.doubt.processes
+            && !self.lost(&["table_full", "tree_full", "death_missed"]);
         // A counter that says more than "details are gone" may stand for calls.
         let exact_calls = complete
             && self.sight.exits
@@ -124,6 +126,14 @@ impl Audit {
             ));
         }
         let mut lost = self.losses.counters.clone();
+        if let Some(cut) = self.cut {
+            lost.insert("recording_cut".into(), 1);
+            notes.push(format!(
+                "The recording {} after {}; its session went on. Figures are as they were until then",
+                if cut.damaged { "is damaged" } else { "ends" },
+                bytes(cut.whole_bytes)
+            ));
+        }
         lost.insert("rows_folded".into(), folded);
         lost.insert("failed_folded".into(), failed);
         lost.insert("examples_full".into(), self.examples_full);
@@ -159,7 +169,9 @@ impl Audit {
                 exact: self.sight.changes
                     && seen_from_start
                     && !process.mms.values().any(MmState::partly_seen)
-                    && !self.peaks_doubtful(),
+                    && !self.peaks_doubtful()
+                    // Behind the end of a recording that was cut it may have gone on.
+                    && (self.cut.is_none() || process.ended_ns.is_some()),
                 clipped: false,
                 percent_of_limit: None,
             },

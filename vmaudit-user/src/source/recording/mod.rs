@@ -1,0 +1,11 @@
+//! Recordings: a session's header and events in a file, from which the same reports can be made again.
+//!
+//! [`format`] says how the bytes lie, [`writer`] writes them as a session goes on, [`reader`] reads them: as a source like
+//! the others, from strangers, and up to where the file is whole.
+
+pub mod format;
+pub mod reader;
+pub mod writer;
+
+pub use reader::{ReadError, Reader};
+pub use writer::Writer;

@@ -1,0 +1,219 @@
+//! Reads a recording. Its bytes may come from anybody: lengths are checked before memory is taken, a frame counts only
+//! with its checksum, and nothing is read behind the first one that is not whole.
+
+use std::fmt;
+use std::io::{self, Read};
+
+use flate2::read::ZlibDecoder;
+
+use super::format::{self, HEAD, Head, Kind, MAGIC, MOST_PLAIN, MOST_STORED, VERSION};
+use crate::model::event::{Cut, Event};
+use crate::model::session::Header;
+
+/// Why a file is no recording that can be read.
+#[derive(Debug)]
+pub enum ReadError {
+    /// It does not begin as recordings do.
+    NotOne,
+    /// A newer version of vmaudit wrote it.
+    Newer(u8),
+    /// Its header is damaged or missing.
+    Header,
+    /// The file cannot be read.
+    Io(io::Error),
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotOne => write!(f, "it is no recording of vmaudit"),
+            Self::Newer(version) => write!(
+                f,
+                "a newer vmaudit wrote it (format {version}; this one reads up to {VERSION}): read it with that one"
+            ),
+            Self::Header => write!(f, "its header is damaged or cut off"),
+            Self::Io(e) => write!(f, "{e}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {}
+
+impl From<io::Error> for ReadError {
+    fn from(e: io::Error) -> Self {
+        Self::Io(e)
+    }
+}
+
+/// An open recording.
+#[derive(Debug)]
+pub struct Reader<R> {
+    from: R,
+    header: Header,
+    /// Bytes read and whole.
+    whole: u64,
+    cut: Option<Cut>,
+    /// The last event says that the session was over.
+    ended: bool,
+    /// Frames of a kind that this version does not know.
+    unknown: u64,
+}
+
+impl<R: Read> Reader<R> {
+    /// Reads the header. Errors: see [`ReadError`].
+    pub fn new(mut from: R) -> Result<Self, ReadError> {
+        let mut magic = [0; MAGIC.len() + 1];
+        if !read_all(&mut from, &mut magic)? || magic[..MAGIC.len()] != MAGIC {
+            return Err(ReadError::NotOne);
+        }
+        match magic[MAGIC.len()] {
+            0 => return Err(ReadError::NotOne),
+            newer if newer > VERSION => return Err(ReadError::Newer(newer)),
+            _ => {}
+        }
+        let mut whole = magic.len() as u64;
+        let (kind, plain) =
+            frame(&mut from, &mut whole)?.map_err(|_| ReadError::Header)?.ok_or(ReadError::Header)?;
+        if kind != Kind::Header as u8 {
+            return Err(ReadError::Header);
+        }
+        let header = serde_json::from_slice(&plain).map_err(|_| ReadError::Header)?;
+        Ok(Self { from, header, whole, cut: None, ended: false, unknown: 0 })
+    }
+
+    /// The session's header.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Gives the events of the next frame to `sink`; `false` when there are no more. A recording that ends before its
+    /// session did ends with [`Event::Cut`]. Errors: the file cannot be read.
+    pub fn next_frame(&mut self, sink: &mut dyn FnMut(Event)) -> io::Result<bool> {
+        if self.cut.is_some() {
+            return Ok(false);
+        }
+        let more = self.read_frame(sink)?;
+        if let Some(cut) = self.cut {
+            sink(Event::Cut(cut));
+        }
+        Ok(more)
+    }
+
+    fn read_frame(&mut self, sink: &mut dyn FnMut(Event)) -> io::Result<bool> {
+        let whole = self.whole;
+        let (kind, plain) = match frame(&mut self.from, &mut self.whole)? {
+            Ok(Some(frame)) => frame,
+            Ok(None) => {
+                if !self.ended {
+                    self.cut = Some(Cut { whole_bytes: whole, damaged: false });
+                }
+                return Ok(false);
+            }
+            Err(broken) => {
+                self.cut = Some(Cut { whole_bytes: whole, damaged: broken == Broken::Damaged });
+                return Ok(false);
+            }
+        };
+        let ended = &mut self.ended;
+        let read = match kind {
+            kind if kind == Kind::Events as u8 => events(&plain, &mut |event| {
+                *ended = matches!(event, Event::End(_));
+                sink(event);
+            }),
+            kind if kind == Kind::Changes as u8 => {
+                format::changes(&plain, |change| sink(Event::Change(change)))
+            }
+            _ => {
+                self.unknown += 1;
+                Some(())
+            }
+        };
+        // The checksum is right: somebody wrote it so.
+        if read.is_none() {
+            self.cut = Some(Cut { whole_bytes: whole, damaged: true });
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Where the recording ends before its session did; `None` when it is whole. To be asked when there are no more
+    /// frames.
+    pub fn cut(&self) -> Option<Cut> {
+        self.cut
+    }
+
+    /// Frames of a kind that this version does not know.
+    pub fn unknown_frames(&self) -> u64 {
+        self.unknown
+    }
+}
+
+fn events(plain: &[u8], sink: &mut dyn FnMut(Event)) -> Option<()> {
+    for line in plain.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
+        sink(serde_json::from_slice(line).ok()?);
+    }
+    Some(())
+}
+
+/// What is wrong with a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Broken {
+    /// The file ends in it.
+    Short,
+    /// Its bytes are not what was written.
+    Damaged,
+}
+
+type Frame = Option<(u8, Vec<u8>)>;
+
+/// The next frame, plain; `None` at the end of the file. `whole` counts the bytes of whole frames.
+fn frame(from: &mut impl Read, whole: &mut u64) -> io::Result<Result<Frame, Broken>> {
+    let mut bytes = [0; HEAD];
+    match read_some(from, &mut bytes)? {
+        0 => return Ok(Ok(None)),
+        HEAD => {}
+        _ => return Ok(Err(Broken::Short)),
+    }
+    let head = Head::read(&bytes);
+    let (plain, stored) = (head.plain as usize, head.stored as usize);
+    if plain > MOST_PLAIN || stored > MOST_STORED {
+        return Ok(Err(Broken::Damaged));
+    }
+    let mut packed = vec![0; stored];
+    if !read_all(from, &mut packed)? {
+        return Ok(Err(Broken::Short));
+    }
+    if head.checksum(&packed) != head.crc {
+        return Ok(Err(Broken::Damaged));
+    }
+    let mut unpacked = Vec::with_capacity(plain);
+    // One byte more than said would show.
+    let unzipped = ZlibDecoder::new(packed.as_slice()).take(plain as u64 + 1).read_to_end(&mut unpacked);
+    if unzipped.is_err() || unpacked.len() != plain {
+        return Ok(Err(Broken::Damaged));
+    }
+    *whole += (HEAD + stored) as u64;
+    Ok(Ok(Some((head.kind, unpacked))))
+}
+
+/// `false`: the file ends before the buffer is full.
+fn read_all(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
+    Ok(read_some(from, buffer)? == buffer.len())
+}
+
+/// How many bytes there were.
+fn read_some(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match from.read(rest) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+#[cfg(test)]
+mod tests;

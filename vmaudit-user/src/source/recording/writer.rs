@@ -1,0 +1,136 @@
+//! Writes a recording as a session goes on. What it cannot write costs the session nothing: it stops, and says so.
+
+use std::io::{self, Write};
+
+use flate2::{Compression, write::ZlibEncoder};
+
+use super::format::{Changes, Head, Kind, MAGIC, MOST_PLAIN, VERSION};
+use crate::model::{event::Event, session::Header};
+
+/// Plain bytes of events at which a frame is written.
+const FRAME: usize = 64 << 10;
+
+/// A recording that is being written.
+#[derive(Debug)]
+pub struct Writer<W> {
+    out: W,
+    events: Vec<u8>,
+    changes: Changes,
+    /// Bytes written so far.
+    written: u64,
+    /// Bytes beyond which changes are left out.
+    most: Option<u64>,
+    /// Changes that were left out.
+    left_out: u64,
+    /// Events longer than a frame.
+    too_long: u64,
+}
+
+impl<W: Write> Writer<W> {
+    /// Begins a recording with its header. `most`: bytes beyond which changes of map_count are left out; figures go on.
+    /// Errors: what `out` answers, and a header longer than a frame.
+    pub fn new(mut out: W, header: &Header, most: Option<u64>) -> io::Result<Self> {
+        out.write_all(&MAGIC)?;
+        out.write_all(&[VERSION])?;
+        let mut writer = Self {
+            out,
+            events: Vec::new(),
+            changes: Changes::default(),
+            written: MAGIC.len() as u64 + 1,
+            most,
+            left_out: 0,
+            too_long: 0,
+        };
+        writer.frame(Kind::Header, &serde_json::to_vec(header)?)?;
+        writer.out.flush()?;
+        Ok(writer)
+    }
+
+    /// Adds one event. Errors: what the file answers; the recording ends before this event's frame then.
+    pub fn event(&mut self, event: &Event) -> io::Result<()> {
+        match event {
+            // What the reports need of it is in the names of frames.
+            Event::Mapped(_) => return Ok(()),
+            Event::Change(change) => {
+                if self.most.is_some_and(|most| self.written >= most) {
+                    self.left_out += 1;
+                    return Ok(());
+                }
+                self.changes.push(change);
+                if self.changes.is_full() {
+                    self.flush_changes()?;
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        let before = self.events.len();
+        serde_json::to_writer(&mut self.events, event)?;
+        self.events.push(b'\n');
+        if self.events.len() - before > MOST_PLAIN / 2 {
+            self.events.truncate(before);
+            self.too_long += 1;
+        }
+        if self.events.len() >= FRAME {
+            self.flush_events()?;
+        }
+        Ok(())
+    }
+
+    /// Writes out what waits, so that at most what comes later can be lost. To be called every second or so.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.flush_changes()?;
+        self.flush_events()?;
+        self.out.flush()
+    }
+
+    /// Changes of map_count that were left out for the size asked for.
+    pub fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// Events that were left out because they were longer than a frame.
+    pub fn too_long(&self) -> u64 {
+        self.too_long
+    }
+
+    /// What it writes to.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
+    fn flush_changes(&mut self) -> io::Result<()> {
+        if self.changes.is_empty() {
+            return Ok(());
+        }
+        let plain = self.changes.take();
+        self.frame(Kind::Changes, &plain)
+    }
+
+    fn flush_events(&mut self) -> io::Result<()> {
+        if self.events.is_empty() {
+            return Ok(());
+        }
+        let plain = std::mem::take(&mut self.events);
+        self.frame(Kind::Events, &plain)?;
+        // Its memory is used again.
+        self.events = plain;
+        self.events.clear();
+        Ok(())
+    }
+
+    fn frame(&mut self, kind: Kind, plain: &[u8]) -> io::Result<()> {
+        if plain.len() > MOST_PLAIN {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than a frame"));
+        }
+        let mut zlib = ZlibEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
+        zlib.write_all(plain)?;
+        let stored = zlib.finish()?;
+        // In one piece: a frame is there or is not.
+        let mut whole = Head::of(kind, plain.len(), &stored).bytes().to_vec();
+        whole.extend_from_slice(&stored);
+        self.out.write_all(&whole)?;
+        self.written += whole.len() as u64;
+        Ok(())
+    }
+}
