@@ -243,7 +243,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let mut report_lost = false;
     for (destination, format, shown_when_quiet) in &mut outputs {
         if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
-            let style = output::text::Style {
+            let style = output::text::page::Style {
                 colour: destination.colour(),
                 width: destination.columns().unwrap_or(100),
                 top: args.top,

@@ -14,6 +14,7 @@ mod programs;
 mod python;
 mod setup;
 mod test;
+mod tidy;
 mod vm;
 
 use std::ffi::OsString;
@@ -47,6 +48,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Hold the layers of vmaudit-user, the size of files and their heads
+    Tidy,
     /// Build everything, run the unit tests, then the end-to-end tests as root on this kernel
     Test {
         /// Only tests whose name contains this
@@ -145,6 +148,7 @@ fn perform(task: Task) -> Result<()> {
             say!("{}", shown(&vmaudit));
             Err(vmaudit.exec()).context("cannot start vmaudit") // exit status and signals are vmaudit's own
         }
+        Task::Tidy => tidy::run(),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Bench(options) => options.run(),
         Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all, arch }), .. }) => {

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use crate::model::report::Report;
 use crate::text::clean;
-use text::Style;
+use text::page::Style;
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

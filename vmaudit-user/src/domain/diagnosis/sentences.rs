@@ -4,7 +4,7 @@ use vmaudit_common::call::{self, CALLS};
 use vmaudit_common::{CLASS_GROWS, CLASS_KEEPS, CLASS_TARGETED};
 
 use crate::domain::diagnosis::Reason;
-use crate::domain::diagnosis::checks::{Advice, advice};
+use crate::domain::diagnosis::checks::madvise::{Advice, advice};
 use crate::domain::diagnosis::facts::{EAGAIN, Facts, MAP_FIXED, MAP_STACK, Rlimit};
 use crate::model::session::MremapRule;
 use crate::text::{bytes, count, grouped};

@@ -1,8 +1,16 @@
 //! Golden texts. [`clipped_run`] and its siblings are also what the other outputs are tested with.
 
+use std::collections::BTreeMap;
+
+use super::failures::looked;
+use super::headline::verdict;
 use super::*;
 use crate::domain::recommend::{Failed, Measured, recommend};
+use crate::model::cause::because;
 use crate::model::report::*;
+use crate::output::text::headline::distinct_processes;
+use crate::output::text::page::{BOLD, GREEN, YELLOW, shortened};
+use crate::output::text::processes::failed_calls;
 
 fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
     Process {

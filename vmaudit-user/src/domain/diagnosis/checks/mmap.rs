@@ -1,0 +1,133 @@
+//! mmap, munmap and calls that map something inside.
+
+use vmaudit_common::call;
+use vmaudit_common::{CLASS_COUNTS, CLASS_HUGE, CLASS_OVER_MEMLOCK};
+
+use crate::domain::diagnosis::checks::met_if_inside;
+use crate::domain::diagnosis::facts::*;
+use crate::domain::diagnosis::{Checks, Finding, Reason};
+
+pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
+    let anonymous = facts.arg_has(3, MAP_ANONYMOUS);
+    // Pages are reserved last, by the file's own mmap, and not at all with MAP_NORESERVE (fs/hugetlbfs/inode.c:
+    // hugetlbfs_file_mmap; on 6.18 a refusal at RLIMIT_MEMLOCK was seen to come first).
+    let huge = facts.has(CLASS_HUGE) && facts.arg_has(3, MAP_NORESERVE) == Some(false);
+    if facts.question.errno == EAGAIN {
+        let over = !facts.counters() || facts.has(CLASS_OVER_MEMLOCK);
+        checks.add(
+            Reason::Memlock,
+            match (over, anonymous) {
+                (false, _) => Finding::No,
+                (true, Some(true)) => Finding::Met,
+                (true, _) => Finding::Likely,
+            },
+        );
+        checks.add(Reason::Driver, if anonymous == Some(true) { Finding::No } else { Finding::Unlikely });
+        return;
+    }
+    let task_size = facts.kernel().task_size;
+    // Only the rounding of the length to pages comes before the first look at the count (mm/mmap.c:do_mmap).
+    let overflows = facts.asked().is_some_and(|length| length > u64::MAX - facts.kernel().page_size + 1);
+    checks.add(Reason::NoHole, if overflows { Finding::Met } else { Finding::No });
+    checks.add(Reason::MapCount, facts.count_check(1));
+    let too_long = facts.asked().is_some_and(|length| length > task_size)
+        && facts.arg(0).is_some_and(|hint| hint < task_size);
+    checks.add(
+        Reason::NoHole,
+        match (too_long, facts.fixed()) {
+            (true, _) => Finding::Met,
+            // Only the arguments of one call are known.
+            (false, true) if facts.beyond_the_end() == Some(true) => match facts.question.count {
+                0 | 1 => Finding::Met,
+                _ => Finding::Likely,
+            },
+            (false, true) => match (facts.arg(0), facts.asked()) {
+                (Some(address), Some(length)) if address <= task_size - length.min(task_size) => Finding::No,
+                _ => Finding::Possible,
+            },
+            (false, false) if facts.arg_has(3, MAP_32BIT) == Some(true) && !facts.kernel().searches_seen => {
+                Finding::Possible
+            }
+            (false, false) => facts.search(),
+        },
+    );
+    // A fixed range strictly inside one mapping splits it; from 6.12 on before the limits of the process are looked at,
+    // earlier after that, but then nothing would be added to what counts for them.
+    let splits = match (facts.started_at_least(0), facts.strictly_inside()) {
+        (Some(true), Some(true)) if facts.fixed() => Finding::Met,
+        (Some(true), None) if facts.fixed() && !facts.looked() => Finding::Likely,
+        _ => Finding::No,
+    };
+    checks.add(Reason::MapCount, splits);
+    checks.add(Reason::AddressSpace, facts.address_space());
+    checks.add(Reason::Data, facts.data(Some(facts.has(CLASS_COUNTS))));
+    checks.add(Reason::Overcommit, facts.overcommit(facts.mmap_charged()));
+    if huge {
+        checks.add(Reason::Hugetlb, Finding::Met);
+    }
+    if splits == Finding::Likely && anonymous == Some(true) {
+        // Convention (2): only the split is known to fail.
+        return;
+    }
+    checks.add(Reason::Driver, if anonymous == Some(true) { Finding::No } else { Finding::Unlikely });
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
+}
+
+/// mm/vma.c:vms_gather_munmap_vmas: the count is looked at only for a range strictly inside one mapping, and before
+/// any allocation but on 6.1 (mm/mmap.c:do_mas_align_munmap: mas_preallocate comes first); a range that is not inside
+/// never gets ENOMEM but from an allocation.
+pub(crate) fn munmap(facts: &Facts<'_>, checks: &mut Checks) {
+    let limit = match facts.count_check(0) {
+        Finding::Met => met_if_inside(checks),
+        other => other,
+    };
+    checks.add(Reason::MapCount, limit);
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
+}
+
+/// Calls that map something whose size the arguments do not show. io_setup hides the real errno (fs/aio.c:ioctx_alloc).
+pub(crate) fn inner_mmap(facts: &Facts<'_>, checks: &mut Checks) {
+    checks.add(Reason::MapCount, facts.count_check(1));
+    checks.add(Reason::NoHole, facts.search());
+    let finite = |which| match facts.rlimit(which) {
+        Some(u64::MAX) => Finding::No,
+        _ => Finding::Possible,
+    };
+    checks.add(Reason::AddressSpace, finite(Rlimit::As));
+    if facts.question.call == call::MAP_SHADOW_STACK {
+        checks.add(Reason::Overcommit, facts.overcommit(None));
+    }
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
+}
+
+/// mm/mmap.c:remap_file_pages maps anew with MAP_FIXED inside one mapping.
+pub(crate) fn remap_file_pages(facts: &Facts<'_>, checks: &mut Checks) {
+    if facts.question.errno == EAGAIN {
+        checks.add(Reason::Memlock, Finding::Met);
+        return;
+    }
+    checks.add(Reason::MapCount, facts.count_check(1));
+    checks.add(
+        Reason::MapCount,
+        match (facts.started_at_least(0), facts.strictly_inside()) {
+            (Some(true), Some(true)) => Finding::Met,
+            (Some(true), None) if !facts.looked() => Finding::Likely,
+            (Some(_), _) => Finding::No,
+            (None, _) => Finding::Possible,
+        },
+    );
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
+}
+
+/// ARCH_MAP_VDSO_* looks at no count (mm/vma.c:_install_special_mapping); enabling a shadow stack maps as mmap does.
+pub(crate) fn arch_prctl(facts: &Facts<'_>, checks: &mut Checks) {
+    checks.add(
+        Reason::MapCount,
+        match facts.count_check(1) {
+            Finding::Met => Finding::Likely,
+            other => other,
+        },
+    );
+    checks.add(Reason::NoHole, facts.search());
+    checks.add(Reason::KernelMemory, Finding::Unlikely);
+}

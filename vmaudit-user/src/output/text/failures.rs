@@ -1,0 +1,179 @@
+//! Refused calls, each group with its evidence and its stack; and ordinary answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self};
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::model::cause::{because, reason};
+use crate::model::report::{Cause, Failure, Frame, Holders, Report};
+use crate::output::text::page::{BOLD, DIM, Page, name_pid, shortened};
+use crate::text::{clean, count, grouped};
+
+/// Frames shown of a stack.
+pub(crate) const FRAMES: usize = 6;
+
+/// Failures that differ only in their process are one block.
+pub(crate) struct Block<'a> {
+    worst: &'a Failure,
+    count: u64,
+    processes: usize,
+}
+
+pub(crate) fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    let mut blocks: Vec<Block<'_>> = Vec::new();
+    let mut index = BTreeMap::new();
+    for failure in &report.failures {
+        let key = (&failure.comm, &failure.syscall, &failure.errno, failure.cause, failure.certain);
+        match index.get(&key).and_then(|at: &usize| blocks.get_mut(*at)) {
+            Some(block) => {
+                block.count += failure.count;
+                block.processes += 1;
+            }
+            None => {
+                index.insert(key, blocks.len());
+                blocks.push(Block { worst: failure, count: failure.count, processes: 1 });
+            }
+        }
+    }
+    blocks.sort_by_key(|block| std::cmp::Reverse(block.count));
+    let shown = page.style.top.max(1);
+    // One look serves all failures of an image, and is shown with the first of them.
+    let mut looks = BTreeSet::new();
+    for block in blocks.iter().take(shown) {
+        let Block { worst, .. } = block;
+        let look = worst.holders.as_ref().filter(|holders| !holders.sentence.is_empty());
+        let look = look.filter(|look| looks.insert((worst.pid, look.at_s.to_bits())));
+        page.blank()?;
+        failure(block, look, page)?;
+    }
+    if blocks.len() > shown {
+        page.blank()?;
+        page.line(
+            &format!(
+                "and {}",
+                count((blocks.len() - shown) as u64, "more kind of failure", "more kinds of failure")
+            ),
+            Some(DIM),
+        )?;
+    }
+    Ok(())
+}
+
+pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page<'_>) -> io::Result<()> {
+    let Block { worst, .. } = *block;
+    let who = if block.processes == 1 {
+        name_pid(&worst.comm, worst.pid)
+    } else {
+        format!("{} named {}", count(block.processes as u64, "process", "processes"), clean(&worst.comm))
+    };
+    let cause = match (worst.cause, worst.certain) {
+        (Cause::Unknown, _) if reason(worst) != because(Cause::Unknown) => {
+            format!("cause: {}", reason(worst))
+        }
+        (Cause::Unknown, _) => "cause unknown".into(),
+        (cause, true) => format!("cause {}", cause.name()),
+        (cause, false) => format!("cause probably {}", cause.name()),
+    };
+    let when = match (worst.first_at_s, worst.last_at_s) {
+        (Some(first), Some(last)) if block.processes == 1 && block.count > 1 => {
+            format!(", {first:.3} to {last:.3} s")
+        }
+        (Some(first), _) if block.processes == 1 => format!(", at {first:.3} s"),
+        _ => String::new(),
+    };
+    let head = format!(
+        "{} x {} {} in {who}, {cause}{when}",
+        grouped(block.count),
+        clean(&worst.syscall),
+        clean(&worst.errno)
+    );
+    page.paragraph("", "  ", &head, Some(BOLD))?;
+    page.paragraph("  ", "  ", &clean(&worst.sentence), None)?;
+    if let Some(look) = look {
+        let whose = if block.processes == 1 { String::new() } else { format!(" at pid {}", worst.pid) };
+        let text = format!("Looked{whose} {}: {}", looked(look), look.sentence);
+        page.paragraph("  ", "  ", &clean(&text), None)?;
+    }
+    // The recommendation below is the cure for the VMA limit.
+    if let Some(cure) = worst.cure.as_ref().filter(|_| worst.cause != Cause::MaxMapCount) {
+        page.paragraph("  Cure: ", "  ", &clean(cure), None)?;
+    }
+    let stack = worst.example.as_ref().map(|example| example.stack.as_slice()).unwrap_or_default();
+    // The others may have come from elsewhere.
+    if block.count > 1 && !stack.is_empty() {
+        page.line("  one of them:", Some(DIM))?;
+    }
+    for frame in stack.iter().take(FRAMES) {
+        page.line(&shortened(&format!("    at {}", frame_text(frame)), page.width), Some(DIM))?;
+    }
+    if stack.len() > FRAMES {
+        page.line(
+            &format!("    and {}", count((stack.len() - FRAMES) as u64, "more frame", "more frames")),
+            Some(DIM),
+        )?;
+    }
+    Ok(())
+}
+
+pub(crate) fn frame_text(frame: &Frame) -> String {
+    let module = frame.module.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
+    let text = match (&frame.symbol, module) {
+        (Some(symbol), module) => {
+            let place = match (&frame.file, frame.line) {
+                (Some(file), Some(line)) => format!(" {file}:{line}"),
+                (Some(file), None) => format!(" {file}"),
+                _ => String::new(),
+            };
+            match module {
+                Some(module) => format!("{symbol} ({module}){place}"),
+                None => format!("{symbol}{place}"),
+            }
+        }
+        (None, Some(module)) => match frame.offset {
+            Some(offset) => format!("{module}+{offset:#x}"),
+            None => format!("{module} {}", frame.ip),
+        },
+        (None, None) => frame.ip.clone(),
+    };
+    clean(&text)
+}
+
+pub(crate) fn ordinary_answers(report: &Report) -> Option<String> {
+    let mut kinds: BTreeMap<(&str, Cause), u64> = BTreeMap::new();
+    for answer in &report.ordinary_answers {
+        *kinds.entry((answer.syscall.as_str(), answer.cause)).or_default() += answer.count;
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|&(kind, count)| (std::cmp::Reverse(count), kind));
+    let list: Vec<String> = kinds
+        .into_iter()
+        .map(|((syscall, cause), count)| {
+            let meaning = match (syscall, cause) {
+                ("mremap", Cause::NoAddressRange) => "no room to grow in place",
+                ("brk", Cause::NoAddressRange) => "questions for the break",
+                _ => because(cause),
+            };
+            format!("{} {} ({meaning})", clean(syscall), grouped(count))
+        })
+        .collect();
+    (!list.is_empty()).then(|| format!("{}.", list.join(", ")))
+}
+
+/// When, and at how much.
+pub(crate) fn looked(look: &Holders) -> String {
+    let after = match look.after_ms {
+        0 => "less than 1 ms".into(),
+        ms => format!("{} ms", grouped(ms)),
+    };
+    let when = format!("at {:.3} s, {after} after a refused {}", look.at_s, look.syscall);
+    if look.complete {
+        return when;
+    }
+    let all = match look.vmas_expected.filter(|all| *all > look.vmas_read) {
+        Some(all) => format!("of about {} VMAs", grouped(all)),
+        None => "VMAs".into(),
+    };
+    let why = if look.ended { "the process ended meanwhile" } else { "there was no time for more" };
+    format!("{when}, at the first {} {all}; {why}", grouped(look.vmas_read))
+}

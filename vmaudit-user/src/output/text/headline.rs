@@ -1,0 +1,192 @@
+//! The first sentence of a report, and under which circumstances it was found.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::model::cause::{reason, reasons};
+use crate::model::report::{Cause, Failure, HookState, Process, Report, SourceKind};
+use crate::output::text::page::{BOLD, GREEN, RED, YELLOW, name_pid, seconds, shortened};
+use crate::text::{bytes, clean, count, grouped};
+
+/// The single most important sentence, and its colour.
+pub(crate) fn verdict(report: &Report) -> (&'static str, String) {
+    let limit = report.limits.max_map_count.map_or("its limit".into(), grouped);
+    let at_least = if report.failures_may_be_missing() { "at least " } else { "" };
+    let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();
+    if let Some(worst) = at_limit.first() {
+        let certain = at_limit.iter().any(|f| f.certain);
+        let processes = distinct_processes(&at_limit);
+        let hit = if certain { "hit" } else { "probably hit" };
+        let refused: u64 = at_limit.iter().map(|f| f.count).sum();
+        let who = name_pid(&worst.comm, worst.pid);
+        let refused = format!("{at_least}{}", count(refused, "call", "calls"));
+        let mut text = if processes == 1 {
+            format!("{who} {hit} vm.max_map_count = {limit}: {refused} failed")
+        } else {
+            format!(
+                "{} {hit} vm.max_map_count = {limit}: {refused} failed, most of them in {who}",
+                count(processes as u64, "process", "processes"),
+            )
+        };
+        let left = report.processes.iter().filter_map(|p| p.unmap_leaked_bytes).fold(0, u64::saturating_add);
+        if left > 0 {
+            text.push_str(&format!(", {} were not unmapped", bytes(left)));
+        }
+        text.push('.');
+        let others: u64 =
+            report.failures.iter().filter(|f| f.cause != Cause::MaxMapCount).map(|f| f.count).sum();
+        if others > 0 {
+            text.push_str(&format!(
+                " {} failed for other reasons.",
+                count(others, "more call", "more calls")
+            ));
+        }
+        return (RED, text);
+    }
+    let largest = largest(report);
+    if let Some(worst) = report.failures.first() {
+        let all: Vec<&Failure> = report.failures.iter().collect();
+        let refused: u64 = all.iter().map(|f| f.count).sum();
+        let processes = distinct_processes(&all);
+        let who = if processes == 1 {
+            format!("in {}", name_pid(&worst.comm, worst.pid))
+        } else {
+            format!(
+                "in {}, first of all {}",
+                count(processes as u64, "process", "processes"),
+                name_pid(&worst.comm, worst.pid)
+            )
+        };
+        let causes: Vec<&str> = by_reason(&all).into_iter().map(|(reason, _)| reason).collect();
+        let certain = all.iter().all(|f| f.certain);
+        let known = all.iter().any(|f| f.cause != Cause::Unknown);
+        let (why, end) = match (certain, known) {
+            (true, _) => ("", " Not vm.max_map_count."),
+            (false, true) => (", probably for", ""),
+            (false, false) => ("", ""),
+        };
+        let refused = if at_least.is_empty() { String::new() } else { "At least ".to_owned() }
+            + &count(refused, "memory call", "memory calls");
+        return (YELLOW, format!("{refused} failed {who}{why}: {}.{end}", causes.join(", ")));
+    }
+    let Some((process, peak)) = largest else {
+        return (YELLOW, "Nothing was measured: no process's VMAs could be counted.".into());
+    };
+    let share = match (process.map_count.percent_of_limit, report.limits.max_map_count) {
+        (Some(percent), Some(limit)) => format!(", {percent:.1} % of the limit {}", grouped(limit)),
+        _ => String::new(),
+    };
+    // Stopped by the limit it would have a failure and another verdict.
+    let clipped = if process.map_count.clipped {
+        " It reached the limit, and whether it was refused more could not be seen."
+    } else {
+        ""
+    };
+    let largest = format!("Largest process: {}, {} VMAs", clean(process.peak_comm()), grouped(peak));
+    let near = process.map_count.percent_of_limit.is_some_and(|percent| percent >= 80.0);
+    let colour = if near { YELLOW } else { GREEN };
+    match report.source {
+        SourceKind::Ebpf if report.call_exit().is_none_or(|hook| hook.state == HookState::Unused) => (
+            if near { YELLOW } else { BOLD },
+            format!("{largest} at its peak{share}.{clipped} Failed calls were not watched."),
+        ),
+        SourceKind::Ebpf if !at_least.is_empty() => (
+            YELLOW,
+            format!(
+                "No failed memory call was seen, but not all could be seen (below). {largest} at its \
+                 peak{share}.{clipped}"
+            ),
+        ),
+        SourceKind::Ebpf => (colour, format!("{} {largest} at its peak{share}.", no_incident(report))),
+        SourceKind::Proc => (
+            if near { YELLOW } else { BOLD },
+            format!(
+                "{largest} in the largest sample{share}.{clipped} Sampled: the true peak may be higher, and failed \
+                 calls were not seen."
+            ),
+        ),
+    }
+}
+
+/// Nothing failed; refusals that are ordinary answers are named, because a program may still have ended for one.
+pub(crate) fn no_incident(report: &Report) -> String {
+    let refused: u64 = report.ordinary_answers.iter().map(|f| f.count).sum();
+    if refused == 0 {
+        return "No memory call failed.".into();
+    }
+    let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
+    for failure in &report.ordinary_answers {
+        *calls.entry(&failure.syscall).or_default() += failure.count;
+    }
+    let mut calls: Vec<_> = calls.into_iter().collect();
+    calls.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+    let more = if calls.len() > 3 { ", ..." } else { "" };
+    let list: Vec<String> =
+        calls.iter().take(3).map(|(call, count)| format!("{} {}", clean(call), grouped(*count))).collect();
+    let were = if refused == 1 {
+        "call was refused as an ordinary answer"
+    } else {
+        "calls were refused as ordinary answers"
+    };
+    format!("No incident; {} {were} ({}{more}), see below.", grouped(refused), list.join(", "))
+}
+
+pub(crate) fn circumstances(report: &Report) -> String {
+    let mut parts = vec![format!(
+        "{} in {}",
+        count(report.processes.len() as u64, "process", "processes"),
+        seconds(report.session.duration_s)
+    )];
+    if let Some(exit) = report.session.exit {
+        let command =
+            report.session.command.first().map_or("the command".into(), |name| shortened(&clean(name), 40));
+        match (exit.code, exit.signal) {
+            (_, Some(signal)) => parts.push(format!("{command} died of {}", signal_name(signal))),
+            (Some(code), None) => parts.push(format!("{command} ended with status {code}")),
+            (None, None) => {}
+        }
+    }
+    if report.session.still_running > 0 {
+        parts.push(format!("{} still running", count(report.session.still_running, "process", "processes")));
+    }
+    parts.push(match report.source {
+        SourceKind::Ebpf if report.processes.is_empty() => "followed in the kernel".into(),
+        SourceKind::Ebpf if report.coverage.exact_peaks => "followed in the kernel, all peaks exact".into(),
+        SourceKind::Ebpf if report.processes.iter().all(|process| process.map_count.exact) => {
+            "followed in the kernel, all peaks here exact, but a process may be missing".into()
+        }
+        SourceKind::Ebpf => "followed in the kernel, peaks marked ~ are not exact".into(),
+        SourceKind::Proc => "sampled from /proc".into(),
+    });
+    parts.push(format!("Linux {}", clean(&report.host.kernel)));
+    format!("{}.", parts.join("; "))
+}
+
+/// The process with the largest peak, and that peak.
+pub(crate) fn largest(report: &Report) -> Option<(&Process, u64)> {
+    // First of equals, so that the order of the report decides.
+    let mut best: Option<(&Process, u64)> = None;
+    for process in &report.processes {
+        if let Some(peak) =
+            process.map_count.peak.filter(|peak| best.is_none_or(|(_, largest)| *peak > largest))
+        {
+            best = Some((process, peak));
+        }
+    }
+    best
+}
+
+pub(crate) fn distinct_processes(failures: &[&Failure]) -> usize {
+    let processes: BTreeSet<(u32, Option<u64>)> =
+        failures.iter().map(|f| (f.pid, f.started_s.map(f64::to_bits))).collect();
+    processes.len()
+}
+
+/// Reasons with their counts, most frequent first.
+pub(crate) fn by_reason(failures: &[&Failure]) -> Vec<(&'static str, u64)> {
+    reasons(failures.iter().map(|failure| (failure.cause, reason(failure), failure.count)))
+}
+
+pub(crate) fn signal_name(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().into())
+}

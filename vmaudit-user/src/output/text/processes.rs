@@ -1,0 +1,113 @@
+//! The table of processes.
+
+use std::io::{self};
+
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+
+use crate::model::report::{Cause, HookState, MapCount, Process, Report, SourceKind};
+use crate::output::text::page::{BOLD, DIM, Page, RED, shortened};
+use crate::text::{clean, count, grouped};
+
+/// Longest name of a process that is shown in full, columns; the kernel's names are shorter unless they had to be
+/// made visible.
+pub(crate) const NAME_COLUMNS: usize = 24;
+
+pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    if report.processes.is_empty() {
+        return Ok(());
+    }
+    page.blank()?;
+    let shown: Vec<&Process> = report.processes.iter().take(page.style.top.max(1)).collect();
+    let heads = ["PID", "NAME", "FIRST", "LAST", "PEAK", "% LIMIT", "FAILED"];
+    let rows: Vec<[String; 7]> = shown.iter().map(|process| row(process, report)).collect();
+    let mut widths = heads.map(UnicodeWidthStr::width);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.width());
+        }
+    }
+    // Names give way first: figures are what the table is for.
+    let others: usize = widths.iter().enumerate().filter(|(i, _)| *i != 1).map(|(_, width)| width + 2).sum();
+    if let Some(name) = widths.get_mut(1) {
+        *name = (*name).min(page.width.saturating_sub(others).max(8));
+    }
+    let line = |cells: [&str; 7]| -> String {
+        let mut line = String::new();
+        for (index, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
+            let cell = shortened(cell, width);
+            let pad = " ".repeat(width.saturating_sub(cell.width()));
+            let gap = if index == 0 { "" } else { "  " };
+            if index == 1 {
+                line.push_str(&format!("{gap}{cell}{pad}"));
+            } else {
+                line.push_str(&format!("{gap}{pad}{cell}"));
+            }
+        }
+        line.trim_end().into()
+    };
+    page.line(&line(heads), Some(BOLD))?;
+    for (row, process) in rows.iter().zip(&shown) {
+        page.line(&line(row.each_ref().map(String::as_str)), process.map_count.clipped.then_some(RED))?;
+    }
+    let more = report.processes.len() - shown.len();
+    if more > 0 {
+        page.line(&format!("and {}", count(more as u64, "more process", "more processes")), Some(DIM))?;
+    }
+    let mut notes = Vec::new();
+    if shown.iter().any(|p| p.map_count.peak.is_some() && !p.map_count.exact) {
+        notes.push("~ sampled or seen only in part: the true peak may be higher");
+    }
+    if rows.iter().any(|row| row.last().is_some_and(|failed| failed.starts_with('~'))) {
+        notes.push("~ in FAILED: not all calls were seen, more may have failed");
+    }
+    if shown.iter().any(|p| p.map_count.clipped) {
+        let stopped = |process: &Process| {
+            report.failures.iter().any(|f| f.is_of(process) && f.cause == Cause::MaxMapCount)
+        };
+        notes.push(if shown.iter().all(|p| !p.map_count.clipped || stopped(p)) {
+            "+ stopped by the limit: the demand is higher"
+        } else {
+            "+ at the limit: the demand may be higher, refused calls were not all seen"
+        });
+    }
+    if shown.iter().any(|p| p.peak_comm() != p.comm) {
+        notes.push("a -> b: the peak is of a, which became b");
+    }
+    if !notes.is_empty() {
+        page.paragraph("", "  ", &notes.join("; "), Some(DIM))?;
+    }
+    Ok(())
+}
+
+pub(crate) fn row(process: &Process, report: &Report) -> [String; 7] {
+    let MapCount { first, last, peak, exact, clipped, percent_of_limit, .. } = process.map_count;
+    let figure = |value: Option<u64>| value.map_or("-".into(), grouped);
+    let at_least = |value: u64, exact| format!("{}{}", if exact { "" } else { "~" }, grouped(value));
+    [
+        process.pid.to_string(),
+        match process.peak_comm() {
+            same if same == process.comm => shortened(&clean(same), NAME_COLUMNS),
+            earlier => {
+                let short = |name| shortened(&clean(name), NAME_COLUMNS);
+                format!("{} -> {}", short(earlier), short(&process.comm))
+            }
+        },
+        figure(first),
+        figure(last),
+        peak.map_or("-".into(), |peak| at_least(peak, exact) + if clipped { "+" } else { "" }),
+        percent_of_limit.map_or("-".into(), |percent| format!("{percent:.1}")),
+        failed_calls(process, report).map_or("-".into(), |n| at_least(n, report.coverage.exact_calls)),
+    ]
+}
+
+/// Refused calls of a process that are no ordinary answers; `None` when the source cannot see them.
+pub(crate) fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
+    let seen = report.call_exit().is_some_and(|hook| hook.state == HookState::Attached);
+    if report.source == SourceKind::Proc || !seen {
+        return None;
+    }
+    // The calls' own counters include refusals whose kind found no room.
+    let refused: u64 = process.calls.values().filter_map(|figures| figures.failed).sum();
+    let ordinary: u64 = report.ordinary_answers.iter().filter(|f| f.is_of(process)).map(|f| f.count).sum();
+    Some(refused.saturating_sub(ordinary))
+}
