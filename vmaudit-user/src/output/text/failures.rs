@@ -3,8 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self};
 
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
-
 use crate::model::cause::{because, reason};
 use crate::model::report::{Cause, Failure, Frame, Holders, Report};
 use crate::output::text::page::{BOLD, DIM, Page, name_pid, shortened};

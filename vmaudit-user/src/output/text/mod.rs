@@ -11,8 +11,6 @@ mod processes;
 
 use std::io::{self, Write};
 
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
-
 use crate::model::report::Report;
 use crate::output::text::page::{DIM, Page, RED, Style};
 use crate::text::clean;

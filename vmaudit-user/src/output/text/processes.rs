@@ -2,7 +2,7 @@
 
 use std::io::{self};
 
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
 
 use crate::model::report::{Cause, HookState, MapCount, Process, Report, SourceKind};
 use crate::output::text::page::{BOLD, DIM, Page, RED, shortened};
