@@ -21,6 +21,7 @@ pub fn origin(limit: u64) -> &'static str {
 
 /// Everything that is known about the limit.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct LimitReport {
     /// `vmaudit.limit`.
     pub schema: &'static str,
@@ -56,6 +57,7 @@ pub struct LimitReport {
 
 /// A line in another program's file.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct OtherFile {
     /// File.
     pub file: PathBuf,
@@ -67,6 +69,7 @@ pub struct OtherFile {
 
 /// A process.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Largest {
     /// Application.
     pub app: String,
@@ -78,6 +81,7 @@ pub struct Largest {
 
 /// What one piece of software is said to need.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Need {
     /// Its rule.
     #[serde(flatten)]
@@ -96,6 +100,7 @@ pub struct Need {
 
 /// Why a piece of software is listed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Found {
     /// These processes are it.
@@ -111,6 +116,7 @@ pub const SCOPE: &str = "The limit belongs to the host's kernel and to all its c
 
 /// One piece of software.
 #[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Known {
     /// Name for `--for`.
     pub name: String,
@@ -140,6 +146,7 @@ pub struct Known {
 
 /// How many VMAs.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Rule {
     /// A number.
@@ -174,6 +181,7 @@ pub enum Rule {
 
 /// Who applies the files at boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Applier {
     /// systemd-sysctl.service.
@@ -184,6 +192,7 @@ pub enum Applier {
 
 /// A line that sets the limit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Setting {
     /// File, as seen on the running system.
     pub file: PathBuf,
@@ -203,6 +212,7 @@ pub struct Setting {
 
 /// What becomes of a line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
     /// It decides.
@@ -220,6 +230,7 @@ pub enum Fate {
 
 /// What the files say.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Boot {
     /// Who applies them.
     pub applier: Applier,
@@ -240,6 +251,7 @@ impl Boot {
 
 /// Bytes of kernel memory per VMA. It cannot be swapped, and the process's memory cgroup pays for it.
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Price {
     /// Never written to, tree full: the least.
     pub least: f64,
@@ -251,6 +263,7 @@ pub struct Price {
 
 /// What will be done.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Plan {
     /// The drop-in, as seen on the running system.
     pub file: PathBuf,

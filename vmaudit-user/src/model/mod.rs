@@ -8,5 +8,7 @@ pub mod hook;
 pub mod limit;
 pub mod report;
 pub mod scan;
+#[cfg(test)]
+mod schema;
 pub mod session;
 pub mod vma_layout;

@@ -19,6 +19,7 @@ pub const VERSION: u32 = 1;
 
 /// Everything one session found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Report {
     /// [`SCHEMA`].
     pub schema: String,
@@ -63,6 +64,7 @@ impl Report {
 
 /// The machine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Host {
     /// `uname -r`.
     pub kernel: String,
@@ -76,6 +78,7 @@ pub struct Host {
 
 /// The session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Session {
     /// The command: its name only unless `--show-args` was given; empty when none was run.
     pub command: Vec<String>,
@@ -94,6 +97,7 @@ pub struct Session {
 
 /// How a process ended: exactly one of the two is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Exit {
     /// Exit status.
     pub code: Option<i32>,
@@ -103,6 +107,7 @@ pub struct Exit {
 
 /// Where figures come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum SourceKind {
     /// Live kernel hooks.
@@ -113,6 +118,7 @@ pub enum SourceKind {
 
 /// What this session could see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Coverage {
     /// Every peak in the report is exact, and no process is missing.
     pub exact_peaks: bool,
@@ -133,6 +139,7 @@ pub struct Coverage {
 
 /// One thing that kernel, rights or container may withhold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Condition {
     /// What.
     pub name: String,
@@ -148,6 +155,7 @@ pub struct Condition {
 
 /// One hook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Hook {
     /// Name in the hook table.
     pub name: String,
@@ -183,6 +191,7 @@ impl Hook {
 
 /// What became of a hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum HookState {
     /// At work.
@@ -195,6 +204,7 @@ pub enum HookState {
 
 /// System-wide limits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Limits {
     /// vm.max_map_count, VMAs; null when it cannot be read.
     pub max_map_count: Option<u64>,
@@ -206,6 +216,7 @@ pub struct Limits {
 
 /// One process (thread group), over all its images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Process {
     /// Process id.
     pub pid: u32,
@@ -261,6 +272,7 @@ impl Process {
 
 /// VMA counts of one process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MapCount {
     /// When first seen.
     pub first: Option<u64>,
@@ -281,6 +293,7 @@ pub struct MapCount {
 
 /// One image of a process.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Image {
     /// Name at its end.
     pub comm: String,
@@ -290,6 +303,7 @@ pub struct Image {
 
 /// What one system call did in one process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CallFigures {
     /// Calls that returned; null when the source cannot count them.
     pub calls: Option<u64>,
@@ -303,6 +317,7 @@ pub struct CallFigures {
 
 /// A group of failures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Failure {
     /// Process id.
     pub pid: u32,
@@ -348,6 +363,7 @@ impl Failure {
 
 /// Who holds the VMAs of a process at the limit, from one look at its mappings soon after a refusal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Holders {
     /// VMAs that the look found.
     pub vmas_read: u64,
@@ -373,6 +389,7 @@ pub struct Holders {
 
 /// One failing call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Example {
     /// Task id.
     pub tid: u32,
@@ -384,6 +401,7 @@ pub struct Example {
 
 /// One frame of a user stack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Frame {
     /// Return address, hexadecimal.
     pub ip: String,
@@ -402,6 +420,7 @@ pub struct Frame {
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Recommendation {
     /// `vm.max_map_count`.
     pub setting: String,
@@ -421,6 +440,7 @@ pub struct Recommendation {
 
 /// What a recommended value rests on.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Basis {
     /// Largest count, VMAs.
     pub peak: u64,
@@ -434,6 +454,7 @@ pub struct Basis {
 
 /// Kind of advice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Action {
     /// The limit is high enough.

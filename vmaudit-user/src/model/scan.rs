@@ -8,6 +8,7 @@ use super::report::Report;
 
 /// Everything a scan found.
 #[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Scan {
     /// The report that all commands share.
     #[serde(flatten)]
@@ -32,6 +33,7 @@ pub struct Scan {
 
 /// One application.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct AppFigures {
     /// Name.
     pub app: String,
@@ -47,6 +49,7 @@ pub struct AppFigures {
 
 /// Arithmetic of one recommendation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Need {
     /// Whose.
     pub who: String,
@@ -58,6 +61,7 @@ pub struct Need {
 
 /// Slab figures of one cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Slab {
     /// Objects in use.
     pub active: u64,

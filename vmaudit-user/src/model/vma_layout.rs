@@ -4,6 +4,7 @@ use serde::Serialize;
 
 /// Sum over mappings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tally {
     /// VMAs.
     pub vmas: u64,
@@ -24,6 +25,7 @@ impl Tally {
 
 /// A named row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Row {
     /// What.
     pub name: String,
@@ -34,6 +36,7 @@ pub struct Row {
 
 /// Boundaries of one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BoundaryRow {
     /// Why.
     pub reason: Reason,
@@ -49,6 +52,7 @@ pub struct BoundaryRow {
 
 /// Mappings of one object that follow each other without a wide hole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Region {
     /// First address, hexadecimal.
     pub start: String,
@@ -70,6 +74,7 @@ pub struct Region {
 
 /// Everything that was found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// `vmaudit.explain`.
     pub schema: &'static str,
@@ -115,6 +120,7 @@ pub struct Explanation {
 
 /// What a mapping is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A program or library (executable file or its segments).
@@ -174,6 +180,7 @@ impl Kind {
 
 /// Why.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
     /// Not neighbours: nothing is mapped in between.
@@ -227,6 +234,7 @@ pub enum Reason {
 
 /// What the offsets of two mappings of one file do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
     /// The same part of the file again.
@@ -353,6 +361,7 @@ fn flag_cure(flags: &str) -> String {
 
 /// One row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cluster {
     /// First address.
     pub start: u64,
@@ -370,6 +379,7 @@ pub struct Cluster {
 
 /// What a file held besides good mappings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Damage {
     /// Lines that are neither a mapping nor a field of one.
     pub lines: u64,

@@ -5,6 +5,8 @@ pub mod form;
 pub mod json;
 pub mod limit_text;
 pub mod scan_text;
+#[cfg(test)]
+mod snapshots;
 pub mod table;
 pub mod text;
 

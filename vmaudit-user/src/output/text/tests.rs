@@ -171,7 +171,7 @@ pub(crate) fn clipped_run() -> Report {
     report
 }
 
-fn other_cause() -> Report {
+pub(crate) fn other_cause() -> Report {
     let mut python = process(77, "python3", 40, 61, 61);
     python.calls.insert("mmap".into(), refused(5));
     let other = Measured { failures: vec![failed(Cause::RlimitAs, 5)], ..measured("python3", 77, 61) };
@@ -188,7 +188,7 @@ fn other_cause() -> Report {
     report
 }
 
-fn proc_source() -> Report {
+pub(crate) fn proc_source() -> Report {
     let mut java = process(4242, "java", 21, 900, 1204);
     java.map_count.exact = false;
     java.unmap_leaked_bytes = None;
@@ -213,7 +213,7 @@ fn proc_source() -> Report {
     report
 }
 
-fn nothing() -> Report {
+pub(crate) fn nothing() -> Report {
     let mut report = report(Vec::new(), Measured::default());
     report.session.command.clear();
     report.session.exit = None;
@@ -228,148 +228,6 @@ fn text_of(report: &Report, style: &Style) -> String {
 
 fn text(report: &Report) -> String {
     text_of(report, &Style { top: 3, ..Style::default() })
-}
-
-#[track_caller]
-fn same(text: &str, golden: &str) {
-    assert!(text == golden.strip_prefix('\n').unwrap(), "got:\n{text}");
-}
-
-#[test]
-fn golden_clean() {
-    same(
-        &text(&clean_run()),
-        r"
-vmaudit: No incident; 15 calls were refused as ordinary answers (mremap 12,
-  madvise 3), see below. Largest process: java, 1,204 VMAs at its peak, 1.8 % of
-  the limit 65,530.
-2,001 processes in 12.3 s; ./holes ended with status 0; followed in the kernel,
-  all peaks exact; Linux 6.18.44.
-
- PID  NAME    FIRST  LAST   PEAK  % LIMIT  FAILED
-4242  java       21   900  1,204      1.8       0
-4243  worker     21    30     31      0.0       0
-4244  worker     21    30     31      0.0       0
-and 1,998 more processes
-
-No incidents, ordinary answers: mremap 12 (no room to grow in place), madvise 3
-  (a range that is not mapped).
-Lost: nothing (program_skipped 0, ring_full 0, stack_missing 0, table_full 0).
-
-Recommendation
-  Leave vm.max_map_count at 65,530: java (pid 4242) peaked at 1,204 VMAs, 1.8 %
-  of it.
-",
-    );
-}
-
-#[test]
-fn golden_clipped() {
-    same(
-        &text(&clipped_run()),
-        r"
-vmaudit: holes (pid 123) hit vm.max_map_count = 65,530: 23 calls failed, 92 KiB
-  were not unmapped.
-2 processes in 12.3 s; ./holes ended with status 0; followed in the kernel, all
-  peaks exact; Linux 6.18.44.
-
-PID  NAME   FIRST    LAST     PEAK  % LIMIT  FAILED
-123  holes     21  65,530  65,530+    100.0      23
-100  sh        20      28       28      0.0       0
-+ stopped by the limit: the demand is higher
-
-23 x munmap ENOMEM in holes (pid 123), cause max_map_count, 0.800 to 0.900 s
-  munmap() had to split a mapping in two, which needs one more VMA than
-  vm.max_map_count = 65,530 allows; in all, 92 KiB were not unmapped.
-  one of them:
-    at __munmap (libc.so.6)
-    at main (holes) holes.c:20
-    at holes+0x1234
-
-Lost: nothing (program_skipped 0, ring_full 0, stack_missing 0, table_full 0).
-
-Recommendation
-  The limit stopped holes (pid 123) at 65,530 VMAs, so its demand is not known
-  yet: raise vm.max_map_count to 100,000 and run again.
-  Its price: a process that uses all of them holds 28.6 MiB of kernel memory
-  that cannot be swapped (300 B per VMA, a safe estimate).
-  The command lasts until the next boot; a line `vm.max_map_count = 100000` in a
-  file in /etc/sysctl.d keeps it.
-    sysctl -w vm.max_map_count=100000
-",
-    );
-}
-
-#[test]
-fn golden_another_cause() {
-    same(
-        &text(&other_cause()),
-        r"
-vmaudit: 5 memory calls failed in python3 (pid 77): the address space limit
-  RLIMIT_AS. Not vm.max_map_count.
-1 process in 12.3 s; ./holes died of SIGABRT; followed in the kernel, all peaks
-  exact; Linux 6.18.44.
-
-PID  NAME     FIRST  LAST  PEAK  % LIMIT  FAILED
- 77  python3     40    61    61      0.1       5
-
-5 x mmap ENOMEM in python3 (pid 77), cause rlimit_as, 0.800 to 0.900 s
-  mmap() asked for 2 GiB, and 190 MiB were in use: more than RLIMIT_AS = 1 GiB
-  allows.
-
-Lost: nothing (program_skipped 0, ring_full 0, stack_missing 0, table_full 0).
-
-Recommendation
-  Raising vm.max_map_count will not help 5 failed calls, because the reason is
-  another: 5 x the address space limit RLIMIT_AS.
-  The limit 65,530 itself is high enough: python3 (pid 77) peaked at 61 VMAs,
-  0.1 % of it.
-",
-    );
-}
-
-#[test]
-fn golden_sampled() {
-    same(
-        &text(&proc_source()),
-        r"
-vmaudit: Largest process: java, 1,204 VMAs in the largest sample, 1.8 % of the
-  limit 65,530. Sampled: the true peak may be higher, and failed calls were not
-  seen.
-1 process in 12.3 s; ./holes ended with status 0; sampled from /proc; Linux
-  6.18.44.
-
- PID  NAME  FIRST  LAST    PEAK  % LIMIT  FAILED
-4242  java     21   900  ~1,204      1.8       -
-~ sampled or seen only in part: the true peak may be higher
-
-Lost: samples_missed 3.
-Missing: mmap_lock_released: exact peaks (no CAP_BPF)
-Note: Without CAP_BPF and CAP_PERFMON vmaudit looks at /proc every 100 ms.
-
-Recommendation
-  Nothing seen asks for more than vm.max_map_count = 65,530: java (pid 4242) was
-  seen with 1,204 VMAs, 1.8 % of it.
-  The peak was sampled, so the true one may be higher; run as root, or with
-  CAP_BPF and CAP_PERFMON, and with eBPF to know it.
-",
-    );
-}
-
-#[test]
-fn golden_nothing_measured() {
-    same(
-        &text(&nothing()),
-        r"
-vmaudit: Nothing was measured: no process's VMAs could be counted.
-0 processes in 12.3 s; followed in the kernel; Linux 6.18.44.
-
-Lost: nothing (program_skipped 0, ring_full 0, stack_missing 0, table_full 0).
-
-Recommendation
-  No VMA count was measured, so there is nothing to recommend.
-",
-    );
 }
 
 #[test]

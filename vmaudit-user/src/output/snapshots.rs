@@ -1,0 +1,39 @@
+//! Each document in each format, as it is kept in `snapshots/`. A change of them is a change that users and scripts see:
+//! `INSTA_UPDATE=always cargo test snapshots` writes them anew, and the difference is read before it is committed.
+
+use super::text::page::Style;
+use super::text::tests::{clean_run, clipped_run, nothing, other_cause, proc_source};
+use super::{Format, write};
+use crate::model::report::Report;
+
+fn reports() -> [(&'static str, Report); 5] {
+    [
+        ("clean", clean_run()),
+        ("at the limit", clipped_run()),
+        ("another cause", other_cause()),
+        ("sampled", proc_source()),
+        ("nothing measured", nothing()),
+    ]
+}
+
+fn rendered(report: &Report, format: Format, width: usize) -> String {
+    let mut out = Vec::new();
+    write(report, format, &Style { width, ..Style::default() }, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+#[test]
+fn reports_as_text_at_the_widths_of_terminals() {
+    for (name, report) in reports() {
+        for width in [80, 120] {
+            insta::assert_snapshot!(format!("{name} {width}"), rendered(&report, Format::Text, width));
+        }
+    }
+}
+
+#[test]
+fn reports_as_json() {
+    for (name, report) in reports() {
+        insta::assert_snapshot!(format!("{name} json"), rendered(&report, Format::Json, 100));
+    }
+}
