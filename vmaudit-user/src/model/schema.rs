@@ -33,6 +33,10 @@ fn the_schemas_in_the_tree_are_those_of_the_types() {
             std::fs::write(&path, &text).unwrap();
         }
         let kept = std::fs::read_to_string(&path).unwrap_or_default();
-        assert!(kept == text, "{} is not what the types say: VMAUDIT_BLESS=1 cargo test schema", path.display());
+        assert!(
+            kept == text,
+            "{} is not what the types say: VMAUDIT_BLESS=1 cargo test schema",
+            path.display()
+        );
     }
 }

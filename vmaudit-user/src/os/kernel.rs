@@ -6,6 +6,7 @@ use std::{
     fs,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::{Path, PathBuf},
+    ptr::NonNull,
 };
 
 use vmaudit_common::{ABSENT, FileLayout, Layout};
@@ -32,9 +33,12 @@ pub struct Facts {
 }
 
 /// The kernel's type information: mapped where the kernel can (6.16 and later, kernel/bpf/sysfs_btf.c), else read.
-pub enum BtfBytes {
-    /// A mapping of the file, which never changes while the kernel runs.
-    Mapped(&'static [u8]),
+pub struct BtfBytes(Held);
+
+enum Held {
+    /// First byte and length of a mapping of the file, which never changes while the kernel runs. Nobody but
+    /// [`BtfBytes`] sees the pointer, so no slice of it can outlive the mapping.
+    Mapped(NonNull<u8>, usize),
     /// A copy.
     Read(Vec<u8>),
 }
@@ -43,24 +47,23 @@ impl BtfBytes {
     /// Opens [`BTF_PATH`].
     pub fn open() -> std::io::Result<Self> {
         let file = fs::File::open(BTF_PATH)?;
-        let bytes = file.metadata()?.len() as usize;
+        let length = file.metadata()?.len() as usize;
         // SAFETY: a new private read-only mapping where the kernel likes; nothing else refers to it.
         let at = unsafe {
-            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
+            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0)
         };
-        if bytes == 0 || at == libc::MAP_FAILED {
-            return Ok(Self::Read(fs::read(BTF_PATH)?));
+        match NonNull::new(at.cast()).filter(|_| length > 0 && at != libc::MAP_FAILED) {
+            Some(first) => Ok(Self(Held::Mapped(first, length))),
+            None => Ok(Self(Held::Read(fs::read(BTF_PATH)?))),
         }
-        // SAFETY: the mapping has `bytes` bytes, is never written and goes only with this value.
-        Ok(Self::Mapped(unsafe { std::slice::from_raw_parts(at.cast(), bytes) }))
     }
 }
 
 impl Drop for BtfBytes {
     fn drop(&mut self) {
-        if let Self::Mapped(bytes) = self {
-            // SAFETY: made by `open`, and whoever borrowed from it is gone by now.
-            unsafe { libc::munmap(bytes.as_ptr().cast_mut().cast(), bytes.len()) };
+        if let Held::Mapped(first, length) = self.0 {
+            // SAFETY: made by `open`; slices of it were borrowed from this value, so none is left.
+            unsafe { libc::munmap(first.as_ptr().cast(), length) };
         }
     }
 }
@@ -68,9 +71,10 @@ impl Drop for BtfBytes {
 impl std::ops::Deref for BtfBytes {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(bytes) => bytes,
-            Self::Read(bytes) => bytes,
+        match &self.0 {
+            // SAFETY: the mapping has so many bytes, is never written, and lives as long as this value.
+            Held::Mapped(first, length) => unsafe { std::slice::from_raw_parts(first.as_ptr(), *length) },
+            Held::Read(bytes) => bytes,
         }
     }
 }
