@@ -156,6 +156,10 @@ pub struct RunArgs {
     /// Round the recommended limit up to a multiple of this [example: --round 1000]
     #[arg(long, default_value_t = DEFAULT_ROUND, value_name = "N")]
     pub round: u64,
+    /// Give every process a row of its own in the report, up to 100,000. By default the 1,000 most remarkable ones have
+    /// one, and the others are added up by name
+    #[arg(long)]
+    pub all_rows: bool,
     /// Rows in the table of processes
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
     pub top: usize,

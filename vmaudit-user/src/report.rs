@@ -32,8 +32,11 @@ pub struct Report {
     pub coverage: Coverage,
     /// Limits in force at the end of the session.
     pub limits: Limits,
-    /// One row per process, by peak, largest first.
+    /// One row per process, by peak, largest first. In a crowd the most remarkable ones; the others are in `folded`.
     pub processes: Vec<Process>,
+    /// Processes without a row of their own, added up by name. Together with `processes` these are all.
+    #[serde(default)]
+    pub folded: Vec<FoldedProcesses>,
     /// Failures grouped by (process, system call, errno, cause), most frequent first.
     pub failures: Vec<Failure>,
     /// Refusals that are a normal answer to the question the call asks, not incidents; same shape.
@@ -241,6 +244,43 @@ impl Process {
     }
 }
 
+/// Processes that are alike, as one row.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FoldedProcesses {
+    /// Name at the end.
+    pub comm: String,
+    /// See [`Process::app`].
+    pub app: Option<String>,
+    /// They have several names; the two above are those of the one with the largest peak.
+    pub various: bool,
+    /// How many.
+    pub processes: u64,
+    /// Of them, still alive when the report was written.
+    pub still_running: u64,
+    /// Smallest of their peaks.
+    pub peak_min: Option<u64>,
+    /// Largest of their peaks.
+    pub peak_max: Option<u64>,
+    /// All these peaks are the true ones.
+    pub exact: bool,
+    /// Of them, those whose true demand is unknown, see [`MapCount::clipped`].
+    pub clipped: u64,
+    /// Of them, those that vm.max_map_count refused a call.
+    pub stopped: u64,
+    /// Of them, those where a call failed (ordinary answers left out).
+    pub failing: u64,
+    /// Calls that failed in them, ordinary answers left out; null when the source cannot see them.
+    pub failed: Option<u64>,
+    /// First of them seen.
+    pub first_started_s: Option<f64>,
+    /// Last end; null when none has ended.
+    pub last_ended_s: Option<f64>,
+    /// What each system call did in all of them.
+    pub calls: BTreeMap<String, CallFigures>,
+    /// See [`Process::unmap_leaked_bytes`], of all of them.
+    pub unmap_leaked_bytes: Option<u64>,
+}
+
 /// VMA counts of one process.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct MapCount {
@@ -303,6 +343,13 @@ pub struct Failure {
     pub certain: bool,
     /// Failures in the group.
     pub count: u64,
+    /// Processes they occurred in. More than one only for those without a row of their own: then pid, sentence, evidence
+    /// and example (its stack cut short) are those of the process with most of them, all else is of all.
+    #[serde(default = "one")]
+    pub processes: u64,
+    /// These processes have several names.
+    #[serde(default)]
+    pub various: bool,
     /// First.
     pub first_at_s: Option<f64>,
     /// Last.
@@ -319,6 +366,10 @@ pub struct Failure {
     /// With cause `max_map_count`: what the process's VMAs are; null when nobody could look while it lived.
     #[serde(default)]
     pub holders: Option<Holders>,
+}
+
+fn one() -> u64 {
+    1
 }
 
 impl Failure {

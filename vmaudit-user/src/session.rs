@@ -1,25 +1,27 @@
 //! Wires one session: child, source, audit, report. The only place with a clock, a runtime and signals.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow};
 use nix::{
+    errno::Errno,
     sys::{
-        signal::{SigSet, Signal},
+        signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
         time::TimeValLike as _,
     },
     time::{ClockId, clock_gettime},
+    unistd::Pid,
 };
 use tokio::io::unix::AsyncFd;
 
 use crate::{
     application::Anonymizer,
-    audit::{Audit, Sight},
+    audit::{self, Audit, Sight},
     cli::{self, ReportFormat, RunArgs},
     command::{self, Child, Look, User},
     conditions,
@@ -32,7 +34,7 @@ use crate::{
     report::{Cause, Coverage, Exit, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION},
     rights, scan,
     source::{
-        Event, LimitSeen, hooks,
+        Event, LimitSeen, ProcessId, hooks,
         kernel::{self, Facts},
         live::{self, Live, Unavailable},
         memory_cgroup,
@@ -48,6 +50,9 @@ const TICK: Duration = Duration::from_millis(100);
 const SETTLED: Duration = Duration::from_millis(5);
 /// Records taken before other work gets its turn.
 const BATCH: usize = 4096;
+
+/// What rows and failures of single processes may take of a report, bytes as JSON: less for the rest makes 10 MB.
+const MOST_ROW_BYTES: usize = 6_000_000;
 
 /// Stacks whose mappings are looked up between two batches of records, and when there are no more records.
 const LOOKS: (usize, usize) = (1, 16);
@@ -176,7 +181,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         Source::Proc(_) => Sight { changes: false, exits: false },
     };
     let live = if let Source::Live(live) = &source { Some(live.as_ref()) } else { None };
-    let mut audit = Audit::new(start_ns, sight, rules(&facts, live));
+    let rows = if args.all_rows { audit::ALL_ROWS } else { audit::ROWS };
+    let mut audit = Audit::new(start_ns, sight, rules(&facts, live), rows);
     let anonymizer =
         || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut watch = Watch {
@@ -216,6 +222,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     drop(source);
     audit.held(watch.looks.take());
     audit.ran_out(watch.cgroups.take());
+    audit.fold_at_end();
+    watch.symbols.keep(&audit.examples_of());
     let resolved = watch.symbols.resolve();
     for (generation, ip, frame) in resolved.frames {
         audit.resolved(generation, ip, frame);
@@ -224,6 +232,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         audit.stack_ends_before(generation, ip);
     }
     coverage.notes.extend(watch.symbols.notes());
+    if !args.all_rows {
+        audit.fit(MOST_ROW_BYTES);
+    }
     let session = Session {
         command: shown_command(&args),
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -454,6 +465,7 @@ async fn follow(
         // Not in the branch above: a busy ring buffer would always be faster than the clock.
         if Instant::now() >= next {
             next = Instant::now() + look_around(source, audit);
+            thin_out(source, audit, &mut watch.symbols);
         }
         if let Source::Live(live) = source {
             while live.drain(BATCH, &mut |event| take(event, audit, watch)) && exit.is_none() {
@@ -511,9 +523,10 @@ struct Watch {
     cgroups: memory_cgroup::Looks,
 }
 
-fn take(event: Event, audit: &mut Audit, watch: &mut Watch) {
-    match &event {
+fn take(mut event: Event, audit: &mut Audit, watch: &mut Watch) {
+    match &mut event {
         Event::Refused(refused) => {
+            refused.stack.truncate(audit.frames_wanted());
             watch.symbols.notice(refused);
             watch.looks.notice(refused);
             watch.cgroups.notice(refused, audit.cgroup_of(refused.tgid));
@@ -539,6 +552,25 @@ fn look_around(source: &mut Source, audit: &mut Audit) -> Duration {
     }
 }
 
+/// Adds up processes of a crowd, those of which nothing can come any more.
+fn thin_out(source: &mut Source, audit: &mut Audit, symbols: &mut Symbols) {
+    if !audit.crowded() {
+        return;
+    }
+    let exists = |id: &ProcessId| {
+        !audit.succeeded(*id) && kill(Pid::from_raw(id.tgid as i32), None) != Err(Errno::ESRCH)
+    };
+    // Whoever is gone by now has left its last figures in its slot, if not with the audit; so in this order.
+    let mut over: HashSet<ProcessId> = audit.ended().filter(|id| !exists(id)).collect();
+    if let Source::Live(live) = source {
+        live.sweep(&mut |event| audit.apply(event));
+        let awaited = live.in_slots();
+        over.retain(|id| !awaited.contains(id));
+    }
+    audit.fold(&over);
+    symbols.keep(&audit.examples_of());
+}
+
 /// Makes the report of what the audit knows.
 fn finish(
     audit: &Audit,
@@ -550,10 +582,10 @@ fn finish(
 ) -> Report {
     let mut rows = audit.rows();
     rows.processes.iter_mut().for_each(|process| anonymizer.process(process));
+    rows.folded.iter_mut().for_each(|sum| anonymizer.texts([&mut sum.comm].into_iter().chain(&mut sum.app)));
     rows.failures.iter_mut().chain(&mut rows.ordinary).for_each(|failure| anonymizer.failure(failure));
     anonymizer.texts(&mut session.command);
     coverage.lost = rows.lost;
-    coverage.notes.extend(rows.notes);
     coverage.exact_peaks = source == SourceKind::Ebpf && rows.exact_peaks;
     coverage.exact_calls = source == SourceKind::Ebpf && rows.exact_calls;
     let top = speaks_for_all(&rows.processes, &rows.failures);
@@ -561,7 +593,8 @@ fn finish(
         peak: top.and_then(|p| p.map_count.peak),
         exact: coverage.exact_peaks,
         sampled: source == SourceKind::Proc,
-        clipped: rows.processes.iter().any(|p| p.map_count.clipped),
+        clipped: rows.processes.iter().any(|p| p.map_count.clipped)
+            || rows.folded.iter().any(|sum| sum.clipped > 0),
         who: top.map(|p| (p.peak_comm().to_owned(), p.pid)),
         margin,
         current: rows.limits.max_map_count,
@@ -579,6 +612,7 @@ fn finish(
         coverage,
         limits: rows.limits,
         processes: rows.processes,
+        folded: rows.folded,
         failures: rows.failures,
         ordinary_answers: rows.ordinary,
         recommendation,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Audit, Folded, Process, name_of};
+use super::{Audit, Process, failures::Group, name_of};
 use crate::{
     recommend::{Failed, reason},
     report::{self, CallFigures, Cause, Failure, Image, Limits, MapCount},
@@ -13,6 +13,8 @@ use crate::{
 pub struct Rows {
     /// Largest peak first.
     pub processes: Vec<report::Process>,
+    /// See [`report::Report::folded`].
+    pub folded: Vec<report::FoldedProcesses>,
     /// Most frequent first.
     pub failures: Vec<Failure>,
     /// See [`report::Report::ordinary_answers`].
@@ -25,13 +27,25 @@ pub struct Rows {
     pub exact_peaks: bool,
     /// See [`report::Coverage::exact_calls`].
     pub exact_calls: bool,
-    /// For [`report::Coverage::notes`].
-    pub notes: Vec<String>,
     /// Totals by reason.
     pub lost: BTreeMap<String, u64>,
     /// As last read.
     pub limits: Limits,
 }
+
+impl Rows {
+    fn take(&mut self, group: Group) {
+        if group.ordinary {
+            self.ordinary.push(group.failure);
+            return;
+        }
+        let Failure { cause, count, .. } = group.failure;
+        let reason = reason(&group.failure);
+        self.kinds.push(Failed { cause, reason, count, limit_excluded: group.limit_excluded });
+        self.failures.push(group.failure);
+    }
+}
+
 impl Audit {
     fn lost(&self, reasons: &[&str]) -> bool {
         reasons.iter().any(|reason| self.losses.counters.get(*reason).is_some_and(|count| *count > 0))
@@ -52,75 +66,67 @@ impl Audit {
             && self.sight.exits
             && !self.losses.doubt.calls
             && !self.lost(&["groups_full", "read_failed", "death_missed", "birth_missed", "changes_missed"]);
-        let mut failures = Vec::new();
-        let mut ordinary = Vec::new();
-        let mut kinds = Vec::new();
-        let mut processes: Vec<report::Process> = Vec::new();
+        let mut rows = Rows {
+            complete,
+            exact_peaks: complete && !self.lost(&["changes_missed"]),
+            exact_calls,
+            processes: Vec::with_capacity(self.processes.len()),
+            folded: Vec::new(),
+            failures: Vec::new(),
+            ordinary: Vec::new(),
+            kinds: Vec::new(),
+            lost: self.losses.counters.clone(),
+            limits: self.limits.clone(),
+        };
+        rows.lost.insert("examples_full".into(), self.examples_full);
         for (id, process) in &self.processes {
             // Only mentioned (an exec whose slot was not to be had): nothing is known of its counts.
             if process.mms.is_empty() && process.samples.is_none() {
                 continue;
             }
-            let groups = self.failures_of(*id, process);
-            let stopped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
-            let mut row = self.row(*id, process);
-            // 32-bit calls enter by another door, where refusals are not seen.
-            let unseen = !exact_calls || row.calls.contains_key("[32-bit]");
-            let at_limit = row.map_count.peak.zip(self.least_limit).is_some_and(|(peak, max)| peak >= max);
-            row.map_count.clipped = stopped || at_limit && unseen;
-            processes.push(row);
-            for group in groups {
-                if group.ordinary {
-                    ordinary.push(group.failure);
-                    continue;
-                }
-                let Failure { cause, count, .. } = group.failure;
-                let reason = reason(&group.failure);
-                kinds.push(Failed { cause, reason, count, limit_excluded: group.limit_excluded });
-                failures.push(group.failure);
-            }
+            let (row, groups) = self.whole_row(*id, process, exact_calls);
+            rows.exact_peaks &= row.map_count.exact;
+            rows.processes.push(row);
+            groups.into_iter().for_each(|group| rows.take(group));
         }
-        processes.sort_by(|a, b| (b.map_count.peak, a.pid).cmp(&(a.map_count.peak, b.pid)));
+        for mut sum in self.folded.names() {
+            sum.row.exact &= !self.peaks_doubtful();
+            sum.row.clipped += if exact_calls { 0 } else { sum.at_limit };
+            rows.exact_peaks &= sum.row.exact;
+            rows.folded.push(sum.row);
+        }
+        self.folded.failures().for_each(|alike| rows.take(self.alike(alike)));
+        rows.processes.sort_by(|a, b| (b.map_count.peak, a.pid).cmp(&(a.map_count.peak, b.pid)));
         let by_count = |a: &Failure, b: &Failure| (b.count, a.pid).cmp(&(a.count, b.pid));
-        failures.sort_by(by_count);
-        ordinary.sort_by(by_count);
-        let mut notes = Vec::new();
-        let Folded { processes: folded, peak, failed } = self.folded;
-        if folded > 0 {
-            let failures = match failed {
-                0 => "without a failure".to_owned(),
-                n => format!("after {n} failed calls in all"),
-            };
-            notes.push(format!(
-                "{folded} more processes ended {failures} and with at most {peak} VMAs; they are only counted here"
-            ));
-        }
-        let mut lost = self.losses.counters.clone();
-        lost.insert("rows_folded".into(), folded);
-        lost.insert("failed_folded".into(), failed);
-        lost.insert("examples_full".into(), self.examples_full);
-        Rows {
-            complete,
-            exact_peaks: complete
-                && processes.iter().all(|process| process.map_count.exact)
-                // Of one that is folded, too.
-                && !self.lost(&["changes_missed"]),
-            exact_calls,
-            processes,
-            failures,
-            ordinary,
-            kinds,
-            notes,
-            lost,
-            limits: self.limits.clone(),
-        }
+        rows.failures.sort_by(by_count);
+        rows.ordinary.sort_by(by_count);
+        rows
+    }
+
+    /// A row with all its verdicts.
+    pub(super) fn whole_row(
+        &self,
+        id: ProcessId,
+        process: &Process,
+        exact_calls: bool,
+    ) -> (report::Process, Vec<Group>) {
+        let groups = self.failures_of(id, process);
+        let stopped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
+        let mut row = self.row(id, process);
+        // 32-bit calls enter by another door, where refusals are not seen.
+        let unseen = !exact_calls || row.calls.contains_key("[32-bit]");
+        row.map_count.clipped = stopped || self.at_limit(row.map_count.peak) && unseen;
+        (row, groups)
+    }
+
+    pub(super) fn at_limit(&self, peak: Option<u64>) -> bool {
+        peak.zip(self.least_limit).is_some_and(|(peak, max)| peak >= max)
     }
 
     fn row(&self, id: ProcessId, process: &Process) -> report::Process {
-        let first = process.mms.values().next();
-        let last = process.mms.values().next_back();
-        let top =
-            process.mms.values().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
+        let first = process.mms.first();
+        let last = process.mms.last();
+        let top = process.mms.iter().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
         let seen_from_start = first.is_some_and(|mm| mm.from_birth || mm.from_snapshot);
         let count = match (first, last, top, process.samples) {
             (Some(first), Some(last), Some(top), _) => MapCount {
@@ -130,7 +136,7 @@ impl Audit {
                 peak_at_s: Some(self.seconds(top.peak_ns)),
                 exact: self.sight.changes
                     && seen_from_start
-                    && !process.mms.values().any(MmState::partly_seen)
+                    && !process.mms.iter().any(MmState::partly_seen)
                     && !self.peaks_doubtful(),
                 clipped: false,
                 percent_of_limit: None,
@@ -151,7 +157,7 @@ impl Audit {
             (peak as f64 * 1000.0 / max.max(1) as f64).round() / 10.0
         });
         let mut calls: BTreeMap<String, CallFigures> = BTreeMap::new();
-        for (call, stat) in process.mms.values().flat_map(|mm| &mm.calls) {
+        for (call, stat) in process.mms.iter().flat_map(|mm| &mm.calls) {
             let figures = calls.entry(name_of(*call).to_owned()).or_default();
             figures.added += stat.added;
             figures.removed += stat.removed;
@@ -174,13 +180,13 @@ impl Audit {
             map_count: MapCount { percent_of_limit: percent, ..count },
             images: process
                 .mms
-                .values()
+                .iter()
                 .map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() })
                 .collect(),
             images_folded: process.images_folded,
             calls,
             unmap_leaked_bytes: (self.sight.exits && !process.mms.is_empty()).then(|| {
-                let refusals = process.mms.values().flat_map(|mm| &mm.refusals);
+                let refusals = process.mms.iter().flat_map(|mm| &mm.refusals);
                 refusals.fold(process.kept_bytes, |sum, group| group.kept_bytes.saturating_add(sum))
             }),
             unreadable: None,
@@ -188,8 +194,8 @@ impl Audit {
     }
 
     /// A forked child that never called exec runs its parent's file.
-    fn parents_exe(&self, id: ProcessId, process: &Process) -> Option<String> {
-        if process.mms.values().any(|mm| mm.from_exec) {
+    pub(super) fn parents_exe(&self, id: ProcessId, process: &Process) -> Option<String> {
+        if process.mms.iter().any(|mm| mm.from_exec) {
             return None;
         }
         let parent = process.ppid?;

@@ -11,7 +11,8 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 use super::{bytes, clean, count, grouped};
 use crate::recommend::{because, reason, reasons};
 use crate::report::{
-    Action, Cause, Failure, Frame, Holders, Hook, HookState, MapCount, Process, Report, SourceKind,
+    Action, Cause, Failure, FoldedProcesses, Frame, Holders, Hook, HookState, MapCount, Process, Report,
+    SourceKind,
 };
 use crate::source::hooks::CALL_EXIT;
 
@@ -41,6 +42,8 @@ const DIM: &str = "2";
 /// Longest name of a process that is shown in full, columns; the kernel's names are shorter unless they had to be
 /// made visible.
 const NAME_COLUMNS: usize = 24;
+/// Names of processes without a row that are shown.
+const NAMES: usize = 3;
 /// Frames shown of a stack.
 const FRAMES: usize = 6;
 
@@ -70,7 +73,7 @@ fn verdict(report: &Report) -> (&'static str, String) {
     let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();
     if let Some(worst) = at_limit.first() {
         let certain = at_limit.iter().any(|f| f.certain);
-        let processes = distinct_processes(&at_limit);
+        let processes = distinct_processes(report, &at_limit, |sum| sum.stopped);
         let hit = if certain { "hit" } else { "probably hit" };
         let refused: u64 = at_limit.iter().map(|f| f.count).sum();
         let who = name_pid(&worst.comm, worst.pid);
@@ -80,10 +83,12 @@ fn verdict(report: &Report) -> (&'static str, String) {
         } else {
             format!(
                 "{} {hit} vm.max_map_count = {limit}: {refused} failed, most of them in {who}",
-                count(processes as u64, "process", "processes"),
+                count(processes, "process", "processes"),
             )
         };
-        let left = report.processes.iter().filter_map(|p| p.unmap_leaked_bytes).fold(0, u64::saturating_add);
+        let left = report.processes.iter().map(|p| p.unmap_leaked_bytes);
+        let left = left.chain(report.folded.iter().map(|sum| sum.unmap_leaked_bytes));
+        let left = left.flatten().fold(0, u64::saturating_add);
         if left > 0 {
             text.push_str(&format!(", {} were not unmapped", bytes(left)));
         }
@@ -102,13 +107,13 @@ fn verdict(report: &Report) -> (&'static str, String) {
     if let Some(worst) = report.failures.first() {
         let all: Vec<&Failure> = report.failures.iter().collect();
         let refused: u64 = all.iter().map(|f| f.count).sum();
-        let processes = distinct_processes(&all);
+        let processes = distinct_processes(report, &all, |sum| sum.failing);
         let who = if processes == 1 {
             format!("in {}", name_pid(&worst.comm, worst.pid))
         } else {
             format!(
                 "in {}, first of all {}",
-                count(processes as u64, "process", "processes"),
+                count(processes, "process", "processes"),
                 name_pid(&worst.comm, worst.pid)
             )
         };
@@ -189,7 +194,7 @@ fn no_incident(report: &Report) -> String {
 fn circumstances(report: &Report) -> String {
     let mut parts = vec![format!(
         "{} in {}",
-        count(report.processes.len() as u64, "process", "processes"),
+        count(report.processes.len() as u64 + folded(report, |sum| sum.processes), "process", "processes"),
         seconds(report.session.duration_s)
     )];
     if let Some(exit) = report.session.exit {
@@ -207,7 +212,10 @@ fn circumstances(report: &Report) -> String {
     parts.push(match report.source {
         SourceKind::Ebpf if report.processes.is_empty() => "followed in the kernel".into(),
         SourceKind::Ebpf if report.coverage.exact_peaks => "followed in the kernel, all peaks exact".into(),
-        SourceKind::Ebpf if report.processes.iter().all(|process| process.map_count.exact) => {
+        SourceKind::Ebpf
+            if report.processes.iter().all(|process| process.map_count.exact)
+                && report.folded.iter().all(|sum| sum.exact) =>
+        {
             "followed in the kernel, all peaks here exact, but a process may be missing".into()
         }
         SourceKind::Ebpf => "followed in the kernel, peaks marked ~ are not exact".into(),
@@ -258,6 +266,7 @@ fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     if more > 0 {
         page.line(&format!("and {}", count(more as u64, "more process", "more processes")), Some(DIM))?;
     }
+    without_row(report, page)?;
     let mut notes = Vec::new();
     if shown.iter().any(|p| p.map_count.peak.is_some() && !p.map_count.exact) {
         notes.push("~ sampled or seen only in part: the true peak may be higher");
@@ -280,6 +289,53 @@ fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     }
     if !notes.is_empty() {
         page.paragraph("", "  ", &notes.join("; "), Some(DIM))?;
+    }
+    Ok(())
+}
+
+/// Sum over the processes without a row.
+fn folded(report: &Report, figure: impl Fn(&FoldedProcesses) -> u64) -> u64 {
+    report.folded.iter().map(figure).sum()
+}
+
+/// Processes without a row, by name.
+fn without_row(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    for sum in report.folded.iter().take(NAMES) {
+        let other = count(sum.processes, "other", "others");
+        let named = if sum.various {
+            format!("{other} of various names")
+        } else {
+            format!("{other} named {}", shortened(&clean(&sum.comm), NAME_COLUMNS))
+        };
+        let about = if sum.exact { "" } else { "~" };
+        let peaks = match (sum.peak_min, sum.peak_max) {
+            (Some(least), Some(most)) if least == most => format!(", peak {about}{}", grouped(most)),
+            (Some(least), Some(most)) => format!(", peaks {} to {about}{}", grouped(least), grouped(most)),
+            _ => String::new(),
+        };
+        let failed = match sum.failed {
+            Some(failed) if failed > 0 => format!(", {} failed", count(failed, "call", "calls")),
+            _ => String::new(),
+        };
+        let clipped = match sum.clipped {
+            0 => String::new(),
+            clipped => format!(", {} at the limit", grouped(clipped)),
+        };
+        let colour = if sum.clipped > 0 { RED } else { DIM };
+        page.paragraph("and ", "  ", &format!("{named}{peaks}{failed}{clipped}"), Some(colour))?;
+    }
+    let rest = report.folded.get(NAMES..).unwrap_or_default();
+    if !rest.is_empty() {
+        let processes = rest.iter().map(|sum| sum.processes).sum();
+        let most = rest.iter().filter_map(|sum| sum.peak_max).max();
+        let peaks = most.map_or(String::new(), |most| format!(", with at most {} VMAs", grouped(most)));
+        let names = count(rest.len() as u64, "more name", "more names");
+        page.paragraph(
+            "and ",
+            "  ",
+            &format!("{} of {names}{peaks}", count(processes, "other", "others")),
+            Some(DIM),
+        )?;
     }
     Ok(())
 }
@@ -326,22 +382,29 @@ fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
 struct Block<'a> {
     worst: &'a Failure,
     count: u64,
-    processes: usize,
+    processes: u64,
 }
 
 fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let mut blocks: Vec<Block<'_>> = Vec::new();
     let mut index = BTreeMap::new();
     for failure in &report.failures {
-        let key = (&failure.comm, &failure.syscall, &failure.errno, failure.cause, failure.certain);
+        let key = (
+            &failure.comm,
+            &failure.syscall,
+            &failure.errno,
+            failure.cause,
+            failure.certain,
+            failure.various,
+        );
         match index.get(&key).and_then(|at: &usize| blocks.get_mut(*at)) {
             Some(block) => {
                 block.count += failure.count;
-                block.processes += 1;
+                block.processes += failure.processes;
             }
             None => {
                 index.insert(key, blocks.len());
-                blocks.push(Block { worst: failure, count: failure.count, processes: 1 });
+                blocks.push(Block { worst: failure, count: failure.count, processes: failure.processes });
             }
         }
     }
@@ -373,8 +436,10 @@ fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page<'_>) -> io
     let Block { worst, .. } = *block;
     let who = if block.processes == 1 {
         name_pid(&worst.comm, worst.pid)
+    } else if worst.various {
+        format!("{} of various names", count(block.processes, "process", "processes"))
     } else {
-        format!("{} named {}", count(block.processes as u64, "process", "processes"), clean(&worst.comm))
+        format!("{} named {}", count(block.processes, "process", "processes"), clean(&worst.comm))
     };
     let cause = match (worst.cause, worst.certain) {
         (Cause::Unknown, _) if reason(worst) != because(Cause::Unknown) => {
@@ -549,10 +614,18 @@ fn largest(report: &Report) -> Option<(&Process, u64)> {
     best
 }
 
-fn distinct_processes(failures: &[&Failure]) -> usize {
-    let processes: BTreeSet<(u32, Option<u64>)> =
-        failures.iter().map(|f| (f.pid, f.started_s.map(f64::to_bits))).collect();
-    processes.len()
+/// Processes of these failures; `without_row`: those that have no row of their own, whose failures do not say which
+/// were in the same process.
+fn distinct_processes(
+    report: &Report,
+    failures: &[&Failure],
+    without_row: impl Fn(&FoldedProcesses) -> u64,
+) -> u64 {
+    let id = |pid: u32, started_s: Option<f64>| (pid, started_s.map(f64::to_bits));
+    let rows: BTreeSet<_> = report.processes.iter().map(|p| id(p.pid, p.started_s)).collect();
+    let own: BTreeSet<_> =
+        failures.iter().map(|f| id(f.pid, f.started_s)).filter(|id| rows.contains(id)).collect();
+    own.len() as u64 + folded(report, without_row)
 }
 
 /// Reasons with their counts, most frequent first.

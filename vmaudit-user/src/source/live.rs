@@ -9,7 +9,7 @@ mod shared;
 mod skips;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs,
     io::Read as _,
     mem::size_of,
@@ -34,7 +34,7 @@ use self::{
     skips::Counted,
 };
 use super::{
-    Event, MmState, Named,
+    Event, MmState, Named, ProcessId,
     proc::{Handle, Proc},
 };
 use crate::report::Hook;
@@ -269,6 +269,22 @@ impl Live {
             let of_slot = unsafe { ptr::read_volatile(&raw const (*self.slots.at(i)).generation) };
             of_slot == generation && self.state(i) == SLOT_LIVE
         })
+    }
+
+    /// Processes with an address space that has not ended, or whose end was not taken yet.
+    pub fn in_slots(&self) -> HashSet<ProcessId> {
+        let taken = (0..self.used()).filter(|&index| matches!(self.state(index), SLOT_LIVE | SLOT_DEAD));
+        let of = |index| {
+            let slot = self.slots.at(index);
+            // SAFETY: `index` is in bounds; both words are written by the kernel side when the slot is taken.
+            unsafe {
+                ProcessId {
+                    tgid: ptr::read_volatile(&raw const (*slot).tgid),
+                    start_ns: ptr::read_volatile(&raw const (*slot).start_boottime_ns),
+                }
+            }
+        };
+        taken.map(of).collect()
     }
 
     /// Address spaces that are still alive.
