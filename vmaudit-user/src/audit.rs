@@ -33,8 +33,10 @@ const WHOLE_STACKS: (usize, usize) = (200, 32);
 const FIRST_REFUSED: usize = 64;
 /// Images of one process kept one by one; of more, the oldest become one.
 const MAX_IMAGES: usize = 64;
+/// In a crowd of more processes than the first, so many images as the second.
+const CROWD: (usize, usize) = (100, 4);
 /// Kinds of refusal kept of images that have become one.
-const MAX_KINDS: usize = 256;
+const MAX_KINDS: usize = 64;
 /// Changes of vm.max_map_count kept apart.
 const MAX_LIMIT_CHANGES: usize = 100;
 
@@ -170,6 +172,8 @@ impl Audit {
 
     fn mm(&mut self, state: MmState) {
         self.seen(state.process);
+        let (crowd, few) = CROWD;
+        let most = if self.processes.len() > crowd { few } else { MAX_IMAGES };
         let process = self.processes.entry(state.process).or_default();
         process.ppid.get_or_insert(state.ppid);
         process.uid = Some(state.uid);
@@ -184,7 +188,7 @@ impl Audit {
             Ok(known) => drop(process.mms.get_mut(known).map(|mm| *mm = state)),
             Err(new) => process.mms.insert(new, state),
         }
-        if process.mms.len() > MAX_IMAGES {
+        while process.mms.len() > most {
             process.fold_oldest(&mut self.examples);
         }
     }

@@ -239,6 +239,22 @@ fn a_process_that_execs_without_end_takes_bounded_memory_and_keeps_its_figures()
     assert_eq!(failure.evidence["kept_bytes"], 4096 * n);
 }
 
+/// Many images of many processes would be the product of both bounds.
+#[test]
+fn in_a_crowd_few_images_are_kept_apart() {
+    let mut audit = audit();
+    for pid in 1..=200 {
+        process(&mut audit, pid, 20, 0, true);
+    }
+    for i in 1..=50 {
+        image(&mut audit, i, 20 + i, Some(refusal(AT_THE_LIMIT, 2, 4096)));
+    }
+    let rows = audit.rows();
+    let row = rows.processes.iter().find(|row| row.pid == 7 && row.images_folded > 0).unwrap();
+    assert_eq!((row.images.len(), row.images_folded, row.map_count.peak), (4, 46, Some(70)));
+    assert_eq!(row.calls["munmap"].failed, Some(100));
+}
+
 #[test]
 fn an_image_with_a_gap_keeps_the_process_inexact_when_it_is_folded() {
     let mut audit = audit();

@@ -300,7 +300,9 @@ fn folded(report: &Report, figure: impl Fn(&FoldedProcesses) -> u64) -> u64 {
 
 /// Processes without a row, by name.
 fn without_row(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
-    for sum in report.folded.iter().take(NAMES) {
+    // One alone is no name that helps, unless the limit stopped it.
+    let of_interest = |sum: &&FoldedProcesses| sum.processes > 1 || sum.clipped > 0;
+    for sum in report.folded.iter().filter(of_interest).take(NAMES) {
         let other = count(sum.processes, "other", "others");
         let named = if sum.various {
             format!("{other} of various names")
@@ -324,7 +326,8 @@ fn without_row(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         let colour = if sum.clipped > 0 { RED } else { DIM };
         page.paragraph("and ", "  ", &format!("{named}{peaks}{failed}{clipped}"), Some(colour))?;
     }
-    let rest = report.folded.get(NAMES..).unwrap_or_default();
+    let mut rest: Vec<&FoldedProcesses> = report.folded.iter().filter(of_interest).skip(NAMES).collect();
+    rest.extend(report.folded.iter().filter(|sum| !of_interest(sum)));
     if !rest.is_empty() {
         let processes = rest.iter().map(|sum| sum.processes).sum();
         let most = rest.iter().filter_map(|sum| sum.peak_max).max();

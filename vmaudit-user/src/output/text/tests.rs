@@ -646,14 +646,15 @@ fn processes_without_a_row_are_shown_by_name() {
         FoldedProcesses { failing: 1, failed: Some(2), clipped: 1, ..folded("y", 1, (9, 9)) },
         FoldedProcesses { various: true, exact: false, ..folded("z", 7, (2, 5)) },
         folded("u", 2, (1, 4)),
-        folded("v", 3, (1, 6)),
+        folded("v", 1, (1, 8)),
+        folded("w", 2, (1, 6)),
     ];
     let text = text_of(&report, &Style { width: 100, ..Style::default() });
     for line in [
         "and 29,990 others named x\\x1b[31m, peaks 3 to 20\n",
         "and 1 other named y, peak 9, 2 calls failed, 1 at the limit\n",
         "and 7 others of various names, peaks 2 to ~5\n",
-        "and 5 others of 2 more names, with at most 6 VMAs\n",
+        "and 5 others of 3 more names, with at most 8 VMAs\n",
     ] {
         assert!(text.contains(line), "{line:?} in {text}");
     }
