@@ -187,7 +187,7 @@ mod tests {
     #[test]
     fn what_could_not_be_seen_in_processes_without_a_row_does_not_pass() {
         let mut report = good();
-        report.folded = vec![output::text::tests::folded("x", 3, (1, 2))];
+        report.folded = vec![output::text::tests::alike("x", 3, (1, 2))];
         assert_eq!(breach(&ALL, &report), None);
         report.folded[0].calls.insert("[32-bit]".into(), crate::report::CallFigures::default());
         let why = breach(&only(None, None, &[FailOn::Failure]), &report).unwrap();

@@ -16,6 +16,7 @@ mod neighbours;
 mod own;
 mod plain;
 mod processes;
+mod strangers;
 
 use crate::memory::die;
 use crate::processes::End;
@@ -91,7 +92,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["beside-standing", n, m] => processes::beside_standing(number(n), number(m)),
         ["exec-chain", n] => processes::exec_chain(number(n)),
         ["crowd", n, vmas] => processes::crowd(number(n), number(vmas)),
-        ["strangers", n] => processes::strangers(number(n)),
+        ["strangers", n] => strangers::strangers(number(n)),
         ["limit", call] => limit::run(call, 3),
         ["limit", call, repeat] => limit::run(call, number(repeat)),
         ["causes", kind] => causes::run(kind, 5),

@@ -5,11 +5,8 @@ use std::ffi::CString;
 use libc::{MAP_NORESERVE, PROT_READ, PROT_WRITE, c_int, c_void};
 
 use crate::makers::{pause_ms, up_and_down};
-use crate::memory::{
-    Holes, PAGE, call, close, die, errno, leave, madvise, mlock, mmap, mprotect, mremap, must, read,
-    write_all,
-};
-use crate::own::{Calls, Own, Refused, count, counted, looked};
+use crate::memory::{Holes, call, close, die, errno, leave, mmap, must, read, write_all};
+use crate::own::{Calls, Own, count, counted, looked};
 
 /// How a child of [`children`] ends.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,9 +33,9 @@ impl End {
 }
 
 /// Most pages a child maps.
-const MOST: usize = 97;
+pub const MOST: usize = 97;
 /// How many children live at the same time.
-const AT_ONCE: usize = 8;
+pub const AT_ONCE: usize = 8;
 
 /// Pages that child `i` maps and then unmaps: unlike those of its neighbours.
 fn plan(i: usize) -> (usize, usize) {
@@ -80,7 +77,7 @@ fn this_program() -> String {
 }
 
 /// Room for `n` process ids, without the allocator.
-fn pids(n: usize) -> &'static mut [i32] {
+pub fn pids(n: usize) -> &'static mut [i32] {
     let room = must(mmap(n * size_of::<i32>(), PROT_READ | PROT_WRITE, 0), "mmap of the list of children");
     // SAFETY: the mapping was just made for `n` numbers, is aligned, zero-filled and used by nobody else.
     unsafe { std::slice::from_raw_parts_mut(room as *mut i32, n) }
@@ -92,7 +89,7 @@ pub fn fork() -> i32 {
 }
 
 /// The child's wait status.
-fn reap(pid: i32) -> i32 {
+pub fn reap(pid: i32) -> i32 {
     let mut status = 0;
     // SAFETY: `status` is valid for writing.
     while unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } < 0 {
@@ -103,7 +100,7 @@ fn reap(pid: i32) -> i32 {
     status
 }
 
-fn expect_end(pid: i32, status: i32, end: End) {
+pub fn expect_end(pid: i32, status: i32, end: End) {
     let right = match end {
         End::Exit | End::Exec | End::ExecAtOnce => status == 0,
         End::Killed => libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL,
@@ -203,63 +200,6 @@ pub fn children(n: usize, end: End) -> ! {
         child_line(end, *child, base, before_exec(i));
     }
     parent_ends(holes, base)
-}
-
-/// Calls that a stranger is refused, all for lack of something.
-const REFUSED_TO_STRANGERS: [&str; 5] = ["mmap", "mprotect", "madvise", "mlock", "mremap"];
-
-/// `n` short-lived children, a few at a time, each under a name of its own. Child `i` maps `i` mod 17 pages and one more,
-/// and makes one call in vain, up to three times.
-pub fn strangers(n: usize) -> ! {
-    let pids = pids(n);
-    let holes = Holes::find(MOST);
-    let base = count();
-    for i in 0..n {
-        if i >= AT_ONCE {
-            expect_end(pids[i - AT_ONCE], reap(pids[i - AT_ONCE]), End::Exit);
-        }
-        pids[i] = fork();
-        if pids[i] == 0 {
-            stranger(i, holes);
-        }
-    }
-    for &child in &pids[n.saturating_sub(AT_ONCE)..] {
-        expect_end(child, reap(child), End::Exit);
-    }
-    let mut own = Own::new("strangers", base, base);
-    for (kind, (call, refused)) in REFUSED_TO_STRANGERS.iter().zip(&mut own.refused).enumerate() {
-        let count = (0..n).filter(|i| i % REFUSED_TO_STRANGERS.len() == kind).map(|i| 1 + i as u64 % 3).sum();
-        *refused = Some(Refused { call, errno: libc::ENOMEM, cause: "any", count });
-    }
-    own.print();
-    leave(0)
-}
-
-fn stranger(i: usize, holes: Holes) -> ! {
-    const HUGE: usize = 1 << 42;
-    let mut name = [0_u8; 16];
-    for (digit, to) in name.iter_mut().take(15).enumerate() {
-        *to = b'a' + (i >> (2 * digit) & 3) as u8;
-    }
-    must(
-        call(libc::SYS_prctl, [libc::PR_SET_NAME as usize, name.as_ptr() as usize, 0, 0, 0, 0]),
-        "PR_SET_NAME",
-    );
-    (0..=i % 17).for_each(|page| holes.map(page));
-    let free = holes.at(MOST - 1);
-    for _ in 0..=i % 3 {
-        let answer = match REFUSED_TO_STRANGERS[i % REFUSED_TO_STRANGERS.len()] {
-            "mmap" => mmap(HUGE << 8, PROT_READ, 0),
-            "mprotect" => mprotect(free, PAGE, PROT_READ),
-            "madvise" => madvise(free, PAGE, libc::MADV_DONTNEED),
-            "mlock" => mlock(free, PAGE),
-            _ => mremap(holes.at(0), PAGE, HUGE, 0),
-        };
-        if answer != Err(libc::ENOMEM) {
-            die(99, format_args!("a stranger's call {i} ended with {answer:?}"));
-        }
-    }
-    leave(0)
 }
 
 /// The parent's end: a burst of its own, higher than anything its preparations needed, and its line.

@@ -33,7 +33,7 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
 }
 
 /// Processes of one name, as one row.
-pub(crate) fn folded(comm: &str, processes: u64, (peak_min, peak_max): (u64, u64)) -> FoldedProcesses {
+pub(crate) fn alike(comm: &str, processes: u64, (peak_min, peak_max): (u64, u64)) -> FoldedProcesses {
     FoldedProcesses {
         comm: comm.into(),
         app: None,
@@ -634,7 +634,7 @@ fn processes_that_had_the_same_number_are_kept_apart() {
     let distinct = |report: &Report| distinct_processes(report, &[&first, &later, &again], |sum| sum.stopped);
     assert_eq!(distinct(&report), 2);
     report.processes.pop();
-    report.folded = vec![FoldedProcesses { stopped: 4, ..folded("a", 9, (1, 20)) }];
+    report.folded = vec![FoldedProcesses { stopped: 4, ..alike("a", 9, (1, 20)) }];
     assert_eq!(distinct(&report), 5, "those without a row are known by number");
 }
 
@@ -642,12 +642,12 @@ fn processes_that_had_the_same_number_are_kept_apart() {
 fn processes_without_a_row_are_shown_by_name() {
     let mut report = clean_run();
     report.folded = vec![
-        folded("x\x1b[31m", 29_990, (3, 20)),
-        FoldedProcesses { failing: 1, failed: Some(2), clipped: 1, ..folded("y", 1, (9, 9)) },
-        FoldedProcesses { various: true, exact: false, ..folded("z", 7, (2, 5)) },
-        folded("u", 2, (1, 4)),
-        folded("v", 1, (1, 8)),
-        folded("w", 2, (1, 6)),
+        alike("x\x1b[31m", 29_990, (3, 20)),
+        FoldedProcesses { failing: 1, failed: Some(2), clipped: 1, ..alike("y", 1, (9, 9)) },
+        FoldedProcesses { various: true, exact: false, ..alike("z", 7, (2, 5)) },
+        alike("u", 2, (1, 4)),
+        alike("v", 1, (1, 8)),
+        alike("w", 2, (1, 6)),
     ];
     let text = text_of(&report, &Style { width: 100, ..Style::default() });
     for line in [
