@@ -16,6 +16,8 @@ mod attach;
 mod budgets;
 #[path = "live/conditions.rs"]
 mod conditions;
+#[path = "live/crowds.rs"]
+mod crowds;
 #[path = "live/explain.rs"]
 mod explain;
 #[path = "live/failures.rs"]

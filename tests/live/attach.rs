@@ -45,8 +45,17 @@ fn a_process_that_already_runs_is_traced_with_its_true_counts() {
     target.wait_for_stdout("standing");
     let standing: Own = own::parse(&target.stdout_so_far()).remove(0);
 
-    let session =
-        Session::vmaudit(&["trace", "--format", "json", "-d", "2s", "-p", &target.pid().to_string(), "-o"]);
+    let session = Session::vmaudit(&[
+        "trace",
+        "--all-lines",
+        "--format",
+        "json",
+        "-d",
+        "2s",
+        "-p",
+        &target.pid().to_string(),
+        "-o",
+    ]);
     let lines = session.file("lines.json");
     let mut trace = session.words(&[lines]).start();
     // Bursts go on for as long as the trace does, so it is no matter when it begins. Each is asked for when the one
@@ -97,13 +106,68 @@ fn only_failures_means_only_failures() {
     let own = done.own().remove(0);
     let text = done.read("lines.json");
     assert_eq!(changes(&text, own.pid), []);
-    let refused = objects(&text).iter().filter(|l| find(l, &["errno"]).is_some()).count() as u64;
-    assert_eq!(refused, own.refused[0].count);
+    assert_eq!(refused(&text), own.refused[0].count);
+}
+
+/// Refused calls in the stream, each line as many as it stands for.
+fn refused(text: &str) -> u64 {
+    let times = |line: &Value| line.get("times").map_or(1, |times| times.as_u64().expect("a number"));
+    objects(text).iter().filter(|line| find(line, &["errno"]).is_some()).map(times).sum()
+}
+
+/// A program that is refused the same call again and again writes no log.
+#[test]
+fn a_loop_of_refused_calls_is_a_line_a_second_with_its_number() {
+    // So that no record is lost, whatever the machine is at.
+    const RING: &str = "16777216";
+    for (option, most) in [(None, 100), (Some("--all-lines"), 0)] {
+        let words = ["trace", "-Z", "--ring-bytes", RING, "--format", "json"];
+        let session = Session::vmaudit(&words).words(option.as_slice()).words(&["-o"]);
+        let lines = session.file("lines.json");
+        let began = Instant::now();
+        let session = session.words(&[lines]).words(&["--"]).then_workload(&["causes", "rlimit-as", "5000"]);
+        let done = session.go().succeeded();
+        let own = done.own().remove(0);
+        let text = done.read("lines.json");
+        let all: u64 = own.refused.iter().map(|refused| refused.count).sum();
+        assert!(all >= 5000 && refused(&text) == all, "{} of {all}", refused(&text));
+        // A line in a second for each of the few kinds.
+        let seconds = began.elapsed().as_secs() as usize + 1;
+        let count = text.lines().count();
+        assert!(if option.is_none() { count < most * seconds } else { count as u64 >= all }, "{count} lines");
+    }
+}
+
+#[test]
+fn a_run_of_changes_is_one_line_that_says_from_where_to_where() {
+    let done =
+        Session::vmaudit(&["trace", "-o", "-", "--"]).then_workload(&["burst", "3000"]).go().succeeded();
+    let text = String::from_utf8_lossy(&done.stdout);
+    let up = text.lines().find(|line| line.contains("+2999 ")).unwrap_or_else(|| panic!("{text}"));
+    assert!(up.contains(" ... 2,999 times more in "), "{up}");
+    assert!(text.lines().count() < 200, "{text}");
+}
+
+/// What is not written is counted, and the end is said all the same.
+#[test]
+fn the_output_ends_at_its_size_and_the_session_goes_on() {
+    let words = ["trace", "--all-lines", "--max-bytes", "20k", "--format", "json", "-o"];
+    let session = Session::vmaudit(&words);
+    let lines = session.file("lines.json");
+    let done = session.words(&[lines]).words(&["--"]).then_workload(&["burst", "2000"]).go().succeeded();
+    let text = done.read("lines.json");
+    assert!(text.len() <= 20_000, "{} bytes", text.len());
+    let all = objects(&text);
+    let [lines @ .., missing, end] = all.as_slice() else { panic!("{text}") };
+    assert!(!lines.is_empty() && lines.iter().all(|line| line["type"] == "change"));
+    assert_eq!((missing["type"].as_str(), end["type"].as_str()), (Some("max_bytes"), Some("end")));
+    let left_out = missing["lines"].as_u64().expect("a number");
+    assert!(lines.len() as u64 + left_out >= 4000, "{} and {left_out}", lines.len());
 }
 
 #[test]
 fn the_stream_can_be_narrowed_to_one_call() {
-    let session = Session::vmaudit(&["trace", "--format", "json", "--call", "munmap", "-o"]);
+    let session = Session::vmaudit(&["trace", "--all-lines", "--format", "json", "--call", "munmap", "-o"]);
     let lines = session.file("lines.json");
     let done = session.words(&[lines]).words(&["--"]).then_workload(&["burst", "300"]).go().succeeded();
     let text = done.read("lines.json");

@@ -52,8 +52,14 @@ impl Session {
         Self::program(vmaudit()).words(words)
     }
 
-    /// `vmaudit run --format json -o SCRATCH/report.json OPTIONS -- workload WORDS`.
+    /// `vmaudit run --all-rows --format json -o SCRATCH/report.json OPTIONS -- workload WORDS`: every process has its row,
+    /// as tests compare them one by one.
     pub fn run(options: &[&str], words: &[&str]) -> Self {
+        Self::run_as_usual(&[&["--all-rows"], options].concat(), words)
+    }
+
+    /// The same as users do it: in a crowd not every process has a row.
+    pub fn run_as_usual(options: &[&str], words: &[&str]) -> Self {
         let session = Self::vmaudit(&["run", "--format", "json", "-o"]);
         let report = session.scratch.path("report.json");
         session.words(&[report]).words(options).words(&["--"]).words(&[workload()]).words(words)
@@ -277,6 +283,26 @@ impl Running {
     pub fn wait(mut self) -> Done {
         drop(self.child.0.stdin.take());
         let status = wait_for("the program's end", || self.child.0.try_wait().expect("wait"));
+        self.done(status)
+    }
+
+    /// The same, with the most memory that it had resident, bytes.
+    pub fn wait_measured(mut self) -> (Done, u64) {
+        drop(self.child.0.stdin.take());
+        let pid = self.pid() as i32;
+        let (status, usage) = wait_for("the program's end", || {
+            // SAFETY: all bytes zero is a valid rusage.
+            let (mut status, mut usage) = (0, unsafe { std::mem::zeroed::<libc::rusage>() });
+            // SAFETY: both outlive the call, and the child is ours.
+            let answer = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) };
+            assert!(answer >= 0, "wait4: {}", std::io::Error::last_os_error());
+            (answer == pid).then_some((status, usage))
+        });
+        let kib = u64::try_from(usage.ru_maxrss).expect("a size");
+        (self.done(ExitStatus::from_raw(status)), kib << 10)
+    }
+
+    fn done(self, status: ExitStatus) -> Done {
         let read = |name| std::fs::read(self.scratch.path(name)).expect("an output file is readable");
         let (stdout, stderr) = (read("stdout"), read("stderr"));
         Done { status, stdout, stderr, scratch: self.scratch }

@@ -9,6 +9,7 @@ use crate::explain::ExplainArgs;
 use crate::limit::LimitArgs;
 use crate::model::session;
 use crate::scan::ScanArgs;
+use crate::trace::LEAST_BYTES;
 
 /// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
 ///
@@ -165,6 +166,10 @@ pub struct RunArgs {
     /// Round the recommended limit up to a multiple of this [example: --round 1000]
     #[arg(long, default_value_t = DEFAULT_ROUND, value_name = "N")]
     pub round: u64,
+    /// Give every process a row of its own in the report, up to 100,000. By default the 1,000 most remarkable ones have
+    /// one, and the others are added up by name
+    #[arg(long)]
+    pub all_rows: bool,
     /// Rows in the table of processes
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
     pub top: usize,
@@ -203,6 +208,13 @@ pub struct TraceArgs {
     /// Write to FILE instead of stdout
     #[arg(short = 'o', long = "output", value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Write a line for each change and each refused call. By default alike ones of one task (changes: one after the
+    /// other) are written once, and then once a second with their number
+    #[arg(long)]
+    pub all_lines: bool,
+    /// Write at most so much, and at the end how much was left out; k, M and G are powers of 1000 [example: --max-bytes 10M]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_bytes: Option<u64>,
     /// text: one line each; json: one JSON object a line
     #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
     pub format: ReportFormat,
@@ -268,6 +280,22 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from_secs_f64(seconds).map_err(|_| "write for example 500ms, 30s, 5m or 1h".into())
 }
 
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "k" | "K" | "kB" => 1000,
+        "M" | "MB" => 1_000_000,
+        "G" | "GB" => 1_000_000_000,
+        unit => return Err(format!("unknown unit {unit:?}; write for example 500k, 10M or 1G")),
+    };
+    match digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)) {
+        Some(n) if n >= LEAST_BYTES => Ok(n),
+        Some(_) => Err(format!("at least {LEAST_BYTES}")),
+        None => Err("write for example 500k, 10M or 1G".into()),
+    }
+}
+
 fn percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').parse::<f64>() {
         Ok(p) if p.is_finite() && p > 0.0 => Ok(p),
@@ -305,6 +333,15 @@ mod tests {
         assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
         for bad in ["", "s", "-1s", "1w", "1e999s", "inf", "nan"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_need_a_known_unit() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("10M"), Ok(10_000_000));
+        for bad in ["", "M", "-1M", "1.5M", "10MiB", "4095", "99999999999G"] {
+            assert!(size(bad).is_err(), "{bad}");
         }
     }
 

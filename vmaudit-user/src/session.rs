@@ -1,19 +1,21 @@
 //! Wires one session: child, source, audit, report. The only place with a clock, a runtime and signals.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow};
 use nix::{
+    errno::Errno,
     sys::{
-        signal::{SigSet, Signal},
+        signal::{SigSet, Signal, kill},
         signalfd::{SfdFlags, SignalFd},
         time::TimeValLike as _,
     },
     time::{ClockId, clock_gettime},
+    unistd::Pid,
 };
 use tokio::io::unix::AsyncFd;
 
@@ -27,7 +29,7 @@ use crate::enrich::symbols::Symbols;
 use crate::enrich::vma_owners::Looks;
 use crate::launch::child;
 use crate::launch::child::{Child, Look, User};
-use crate::model::event::{CgroupExhausted, End, Event, LimitSeen, Owners, StackEnds, StackName};
+use crate::model::event::{CgroupExhausted, End, Event, LimitSeen, Owners, ProcessId, StackEnds, StackName};
 use crate::model::hook;
 use crate::model::report::{Coverage, Exit, SourceKind};
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
@@ -194,8 +196,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
             max_percent: args.max_percent,
             fail_on: args.fail_on.iter().map(|asked| (*asked).into()).collect(),
         },
+        all_rows: args.all_rows,
     };
-    let mut audit = Audit::new(start_ns, sight, header.rules.clone());
+    let mut audit = Audit::of(&header);
     let anonymizer =
         || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut watch = Watch {
@@ -233,7 +236,10 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     drop(child);
     // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
     drop(source);
-    last.extend(watch.found());
+    last.push(Event::FiguresEnd);
+    last.into_iter().for_each(|event| take(event, &mut audit, &mut watch));
+    watch.symbols.keep(&audit.examples_of());
+    let mut last = watch.found();
     last.push(Event::Hooks(coverage.hooks));
     last.push(Event::Conditions(coverage.conditions));
     last.extend(coverage.notes.into_iter().chain(watch.symbols.notes()).map(Event::Note));
@@ -464,6 +470,7 @@ async fn follow(
         // Not in the branch above: a busy ring buffer would always be faster than the clock.
         if Instant::now() >= next {
             next = Instant::now() + look_around(source, audit, watch);
+            thin_out(source, audit, watch);
         }
         if let Source::Live(live) = source {
             while live.drain(BATCH, &mut |event| take(event, audit, watch)) && exit.is_none() {
@@ -547,8 +554,9 @@ impl Watch {
 }
 
 fn take(mut event: Event, audit: &mut Audit, watch: &mut Watch) {
-    match &event {
+    match &mut event {
         Event::Refused(refused) => {
+            refused.stack.truncate(audit.frames_wanted());
             watch.symbols.notice(refused);
             watch.looks.notice(refused);
             watch.cgroups.notice(refused, audit.cgroup_of(refused.tgid));
@@ -573,6 +581,27 @@ fn look_around(source: &mut Source, audit: &mut Audit, watch: &mut Watch) -> Dur
         }
         Source::Proc(sampling) => sampling.look(now_ns(), &mut |event| take(event, audit, watch)),
     }
+}
+
+/// Adds up processes of a crowd, those of which nothing can come any more.
+fn thin_out(source: &mut Source, audit: &mut Audit, watch: &mut Watch) {
+    if !audit.crowded() {
+        return;
+    }
+    let exists = |id: &ProcessId| {
+        !audit.succeeded(*id) && kill(Pid::from_raw(id.tgid as i32), None) != Err(Errno::ESRCH)
+    };
+    // Whoever is gone by now has left its last figures in its slot, if not with the audit; so in this order.
+    let mut over: HashSet<ProcessId> = audit.ended().filter(|id| !exists(id)).collect();
+    if let Source::Live(live) = source {
+        live.sweep(&mut |event| take(event, audit, watch));
+        let awaited = live.in_slots();
+        over.retain(|id| !awaited.contains(id));
+    }
+    let mut over: Vec<ProcessId> = over.into_iter().collect();
+    over.sort_unstable();
+    take(Event::Gone(over), audit, watch);
+    watch.symbols.keep(&audit.examples_of());
 }
 
 fn shown_command(args: &RunArgs) -> Vec<String> {

@@ -1,10 +1,15 @@
 //! `vmaudit trace`: the stream of changes and failures, filtered and written as it comes.
 //!
 //! The workload never waits for the reader: a full ring buffer drops records, and the number of dropped ones is
-//! printed where they are missing.
+//! printed where they are missing. Alike lines are written as one, see [`folding`].
+
+mod folding;
+mod lines;
+
+pub use self::lines::LEAST_BYTES;
 
 use std::{
-    io::{self, Write},
+    io,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
@@ -14,12 +19,12 @@ use serde_json::{Value, json};
 use vmaudit_common::call::CALLS;
 
 use crate::cli::{ReportFormat, Source, TraceArgs};
-use crate::domain::diagnosis::Question;
+use crate::domain::diagnosis::{Question, Verdict};
 use crate::domain::{arguments, diagnosis};
 use crate::launch::child::{Child, EXIT_OWN_FAILURE, Look, User};
 use crate::model::cause::name_of;
 use crate::model::event::{Change, Event, Refused};
-use crate::model::report::Limits;
+use crate::model::report::{Cause, Limits};
 use crate::model::session::KernelRules;
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
@@ -28,6 +33,11 @@ use crate::session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, ru
 use crate::source::ebpf;
 use crate::source::ebpf::{Live, Unavailable};
 use crate::text;
+
+use self::{
+    folding::{Folding, Line},
+    lines::Lines,
+};
 
 /// Longest time between two looks at the ring buffer.
 const TICK: Duration = Duration::from_millis(20);
@@ -84,7 +94,8 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     live.snapshot()?;
     let notes = give_up_rights(child.as_ref());
     let mut stream = Stream {
-        out: io::BufWriter::with_capacity(1 << 16, destination),
+        out: Lines::new(destination, args.format == ReportFormat::Json, args.max_bytes),
+        folding: (!args.all_lines).then(Folding::default),
         json: args.format == ReportFormat::Json,
         start_ns: now_ns(),
         dropped: 0,
@@ -93,7 +104,6 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         failed: args.failed,
         call: args.call.clone(),
         comm: args.comm.clone(),
-        broken: None,
     };
     let deadline = args.duration.map(|d| Instant::now() + d);
     let outcome = runtime()?.block_on(async {
@@ -143,7 +153,9 @@ impl Root {
 }
 
 struct Stream {
-    out: io::BufWriter<Destination>,
+    out: Lines,
+    /// `None` when every line is wanted.
+    folding: Option<Folding>,
     json: bool,
     start_ns: u64,
     /// Records known to be dropped, as last printed.
@@ -153,8 +165,6 @@ struct Stream {
     failed: bool,
     call: Vec<String>,
     comm: Option<String>,
-    /// The first write that failed; nothing is written after it.
-    broken: Option<io::Error>,
 }
 
 impl Stream {
@@ -196,44 +206,66 @@ impl Stream {
                 empty_since = empty.then(|| empty_since.unwrap_or_else(Instant::now));
                 over |= empty_since.is_some_and(|since| since.elapsed() >= SETTLED);
             }
-            let mut more = live.drain(BATCH, &mut |event| self.write(&event));
+            let mut more = live.drain(BATCH, &mut |event| self.write(event));
             self.losses(live);
             // What is in the buffer when the end was seen still belongs to the stream; what comes later does not.
             for _ in 0..LAST_BATCHES {
                 if !(over && more) {
                     break;
                 }
-                more = live.drain(BATCH, &mut |event| self.write(&event));
+                more = live.drain(BATCH, &mut |event| self.write(event));
                 self.losses(live);
             }
             pause = if more { Duration::ZERO } else { TICK };
             live.sweep(&mut |_| {});
-            if let Err(e) = self.out.flush() {
-                self.broken.get_or_insert(e);
+            let now = Instant::now();
+            if let Some(folding) = &mut self.folding {
+                let mut due = Vec::new();
+                if over {
+                    folding.all(&mut due)
+                } else {
+                    folding.due(now, &mut due)
+                }
+                due.into_iter().for_each(|line| self.say(line, now));
             }
-            if over || self.broken.is_some() {
+            self.out.second_over(now);
+            self.out.flush();
+            if over || self.out.is_broken() {
                 return Ok(0);
             }
         }
     }
 
-    fn write(&mut self, event: &Event) {
-        let line = match event {
-            Event::Change(change) if !self.failed && self.wanted(change.call, &change.comm) => {
-                self.change(change)
+    fn write(&mut self, event: Event) {
+        let now = Instant::now();
+        let mut lines = Vec::new();
+        match event {
+            Event::Change(it) if !self.failed && self.wanted(it.call, &it.comm) => match &mut self.folding {
+                Some(folding) => folding.change(it, now, &mut lines),
+                None => lines.push(Line::Change(it)),
+            },
+            Event::Refused(it) if self.wanted(it.call, &it.comm) => {
+                let Verdict { cause, certain, .. } = self.verdict(&it);
+                match &mut self.folding {
+                    Some(folding) => folding.refused(it, (cause, certain), now, &mut lines),
+                    None => lines.push(Line::Refused(it)),
+                }
             }
-            Event::Refused(refused) if self.wanted(refused.call, &refused.comm) => self.refused(refused),
             _ => return,
-        };
-        self.line(&line);
+        }
+        lines.into_iter().for_each(|line| self.say(line, now));
     }
 
-    fn line(&mut self, line: &str) {
-        if self.broken.is_none()
-            && let Err(e) = writeln!(self.out, "{line}")
-        {
-            self.broken = Some(e);
-        }
+    fn say(&mut self, line: Line, now: Instant) {
+        let text = match &line {
+            Line::Change(change) => self.change(change),
+            Line::Refused(refused) => self.refused(refused),
+            Line::Changes { first, last, times } => self.changes(first, last, *times),
+            Line::RefusedAgain { first_ns, last, times, why } => {
+                self.refused_again(*first_ns, last, *times, *why)
+            }
+        };
+        self.out.line(&text, now);
     }
 
     fn wanted(&self, call: u8, comm: &str) -> bool {
@@ -263,8 +295,48 @@ impl Stream {
         )
     }
 
-    fn refused(&self, r: &Refused) -> String {
-        let verdict = diagnosis::why(&Question {
+    /// Several changes in a row, each like the first.
+    fn changes(&self, first: &Change, last: &Change, times: u64) -> String {
+        if self.json {
+            return output::json::line(
+                &json!({"type": "repeat", "of": "change", "times": times, "since_s": self.seconds(first.at_ns),
+                          "at_s": self.seconds(last.at_ns), "pid": last.tgid, "tid": last.tid, "comm": last.comm,
+                          "syscall": name_of(last.call), "before": first.before, "after": last.after}),
+            );
+        }
+        let whole = self.change(&Change { before: first.before, ..last.clone() });
+        format!("{whole} ... {}", times_more(times, first.at_ns, last.at_ns))
+    }
+
+    /// Several refused calls of one task, each like the one written before.
+    fn refused_again(
+        &self,
+        first_ns: u64,
+        r: &Refused,
+        times: u64,
+        (cause, certain): (Cause, bool),
+    ) -> String {
+        let at = self.seconds(r.at_ns);
+        let errno = errno_name(r.errno);
+        if self.json {
+            return output::json::line(
+                &json!({"type": "repeat", "of": "failure", "times": times, "since_s": self.seconds(first_ns),
+                          "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm, "syscall": name_of(r.call),
+                          "errno": errno, "cause": cause, "certain": certain}),
+            );
+        }
+        format!(
+            "{at:12.6} {:>7} {:<15} {} = {errno}: {} ... {}",
+            r.tid,
+            text::clean(&r.comm),
+            name_of(r.call),
+            cause.name(),
+            times_more(times, first_ns, r.at_ns),
+        )
+    }
+
+    fn verdict(&self, r: &Refused) -> Verdict {
+        diagnosis::why(&Question {
             call: r.call,
             errno: r.errno,
             class: r.class,
@@ -274,9 +346,13 @@ impl Stream {
             cgroup: None,
             limits: &self.limits,
             kernel: &self.rules,
-        });
+        })
+    }
+
+    fn refused(&self, r: &Refused) -> String {
+        let verdict = self.verdict(r);
         let at = self.seconds(r.at_ns);
-        let errno = if r.errno == libc::EAGAIN as u8 { "EAGAIN" } else { "ENOMEM" };
+        let errno = errno_name(r.errno);
         let args = arguments::by_name(r.call, &r.args);
         if self.json {
             return output::json::line(
@@ -319,11 +395,11 @@ impl Stream {
                     text::count(missing, "record", "records")
                 )
             };
-            self.line(&line);
+            self.out.line(&line, Instant::now());
         }
     }
 
-    fn end(mut self, live: &Live) -> anyhow::Result<()> {
+    fn end(self, live: &Live) -> anyhow::Result<()> {
         let lost: serde_json::Map<String, Value> =
             live.losses().counters.into_iter().map(|(name, n)| (name, n.into())).collect();
         let line = if self.json {
@@ -332,10 +408,15 @@ impl Stream {
             let counters: Vec<String> = lost.iter().map(|(name, n)| format!("{name} {n}")).collect();
             format!("Lost: {}", counters.join(", "))
         };
-        self.line(&line);
-        match self.broken {
-            Some(e) => Err(e.into()),
-            None => self.out.flush().map_err(Into::into),
-        }
+        self.out.end(&line).map_err(Into::into)
     }
+}
+
+fn errno_name(errno: u8) -> &'static str {
+    if errno == libc::EAGAIN as u8 { "EAGAIN" } else { "ENOMEM" }
+}
+
+fn times_more(times: u64, first_ns: u64, last_ns: u64) -> String {
+    let seconds = last_ns.saturating_sub(first_ns) as f64 / 1e9;
+    format!("{} times more in {seconds:.1} s", text::grouped(times))
 }

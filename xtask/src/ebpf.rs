@@ -9,9 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
-use crate::bpf_digest;
+use crate::bpf_digest::{self, OBJECT, OBJECT_DIGEST, SOURCES_DIGEST};
 use crate::command::{TempDir, cargo_home, find, quiet_output, run, say, workspace};
 
 /// The compiler that makes the committed object.
@@ -21,12 +21,7 @@ pub const BPF_LINKER: &str = "0.13.0";
 /// LLVM's major version; the linker reads rustc's bitcode, so it is the one of [`RUSTC`].
 pub const LLVM: &str = "22";
 
-/// The object, relative to the workspace.
-const OBJECT: &str = "vmaudit-user/bpf/vmaudit.bpf.o";
-/// The digest of its sources, relative to the workspace.
-const DIGEST: &str = "vmaudit-user/bpf/sources.sha256";
-
-/// Builds the object and writes it and its sources' digest into the tree.
+/// Builds the object and writes it, its digest and that of its sources into the tree.
 pub fn build(arch: &str) -> Result<()> {
     let workspace = workspace()?;
     let object = compile(arch, &workspace.join("target/bpf"))?;
@@ -36,7 +31,8 @@ pub fn build(arch: &str) -> Result<()> {
         fs::create_dir_all(folder)?;
     }
     fs::write(&path, &object).with_context(|| format!("cannot write {}", path.display()))?;
-    fs::write(workspace.join(DIGEST), format!("{digest}\n"))?;
+    fs::write(workspace.join(OBJECT_DIGEST), format!("{}\n", bpf_digest::of_object(&object)))?;
+    fs::write(workspace.join(SOURCES_DIGEST), format!("{digest}\n"))?;
     say!("{OBJECT}: {} bytes", object.len());
     Ok(())
 }
@@ -47,13 +43,8 @@ pub fn check(arch: &str) -> Result<()> {
     let Ok(committed) = fs::read(workspace.join(OBJECT)) else {
         bail!("{OBJECT} is missing: run `cargo xtask ebpf build` and commit the result");
     };
-    let digest = fs::read_to_string(workspace.join(DIGEST)).unwrap_or_default();
     // First, because it takes no time.
-    if digest.trim() != bpf_digest::of_sources(&workspace)? {
-        bail!(
-            "{OBJECT} belongs to other eBPF sources than those beside it: run `cargo xtask ebpf build` and commit the result"
-        );
-    }
+    bpf_digest::check(&workspace).map_err(|sentence| anyhow!(sentence))?;
     let folder = TempDir::new("bpf-check")?;
     let fresh = compile(arch, folder.path())?;
     if fresh != committed {
@@ -252,6 +243,47 @@ mod tests {
         assert!(is_version("rustc 1.95.0 (59807616e 2026-04-14)", "1.95.0"));
         assert!(!is_version("rustc 1.95.0-nightly (59807616e 2026-04-14)", "1.95.0"));
         assert!(!is_version("bpf-linker 0.13.01", "0.13.0"));
+    }
+
+    /// What builds, builds only with the very bytes that were built from the sources.
+    #[test]
+    fn one_flipped_byte_of_the_object_is_refused() -> Result<()> {
+        let folder = TempDir::new("object-test")?;
+        let put = |path: &str, content: &[u8]| -> Result<()> {
+            let file = folder.path().join(path);
+            fs::create_dir_all(file.parent().context("no parent")?)?;
+            Ok(fs::write(file, content)?)
+        };
+        for source in bpf_digest::SOURCES {
+            put(source, b"a source")?;
+        }
+        put("Cargo.lock", b"")?;
+        let refused = || bpf_digest::check(folder.path()).err().unwrap_or_default();
+        assert!(refused().contains("is missing"), "{}", refused());
+        let mut object = fs::read(workspace()?.join(OBJECT))?;
+        put(OBJECT, &object)?;
+        put(OBJECT_DIGEST, format!("{}\n", bpf_digest::of_object(&object)).as_bytes())?;
+        assert!(refused().contains("other eBPF sources"), "{}", refused());
+        put(SOURCES_DIGEST, bpf_digest::of_sources(folder.path())?.as_bytes())?;
+        assert_eq!(refused(), "");
+        let middle = object.len() / 2;
+        object[middle] ^= 1;
+        put(OBJECT, &object)?;
+        assert!(refused().contains("is not what was built from its sources"), "{}", refused());
+        fs::remove_file(folder.path().join(OBJECT_DIGEST))?;
+        object[middle] ^= 1;
+        put(OBJECT, &object)?;
+        assert!(
+            refused().contains("is not what was built"),
+            "without a digest nothing is proven: {}",
+            refused()
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn the_object_in_the_tree_is_the_committed_one() -> Result<()> {
+        bpf_digest::check(&workspace()?).map_err(|sentence| anyhow!(sentence))
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod bench;
 #[path = "../../vmaudit-user/bpf_digest.rs"]
 mod bpf_digest;
 mod command;
+mod deny;
 mod ebpf;
 mod initramfs;
 mod kernels;
@@ -40,6 +41,8 @@ enum Task {
     /// Build, or check, the eBPF object that is kept in the tree
     #[command(subcommand)]
     Ebpf(Ebpf),
+    /// Check licences, versions, origin and known holes of what is linked in (cargo-deny, which is built when missing)
+    Deny,
     /// Install what the other commands need (Debian; asks for sudo where root is needed)
     Setup(Setup),
     /// Build vmaudit as released and run it as root: `cargo xtask run -- CMD...` is `vmaudit run -- CMD...`
@@ -129,6 +132,7 @@ fn perform(task: Task) -> Result<()> {
     match task {
         Task::Ebpf(Ebpf::Build(Arch { arch })) => ebpf::build(&arch),
         Task::Ebpf(Ebpf::Check(Arch { arch })) => ebpf::check(&arch),
+        Task::Deny => deny::run_all(),
         Task::Setup(Setup { ebpf, vm, arm64 }) => {
             let all = !ebpf && !vm && !arm64;
             if ebpf || all {

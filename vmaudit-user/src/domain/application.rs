@@ -298,6 +298,8 @@ impl Anonymizer {
             | Event::StackEnds(_)
             | Event::Hooks(_)
             | Event::Conditions(_)
+            | Event::Gone(_)
+            | Event::FiguresEnd
             | Event::End(_)
             | Event::Cut(_) => {}
         }

@@ -25,7 +25,8 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         peak: top.and_then(|p| p.map_count.peak),
         exact: coverage.exact_peaks,
         sampled: !ebpf,
-        clipped: rows.processes.iter().any(|p| p.map_count.clipped),
+        clipped: rows.processes.iter().any(|p| p.map_count.clipped)
+            || rows.folded.iter().any(|sum| sum.clipped > 0),
         who: top.map(|p| (p.peak_comm().to_owned(), p.pid)),
         margin,
         current: rows.limits.max_map_count,
@@ -49,6 +50,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         coverage,
         limits: rows.limits,
         processes: rows.processes,
+        folded: rows.folded,
         failures: rows.failures,
         ordinary_answers: rows.ordinary,
         recommendation,

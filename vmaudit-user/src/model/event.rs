@@ -54,6 +54,10 @@ pub enum Event {
     Conditions(Vec<Condition>),
     /// A sentence for people about what could not be seen.
     Note(String),
+    /// Of these processes nothing more will come: in a crowd, the less remarkable ones are added up.
+    Gone(Vec<ProcessId>),
+    /// No figure will come any more; what follows is about what is known.
+    FiguresEnd,
     /// The session is over.
     End(End),
     /// The recording ends here, and its session did not.

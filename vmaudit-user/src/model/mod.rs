@@ -2,6 +2,7 @@
 //! I/O.
 
 pub mod cause;
+pub mod crowd;
 pub mod event;
 pub mod event_names;
 pub mod hook;

@@ -12,6 +12,8 @@ use vmaudit_common::call::{CALLS, COMPAT};
 pub use super::cause::Cause;
 use super::hook::CALL_EXIT;
 
+pub use super::crowd::FoldedProcesses;
+
 /// Name of the schema.
 pub const SCHEMA: &str = "vmaudit.report";
 /// Version of the schema.
@@ -37,8 +39,11 @@ pub struct Report {
     pub coverage: Coverage,
     /// Limits in force at the end of the session.
     pub limits: Limits,
-    /// One row per process, by peak, largest first.
+    /// One row per process, by peak, largest first. In a crowd the most remarkable ones; the others are in `folded`.
     pub processes: Vec<Process>,
+    /// Processes without a row of their own, added up by name. Together with `processes` these are all.
+    #[serde(default)]
+    pub folded: Vec<FoldedProcesses>,
     /// Failures grouped by (process, system call, errno, cause), most frequent first.
     pub failures: Vec<Failure>,
     /// Refusals that are a normal answer to the question the call asks, not incidents; same shape.
@@ -53,7 +58,9 @@ impl Report {
     pub fn failures_may_be_missing(&self) -> bool {
         // 32-bit programs enter the kernel in a way of their own: their changes are seen, their refusals are not.
         let compat = CALLS.get(usize::from(COMPAT)).map_or("", |call| call.name);
-        !self.coverage.exact_calls || self.processes.iter().any(|process| process.calls.contains_key(compat))
+        let mut calls =
+            self.processes.iter().map(|p| &p.calls).chain(self.folded.iter().map(|sum| &sum.calls));
+        !self.coverage.exact_calls || calls.any(|calls| calls.contains_key(compat))
     }
 
     /// The hook on the exits of system calls, which sees refused calls; `None` when the report does not list it.
@@ -336,6 +343,13 @@ pub struct Failure {
     pub certain: bool,
     /// Failures in the group.
     pub count: u64,
+    /// Processes they occurred in. More than one only for those without a row of their own: then pid, sentence, evidence
+    /// and example (its stack cut short) are those of the process with most of them, all else is of all.
+    #[serde(default = "one")]
+    pub processes: u64,
+    /// These processes have several names.
+    #[serde(default)]
+    pub various: bool,
     /// First.
     pub first_at_s: Option<f64>,
     /// Last.
@@ -352,6 +366,10 @@ pub struct Failure {
     /// With cause `max_map_count`: what the process's VMAs are; null when nobody could look while it lived.
     #[serde(default)]
     pub holders: Option<Holders>,
+}
+
+fn one() -> u64 {
+    1
 }
 
 impl Failure {

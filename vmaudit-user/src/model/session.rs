@@ -29,6 +29,9 @@ pub struct Header {
     pub margin: MarginAsked,
     /// What was demanded.
     pub budget: Budget,
+    /// Every process has a row of its own.
+    #[serde(default)]
+    pub all_rows: bool,
 }
 
 /// What the source can see at all; what it cannot is null in the report, never 0.

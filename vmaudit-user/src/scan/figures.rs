@@ -92,6 +92,7 @@ pub fn build(
             coverage,
             limits,
             processes,
+            folded: Vec::new(),
             failures: Vec::new(),
             ordinary_answers: Vec::new(),
             recommendation,

@@ -16,6 +16,7 @@ mod neighbours;
 mod own;
 mod plain;
 mod processes;
+mod strangers;
 
 use crate::memory::die;
 use crate::processes::End;
@@ -27,7 +28,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
-                crowd N VMAS | beside-standing N M | exec-chain N
+                crowd N VMAS | beside-standing N M | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
                 dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
@@ -91,6 +92,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["beside-standing", n, m] => processes::beside_standing(number(n), number(m)),
         ["exec-chain", n] => processes::exec_chain(number(n)),
         ["crowd", n, vmas] => processes::crowd(number(n), number(vmas)),
+        ["strangers", n] => strangers::strangers(number(n)),
         ["limit", call] => limit::run(call, 3),
         ["limit", call, repeat] => limit::run(call, number(repeat)),
         ["causes", kind] => causes::run(kind, 5),

@@ -33,9 +33,9 @@ impl End {
 }
 
 /// Most pages a child maps.
-const MOST: usize = 97;
+pub const MOST: usize = 97;
 /// How many children live at the same time.
-const AT_ONCE: usize = 8;
+pub const AT_ONCE: usize = 8;
 
 /// Pages that child `i` maps and then unmaps: unlike those of its neighbours.
 fn plan(i: usize) -> (usize, usize) {
@@ -77,7 +77,7 @@ fn this_program() -> String {
 }
 
 /// Room for `n` process ids, without the allocator.
-fn pids(n: usize) -> &'static mut [i32] {
+pub fn pids(n: usize) -> &'static mut [i32] {
     let room = must(mmap(n * size_of::<i32>(), PROT_READ | PROT_WRITE, 0), "mmap of the list of children");
     // SAFETY: the mapping was just made for `n` numbers, is aligned, zero-filled and used by nobody else.
     unsafe { std::slice::from_raw_parts_mut(room as *mut i32, n) }
@@ -89,7 +89,7 @@ pub fn fork() -> i32 {
 }
 
 /// The child's wait status.
-fn reap(pid: i32) -> i32 {
+pub fn reap(pid: i32) -> i32 {
     let mut status = 0;
     // SAFETY: `status` is valid for writing.
     while unsafe { libc::waitpid(pid, &raw mut status, libc::__WALL) } < 0 {
@@ -100,7 +100,7 @@ fn reap(pid: i32) -> i32 {
     status
 }
 
-fn expect_end(pid: i32, status: i32, end: End) {
+pub fn expect_end(pid: i32, status: i32, end: End) {
     let right = match end {
         End::Exit | End::Exec | End::ExecAtOnce => status == 0,
         End::Killed => libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGKILL,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use vmaudit_common::{CLASS_LIMIT_POLLED, call::Call};
 
+use crate::domain::audit::folded::{Alike, shorten};
 use crate::domain::audit::{Audit, Process};
 use crate::domain::diagnosis::{Question, Verdict};
 use crate::domain::{arguments, diagnosis};
@@ -19,8 +20,15 @@ const PARTLY_SEEN: &str = " The kernel skipped programs of vmaudit (program_skip
 /// What the refused calls of one row have in common: call, errno, cause, ordinary or not.
 type Key = (Call, u8, Cause, bool);
 
+/// Where an example is: its address space, call, errno and class.
+pub type Place = (u64, Call, u8, u32);
+
 /// Refused calls of one process that are alike.
+#[derive(Clone, Debug)]
 pub struct Group {
+    pub call: Call,
+    /// Of the failure's example.
+    pub example: Option<Place>,
     /// A normal answer, no incident.
     pub ordinary: bool,
     /// vm.max_map_count had no part.
@@ -41,7 +49,7 @@ impl Audit {
         let started_s = Some(self.seconds(process.started_ns));
         // What a row says, it says of all its kinds: so their sums come first.
         let mut kinds: BTreeMap<Key, Vec<(&MmState, &RefusalGroup)>> = BTreeMap::new();
-        for mm in process.mms.values() {
+        for mm in &process.mms {
             for refusals in &mm.refusals {
                 let verdict = self.verdict(mm, refusals, (refusals.count, refusals.kept_bytes));
                 let key = (refusals.call, refusals.errno, verdict.cause, verdict.ordinary);
@@ -52,7 +60,7 @@ impl Audit {
             .into_iter()
             .filter_map(|(key, alike)| Some((key, self.group((id, process), key, &alike)?)))
             .collect();
-        for mm in process.mms.values() {
+        for mm in &process.mms {
             // Kinds that found no place in the kernel's table are known by number only.
             for (call, stat) in &mm.calls {
                 let explained: u64 = mm.refusals.iter().filter(|r| r.call == *call).map(|r| r.count).sum();
@@ -68,13 +76,28 @@ impl Audit {
         groups.into_values().collect()
     }
 
-    fn example_of(&self, mm: &MmState, refusals: &RefusalGroup) -> Option<&Refused> {
-        self.examples.get(&(mm.generation, refusals.call, refusals.errno, refusals.class))
+    /// Failures of processes without a row of their own, as far as the end of the session lets them be told.
+    pub(super) fn alike(&self, alike: &Alike) -> Group {
+        let mut group = alike.group.clone();
+        group.failure.example = alike.refused.as_ref().map(|refused| self.example(refused));
+        shorten(&mut group.failure);
+        if self.losses.doubt.causes {
+            group.limit_excluded = false;
+            if std::mem::replace(&mut group.failure.certain, false) {
+                group.failure.sentence.push_str(PARTLY_SEEN);
+            }
+        }
+        group
+    }
+
+    fn example_of(&self, mm: &MmState, refusals: &RefusalGroup) -> Option<(Place, &Refused)> {
+        let place = (mm.generation, refusals.call, refusals.errno, refusals.class);
+        self.examples.get(&place).map(|example| (place, example))
     }
 
     /// The address space that the kind's example is of: images that were put together have examples of all of them.
     fn generation_of(&self, mm: &MmState, refusals: &RefusalGroup) -> u64 {
-        self.example_of(mm, refusals).map_or(mm.generation, |example| example.generation)
+        self.example_of(mm, refusals).map_or(mm.generation, |(_, example)| example.generation)
     }
 
     /// Why the refusals of a kind were; `(count, kept_bytes)` are those that the sentence speaks of.
@@ -85,7 +108,7 @@ impl Audit {
             class: refusals.class,
             count,
             kept_bytes,
-            example: self.example_of(mm, refusals),
+            example: self.example_of(mm, refusals).map(|(_, example)| example),
             cgroup: self.cgroups.get(&self.generation_of(mm, refusals)),
             limits: &self.limits,
             kernel: &self.rules,
@@ -134,15 +157,17 @@ impl Audit {
             cause,
             certain: verdict.certain,
             count,
+            processes: 1,
+            various: false,
             first_at_s: alike.iter().map(|(_, refusals)| refusals.first_ns).min().map(|ns| self.seconds(ns)),
             last_at_s: alike.iter().map(|(_, refusals)| refusals.last_ns).max().map(|ns| self.seconds(ns)),
-            example: example.map(|example| self.example(example)),
+            example: example.map(|(_, example)| self.example(example)),
             evidence: verdict.evidence,
             sentence: verdict.sentence,
             cure: verdict.cure,
             holders: holders().filter(|_| cause == Cause::MaxMapCount).cloned(),
         };
-        Some(Group { ordinary, limit_excluded, failure })
+        Some(Group { call, example: example.map(|(place, _)| place), ordinary, limit_excluded, failure })
     }
 
     /// Addresses of the stack as far as they are callers.
@@ -187,6 +212,8 @@ fn unexplained_group(id: ProcessId, started_s: Option<f64>, mm: &MmState, call: 
         cause: Cause::Unknown,
         certain: false,
         count: 0,
+        processes: 1,
+        various: false,
         first_at_s: None,
         last_at_s: None,
         example: None,
@@ -197,7 +224,7 @@ fn unexplained_group(id: ProcessId, started_s: Option<f64>, mm: &MmState, call: 
         cure: None,
         holders: None,
     };
-    Group { ordinary: false, limit_excluded: false, failure }
+    Group { call, example: None, ordinary: false, limit_excluded: false, failure }
 }
 /// Symbolic name of the errnos that count as failures.
 fn errno_name(errno: u8) -> String {

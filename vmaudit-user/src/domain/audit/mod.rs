@@ -1,31 +1,41 @@
 //! What is known so far: takes events, holds state, makes the report. No I/O, no clock: time comes from events.
 
 mod failures;
+mod folded;
 mod rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use vmaudit_common::call::Call;
 
+use crate::domain::audit::folded::Folded;
 pub use crate::domain::audit::rows::Rows;
 use crate::model::event::{
     Cut, End, Event, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
 };
 use crate::model::report::{Condition, Frame, Holders, Hook, Limits};
-use crate::model::session::{KernelRules, Sight};
+use crate::model::session::{Header, KernelRules, Sight};
 
-/// Processes kept one by one. Beyond this, ended ones are only counted, those with small peaks and no failures first,
-/// so that a session of days does not eat the machine.
-const MAX_PROCESSES: usize = 50_000;
-/// How many are folded at a time, and how many must be new before the next time: so folding costs each process a
-/// constant, whatever the number of those that cannot be folded.
-const FOLD: usize = 10_000;
-/// Details of refused calls kept per process and kind.
-const MAX_EXAMPLES: usize = 20_000;
+/// Rows of processes in a report; of more, the less remarkable are added up by name.
+pub const ROWS: usize = 1000;
+/// The same when every process is to have a row.
+pub const ALL_ROWS: usize = 100_000;
+/// How many processes beyond the number of rows are waited for before some are added up, so that each costs a constant.
+const SURPLUS: usize = 1000;
+/// Details of refused calls kept per process and kind, for each row; and in all.
+const EXAMPLES: (usize, usize) = (8, 20_000);
+/// Details that keep the whole stack, and frames of the others.
+const WHOLE_STACKS: (usize, usize) = (200, 32);
+/// Address spaces that were the first to be refused a call: their processes stay, because vmaudit looks at these.
+const FIRST_REFUSED: usize = 64;
 /// Images of one process kept one by one; of more, the oldest become one.
 const MAX_IMAGES: usize = 64;
+/// In a crowd of more processes than the first, so many images as the second.
+const CROWD: (usize, usize) = (100, 4);
 /// Kinds of refusal kept of images that have become one.
-const MAX_KINDS: usize = 256;
+const MAX_KINDS: usize = 64;
+/// Bytes that the rows of a report take at most, as JSON.
+const MOST_ROW_BYTES: usize = 6_000_000;
 /// Sentences kept about what could not be seen.
 const MAX_NOTES: usize = 1000;
 /// Changes of vm.max_map_count kept apart.
@@ -58,9 +68,15 @@ pub struct Audit {
     limit_changes: Vec<(u64, u64)>,
     losses: Losses,
     folded: Folded,
-    /// Number of processes at which the next folding is due.
+    /// Rows of the report at most.
+    rows: usize,
+    /// Number of processes at which the next adding up is due.
     fold_at: usize,
-    /// Kinds of refusal that found [`MAX_EXAMPLES`] reached.
+    /// The process that was born first: the command.
+    root: Option<ProcessId>,
+    /// See [`FIRST_REFUSED`].
+    first_refused: HashSet<u64>,
+    /// Kinds of refusal that found [`EXAMPLES`] reached.
     examples_full: u64,
     hooks: Vec<Hook>,
     conditions: Vec<Condition>,
@@ -69,16 +85,6 @@ pub struct Audit {
     cut: Option<Cut>,
     /// The latest time that an event bore.
     seen_ns: u64,
-}
-
-/// What is kept of processes that are only counted.
-#[derive(Clone, Copy, Debug, Default)]
-struct Folded {
-    processes: u64,
-    /// Largest peak of them.
-    peak: u64,
-    /// Calls refused in them.
-    failed: u64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -90,8 +96,8 @@ struct Process {
     cgroup: Option<String>,
     started_ns: u64,
     ended_ns: Option<u64>,
-    /// By generation.
-    mms: BTreeMap<u64, MmState>,
+    /// In the order of their generations.
+    mms: Vec<MmState>,
     /// Images that the first of `mms` stands for beside itself.
     images_folded: u64,
     /// Bytes that were not unmapped by refused calls of kinds beyond [`MAX_KINDS`].
@@ -108,8 +114,15 @@ struct Sampled {
 }
 
 impl Audit {
+    /// The audit of a session with this header, before its first event.
+    pub fn of(header: &Header) -> Self {
+        let rows = if header.all_rows { ALL_ROWS } else { ROWS };
+        Self::new(header.start_ns, header.sight, header.rules.clone(), rows)
+    }
+
     /// `start_ns`: the session's start, CLOCK_MONOTONIC.
-    pub fn new(start_ns: u64, sight: Sight, rules: KernelRules) -> Self {
+    /// `rows`: processes with a row of their own, at most.
+    pub fn new(start_ns: u64, sight: Sight, rules: KernelRules, rows: usize) -> Self {
         Self {
             start_ns,
             sight,
@@ -126,7 +139,10 @@ impl Audit {
             limit_changes: Vec::new(),
             losses: Losses::default(),
             folded: Folded::default(),
-            fold_at: MAX_PROCESSES,
+            rows,
+            fold_at: rows + SURPLUS,
+            root: None,
+            first_refused: HashSet::new(),
             examples_full: 0,
             hooks: Vec::new(),
             conditions: Vec::new(),
@@ -182,33 +198,51 @@ impl Audit {
                     self.notes.push(note);
                 }
             }
-            Event::End(end) => self.end = Some(end),
-            Event::Cut(cut) => self.cut = Some(cut),
-        }
-        if self.processes.len() > self.fold_at {
-            self.fold();
-            self.fold_at = MAX_PROCESSES.max(self.processes.len() + FOLD);
+            Event::Gone(over) => self.fold(&over.into_iter().collect()),
+            Event::FiguresEnd => self.fold_at_end(),
+            Event::End(end) => {
+                self.end = Some(end);
+                self.fit_in_report();
+            }
+            Event::Cut(cut) => {
+                self.cut = Some(cut);
+                self.fold_at_end();
+                self.fit_in_report();
+            }
         }
     }
 
     fn mm(&mut self, state: MmState) {
+        self.seen(state.process);
+        let (crowd, few) = CROWD;
+        let most = if self.processes.len() > crowd { few } else { MAX_IMAGES };
         let process = self.processes.entry(state.process).or_default();
         process.ppid.get_or_insert(state.ppid);
         process.uid = Some(state.uid);
-        if process.mms.last_key_value().is_none_or(|(newest, _)| *newest <= state.generation) {
+        if process.mms.last().is_none_or(|newest| newest.generation <= state.generation) {
             process.comm.clone_from(&state.comm);
             process.ended_ns = state.dead_ns;
         }
         if process.started_ns == 0 || state.born_ns < process.started_ns {
             process.started_ns = state.born_ns;
         }
-        process.mms.insert(state.generation, state);
-        if process.mms.len() > MAX_IMAGES {
+        match process.mms.binary_search_by_key(&state.generation, |mm| mm.generation) {
+            Ok(known) => drop(process.mms.get_mut(known).map(|mm| *mm = state)),
+            Err(new) => process.mms.insert(new, state),
+        }
+        while process.mms.len() > most {
             process.fold_oldest(&mut self.examples);
         }
     }
 
+    fn seen(&mut self, id: ProcessId) {
+        if self.root.is_none_or(|root| id.start_ns < root.start_ns) {
+            self.root = Some(id);
+        }
+    }
+
     fn sample(&mut self, sample: &Sample) {
+        self.seen(sample.process);
         let process = self.processes.entry(sample.process).or_default();
         let Some(count) = sample.map_count else {
             process.ended_ns = Some(sample.at_ns);
@@ -232,9 +266,18 @@ impl Audit {
         }
     }
 
+    /// Frames of a stack that there is room for.
+    pub fn frames_wanted(&self) -> usize {
+        let (whole, frames) = WHOLE_STACKS;
+        if self.examples.len() < whole { usize::MAX } else { frames }
+    }
+
     fn refused(&mut self, refused: Refused) {
+        if self.first_refused.len() < FIRST_REFUSED {
+            self.first_refused.insert(refused.generation);
+        }
         let key = (refused.generation, refused.call, refused.errno, refused.class);
-        if self.examples.len() < MAX_EXAMPLES {
+        if self.examples.len() < (self.rows * EXAMPLES.0).min(EXAMPLES.1) {
             self.examples.entry(key).or_insert(refused);
         } else if !self.examples.contains_key(&key) {
             self.examples_full += 1;
@@ -269,41 +312,16 @@ impl Audit {
     fn seconds(&self, at_ns: u64) -> f64 {
         at_ns.saturating_sub(self.start_ns) as f64 / 1e9
     }
-
-    fn fold(&mut self) {
-        // Without refusals first, then by peak. Those that were only mentioned have no row at all.
-        let mut ended: Vec<(bool, u64, ProcessId)> = self
-            .processes
-            .iter()
-            .filter(|(_, p)| p.ended_ns.is_some() || p.mms.is_empty() && p.samples.is_none())
-            .map(|(id, p)| (p.refused() > 0, p.peak().unwrap_or(0), *id))
-            .collect();
-        ended.sort_unstable();
-        // The largest peak of all stays, whatever else happened in its process.
-        let largest = ended.iter().max_by_key(|(_, peak, _)| *peak).map(|(.., id)| *id);
-        for (_, peak, id) in ended.into_iter().filter(|(.., id)| Some(*id) != largest).take(FOLD) {
-            let Some(process) = self.processes.remove(&id) else { continue };
-            if process.mms.is_empty() && process.samples.is_none() {
-                continue;
-            }
-            self.folded.processes += 1;
-            self.folded.peak = self.folded.peak.max(peak);
-            self.folded.failed += process.refused();
-            for mm in process.mms.values() {
-                for kind in &mm.refusals {
-                    self.examples.remove(&(mm.generation, kind.call, kind.errno, kind.class));
-                }
-            }
-        }
-    }
 }
 
 impl Process {
     /// Makes one of the two oldest images: the older one, with the sums of both and the larger peak.
     fn fold_oldest(&mut self, examples: &mut Examples) {
-        let (Some((_, mut older)), Some((_, newer))) = (self.mms.pop_first(), self.mms.pop_first()) else {
+        if self.mms.len() < 2 {
             return;
-        };
+        }
+        let newer = self.mms.remove(1);
+        let Some(older) = self.mms.first_mut() else { return };
         self.images_folded += 1;
         if newer.peak > older.peak {
             (older.peak, older.peak_ns, older.comm) = (newer.peak, newer.peak_ns, newer.comm);
@@ -347,17 +365,16 @@ impl Process {
                 examples.entry((older.generation, kind.call, kind.errno, kind.class)).or_insert(example);
             }
         }
-        self.mms.insert(older.generation, older);
     }
 
     fn peak(&self) -> Option<u64> {
-        let exact = self.mms.values().map(|mm| u64::from(mm.peak)).max();
+        let exact = self.mms.iter().map(|mm| u64::from(mm.peak)).max();
         exact.max(self.samples.map(|s| s.peak.into()))
     }
 
     /// Calls refused in it.
     fn refused(&self) -> u64 {
-        self.mms.values().flat_map(|mm| &mm.calls).map(|(_, stat)| stat.failed).sum()
+        self.mms.iter().flat_map(|mm| &mm.calls).map(|(_, stat)| stat.failed).sum()
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::audit::{Audit, Folded, Process};
+use crate::domain::audit::failures::Group;
+use crate::domain::audit::{Audit, Process};
 use crate::domain::recommend::Failed;
 use crate::model::cause::{name_of, reason};
 use crate::model::event::{MmState, ProcessId};
@@ -14,6 +15,8 @@ use crate::text::bytes;
 pub struct Rows {
     /// Largest peak first.
     pub processes: Vec<report::Process>,
+    /// See [`report::Report::folded`].
+    pub folded: Vec<report::FoldedProcesses>,
     /// Most frequent first.
     pub failures: Vec<Failure>,
     /// See [`report::Report::ordinary_answers`].
@@ -49,6 +52,19 @@ pub struct SessionSeen<'a> {
     pub still_running: u64,
 }
 
+impl Rows {
+    fn take(&mut self, group: Group) {
+        if group.ordinary {
+            self.ordinary.push(group.failure);
+            return;
+        }
+        let Failure { cause, count, .. } = group.failure;
+        let reason = reason(&group.failure);
+        self.kinds.push(Failed { cause, reason, count, limit_excluded: group.limit_excluded });
+        self.failures.push(group.failure);
+    }
+}
+
 impl Audit {
     /// The session as a whole.
     pub fn session(&self) -> SessionSeen<'_> {
@@ -82,83 +98,76 @@ impl Audit {
             && self.sight.exits
             && !self.losses.doubt.calls
             && !self.lost(&["groups_full", "read_failed", "death_missed", "birth_missed", "changes_missed"]);
-        let mut failures = Vec::new();
-        let mut ordinary = Vec::new();
-        let mut kinds = Vec::new();
-        let mut processes: Vec<report::Process> = Vec::new();
-        for (id, process) in &self.processes {
-            // Only mentioned (an exec whose slot was not to be had): nothing is known of its counts.
-            if process.mms.is_empty() && process.samples.is_none() {
-                continue;
-            }
-            let groups = self.failures_of(*id, process);
-            let stopped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
-            let mut row = self.row(*id, process);
-            // 32-bit calls enter by another door, where refusals are not seen.
-            let unseen = !exact_calls || row.calls.contains_key("[32-bit]");
-            let at_limit = row.map_count.peak.zip(self.least_limit).is_some_and(|(peak, max)| peak >= max);
-            row.map_count.clipped = stopped || at_limit && unseen;
-            processes.push(row);
-            for group in groups {
-                if group.ordinary {
-                    ordinary.push(group.failure);
-                    continue;
-                }
-                let Failure { cause, count, .. } = group.failure;
-                let reason = reason(&group.failure);
-                kinds.push(Failed { cause, reason, count, limit_excluded: group.limit_excluded });
-                failures.push(group.failure);
-            }
-        }
-        processes.sort_by(|a, b| (b.map_count.peak, a.pid).cmp(&(a.map_count.peak, b.pid)));
-        let by_count = |a: &Failure, b: &Failure| (b.count, a.pid).cmp(&(a.count, b.pid));
-        failures.sort_by(by_count);
-        ordinary.sort_by(by_count);
-        let mut notes = Vec::new();
-        let Folded { processes: folded, peak, failed } = self.folded;
-        if folded > 0 {
-            let failures = match failed {
-                0 => "without a failure".to_owned(),
-                n => format!("after {n} failed calls in all"),
-            };
-            notes.push(format!(
-                "{folded} more processes ended {failures} and with at most {peak} VMAs; they are only counted here"
-            ));
-        }
-        let mut lost = self.losses.counters.clone();
+        let mut rows = Rows {
+            complete,
+            exact_peaks: complete && !self.lost(&["changes_missed"]),
+            exact_calls,
+            processes: Vec::with_capacity(self.processes.len()),
+            folded: Vec::new(),
+            failures: Vec::new(),
+            ordinary: Vec::new(),
+            kinds: Vec::new(),
+            notes: Vec::new(),
+            lost: self.losses.counters.clone(),
+            limits: self.limits.clone(),
+        };
+        rows.lost.insert("examples_full".into(), self.examples_full);
         if let Some(cut) = self.cut {
-            lost.insert("recording_cut".into(), 1);
-            notes.push(format!(
+            rows.lost.insert("recording_cut".into(), 1);
+            rows.notes.push(format!(
                 "The recording {} after {}; its session went on. Figures are as they were until then",
                 if cut.damaged { "is damaged" } else { "ends" },
                 bytes(cut.whole_bytes)
             ));
         }
-        lost.insert("rows_folded".into(), folded);
-        lost.insert("failed_folded".into(), failed);
-        lost.insert("examples_full".into(), self.examples_full);
-        Rows {
-            complete,
-            exact_peaks: complete
-                && processes.iter().all(|process| process.map_count.exact)
-                // Of one that is folded, too.
-                && !self.lost(&["changes_missed"]),
-            exact_calls,
-            processes,
-            failures,
-            ordinary,
-            kinds,
-            notes,
-            lost,
-            limits: self.limits.clone(),
+        for (id, process) in &self.processes {
+            // Only mentioned (an exec whose slot was not to be had): nothing is known of its counts.
+            if process.mms.is_empty() && process.samples.is_none() {
+                continue;
+            }
+            let (row, groups) = self.whole_row(*id, process, exact_calls);
+            rows.exact_peaks &= row.map_count.exact;
+            rows.processes.push(row);
+            groups.into_iter().for_each(|group| rows.take(group));
         }
+        for mut sum in self.folded.names() {
+            sum.row.exact &= !self.peaks_doubtful();
+            sum.row.clipped += if exact_calls { 0 } else { sum.at_limit };
+            rows.exact_peaks &= sum.row.exact;
+            rows.folded.push(sum.row);
+        }
+        self.folded.failures().for_each(|alike| rows.take(self.alike(alike)));
+        rows.processes.sort_by(|a, b| (b.map_count.peak, a.pid).cmp(&(a.map_count.peak, b.pid)));
+        let by_count = |a: &Failure, b: &Failure| (b.count, a.pid).cmp(&(a.count, b.pid));
+        rows.failures.sort_by(by_count);
+        rows.ordinary.sort_by(by_count);
+        rows
+    }
+
+    /// A row with all its verdicts.
+    pub(super) fn whole_row(
+        &self,
+        id: ProcessId,
+        process: &Process,
+        exact_calls: bool,
+    ) -> (report::Process, Vec<Group>) {
+        let groups = self.failures_of(id, process);
+        let stopped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
+        let mut row = self.row(id, process);
+        // 32-bit calls enter by another door, where refusals are not seen.
+        let unseen = !exact_calls || row.calls.contains_key("[32-bit]");
+        row.map_count.clipped = stopped || self.at_limit(row.map_count.peak) && unseen;
+        (row, groups)
+    }
+
+    pub(super) fn at_limit(&self, peak: Option<u64>) -> bool {
+        peak.zip(self.least_limit).is_some_and(|(peak, max)| peak >= max)
     }
 
     fn row(&self, id: ProcessId, process: &Process) -> report::Process {
-        let first = process.mms.values().next();
-        let last = process.mms.values().next_back();
-        let top =
-            process.mms.values().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
+        let first = process.mms.first();
+        let last = process.mms.last();
+        let top = process.mms.iter().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
         let seen_from_start = first.is_some_and(|mm| mm.from_birth || mm.from_snapshot);
         let count = match (first, last, top, process.samples) {
             (Some(first), Some(last), Some(top), _) => MapCount {
@@ -168,7 +177,7 @@ impl Audit {
                 peak_at_s: Some(self.seconds(top.peak_ns)),
                 exact: self.sight.changes
                     && seen_from_start
-                    && !process.mms.values().any(MmState::partly_seen)
+                    && !process.mms.iter().any(MmState::partly_seen)
                     && !self.peaks_doubtful()
                     // Behind the end of a recording that was cut it may have gone on.
                     && (self.cut.is_none() || process.ended_ns.is_some()),
@@ -191,7 +200,7 @@ impl Audit {
             (peak as f64 * 1000.0 / max.max(1) as f64).round() / 10.0
         });
         let mut calls: BTreeMap<String, CallFigures> = BTreeMap::new();
-        for (call, stat) in process.mms.values().flat_map(|mm| &mm.calls) {
+        for (call, stat) in process.mms.iter().flat_map(|mm| &mm.calls) {
             let figures = calls.entry(name_of(*call).to_owned()).or_default();
             figures.added += stat.added;
             figures.removed += stat.removed;
@@ -214,13 +223,13 @@ impl Audit {
             map_count: MapCount { percent_of_limit: percent, ..count },
             images: process
                 .mms
-                .values()
+                .iter()
                 .map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() })
                 .collect(),
             images_folded: process.images_folded,
             calls,
             unmap_leaked_bytes: (self.sight.exits && !process.mms.is_empty()).then(|| {
-                let refusals = process.mms.values().flat_map(|mm| &mm.refusals);
+                let refusals = process.mms.iter().flat_map(|mm| &mm.refusals);
                 refusals.fold(process.kept_bytes, |sum, group| group.kept_bytes.saturating_add(sum))
             }),
             unreadable: None,
@@ -228,8 +237,8 @@ impl Audit {
     }
 
     /// A forked child that never called exec runs its parent's file.
-    fn parents_exe(&self, id: ProcessId, process: &Process) -> Option<String> {
-        if process.mms.values().any(|mm| mm.from_exec) {
+    pub(super) fn parents_exe(&self, id: ProcessId, process: &Process) -> Option<String> {
+        if process.mms.iter().any(|mm| mm.from_exec) {
             return None;
         }
         let parent = process.ppid?;

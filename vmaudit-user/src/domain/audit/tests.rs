@@ -2,10 +2,11 @@ use crate::domain::audit::*;
 use crate::model::event::{CallStat, Doubt, ProcessFacts, RefusalGroup, Section};
 use crate::model::report::{Cause, Failure};
 use crate::model::session::Sight;
+use vmaudit_common::call::CALLS;
 use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
 fn audit() -> Audit {
-    Audit::new(0, Sight { changes: true, exits: true }, KernelRules::for_release("6.18"))
+    Audit::new(0, Sight { changes: true, exits: true }, KernelRules::for_release("6.18"), ROWS)
 }
 
 /// A process with one address space; `failed` refused calls, one example.
@@ -56,7 +57,7 @@ fn nothing_is_certain_where_programs_were_skipped() {
         ..Refused::example()
     };
     process(&mut audit, 1, 65530, 1, true);
-    let mm = audit.processes.values_mut().next().unwrap().mms.values_mut().next().unwrap();
+    let mm = audit.processes.values_mut().next().unwrap().mms.first_mut().unwrap();
     mm.refusals[0].class = refused.class;
     audit.apply(Event::Refused(Box::new(refused)));
     let certain = |audit: &Audit| audit.rows().failures[0].certain;
@@ -83,29 +84,116 @@ fn each_doubt_costs_what_it_concerns() {
     assert_eq!(seen(Doubt { calls: true, ..none }), (true, true, false));
 }
 
+/// As the session does: whoever ended, is over.
+fn thin_out(audit: &mut Audit) {
+    if audit.crowded() {
+        let over = audit.ended().collect();
+        audit.fold(&over);
+    }
+}
+
+/// Every count of `rows`, whether its process has a row or not: processes, calls, failed ones, failures, the largest peak.
+fn sums(rows: &Rows) -> (u64, u64, u64, u64, Option<u64>) {
+    let processes = rows.processes.len() as u64 + rows.folded.iter().map(|sum| sum.processes).sum::<u64>();
+    let figures = rows.processes.iter().map(|p| &p.calls).chain(rows.folded.iter().map(|sum| &sum.calls));
+    let figures: Vec<_> = figures.flat_map(BTreeMap::values).collect();
+    let calls = figures.iter().map(|it| it.calls.unwrap()).sum();
+    let failed = figures.iter().map(|it| it.failed.unwrap()).sum();
+    let failures = rows.failures.iter().chain(&rows.ordinary).map(|f| f.count).sum();
+    let peaks =
+        rows.processes.iter().map(|p| p.map_count.peak).chain(rows.folded.iter().map(|sum| sum.peak_max));
+    (processes, calls, failed, failures, peaks.flatten().max())
+}
+
 #[test]
 fn processes_with_refusals_are_bounded_too_and_stay_counted() {
     let mut audit = audit();
-    let n = 3 * MAX_PROCESSES as u32;
+    let n = 30_000;
     for pid in 1..=n {
         process(&mut audit, pid, if pid == 77 { 5000 } else { 20 }, 2, true);
+        thin_out(&mut audit);
+        assert!(audit.processes.len() <= ROWS + SURPLUS + 1 && audit.examples.len() <= audit.processes.len());
     }
-    assert!(audit.processes.len() <= MAX_PROCESSES + FOLD);
-    assert!(audit.examples.len() <= MAX_EXAMPLES);
+    audit.fold_at_end();
     let rows = audit.rows();
     assert_eq!(rows.processes[0].map_count.peak, Some(5000), "the largest stays");
-    let shown: u64 = rows.failures.iter().map(|f| f.count).sum();
-    assert_eq!(shown + rows.lost["failed_folded"], 2 * u64::from(n));
-    assert_eq!(rows.processes.len() as u64 + rows.lost["rows_folded"], u64::from(n));
-    assert!(rows.lost["examples_full"] > 0);
-    assert!(rows.notes[0].contains("failed calls in all"), "{:?}", rows.notes);
+    assert_eq!(rows.processes.len(), ROWS);
+    let n = u64::from(n);
+    assert_eq!(sums(&rows), (n, 3 * n, 2 * n, 2 * n, Some(5000)));
+    let [x] = rows.folded.as_slice() else { panic!("one name: {:?}", rows.folded) };
+    assert_eq!((x.comm.as_str(), x.processes, x.failing), ("x", n - ROWS as u64, n - ROWS as u64));
+    assert_eq!((x.failed, x.exact, x.various), (Some(2 * x.processes), true, false));
+    assert!(rows.exact_peaks && rows.exact_calls);
+    let alike: Vec<_> = rows.failures.iter().filter(|f| f.processes > 1).collect();
+    assert_eq!(
+        alike.iter().map(|f| (f.processes, f.count)).collect::<Vec<_>>(),
+        [(x.processes, 2 * x.processes)]
+    );
+}
+
+/// The worst crowd: everybody is called otherwise, and each call is refused in another way.
+#[test]
+fn a_crowd_of_names_and_failures_fits_and_stays_counted() {
+    let mut audit = audit();
+    let n = 5000;
+    for pid in 1..=n {
+        process(&mut audit, pid, 20 + pid % 7, u64::from(1 + pid % 3), true);
+        let mm = audit.processes.last_entry().unwrap().into_mut().mms.first_mut().unwrap();
+        let call = (pid % u32::try_from(CALLS.len()).unwrap()) as u8;
+        mm.calls[0].0 = call;
+        (mm.refusals[0].call, mm.refusals[0].class) = (call, CLASS_SECTION | pid);
+        audit.processes.last_entry().unwrap().get_mut().comm = "\u{1b}".repeat(14) + &pid.to_string();
+        thin_out(&mut audit);
+    }
+    let counted = sums(&audit.rows());
+    audit.fold_at_end();
+    assert_eq!(sums(&audit.rows()), counted);
+    audit.fit(300_000);
+    let rows = audit.rows();
+    assert_eq!(sums(&rows), counted);
+    assert_eq!(counted.0, u64::from(n));
+    let size = folded::bytes(&(&rows.processes, &rows.failures, &rows.ordinary, &rows.folded));
+    assert!(!rows.processes.is_empty() && size < 2_000_000, "{size} bytes");
+    let various = rows.folded.iter().find(|sum| sum.various).unwrap();
+    assert!(various.processes > u64::from(n) / 2, "{various:?}");
+    assert!(rows.folded.len() <= 401, "{}", rows.folded.len());
+}
+
+/// A name with many processes survives however many names come once.
+#[test]
+fn a_name_of_many_is_kept_apart() {
+    let mut audit = audit();
+    for pid in 1..=20_000 {
+        process(&mut audit, pid, 20, 0, true);
+        if pid % 2 == 0 {
+            audit.processes.last_entry().unwrap().get_mut().comm = pid.to_string();
+        }
+        thin_out(&mut audit);
+    }
+    let rows = audit.rows();
+    let x = rows.folded.iter().find(|sum| sum.comm == "x" && !sum.various).unwrap();
+    assert!(x.processes > 8_000, "{x:?}");
+}
+
+#[test]
+fn what_is_learned_at_the_end_holds_for_those_without_a_row_too() {
+    let mut audit = audit();
+    for pid in 1..=2001 {
+        process(&mut audit, pid, 20, 1, true);
+    }
+    thin_out(&mut audit);
+    let doubt = Doubt { peaks: true, causes: true, ..Doubt::default() };
+    audit.apply(Event::Lost(Losses { doubt, ..Losses::default() }));
+    let rows = audit.rows();
+    assert!(!rows.folded.is_empty() && rows.folded.iter().all(|sum| !sum.exact));
+    assert!(!rows.exact_peaks && rows.failures.iter().all(|failure| !failure.certain));
 }
 
 /// An image of process 7; the `n`th is the one of generation `n`.
 fn image(audit: &mut Audit, n: u32, peak: u32, kind: Option<RefusalGroup>) {
     process(audit, 1_000_000 + n, peak, 0, true);
     let (_, Process { mut mms, .. }) = audit.processes.pop_last().unwrap();
-    let mut mm = mms.remove(&u64::from(1_000_000 + n)).unwrap();
+    let mut mm = mms.remove(0);
     mm.process = ProcessId { tgid: 7, start_ns: 1 };
     mm.generation = n.into();
     (mm.first, mm.last) = (n, n + 1);
@@ -153,6 +241,22 @@ fn a_process_that_execs_without_end_takes_bounded_memory_and_keeps_its_figures()
     assert_eq!(failure.evidence["kept_bytes"], 4096 * n);
 }
 
+/// Many images of many processes would be the product of both bounds.
+#[test]
+fn in_a_crowd_few_images_are_kept_apart() {
+    let mut audit = audit();
+    for pid in 1..=200 {
+        process(&mut audit, pid, 20, 0, true);
+    }
+    for i in 1..=50 {
+        image(&mut audit, i, 20 + i, Some(refusal(AT_THE_LIMIT, 2, 4096)));
+    }
+    let rows = audit.rows();
+    let row = rows.processes.iter().find(|row| row.pid == 7 && row.images_folded > 0).unwrap();
+    assert_eq!((row.images.len(), row.images_folded, row.map_count.peak), (4, 46, Some(70)));
+    assert_eq!(row.calls["munmap"].failed, Some(100));
+}
+
 #[test]
 fn an_image_with_a_gap_keeps_the_process_inexact_when_it_is_folded() {
     let mut audit = audit();
@@ -160,7 +264,7 @@ fn an_image_with_a_gap_keeps_the_process_inexact_when_it_is_folded() {
         image(&mut audit, i, 20, None);
         if i == 3 {
             let process = audit.processes.values_mut().next().unwrap();
-            process.mms.values_mut().last().unwrap().gaps = Some(1);
+            process.mms.last_mut().unwrap().gaps = Some(1);
         }
     }
     assert!(!audit.rows().processes[0].map_count.exact);
@@ -178,7 +282,7 @@ fn kinds_beyond_what_is_kept_stay_counted() {
     assert_eq!(counted, 3 * u64::from(n));
     assert_eq!(rows.processes[0].unmap_leaked_bytes, Some(4096 * u64::from(n)));
     let mms = &audit.processes.values().next().unwrap().mms;
-    assert!(mms.values().all(|mm| mm.refusals.len() <= MAX_KINDS));
+    assert!(mms.iter().all(|mm| mm.refusals.len() <= MAX_KINDS));
 }
 
 /// One failure of two kinds in one process.
@@ -241,31 +345,65 @@ fn failures_bear_the_identity_of_their_process() {
 #[test]
 fn those_without_refusals_go_first() {
     let mut audit = audit();
-    for pid in 1..=MAX_PROCESSES as u32 + 1 {
-        process(&mut audit, pid, 20, u64::from(pid <= 40_000), true);
+    for pid in 1..=2001 {
+        process(&mut audit, pid, if pid > 1500 { 30 } else { 20 }, u64::from(pid <= 400), true);
     }
-    assert_eq!(audit.rows().lost["failed_folded"], 0);
-    assert_eq!(audit.rows().lost["rows_folded"], FOLD as u64);
+    thin_out(&mut audit);
+    let rows = audit.rows();
+    assert!(rows.folded.iter().all(|sum| sum.failing == 0 && sum.peak_max == Some(20)), "{:?}", rows.folded);
+    assert_eq!(rows.failures.len(), 400);
 }
 
-/// What cannot be folded must not be looked through for each event.
+/// An exec ends an address space, too: who may go on is not added up before he has.
 #[test]
-fn living_processes_are_kept_and_looked_through_rarely() {
+fn only_those_of_which_nothing_more_comes_are_added_up() {
     let mut audit = audit();
-    for pid in 1..=MAX_PROCESSES as u32 + 2 * FOLD as u32 {
-        process(&mut audit, pid, 20, 0, false);
+    for pid in 1..=4000 {
+        process(&mut audit, pid, 20, 0, pid % 2 == 0);
     }
-    assert_eq!(audit.rows().lost["rows_folded"], 0);
-    assert!(audit.fold_at > MAX_PROCESSES + 2 * FOLD, "the next folding waits: {}", audit.fold_at);
+    let over: HashSet<ProcessId> = audit.ended().filter(|id| id.tgid % 4 == 0).collect();
+    audit.fold(&over);
+    assert_eq!(audit.processes.keys().filter(|id| id.tgid % 4 != 0).count(), 3000, "these may go on");
+    assert!(audit.processes.len() < 3500, "of the others, the first rows stay: {}", audit.processes.len());
+    assert!(!audit.crowded(), "the next adding up waits for more");
+    audit.fold_at_end();
+    assert_eq!(
+        audit.rows().folded.iter().map(|sum| (sum.processes, sum.still_running)).next(),
+        Some((3000, 1500))
+    );
 }
 
 #[test]
-fn processes_that_were_only_mentioned_are_forgotten() {
+fn processes_that_were_only_mentioned_are_forgotten_when_they_are_over() {
     let mut audit = audit();
-    for tgid in 1..=MAX_PROCESSES as u32 + 1 {
+    for tgid in 1..=2001 {
         let process = ProcessId { tgid, start_ns: 1 };
         audit.apply(Event::Process(ProcessFacts { process, at_ns: 1, exe: None, cgroup: None }));
     }
-    assert!(audit.processes.len() <= MAX_PROCESSES);
-    assert_eq!(audit.rows().lost["rows_folded"], 0, "they had no row");
+    let over = audit.ended().filter(|id| id.tgid > 1).collect();
+    audit.fold(&over);
+    assert_eq!(audit.processes.len(), 1);
+    assert!(audit.rows().folded.is_empty(), "they had no row");
+}
+
+/// The child's row comes when its parent is long forgotten.
+#[test]
+fn a_child_keeps_its_forgotten_parents_file() {
+    let mut audit = audit();
+    process(&mut audit, 1, 10, 0, true);
+    let named = ProcessId { tgid: 1, start_ns: 1 };
+    audit.apply(Event::Process(ProcessFacts {
+        process: named,
+        at_ns: 1,
+        exe: Some("/bin/parent".into()),
+        cgroup: None,
+    }));
+    for pid in 2..=2001 {
+        process(&mut audit, pid, 20, 0, true);
+    }
+    // Born first, so it keeps its row as the command does.
+    audit.root = None;
+    thin_out(&mut audit);
+    assert!(!audit.processes.contains_key(&named));
+    assert!(audit.rows().processes.iter().all(|row| row.exe.as_deref() == Some("/bin/parent")));
 }

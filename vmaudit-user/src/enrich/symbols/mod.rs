@@ -40,8 +40,8 @@ const QUEUE: usize = 256;
 const MODULES: usize = 128;
 /// Root directories held, one descriptor each: for perf maps, and for files that map_files does not give.
 const ROOTS: usize = 64;
-/// Kinds of refusal whose first stack is taken; as many as the audit keeps.
-const KINDS: usize = 20_000;
+/// Kinds of refusal whose first stack is taken, of address spaces that the report may show.
+const KINDS: usize = 2000;
 /// Time for reading symbols at the session's end.
 const DEADLINE: Duration = Duration::from_secs(3);
 
@@ -154,15 +154,26 @@ impl Symbols {
             return;
         }
         let kind = (refused.generation, refused.call, refused.errno, refused.class);
-        if self.kinds.len() >= KINDS || !self.kinds.insert(kind) {
+        if self.kinds.contains(&kind) {
             return;
         }
-        if self.queue.len() >= QUEUE {
+        if self.kinds.len() < KINDS {
+            self.kinds.insert(kind);
+        }
+        if self.queue.len() >= QUEUE || self.kinds.len() >= KINDS {
             self.skipped += 1;
             return;
         }
         let Refused { generation, tgid, caller, ref stack, .. } = *refused;
         self.queue.push_back(Waiting { generation, tgid, stack: stack.clone(), caller });
+    }
+
+    /// Forgets what the report will not show, to make room. `wanted`: address spaces with an example.
+    pub fn keep(&mut self, wanted: &HashSet<u64>) {
+        self.kinds.retain(|(generation, ..)| wanted.contains(generation));
+        self.queue.retain(|waiting| wanted.contains(&waiting.generation));
+        self.images.retain(|generation, _| wanted.contains(generation));
+        self.told.keep(wanted);
     }
 
     /// Takes what the kernel says of a mapping below a stack, in case its process is gone when it is needed.

@@ -6,7 +6,7 @@
 //! namespace that vmaudit does not see, stays a name and an offset.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     ffi::CString,
     io::{Error, Result},
     os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
@@ -38,6 +38,12 @@ impl Told {
             of_image.push(mapped.clone());
             self.kept += 1;
         }
+    }
+
+    /// Forgets all but these address spaces.
+    pub fn keep(&mut self, wanted: &HashSet<u64>) {
+        self.mappings.retain(|generation, _| wanted.contains(generation));
+        self.kept = self.mappings.values().map(Vec::len).sum();
     }
 
     /// What was told last of an address.

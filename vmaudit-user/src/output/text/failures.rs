@@ -15,22 +15,29 @@ pub(crate) const FRAMES: usize = 6;
 pub(crate) struct Block<'a> {
     worst: &'a Failure,
     count: u64,
-    processes: usize,
+    processes: u64,
 }
 
 pub(crate) fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let mut blocks: Vec<Block<'_>> = Vec::new();
     let mut index = BTreeMap::new();
     for failure in &report.failures {
-        let key = (&failure.comm, &failure.syscall, &failure.errno, failure.cause, failure.certain);
+        let key = (
+            &failure.comm,
+            &failure.syscall,
+            &failure.errno,
+            failure.cause,
+            failure.certain,
+            failure.various,
+        );
         match index.get(&key).and_then(|at: &usize| blocks.get_mut(*at)) {
             Some(block) => {
                 block.count += failure.count;
-                block.processes += 1;
+                block.processes += failure.processes;
             }
             None => {
                 index.insert(key, blocks.len());
-                blocks.push(Block { worst: failure, count: failure.count, processes: 1 });
+                blocks.push(Block { worst: failure, count: failure.count, processes: failure.processes });
             }
         }
     }
@@ -62,8 +69,10 @@ pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page
     let Block { worst, .. } = *block;
     let who = if block.processes == 1 {
         name_pid(&worst.comm, worst.pid)
+    } else if worst.various {
+        format!("{} of various names", count(block.processes, "process", "processes"))
     } else {
-        format!("{} named {}", count(block.processes as u64, "process", "processes"), clean(&worst.comm))
+        format!("{} named {}", count(block.processes, "process", "processes"), clean(&worst.comm))
     };
     let cause = match (worst.cause, worst.certain) {
         (Cause::Unknown, _) if reason(worst) != because(Cause::Unknown) => {

@@ -1,9 +1,10 @@
 //! The first sentence of a report, and under which circumstances it was found.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::model::cause::{reason, reasons};
 use crate::model::report::{Cause, Failure, HookState, Process, Report, SourceKind};
+use crate::output::text::crowd::{distinct_processes, folded};
 use crate::output::text::page::{BOLD, GREEN, RED, YELLOW, name_pid, seconds, shortened};
 use crate::text::{bytes, clean, count, grouped};
 
@@ -14,7 +15,7 @@ pub(crate) fn verdict(report: &Report) -> (&'static str, String) {
     let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();
     if let Some(worst) = at_limit.first() {
         let certain = at_limit.iter().any(|f| f.certain);
-        let processes = distinct_processes(&at_limit);
+        let processes = distinct_processes(report, &at_limit, |sum| sum.stopped);
         let hit = if certain { "hit" } else { "probably hit" };
         let refused: u64 = at_limit.iter().map(|f| f.count).sum();
         let who = name_pid(&worst.comm, worst.pid);
@@ -24,10 +25,12 @@ pub(crate) fn verdict(report: &Report) -> (&'static str, String) {
         } else {
             format!(
                 "{} {hit} vm.max_map_count = {limit}: {refused} failed, most of them in {who}",
-                count(processes as u64, "process", "processes"),
+                count(processes, "process", "processes"),
             )
         };
-        let left = report.processes.iter().filter_map(|p| p.unmap_leaked_bytes).fold(0, u64::saturating_add);
+        let left = report.processes.iter().map(|p| p.unmap_leaked_bytes);
+        let left = left.chain(report.folded.iter().map(|sum| sum.unmap_leaked_bytes));
+        let left = left.flatten().fold(0, u64::saturating_add);
         if left > 0 {
             text.push_str(&format!(", {} were not unmapped", bytes(left)));
         }
@@ -46,13 +49,13 @@ pub(crate) fn verdict(report: &Report) -> (&'static str, String) {
     if let Some(worst) = report.failures.first() {
         let all: Vec<&Failure> = report.failures.iter().collect();
         let refused: u64 = all.iter().map(|f| f.count).sum();
-        let processes = distinct_processes(&all);
+        let processes = distinct_processes(report, &all, |sum| sum.failing);
         let who = if processes == 1 {
             format!("in {}", name_pid(&worst.comm, worst.pid))
         } else {
             format!(
                 "in {}, first of all {}",
-                count(processes as u64, "process", "processes"),
+                count(processes, "process", "processes"),
                 name_pid(&worst.comm, worst.pid)
             )
         };
@@ -133,7 +136,7 @@ pub(crate) fn no_incident(report: &Report) -> String {
 pub(crate) fn circumstances(report: &Report) -> String {
     let mut parts = vec![format!(
         "{} in {}",
-        count(report.processes.len() as u64, "process", "processes"),
+        count(report.processes.len() as u64 + folded(report, |sum| sum.processes), "process", "processes"),
         seconds(report.session.duration_s)
     )];
     if let Some(exit) = report.session.exit {
@@ -151,7 +154,10 @@ pub(crate) fn circumstances(report: &Report) -> String {
     parts.push(match report.source {
         SourceKind::Ebpf if report.processes.is_empty() => "followed in the kernel".into(),
         SourceKind::Ebpf if report.coverage.exact_peaks => "followed in the kernel, all peaks exact".into(),
-        SourceKind::Ebpf if report.processes.iter().all(|process| process.map_count.exact) => {
+        SourceKind::Ebpf
+            if report.processes.iter().all(|process| process.map_count.exact)
+                && report.folded.iter().all(|sum| sum.exact) =>
+        {
             "followed in the kernel, all peaks here exact, but a process may be missing".into()
         }
         SourceKind::Ebpf => "followed in the kernel, peaks marked ~ are not exact".into(),
@@ -173,12 +179,6 @@ pub(crate) fn largest(report: &Report) -> Option<(&Process, u64)> {
         }
     }
     best
-}
-
-pub(crate) fn distinct_processes(failures: &[&Failure]) -> usize {
-    let processes: BTreeSet<(u32, Option<u64>)> =
-        failures.iter().map(|f| (f.pid, f.started_s.map(f64::to_bits))).collect();
-    processes.len()
 }
 
 /// Reasons with their counts, most frequent first.

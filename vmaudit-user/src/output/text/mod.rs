@@ -4,6 +4,7 @@
 //! to do. Every string that comes from a process goes through [`clean`].
 
 mod coverage;
+mod crowd;
 mod failures;
 mod headline;
 pub mod page;

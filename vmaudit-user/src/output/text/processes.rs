@@ -5,6 +5,7 @@ use std::io::{self};
 use unicode_width::UnicodeWidthStr;
 
 use crate::model::report::{Cause, HookState, MapCount, Process, Report, SourceKind};
+use crate::output::text::crowd::without_row;
 use crate::output::text::page::{BOLD, DIM, Page, RED, shortened};
 use crate::text::{clean, count, grouped};
 
@@ -53,6 +54,7 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     if more > 0 {
         page.line(&format!("and {}", count(more as u64, "more process", "more processes")), Some(DIM))?;
     }
+    without_row(report, page)?;
     let mut notes = Vec::new();
     if shown.iter().any(|p| p.map_count.peak.is_some() && !p.map_count.exact) {
         notes.push("~ sampled or seen only in part: the true peak may be higher");

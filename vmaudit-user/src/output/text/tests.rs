@@ -10,9 +10,10 @@ use super::*;
 use crate::domain::recommend::{Failed, Measured, recommend};
 use crate::model::cause::because;
 use crate::model::report::*;
-use crate::output::text::headline::distinct_processes;
+use crate::output::text::crowd::distinct_processes;
 use crate::output::text::page::{BOLD, GREEN, YELLOW, shortened};
 use crate::output::text::processes::failed_calls;
+use crate::text::grouped;
 
 fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
     Process {
@@ -39,6 +40,28 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         calls: BTreeMap::new(),
         unmap_leaked_bytes: Some(0),
         unreadable: None,
+    }
+}
+
+/// Processes of one name, as one row.
+pub(crate) fn alike(comm: &str, processes: u64, (peak_min, peak_max): (u64, u64)) -> FoldedProcesses {
+    FoldedProcesses {
+        comm: comm.into(),
+        app: None,
+        various: false,
+        processes,
+        still_running: 0,
+        peak_min: Some(peak_min),
+        peak_max: Some(peak_max),
+        exact: true,
+        clipped: 0,
+        stopped: 0,
+        failing: 0,
+        failed: Some(0),
+        first_started_s: Some(0.1),
+        last_ended_s: Some(0.2),
+        calls: BTreeMap::new(),
+        unmap_leaked_bytes: Some(0),
     }
 }
 
@@ -75,6 +98,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         limits: Limits { max_map_count: Some(65530), overcommit_memory: Some(0), overcommit_ratio: Some(50) },
         recommendation: recommend(&measured),
         processes,
+        folded: Vec::new(),
         failures: Vec::new(),
         ordinary_answers: Vec::new(),
     }
@@ -100,6 +124,8 @@ fn failure(pid: u32, comm: &str, syscall: &str, cause: Cause, count: u64, senten
         cause,
         certain: true,
         count,
+        processes: 1,
+        various: false,
         first_at_s: Some(0.8),
         last_at_s: Some(0.9),
         example: None,
@@ -304,6 +330,7 @@ fn failures_that_differ_only_in_their_process_are_one_block() {
         other.pid = pid;
         other.count = 1;
         report.failures.push(other);
+        report.processes.push(process(pid, "holes", 20, 20, 20));
     }
     let text = text(&report);
     assert!(
@@ -473,7 +500,35 @@ fn processes_that_had_the_same_number_are_kept_apart() {
     later.started_s = Some(0.5);
     let first = failure(7, "b", "munmap", Cause::MaxMapCount, 1, "");
     let again = failure(7, "a", "mmap", Cause::MaxMapCount, 1, "");
-    assert_eq!(distinct_processes(&[&first, &later, &again]), 2);
+    let distinct = |report: &Report| distinct_processes(report, &[&first, &later, &again], |sum| sum.stopped);
+    assert_eq!(distinct(&report), 2);
+    report.processes.pop();
+    report.folded = vec![FoldedProcesses { stopped: 4, ..alike("a", 9, (1, 20)) }];
+    assert_eq!(distinct(&report), 5, "those without a row are known by number");
+}
+
+#[test]
+fn processes_without_a_row_are_shown_by_name() {
+    let mut report = clean_run();
+    report.folded = vec![
+        alike("x\x1b[31m", 29_990, (3, 20)),
+        FoldedProcesses { failing: 1, failed: Some(2), clipped: 1, ..alike("y", 1, (9, 9)) },
+        FoldedProcesses { various: true, exact: false, ..alike("z", 7, (2, 5)) },
+        alike("u", 2, (1, 4)),
+        alike("v", 1, (1, 8)),
+        alike("w", 2, (1, 6)),
+    ];
+    let text = text_of(&report, &Style { width: 100, ..Style::default() });
+    for line in [
+        "and 29,990 others named x\\x1b[31m, peaks 3 to 20\n",
+        "and 1 other named y, peak 9, 2 calls failed, 1 at the limit\n",
+        "and 7 others of various names, peaks 2 to ~5\n",
+        "and 5 others of 3 more names, with at most 8 VMAs\n",
+    ] {
+        assert!(text.contains(line), "{line:?} in {text}");
+    }
+    let processes = report.processes.len() + 30_003;
+    assert!(text.contains(&format!("{} processes in", grouped(processes as u64))), "{text}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod shared_memory;
 pub mod task_iter;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     fs,
     io::Read as _,
     mem::size_of,
@@ -29,7 +29,7 @@ use aya::{
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use vmaudit_common::{Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE};
 
-use crate::model::event::{Event, MmState, ProcessFacts};
+use crate::model::event::{Event, MmState, ProcessFacts, ProcessId};
 use crate::model::report::Hook;
 use crate::os::procfs::{Handle, Proc};
 use crate::source::ebpf::decode::{Decoded, decode, mm_state};
@@ -267,6 +267,22 @@ impl Live {
             let of_slot = unsafe { ptr::read_volatile(&raw const (*self.slots.at(i)).generation) };
             of_slot == generation && self.state(i) == SLOT_LIVE
         })
+    }
+
+    /// Processes with an address space that has not ended, or whose end was not taken yet.
+    pub fn in_slots(&self) -> HashSet<ProcessId> {
+        let taken = (0..self.used()).filter(|&index| matches!(self.state(index), SLOT_LIVE | SLOT_DEAD));
+        let of = |index| {
+            let slot = self.slots.at(index);
+            // SAFETY: `index` is in bounds; both words are written by the kernel side when the slot is taken.
+            unsafe {
+                ProcessId {
+                    tgid: ptr::read_volatile(&raw const (*slot).tgid),
+                    start_ns: ptr::read_volatile(&raw const (*slot).start_boottime_ns),
+                }
+            }
+        };
+        taken.map(of).collect()
     }
 
     /// Address spaces that are still alive.

@@ -19,6 +19,7 @@ fn header() -> Header {
         vma_bytes: Some(270.1),
         margin: MarginAsked { headroom: 1.5, round: 10_000 },
         budget: Budget::default(),
+        all_rows: false,
     }
 }
 
