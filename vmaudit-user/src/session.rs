@@ -223,7 +223,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     for (generation, ip) in resolved.ends {
         audit.stack_ends_before(generation, ip);
     }
-    coverage.notes.extend(watch.symbols.notes());
+    // They name files.
+    coverage.notes.extend(watch.symbols.notes().iter().map(|note| anonymizer.apply(note).into_owned()));
     let session = Session {
         command: shown_command(&args),
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
