@@ -24,6 +24,8 @@ mod explain;
 mod failures;
 #[path = "live/fallback.rs"]
 mod fallback;
+#[path = "live/hostile_files.rs"]
+mod hostile_files;
 #[path = "live/limit_command.rs"]
 mod limit_command;
 #[path = "live/losses.rs"]

@@ -4,6 +4,7 @@
 //! a hanging program, never an expectation of speed.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test helper fails by panicking")]
 
+pub mod elf;
 pub mod own;
 pub mod rows;
 pub mod session;

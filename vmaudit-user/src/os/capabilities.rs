@@ -112,7 +112,13 @@ pub fn drop_all() -> Result<(), caps::errors::CapsError> {
 
 /// Gives up, for good, all that is not needed once the programs are attached. The command must have been forked before.
 pub fn drop_unneeded() -> Result<(), caps::errors::CapsError> {
-    keep_only(|capability| RIGHTS.iter().any(|r| r.later && r.capability == *capability))?;
+    // Root's process for strangers' files becomes another user (symbols/locked.rs).
+    let root = nix::unistd::geteuid().is_root();
+    let to_become_nobody = [Capability::CAP_SETUID, Capability::CAP_SETGID];
+    keep_only(|capability| {
+        RIGHTS.iter().any(|r| r.later && r.capability == *capability)
+            || root && to_become_nobody.contains(capability)
+    })?;
     // Rights from the file's capabilities make a process undumpable, and its own /proc/self root's. Whoever may trace
     // this one must still hold all that it holds (security/commoncap.c:cap_ptrace_access_check).
     // SAFETY: takes numbers only.

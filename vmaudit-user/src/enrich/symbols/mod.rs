@@ -2,15 +2,25 @@
 //!
 //! Two stages. While the process lives, [`Symbols::remember`] asks the kernel which mappings the addresses fall into
 //! and takes hold of the mapped files without opening them (O_PATH through /proc/PID/map_files, which runs no code of
-//! the file system). At the session's end [`Symbols::resolve`] reads ELF, DWARF and perf-map files, in a child process
-//! with a deadline and a memory limit: these files belong to strangers, and a broken, huge or shrinking one costs its
-//! names, nothing else.
+//! the file system). At the session's end [`Symbols::resolve`] reads ELF, DWARF and perf-map files, in two child processes
+//! with a deadline: one opens them and reads nothing, one reads them and has no rights. These files belong to strangers,
+//! and a broken, huge, shrinking or hostile one costs its names, nothing else.
 //!
 //! Bounds: [`LOOKS_PER_IMAGE`], [`LOOKS_PER_SECOND`], [`LOOKS`] looks at a process's mappings, [`QUEUE`] stacks
 //! waiting, [`MODULES`] files held, [`DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
 
+mod channel;
+mod child;
+mod debug_files;
+mod demangle;
+mod dwarf;
+mod elf;
 mod helper;
+mod locked;
 mod mappings;
+mod opener;
+mod parser;
+mod perf_map;
 mod told;
 
 use std::{
@@ -44,6 +54,8 @@ const ROOTS: usize = 64;
 const KINDS: usize = 2000;
 /// Time for reading symbols at the session's end.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// Unreadable files that a note names.
+const SHOWN: usize = 4;
 
 /// A mapped file.
 #[derive(Debug)]
@@ -130,7 +142,9 @@ pub struct Symbols {
     /// Stacks whose mappings were not reached in the text of all of them.
     cut: u64,
     /// Files whose symbols could not be read to the end.
-    unreadable: u64,
+    unreadable: Vec<String>,
+    /// Child processes that could not be ended.
+    left_behind: u64,
 }
 
 /// Names found.
@@ -336,9 +350,10 @@ impl Symbols {
             }
         }
         if !addresses.is_empty() {
-            let (names, unreadable) = helper::names(&self.modules, &self.images, &addresses, DEADLINE);
-            self.unreadable = unreadable;
-            for (index, name) in names {
+            let read = helper::names(&self.modules, &self.images, &addresses, DEADLINE);
+            self.unreadable = read.given_up;
+            self.left_behind = read.left_behind;
+            for (index, name) in read.names {
                 if let Some((_, _, frame)) = resolved.frames.get_mut(index) {
                     frame.symbol = Some(name.symbol);
                     frame.file = name.file;
@@ -373,10 +388,19 @@ impl Symbols {
                 count(self.cut, "stack", "stacks")
             ));
         }
-        if self.unreadable > 0 {
+        if !self.unreadable.is_empty() {
+            let shown = self.unreadable.get(..SHOWN).unwrap_or(&self.unreadable).join(", ");
+            let more = self.unreadable.len().saturating_sub(SHOWN);
             notes.push(format!(
-                "The symbols of {} could not be read in time or at all",
-                count(self.unreadable, "file", "files")
+                "The symbols of {} could not be read in time or at all: {shown}{}",
+                count(self.unreadable.len() as u64, "file", "files"),
+                if more > 0 { format!(" and {more} more") } else { String::new() }
+            ));
+        }
+        if self.left_behind > 0 {
+            notes.push(format!(
+                "{} that read symbols could not be ended and may still wait for a file",
+                count(self.left_behind, "process of vmaudit's", "processes of vmaudit's")
             ));
         }
         notes
@@ -429,3 +453,6 @@ fn held(modules: &mut Vec<Module>, key: Key, hold: impl FnOnce() -> Option<Handl
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod hostile;
