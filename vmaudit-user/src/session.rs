@@ -465,11 +465,13 @@ async fn follow(
         // Not in the branch above: a busy ring buffer would always be faster than the clock.
         if Instant::now() >= next {
             next = Instant::now() + look_around(source, audit);
-            thin_out(source, audit, &mut watch.symbols);
+            let live = if let Source::Live(live) = source { Some(live.as_mut()) } else { None };
+            thin_out(live, audit, &mut watch.symbols);
         }
         if let Source::Live(live) = source {
             while live.drain(BATCH, &mut |event| take(event, audit, watch)) && exit.is_none() {
                 watch.symbols.remember(LOOKS.0, |generation| live.lives(generation));
+                thin_out(Some(live), audit, &mut watch.symbols);
                 tokio::task::yield_now().await;
             }
             watch.symbols.remember(LOOKS.1, |generation| live.lives(generation));
@@ -553,7 +555,7 @@ fn look_around(source: &mut Source, audit: &mut Audit) -> Duration {
 }
 
 /// Adds up processes of a crowd, those of which nothing can come any more.
-fn thin_out(source: &mut Source, audit: &mut Audit, symbols: &mut Symbols) {
+fn thin_out(live: Option<&mut Live>, audit: &mut Audit, symbols: &mut Symbols) {
     if !audit.crowded() {
         return;
     }
@@ -562,7 +564,7 @@ fn thin_out(source: &mut Source, audit: &mut Audit, symbols: &mut Symbols) {
     };
     // Whoever is gone by now has left its last figures in its slot, if not with the audit; so in this order.
     let mut over: HashSet<ProcessId> = audit.ended().filter(|id| !exists(id)).collect();
-    if let Source::Live(live) = source {
+    if let Some(live) = live {
         live.sweep(&mut |event| audit.apply(event));
         let awaited = live.in_slots();
         over.retain(|id| !awaited.contains(id));
