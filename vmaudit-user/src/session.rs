@@ -470,11 +470,13 @@ async fn follow(
         // Not in the branch above: a busy ring buffer would always be faster than the clock.
         if Instant::now() >= next {
             next = Instant::now() + look_around(source, audit, watch);
-            thin_out(source, audit, watch);
+            let live = if let Source::Live(live) = source { Some(live.as_mut()) } else { None };
+            thin_out(live, audit, watch);
         }
         if let Source::Live(live) = source {
             while live.drain(BATCH, &mut |event| take(event, audit, watch)) && exit.is_none() {
                 watch.symbols.remember(LOOKS.0, |generation| live.lives(generation));
+                thin_out(Some(live), audit, watch);
                 tokio::task::yield_now().await;
             }
             watch.symbols.remember(LOOKS.1, |generation| live.lives(generation));
@@ -584,7 +586,7 @@ fn look_around(source: &mut Source, audit: &mut Audit, watch: &mut Watch) -> Dur
 }
 
 /// Adds up processes of a crowd, those of which nothing can come any more.
-fn thin_out(source: &mut Source, audit: &mut Audit, watch: &mut Watch) {
+fn thin_out(live: Option<&mut Live>, audit: &mut Audit, watch: &mut Watch) {
     if !audit.crowded() {
         return;
     }
@@ -593,7 +595,7 @@ fn thin_out(source: &mut Source, audit: &mut Audit, watch: &mut Watch) {
     };
     // Whoever is gone by now has left its last figures in its slot, if not with the audit; so in this order.
     let mut over: HashSet<ProcessId> = audit.ended().filter(|id| !exists(id)).collect();
-    if let Source::Live(live) = source {
+    if let Some(live) = live {
         live.sweep(&mut |event| take(event, audit, watch));
         let awaited = live.in_slots();
         over.retain(|id| !awaited.contains(id));

@@ -228,7 +228,11 @@ impl Audit {
         }
         match process.mms.binary_search_by_key(&state.generation, |mm| mm.generation) {
             Ok(known) => drop(process.mms.get_mut(known).map(|mm| *mm = state)),
-            Err(new) => process.mms.insert(new, state),
+            Err(new) => {
+                // Nearly all processes have one.
+                process.mms.reserve_exact(1);
+                process.mms.insert(new, state);
+            }
         }
         while process.mms.len() > most {
             process.fold_oldest(&mut self.examples);

@@ -164,7 +164,7 @@ fn path_from(names: &[u8], whole: bool) -> String {
 }
 
 pub fn mm_state(slot: &MmSlot, numbered: bool) -> MmState {
-    MmState {
+    let mut state = MmState {
         generation: slot.generation,
         process: ProcessId { tgid: slot.tgid, start_ns: slot.start_boottime_ns },
         ppid: slot.ppid,
@@ -207,7 +207,11 @@ pub fn mm_state(slot: &MmSlot, numbered: bool) -> MmState {
                 })
             })
             .collect(),
-    }
+    };
+    // Thousands of them are kept for a while.
+    state.calls.shrink_to_fit();
+    state.refusals.shrink_to_fit();
+    state
 }
 
 #[cfg(test)]
