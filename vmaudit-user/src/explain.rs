@@ -28,6 +28,7 @@ use crate::application::{Anonymizer, application, arguments};
 use crate::maps::{Damage, Mapping};
 use crate::output;
 use crate::output::form::{Form, Outputs};
+use crate::rights;
 use crate::scan::own_names;
 use crate::source::proc::{Handle, Paced, Proc, Stat};
 
@@ -66,9 +67,6 @@ pub struct ExplainArgs {
     /// Leave users' names in paths instead of writing <user>.
     #[arg(long)]
     pub no_anonymize: bool,
-    /// A /proc mounted elsewhere.
-    #[arg(long, hide = true, default_value = "/proc")]
-    pub proc_root: PathBuf,
 }
 
 /// When smaps is read.
@@ -126,8 +124,8 @@ pub struct BoundaryRow {
     pub title: String,
     /// Boundaries.
     pub boundaries: u64,
-    /// Address of one of them, hexadecimal.
-    pub example: String,
+    /// Address of one of them, hexadecimal; null when it is not the caller's to know.
+    pub example: Option<String>,
     /// What would help; null where nothing is known or nothing is wrong.
     pub cure: Option<String>,
 }
@@ -135,8 +133,8 @@ pub struct BoundaryRow {
 /// Mappings of one object that follow each other without a wide hole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Region {
-    /// First address, hexadecimal.
-    pub start: String,
+    /// First address, hexadecimal; null when it is not the caller's to know.
+    pub start: Option<String>,
     /// Length, bytes.
     pub bytes: u64,
     /// VMAs.
@@ -198,14 +196,26 @@ pub struct Explanation {
     pub verdict: Vec<String>,
 }
 
+impl Explanation {
+    /// Takes out all addresses.
+    fn hide_addresses(&mut self) {
+        self.boundaries.iter_mut().for_each(|row| row.example = None);
+        self.regions.iter_mut().for_each(|region| region.start = None);
+        for row in &mut self.picture {
+            (row.start, row.end) = (None, None);
+        }
+    }
+}
+
 /// Runs the command.
 pub fn explain_command(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let outputs = Outputs::open(&args.format, &args.output)?;
     let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
     let explanation = match args.pid {
-        Some(pid) => live(args, pid, &anonymizer)?,
+        Some(pid) => live(args, &Proc::new("/proc"), pid, &anonymizer)?,
         None => recorded(args, &anonymizer)?,
     };
+    rights::finish(&outputs.rights());
     outputs.write(|form, look, out| output::explain_text::write(&explanation, form, args.top, look, out))?;
     Ok(if explanation.vmas > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -237,8 +247,9 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(256 << 10, file)))
 }
 
-fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
-    let proc = Proc::new(&args.proc_root);
+fn live(args: &ExplainArgs, proc: &Proc, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
+    let hidden = !rights::may_know_addresses(pid, None);
+    let _rights = rights::raised(&rights::PROCESSES);
     let refuse =
         |reason: crate::source::proc::Unreadable| anyhow::anyhow!("process {pid} {}", reason.sentence());
     let handle = proc.open(pid).map_err(refuse)?;
@@ -296,6 +307,13 @@ fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result
     explanation.pid = Some(pid);
     explanation.subject = anonymizer.apply(&subject(&handle, &stat)).into_owned();
     explanation.max_map_count = proc.limits().max_map_count;
+    if hidden {
+        explanation.hide_addresses();
+        notes.push(
+            "Addresses are left out: you may not look into this process yourself, and vmaudit has rights that you lack."
+                .to_owned(),
+        );
+    }
     explanation.notes = notes;
     explanation.verdict = verdict(&explanation);
     Ok(explanation)

@@ -35,4 +35,5 @@ pub mod source;
 pub mod start;
 pub mod symbols;
 pub mod trace;
+pub mod typing;
 pub mod witness;

@@ -5,11 +5,17 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use vmaudit_user::{
     cli::{Cli, Command},
-    command, doctor, explain, limit, output, scan, session, trace,
+    command, doctor, explain, limit, output, rights, scan, session, trace,
 };
 
 fn main() -> ExitCode {
+    // Before anything else: what the caller named is looked at with the caller's rights.
+    let rights = rights::begin();
     let runs_a_command = std::env::args_os().nth(1).is_some_and(|first| first == "run");
+    if let Err(why) = rights {
+        output::say(&why);
+        return code(if runs_a_command { command::EXIT_OWN_FAILURE } else { 1 });
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

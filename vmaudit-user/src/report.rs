@@ -326,6 +326,14 @@ impl Failure {
     pub fn is_of(&self, process: &Process) -> bool {
         (self.pid, self.started_s) == (process.pid, process.started_s)
     }
+
+    /// Takes the addresses out of its example; `false` when there are none.
+    pub fn hide_addresses(&mut self) -> bool {
+        let Some(example) = &mut self.example else { return false };
+        crate::arguments::hide_addresses(&mut example.args);
+        example.stack.iter_mut().for_each(|frame| frame.ip = None);
+        true
+    }
 }
 
 /// Who holds the VMAs of a process at the limit, from one look at its mappings soon after a refusal.
@@ -408,7 +416,8 @@ impl Cause {
 pub struct Example {
     /// Task id.
     pub tid: u32,
-    /// Arguments by name: addresses and flags as hexadecimal strings, lengths as numbers.
+    /// Arguments by name: addresses and flags as hexadecimal strings, lengths as numbers; null for an address that is
+    /// not the caller's to know.
     pub args: serde_json::Map<String, serde_json::Value>,
     /// User stack, innermost first; empty when it was not taken.
     pub stack: Vec<Frame>,
@@ -417,8 +426,8 @@ pub struct Example {
 /// One frame of a user stack.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Frame {
-    /// Return address, hexadecimal.
-    pub ip: String,
+    /// Return address, hexadecimal; null when it is not the caller's to know.
+    pub ip: Option<String>,
     /// Function; null when unresolved.
     pub symbol: Option<String>,
     /// Mapped file; null for anonymous memory.

@@ -1,8 +1,9 @@
 //! Wires one session: child, source, audit, report. The only place with a clock, a runtime and signals.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     os::fd::OwnedFd,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -26,7 +27,7 @@ use crate::{
     diagnosis::KernelRules,
     explain::holders::Looks,
     gate::{self, Budget},
-    output::{self, Destination, Format, form::Form},
+    output::{self, Destination, Format, destination::open_each, form::Form},
     price,
     recommend::{self, Margin, Measured},
     report::{Cause, Coverage, Exit, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION},
@@ -152,6 +153,7 @@ enum Source {
 pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let margin = Margin::new(args.headroom, args.round).map_err(|e| anyhow!("{e}"))?;
     let mut outputs = open_outputs(&args)?;
+    let for_outputs: Vec<_> = outputs.iter().flat_map(|(_, it, _)| it.rights()).copied().collect();
     let user = args.user.as_deref().map(User::find).transpose()?;
     let mut child = Child::prepare(&args.command, user.as_ref(), args.keep_caps)?;
     let facts = Facts::gather();
@@ -169,7 +171,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let pid = child.pid.as_raw() as u32;
     let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
-    coverage.notes.extend(give_up_rights(Some(&child)));
+    coverage.notes.extend(give_up_rights(Some(&child), &for_outputs));
     let start_ns = now_ns();
     let sight = match &source {
         Source::Live(live) => Sight { changes: true, exits: live.has(hooks::CALL_EXIT) },
@@ -183,6 +185,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         symbols: Symbols::new(args.no_symbols),
         looks: Looks::new(anonymizer(), start_ns),
         cgroups: memory_cgroup::Looks::default(),
+        hidden: HashSet::new(),
     };
     let started = jiff::Timestamp::now();
     audit.apply(Event::Limits(Proc::new("/proc").limits()));
@@ -224,6 +227,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         audit.stack_ends_before(generation, ip);
     }
     coverage.notes.extend(watch.symbols.notes());
+    let price = vma_price();
+    // Nothing of others is read any more; what was read is rendered without rights.
+    rights::finish(&for_outputs);
     let session = Session {
         command: shown_command(&args),
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -232,11 +238,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         breach: None,
         still_running,
     };
-    let mut report = finish(&audit, session, kind, coverage, margin, &anonymizer);
+    let mut report = finish(&audit, session, kind, coverage, margin, (&anonymizer, &watch.hidden), price);
     let budget = Budget { max_peak: args.max_peak, max_percent: args.max_percent, fail_on: &args.fail_on };
     report.session.breach = gate::breach(&budget, &report);
     let mut report_lost = false;
-    for (destination, format, shown_when_quiet) in &mut outputs {
+    for (format, destination, shown_when_quiet) in &mut outputs {
         if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
             let style = output::text::Style {
                 colour: destination.colour(),
@@ -290,25 +296,18 @@ fn uncounted(Uncounted { processes, comm, pid, why }: &Uncounted, anonymizer: &A
 }
 
 /// Opens every destination before anything runs, so that a bad path costs nothing. The flag: written even when quiet.
-/// Formats and files are paired as `scan` pairs them ([`output::form::Outputs::open`]), with stderr in stdout's place.
-fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Destination, Format, bool)>> {
-    let mut outputs = Vec::new();
-    for place in 0..args.format.len().max(args.output.len()).max(1) {
-        let file = args.output.get(place);
-        let format = match args.format.get(place) {
-            Some(ReportFormat::Json) => Format::Json,
-            Some(ReportFormat::Text) => Format::Text,
-            None if file.is_some_and(|file| Form::of(file) == Form::Json) => Format::Json,
-            None => Format::Text,
-        };
-        let destination = match file {
-            Some(path) => Destination::open(path)
-                .with_context(|| format!("cannot write the report to {}", path.display()))?,
-            None => Destination::Stderr,
-        };
-        outputs.push((destination, format, file.is_some()));
-    }
-    Ok(outputs)
+/// Formats and files are paired as `scan` pairs them, with stderr in stdout's place.
+fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Format, Destination, bool)>> {
+    let format = |format: &ReportFormat| match format {
+        ReportFormat::Json => Format::Json,
+        ReportFormat::Text => Format::Text,
+    };
+    let formats: Vec<Format> = args.format.iter().map(format).collect();
+    let of_name = |file: Option<&Path>| match file.map(Form::of) {
+        Some(Form::Json) => Format::Json,
+        _ => Format::Text,
+    };
+    open_each(&formats, &args.output, of_name, || Destination::Stderr)
 }
 
 /// eBPF if it is to be had, else /proc with one line that says what that costs, unless quiet.
@@ -397,7 +396,8 @@ pub fn open_live(
 
 /// Keeps only the rights that a session at work needs. Notes for the coverage: what the command did not get, or why
 /// nothing could be given up.
-pub fn give_up_rights(child: Option<&Child>) -> Vec<String> {
+/// `for_outputs`: see [`Destination::rights`].
+pub fn give_up_rights(child: Option<&Child>, for_outputs: &[caps::Capability]) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(child) = child.filter(|child| !child.withheld.is_empty()) {
         let names: Vec<String> = child.withheld.iter().map(ToString::to_string).collect();
@@ -406,7 +406,8 @@ pub fn give_up_rights(child: Option<&Child>) -> Vec<String> {
             names.join(", ")
         ));
     }
-    if let Err(e) = rights::drop_unneeded() {
+    notes.extend(child.and_then(|child| child.terminal.note()).map(Into::into));
+    if let Err(e) = rights::keep(&rights::of_a_session(), for_outputs) {
         notes.push(format!("Rights that were not needed any more could not be given up: {e}"));
     }
     notes
@@ -509,11 +510,16 @@ struct Watch {
     symbols: Symbols,
     looks: Looks,
     cgroups: memory_cgroup::Looks,
+    /// Processes whose addresses are not the caller's to know; none where nothing was lent.
+    hidden: HashSet<u32>,
 }
 
 fn take(event: Event, audit: &mut Audit, watch: &mut Watch) {
     match &event {
         Event::Refused(refused) => {
+            if rights::hides_addresses(refused.tgid) {
+                watch.hidden.insert(refused.tgid);
+            }
             watch.symbols.notice(refused);
             watch.looks.notice(refused);
             watch.cgroups.notice(refused, audit.cgroup_of(refused.tgid));
@@ -539,6 +545,12 @@ fn look_around(source: &mut Source, audit: &mut Audit) -> Duration {
     }
 }
 
+/// Kernel memory per VMA, bytes; `None` where its slab figures cannot be read.
+fn vma_price() -> Option<f64> {
+    let _rights = rights::raised(&rights::PROCESSES);
+    price::price(&Proc::new("/proc").slabs(&price::CACHES), live::page_size()).map(|price| price.usual)
+}
+
 /// Makes the report of what the audit knows.
 fn finish(
     audit: &Audit,
@@ -546,9 +558,24 @@ fn finish(
     source: SourceKind,
     mut coverage: Coverage,
     margin: Margin,
-    anonymizer: &Anonymizer,
+    (anonymizer, hidden_processes): (&Anonymizer, &HashSet<u32>),
+    price: Option<f64>,
 ) -> Report {
     let mut rows = audit.rows();
+    let mut hidden = 0;
+    for failure in rows.failures.iter_mut().chain(&mut rows.ordinary) {
+        let owner = rows.processes.iter().find(|process| failure.is_of(process)).and_then(|it| it.uid);
+        if hidden_processes.contains(&failure.pid) || !rights::may_know_addresses(failure.pid, owner) {
+            hidden += u64::from(failure.hide_addresses());
+        }
+    }
+    if hidden > 0 {
+        coverage.notes.push(format!(
+            "Addresses are left out of {}: they belong to processes that the caller may not look into, and vmaudit has \
+             rights that he lacks",
+            output::count(hidden, "example", "examples")
+        ));
+    }
     rows.processes.iter_mut().for_each(|process| anonymizer.process(process));
     rows.failures.iter_mut().chain(&mut rows.ordinary).for_each(|failure| anonymizer.failure(failure));
     anonymizer.texts(&mut session.command);
@@ -566,8 +593,7 @@ fn finish(
         margin,
         current: rows.limits.max_map_count,
         failures: rows.kinds,
-        vma_bytes: price::price(&Proc::new("/proc").slabs(&price::CACHES), live::page_size())
-            .map(|price| price.usual),
+        vma_bytes: price,
     });
     Report {
         schema: SCHEMA.into(),

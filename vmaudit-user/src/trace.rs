@@ -19,8 +19,9 @@ use crate::{
     cli::{ReportFormat, Source, TraceArgs},
     command::{Child, EXIT_OWN_FAILURE, Look, User},
     diagnosis::{self, KernelRules, Question},
-    output::{self, Destination},
+    output::{self, Destination, Writing},
     report::Limits,
+    rights,
     session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, rules, runtime},
     source::{
         Change, Event, Refused,
@@ -55,9 +56,8 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         return Err(anyhow!("trace needs eBPF: /proc shows counts, not changes and failures"));
     }
     let destination = match &args.output {
-        Some(path) => {
-            Destination::open(path).with_context(|| format!("cannot write to {}", path.display()))?
-        }
+        Some(path) => Destination::open(path, Writing::Lines)
+            .with_context(|| format!("cannot write to {}", path.display()))?,
         None => Destination::Stdout,
     };
     let user = args.user.as_deref().map(User::find).transpose()?;
@@ -83,7 +83,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let follow: Vec<_> = args.pid.iter().map(|pid| (*pid, false)).chain(own_child).collect();
     let mut live = open_live(&facts, &options, &follow).map_err(unavailable)?;
     live.snapshot()?;
-    let notes = give_up_rights(child.as_ref());
+    let notes = give_up_rights(child.as_ref(), destination.rights());
     let mut stream = Stream {
         out: io::BufWriter::with_capacity(1 << 16, destination),
         json: args.format == ReportFormat::Json,
@@ -278,7 +278,10 @@ impl Stream {
         });
         let at = self.seconds(r.at_ns);
         let errno = if r.errno == libc::EAGAIN as u8 { "EAGAIN" } else { "ENOMEM" };
-        let args = arguments::by_name(r.call, &r.args);
+        let mut args = arguments::by_name(r.call, &r.args);
+        if !rights::may_know_addresses(r.tgid, None) {
+            arguments::hide_addresses(&mut args);
+        }
         if self.json {
             return output::json::line(
                 &json!({"type": "failure", "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm,
@@ -291,6 +294,7 @@ impl Stream {
             .iter()
             .map(|(name, value)| match value {
                 Value::String(text) => format!("{name}={text}"),
+                Value::Null => format!("{name}=?"),
                 other => format!("{name}={other}"),
             })
             .collect();

@@ -14,6 +14,7 @@ use vmaudit_common::{CLASS_MC0_MASK, CLASS_SECTION};
 
 use crate::application::Anonymizer;
 use crate::report::Holders;
+use crate::rights;
 use crate::source::Refused;
 
 /// Looks in one session.
@@ -79,7 +80,10 @@ impl Looks {
         }
         let Some(waiting) = self.queue.pop_front() else { return };
         self.last = Some(Instant::now());
+        let hidden = !rights::may_know_addresses(waiting.tgid, None);
+        let rights = rights::raised(&rights::PROCESSES);
         let Ok(file) = File::open(format!("/proc/{}/maps", waiting.tgid)) else { return };
+        drop(rights);
         let at_ns = now_ns();
         let mut notes = Vec::new();
         let reader =
@@ -92,6 +96,9 @@ impl Looks {
         {
             let ended = !super::still_there(&file);
             explanation.complete &= notes.is_empty() && !ended;
+            if hidden {
+                explanation.hide_addresses();
+            }
             self.found.insert(
                 waiting.generation,
                 Holders {

@@ -15,10 +15,12 @@ const GAP: u64 = 1 << 30;
 /// One row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Cluster {
-    /// First address.
-    pub start: u64,
-    /// Address behind the last byte.
-    pub end: u64,
+    /// First address; null when it is not the caller's to know.
+    pub start: Option<u64>,
+    /// Address behind the last byte; null as above.
+    pub end: Option<u64>,
+    /// From the first address to the last, bytes.
+    pub bytes: u64,
     /// VMAs in it.
     pub vmas: u64,
     /// Bytes mapped.
@@ -29,10 +31,21 @@ pub struct Cluster {
     pub cells: Vec<u64>,
 }
 
+/// The same while mappings come.
+#[derive(Clone, Debug)]
+struct Row {
+    start: u64,
+    end: u64,
+    vmas: u64,
+    mapped_bytes: u64,
+    cell_bytes: u64,
+    cells: Vec<u64>,
+}
+
 /// Collects rows.
 #[derive(Clone, Debug)]
 pub struct Picture {
-    rows: Vec<Cluster>,
+    rows: Vec<Row>,
     gap: u64,
 }
 
@@ -42,7 +55,7 @@ impl Default for Picture {
     }
 }
 
-impl Cluster {
+impl Row {
     fn new(start: u64) -> Self {
         Self { start, end: start, vmas: 0, mapped_bytes: 0, cell_bytes: 4096, cells: vec![0; CELLS] }
     }
@@ -85,7 +98,7 @@ impl Picture {
     pub fn add(&mut self, start: u64, end: u64) {
         let gap = self.gap;
         if self.rows.last().is_none_or(|row| start < row.start || start.saturating_sub(row.end) >= gap) {
-            self.rows.push(Cluster::new(start));
+            self.rows.push(Row::new(start));
         }
         if let Some(row) = self.rows.last_mut() {
             row.end = row.end.max(end);
@@ -112,7 +125,7 @@ impl Picture {
             return;
         }
         self.gap *= 2;
-        let mut joined: Vec<Cluster> = Vec::with_capacity(self.rows.len());
+        let mut joined: Vec<Row> = Vec::with_capacity(self.rows.len());
         for row in self.rows.drain(..) {
             match joined.last_mut() {
                 Some(before)
@@ -128,7 +141,16 @@ impl Picture {
 
     /// The rows.
     pub fn finish(self) -> Vec<Cluster> {
-        self.rows
+        let cluster = |row: Row| Cluster {
+            start: Some(row.start),
+            end: Some(row.end),
+            bytes: row.end.saturating_sub(row.start),
+            vmas: row.vmas,
+            mapped_bytes: row.mapped_bytes,
+            cell_bytes: row.cell_bytes,
+            cells: row.cells,
+        };
+        self.rows.into_iter().map(cluster).collect()
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
     Event, Named, ProcessId, Sample,
     proc::{CountBuffer, Proc, Unreadable},
 };
+use crate::rights;
 
 /// Shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -71,6 +72,7 @@ impl Sampling {
 
     /// One look; returns the time to wait until the next. `now_ns`: CLOCK_MONOTONIC.
     pub fn look(&mut self, now_ns: u64, sink: &mut impl FnMut(Event)) -> Duration {
+        let _rights = rights::raised(&rights::PROCESSES);
         let began = Instant::now();
         let mut seen = BTreeMap::new();
         // A process whose parent is followed is followed, also after the parent's end (known). One descriptor at a

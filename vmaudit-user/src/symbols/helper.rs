@@ -148,6 +148,7 @@ fn in_child(work: impl Fn(&mut dyn Write), deadline: Instant) -> Option<(Vec<u8>
             drop(from);
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 confine();
+                let _rights = crate::rights::raised(&crate::rights::PROCESSES);
                 work(&mut to);
             }));
             // SAFETY: ends this process without running anything of the parent's.

@@ -16,6 +16,7 @@ use vmaudit_common::{ABSENT, Config, call};
 use super::{Counted, Live, Names, Options, Shared, Unavailable, page_size};
 use crate::{
     report::{Hook, HookState},
+    rights,
     source::{
         address,
         hooks::{self, Form, HOOKS, Need, Row, Via},
@@ -33,6 +34,7 @@ impl Live {
     /// Loads and attaches everything that `options` ask for. Whoever is to be followed from its first instruction must
     /// wait until this and [`Live::follow`] have returned.
     pub fn open(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
+        let _rights = rights::raised(&rights::EBPF);
         Self::with_lock_events(facts, options).or_else(|Unavailable(why)| {
             Self::with_substitutes(facts, options, &why).map_err(|Unavailable(other)| {
                 Unavailable(if other == why { why } else { format!("{why}; in its place: {other}") })
@@ -374,7 +376,7 @@ fn refusal(error: &anyhow::Error) -> String {
     let first = error.chain().last().map(ToString::to_string).unwrap_or_default();
     let first = first.lines().next().unwrap_or_default().to_owned();
     match errno {
-        Some(libc::EPERM | libc::EACCES) if crate::rights::missing().is_some() => {
+        Some(libc::EPERM | libc::EACCES) if rights::missing().is_some() => {
             "eBPF needs root, or CAP_BPF and CAP_PERFMON: run it with sudo".into()
         }
         Some(libc::EPERM) => {
