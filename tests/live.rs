@@ -22,6 +22,8 @@ mod explain;
 mod failures;
 #[path = "live/fallback.rs"]
 mod fallback;
+#[path = "live/lent.rs"]
+mod lent;
 #[path = "live/limit_command.rs"]
 mod limit_command;
 #[path = "live/losses.rs"]
