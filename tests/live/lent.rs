@@ -538,6 +538,31 @@ fn no_half_report_is_ever_seen() {
     drop(running);
 }
 
+/// No room for all of it: the earlier one is not lost for a part of the new one.
+#[test]
+fn a_report_that_does_not_fit_leaves_the_earlier_one() {
+    for words in [["scan", "-o"], ["run", "-o"]] {
+        let session = Session::vmaudit(&words);
+        let report = session.file("report.txt");
+        std::fs::write(&report, "an earlier one").unwrap();
+        let session = session.words(&[&report]);
+        let session = if words[0] == "run" { session.words(&["--", "true"]) } else { session };
+        let mut command = session.command();
+        // SAFETY: the limit lives through the call.
+        unsafe {
+            command.pre_exec(|| {
+                libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+                let most = libc::rlimit { rlim_cur: 64, rlim_max: 64 };
+                libc::setrlimit(libc::RLIMIT_FSIZE, &raw const most);
+                Ok(())
+            });
+        }
+        let done = session.start_as(&mut command).wait();
+        assert_ne!(done.status.code(), Some(0), "{words:?}: {}", done.said());
+        assert_eq!(done.read("report.txt"), "an earlier one", "{words:?}");
+    }
+}
+
 #[test]
 fn devices_pipes_and_descriptors_are_written_to_as_ever() {
     for as_whom in [capable as fn(Session) -> Session, |session| session] {

@@ -259,6 +259,7 @@ fn lift_own_limits() {
     const DESCRIPTORS: u64 = 4096;
     // SAFETY: SIG_IGN installs no handler.
     let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+    let _rights = rights::raised(&[caps::Capability::CAP_SYS_RESOURCE]);
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < DESCRIPTORS
         && setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS)).is_err()
