@@ -26,6 +26,8 @@ mod failures;
 mod fallback;
 #[path = "live/hostile_files.rs"]
 mod hostile_files;
+#[path = "live/lent.rs"]
+mod lent;
 #[path = "live/limit_command.rs"]
 mod limit_command;
 #[path = "live/losses.rs"]

@@ -1,4 +1,8 @@
-//! `vmaudit limit` on a system of files below a folder of the test: nothing here touches the machine's own settings.
+//! `vmaudit limit` where the settings are files of the test, mounted over the machine's own in a namespace of the session.
+
+use std::ffi::CString;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
 
 use serde_json::Value;
 use vmaudit_tests::{Done, Scratch, Session, max_map_count};
@@ -14,6 +18,10 @@ impl Machine {
         let machine = Self(Scratch::new());
         machine.put("proc/sys/vm/max_map_count", "65530\n");
         machine.put("run/systemd/system/x", "");
+        for folder in ["usr/local/lib/sysctl.d", "lib/sysctl.d"] {
+            std::fs::create_dir_all(machine.0.path(folder)).unwrap();
+        }
+        machine.put("etc/sysctl.conf", "");
         machine
             .put("usr/lib/sysctl.d/10-distribution.conf", "# room for games\nvm.max_map_count = 1048576\n");
         machine.put("etc/sysctl.d/50-database.conf", "vm.max_map_count=262144\n");
@@ -28,7 +36,33 @@ impl Machine {
     }
 
     fn limit(&self, options: &[&str]) -> Done {
-        Session::vmaudit(&["limit", "--root"]).words(&[self.0.folder()]).words(options).go()
+        let session = Session::vmaudit(&["limit"]).words(options);
+        let mut command = session.command();
+        let mounts = self.mounts();
+        // SAFETY: system calls only, on strings made before the fork.
+        unsafe { command.pre_exec(move || mount_all(&mounts)) };
+        session.start_as(&mut command).wait()
+    }
+
+    /// What goes where. The two folders of which every machine must have one are made if need be (a bare VM has none).
+    fn mounts(&self) -> Vec<(CString, CString)> {
+        for folder in ["/etc/sysctl.d", "/usr/lib/sysctl.d", "/run"] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        let usr_merged = Path::new("/lib").is_symlink();
+        let places = [
+            "etc/sysctl.d",
+            "etc/sysctl.conf",
+            "run",
+            "usr/local/lib/sysctl.d",
+            "usr/lib/sysctl.d",
+            "lib/sysctl.d",
+            "proc/sys/vm/max_map_count",
+        ];
+        let there = places.into_iter().filter(|place| Path::new("/").join(place).exists());
+        let there = there.filter(|place| !(usr_merged && place.starts_with("lib/")));
+        let name = |path: &Path| CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        there.map(|place| (name(&self.0.path(place)), name(&Path::new("/").join(place)))).collect()
     }
 
     fn json(&self, options: &[&str]) -> Value {
@@ -47,6 +81,21 @@ impl Machine {
         names.sort();
         names
     }
+}
+
+/// In a mount namespace of this process's own. Only system calls: it runs between fork and exec.
+fn mount_all(mounts: &[(CString, CString)]) -> std::io::Result<()> {
+    let none = std::ptr::null();
+    // SAFETY: all strings end in NUL and live through the calls.
+    let private = unsafe {
+        libc::unshare(libc::CLONE_NEWNS) == 0
+            && libc::mount(none, c"/".as_ptr(), none, libc::MS_REC | libc::MS_PRIVATE, none.cast()) == 0
+    };
+    let mount = |(from, to): &(CString, CString)| {
+        // SAFETY: as above.
+        unsafe { libc::mount(from.as_ptr(), to.as_ptr(), none, libc::MS_BIND, none.cast()) == 0 }
+    };
+    if private && mounts.iter().all(mount) { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 const BEFORE: [&str; 2] = ["50-database.conf", "90-game.conf"];
@@ -114,6 +163,42 @@ fn apply_that_would_not_last_or_would_harm_is_refused() {
     machine.limit(&["--apply", "x"]).ended_with(2);
     machine.limit(&["--apply", "70000", "--undo"]).ended_with(2);
     assert_eq!((machine.running().as_str(), machine.files().len()), ("65530", 3));
+}
+
+/// Puts something in the file's place; the first path is that of a victim.
+type Plant = fn(&Path, &Path);
+
+#[test]
+fn what_is_planted_in_the_files_place_is_left_alone() {
+    use std::os::unix::fs::symlink;
+    let machine = Machine::new();
+    let drop_in = machine.0.path("etc/sysctl.d/99-vmaudit.conf");
+    let victim = machine.0.path("victim");
+    std::fs::write(&victim, "# Written by vmaudit, or so it says\n").unwrap();
+    let plants: [(&str, Plant); 3] = [
+        ("symbolic link", |victim, at| symlink(victim, at).unwrap()),
+        ("no regular file", |_, at| {
+            let at = CString::new(at.as_os_str().as_encoded_bytes()).unwrap();
+            // SAFETY: a string that lives through the call.
+            assert_eq!(unsafe { libc::mkfifo(at.as_ptr(), 0o666) }, 0);
+        }),
+        ("another user", |victim, at| {
+            std::fs::copy(victim, at).unwrap();
+            std::os::unix::fs::chown(at, Some(NOBODY), None).unwrap();
+        }),
+    ];
+    for (what, plant) in plants {
+        plant(&victim, &drop_in);
+        for options in [&["--apply", "300000"][..], &["--undo"], &["--apply", "300000", "--dry-run"]] {
+            let refused = machine.limit(options).ended_with(1);
+            let said = refused.stderr_text();
+            assert!(said.contains(what) && said.contains("left alone"), "{}", refused.said());
+            assert_eq!(said.lines().count(), 1, "{}", refused.said());
+        }
+        std::fs::remove_file(&drop_in).unwrap();
+    }
+    assert_eq!(machine.running(), "65530");
+    assert_eq!(std::fs::read_to_string(&victim).unwrap().lines().count(), 1);
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn every_frame_lies_in_an_executable_mapping() {
 fn without_symbols_the_addresses_stay() {
     for frame in stack(&["--no-symbols"]) {
         assert!(frame.symbol.is_none() && frame.module.is_none(), "{frame:?}");
-        assert!(frame.ip.starts_with("0x"), "{frame:?}");
+        assert!(frame.ip.as_deref().is_some_and(|ip| ip.starts_with("0x")), "{frame:?}");
     }
 }
 

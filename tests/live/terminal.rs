@@ -144,6 +144,38 @@ fn the_command_reads_from_the_terminal() {
     done.succeeded();
 }
 
+/// A command of another user shares the terminal and must not type into it: the caller's shell would read that.
+#[test]
+fn a_command_of_another_user_types_nothing_into_the_terminal_and_still_reads_from_it() {
+    let session = || Session::run(&["--user", "65534"], &["type-ahead"]).reachable();
+    let done = on_a_terminal(session, |terminal| terminal.wait_for("typed")).succeeded();
+    let screen = String::from_utf8_lossy(&done.stdout);
+    // EPERM of the filter; EIO and EPERM of a kernel that lets nobody do it.
+    let refused = |line: &str| line.starts_with("typed ") && !line.contains(" 0");
+    assert!(screen.lines().any(|line| refused(line.trim())), "{screen}");
+
+    let session = || Session::run(&["--user", "65534"], &["cat"]).reachable();
+    let done = on_a_terminal(session, |terminal| {
+        terminal.keyboard.write_all(b"hello\n\x04").unwrap();
+        terminal.wait_for("hello\r\nhello\r\n");
+    });
+    done.succeeded();
+}
+
+/// The caller's own command may do what it always could.
+#[test]
+fn a_command_of_the_caller_types_as_without_vmaudit() {
+    let alone = on_a_terminal(|| Session::workload(&["type-ahead"]), |terminal| terminal.wait_for("typed"));
+    let traced = on_a_terminal(|| Session::run(&[], &["type-ahead"]), |terminal| terminal.wait_for("typed"));
+    // The terminal shows what was typed into it, somewhere.
+    let said = |done: &Done| {
+        let screen = String::from_utf8_lossy(&done.stdout).into_owned();
+        screen.split_once("typed ").map(|(_, rest)| rest.lines().next().unwrap_or_default().trim().to_owned())
+    };
+    assert_eq!(said(&alone), said(&traced));
+    assert!(said(&alone).is_some_and(|said| said.starts_with("0 0 ")), "{:?}", said(&alone));
+}
+
 /// The report's file, chosen here because the session is the shell's.
 fn under_a_shell(words: &[&str]) -> Session {
     let session = Session::workload(&["job-shell"]);

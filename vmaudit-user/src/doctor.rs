@@ -9,6 +9,7 @@ use crate::model::event::Doubt;
 use crate::model::hook;
 use crate::model::report::{Hook, HookState};
 use crate::os::kernel::Facts;
+use crate::os::rights;
 use crate::output::{self, Destination};
 use crate::source::ebpf::hooks::HOOKS;
 use crate::source::ebpf::{Live, Unavailable, hooks};
@@ -89,6 +90,16 @@ impl Exactness {
     }
 }
 
+/// What capabilities of the file give to everybody who may run it; nothing where the caller has his own.
+fn given_away() -> Option<&'static str> {
+    rights::lent().then_some(
+        "This copy of vmaudit has capabilities of its own: whoever may run it sees the names, command lines, mapped files \
+         and VMA counts of every user's processes, their failed calls (without addresses), and may slow the machine down \
+         by tracing. To give that to a group only: chgrp GROUP vmaudit; chmod 0750 vmaudit; then setcap, which chgrp \
+         takes away.",
+    )
+}
+
 /// `vmaudit doctor`: 0 when peaks are exact here, 1 when only /proc is left.
 pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
     let facts = Facts::gather();
@@ -117,6 +128,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
         Some(why) => Exactness::Samples(why.clone()),
         None => Exactness::of(&hooks, doubt),
     };
+    rights::finish(&[]);
     let mut out = Destination::Stdout;
     match args.format {
         ReportFormat::Json => {
@@ -124,6 +136,7 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                 "schema": "vmaudit.doctor", "version": 1, "vmaudit": env!("CARGO_PKG_VERSION"),
                 "kernel": facts.release, "arch": facts.arch, "exact_peaks": exactness.peaks(), "reason": why,
                 "max_map_count": proc_max_map_count(), "conditions": conditions, "hooks": hooks,
+                "given_away": given_away(),
             });
             output::json::document(&document, &mut out)?;
         }
@@ -177,6 +190,9 @@ pub fn doctor(args: &DoctorArgs) -> anyhow::Result<i32> {
                 for line in [&condition.loses, &condition.cure].into_iter().flatten() {
                     writeln!(out, "       {:<34} {}", "", text::clean(line))?;
                 }
+            }
+            if let Some(sentence) = given_away() {
+                writeln!(out, "\n{sentence}")?;
             }
             writeln!(
                 out,

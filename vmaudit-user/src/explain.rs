@@ -15,8 +15,8 @@ use crate::domain::application::{Anonymizer, application, arguments};
 use crate::domain::vma_layout::analysis::{policies, stream};
 use crate::domain::vma_layout::verdict::verdict;
 use crate::model::vma_layout::Explanation;
-use crate::os::procfs;
 use crate::os::procfs::{Handle, Paced, Proc, Stat};
+use crate::os::{procfs, rights};
 use crate::output::form::{Form, Outputs};
 use crate::scan::own_names;
 use crate::{output, text};
@@ -56,9 +56,6 @@ pub struct ExplainArgs {
     /// Leave users' names in paths instead of writing <user>.
     #[arg(long)]
     pub no_anonymize: bool,
-    /// A /proc mounted elsewhere.
-    #[arg(long, hide = true, default_value = "/proc")]
-    pub proc_root: PathBuf,
 }
 
 /// When smaps is read.
@@ -82,9 +79,10 @@ pub fn explain_command(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let outputs = Outputs::open(&args.format, &args.output)?;
     let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
     let explanation = match args.pid {
-        Some(pid) => live(args, pid, &anonymizer)?,
+        Some(pid) => live(args, &Proc::new("/proc"), pid, &anonymizer)?,
         None => recorded(args, &anonymizer)?,
     };
+    rights::finish(&outputs.rights());
     outputs.write(|form, look, out| output::explain_text::write(&explanation, form, args.top, look, out))?;
     Ok(if explanation.vmas > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -116,8 +114,9 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(256 << 10, file)))
 }
 
-fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
-    let proc = Proc::new(&args.proc_root);
+fn live(args: &ExplainArgs, proc: &Proc, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
+    let hidden = !rights::may_know_addresses(pid, None);
+    let _rights = rights::raised(&rights::PROCESSES);
     let refuse = |reason: procfs::Unreadable| anyhow::anyhow!("process {pid} {}", reason.sentence());
     let handle = proc.open(pid).map_err(refuse)?;
     let stat = handle.stat().map_err(refuse)?;
@@ -174,6 +173,13 @@ fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result
     explanation.pid = Some(pid);
     explanation.subject = anonymizer.apply(&subject(&handle, &stat)).into_owned();
     explanation.max_map_count = proc.limits().max_map_count;
+    if hidden {
+        explanation.hide_addresses();
+        notes.push(
+            "Addresses are left out: you may not look into this process yourself, and vmaudit has rights that you lack."
+                .to_owned(),
+        );
+    }
     explanation.notes = notes;
     explanation.verdict = verdict(&explanation);
     Ok(explanation)

@@ -17,7 +17,7 @@ use crate::model::limit::{
     Setting,
 };
 use crate::os::procfs::{CountBuffer, Proc};
-use crate::os::{sysctl_conf, sysctl_dropin};
+use crate::os::{rights, sysctl_conf, sysctl_dropin};
 use crate::output;
 use crate::output::form::{Form, Outputs};
 use crate::scan::own_names;
@@ -60,9 +60,6 @@ pub struct LimitArgs {
     /// Leave users' names in paths instead of writing <user>.
     #[arg(long)]
     pub no_anonymize: bool,
-    /// Look at the system below this folder.
-    #[arg(long, hide = true, default_value = "/")]
-    pub root: PathBuf,
 }
 
 /// One process, as far as it matters here.
@@ -83,29 +80,26 @@ pub fn limit_command(args: &LimitArgs) -> anyhow::Result<ExitCode> {
     }
     let outputs = Outputs::open(&args.format, &args.output)?;
     if args.known {
+        rights::finish(&outputs.rights());
         outputs.write(|form, look, out| output::limit_text::write_known(&all, form, look, out))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let proc = Proc::new(args.root.join("proc"));
-    // The kernel knows its own processes, not those of another root.
-    let census = (args.root == Path::new("/")).then(Census::open).and_then(Result::ok);
-    let running = processes(&proc, census.and_then(|census| census.take().ok()));
-    let applier = sysctl_conf::applier(&args.root);
+    let root = Path::new("/");
+    let proc = Proc::new(root.join("proc"));
+    let tasks = Census::open().ok().and_then(|census| census.take().ok());
+    let running = processes(&proc, tasks);
+    let applier = sysctl_conf::applier(root);
     if args.undo || args.apply.is_some() {
         let held =
             largest(&running).map(|process| (process.app.clone(), process.pid, process.vmas.unwrap_or(0)));
         let plan = match args.apply {
-            Some(value) => sysctl_dropin::plan_apply(
-                &args.root,
-                applier,
-                value,
-                held.as_ref(),
-                env!("CARGO_PKG_VERSION"),
-            )?,
-            None => sysctl_dropin::plan_undo(&args.root, applier)?,
+            Some(value) => {
+                sysctl_dropin::plan_apply(root, applier, value, held.as_ref(), env!("CARGO_PKG_VERSION"))?
+            }
+            None => sysctl_dropin::plan_undo(root, applier)?,
         };
         if !args.dry_run {
-            sysctl_dropin::carry_out(&args.root, &plan).with_context(|| {
+            sysctl_dropin::carry_out(root, &plan).with_context(|| {
                 if nix::unistd::geteuid().is_root() {
                     "it was not changed"
                 } else {
@@ -113,15 +107,18 @@ pub fn limit_command(args: &LimitArgs) -> anyhow::Result<ExitCode> {
                 }
             })?;
         }
+        rights::finish(&outputs.rights());
         outputs.write(|form, _, out| output::limit_text::write_plan(&plan, args.dry_run, form, out))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let report = report(args, &all, &proc, applier, &running);
+    let report = report(args, &all, root, (&proc, applier), &running);
+    rights::finish(&outputs.rights());
     outputs.write(|form, look, out| output::limit_text::write(&report, form, look, out))?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn processes(proc: &Proc, tasks: Option<Vec<Task>>) -> Vec<Running> {
+    let _rights = rights::raised(&rights::PROCESSES);
     let counted = tasks.map(|tasks| {
         tasks.into_iter().map(|task| (task.pid, task.vmas)).collect::<HashMap<u32, Option<u64>>>()
     });
@@ -151,19 +148,19 @@ fn largest(running: &[Running]) -> Option<&Running> {
 fn report(
     args: &LimitArgs,
     all: &[Known],
-    proc: &Proc,
-    applier: Applier,
+    root: &Path,
+    (proc, applier): (&Proc, Applier),
     running: &[Running],
 ) -> LimitReport {
     let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
     let limit = proc.limits().max_map_count;
-    let boot = sysctl_conf::read(&args.root, applier, None);
+    let boot = sysctl_conf::read(root, applier, None);
     let after_boot = boot.value.or(boot.command_line).unwrap_or(KERNEL_DEFAULT);
-    let other_files: Vec<OtherFile> = sysctl_conf::others(&args.root)
+    let other_files: Vec<OtherFile> = sysctl_conf::others(root)
         .into_iter()
         .map(|(file, line, text)| OtherFile { file, line, text })
         .collect();
-    let needs = find_needs(args, all, proc, running, limit);
+    let needs = find_needs(args, all, (root, proc), running, limit);
     let largest = largest(running).and_then(|process| {
         Some(Largest {
             app: anonymizer.apply(&process.app).into_owned(),
@@ -171,7 +168,7 @@ fn report(
             vmas: process.vmas?,
         })
     });
-    let warnings = warnings(&args.root, applier, &boot, limit, after_boot, &other_files);
+    let warnings = warnings(root, applier, &boot, limit, after_boot, &other_files);
 
     // What a program checks is needed; what is merely said about it is shown and weighed by people.
     let measured = largest.as_ref().map(|largest| Margin::default().limit_for(largest.vmas));
@@ -198,8 +195,11 @@ fn report(
         after_boot,
         other_files,
         warnings,
-        container: container(&args.root),
-        price: price(&proc.slabs(&CACHES), page_size()),
+        container: container(root),
+        price: {
+            let _rights = rights::raised(&rights::PROCESSES);
+            price(&proc.slabs(&CACHES), page_size())
+        },
         largest,
         needs,
         suggested,
@@ -300,7 +300,7 @@ fn container(root: &Path) -> Option<String> {
 fn find_needs(
     args: &LimitArgs,
     all: &[Known],
-    proc: &Proc,
+    (root, proc): (&Path, &Proc),
     running: &[Running],
     limit: Option<u64>,
 ) -> Vec<Need> {
@@ -316,7 +316,7 @@ fn find_needs(
             Found::Running(own.iter().map(|process| process.pid).collect())
         } else if named {
             Found::Named
-        } else if let Some(path) = installed(&args.root, known) {
+        } else if let Some(path) = installed(root, known) {
             Found::Installed(path)
         } else {
             continue;
@@ -409,11 +409,11 @@ mod tests {
         put("usr/lib/sysctl.d/90-game.conf", "vm.max_map_count=262144\n");
         put("etc/sysctl.conf", "vm.max_map_count=70000\n");
         put("run/systemd/system/x", "");
-        let args = Line::parse_from(["limit", "--root", root.to_str().unwrap(), "--for", "vertica"]).args;
+        let args = Line::parse_from(["limit", "--for", "vertica"]).args;
         let all = requirements::known().unwrap();
         let proc = Proc::new(root.join("proc"));
         let running = processes(&proc, None);
-        let report = report(&args, &all, &proc, sysctl_conf::applier(&root), &running);
+        let report = report(&args, &all, &root, (&proc, sysctl_conf::applier(&root)), &running);
         assert_eq!((report.running, report.after_boot), (Some(1_048_576), 262_144));
         assert!(
             report.warnings[0].contains("fall to 262,144: /usr/lib/sysctl.d/90-game.conf:1"),

@@ -7,11 +7,19 @@ use vmaudit_user::{
     cli::{Cli, Command},
     doctor, explain,
     launch::child as command,
-    limit, output, scan, session, trace,
+    limit,
+    os::rights,
+    output, scan, session, trace,
 };
 
 fn main() -> ExitCode {
+    // Before anything else: what the caller named is looked at with the caller's rights.
+    let rights = rights::begin();
     let runs_a_command = std::env::args_os().nth(1).is_some_and(|first| first == "run");
+    if let Err(why) = rights {
+        output::say(&why);
+        return code(if runs_a_command { command::EXIT_OWN_FAILURE } else { 1 });
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

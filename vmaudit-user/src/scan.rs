@@ -3,6 +3,7 @@
 //! [`read`] looks at the machine once; everything after it ([`figures`]) is arithmetic on rows.
 
 use crate::model::scan::Scan;
+use crate::os::rights;
 
 pub mod figures;
 pub mod read;
@@ -74,9 +75,6 @@ pub struct ScanArgs {
     /// Write to this file instead of standard output; may be repeated. Example: -o now.json
     #[arg(short, long, value_name = "FILE")]
     pub output: Vec<std::path::PathBuf>,
-    /// A /proc mounted elsewhere.
-    #[arg(long, hide = true, default_value = "/proc")]
-    pub proc_root: std::path::PathBuf,
 }
 
 /// Order of processes.
@@ -109,23 +107,23 @@ pub enum Source {
 pub fn scan_command(args: &ScanArgs) -> anyhow::Result<ExitCode> {
     let margin = Margin::new(args.headroom, args.round)?;
     let outputs = Outputs::open(&args.format, &args.output)?;
-    let proc = Proc::new(&args.proc_root);
-    // The kernel knows its own processes, not those of a made-up /proc.
-    let real = args.proc_root == std::path::Path::new("/proc");
+    let proc = Proc::new("/proc");
     let (census, refused) = match args.source {
         Source::Ebpf => {
             (Some(Census::open().map_err(|reason| anyhow::anyhow!("--source ebpf: {reason}"))?), None)
         }
-        Source::Auto if real => match Census::open() {
+        Source::Auto => match Census::open() {
             Ok(census) => (Some(census), None),
             Err(reason) => (None, Some(reason)),
         },
-        Source::Proc | Source::Auto => (None, None),
+        Source::Proc => (None, None),
     };
     let walk = census.as_ref().map(|census| || census.take());
     let walk: Option<Walk<'_>> = walk.as_ref().map(|walk| walk as Walk<'_>);
     let details = outputs.any(|form| form != Form::Text);
     let mut scan = scan(args, margin, &proc, walk, details)?;
+    drop(census);
+    rights::finish(&outputs.rights());
     if let Some(reason) = refused.filter(|_| nix::unistd::geteuid().is_root()) {
         scan.report
             .coverage
@@ -146,7 +144,11 @@ fn scan(
 ) -> anyhow::Result<Scan> {
     let began = SystemTime::now();
     let uid = args.user.as_deref().map(resolve_user).transpose()?;
-    let rows = read::read(&Wanted { args, uid, details }, proc, walk)?;
+    let (rows, slabs) = {
+        let _rights = rights::raised(&rights::PROCESSES);
+        let rows = read::read(&Wanted { args, uid, details }, proc, walk)?;
+        (rows, proc.slabs(&crate::domain::vma_cost::CACHES))
+    };
     let mut users = BTreeMap::new();
     for uid in rows.iter().filter_map(|row| row.uid) {
         users.entry(uid).or_insert_with(|| user_name(uid));
@@ -154,7 +156,7 @@ fn scan(
     let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
     let facts = Facts {
         limits: proc.limits(),
-        slabs: proc.slabs(&crate::domain::vma_cost::CACHES),
+        slabs,
         by_kernel: walk.is_some(),
         root: nix::unistd::geteuid().is_root(),
         began,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     os::fd::OwnedFd,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -35,7 +36,8 @@ use crate::model::report::{Coverage, Exit, SourceKind};
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
-use crate::os::{capabilities, kernel, procfs};
+use crate::os::{kernel, procfs, rights};
+use crate::output::destination::open_each;
 use crate::output::form::Form;
 use crate::output::{self, Destination, Format};
 use crate::source::ebpf::{Live, Unavailable, hooks};
@@ -155,6 +157,7 @@ enum Source {
 pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let margin = Margin::new(args.headroom, args.round).map_err(|e| anyhow!("{e}"))?;
     let mut outputs = open_outputs(&args)?;
+    let for_outputs: Vec<_> = outputs.iter().flat_map(|(_, it, _)| it.rights()).copied().collect();
     let user = args.user.as_deref().map(User::find).transpose()?;
     let mut child = Child::prepare(&args.command, user.as_ref(), args.keep_caps)?;
     let facts = Facts::gather();
@@ -172,7 +175,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let pid = child.pid.as_raw() as u32;
     let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
-    coverage.notes.extend(give_up_rights(Some(&child)));
+    coverage.notes.extend(give_up_rights(Some(&child), &for_outputs));
     let start_ns = now_ns();
     let sight = match &source {
         Source::Live(live) => Sight { changes: true, exits: live.has(hook::CALL_EXIT) },
@@ -188,8 +191,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         started: rfc3339(SystemTime::now()),
         start_ns,
         command: shown_command(&args),
-        vma_bytes: vma_cost::price(&Proc::new("/proc").slabs(&vma_cost::CACHES), ebpf::page_size())
-            .map(|price| price.usual),
+        vma_bytes: vma_price(),
         margin: MarginAsked { headroom: margin.headroom(), round: margin.round() },
         budget: Budget {
             max_peak: args.max_peak,
@@ -240,14 +242,22 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     last.into_iter().for_each(|event| take(event, &mut audit, &mut watch));
     watch.symbols.keep(&audit.examples_of());
     let mut last = watch.found();
+    last.extend(
+        audit
+            .refused_processes()
+            .filter(|(pid, uid)| !rights::may_know_addresses(*pid, *uid))
+            .map(|(pid, _)| Event::AddressesHidden(pid)),
+    );
     last.push(Event::Hooks(coverage.hooks));
     last.push(Event::Conditions(coverage.conditions));
     last.extend(coverage.notes.into_iter().chain(watch.symbols.notes()).map(Event::Note));
     last.push(Event::End(end));
     last.into_iter().for_each(|event| take(event, &mut audit, &mut watch));
+    // Nothing of others is read any more; what was read is rendered without rights.
+    rights::finish(&for_outputs);
     let report = report::report(&header, &audit)?;
     let mut report_lost = false;
-    for (destination, format, shown_when_quiet) in &mut outputs {
+    for (format, destination, shown_when_quiet) in &mut outputs {
         if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
             let style = output::text::page::Style {
                 colour: destination.colour(),
@@ -306,25 +316,18 @@ fn uncounted(Uncounted { processes, comm, pid, why }: &Uncounted, anonymizer: &A
 }
 
 /// Opens every destination before anything runs, so that a bad path costs nothing. The flag: written even when quiet.
-/// Formats and files are paired as `scan` pairs them ([`output::form::Outputs::open`]), with stderr in stdout's place.
-fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Destination, Format, bool)>> {
-    let mut outputs = Vec::new();
-    for place in 0..args.format.len().max(args.output.len()).max(1) {
-        let file = args.output.get(place);
-        let format = match args.format.get(place) {
-            Some(ReportFormat::Json) => Format::Json,
-            Some(ReportFormat::Text) => Format::Text,
-            None if file.is_some_and(|file| Form::of(file) == Form::Json) => Format::Json,
-            None => Format::Text,
-        };
-        let destination = match file {
-            Some(path) => Destination::open(path)
-                .with_context(|| format!("cannot write the report to {}", path.display()))?,
-            None => Destination::Stderr,
-        };
-        outputs.push((destination, format, file.is_some()));
-    }
-    Ok(outputs)
+/// Formats and files are paired as `scan` pairs them, with stderr in stdout's place.
+fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Format, Destination, bool)>> {
+    let format = |format: &ReportFormat| match format {
+        ReportFormat::Json => Format::Json,
+        ReportFormat::Text => Format::Text,
+    };
+    let formats: Vec<Format> = args.format.iter().map(format).collect();
+    let of_name = |file: Option<&Path>| match file.map(Form::of) {
+        Some(Form::Json) => Format::Json,
+        _ => Format::Text,
+    };
+    open_each(&formats, &args.output, of_name, || Destination::Stderr)
 }
 
 /// eBPF if it is to be had, else /proc with one line that says what that costs, unless quiet.
@@ -413,7 +416,8 @@ pub fn open_live(
 
 /// Keeps only the rights that a session at work needs. Notes for the coverage: what the command did not get, or why
 /// nothing could be given up.
-pub fn give_up_rights(child: Option<&Child>) -> Vec<String> {
+/// `for_outputs`: see [`Destination::rights`].
+pub fn give_up_rights(child: Option<&Child>, for_outputs: &[caps::Capability]) -> Vec<String> {
     let mut notes = Vec::new();
     if let Some(child) = child.filter(|child| !child.withheld.is_empty()) {
         let names: Vec<String> = child.withheld.iter().map(ToString::to_string).collect();
@@ -422,7 +426,8 @@ pub fn give_up_rights(child: Option<&Child>) -> Vec<String> {
             names.join(", ")
         ));
     }
-    if let Err(e) = capabilities::drop_unneeded() {
+    notes.extend(child.and_then(|child| child.terminal.note()).map(Into::into));
+    if let Err(e) = rights::keep(&rights::of_a_session(), for_outputs) {
         notes.push(format!("Rights that were not needed any more could not be given up: {e}"));
     }
     notes
@@ -559,6 +564,9 @@ fn take(mut event: Event, audit: &mut Audit, watch: &mut Watch) {
     match &mut event {
         Event::Refused(refused) => {
             refused.stack.truncate(audit.frames_wanted());
+            if rights::hides_addresses(refused.tgid) {
+                audit.apply(Event::AddressesHidden(refused.tgid));
+            }
             watch.symbols.notice(refused);
             watch.looks.notice(refused);
             watch.cgroups.notice(refused, audit.cgroup_of(refused.tgid));
@@ -583,6 +591,12 @@ fn look_around(source: &mut Source, audit: &mut Audit, watch: &mut Watch) -> Dur
         }
         Source::Proc(sampling) => sampling.look(now_ns(), &mut |event| take(event, audit, watch)),
     }
+}
+
+/// Kernel memory per VMA, bytes; `None` where its slab figures cannot be read.
+fn vma_price() -> Option<f64> {
+    let _rights = rights::raised(&rights::PROCESSES);
+    vma_cost::price(&Proc::new("/proc").slabs(&vma_cost::CACHES), ebpf::page_size()).map(|price| price.usual)
 }
 
 /// Adds up processes of a crowd, those of which nothing can come any more.

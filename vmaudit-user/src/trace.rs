@@ -28,7 +28,7 @@ use crate::model::report::{Cause, Limits};
 use crate::model::session::KernelRules;
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
-use crate::output::{self, Destination};
+use crate::output::{self, Destination, Writing};
 use crate::session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, rules, runtime};
 use crate::source::ebpf;
 use crate::source::ebpf::{Live, Unavailable};
@@ -38,6 +38,7 @@ use self::{
     folding::{Folding, Line},
     lines::Lines,
 };
+use crate::os::rights;
 
 /// Longest time between two looks at the ring buffer.
 const TICK: Duration = Duration::from_millis(20);
@@ -64,9 +65,8 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         return Err(anyhow!("trace needs eBPF: /proc shows counts, not changes and failures"));
     }
     let destination = match &args.output {
-        Some(path) => {
-            Destination::open(path).with_context(|| format!("cannot write to {}", path.display()))?
-        }
+        Some(path) => Destination::open(path, Writing::Lines)
+            .with_context(|| format!("cannot write to {}", path.display()))?,
         None => Destination::Stdout,
     };
     let user = args.user.as_deref().map(User::find).transpose()?;
@@ -92,7 +92,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let follow: Vec<_> = args.pid.iter().map(|pid| (*pid, false)).chain(own_child).collect();
     let mut live = open_live(&facts, &options, &follow).map_err(unavailable)?;
     live.snapshot()?;
-    let notes = give_up_rights(child.as_ref());
+    let notes = give_up_rights(child.as_ref(), destination.rights());
     let mut stream = Stream {
         out: Lines::new(destination, args.format == ReportFormat::Json, args.max_bytes),
         folding: (!args.all_lines).then(Folding::default),
@@ -353,7 +353,10 @@ impl Stream {
         let verdict = self.verdict(r);
         let at = self.seconds(r.at_ns);
         let errno = errno_name(r.errno);
-        let args = arguments::by_name(r.call, &r.args);
+        let mut args = arguments::by_name(r.call, &r.args);
+        if !rights::may_know_addresses(r.tgid, None) {
+            arguments::hide_addresses(&mut args);
+        }
         if self.json {
             return output::json::line(
                 &json!({"type": "failure", "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm,
@@ -366,6 +369,7 @@ impl Stream {
             .iter()
             .map(|(name, value)| match value {
                 Value::String(text) => format!("{name}={text}"),
+                Value::Null => format!("{name}=?"),
                 other => format!("{name}={other}"),
             })
             .collect();

@@ -299,6 +299,7 @@ impl Anonymizer {
             | Event::Hooks(_)
             | Event::Conditions(_)
             | Event::Gone(_)
+            | Event::AddressesHidden(_)
             | Event::FiguresEnd
             | Event::End(_)
             | Event::Cut(_) => {}

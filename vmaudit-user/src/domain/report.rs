@@ -1,16 +1,30 @@
 //! The report of a session: from its header and from what the audit made of its events, and from nothing else.
 
 use crate::domain::audit::Audit;
-use crate::domain::budget;
 use crate::domain::recommend::{self, Margin, MarginError, Measured};
+use crate::domain::{arguments, budget};
 use crate::model::report::{Cause, Coverage, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION};
 use crate::model::session::Header;
+use crate::text::count;
 
 /// Makes the report. The only error: the header asks for a margin that is refused.
 pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
     let margin = Margin::new(header.margin.headroom, header.margin.round)?;
     let ebpf = header.source == SourceKind::Ebpf;
-    let rows = audit.rows();
+    let mut rows = audit.rows();
+    let mut hidden = 0;
+    for failure in
+        rows.failures.iter_mut().chain(&mut rows.ordinary).filter(|it| audit.hides_addresses(it.pid))
+    {
+        hidden += u64::from(hide_addresses(failure));
+    }
+    if hidden > 0 {
+        rows.notes.push(format!(
+            "Addresses are left out of {}: they belong to processes that the caller may not look into, and vmaudit has \
+             rights that he lacks",
+            count(hidden, "example", "examples")
+        ));
+    }
     let seen = audit.session();
     let coverage = Coverage {
         exact_peaks: ebpf && rows.exact_peaks,
@@ -57,6 +71,14 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
     };
     report.session.breach = budget::breach(&header.budget, &report);
     Ok(report)
+}
+
+/// Takes the addresses out of its example; `false` when there are none.
+fn hide_addresses(failure: &mut Failure) -> bool {
+    let Some(example) = &mut failure.example else { return false };
+    arguments::hide_addresses(&mut example.args);
+    example.stack.iter_mut().for_each(|frame| frame.ip = None);
+    true
 }
 
 /// The process that advice speaks of: one that the limit stopped, else one at the limit, else the largest.

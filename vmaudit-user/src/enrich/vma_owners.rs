@@ -16,7 +16,7 @@ use crate::domain::application::Anonymizer;
 use crate::domain::vma_layout::{analysis, verdict};
 use crate::model::event::Refused;
 use crate::model::report::Holders;
-use crate::os::procfs;
+use crate::os::{procfs, rights};
 
 /// Looks in one session.
 const LOOKS: usize = 20;
@@ -81,7 +81,10 @@ impl Looks {
         }
         let Some(waiting) = self.queue.pop_front() else { return };
         self.last = Some(Instant::now());
+        let hidden = !rights::may_know_addresses(waiting.tgid, None);
+        let rights = rights::raised(&rights::PROCESSES);
         let Ok(file) = File::open(format!("/proc/{}/maps", waiting.tgid)) else { return };
+        drop(rights);
         let at_ns = now_ns();
         let mut notes = Vec::new();
         let reader =
@@ -94,6 +97,9 @@ impl Looks {
         {
             let ended = !procfs::still_there(&file);
             explanation.complete &= notes.is_empty() && !ended;
+            if hidden {
+                explanation.hide_addresses();
+            }
             self.found.insert(
                 waiting.generation,
                 Holders {

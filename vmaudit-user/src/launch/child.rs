@@ -23,8 +23,10 @@ use nix::{
 
 use crate::launch::group_signals::Witness;
 use crate::launch::inherited;
+use crate::launch::typing::Typing;
 use crate::model::report::Exit;
-use crate::os::capabilities;
+use crate::os::rights;
+use crate::os::rights::Passed;
 
 /// `run`: vmaudit itself failed, or was called wrongly.
 pub const EXIT_OWN_FAILURE: i32 = 125;
@@ -37,7 +39,7 @@ pub const EXIT_NOT_FOUND: i32 = 127;
 #[derive(Clone, Debug)]
 pub struct User {
     name: CString,
-    uid: Uid,
+    pub(crate) uid: Uid,
     gid: Gid,
 }
 
@@ -67,6 +69,8 @@ pub struct Child {
     pub pid: Pid,
     /// Capabilities that the caller gave vmaudit and that the command does not get.
     pub withheld: Vec<caps::Capability>,
+    /// What keeps it from typing into the caller's terminal.
+    pub terminal: Typing,
     go: Option<OwnedFd>,
     refused: OwnedFd,
     witness: Option<Witness>,
@@ -78,6 +82,7 @@ enum Step {
     Exec = 0,
     User = 1,
     Rights = 2,
+    Terminal = 3,
 }
 
 impl Child {
@@ -91,7 +96,8 @@ impl Child {
         let file = args.first().context("no command was given")?.clone();
         let mut argv: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).collect();
         argv.push(std::ptr::null());
-        let withheld = if keep_caps { Vec::new() } else { capabilities::withheld() };
+        let passed = Passed::new(keep_caps);
+        let terminal = user.map_or(Typing::Allowed, Typing::of);
         if inherited::sigchld_ignored() {
             // The kernel would reap the command unasked.
             // SAFETY: SIG_DFL installs no handler.
@@ -105,11 +111,12 @@ impl Child {
         match unsafe { fork() }.context("cannot start a process")? {
             ForkResult::Parent { child } => {
                 lift_own_limits();
-                Ok(Self { pid: child, withheld, go: Some(go), refused, witness })
+                let Passed { withheld, .. } = passed;
+                Ok(Self { pid: child, withheld, terminal, go: Some(go), refused, witness })
             }
             ForkResult::Child => {
                 drop(go);
-                let (step, errno) = become_command(&wait, user, &withheld, &file, &argv);
+                let (step, errno) = become_command(&wait, user, (&passed, terminal), &file, &argv);
                 let _ = nix::unistd::write(&refusal, &[step as u8, errno as i32 as u8]);
                 // SAFETY: ends the child without running the parent's destructors or flushing its buffers twice.
                 unsafe { libc::_exit(EXIT_NOT_FOUND) }
@@ -143,6 +150,9 @@ impl Child {
             }
             step if step == Step::Rights as u8 => {
                 (EXIT_OWN_FAILURE, format!("vmaudit's capabilities cannot be kept from it: {why}"))
+            }
+            step if step == Step::Terminal as u8 => {
+                (EXIT_OWN_FAILURE, format!("it cannot be kept from typing into this terminal: {why}"))
             }
             _ if errno == Errno::ENOENT => (EXIT_NOT_FOUND, why.to_owned()),
             _ => (EXIT_NOT_EXECUTABLE, why.to_owned()),
@@ -185,6 +195,7 @@ impl Child {
 
     /// Sends it a signal; that it may be gone already is no error.
     pub fn signal(&self, number: i32) {
+        let _rights = rights::raised(&[caps::Capability::CAP_KILL]);
         // SAFETY: plain integers; the pid is our child, which stays ours until `look` has seen its end.
         unsafe { libc::kill(self.pid.as_raw(), number) };
     }
@@ -201,14 +212,16 @@ pub enum Look {
     Ended(Exit),
 }
 
-/// In the child: waits, changes identity, execs. Returns only on failure.
+/// In the child: takes on the command's rights, waits, changes identity, execs. Returns only on failure.
 fn become_command(
     wait: &OwnedFd,
     user: Option<&User>,
-    withheld: &[caps::Capability],
+    (passed, terminal): (&Passed, Typing),
     file: &CString,
     argv: &[*const libc::c_char],
 ) -> (Step, Errno) {
+    // Before it waits: nothing that is vmaudit's own is held for longer than it has to be.
+    let rights = passed.take_on().map_err(|_| Errno::last());
     let mut byte = [0];
     loop {
         match nix::unistd::read(wait, &mut byte) {
@@ -218,8 +231,12 @@ fn become_command(
             _ => unsafe { libc::_exit(EXIT_OWN_FAILURE) },
         }
     }
-    if capabilities::withhold(withheld).is_err() {
-        return (Step::Rights, Errno::last());
+    if let Err(errno) = rights {
+        return (Step::Rights, errno);
+    }
+    // While it is still root: the filter needs that.
+    if let Err(errno) = terminal.forbid() {
+        return (Step::Terminal, errno);
     }
     if let Some(user) = user {
         let changed = nix::unistd::initgroups(&user.name, user.gid)
@@ -241,6 +258,7 @@ fn lift_own_limits() {
     const DESCRIPTORS: u64 = 4096;
     // SAFETY: SIG_IGN installs no handler.
     let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
+    let _rights = rights::raised(&[caps::Capability::CAP_SYS_RESOURCE]);
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < DESCRIPTORS
         && setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS)).is_err()

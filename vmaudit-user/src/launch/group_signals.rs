@@ -19,7 +19,7 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
-use crate::os::capabilities;
+use crate::os::rights;
 
 /// Longest wait for an answer: somebody may have stopped the witness. Then signals are passed on unasked.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -64,7 +64,7 @@ impl Drop for Witness {
 /// The witness: answers until its line is closed, which happens when vmaudit ends, however it ends.
 fn watch(line: RawFd) -> ! {
     // It lives as long as the session and needs no right at all. Refused (by a seccomp policy), it goes on with them.
-    let _ = capabilities::drop_all();
+    let _ = rights::drop_all();
     // SAFETY: plain system calls on memory of this function. The line becomes descriptor 0 and all others are closed,
     // so that no pipe of the caller's stays open through this process.
     unsafe {

@@ -3,3 +3,4 @@
 pub mod child;
 pub mod group_signals;
 pub mod inherited;
+pub mod typing;

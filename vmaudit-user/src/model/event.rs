@@ -58,6 +58,8 @@ pub enum Event {
     Gone(Vec<ProcessId>),
     /// No figure will come any more; what follows is about what is known.
     FiguresEnd,
+    /// Addresses of this process are not the caller's to know.
+    AddressesHidden(u32),
     /// The session is over.
     End(End),
     /// The recording ends here, and its session did not.

@@ -411,7 +411,8 @@ pub struct Holders {
 pub struct Example {
     /// Task id.
     pub tid: u32,
-    /// Arguments by name: addresses and flags as hexadecimal strings, lengths as numbers.
+    /// Arguments by name: addresses and flags as hexadecimal strings, lengths as numbers; null for an address that is
+    /// not the caller's to know.
     pub args: serde_json::Map<String, serde_json::Value>,
     /// User stack, innermost first; empty when it was not taken.
     pub stack: Vec<Frame>,
@@ -421,8 +422,8 @@ pub struct Example {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Frame {
-    /// Return address, hexadecimal.
-    pub ip: String,
+    /// Return address, hexadecimal; null when it is not the caller's to know.
+    pub ip: Option<String>,
     /// Function; null when unresolved.
     pub symbol: Option<String>,
     /// Mapped file; null for anonymous memory.

@@ -44,8 +44,8 @@ pub struct BoundaryRow {
     pub title: String,
     /// Boundaries.
     pub boundaries: u64,
-    /// Address of one of them, hexadecimal.
-    pub example: String,
+    /// Address of one of them, hexadecimal; null when it is not the caller's to know.
+    pub example: Option<String>,
     /// What would help; null where nothing is known or nothing is wrong.
     pub cure: Option<String>,
 }
@@ -54,8 +54,8 @@ pub struct BoundaryRow {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Region {
-    /// First address, hexadecimal.
-    pub start: String,
+    /// First address, hexadecimal; null when it is not the caller's to know.
+    pub start: Option<String>,
     /// Length, bytes.
     pub bytes: u64,
     /// VMAs.
@@ -116,6 +116,17 @@ pub struct Explanation {
     pub picture: Vec<Cluster>,
     /// The verdict.
     pub verdict: Vec<String>,
+}
+
+impl Explanation {
+    /// Takes out all addresses.
+    pub fn hide_addresses(&mut self) {
+        self.boundaries.iter_mut().for_each(|row| row.example = None);
+        self.regions.iter_mut().for_each(|region| region.start = None);
+        for row in &mut self.picture {
+            (row.start, row.end) = (None, None);
+        }
+    }
 }
 
 /// What a mapping is.
@@ -363,10 +374,12 @@ fn flag_cure(flags: &str) -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cluster {
-    /// First address.
-    pub start: u64,
-    /// Address behind the last byte.
-    pub end: u64,
+    /// First address; null when it is not the caller's to know.
+    pub start: Option<u64>,
+    /// Address behind the last byte; null as above.
+    pub end: Option<u64>,
+    /// From the first address to the last, bytes.
+    pub bytes: u64,
     /// VMAs in it.
     pub vmas: u64,
     /// Bytes mapped.

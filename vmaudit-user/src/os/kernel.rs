@@ -12,6 +12,7 @@ use std::{
 use vmaudit_common::{ABSENT, FileLayout, Layout};
 
 use crate::os::btf::Btf;
+use crate::os::rights;
 
 /// Where the kernel shows its type information.
 pub const BTF_PATH: &str = "/sys/kernel/btf/vmlinux";
@@ -98,6 +99,7 @@ const NAMES: [&str; 13] = [
 impl Facts {
     /// Asks the kernel. Never fails: what cannot be learned is a fact of its own.
     pub fn gather() -> Self {
+        let _rights = rights::raised(&rights::EBPF);
         let uname = nix::sys::utsname::uname();
         let text =
             |s: Option<&std::ffi::OsStr>| s.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();

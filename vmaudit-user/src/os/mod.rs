@@ -1,9 +1,9 @@
 //! What the operating system tells: /proc, BTF, capabilities, sysctl files. Each file reads one thing and judges nothing.
 
 pub mod btf;
-pub mod capabilities;
 pub mod kernel;
 pub(crate) mod kernel_symbol;
 pub mod procfs;
+pub mod rights;
 pub mod sysctl_conf;
 pub mod sysctl_dropin;

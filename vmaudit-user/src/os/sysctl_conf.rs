@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
 use crate::model::limit::{Applier, Boot, Fate, Setting};
@@ -130,12 +131,14 @@ fn resolve(root: &Path, path: &str) -> PathBuf {
 
 /// A regular file's text; anything else (`/dev/null` as a mask, a folder, a pipe) is empty.
 fn load(root: &Path, path: &str) -> String {
-    let real = resolve(root, path);
-    if !std::fs::metadata(&real).is_ok_and(|meta| meta.is_file()) {
-        return String::new();
-    }
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(real).and_then(|file| file.take(MAX_FILE).read_to_end(&mut bytes));
+    // Opened before it is looked at, so that nobody puts another one there in between; O_NONBLOCK waits for no FIFO.
+    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+    let read =
+        std::fs::File::options().read(true).custom_flags(flags).open(resolve(root, path)).and_then(|file| {
+            let regular = file.metadata()?.is_file();
+            if regular { file.take(MAX_FILE).read_to_end(&mut bytes) } else { Ok(0) }
+        });
     if read.is_err() {
         bytes.clear();
     }

@@ -2,8 +2,8 @@
 //! being carried out; nothing is written when the plan would not have the effect it promises.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{Read as _, Write};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt};
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -177,16 +177,34 @@ fn set_running(root: &Path, value: u64) -> anyhow::Result<()> {
     }
 }
 
-/// The drop-in's text; an error when it is not ours.
+/// The drop-in's text; an error when it is not ours. What somebody planted in its place is neither followed nor waited
+/// for.
 fn existing(root: &Path) -> anyhow::Result<Option<String>> {
     let path = root.join(DROP_IN);
-    match std::fs::symlink_metadata(&path) {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let file = match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
+        Ok(file) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error).with_context(|| format!("cannot look at {}", path.display())),
-        Ok(meta) if !meta.is_file() => bail!("{} is no regular file; it is left alone", path.display()),
-        Ok(_) => {}
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => {
+            bail!("{} is a symbolic link; it is left alone", path.display())
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
+    };
+    let meta = file.metadata().with_context(|| format!("cannot look at {}", path.display()))?;
+    if !meta.is_file() {
+        bail!("{} is no regular file; it is left alone", path.display());
     }
-    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    if ![0, nix::unistd::geteuid().as_raw()].contains(&meta.uid()) || meta.nlink() > 1 {
+        bail!(
+            "{} belongs to another user or has several names (hard links); it is left alone",
+            path.display()
+        );
+    }
+    let mut text = String::new();
+    // Ours has three lines.
+    file.take(64 * 1024)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", path.display()))?;
     if !text.starts_with(MARK) {
         bail!("{} was not written by vmaudit; it is left alone", path.display());
     }
@@ -303,6 +321,36 @@ mod tests {
         root.put(RUNNING, "90000\n");
         assert_eq!(root.undo().unwrap().running, None);
         assert_eq!(running(&root.0).unwrap(), 90000);
+    }
+
+    #[test]
+    fn what_is_planted_in_its_place_is_left_alone() {
+        use std::os::unix::fs::symlink;
+        let root = Root::new("planted", 65530);
+        root.apply(262_144).unwrap();
+        let (drop_in, victim) = (root.0.join(DROP_IN), root.0.join("victim"));
+        // As a copy of ours, so that its content is no reason.
+        std::fs::copy(&drop_in, &victim).unwrap();
+        let left_alone = |what: &str| {
+            for answer in [root.apply(300_000), root.undo()] {
+                let error = format!("{:#}", answer.unwrap_err());
+                assert!(error.contains("left alone") && error.contains(what), "{error}");
+            }
+            assert_eq!(std::fs::read_to_string(&victim).unwrap().matches("262144").count(), 2);
+            std::fs::remove_file(&drop_in).unwrap();
+        };
+        std::fs::remove_file(&drop_in).unwrap();
+        symlink(&victim, &drop_in).unwrap();
+        left_alone("symbolic link");
+        std::fs::hard_link(&victim, &drop_in).unwrap();
+        left_alone("several names");
+        nix::unistd::mkfifo(&drop_in, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        left_alone("no regular file");
+        // Only root can make another user's file.
+        std::fs::copy(&victim, &drop_in).unwrap();
+        if std::os::unix::fs::chown(&drop_in, Some(65534), None).is_ok() {
+            left_alone("another user");
+        }
     }
 
     #[test]

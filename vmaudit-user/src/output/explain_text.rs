@@ -17,7 +17,12 @@ pub fn write(it: &Explanation, form: Form, top: usize, look: &Look, out: &mut Ve
             writeln!(out, "boundaries,reason,example,cure")?;
             for row in &it.boundaries {
                 let (reason, cure) = (csv_text(Some(&row.title)), csv_text(row.cure.as_deref()));
-                writeln!(out, "{},{reason},{},{cure}", row.boundaries, row.example)?;
+                writeln!(
+                    out,
+                    "{},{reason},{},{cure}",
+                    row.boundaries,
+                    row.example.as_deref().unwrap_or_default()
+                )?;
             }
             Ok(())
         }
@@ -63,10 +68,10 @@ fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
         let share = format!("{}%", percent(row.boundaries, all));
         writeln!(
             out,
-            "{:>12} {share:>7}  {}, first at {}",
+            "{:>12} {share:>7}  {}{}",
             grouped(row.boundaries),
             clean(&row.title),
-            row.example
+            row.example.as_ref().map(|example| format!(", first at {example}")).unwrap_or_default()
         )?;
         if let Some(cure) = &row.cure {
             writeln!(out, "{:21}  {}", "", look.paint(Colour::Dim, &clean(cure)))?;
@@ -87,10 +92,10 @@ fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
             .unwrap_or_default();
         writeln!(
             out,
-            "{:>12} in {} at {}: {}, {} of {}{}",
+            "{:>12} in {}{}: {}, {} of {}{}",
             grouped(region.vmas),
             bytes(region.bytes),
-            region.start,
+            region.start.as_ref().map(|start| format!(" at {start}")).unwrap_or_default(),
             look.fit(name, 60),
             grouped(region.pieces),
             bytes(region.piece_bytes),
@@ -137,16 +142,15 @@ fn picture(rows: &[Cluster], look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
     writeln!(out, "\n{}", look.paint(Colour::Bold, "Address space"))?;
     let narrow = look.columns.is_some_and(|columns| columns < 100);
     for row in rows {
-        let used =
-            usize::try_from((row.end.saturating_sub(row.start)).div_ceil(row.cell_bytes.max(1))).unwrap_or(1);
+        let used = usize::try_from(row.bytes.div_ceil(row.cell_bytes.max(1))).unwrap_or(1);
         let step = if narrow { 2 } else { 1 };
         let cells = row.cells.get(..used.clamp(1, row.cells.len())).unwrap_or(&row.cells);
         let bar: String = cells.chunks(step).map(|cells| shade(cells.iter().sum())).collect();
         writeln!(
             out,
-            "  {:>14x} {:>9} {:>9} VMAs |{bar}|",
-            row.start,
-            bytes(row.end.saturating_sub(row.start)),
+            "  {:>14} {:>9} {:>9} VMAs |{bar}|",
+            row.start.map(|start| format!("{start:x}")).unwrap_or_default(),
+            bytes(row.bytes),
             grouped(row.vmas)
         )?;
     }

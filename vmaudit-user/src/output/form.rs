@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use super::Destination;
 use super::table::Look;
+use crate::output::destination::open_each;
 use crate::text::clean;
 
 /// Form of the output.
@@ -39,20 +40,14 @@ impl Outputs {
     /// Pairs forms and files by their places: a form without a file goes to standard output, a file without a form
     /// takes its form from its name. Files are made now, so that a bad path fails before anything is read.
     pub fn open(forms: &[Form], files: &[PathBuf]) -> anyhow::Result<Self> {
-        let mut pairs = Vec::new();
-        for place in 0..forms.len().max(files.len()).max(1) {
-            let file = files.get(place);
-            let named = || file.map_or(Form::Text, |file| Form::of(file));
-            let form = forms.get(place).copied().unwrap_or_else(named);
-            let destination = match file {
-                Some(file) => {
-                    Destination::open(file).with_context(|| format!("cannot write {}", file.display()))?
-                }
-                None => Destination::Stdout,
-            };
-            pairs.push((form, destination));
-        }
-        Ok(Self(pairs))
+        let of_name = |file: Option<&Path>| file.map_or(Form::Text, Form::of);
+        let pairs = open_each(forms, files, of_name, || Destination::Stdout)?;
+        Ok(Self(pairs.into_iter().map(|(form, destination, _)| (form, destination)).collect()))
+    }
+
+    /// What root must keep until they are written, see [`Destination::rights`].
+    pub fn rights(&self) -> Vec<caps::Capability> {
+        self.0.iter().flat_map(|(_, destination)| destination.rights()).copied().collect()
     }
 
     /// One of them is in this form.

@@ -41,7 +41,7 @@ impl Fake {
 }
 
 fn run(root: &Path, options: &[&str]) -> Scan {
-    let line = ["scan", "--proc-root", root.to_str().unwrap()].into_iter().chain(options.iter().copied());
+    let line = ["scan"].into_iter().chain(options.iter().copied());
     let args = Line::parse_from(line).args;
     let margin = Margin::new(args.headroom, args.round).unwrap();
     scan(&args, margin, &Proc::new(root), None, true).unwrap()
@@ -104,7 +104,7 @@ fn counts_of_the_kernel_replace_those_of_proc() {
     let fake = Fake::new("kernel");
     fake.process(10, "a", "a\0", "/", 3);
     fake.process(11, "b", "b\0", "/", 4);
-    let args = Line::parse_from(["scan", "--proc-root", fake.0.to_str().unwrap()]).args;
+    let args = Line::parse_from(["scan"]).args;
     let zombie = Task { zombie: true, ..task(12, None, 3) };
     let walk = || Ok(vec![task(10, Some(65530), 1), task(11, None, 2), zombie.clone()]);
     let scan = scan(&args, Margin::default(), &Proc::new(&fake.0), Some(&walk), false).unwrap();
@@ -127,7 +127,7 @@ fn counts_of_the_kernel_replace_those_of_proc() {
 fn a_pid_that_changed_its_owner_lends_no_name() {
     let fake = Fake::new("reused");
     fake.process(10, "new", "/usr/bin/new\0", "/", 3);
-    let args = Line::parse_from(["scan", "--proc-root", fake.0.to_str().unwrap()]).args;
+    let args = Line::parse_from(["scan"]).args;
     let looks = std::cell::Cell::new(0);
     let walk = || {
         looks.set(looks.get() + 1);

@@ -4,9 +4,9 @@
 use std::fs;
 
 use crate::model::report::{Condition, Hook, HookState};
-use crate::os::capabilities::RIGHTS;
 use crate::os::kernel::Facts;
-use crate::os::{capabilities, kernel};
+use crate::os::rights::RIGHTS;
+use crate::os::{kernel, rights};
 use crate::source::ebpf::hooks;
 use crate::text;
 
@@ -91,9 +91,10 @@ const BLOCKING: [&str; 9] =
     [BTF, USER_NAMESPACE, "CAP_BPF", "CAP_PERFMON", LOCKDOWN, BPF_CALL, MEMLOCK, RAW, PID_NAMESPACE];
 
 fn find(facts: &Facts, hooks: Option<&[Hook]>) -> Found {
+    let _rights = rights::raised(&rights::EBPF);
     let word = |path: &str| fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
-    let first_user_namespace = capabilities::in_first_user_namespace();
-    let may_bpf = first_user_namespace && capabilities::missing().is_none();
+    let first_user_namespace = rights::in_first_user_namespace();
+    let may_bpf = first_user_namespace && rights::missing().is_none();
     Found {
         version: facts.version,
         numbered: hooks::numbers_sections(facts),
@@ -323,8 +324,8 @@ fn proc(found: &Found) -> Condition {
             PROC,
             false,
             "not mounted",
-            "vm.max_map_count, cgroups and names in stacks are unknown; from 5.12 on, skipped programs cannot be \
-             counted, so the report as a whole is not called exact",
+            "vm.max_map_count, cgroups and names in stacks are unknown; from 5.12 to 5.18, skipped programs cannot be \
+             counted where kernel.unprivileged_bpf_disabled is set, so the report as a whole is not called exact",
             "mount -t proc proc /proc",
         ),
     }

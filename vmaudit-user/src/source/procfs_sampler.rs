@@ -10,6 +10,7 @@ use std::{
 
 use crate::model::event::{Event, ProcessFacts, ProcessId, Sample};
 use crate::os::procfs::{CountBuffer, Proc, Unreadable};
+use crate::os::rights;
 
 /// Shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -69,6 +70,7 @@ impl Sampling {
 
     /// One look; returns the time to wait until the next. `now_ns`: CLOCK_MONOTONIC.
     pub fn look(&mut self, now_ns: u64, sink: &mut dyn FnMut(Event)) -> Duration {
+        let _rights = rights::raised(&rights::PROCESSES);
         let began = Instant::now();
         let mut seen = BTreeMap::new();
         // A process whose parent is followed is followed, also after the parent's end (known). One descriptor at a

@@ -33,7 +33,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
   neighbours    busy N | map-calls N   (until stdin ends)
-  terminal      job-shell PROGRAM ARGUMENTS...
+  terminal      job-shell PROGRAM ARGUMENTS... | type-ahead
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
 
@@ -117,6 +117,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["sleep", seconds] => plain::sleep(number(seconds)),
         ["signals", count] => plain::signals(number(count)),
         ["job-shell", program, ref arguments @ ..] => job_shell::run(program, arguments),
+        ["type-ahead"] => plain::type_ahead(),
         ["facts"] => plain::facts(),
         ["exec-loop", n] => plain::exec_loop(number(n)),
         ["bytes"] => plain::bytes(),

@@ -135,6 +135,22 @@ pub fn facts() -> ! {
     leave(0)
 }
 
+/// Tries to push a character into the terminal's input and to paste a selection, and says what came of it: 0 or the errno.
+pub fn type_ahead() -> ! {
+    const TIOCSTI: u64 = 0x5412;
+    const TIOCLINUX: u64 = 0x541c;
+    const TIOCL_PASTESEL: u8 = 3;
+    // The upper half of a request is nothing to the kernel, and may be used to slip past a filter.
+    let requests = [(TIOCSTI, b'x'), (0xffff_ffff_0000_0000 | TIOCSTI, b'x'), (TIOCLINUX, TIOCL_PASTESEL)];
+    let [first, second, pasted] = requests.map(|(request, byte)| {
+        // SAFETY: the byte lives through the call.
+        let answer = unsafe { libc::syscall(libc::SYS_ioctl, 0, request, &raw const byte) };
+        if answer == 0 { 0 } else { errno() }
+    });
+    write_all(1, format!("typed {first} {second} pasted {pasted}\n").as_bytes());
+    leave(0)
+}
+
 /// Execs this program again and again, `n` times.
 pub fn exec_loop(n: u32) -> ! {
     if n == 0 {

@@ -189,7 +189,7 @@ impl Audit {
                 .stack(refused)
                 .map(|ip| {
                     self.frames.get(&(refused.generation, *ip)).cloned().unwrap_or_else(|| Frame {
-                        ip: format!("{ip:#x}"),
+                        ip: Some(format!("{ip:#x}")),
                         symbol: None,
                         module: None,
                         offset: None,

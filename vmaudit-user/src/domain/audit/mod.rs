@@ -83,6 +83,8 @@ pub struct Audit {
     notes: Vec<String>,
     end: Option<End>,
     cut: Option<Cut>,
+    /// Processes whose addresses are not the caller's to know.
+    hidden: HashSet<u32>,
     /// The latest time that an event bore.
     seen_ns: u64,
 }
@@ -149,6 +151,7 @@ impl Audit {
             notes: Vec::new(),
             end: None,
             cut: None,
+            hidden: HashSet::new(),
             seen_ns: start_ns,
         }
     }
@@ -199,6 +202,9 @@ impl Audit {
                 }
             }
             Event::Gone(over) => self.fold(&over.into_iter().collect()),
+            Event::AddressesHidden(tgid) => {
+                self.hidden.insert(tgid);
+            }
             Event::FiguresEnd => self.fold_at_end(),
             Event::End(end) => {
                 self.end = Some(end);
@@ -307,6 +313,19 @@ impl Audit {
             }
         }
     }
+    /// Processes in which a call was refused, each with its owner.
+    pub fn refused_processes(&self) -> impl Iterator<Item = (u32, Option<u32>)> {
+        self.processes
+            .iter()
+            .filter(|(_, process)| process.refused() > 0)
+            .map(|(id, process)| (id.tgid, process.uid))
+    }
+
+    /// Addresses of this process are not the caller's to know.
+    pub fn hides_addresses(&self, pid: u32) -> bool {
+        self.hidden.contains(&pid)
+    }
+
     /// The cgroup that the youngest process of this number was last seen in.
     pub fn cgroup_of(&self, tgid: u32) -> Option<&str> {
         let all = ProcessId { tgid, start_ns: 0 }..=ProcessId { tgid, start_ns: u64::MAX };

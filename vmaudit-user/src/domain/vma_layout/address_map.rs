@@ -12,10 +12,21 @@ const ROWS: usize = 12;
 /// Empty space that begins a new row, bytes, at first.
 const GAP: u64 = 1 << 30;
 
+/// The same while mappings come.
+#[derive(Clone, Debug)]
+struct Row {
+    start: u64,
+    end: u64,
+    vmas: u64,
+    mapped_bytes: u64,
+    cell_bytes: u64,
+    cells: Vec<u64>,
+}
+
 /// Collects rows.
 #[derive(Clone, Debug)]
 pub struct Picture {
-    rows: Vec<Cluster>,
+    rows: Vec<Row>,
     gap: u64,
 }
 
@@ -25,7 +36,7 @@ impl Default for Picture {
     }
 }
 
-impl Cluster {
+impl Row {
     fn new(start: u64) -> Self {
         Self { start, end: start, vmas: 0, mapped_bytes: 0, cell_bytes: 4096, cells: vec![0; CELLS] }
     }
@@ -68,7 +79,7 @@ impl Picture {
     pub fn add(&mut self, start: u64, end: u64) {
         let gap = self.gap;
         if self.rows.last().is_none_or(|row| start < row.start || start.saturating_sub(row.end) >= gap) {
-            self.rows.push(Cluster::new(start));
+            self.rows.push(Row::new(start));
         }
         if let Some(row) = self.rows.last_mut() {
             row.end = row.end.max(end);
@@ -95,7 +106,7 @@ impl Picture {
             return;
         }
         self.gap *= 2;
-        let mut joined: Vec<Cluster> = Vec::with_capacity(self.rows.len());
+        let mut joined: Vec<Row> = Vec::with_capacity(self.rows.len());
         for row in self.rows.drain(..) {
             match joined.last_mut() {
                 Some(before)
@@ -111,7 +122,16 @@ impl Picture {
 
     /// The rows.
     pub fn finish(self) -> Vec<Cluster> {
-        self.rows
+        let cluster = |row: Row| Cluster {
+            start: Some(row.start),
+            end: Some(row.end),
+            bytes: row.end.saturating_sub(row.start),
+            vmas: row.vmas,
+            mapped_bytes: row.mapped_bytes,
+            cell_bytes: row.cell_bytes,
+            cells: row.cells,
+        };
+        self.rows.into_iter().map(cluster).collect()
     }
 }
 

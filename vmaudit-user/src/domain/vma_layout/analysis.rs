@@ -279,7 +279,7 @@ impl Analysis {
             .map(|(reason, (boundaries, example))| BoundaryRow {
                 title: reason.title(),
                 boundaries,
-                example: format!("{example:#x}"),
+                example: Some(format!("{example:#x}")),
                 cure: reason.cure(),
                 reason,
             })
@@ -333,7 +333,7 @@ impl Run {
         reasons.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
         reasons.truncate(3);
         Region {
-            start: format!("{:#x}", self.start),
+            start: Some(format!("{:#x}", self.start)),
             bytes: self.end.saturating_sub(self.start),
             vmas: self.vmas,
             name: self.name,

@@ -63,11 +63,11 @@ pub(crate) fn verdict(it: &Explanation) -> Vec<String> {
             sentences.push(format!("{} map one file, {}.", of(file.tally.vmas), file.name));
         }
         sentences.push(format!(
-            "{} are {pieces} of one {what} of {}{} at {}{split}.",
+            "{} are {pieces} of one {what} of {}{}{}{split}.",
             of(region.vmas),
             bytes(region.bytes),
             if it.complete { "" } else { " or more" },
-            region.start
+            region.start.as_ref().map(|start| format!(" at {start}")).unwrap_or_default()
         ));
         sentences.extend(
             strong.iter().filter_map(|(reason, _)| reason.cure()).map(|cure| format!("What helps: {cure}.")),

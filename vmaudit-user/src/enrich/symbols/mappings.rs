@@ -12,6 +12,7 @@ use std::{
 use bytemuck::{Pod, Zeroable};
 
 use crate::domain::vma_layout::maps_parser::Parser;
+use crate::os::rights;
 
 /// An executable mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +70,7 @@ pub struct Lookup(File);
 impl Lookup {
     /// `None` when the process is gone or hides its mappings.
     pub fn open(tgid: u32) -> Option<Self> {
+        let _rights = rights::raised(&rights::PROCESSES);
         File::open(format!("/proc/{tgid}/maps")).ok().map(Self)
     }
 
@@ -174,5 +176,6 @@ pub fn root(tgid: u32) -> Option<(Rc<OwnedFd>, u32)> {
 }
 
 fn path_only(path: &str) -> Option<OwnedFd> {
+    let _rights = rights::raised(&rights::PROCESSES);
     std::fs::OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path).ok().map(OwnedFd::from)
 }

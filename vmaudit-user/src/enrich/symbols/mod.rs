@@ -331,7 +331,7 @@ impl Symbols {
                         generation,
                         ip,
                         Frame {
-                            ip: format!("{ip:#x}"),
+                            ip: Some(format!("{ip:#x}")),
                             symbol: None,
                             module: (!area.name.is_empty()).then(|| area.name.clone()),
                             offset: (!area.name.is_empty()).then_some(offset),

@@ -123,6 +123,9 @@ pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page
     Ok(())
 }
 
+/// In place of an address that is not the caller's to know.
+const HIDDEN: &str = "?";
+
 pub(crate) fn frame_text(frame: &Frame) -> String {
     let module = frame.module.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
     let text = match (&frame.symbol, module) {
@@ -139,9 +142,9 @@ pub(crate) fn frame_text(frame: &Frame) -> String {
         }
         (None, Some(module)) => match frame.offset {
             Some(offset) => format!("{module}+{offset:#x}"),
-            None => format!("{module} {}", frame.ip),
+            None => format!("{module} {}", frame.ip.as_deref().unwrap_or(HIDDEN)),
         },
-        (None, None) => frame.ip.clone(),
+        (None, None) => frame.ip.clone().unwrap_or_else(|| HIDDEN.to_owned()),
     };
     clean(&text)
 }

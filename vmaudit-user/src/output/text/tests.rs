@@ -177,7 +177,7 @@ pub(crate) fn clipped_run() -> Report {
     );
     refused.cure = Some("Raise vm.max_map_count, or make fewer mappings.".into());
     let frame = |symbol: Option<&str>, module: &str, line: Option<u32>| Frame {
-        ip: "0x7f00".into(),
+        ip: Some("0x7f00".into()),
         symbol: symbol.map(Into::into),
         module: Some(module.into()),
         offset: Some(0x1234),

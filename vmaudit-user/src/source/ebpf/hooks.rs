@@ -289,12 +289,14 @@ pub fn counts_classic_skips(facts: &Facts) -> bool {
 }
 
 /// The variable that leaves out programs by name, separated by commas, as if the kernel had refused them. For tests: a
-/// machine seldom lacks what one wants to see missing.
+/// machine seldom lacks what one wants to see missing. The only such switch; it is nothing to a process that was given
+/// rights its caller lacks.
 const LEFT_OUT: &str = "VMAUDIT_WITHOUT";
 
 /// The program is left out on request.
 pub fn left_out(program: &str) -> bool {
-    std::env::var(LEFT_OUT).is_ok_and(|list| list.split(',').any(|name| name == program))
+    !crate::os::rights::lent()
+        && std::env::var(LEFT_OUT).is_ok_and(|list| list.split(',').any(|name| name == program))
 }
 
 /// Write sections are numbered, so that the programs notice which address space missed a change (mm_struct.mm_lock_seq,

@@ -16,8 +16,8 @@ use vmaudit_common::{ABSENT, Config, call};
 use crate::model::hook;
 use crate::model::report::{Hook, HookState};
 use crate::os::kernel::Facts;
-use crate::os::kernel_symbol;
 use crate::os::procfs::Proc;
+use crate::os::{kernel_symbol, rights};
 use crate::source::ebpf::hooks::{Form, HOOKS, Need, Row, Via};
 use crate::source::ebpf::{Counted, Live, Names, Options, Shared, Unavailable, hooks, page_size};
 
@@ -30,6 +30,7 @@ impl Live {
     /// Loads and attaches everything that `options` ask for. Whoever is to be followed from its first instruction must
     /// wait until this and [`Live::follow`] have returned.
     pub fn open(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
+        let _rights = rights::raised(&rights::EBPF);
         Self::with_lock_events(facts, options).or_else(|Unavailable(why)| {
             Self::with_substitutes(facts, options, &why).map_err(|Unavailable(other)| {
                 Unavailable(if other == why { why } else { format!("{why}; in its place: {other}") })
@@ -371,7 +372,7 @@ fn refusal(error: &anyhow::Error) -> String {
     let first = error.chain().last().map(ToString::to_string).unwrap_or_default();
     let first = first.lines().next().unwrap_or_default().to_owned();
     match errno {
-        Some(libc::EPERM | libc::EACCES) if crate::os::capabilities::missing().is_some() => {
+        Some(libc::EPERM | libc::EACCES) if rights::missing().is_some() => {
             "eBPF needs root, or CAP_BPF and CAP_PERFMON: run it with sudo".into()
         }
         Some(libc::EPERM) => {

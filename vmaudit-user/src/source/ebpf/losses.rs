@@ -36,11 +36,32 @@ impl Counted {
     }
 }
 
-/// How often the kernel skipped a program; `None` when /proc does not say.
+/// How often the kernel skipped a program; `None` when nobody says.
 fn recursion_misses(program: RawFd) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
-    let misses = text.lines().find_map(|l| l.strip_prefix("recursion_misses:"));
-    misses?.trim().parse().ok()
+    misses_by_call(program).or_else(|| {
+        // Until 5.18 the call is for CAP_BPF where unprivileged_bpf_disabled is set (kernel/bpf/syscall.c:__sys_bpf), and
+        // that was given up. This file is then readable, from 5.14 on also by a process that may not be dumped.
+        let text = fs::read_to_string(format!("/proc/self/fdinfo/{program}")).ok()?;
+        let misses = text.lines().find_map(|l| l.strip_prefix("recursion_misses:"));
+        misses?.trim().parse().ok()
+    })
+}
+
+/// The same from bpf_prog_info (5.12 and later), which needs no /proc.
+fn misses_by_call(program: RawFd) -> Option<u64> {
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+    /// struct bpf_prog_info up to `recursion_misses` (include/uapi/linux/bpf.h, 5.12).
+    const WORDS: usize = 27;
+    let mut info = [0u64; WORDS];
+    // union bpf_attr: descriptor, length of the answer, its address.
+    let mut attr = [u64::from(program as u32) | (size_of_val(&info) as u64) << 32, info.as_mut_ptr() as u64];
+    // SAFETY: `attr` has the size it is said to have, and points at `info`, which has the length that it says.
+    let answer = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, attr.as_mut_ptr(), size_of_val(&attr))
+    };
+    // The kernel writes back how much it filled in.
+    let filled = (attr[0] >> 32) as usize;
+    (answer == 0 && filled >= size_of_val(&info)).then_some(info[WORDS - 1])
 }
 
 impl Live {

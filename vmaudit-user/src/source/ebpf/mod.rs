@@ -32,6 +32,7 @@ use vmaudit_common::{Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, Mm
 use crate::model::event::{Event, MmState, ProcessFacts, ProcessId};
 use crate::model::report::Hook;
 use crate::os::procfs::{Handle, Proc};
+use crate::os::rights;
 use crate::source::ebpf::decode::{Decoded, decode, mm_state};
 use crate::source::ebpf::load::DebugLog;
 use crate::source::ebpf::losses::Counted;
@@ -104,6 +105,7 @@ impl Names {
     /// file's, a script's interpreter for one.
     fn complete(&mut self, named: &mut ProcessFacts, is_part: bool) {
         let part = if is_part { named.exe.take() } else { None };
+        let _rights = rights::raised(&rights::PROCESSES);
         let Some(process) = self.open(named.process.tgid) else { return };
         named.cgroup = process.cgroup();
         if let Some(part) = part {
@@ -135,12 +137,14 @@ impl Live {
     pub fn follow(&mut self, tgid: u32, after_exec: bool) -> anyhow::Result<()> {
         let flags = if after_exec { FOLLOW_FROM_BIRTH | FOLLOW_AFTER_EXEC } else { 0 };
         let value: u64 = bytemuck::cast(Followed { flags, reserved: 0 });
+        let _rights = rights::raised(&rights::EBPF);
         self.followed.insert(tgid, value, 0).context("cannot tell the programs whom to follow")
     }
 
     /// From here on a skipped program is a loss: what was skipped before was nobody's who is followed. Telling the
     /// programs whom to follow takes bpf() map calls, which themselves switch classic programs off for a moment.
     pub fn begin(&mut self) {
+        let _rights = rights::raised(&rights::EBPF);
         for (_, programs) in &mut self.at_work {
             for counted in programs {
                 counted.restart();
@@ -151,6 +155,7 @@ impl Live {
     /// Opens a slot for each followed process that already runs. Works once.
     pub fn snapshot(&mut self) -> anyhow::Result<()> {
         if let Some(mut file) = self.iterator.take() {
+            let _rights = rights::raised(&rights::EBPF);
             file.read_to_end(&mut Vec::new()).context("the walk over running tasks failed")?;
         }
         Ok(())

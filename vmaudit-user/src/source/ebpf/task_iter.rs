@@ -13,6 +13,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::os::btf::Btf;
 use crate::os::kernel::{BTF_PATH, BtfBytes, in_first_pid_namespace};
+use crate::os::rights;
 
 /// One process, or one that has ended and was not yet waited for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,7 @@ pub struct Census {
 impl Census {
     /// Loads and attaches the program; `Err` says why that is not to be had.
     pub fn open() -> Result<Self, String> {
+        let _rights = rights::raised(&rights::EBPF);
         if !in_first_pid_namespace() {
             return Err("inside a pid namespace process numbers are not the kernel's".into());
         }
@@ -79,6 +81,7 @@ impl Census {
     /// Every process that is there now, in ascending order of pid.
     pub fn take(&self) -> io::Result<Vec<Task>> {
         const ITER_CREATE: libc::c_int = 33;
+        let _rights = rights::raised(&rights::EBPF);
         let mut file = File::from(bpf(ITER_CREATE, &Iter { link: self.link.as_raw_fd() as u32, flags: 0 })?);
         let mut bytes = Vec::with_capacity(64 * 1024);
         loop {

@@ -1,0 +1,341 @@
+//! Where reports go, and how their files are opened: with the caller's rights alone, and without obeying what strangers
+//! planted.
+//!
+//! A path is walked one name at a time, by descriptors. A folder that others than root and the caller can write to is
+//! shared: there no symbolic link is followed but the caller's own (the rule of the kernel's fs.protected_symlinks,
+//! whether or not that is switched on), and only a new file or the caller's own one is written to. A report is written
+//! into a file without a name, which takes the place of an earlier one when it is complete.
+
+mod walk;
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use caps::Capability;
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
+
+use self::walk::{Found, find, is_shared, own_descriptor, planted};
+use crate::os::rights;
+
+/// Names tried for a file beside another.
+const MOST_NAMES: u32 = 100;
+
+/// Where a report goes. A file is opened or made before any workload runs, so that a bad path fails early.
+#[derive(Debug)]
+pub enum Destination {
+    /// Standard error: the default of `run`, whose standard output belongs to the workload.
+    Stderr,
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(Target),
+}
+
+/// How a file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Writing {
+    /// In one piece: it takes the place of what was there when it is complete, at the first flush.
+    Whole,
+    /// Line by line, to be read while it grows.
+    Lines,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub struct Target {
+    file: File,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The file itself, with what it holds until the first byte is written.
+    Found,
+    /// The file itself, or one that has its name by now.
+    Begun,
+    /// A file that takes its name when it is complete.
+    Beside(Beside),
+}
+
+#[derive(Debug)]
+struct Beside {
+    folder: OwnedFd,
+    name: OsString,
+    /// Its name meanwhile, where files without one are not to be had.
+    temporary: Option<OsString>,
+    /// Root's own right over the files of others is needed to put it in its place.
+    overrides: bool,
+}
+
+impl Destination {
+    /// Opens `path`; `-` is standard output. Errors: the system's, and one sentence about what strangers may have
+    /// planted there.
+    pub fn open(path: &Path, writing: Writing) -> io::Result<Self> {
+        if path.as_os_str() == "-" {
+            return Ok(Self::Stdout);
+        }
+        Target::open(path, writing).map(Self::File)
+    }
+
+    /// The capability that root must keep for the end, because only it lets root write into a folder of somebody else.
+    pub fn rights(&self) -> &'static [Capability] {
+        match self {
+            Self::File(Target { state: State::Beside(beside), .. }) if beside.overrides => {
+                &[Capability::CAP_DAC_OVERRIDE]
+            }
+            _ => &[],
+        }
+    }
+
+    /// Whether people look at it directly.
+    pub fn is_terminal(&self) -> bool {
+        match self {
+            Self::Stderr => io::stderr().is_terminal(),
+            Self::Stdout => io::stdout().is_terminal(),
+            Self::File(_) => false,
+        }
+    }
+
+    /// Colour is allowed: on a terminal that knows it, and not against NO_COLOR.
+    pub fn colour(&self) -> bool {
+        let (no_color, term) = (std::env::var_os("NO_COLOR"), std::env::var_os("TERM"));
+        self.is_terminal() && colour_wanted(no_color.as_deref(), term.as_deref())
+    }
+
+    /// Width of its terminal in columns; `None` when it is no terminal.
+    pub fn columns(&self) -> Option<usize> {
+        self.is_terminal().then(|| terminal_columns(self.raw_fd())).flatten()
+    }
+
+    fn raw_fd(&self) -> RawFd {
+        match self {
+            Self::Stderr => io::stderr().as_raw_fd(),
+            Self::Stdout => io::stdout().as_raw_fd(),
+            Self::File(target) => target.file.as_raw_fd(),
+        }
+    }
+}
+
+impl Write for Destination {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Stderr => io::stderr().write(bytes),
+            Self::Stdout => io::stdout().write(bytes),
+            Self::File(target) => {
+                target.begin()?;
+                target.file.write(bytes)
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Stderr => io::stderr().flush(),
+            Self::Stdout => io::stdout().flush(),
+            // Whoever flushes has said all, be it nothing.
+            Self::File(target) => target.begin().and_then(|()| target.publish()),
+        }
+    }
+}
+
+/// Pairs forms and files by their places and opens them: a form without a file goes to `usual`, a file without a form
+/// takes the one that `of_name` gives (which is also asked for no file at all). The flag: a file was named.
+pub fn open_each<F: Copy>(
+    forms: &[F],
+    files: &[PathBuf],
+    of_name: impl Fn(Option<&Path>) -> F,
+    usual: impl Fn() -> Destination,
+) -> anyhow::Result<Vec<(F, Destination, bool)>> {
+    let place = |place: usize| {
+        let file = files.get(place).map(PathBuf::as_path);
+        let destination = match file {
+            Some(file) => Destination::open(file, Writing::Whole)
+                .with_context(|| format!("cannot write {}", file.display()))?,
+            None => usual(),
+        };
+        Ok((forms.get(place).copied().unwrap_or_else(|| of_name(file)), destination, file.is_some()))
+    };
+    (0..forms.len().max(files.len()).max(1)).map(place).collect()
+}
+
+impl Target {
+    fn open(path: &Path, writing: Writing) -> io::Result<Self> {
+        if let Some(file) = own_descriptor(path)? {
+            return Ok(Self { file, state: State::Begun });
+        }
+        let (folder, name) = match find(path)? {
+            Found::Name(folder, name) => (folder, name),
+            // A descriptor by its name in /proc: the kernel knows what is behind it.
+            Found::Magic(folder, name) => {
+                let file = File::from(openat(&folder, name.as_os_str(), WRITE, Mode::empty())?);
+                return Ok(Self { file, state: State::Found });
+            }
+        };
+        let shared = is_shared(&fstat(&folder)?);
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let there = match openat(&folder, name.as_os_str(), flags, Mode::empty()) {
+            Ok(there) => there,
+            Err(Errno::ENOENT) => return Self::new(folder, name, writing),
+            Err(errno) => return Err(errno.into()),
+        };
+        match kind(&fstat(&there)?) {
+            SFlag::S_IFREG => Self::existing(folder, name, shared, writing),
+            SFlag::S_IFDIR => Err(Errno::EISDIR.into()),
+            SFlag::S_IFIFO if shared => Err(planted("a FIFO")),
+            _ if shared => Err(planted("no regular file")),
+            _ => {
+                let file = openat(&folder, name.as_os_str(), WRITE | OFlag::O_NOFOLLOW, Mode::empty())?;
+                Ok(Self { file: File::from(file), state: State::Found })
+            }
+        }
+    }
+
+    fn new(folder: OwnedFd, name: OsString, writing: Writing) -> io::Result<Self> {
+        if writing == Writing::Whole {
+            return Self::beside(folder, name);
+        }
+        let flags = WRITE | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+        let file = openat(&folder, name.as_os_str(), flags, mode_of_new())?;
+        Ok(Self { file: File::from(file), state: State::Begun })
+    }
+
+    fn existing(folder: OwnedFd, name: OsString, shared: bool, writing: Writing) -> io::Result<Self> {
+        // Somebody may have put another one there since it was looked at: O_NONBLOCK waits for nobody.
+        let flags = WRITE | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+        let file = openat(&folder, name.as_os_str(), flags, Mode::empty());
+        let file = File::from(file.map_err(|errno| match errno {
+            Errno::ELOOP | Errno::ENXIO => planted("no regular file"),
+            errno => errno.into(),
+        })?);
+        let found = file.metadata()?;
+        let own = found.uid() == geteuid().as_raw();
+        if shared {
+            match found {
+                _ if !found.is_file() => return Err(planted("no regular file")),
+                _ if !own => return Err(planted("a file of another user")),
+                _ if found.nlink() > 1 => return Err(planted("a file with several names (hard links)")),
+                _ => {}
+            }
+        }
+        if writing == Writing::Whole
+            && own
+            && let Ok(target) = Self::beside(folder, name)
+            && std::os::unix::fs::fchown(&target.file, None, Some(found.gid())).is_ok()
+            && target.file.set_permissions(PermissionsExt::from_mode(found.mode() & 0o777)).is_ok()
+        {
+            return Ok(target);
+        }
+        // A file that could not be replaced by one of the same owner and group, or in a folder that may not be changed.
+        Ok(Self { file, state: State::Found })
+    }
+
+    fn beside(folder: OwnedFd, name: OsString) -> io::Result<Self> {
+        let overrides = geteuid().is_root() && {
+            let stat = fstat(&folder)?;
+            stat.st_uid != 0 || stat.st_mode & libc::S_IWUSR == 0
+        };
+        // It gets its name by way of /proc (man 2 openat).
+        let nameless = || match File::open("/proc/self/fd") {
+            Ok(_) => openat(&folder, ".", WRITE | OFlag::O_TMPFILE, mode_of_new()),
+            Err(_) => Err(Errno::EOPNOTSUPP),
+        };
+        let (file, temporary) = match nameless() {
+            Ok(file) => (file, None),
+            // EISDIR and ENOENT: kernels and file systems that do not know the flag.
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::ENOENT) => {
+                let flags = WRITE | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
+                let (file, name) = with_free_name(|name| openat(&folder, name, flags, mode_of_new()))?;
+                (file, Some(name))
+            }
+            Err(errno) => return Err(errno.into()),
+        };
+        let beside = Beside { folder, name, temporary, overrides };
+        Ok(Self { file: File::from(file), state: State::Beside(beside) })
+    }
+
+    /// Takes away what a file held before.
+    fn begin(&mut self) -> io::Result<()> {
+        if matches!(self.state, State::Found) {
+            if self.file.metadata()?.is_file() {
+                self.file.set_len(0)?;
+            }
+            self.state = State::Begun;
+        }
+        Ok(())
+    }
+
+    /// Gives a complete file its name.
+    fn publish(&mut self) -> io::Result<()> {
+        let State::Beside(beside) = &mut self.state else { return self.file.flush() };
+        let wanted: &[_] = if beside.overrides { &[Capability::CAP_DAC_OVERRIDE] } else { &[] };
+        let _rights = rights::raised(wanted);
+        if beside.temporary.is_none() {
+            let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
+            let link = |name: &OsStr| {
+                linkat(AT_FDCWD, own.as_str(), &beside.folder, name, AtFlags::AT_SYMLINK_FOLLOW)
+            };
+            beside.temporary = Some(with_free_name(link)?.1);
+        }
+        if let Some(temporary) = &beside.temporary {
+            renameat(&beside.folder, temporary.as_os_str(), &beside.folder, beside.name.as_os_str())?;
+        }
+        beside.temporary = None;
+        self.state = State::Begun;
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            let _ = unlinkat(&self.folder, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
+        }
+    }
+}
+
+/// A terminal that is opened does not become ours.
+const WRITE: OFlag = OFlag::O_WRONLY.union(OFlag::O_CLOEXEC).union(OFlag::O_NOCTTY);
+
+fn kind(stat: &FileStat) -> SFlag {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
+}
+
+/// What rights brought to light is nobody else's; the umask takes its part.
+fn mode_of_new() -> Mode {
+    Mode::from_bits_truncate(if rights::had_any() { 0o600 } else { 0o666 })
+}
+
+/// Lets `make` try names of our own until one is free.
+fn with_free_name<T>(mut make: impl FnMut(&OsStr) -> nix::Result<T>) -> nix::Result<(T, OsString)> {
+    let mut n = 0;
+    loop {
+        let name = OsString::from(format!(".vmaudit-{}-{n}", std::process::id()));
+        match make(&name) {
+            Err(Errno::EEXIST) if n < MOST_NAMES => n += 1,
+            answer => return answer.map(|made| (made, name)),
+        }
+    }
+}
+
+/// no-color.org: NO_COLOR counts when it is set and not empty.
+fn colour_wanted(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
+    no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
+}
+
+fn terminal_columns(fd: RawFd) -> Option<usize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one winsize to the address it is given, and `size` is one that outlives the call.
+    let answer = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) };
+    (answer == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+#[cfg(test)]
+mod tests;
