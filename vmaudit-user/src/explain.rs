@@ -12,24 +12,25 @@ mod verdict;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read as _, Seek as _};
+use std::io::{BufRead, BufReader, Read, Seek as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::analysis::{policies, stream};
 use self::boundary::Reason;
 use self::kinds::Kind;
 use self::picture::Cluster;
 use self::verdict::verdict;
+use crate::apart::{self, Beat, Patience, Unanswered};
 use crate::application::{Anonymizer, application, arguments};
 use crate::maps::{Damage, Mapping};
 use crate::output;
 use crate::output::form::{Form, Outputs};
 use crate::scan::own_names;
-use crate::source::proc::{Handle, Paced, Proc, Stat};
+use crate::source::proc::{Handle, Paced, Proc, Stat, Unreadable};
 
 /// Options of `vmaudit explain`.
 #[derive(Clone, Debug, clap::Args)]
@@ -88,7 +89,7 @@ const SMALL_VMAS: u64 = 5_000;
 const SMALL_RESIDENT: u64 = 1 << 30;
 
 /// Sum over mappings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tally {
     /// VMAs.
     pub vmas: u64,
@@ -108,7 +109,7 @@ impl Tally {
 }
 
 /// A named row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// What.
     pub name: String,
@@ -118,7 +119,7 @@ pub struct Row {
 }
 
 /// Boundaries of one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BoundaryRow {
     /// Why.
     pub reason: Reason,
@@ -133,7 +134,7 @@ pub struct BoundaryRow {
 }
 
 /// Mappings of one object that follow each other without a wide hole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Region {
     /// First address, hexadecimal.
     pub start: String,
@@ -154,9 +155,10 @@ pub struct Region {
 }
 
 /// Everything that was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Explanation {
     /// `vmaudit.explain`.
+    #[serde(skip_deserializing, default = "schema")]
     pub schema: &'static str,
     /// 1.
     pub version: u32,
@@ -198,6 +200,12 @@ pub struct Explanation {
     pub verdict: Vec<String>,
 }
 
+fn schema() -> &'static str {
+    SCHEMA
+}
+
+const SCHEMA: &str = "vmaudit.explain";
+
 /// Runs the command.
 pub fn explain_command(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let outputs = Outputs::open(&args.format, &args.output)?;
@@ -237,27 +245,71 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(256 << 10, file)))
 }
 
+/// The answer to the only question.
+fn only<R>(answers: Vec<Result<R, Unanswered>>) -> Result<R, Unreadable> {
+    answers.into_iter().next().unwrap_or(Err(Unanswered::NotAsked)).map_err(Unreadable::from)
+}
+
+/// Looks at a living process from a child: its files may block for ever.
 fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
     let proc = Proc::new(&args.proc_root);
-    let refuse =
-        |reason: crate::source::proc::Unreadable| anyhow::anyhow!("process {pid} {}", reason.sentence());
+    let refuse = |reason: Unreadable| anyhow::anyhow!("process {pid} {}", reason.sentence());
+    // These two never block.
     let handle = proc.open(pid).map_err(refuse)?;
     let stat = handle.stat().map_err(refuse)?;
     if stat.kernel_thread {
         bail!("process {pid} is a kernel thread, without an address space of its own");
     }
-    let mut notes = Vec::new();
-    let paced = |name: &str| {
-        handle.map_file(&stat, name).map(|file| BufReader::with_capacity(64 << 10, Paced::new(file)))
+    drop(handle);
+    let same = || {
+        let handle = proc.open(pid)?;
+        let now = handle.stat()?;
+        // Its number may be another process's by now.
+        if now.start_ticks == stat.start_ticks { Ok((handle, now)) } else { Err(Unreadable::Gone) }
     };
+    let patience = Patience::for_one();
+    // Rights to read other users' processes (CAP_SYS_PTRACE) are needed in there, and in the other one below.
+    let look = |(): &(), (): &mut (), beat: &Beat| {
+        let (handle, stat) = same().map_err(|reason| refuse(reason).to_string())?;
+        mappings(args, &handle, &stat, anonymizer, beat).map_err(|e| format!("{e:#}"))
+    };
+    let found: Result<Explanation, String> =
+        only(apart::each(&[()], &patience, || (), look)).map_err(refuse)?;
+    let mut explanation = found.map_err(anyhow::Error::msg)?;
+    let look = |(): &(), (): &mut (), _: &Beat| {
+        same().map_or_else(|_| stat.comm.clone(), |(handle, stat)| subject(&handle, &stat))
+    };
+    let subject = only(apart::each(&[()], &patience, || (), look)).unwrap_or_else(|why| {
+        let name = "the kernel's name is shown instead.";
+        explanation.notes.push(format!("Its command line {}: {name}", why.sentence()));
+        stat.comm.clone()
+    });
+    explanation.pid = Some(pid);
+    explanation.subject = anonymizer.apply(&subject).into_owned();
+    explanation.max_map_count = proc.limits().max_map_count;
+    explanation.verdict = verdict(&explanation);
+    Ok(explanation)
+}
+
+/// In the child: the mappings, with what stands in smaps if that is asked for or cheap.
+fn mappings(
+    args: &ExplainArgs,
+    handle: &Handle,
+    stat: &Stat,
+    anonymizer: &Anonymizer,
+    beat: &Beat,
+) -> anyhow::Result<Explanation> {
+    let pid = handle.pid;
+    let mut notes = Vec::new();
     let read = |name: &str, notes: &mut Vec<String>, with_policies: bool| -> anyhow::Result<Explanation> {
-        let policies = match if with_policies { paced("numa_maps").ok() } else { None } {
-            Some(reader) => policies(Box::new(reader)),
+        let policies = match if with_policies { handle.map_file(stat, "numa_maps").ok() } else { None } {
+            Some(file) => policies(paced(&file, beat)),
             None => HashMap::new(),
         };
-        let file = handle.map_file(&stat, name).map_err(refuse)?;
-        let reader = BufReader::with_capacity(64 << 10, Paced::new(&file));
-        let mut read = stream(reader, args.max_vmas, policies, anonymizer, notes)
+        let file = handle
+            .map_file(stat, name)
+            .map_err(|reason| anyhow::anyhow!("process {pid} {}", reason.sentence()))?;
+        let mut read = stream(paced(&file, beat), args.max_vmas, policies, anonymizer, notes)
             .with_context(|| format!("process {pid}: cannot read its {name}"))?;
         if !still_there(&file) {
             read.complete = false;
@@ -293,12 +345,26 @@ fn live(args: &ExplainArgs, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result
             );
         }
     }
-    explanation.pid = Some(pid);
-    explanation.subject = anonymizer.apply(&subject(&handle, &stat)).into_owned();
-    explanation.max_map_count = proc.limits().max_map_count;
     explanation.notes = notes;
-    explanation.verdict = verdict(&explanation);
     Ok(explanation)
+}
+
+fn paced<'a>(file: &'a File, beat: &'a Beat) -> impl BufRead + 'a {
+    BufReader::with_capacity(64 << 10, Answering { inner: Paced::new(file), beat })
+}
+
+/// Tells the parent with each read that the process answers.
+struct Answering<'a, R> {
+    inner: R,
+    beat: &'a Beat,
+}
+
+impl<R: Read> Read for Answering<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer);
+        self.beat.goes_on();
+        read
+    }
 }
 
 /// The address space behind an open maps file has not ended. An end in the middle looks like the end of the file.

@@ -12,6 +12,7 @@
 //! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
 
+pub mod apart;
 pub mod application;
 pub mod arguments;
 pub mod audit;

@@ -113,7 +113,7 @@ impl Mapping {
 }
 
 /// What a file held besides good mappings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Damage {
     /// Lines that are neither a mapping nor a field of one.
     pub lines: u64,

@@ -18,6 +18,7 @@ use nix::{
 use tokio::io::unix::AsyncFd;
 
 use crate::{
+    apart::Patience,
     application::Anonymizer,
     audit::{Audit, Sight},
     cli::{self, ReportFormat, RunArgs},
@@ -46,6 +47,8 @@ use crate::{
 const TICK: Duration = Duration::from_millis(100);
 /// For so long no followed address space must be seen before all count as ended.
 const SETTLED: Duration = Duration::from_millis(5);
+/// Between two glances at a look that is under way.
+const GLANCE: Duration = Duration::from_millis(5);
 /// Records taken before other work gets its turn.
 const BATCH: usize = 4096;
 
@@ -168,7 +171,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         debug: args.common.debug_bpf,
     };
     let pid = child.pid.as_raw() as u32;
-    let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
+    let patience = Patience::default();
+    let (mut source, mut coverage) = open_source(&args, &facts, &options, pid, &patience)?;
     coverage.notes.extend(give_up_rights(Some(&child)));
     let start_ns = now_ns();
     let sight = match &source {
@@ -180,8 +184,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let anonymizer =
         || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut watch = Watch {
-        symbols: Symbols::new(args.no_symbols),
-        looks: Looks::new(anonymizer(), start_ns),
+        symbols: Symbols::new(args.no_symbols, &patience),
+        looks: Looks::new(anonymizer(), start_ns, &patience),
         cgroups: memory_cgroup::Looks::default(),
     };
     let started = jiff::Timestamp::now();
@@ -209,7 +213,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let kind = if matches!(source, Source::Live(_)) { SourceKind::Ebpf } else { SourceKind::Proc };
     let anonymizer = anonymizer();
-    let still_running = settle(&mut source, &mut audit, &mut coverage, &anonymizer);
+    let still_running = settle(&mut source, &mut audit, &mut watch, &mut coverage, &anonymizer);
     let duration_s = now_ns().saturating_sub(start_ns) as f64 / 1e9;
     drop(child);
     // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
@@ -223,7 +227,15 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     for (generation, ip) in resolved.ends {
         audit.stack_ends_before(generation, ip);
     }
-    coverage.notes.extend(watch.symbols.notes());
+    let mut notes = watch.symbols.notes();
+    notes.extend(watch.looks.notes());
+    drop(watch);
+    let left = patience.left_behind();
+    notes.extend((left > 0).then(|| left_behind(left)));
+    // Not at the end of this function, which may end by the command's signal.
+    drop(patience);
+    anonymizer.texts(&mut notes);
+    coverage.notes.append(&mut notes);
     let session = Session {
         command: shown_command(&args),
         started: started.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
@@ -262,9 +274,17 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
 }
 
 /// Takes the last figures; returns how many followed processes are still alive.
-fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage, anonymizer: &Anonymizer) -> u64 {
+fn settle(
+    source: &mut Source,
+    audit: &mut Audit,
+    watch: &mut Watch,
+    coverage: &mut Coverage,
+    anonymizer: &Anonymizer,
+) -> u64 {
     let living = match source {
         Source::Live(live) => {
+            watch.symbols.settle(|generation| live.lives(generation));
+            watch.looks.settle(|generation| live.lives(generation));
             // In this order: one that dies in between is then seen twice, not missed.
             live.report_living(&mut |event| audit.apply(event));
             live.sweep(&mut |event| audit.apply(event));
@@ -273,7 +293,7 @@ fn settle(source: &mut Source, audit: &mut Audit, coverage: &mut Coverage, anony
             live.living_processes().len()
         }
         Source::Proc(sampling) => {
-            sampling.look(now_ns(), &mut |event| audit.apply(event));
+            sampling.settle(now_ns(), &mut |event| audit.apply(event));
             coverage.notes.extend(sampling.uncounted().map(|it| uncounted(it, anonymizer)));
             sampling.living()
         }
@@ -317,6 +337,7 @@ fn open_source(
     facts: &Facts,
     options: &live::Options,
     pid: u32,
+    patience: &Patience,
 ) -> anyhow::Result<(Source, Coverage)> {
     let why = match args.common.source {
         cli::Source::Proc => "asked for by --source proc".to_owned(),
@@ -348,7 +369,8 @@ fn open_source(
             "Counts are samples from /proc: bursts between two looks and failed calls are missed".into(),
         ],
     };
-    Ok((Source::Proc(Box::new(Sampling::new(Proc::new("/proc"), [pid], !args.no_follow))), coverage))
+    let sampling = Sampling::new(Proc::new("/proc"), [pid], !args.no_follow, patience);
+    Ok((Source::Proc(Box::new(sampling)), coverage))
 }
 
 /// What the verdicts must know about this kernel and about what the programs capture.
@@ -449,7 +471,7 @@ async fn follow(
                 Asked::PassOn(_) | Asked::Terminal(_) => deadline = Some(Instant::now()),
             },
             () = ready() => {}
-            () = tokio::time::sleep_until(next.into()) => {}
+            () = tokio::time::sleep_until(watch.wake(next).into()) => {}
         }
         // Not in the branch above: a busy ring buffer would always be faster than the clock.
         if Instant::now() >= next {
@@ -509,6 +531,23 @@ struct Watch {
     symbols: Symbols,
     looks: Looks,
     cgroups: memory_cgroup::Looks,
+}
+
+impl Watch {
+    /// When the loop has to look again at the latest: sooner than `next` while a look is under way.
+    fn wake(&self, next: Instant) -> Instant {
+        let busy = self.symbols.busy() || self.looks.busy();
+        if busy { next.min(Instant::now() + GLANCE) } else { next }
+    }
+}
+
+/// Readers that could not be killed.
+fn left_behind(children: usize) -> String {
+    format!(
+        "{} of vmaudit's own, stuck over a process that does not answer, could not be ended and was left behind: it ends \
+         when that process does",
+        output::count(children as u64, "helper", "helpers")
+    )
 }
 
 fn take(event: Event, audit: &mut Audit, watch: &mut Watch) {

@@ -288,7 +288,7 @@ impl Analysis {
             region.name = anonymizer.apply(&region.name).into_owned();
         }
         Explanation {
-            schema: "vmaudit.explain",
+            schema: super::SCHEMA,
             version: 1,
             pid: None,
             subject: String::new(),

@@ -1,12 +1,12 @@
 //! What a mapping is, told from itself and its two neighbours.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::boundary::{is_library, kernel_made};
 use crate::maps::Mapping;
 
 /// What a mapping is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// A program or library (executable file or its segments).

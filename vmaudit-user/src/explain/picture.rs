@@ -1,7 +1,7 @@
 //! The address space in a few rows, made while mappings stream by: clusters of mappings with wide empty space between
 //! them, each with a histogram that folds when its cluster outgrows it. Memory does not depend on the input.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Cells of one row.
 pub const CELLS: usize = 48;
@@ -13,7 +13,7 @@ const ROWS: usize = 12;
 const GAP: u64 = 1 << 30;
 
 /// One row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cluster {
     /// First address.
     pub start: u64,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use super::read::Row;
+use super::read::{Row, notes};
 use super::{AppFigures, Key, Need, Scan, ScanArgs, rfc3339};
 use crate::application::Anonymizer;
 use crate::recommend::{Margin, Measured, recommend_now};
@@ -68,6 +68,8 @@ pub fn build(
             "Not root: only your own processes can be counted; run as root to see all of them.".to_owned(),
         );
     }
+    coverage.notes.extend(notes(&rows));
+    anonymizer.texts(&mut coverage.notes);
     let mut processes = rows.into_iter().map(|row| process(row, &limits)).collect::<Vec<_>>();
     processes.iter_mut().for_each(|process| anonymizer.process(process));
     Scan {
@@ -173,6 +175,6 @@ fn process(row: Row, limits: &Limits) -> Process {
         images_folded: 0,
         calls: BTreeMap::new(),
         unmap_leaked_bytes: None,
-        unreadable: row.count.err().map(|reason| reason.sentence()),
+        unreadable: row.silent.or(row.count.err()).map(|reason| reason.sentence()),
     }
 }

@@ -13,7 +13,7 @@ use aya::{
 };
 use vmaudit_common::{ABSENT, Config, call};
 
-use super::{Counted, Live, Names, Options, Shared, Unavailable, page_size};
+use super::{Counted, Live, Names, Options, Shared, Unavailable, page_size, shared::keep_from_children};
 use crate::{
     report::{Hook, HookState},
     source::{
@@ -138,6 +138,8 @@ impl Live {
             live.logger = aya_log::EbpfLogger::init_with_logger(&mut live.ebpf, DebugLog).ok();
         }
         live.refresh_limit();
+        // Where /proc is closed to its own processes, a child that is left behind costs this memory.
+        let _ = keep_from_children();
         Ok(live)
     }
 
