@@ -50,6 +50,8 @@ mod scan;
 mod sources;
 #[path = "live/stacks.rs"]
 mod stacks;
+#[path = "live/stuck.rs"]
+mod stuck;
 #[path = "live/terminal.rs"]
 mod terminal;
 #[path = "live/transparency.rs"]

@@ -15,11 +15,13 @@ use crate::domain::application::{Anonymizer, application, arguments};
 use crate::domain::vma_layout::analysis::{policies, stream};
 use crate::domain::vma_layout::verdict::verdict;
 use crate::model::vma_layout::Explanation;
-use crate::os::procfs::{Handle, Paced, Proc, Stat};
-use crate::os::{procfs, rights};
+use crate::os::apart::{Beat, Patience, Unanswered};
+use crate::os::procfs::{Handle, Paced, Proc, Stat, Unreadable};
+use crate::os::{apart, procfs, rights};
 use crate::output::form::{Form, Outputs};
 use crate::scan::own_names;
 use crate::{output, text};
+use std::io::Read;
 
 /// Options of `vmaudit explain`.
 #[derive(Clone, Debug, clap::Args)]
@@ -114,27 +116,78 @@ fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(256 << 10, file)))
 }
 
+/// The answer to the only question.
+fn only<R>(answers: Vec<Result<R, Unanswered>>) -> Result<R, Unreadable> {
+    answers.into_iter().next().unwrap_or(Err(Unanswered::NotAsked)).map_err(Unreadable::from)
+}
+
+/// Looks at a living process from a child: its files may block for ever.
 fn live(args: &ExplainArgs, proc: &Proc, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
     let hidden = !rights::may_know_addresses(pid, None);
     let _rights = rights::raised(&rights::PROCESSES);
-    let refuse = |reason: procfs::Unreadable| anyhow::anyhow!("process {pid} {}", reason.sentence());
+    let refuse = |reason: Unreadable| anyhow::anyhow!("process {pid} {}", reason.sentence());
+    // These two never block.
     let handle = proc.open(pid).map_err(refuse)?;
     let stat = handle.stat().map_err(refuse)?;
     if stat.kernel_thread {
         bail!("process {pid} is a kernel thread, without an address space of its own");
     }
-    let mut notes = Vec::new();
-    let paced = |name: &str| {
-        handle.map_file(&stat, name).map(|file| BufReader::with_capacity(64 << 10, Paced::new(file)))
+    drop(handle);
+    let same = || {
+        let handle = proc.open(pid)?;
+        let now = handle.stat()?;
+        // Its number may be another process's by now.
+        if now.start_ticks == stat.start_ticks { Ok((handle, now)) } else { Err(Unreadable::Gone) }
     };
+    let patience = Patience::for_one();
+    let look = |(): &(), (): &mut (), beat: &Beat| {
+        let (handle, stat) = same().map_err(|reason| refuse(reason).to_string())?;
+        mappings(args, &handle, &stat, anonymizer, beat).map_err(|e| format!("{e:#}"))
+    };
+    let found: Result<Explanation, String> =
+        only(apart::each(&[()], &patience, || (), look)).map_err(refuse)?;
+    let mut explanation = found.map_err(anyhow::Error::msg)?;
+    let look = |(): &(), (): &mut (), _: &Beat| {
+        same().map_or_else(|_| stat.comm.clone(), |(handle, stat)| subject(&handle, &stat))
+    };
+    let subject = only(apart::each(&[()], &patience, || (), look)).unwrap_or_else(|why| {
+        let name = "the kernel's name is shown instead.";
+        explanation.notes.push(format!("Its command line {}: {name}", why.sentence()));
+        stat.comm.clone()
+    });
+    explanation.pid = Some(pid);
+    explanation.subject = anonymizer.apply(&subject).into_owned();
+    explanation.max_map_count = proc.limits().max_map_count;
+    if hidden {
+        explanation.hide_addresses();
+        explanation.notes.push(
+            "Addresses are left out: you may not look into this process yourself, and vmaudit has rights that you lack."
+                .to_owned(),
+        );
+    }
+    explanation.verdict = verdict(&explanation);
+    Ok(explanation)
+}
+
+/// In the child: the mappings, with what stands in smaps if that is asked for or cheap.
+fn mappings(
+    args: &ExplainArgs,
+    handle: &Handle,
+    stat: &Stat,
+    anonymizer: &Anonymizer,
+    beat: &Beat,
+) -> anyhow::Result<Explanation> {
+    let pid = handle.pid;
+    let mut notes = Vec::new();
     let read = |name: &str, notes: &mut Vec<String>, with_policies: bool| -> anyhow::Result<Explanation> {
-        let policies = match if with_policies { paced("numa_maps").ok() } else { None } {
-            Some(reader) => policies(Box::new(reader)),
+        let policies = match if with_policies { handle.map_file(stat, "numa_maps").ok() } else { None } {
+            Some(file) => policies(paced(&file, beat)),
             None => HashMap::new(),
         };
-        let file = handle.map_file(&stat, name).map_err(refuse)?;
-        let reader = BufReader::with_capacity(64 << 10, Paced::new(&file));
-        let mut read = stream(reader, args.max_vmas, policies, anonymizer, notes)
+        let file = handle
+            .map_file(stat, name)
+            .map_err(|reason| anyhow::anyhow!("process {pid} {}", reason.sentence()))?;
+        let mut read = stream(paced(&file, beat), args.max_vmas, policies, anonymizer, notes)
             .with_context(|| format!("process {pid}: cannot read its {name}"))?;
         if !procfs::still_there(&file) {
             read.complete = false;
@@ -170,19 +223,26 @@ fn live(args: &ExplainArgs, proc: &Proc, pid: u32, anonymizer: &Anonymizer) -> a
             );
         }
     }
-    explanation.pid = Some(pid);
-    explanation.subject = anonymizer.apply(&subject(&handle, &stat)).into_owned();
-    explanation.max_map_count = proc.limits().max_map_count;
-    if hidden {
-        explanation.hide_addresses();
-        notes.push(
-            "Addresses are left out: you may not look into this process yourself, and vmaudit has rights that you lack."
-                .to_owned(),
-        );
-    }
     explanation.notes = notes;
-    explanation.verdict = verdict(&explanation);
     Ok(explanation)
+}
+
+fn paced<'a>(file: &'a File, beat: &'a Beat) -> impl BufRead + 'a {
+    BufReader::with_capacity(64 << 10, Answering { inner: Paced::new(file), beat })
+}
+
+/// Tells the parent with each read that the process answers.
+struct Answering<'a, R> {
+    inner: R,
+    beat: &'a Beat,
+}
+
+impl<R: Read> Read for Answering<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer);
+        self.beat.goes_on();
+        read
+    }
 }
 
 fn subject(handle: &Handle, stat: &Stat) -> String {

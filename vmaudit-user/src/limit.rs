@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 
 use crate::domain::application::{Anonymizer, application, arguments};
 use crate::domain::recommend::Margin;
@@ -16,14 +17,15 @@ use crate::model::limit::{
     Applier, Boot, Fate, Found, KERNEL_DEFAULT, KERNEL_LARGEST, Known, Largest, LimitReport, Need, OtherFile,
     Setting,
 };
-use crate::os::procfs::{CountBuffer, Proc};
-use crate::os::{rights, sysctl_conf, sysctl_dropin};
-use crate::output;
+use crate::os::apart::Patience;
+use crate::os::procfs::{CountBuffer, Proc, Unreadable};
+use crate::os::{apart, rights, sysctl_conf, sysctl_dropin};
 use crate::output::form::{Form, Outputs};
 use crate::scan::own_names;
 use crate::source::ebpf::page_size;
 use crate::source::ebpf::task_iter::{Census, Task};
 use crate::text::grouped;
+use crate::{output, text};
 
 /// Options of `vmaudit limit`.
 #[derive(Clone, Debug, clap::Args)]
@@ -63,6 +65,7 @@ pub struct LimitArgs {
 }
 
 /// One process, as far as it matters here.
+#[derive(Serialize, Deserialize)]
 struct Running {
     pid: u32,
     comm: String,
@@ -87,7 +90,7 @@ pub fn limit_command(args: &LimitArgs) -> anyhow::Result<ExitCode> {
     let root = Path::new("/");
     let proc = Proc::new(root.join("proc"));
     let tasks = Census::open().ok().and_then(|census| census.take().ok());
-    let running = processes(&proc, tasks);
+    let (running, silent) = processes(&proc, tasks);
     let applier = sysctl_conf::applier(root);
     if args.undo || args.apply.is_some() {
         let held =
@@ -111,34 +114,56 @@ pub fn limit_command(args: &LimitArgs) -> anyhow::Result<ExitCode> {
         outputs.write(|form, _, out| output::limit_text::write_plan(&plan, args.dry_run, form, out))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let report = report(args, &all, root, (&proc, applier), &running);
+    let mut report = report(args, &all, root, (&proc, applier), &running);
     rights::finish(&outputs.rights());
+    report.warnings.extend(silent);
     outputs.write(|form, look, out| output::limit_text::write(&report, form, look, out))?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn processes(proc: &Proc, tasks: Option<Vec<Task>>) -> Vec<Running> {
-    let _rights = rights::raised(&rights::PROCESSES);
+/// Every process, and a sentence about those that did not answer. `tasks`: the kernel's own counts.
+fn processes(proc: &Proc, tasks: Option<Vec<Task>>) -> (Vec<Running>, Option<String>) {
     let counted = tasks.map(|tasks| {
         tasks.into_iter().map(|task| (task.pid, task.vmas)).collect::<HashMap<u32, Option<u64>>>()
     });
-    let mut buffer = CountBuffer::default();
-    let mut all = Vec::new();
-    for pid in proc.pids().unwrap_or_default() {
-        let Ok(handle) = proc.open(pid) else { continue };
-        let Ok(stat) = handle.stat() else { continue };
-        if stat.kernel_thread {
-            continue;
-        }
+    let pids = proc.pids().unwrap_or_default();
+    let answers = apart::each(&pids, &Patience::default(), CountBuffer::default, |&pid, buffer, _| {
+        let handle = proc.open(pid).ok()?;
+        let stat = handle.stat().ok().filter(|stat| !stat.kernel_thread)?;
         let arguments = arguments(&handle.cmdline().unwrap_or_default());
         let vmas = match &counted {
             Some(counts) => counts.get(&pid).copied().flatten(),
-            None => handle.count(&stat, &mut buffer).ok(),
+            None => handle.count(&stat, buffer).ok(),
         };
         let app = application(None, &arguments, &stat.comm);
-        all.push(Running { pid, comm: stat.comm, arguments, app, vmas });
+        Some(Running { pid, comm: stat.comm, arguments, app, vmas })
+    });
+    let mut silent: Vec<(Running, Unreadable)> = Vec::new();
+    let mut all = Vec::new();
+    for (&pid, answer) in pids.iter().zip(answers) {
+        match answer {
+            Ok(process) => all.extend(process),
+            Err(why) => {
+                // Never blocks: see `scan`.
+                let Ok(stat) = proc.open(pid).and_then(|handle| handle.stat()) else { continue };
+                let vmas = counted.as_ref().and_then(|counts| counts.get(&pid).copied().flatten());
+                let app = application(None, &[], &stat.comm);
+                silent.push((Running { pid, comm: stat.comm, arguments: Vec::new(), app, vmas }, why.into()));
+            }
+        }
     }
-    all
+    let sentence = silent.first().map(|(first, why)| {
+        format!(
+            "{} known by name only; {} (pid {}){} {}.",
+            text::count(silent.len() as u64, "process is", "processes are"),
+            first.comm,
+            first.pid,
+            if silent.len() > 1 { ", the first," } else { "" },
+            why.sentence()
+        )
+    });
+    all.extend(silent.into_iter().map(|(process, _)| process));
+    (all, sentence)
 }
 
 fn largest(running: &[Running]) -> Option<&Running> {
@@ -412,7 +437,7 @@ mod tests {
         let args = Line::parse_from(["limit", "--for", "vertica"]).args;
         let all = requirements::known().unwrap();
         let proc = Proc::new(root.join("proc"));
-        let running = processes(&proc, None);
+        let (running, _) = processes(&proc, None);
         let report = report(&args, &all, &root, (&proc, sysctl_conf::applier(&root)), &running);
         assert_eq!((report.running, report.after_boot), (Some(1_048_576), 262_144));
         assert!(

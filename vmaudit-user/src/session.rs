@@ -34,6 +34,7 @@ use crate::model::event::{CgroupExhausted, End, Event, LimitSeen, Owners, Proces
 use crate::model::hook;
 use crate::model::report::{Coverage, Exit, SourceKind};
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
+use crate::os::apart::Patience;
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::os::{kernel, procfs, rights};
@@ -51,6 +52,8 @@ use std::time::SystemTime;
 const TICK: Duration = Duration::from_millis(100);
 /// For so long no followed address space must be seen before all count as ended.
 const SETTLED: Duration = Duration::from_millis(5);
+/// Between two glances at a look that is under way.
+const GLANCE: Duration = Duration::from_millis(5);
 /// Records taken before other work gets its turn.
 const BATCH: usize = 4096;
 
@@ -174,7 +177,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         debug: args.common.debug_bpf,
     };
     let pid = child.pid.as_raw() as u32;
-    let (mut source, mut coverage) = open_source(&args, &facts, &options, pid)?;
+    let patience = Patience::default();
+    let (mut source, mut coverage) = open_source(&args, &facts, &options, pid, &patience)?;
     coverage.notes.extend(give_up_rights(Some(&child), &for_outputs));
     let start_ns = now_ns();
     let sight = match &source {
@@ -204,8 +208,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let anonymizer =
         || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
     let mut watch = Watch {
-        symbols: Symbols::new(args.no_symbols),
-        looks: Looks::new(anonymizer(), start_ns),
+        symbols: Symbols::new(args.no_symbols, &patience),
+        looks: Looks::new(anonymizer(), start_ns, &patience),
         cgroups: memory_cgroup::Looks::default(),
         anonymizer: anonymizer(),
     };
@@ -233,7 +237,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         Err(status) => return Ok(status),
     };
     let mut last = Vec::new();
-    let still_running = settle(&mut source, &mut coverage, &watch.anonymizer, &mut |event| last.push(event));
+    let still_running = settle(&mut source, &mut coverage, &mut watch, &mut |event| last.push(event));
     let end = End { at_ns: now_ns(), exit: Some(exit), still_running };
     drop(child);
     // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
@@ -250,9 +254,17 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     );
     last.push(Event::Hooks(coverage.hooks));
     last.push(Event::Conditions(coverage.conditions));
-    last.extend(coverage.notes.into_iter().chain(watch.symbols.notes()).map(Event::Note));
+    let mut notes = coverage.notes;
+    notes.extend(watch.symbols.notes());
+    notes.extend(watch.looks.notes());
+    let left = patience.left_behind();
+    notes.extend((left > 0).then(|| left_behind(left)));
+    last.extend(notes.into_iter().map(Event::Note));
     last.push(Event::End(end));
     last.into_iter().for_each(|event| take(event, &mut audit, &mut watch));
+    // Not at the end of this function, which may end by the command's signal.
+    drop(watch);
+    drop(patience);
     // Nothing of others is read any more; what was read is rendered without rights.
     rights::finish(&for_outputs);
     let report = report::report(&header, &audit)?;
@@ -286,11 +298,13 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
 fn settle(
     source: &mut Source,
     coverage: &mut Coverage,
-    anonymizer: &Anonymizer,
+    watch: &mut Watch,
     sink: &mut dyn FnMut(Event),
 ) -> u64 {
     let living = match source {
         Source::Live(live) => {
+            watch.symbols.settle(|generation| live.lives(generation));
+            watch.looks.settle(|generation| live.lives(generation));
             // In this order: one that dies in between is then seen twice, not missed.
             live.report_living(sink);
             live.sweep(sink);
@@ -299,8 +313,8 @@ fn settle(
             live.living_processes().len()
         }
         Source::Proc(sampling) => {
-            sampling.look(now_ns(), sink);
-            coverage.notes.extend(sampling.uncounted().map(|it| uncounted(it, anonymizer)));
+            sampling.settle(now_ns(), sink);
+            coverage.notes.extend(sampling.uncounted().map(|it| uncounted(it, &watch.anonymizer)));
             sampling.living()
         }
     };
@@ -336,6 +350,7 @@ fn open_source(
     facts: &Facts,
     options: &ebpf::Options,
     pid: u32,
+    patience: &Patience,
 ) -> anyhow::Result<(Source, Coverage)> {
     let why = match args.common.source {
         cli::Source::Proc => "asked for by --source proc".to_owned(),
@@ -367,7 +382,8 @@ fn open_source(
             "Counts are samples from /proc: bursts between two looks and failed calls are missed".into(),
         ],
     };
-    Ok((Source::Proc(Box::new(Sampling::new(Proc::new("/proc"), [pid], !args.no_follow))), coverage))
+    let sampling = Sampling::new(Proc::new("/proc"), [pid], !args.no_follow, patience);
+    Ok((Source::Proc(Box::new(sampling)), coverage))
 }
 
 /// What the verdicts must know about this kernel and about what the programs capture.
@@ -470,7 +486,7 @@ async fn follow(
                 Asked::PassOn(_) | Asked::Terminal(_) => deadline = Some(Instant::now()),
             },
             () = ready() => {}
-            () = tokio::time::sleep_until(next.into()) => {}
+            () = tokio::time::sleep_until(watch.wake(next).into()) => {}
         }
         // Not in the branch above: a busy ring buffer would always be faster than the clock.
         if Instant::now() >= next {
@@ -537,6 +553,12 @@ struct Watch {
 }
 
 impl Watch {
+    /// When the loop has to look again at the latest: sooner than `next` while a look is under way.
+    fn wake(&self, next: Instant) -> Instant {
+        let busy = self.symbols.busy() || self.looks.busy();
+        if busy { next.min(Instant::now() + GLANCE) } else { next }
+    }
+
     /// What was found, as events; always in the same order.
     fn found(&mut self) -> Vec<Event> {
         let mut owners: Vec<_> = self.looks.take().into_iter().collect();
@@ -558,6 +580,15 @@ impl Watch {
             resolved.ends.into_iter().map(|(generation, ip)| Event::StackEnds(StackEnds { generation, ip }));
         owners.chain(cgroups).chain(frames).chain(ends).collect()
     }
+}
+
+/// Readers that could not be killed.
+fn left_behind(children: usize) -> String {
+    format!(
+        "{} of vmaudit's own, stuck over a process that does not answer, could not be ended and was left behind: it ends \
+         when that process does",
+        text::count(children as u64, "helper", "helpers")
+    )
 }
 
 fn take(mut event: Event, audit: &mut Audit, watch: &mut Watch) {

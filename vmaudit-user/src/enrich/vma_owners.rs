@@ -1,5 +1,5 @@
 //! Who holds the VMAs of a process that has just been refused one: the same classes as `vmaudit explain`, from one look at
-//! /proc/PID/maps while the process lives.
+//! /proc/PID/maps while the process lives, taken [apart](crate::os::apart): a session never waits for it.
 //!
 //! Bounds: one look for each address space, [`LOOKS`] in a session, one in [`BETWEEN`]; of each at most [`MOST_VMAS`]
 //! mappings and [`MOST_TIME`] of reading.
@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{BufReader, Read};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;
 use vmaudit_common::{CLASS_MC0_MASK, CLASS_SECTION};
 
@@ -16,7 +17,11 @@ use crate::domain::application::Anonymizer;
 use crate::domain::vma_layout::{analysis, verdict};
 use crate::model::event::Refused;
 use crate::model::report::Holders;
+use crate::os::apart::desk::{Desk, MOMENT, Turn};
+use crate::os::apart::{Patience, Unanswered};
+use crate::os::procfs::Unreadable;
 use crate::os::{procfs, rights};
+use crate::text::count;
 
 /// Looks in one session.
 const LOOKS: usize = 20;
@@ -33,12 +38,27 @@ const NEAR: u32 = 1;
 /// Looks at processes that are at the limit.
 #[derive(Debug)]
 pub struct Looks {
-    anonymizer: Anonymizer,
+    /// Takes a process id.
+    /// A process, and whether its addresses are hidden.
+    desk: Desk<(u32, bool), Option<Seen>>,
+    /// What is looked for, and since when, CLOCK_MONOTONIC ns.
+    under_way: Option<(Waiting, u64)>,
     start_ns: u64,
     noticed: HashSet<u64>,
     queue: VecDeque<Waiting>,
     last: Option<Instant>,
     found: HashMap<u64, Holders>,
+    /// Processes that did not answer: how many, and the first.
+    silent: Option<(u64, Unanswered, String, u32)>,
+}
+
+/// What one look gave.
+#[derive(Debug, Serialize, Deserialize)]
+struct Seen {
+    vmas: u64,
+    complete: bool,
+    ended: bool,
+    sentence: String,
 }
 
 #[derive(Debug)]
@@ -46,6 +66,7 @@ struct Waiting {
     generation: u64,
     tgid: u32,
     at_ns: u64,
+    comm: String,
     call: Call,
     /// VMAs when the call was refused.
     count: Option<u64>,
@@ -53,14 +74,19 @@ struct Waiting {
 
 impl Looks {
     /// Names of users in paths are replaced by `anonymizer`. `start_ns`: the session's start, CLOCK_MONOTONIC.
-    pub fn new(anonymizer: Anonymizer, start_ns: u64) -> Self {
+    pub fn new(anonymizer: Anonymizer, start_ns: u64, patience: &Patience) -> Self {
         Self {
-            anonymizer,
+            desk: Desk::new(patience, move |(tgid, hidden): (u32, bool), beat| {
+                beat.begin(tgid.into());
+                (see(tgid, hidden, &anonymizer), Vec::new())
+            }),
+            under_way: None,
             start_ns,
             noticed: HashSet::new(),
             queue: VecDeque::new(),
             last: None,
             found: HashMap::new(),
+            silent: None,
         }
     }
 
@@ -68,58 +94,109 @@ impl Looks {
     pub fn notice(&mut self, refused: &Refused) {
         let near = refused.class & CLASS_SECTION != 0 && refused.class & CLASS_MC0_MASK >= NEAR;
         if near && self.noticed.len() < LOOKS && self.noticed.insert(refused.generation) {
-            let Refused { generation, tgid, at_ns, call, .. } = *refused;
+            let Refused { generation, tgid, at_ns, call, ref comm, .. } = *refused;
             let count = refused.section.map(|section| section.mc1.into());
-            self.queue.push_back(Waiting { generation, tgid, at_ns, call, count });
+            self.queue.push_back(Waiting { generation, tgid, at_ns, comm: comm.clone(), call, count });
         }
     }
 
-    /// Takes a look if one is due. `now_ns`: CLOCK_MONOTONIC; `lives`: this address space has not ended.
+    /// Takes a look if one is due, and what has come of the one before. `now_ns`: CLOCK_MONOTONIC; `lives`: this address
+    /// space has not ended. Waits for [`MOMENT`] at most.
     pub fn look(&mut self, now_ns: impl Fn() -> u64, lives: impl Fn(u64) -> bool) {
-        if self.queue.is_empty() || self.last.is_some_and(|last| last.elapsed() < BETWEEN) {
+        self.turn(Duration::ZERO, &lives);
+        if self.busy() || self.queue.is_empty() || self.last.is_some_and(|last| last.elapsed() < BETWEEN) {
             return;
         }
         let Some(waiting) = self.queue.pop_front() else { return };
         self.last = Some(Instant::now());
-        let hidden = !rights::may_know_addresses(waiting.tgid, None);
-        let rights = rights::raised(&rights::PROCESSES);
-        let Ok(file) = File::open(format!("/proc/{}/maps", waiting.tgid)) else { return };
-        drop(rights);
-        let at_ns = now_ns();
-        let mut notes = Vec::new();
-        let reader =
-            BufReader::with_capacity(256 << 10, Timed { inner: &file, until: Instant::now() + MOST_TIME });
-        let read = analysis::stream(reader, MOST_VMAS, HashMap::new(), &self.anonymizer, &mut notes);
-        // Only what was read before its end, or before its next exec, is of this address space.
-        if let Ok(mut explanation) = read
-            && explanation.vmas > 0
-            && lives(waiting.generation)
-        {
-            let ended = !procfs::still_there(&file);
-            explanation.complete &= notes.is_empty() && !ended;
-            if hidden {
-                explanation.hide_addresses();
+        match self.desk.ask(&(waiting.tgid, !rights::may_know_addresses(waiting.tgid, None))) {
+            Ok(()) => {
+                self.under_way = Some((waiting, now_ns()));
+                self.turn(MOMENT, &lives);
             }
-            self.found.insert(
-                waiting.generation,
-                Holders {
-                    vmas_read: explanation.vmas,
-                    complete: explanation.complete,
-                    vmas_expected: waiting.count,
-                    ended,
-                    at_s: at_ns.saturating_sub(self.start_ns) as f64 / 1e9,
-                    syscall: crate::model::cause::name_of(waiting.call).into(),
-                    after_ms: at_ns.saturating_sub(waiting.at_ns) / 1_000_000,
-                    sentence: verdict::verdict(&explanation).into_iter().next().unwrap_or_default(),
-                },
-            );
+            Err(why) => self.unanswered(&waiting, why),
         }
+    }
+
+    /// A look is under way.
+    pub fn busy(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Waits for the look that is under way: for as long as a process may be silent.
+    pub fn settle(&mut self, lives: impl Fn(u64) -> bool) {
+        while self.busy() {
+            self.turn(MOMENT, &lives);
+        }
+    }
+
+    fn turn(&mut self, most: Duration, lives: &impl Fn(u64) -> bool) {
+        let turn = self.desk.turn(most);
+        if matches!(turn, Turn::Waiting) {
+            return;
+        }
+        let Some((waiting, at_ns)) = self.under_way.take() else { return };
+        match turn {
+            // Only what was read before its end, or before its next exec, is of this address space.
+            Turn::Answer(Some(seen), _) if lives(waiting.generation) => {
+                self.found.insert(
+                    waiting.generation,
+                    Holders {
+                        vmas_read: seen.vmas,
+                        complete: seen.complete,
+                        vmas_expected: waiting.count,
+                        ended: seen.ended,
+                        at_s: at_ns.saturating_sub(self.start_ns) as f64 / 1e9,
+                        syscall: crate::model::cause::name_of(waiting.call).into(),
+                        after_ms: at_ns.saturating_sub(waiting.at_ns) / 1_000_000,
+                        sentence: seen.sentence,
+                    },
+                );
+            }
+            Turn::Unanswered(why, _) => self.unanswered(&waiting, why),
+            Turn::Answer(..) | Turn::Waiting => {}
+        }
+    }
+
+    fn unanswered(&mut self, Waiting { comm, tgid, .. }: &Waiting, why: Unanswered) {
+        self.silent.get_or_insert_with(|| (0, why, comm.clone(), *tgid)).0 += 1;
+    }
+
+    /// Sentences for the report about what was left out.
+    pub fn notes(&self) -> Option<String> {
+        let (processes, why, comm, pid) = self.silent.as_ref()?;
+        let who = count(*processes, "process", "processes");
+        let first = if *processes > 1 { ", the first," } else { "" };
+        let why = Unreadable::from(*why).sentence();
+        Some(format!(
+            "Who holds the VMAs of {who} at the limit is not known: {comm} (pid {pid}){first} {why}"
+        ))
     }
 
     /// What was found, by generation.
     pub fn take(&mut self) -> HashMap<u64, Holders> {
         std::mem::take(&mut self.found)
     }
+}
+
+/// In the child: what /proc/PID/maps says of the holders.
+fn see(tgid: u32, hidden: bool, anonymizer: &Anonymizer) -> Option<Seen> {
+    let file = File::open(format!("/proc/{tgid}/maps")).ok()?;
+    let mut notes = Vec::new();
+    let until = Instant::now() + MOST_TIME;
+    let reader = BufReader::with_capacity(256 << 10, Timed { inner: &file, until });
+    let read = analysis::stream(reader, MOST_VMAS, HashMap::new(), anonymizer, &mut notes);
+    let mut explanation = read.ok().filter(|explanation| explanation.vmas > 0)?;
+    let ended = !procfs::still_there(&file);
+    if hidden {
+        explanation.hide_addresses();
+    }
+    Some(Seen {
+        vmas: explanation.vmas,
+        complete: explanation.complete && notes.is_empty() && !ended,
+        ended,
+        sentence: verdict::verdict(&explanation).into_iter().next().unwrap_or_default(),
+    })
 }
 
 /// Ends with an error at a deadline, so that what was read stands and is called incomplete.
@@ -155,7 +232,7 @@ mod tests {
 
     #[test]
     fn one_look_for_each_address_space_near_the_limit_and_only_while_it_lives() {
-        let mut looks = Looks::new(Anonymizer::off(), 0);
+        let mut looks = Looks::new(Anonymizer::off(), 0, &Patience::default());
         looks.notice(&refused(1, CLASS_SECTION));
         looks.look(|| 5_000_000, |_| true);
         assert!(looks.take().is_empty(), "far from the limit nothing is read");
@@ -163,6 +240,7 @@ mod tests {
             looks.notice(&refused(2, CLASS_SECTION | 7));
         }
         looks.look(|| 5_000_000, |_| true);
+        looks.settle(|_| true);
         let found = looks.take();
         assert_eq!(found.len(), 1);
         let holders = &found[&2];
@@ -172,6 +250,7 @@ mod tests {
         looks.notice(&refused(3, CLASS_SECTION | 7));
         looks.last = None;
         looks.look(|| 0, |_| false);
+        looks.settle(|_| false);
         assert!(looks.take().is_empty(), "what was read after the end is not of this address space");
         for generation in 10..100 {
             looks.notice(&refused(generation, CLASS_SECTION | 7));

@@ -1,7 +1,7 @@
 //! The command under test: started stopped, let go when the hooks are on, as transparent as `env` would be.
 //!
 //! The child is forked before the runtime and before any thread exist, so it inherits the caller's signal mask,
-//! descriptors, terminal and limits unchanged; what Rust's start has changed by then is put back ([`super::inherited`]). It waits
+//! descriptors, terminal and limits unchanged; what Rust's start has changed by then is put back ([`crate::os::inherited`]). It waits
 //! for one byte; if vmaudit dies first, it ends without having run anything.
 
 use std::{
@@ -22,9 +22,9 @@ use nix::{
 };
 
 use crate::launch::group_signals::Witness;
-use crate::launch::inherited;
 use crate::launch::typing::Typing;
 use crate::model::report::Exit;
+use crate::os::inherited;
 use crate::os::rights;
 use crate::os::rights::Passed;
 

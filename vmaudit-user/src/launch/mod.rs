@@ -2,5 +2,4 @@
 
 pub mod child;
 pub mod group_signals;
-pub mod inherited;
 pub mod typing;

@@ -1,9 +1,9 @@
 //! What `explain` found: who owns the VMAs of a process, and why neighbours do not merge.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Sum over mappings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Tally {
     /// VMAs.
@@ -24,7 +24,7 @@ impl Tally {
 }
 
 /// A named row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Row {
     /// What.
@@ -35,7 +35,7 @@ pub struct Row {
 }
 
 /// Boundaries of one reason.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BoundaryRow {
     /// Why.
@@ -51,7 +51,7 @@ pub struct BoundaryRow {
 }
 
 /// Mappings of one object that follow each other without a wide hole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Region {
     /// First address, hexadecimal; null when it is not the caller's to know.
@@ -73,11 +73,11 @@ pub struct Region {
 }
 
 /// Everything that was found.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Explanation {
     /// `vmaudit.explain`.
-    pub schema: &'static str,
+    pub schema: String,
     /// 1.
     pub version: u32,
     /// Process, when it was a live one.
@@ -130,7 +130,7 @@ impl Explanation {
 }
 
 /// What a mapping is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
@@ -190,7 +190,7 @@ impl Kind {
 }
 
 /// Why.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Reason {
@@ -244,7 +244,7 @@ pub enum Reason {
 }
 
 /// What the offsets of two mappings of one file do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -371,7 +371,7 @@ fn flag_cure(flags: &str) -> String {
 }
 
 /// One row.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Cluster {
     /// First address; null when it is not the caller's to know.
@@ -391,7 +391,7 @@ pub struct Cluster {
 }
 
 /// What a file held besides good mappings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Damage {
     /// Lines that are neither a mapping nor a field of one.

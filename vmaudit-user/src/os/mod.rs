@@ -1,6 +1,8 @@
 //! What the operating system tells: /proc, BTF, capabilities, sysctl files. Each file reads one thing and judges nothing.
 
+pub mod apart;
 pub mod btf;
+pub mod inherited;
 pub mod kernel;
 pub(crate) mod kernel_symbol;
 pub mod procfs;

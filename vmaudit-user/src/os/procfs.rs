@@ -14,9 +14,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
 
 use crate::model::report::{Host, Limits};
 use crate::model::scan::Slab;
+use crate::os::apart::Unanswered;
 
 /// Bytes of one read of a maps file. The kernel fills one page of it per call; larger does not help it, and the
 /// buffer is also that of small files.
@@ -29,7 +31,7 @@ const MAX_CMDLINE: u64 = 256 * 1024;
 const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// Why a process has no figures.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Unreadable {
     /// It ended while it was being read.
     Gone,
@@ -39,6 +41,11 @@ pub enum Unreadable {
     Zombie,
     /// A kernel thread: it has no address space of its own.
     KernelThread,
+    /// It did not answer in time: it, or somebody for it, holds its mmap lock, or what was to be read lies in a file of
+    /// a file system that does not answer.
+    Silent,
+    /// Others did not answer, and the time for all was used up before its turn.
+    NotAsked,
     /// The kernel gave another error, named here.
     Failed(String),
 }
@@ -53,7 +60,22 @@ impl Unreadable {
             }
             Self::Zombie => "has ended and waits for its parent; it holds no memory".to_owned(),
             Self::KernelThread => "is a kernel thread, without an address space of its own".to_owned(),
+            Self::Silent => "did not answer within 1 s (its memory map is locked)".to_owned(),
+            Self::NotAsked => {
+                "was not looked at: others that did not answer took all the time there was".to_owned()
+            }
             Self::Failed(why) => format!("could not be read: {why}"),
+        }
+    }
+}
+
+impl From<Unanswered> for Unreadable {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Silent => Self::Silent,
+            Unanswered::NotAsked => Self::NotAsked,
+            Unanswered::Died => Self::Failed("the process that read it ended before it was done".to_owned()),
+            Unanswered::NoReader => Self::Failed("no process could be started to read it".to_owned()),
         }
     }
 }
@@ -120,7 +142,9 @@ impl Default for Proc {
 impl Proc {
     /// A /proc mounted (or made up) at `root`.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        let root = root.into();
+        // Children that read it stand elsewhere.
+        Self { root: std::path::absolute(&root).unwrap_or(root) }
     }
 
     /// Where it is.

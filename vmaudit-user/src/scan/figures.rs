@@ -11,6 +11,7 @@ use crate::model::report::{
 };
 use crate::model::scan::{AppFigures, Need, Scan, Slab};
 use crate::os::procfs::host;
+use crate::scan::read::notes;
 use crate::scan::{Key, ScanArgs};
 use crate::source::ebpf::page_size;
 use crate::text::time::rfc3339;
@@ -72,6 +73,8 @@ pub fn build(
             "Not root: only your own processes can be counted; run as root to see all of them.".to_owned(),
         );
     }
+    coverage.notes.extend(notes(&rows));
+    anonymizer.texts(&mut coverage.notes);
     let mut processes = rows.into_iter().map(|row| process(row, &limits)).collect::<Vec<_>>();
     processes.iter_mut().for_each(|process| anonymizer.process(process));
     Scan {
@@ -178,6 +181,6 @@ fn process(row: Row, limits: &Limits) -> Process {
         images_folded: 0,
         calls: BTreeMap::new(),
         unmap_leaked_bytes: None,
-        unreadable: row.count.err().map(|reason| reason.sentence()),
+        unreadable: row.silent.or(row.count.err()).map(|reason| reason.sentence()),
     }
 }

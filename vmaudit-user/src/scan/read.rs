@@ -1,6 +1,9 @@
 //! Looks at every process once: counts from the kernel's own walk where that is to be had, names from /proc.
+//!
+//! What of a process can block, its memory map and its command line, is read [apart](crate::os::apart). A process that does
+//! not answer keeps its row: what the kernel's walk and the files that never block tell of it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -8,14 +11,18 @@ use std::os::fd::OwnedFd;
 use anyhow::Context;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
 
 use super::ScanArgs;
 use crate::domain::application::{application, arguments};
+use crate::os::apart;
+use crate::os::apart::Patience;
 use crate::os::procfs::{CountBuffer, Handle, Proc, Stat, Unreadable};
 use crate::source::ebpf::task_iter::Task;
+use crate::text::count;
 
 /// One process as read.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Row {
     /// Process id.
     pub pid: u32,
@@ -37,6 +44,8 @@ pub struct Row {
     pub count: Result<u64, Unreadable>,
     /// The count is the kernel's own.
     pub exact: bool,
+    /// Why the rest could not be read of a process whose count is known.
+    pub silent: Option<Unreadable>,
 }
 
 /// One walk of the kernel over all processes.
@@ -44,8 +53,6 @@ pub type Walk<'a> = &'a dyn Fn() -> io::Result<Vec<Task>>;
 
 /// Command lines longer than this are read through a larger buffer, bytes.
 const USUAL_CMDLINE: usize = 16 * 1024;
-/// Fewer processes than this are read by one thread: starting another costs more.
-const WORTH_A_THREAD: usize = 128;
 
 /// What is looked for.
 pub struct Wanted<'a> {
@@ -80,6 +87,7 @@ impl Wanted<'_> {
 
 /// Every wanted process. `walk`: the kernel's own counts; without it the lines of /proc/PID/maps.
 pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow::Result<Vec<Row>> {
+    let patience = Patience::default();
     let mut asked = wanted.args.pid.clone();
     asked.sort_unstable();
     asked.dedup();
@@ -89,7 +97,7 @@ pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow:
         } else {
             asked
         };
-        return Ok(in_parallel(&pids, |pid, buffer| by_lines(wanted, *pid, proc, buffer)));
+        return Ok(all_by_lines(wanted, &pids, proc, &patience));
     };
     let mut tasks = walk().context("the kernel's task iterator failed")?;
     tasks.retain(|task| {
@@ -97,9 +105,7 @@ pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow:
             && wanted.owner(task.uid)
             && wanted.name(&task.comm)
     });
-    let folder = proc.folder().with_context(|| format!("cannot read {}", proc.root().display()))?;
-    let mut rows =
-        in_parallel(&tasks, |task, buffer| by_walk(wanted, task, &Names { folder: &folder, proc }, buffer));
+    let mut rows = all_by_walk(wanted, &tasks, proc, &patience)?;
     // A pid that changed its owner since the first look has lent its command line to the wrong row.
     let now: HashMap<u32, u64> =
         walk().unwrap_or_default().into_iter().map(|task| (task.pid, task.start_ns)).collect();
@@ -120,48 +126,56 @@ pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow:
         .chain(first)
         .filter(|pid| !now.contains_key(pid) && !started.contains_key(pid))
         .collect();
-    rows.extend(in_parallel(&missing, |pid, buffer| by_lines(wanted, *pid, proc, buffer)));
+    rows.extend(all_by_lines(wanted, &missing, proc, &patience));
     Ok(rows)
 }
 
-/// `work` on each item, by several threads when that is worth it; the order stays.
-fn in_parallel<T: Sync, R: Send>(
-    items: &[T],
-    work: impl Fn(&T, &mut CountBuffer) -> Option<R> + Sync,
-) -> Vec<R> {
-    let all = |items: &[T]| {
-        let mut buffer = CountBuffer::default();
-        items.iter().filter_map(|item| work(item, &mut buffer)).collect::<Vec<R>>()
-    };
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(4);
-    if threads == 1 || items.len() < WORTH_A_THREAD {
-        return all(items);
-    }
-    std::thread::scope(|scope| {
-        let mut parts = items.chunks(items.len().div_ceil(threads));
-        let own = parts.next().unwrap_or_default();
-        let others: Vec<_> = parts.map(|part| (part, scope.spawn(|| all(part)))).collect();
-        let mut rows = all(own);
-        for (part, thread) in others {
-            // A thread cannot end early; if one did, its part is read again rather than left out.
-            rows.extend(thread.join().unwrap_or_else(|_| all(part)));
-        }
-        rows
+fn all_by_walk(
+    wanted: &Wanted<'_>,
+    tasks: &[Task],
+    proc: &Proc,
+    patience: &Patience,
+) -> anyhow::Result<Vec<Row>> {
+    let cannot = || format!("cannot read {}", proc.root().display());
+    // A child has no descriptor of ours.
+    drop(proc.folder().with_context(cannot)?);
+    let names = || Names { folder: proc.folder().ok(), proc, buffer: CountBuffer::default() };
+    // Rights to read other users' processes (CAP_SYS_PTRACE) are needed in there.
+    let answers = apart::each(tasks, patience, names, |task, names, _| by_walk(wanted, task, names));
+    let rows = tasks.iter().zip(answers);
+    Ok(rows
+        .filter_map(|(task, answer)| {
+            answer.unwrap_or_else(|why| silent_by_walk(wanted, task, proc, why.into()))
+        })
+        .collect())
+}
+
+fn all_by_lines(wanted: &Wanted<'_>, pids: &[u32], proc: &Proc, patience: &Patience) -> Vec<Row> {
+    // As above.
+    let answers = apart::each(pids, patience, CountBuffer::default, |&pid, buffer, _| {
+        by_lines(wanted, pid, proc, buffer)
+    });
+    let rows = pids.iter().zip(answers);
+    rows.filter_map(|(&pid, answer)| {
+        answer.unwrap_or_else(|why| silent_by_lines(wanted, pid, proc, why.into()))
     })
+    .collect()
 }
 
 /// Files of processes by path below an open /proc.
 struct Names<'a> {
-    folder: &'a OwnedFd,
+    folder: Option<OwnedFd>,
     proc: &'a Proc,
+    buffer: CountBuffer,
 }
 
 impl Names<'_> {
-    fn cmdline(&self, pid: u32, buffer: &mut CountBuffer) -> Option<Vec<String>> {
+    fn cmdline(&mut self, pid: u32) -> Option<Vec<String>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let path = format!("{pid}/cmdline");
-        let mut file = File::from(openat(self.folder, path.as_str(), flags, Mode::empty()).ok()?);
-        let buffer = buffer.bytes(USUAL_CMDLINE);
+        let folder = self.folder.as_ref()?;
+        let mut file = File::from(openat(folder, path.as_str(), flags, Mode::empty()).ok()?);
+        let buffer = self.buffer.bytes(USUAL_CMDLINE);
         let n = file.read(buffer).ok()?;
         if n < buffer.len() {
             return Some(arguments(buffer.get(..n)?));
@@ -171,19 +185,20 @@ impl Names<'_> {
     }
 
     fn exe(&self, pid: u32) -> Option<String> {
-        let target = readlinkat(self.folder, format!("{pid}/exe").as_str()).ok()?;
+        let target = readlinkat(self.folder.as_ref()?, format!("{pid}/exe").as_str()).ok()?;
         Some(target.to_string_lossy().into_owned())
     }
 }
 
+/// The cgroup, if somebody wants to know it. Never blocks.
+fn group(wanted: &Wanted<'_>, proc: &Proc, pid: u32) -> Option<String> {
+    let asked_for = wanted.details || wanted.args.cgroup.is_some();
+    if asked_for { proc.open(pid).ok().and_then(|handle| handle.cgroup()) } else { None }
+}
+
 /// A process that the kernel's walk found.
-fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &Names<'_>, buffer: &mut CountBuffer) -> Option<Row> {
-    let handle = || names.proc.open(task.pid);
-    let cgroup = if wanted.details || wanted.args.cgroup.is_some() {
-        handle().ok().and_then(|handle| handle.cgroup())
-    } else {
-        None
-    };
+fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &mut Names<'_>) -> Option<Row> {
+    let cgroup = group(wanted, names.proc, task.pid);
     if !wanted.group(cgroup.as_deref()) {
         return None;
     }
@@ -191,9 +206,12 @@ fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &Names<'_>, buffer: &mut Cou
         Some(vmas) => (Ok(vmas), true),
         None if task.zombie => (Err(Unreadable::Zombie), false),
         // It was in the middle of an exec or an exit: asked again in the other way.
-        None => (handle().and_then(|handle| handle.count(&handle.stat()?, buffer)), false),
+        None => {
+            let handle = names.proc.open(task.pid);
+            (handle.and_then(|handle| handle.count(&handle.stat()?, &mut names.buffer)), false)
+        }
     };
-    let arguments = names.cmdline(task.pid, buffer).unwrap_or_default();
+    let arguments = names.cmdline(task.pid).unwrap_or_default();
     let exe = if wanted.details || unclear(&arguments) { names.exe(task.pid) } else { None };
     Some(Row {
         pid: task.pid,
@@ -206,6 +224,48 @@ fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &Names<'_>, buffer: &mut Cou
         cgroup,
         count,
         exact,
+        silent: None,
+    })
+}
+
+/// One that did not answer: what the walk told.
+fn silent_by_walk(wanted: &Wanted<'_>, task: &Task, proc: &Proc, why: Unreadable) -> Option<Row> {
+    let cgroup = group(wanted, proc, task.pid);
+    if !wanted.group(cgroup.as_deref()) {
+        return None;
+    }
+    Some(Row {
+        ppid: Some(task.ppid),
+        uid: Some(task.uid),
+        app: named(None, &[], &task.comm, task.pid),
+        comm: task.comm.clone(),
+        cgroup,
+        count: task.vmas.ok_or_else(|| why.clone()),
+        exact: task.vmas.is_some(),
+        silent: Some(why.clone()),
+        ..Row::unread(task.pid, why)
+    })
+}
+
+/// One that did not answer: its owner, name and cgroup, which never block (fs/proc/array.c:do_task_stat takes no mmap
+/// lock, in all versions).
+fn silent_by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, why: Unreadable) -> Option<Row> {
+    let handle = proc.open(pid).ok();
+    let stat = handle.as_ref().and_then(|handle| handle.stat().ok());
+    let uid = handle.as_ref().map(|handle| handle.uid);
+    let comm = stat.as_ref().map(|stat| stat.comm.clone()).unwrap_or_default();
+    let cgroup = group(wanted, proc, pid);
+    let fits = wanted.group(cgroup.as_deref())
+        && (wanted.uid.is_none() || uid.is_some_and(|uid| wanted.owner(uid)))
+        && wanted.name(&comm);
+    fits.then(|| Row {
+        ppid: stat.map(|stat| stat.ppid),
+        uid,
+        app: named(None, &[], &comm, pid),
+        comm,
+        cgroup,
+        silent: Some(why.clone()),
+        ..Row::unread(pid, why)
     })
 }
 
@@ -252,6 +312,7 @@ fn by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, buffer: &mut CountBuffer
         cgroup,
         count,
         exact: false,
+        silent: None,
     })
 }
 
@@ -297,6 +358,7 @@ impl Row {
             cgroup: None,
             count: Err(reason),
             exact: false,
+            silent: None,
         }
     }
 
@@ -304,4 +366,24 @@ impl Row {
     pub fn name(&self) -> &str {
         if self.comm.is_empty() { self.app.rsplit('/').next().unwrap_or_default() } else { &self.comm }
     }
+}
+
+/// A sentence for each reason why processes are not shown completely, with their number and the first one.
+pub fn notes(rows: &[Row]) -> Vec<String> {
+    let mut reasons: BTreeMap<&Unreadable, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        if let Some(why) = &row.silent {
+            reasons.entry(why).or_default().push(row);
+        }
+    }
+    let sentence = |(why, rows): (&Unreadable, Vec<&Row>)| {
+        let who = count(rows.len() as u64, "process is", "processes are");
+        let first = rows.first().map(|row| format!("{} (pid {})", row.name(), row.pid)).unwrap_or_default();
+        format!(
+            "{who} not shown completely; {first}{} {}.",
+            if rows.len() > 1 { ", the first," } else { "" },
+            why.sentence()
+        )
+    };
+    reasons.into_iter().map(sentence).collect()
 }

@@ -1,21 +1,29 @@
 //! The fallback source: looks at the processes of one tree in /proc from time to time. Every figure is a sample.
 //!
 //! Reading /proc/PID/maps takes the process's mmap lock on kernels before 6.17 (kernel.md 1.3), so looks are rare and
-//! become rarer when they take long: reading never takes more than a twentieth of the time.
+//! become rarer when they take long: reading never takes more than a twentieth of the time. It is done
+//! [apart](crate::os::apart), and what is not ready after a moment is taken at the next turn.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
 use crate::model::event::{Event, ProcessFacts, ProcessId, Sample};
-use crate::os::procfs::{CountBuffer, Proc, Unreadable};
-use crate::os::rights;
+use crate::os::apart::desk::{Desk, MOMENT, Turn};
+use crate::os::apart::{Beat, Patience, Unanswered};
+use crate::os::procfs::{CountBuffer, Proc, Stat, Unreadable};
 
 /// Shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// Longest time between two looks, however slow reading is.
 const LONGEST: Duration = Duration::from_secs(1);
+/// Until the next turn while counts are not ready.
+const AGAIN: Duration = Duration::from_millis(5);
+/// Time for what is not ready at the session's end.
+const LAST: Duration = Duration::from_secs(10);
+/// Processes in one question: it has to fit one packet.
+const TOGETHER: usize = 512;
 /// Share of the time that may be spent on reading, as a divisor.
 const SHARE: u32 = 20;
 
@@ -25,9 +33,33 @@ pub struct Sampling {
     roots: BTreeSet<u32>,
     children: bool,
     known: BTreeMap<u32, Known>,
-    buffer: CountBuffer,
     tick_ns: u64,
-    uncounted: Option<Uncounted>,
+    uncounted: BTreeMap<Unreadable, Uncounted>,
+    /// Takes process ids with their start in clock ticks.
+    desk: Desk<Vec<(u32, u64)>, Counts>,
+    round: Round,
+}
+
+/// Of the processes in a question.
+type Counts = Vec<Result<u64, Unreadable>>;
+
+/// One look at all of them.
+struct Round {
+    began: Instant,
+    /// CLOCK_MONOTONIC.
+    at_ns: u64,
+    /// To be counted.
+    waiting: VecDeque<Counted>,
+    /// Being counted.
+    asked: Vec<Counted>,
+}
+
+/// A process and what its sample says besides the count.
+struct Counted {
+    process: ProcessId,
+    start_ticks: u64,
+    ppid: u32,
+    comm: String,
 }
 
 /// A process as it was at the last look.
@@ -38,6 +70,8 @@ struct Known {
     exe: Option<String>,
     /// Counted in [`Uncounted`].
     uncounted: bool,
+    /// It did not answer, and is not asked again.
+    silent: bool,
 }
 
 /// Processes that live and whose mappings could not be read.
@@ -55,23 +89,70 @@ pub struct Uncounted {
 
 impl Sampling {
     /// Looks at `roots`, and with `children` at all that descends from them.
-    pub fn new(proc: Proc, roots: impl IntoIterator<Item = u32>, children: bool) -> Self {
+    pub fn new(
+        proc: Proc,
+        roots: impl IntoIterator<Item = u32>,
+        children: bool,
+        patience: &Patience,
+    ) -> Self {
         let ticks = nix::unistd::sysconf(nix::unistd::SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100);
+        let reader = proc.clone();
+        let mut buffer = CountBuffer::default();
+        let counts = move |asked: Vec<(u32, u64)>, beat: &Beat| {
+            let count = |(item, (pid, start_ticks)): (usize, (u32, u64))| {
+                beat.begin(item as u64);
+                count(&reader, pid, start_ticks, &mut buffer)
+            };
+            (asked.into_iter().enumerate().map(count).collect(), Vec::new())
+        };
         Self {
             proc,
             roots: roots.into_iter().collect(),
             children,
             known: BTreeMap::new(),
-            buffer: CountBuffer::default(),
             tick_ns: 1_000_000_000 / u64::try_from(ticks).unwrap_or(100).max(1),
-            uncounted: None,
+            uncounted: BTreeMap::new(),
+            desk: Desk::new(patience, counts),
+            round: Round { began: Instant::now(), at_ns: 0, waiting: VecDeque::new(), asked: Vec::new() },
         }
     }
 
-    /// One look; returns the time to wait until the next. `now_ns`: CLOCK_MONOTONIC.
+    /// One look, or more of the one that is not done; returns the time to wait until the next. Waits for [`MOMENT`] at
+    /// most, beside what reading the list of processes takes. `now_ns`: CLOCK_MONOTONIC.
     pub fn look(&mut self, now_ns: u64, sink: &mut dyn FnMut(Event)) -> Duration {
-        let _rights = rights::raised(&rights::PROCESSES);
-        let began = Instant::now();
+        if !self.busy() {
+            self.begin(now_ns, sink);
+        }
+        self.go_on(sink);
+        if self.busy() { AGAIN } else { (self.round.began.elapsed() * SHARE).clamp(SHORTEST, LONGEST) }
+    }
+
+    /// The last look, and what is not done of the one before. Waits for both, with an end.
+    pub fn settle(&mut self, now_ns: u64, sink: &mut dyn FnMut(Event)) {
+        let until = Instant::now() + LAST;
+        for last in [false, true] {
+            if last {
+                self.begin(now_ns, sink);
+            }
+            while self.busy() && Instant::now() < until {
+                self.go_on(sink);
+            }
+        }
+        let asked = std::mem::take(&mut self.round.asked);
+        for process in asked.into_iter().chain(std::mem::take(&mut self.round.waiting)) {
+            self.missing(&process, Unreadable::NotAsked);
+        }
+    }
+
+    /// Counts are not ready.
+    fn busy(&self) -> bool {
+        self.desk.busy() || !self.round.waiting.is_empty()
+    }
+
+    /// Reads what never blocks: who is there, by what name, and where. Counts come in [`Sampling::go_on`].
+    fn begin(&mut self, now_ns: u64, sink: &mut dyn FnMut(Event)) {
+        self.round.began = Instant::now();
+        self.round.at_ns = now_ns;
         let mut seen = BTreeMap::new();
         // A process whose parent is followed is followed, also after the parent's end (known). One descriptor at a
         // time: a machine has more processes than a process may have descriptors.
@@ -101,13 +182,13 @@ impl Sampling {
             let Some(stat) = handle.stat().ok().filter(|stat| stat.start_ticks == *start_ticks) else {
                 continue;
             };
-            let count = handle.count(&stat, &mut self.buffer);
             let before = self.known.get(&pid).filter(|known| known.process == process);
-            let mut known = Known {
+            let known = Known {
                 process,
                 comm: stat.comm.clone(),
                 exe: handle.exe(),
                 uncounted: before.is_some_and(|before| before.uncounted),
+                silent: before.is_some_and(|before| before.silent),
             };
             // Again after an exec: what is known then is of the image before.
             if before.is_none_or(|before| before.comm != known.comm || before.exe != known.exe) {
@@ -118,22 +199,9 @@ impl Sampling {
                     cgroup: handle.cgroup(),
                 }));
             }
-            match count {
-                Ok(count) => sink(Event::Sample(Sample {
-                    at_ns: now_ns,
-                    process,
-                    ppid: stat.ppid,
-                    comm: stat.comm,
-                    map_count: Some(u32::try_from(count).unwrap_or(u32::MAX)),
-                })),
-                Err(why @ (Unreadable::Forbidden | Unreadable::Failed(_))) if !known.uncounted => {
-                    known.uncounted = true;
-                    self.uncounted
-                        .get_or_insert(Uncounted { processes: 0, comm: stat.comm, pid, why })
-                        .processes += 1;
-                }
-                // One that ended meanwhile has no figures by then, and no more are missing.
-                Err(_) => {}
+            if !known.silent {
+                let Stat { ppid, start_ticks, comm, .. } = stat;
+                self.round.waiting.push_back(Counted { process, start_ticks, ppid, comm });
             }
             seen.insert(pid, known);
         }
@@ -149,18 +217,89 @@ impl Sampling {
             }
         }
         self.known = seen;
-        (began.elapsed() * SHARE).clamp(SHORTEST, LONGEST)
     }
 
-    /// Processes without figures, or without the figures of a part of their life; `None` when there are none.
-    pub fn uncounted(&self) -> Option<&Uncounted> {
-        self.uncounted.as_ref()
+    /// Asks for counts and takes them, until one is not ready.
+    fn go_on(&mut self, sink: &mut dyn FnMut(Event)) {
+        while self.busy() {
+            if !self.desk.busy() {
+                let most = self.round.waiting.len().min(TOGETHER);
+                self.round.asked = self.round.waiting.drain(..most).collect();
+                let question: Vec<(u32, u64)> =
+                    self.round.asked.iter().map(|it| (it.process.tgid, it.start_ticks)).collect();
+                if let Err(why) = self.desk.ask(&question) {
+                    for process in std::mem::take(&mut self.round.asked) {
+                        self.missing(&process, why.into());
+                    }
+                    continue;
+                }
+            }
+            match self.desk.turn(MOMENT) {
+                Turn::Waiting => return,
+                Turn::Answer(counts, _) => {
+                    for (process, count) in std::mem::take(&mut self.round.asked).into_iter().zip(counts) {
+                        match count {
+                            Ok(count) => sink(Event::Sample(Sample {
+                                at_ns: self.round.at_ns,
+                                process: process.process,
+                                ppid: process.ppid,
+                                comm: process.comm,
+                                map_count: Some(u32::try_from(count).unwrap_or(u32::MAX)),
+                            })),
+                            Err(why @ (Unreadable::Forbidden | Unreadable::Failed(_))) => {
+                                self.missing(&process, why);
+                            }
+                            // One that ended meanwhile has no figures by then, and no more are missing.
+                            Err(_) => {}
+                        }
+                    }
+                }
+                Turn::Unanswered(why, item) => self.leave_out(why, item as usize),
+            }
+        }
+    }
+
+    /// Leaves out this one of those that were asked; the others are asked again.
+    fn leave_out(&mut self, why: Unanswered, item: usize) {
+        let mut asked = std::mem::take(&mut self.round.asked);
+        let item = if item < asked.len() { item } else { 0 };
+        if item < asked.len() {
+            let process = asked.remove(item);
+            if let Some(known) = self.known.get_mut(&process.process.tgid) {
+                known.silent = true;
+            }
+            self.missing(&process, why.into());
+        }
+        asked.into_iter().rev().for_each(|process| self.round.waiting.push_front(process));
+    }
+
+    /// Takes note that it has no count, the first time.
+    fn missing(&mut self, Counted { process, comm, .. }: &Counted, why: Unreadable) {
+        let known = self.known.get_mut(&process.tgid).filter(|known| known.process == *process);
+        if known.is_some_and(|known| std::mem::replace(&mut known.uncounted, true)) {
+            return;
+        }
+        let first = |why| Uncounted { processes: 0, comm: comm.clone(), pid: process.tgid, why };
+        self.uncounted.entry(why.clone()).or_insert_with(|| first(why)).processes += 1;
+    }
+
+    /// Processes without figures, or without the figures of a part of their life, by reason.
+    pub fn uncounted(&self) -> impl Iterator<Item = &Uncounted> {
+        self.uncounted.values()
     }
 
     /// Processes that were alive at the last look.
     pub fn living(&self) -> usize {
         self.known.len()
     }
+}
+
+/// In the child.
+fn count(proc: &Proc, pid: u32, start_ticks: u64, buffer: &mut CountBuffer) -> Result<u64, Unreadable> {
+    let handle = proc.open(pid)?;
+    let stat = handle.stat()?;
+    // Its number may be another process's by now.
+    if stat.start_ticks == start_ticks { handle.count(&stat, buffer) } else { Err(Unreadable::Gone) }
 }
 
 /// Adds to `followed` all that descends from it; `pairs` are (pid, parent).
@@ -183,7 +322,6 @@ mod tests {
     /// A look at a made-up machine of 400 processes, all of one family, with 100 descriptors to spare.
     #[test]
     fn a_look_needs_few_descriptors_however_many_processes_there_are() {
-        use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let root = std::env::temp_dir().join(format!("vmaudit-sampling-{}", std::process::id()));
         for pid in 1..=400 {
             let own = root.join(pid.to_string());
@@ -192,16 +330,31 @@ mod tests {
             std::fs::write(own.join("stat"), stat).unwrap();
             std::fs::write(own.join("maps"), "1000-2000 rw-p 00000000 00:00 0 \n".repeat(3)).unwrap();
         }
+        // The limit is that of a whole process, so it is another one than that of the other tests.
+        // SAFETY: the child only reads and counts, and leaves through _exit.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let counted = std::panic::catch_unwind(|| counted_with_few_descriptors(&root)).unwrap_or(0);
+            // SAFETY: ends the child without running anything of the parent's.
+            unsafe { libc::_exit(i32::from(counted != 400)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` lives through the call.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        std::fs::remove_dir_all(root).unwrap();
+        assert_eq!(status, 0);
+    }
+
+    fn counted_with_few_descriptors(root: &std::path::Path) -> u32 {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
         let open = std::fs::read_dir("/proc/self/fd").unwrap().count() as u64;
-        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         setrlimit(Resource::RLIMIT_NOFILE, (open + 100).min(hard), hard).unwrap();
         let mut seen = 0;
-        Sampling::new(Proc::new(&root), [1], true).look(7, &mut |event| {
+        Sampling::new(Proc::new(root), [1], true, &Patience::default()).settle(7, &mut |event| {
             seen += u32::from(matches!(event, Event::Sample(Sample { map_count: Some(3), .. })));
         });
-        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
-        std::fs::remove_dir_all(root).unwrap();
-        assert_eq!(seen, 400);
+        seen
     }
 
     /// A made-up process 1; `maps` is a folder, which can be opened and not read, where there is no text for it.
@@ -224,11 +377,11 @@ mod tests {
     #[test]
     fn an_exec_gives_a_new_name_and_only_that_does() {
         let root = std::env::temp_dir().join(format!("vmaudit-sampling-exec-{}", std::process::id()));
-        let mut sampling = Sampling::new(Proc::new(&root), [1], true);
+        let mut sampling = Sampling::new(Proc::new(&root), [1], true, &Patience::default());
         let mut named = |comm, exe| {
             write(&root, comm, exe, Some("1000-2000 rw-p 00000000 00:00 0 \n"));
             let mut found = Vec::new();
-            sampling.look(7, &mut |event| {
+            sampling.settle(7, &mut |event| {
                 if let Event::Process(named) = event {
                     found.extend(named.exe);
                 }
@@ -246,11 +399,11 @@ mod tests {
     #[test]
     fn a_process_that_cannot_be_read_is_counted_once() {
         let root = std::env::temp_dir().join(format!("vmaudit-sampling-closed-{}", std::process::id()));
-        let mut sampling = Sampling::new(Proc::new(&root), [1], true);
+        let mut sampling = Sampling::new(Proc::new(&root), [1], true, &Patience::default());
         let mut look = |comm, maps| {
             write(&root, comm, "/bin/x", maps);
-            sampling.look(7, &mut |_| {});
-            sampling.uncounted().map(|uncounted| (uncounted.processes, uncounted.comm.clone()))
+            sampling.settle(7, &mut |_| {});
+            sampling.uncounted().next().map(|uncounted| (uncounted.processes, uncounted.comm.clone()))
         };
         assert_eq!(look("sh", Some("1000-2000 rw-p 00000000 00:00 0 \n")), None);
         // No mappings at all: it is ending.

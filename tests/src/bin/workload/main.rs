@@ -17,6 +17,7 @@ mod own;
 mod plain;
 mod processes;
 mod strangers;
+mod stuck;
 
 use crate::memory::die;
 use crate::processes::End;
@@ -34,6 +35,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 (names: workload list)
   neighbours    busy N | map-calls N   (until stdin ends)
   terminal      job-shell PROGRAM ARGUMENTS... | type-ahead
+  stuck         stuck FOLDER | stuck-refused FOLDER | stuck-exec FOLDER WORDS...   (root, /dev/fuse)
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
 
@@ -105,6 +107,9 @@ fn dispatch(words: &[&str]) -> ! {
         ["dies", how] => dies::run(how, false),
         ["dies", how, "libc"] => dies::run(how, true),
         ["dies", how, "without", program, other] => dies::without(how, program, other),
+        ["stuck", folder] => stuck::lock(folder),
+        ["stuck-refused", folder] => stuck::refused(folder),
+        ["stuck-exec", folder, ref words @ ..] => stuck::exec(folder, words),
         ["stacks", n] => near::stacks(number(n)),
         ["busy", n] => neighbours::busy(number(n)),
         ["map-calls", n] => neighbours::map_calls(number(n)),

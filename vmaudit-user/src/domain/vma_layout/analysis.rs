@@ -293,7 +293,7 @@ impl Analysis {
             region.name = anonymizer.apply(&region.name).into_owned();
         }
         Explanation {
-            schema: "vmaudit.explain",
+            schema: "vmaudit.explain".to_owned(),
             version: 1,
             pid: None,
             subject: String::new(),

@@ -1,21 +1,74 @@
-//! Which mappings addresses of a living process fall into. Reads /proc/PID only, never through the process's mounts.
+//! Which mappings addresses of a living process fall into. Reads /proc/PID only, never through the process's mounts, and
+//! [apart](crate::os::apart), because all of it waits for the process's mmap lock.
 
 use std::{
     fs::File,
     io::{BufReader, Read as _},
     os::fd::{AsRawFd as _, OwnedFd},
     os::unix::fs::OpenOptionsExt as _,
-    rc::Rc,
     time::{Duration, Instant},
 };
 
 use bytemuck::{Pod, Zeroable};
+use serde::{Deserialize, Serialize};
 
 use crate::domain::vma_layout::maps_parser::Parser;
+use crate::enrich::symbols::helper;
+use crate::os::apart::{Beat, child};
 use crate::os::rights;
 
+/// What is asked of one process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Question {
+    pub tgid: u32,
+    pub addresses: Vec<u64>,
+    /// See [`Lookup::find`].
+    pub text: bool,
+    /// The root directory is wanted, if there is a use for it.
+    pub root: bool,
+}
+
+/// What was found. Files and the root directory come beside it, as O_PATH descriptors.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Answer {
+    /// `None` when the process is gone or hides its mappings.
+    pub looked: Option<Looked>,
+    /// Mappings whose file is held, by their first and last address, in the order of the descriptors.
+    pub held: Vec<(u64, u64)>,
+    /// The last descriptor is the root directory; with the process's id in its own pid namespace.
+    pub root: Option<u32>,
+}
+
+/// Looks; in a child. Rights to other users' processes (CAP_SYS_PTRACE) and to map_files (CAP_CHECKPOINT_RESTORE) are
+/// needed in here.
+pub fn answer(question: &Question, beat: &Beat) -> (Answer, Vec<OwnedFd>) {
+    let Question { tgid, ref addresses, text, root: root_wanted } = *question;
+    beat.begin(tgid.into());
+    let Some(looked) = Lookup::open(tgid).and_then(|lookup| lookup.find(addresses, text)) else {
+        return Default::default();
+    };
+    let found = || looked.found.iter().filter_map(|(_, found)| found.as_ref());
+    let (mut held, mut descriptors) = (Vec::new(), Vec::new());
+    for Found { start, end, .. } in found().filter(|found| found.inode != 0) {
+        if !held.contains(&(*start, *end))
+            && held.len() + 1 < child::DESCRIPTORS
+            && let Some(fd) = hold(tgid, *start, *end)
+        {
+            held.push((*start, *end));
+            descriptors.push(fd);
+        }
+    }
+    let useful = found().any(|found| found.inode != 0 || helper::may_be_jitted(&found.name));
+    let root = if root_wanted && useful { root(tgid) } else { None };
+    let root = root.map(|(fd, pid)| {
+        descriptors.push(fd);
+        pid
+    });
+    (Answer { looked: Some(looked), held, root }, descriptors)
+}
+
 /// An executable mapping.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     pub start: u64,
     pub end: u64,
@@ -56,7 +109,7 @@ const TEXT_BYTES: u64 = 16 << 20;
 const TEXT_TIME: Duration = Duration::from_millis(100);
 
 /// What a look at the mappings gave.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Looked {
     /// The executable mapping of each address, `None` where there is none.
     pub found: Vec<(u64, Option<Found>)>,
@@ -161,18 +214,18 @@ impl Lookup {
 }
 
 /// Takes hold of the file mapped there, without opening it. Needs CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN.
-pub fn hold(tgid: u32, start: u64, end: u64) -> Option<OwnedFd> {
+fn hold(tgid: u32, start: u64, end: u64) -> Option<OwnedFd> {
     path_only(&format!("/proc/{tgid}/map_files/{start:x}-{end:x}"))
 }
 
 /// The process's root directory, and its id in its own pid namespace.
-pub fn root(tgid: u32) -> Option<(Rc<OwnedFd>, u32)> {
+fn root(tgid: u32) -> Option<(OwnedFd, u32)> {
     let status = std::fs::read_to_string(format!("/proc/{tgid}/status")).ok()?;
     let inner = status
         .lines()
         .find_map(|line| line.strip_prefix("NSpid:"))
         .and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
-    Some((Rc::new(path_only(&format!("/proc/{tgid}/root"))?), inner.unwrap_or(tgid)))
+    Some((path_only(&format!("/proc/{tgid}/root"))?, inner.unwrap_or(tgid)))
 }
 
 fn path_only(path: &str) -> Option<OwnedFd> {

@@ -34,8 +34,11 @@ use vmaudit_common::call::Call;
 
 use crate::model::event::{Mapped, Refused};
 use crate::model::report::Frame;
+use crate::os::apart::desk::{Desk, MOMENT, Turn};
+use crate::os::apart::{Patience, Unanswered};
+use crate::os::procfs::Unreadable;
 use crate::text::count;
-use mappings::{Found, Looked, Lookup};
+use mappings::{Answer, Found, Looked, Question};
 use told::{Stamp, Told};
 
 /// Looks at the mappings of one process image. Each asks only for addresses that are not known yet.
@@ -120,14 +123,18 @@ struct Image {
 struct Waiting {
     generation: u64,
     tgid: u32,
+    comm: String,
     stack: Vec<u64>,
     caller: Option<u64>,
 }
 
 /// Stacks of one session and what is known of the mappings below them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Symbols {
     off: bool,
+    desk: Desk<Question, Answer>,
+    /// The stack whose mappings are being looked at, and its addresses that are not known.
+    under_way: Option<(Waiting, Vec<u64>)>,
     kinds: HashSet<(u64, Call, u8, u32)>,
     queue: VecDeque<Waiting>,
     images: HashMap<u64, Image>,
@@ -141,10 +148,21 @@ pub struct Symbols {
     skipped: u64,
     /// Stacks whose mappings were not reached in the text of all of them.
     cut: u64,
+    /// Stacks whose process did not answer: how many, and the first one's.
+    silent: Option<(u64, Unanswered, String, u32)>,
     /// Files whose symbols could not be read to the end.
     unreadable: Vec<String>,
     /// Child processes that could not be ended.
     left_behind: u64,
+}
+
+/// Why the mappings below a stack are not known.
+#[derive(Clone, Copy, Debug)]
+enum Missing {
+    Gone,
+    Skipped,
+    Cut,
+    Unanswered(Unanswered),
 }
 
 /// Names found.
@@ -158,8 +176,26 @@ pub struct Resolved {
 
 impl Symbols {
     /// With `off`, stacks stay as addresses and nothing of a process is read. Costs nothing until a call fails.
-    pub fn new(off: bool) -> Self {
-        Self { off, ..Self::default() }
+    pub fn new(off: bool, patience: &Patience) -> Self {
+        Self {
+            off,
+            desk: Desk::new(patience, |question, beat| mappings::answer(&question, beat)),
+            under_way: None,
+            kinds: HashSet::new(),
+            queue: VecDeque::new(),
+            images: HashMap::new(),
+            told: Told::default(),
+            modules: Vec::new(),
+            roots: 0,
+            looks: 0,
+            second: None,
+            gone: 0,
+            skipped: 0,
+            cut: 0,
+            silent: None,
+            unreadable: Vec::new(),
+            left_behind: 0,
+        }
     }
 
     /// Takes the stack of a refused call, if it is the first of its kind.
@@ -178,8 +214,8 @@ impl Symbols {
             self.skipped += 1;
             return;
         }
-        let Refused { generation, tgid, caller, ref stack, .. } = *refused;
-        self.queue.push_back(Waiting { generation, tgid, stack: stack.clone(), caller });
+        let Refused { generation, tgid, caller, ref comm, ref stack, .. } = *refused;
+        self.queue.push_back(Waiting { generation, tgid, comm: comm.clone(), stack: stack.clone(), caller });
     }
 
     /// Forgets what the report will not show, to make room. `wanted`: address spaces with an example.
@@ -197,9 +233,14 @@ impl Symbols {
         }
     }
 
-    /// Looks at the mappings below at most `most` waiting stacks. `lives`: this address space has not ended.
+    /// Looks at the mappings below at most `most` waiting stacks, one at a time; the next call takes what this one did not
+    /// wait for ([`MOMENT`]). `lives`: this address space has not ended.
     pub fn remember(&mut self, most: usize, lives: impl Fn(u64) -> bool) {
+        self.turn(Duration::ZERO, &lives);
         for _ in 0..most {
+            if self.busy() {
+                return;
+            }
             let Some(waiting) = self.queue.pop_front() else { return };
             let image = self.images.entry(waiting.generation).or_default();
             let new: Vec<u64> = waiting
@@ -209,32 +250,97 @@ impl Symbols {
                 .map(|&ip| inside(ip))
                 .filter(|&at| !image.knows(at))
                 .collect();
-            if !new.is_empty() {
-                let spent = image.looks >= LOOKS_PER_IMAGE || self.looks >= LOOKS;
-                let lives_now = lives(waiting.generation);
-                if lives_now && !spent && !self.may_look() {
-                    self.queue.push_front(waiting);
-                    return;
-                }
-                let unread = if lives_now && !spent {
-                    self.look(waiting.generation, waiting.tgid, &new, &lives)
-                } else {
-                    None
-                };
-                if unread != Some(0) && !self.recall(waiting.generation, &new) {
-                    *match unread {
-                        Some(_) => &mut self.cut,
-                        None if lives_now && spent => &mut self.skipped,
-                        None => &mut self.gone,
-                    } += 1;
+            if new.is_empty() {
+                self.keep_stack(waiting);
+                continue;
+            }
+            let spent = image.looks >= LOOKS_PER_IMAGE || self.looks >= LOOKS;
+            if !lives(waiting.generation) {
+                self.without(waiting, &new, Missing::Gone);
+            } else if spent {
+                self.without(waiting, &new, Missing::Skipped);
+            } else if self.may_look() {
+                self.ask(waiting, new);
+                self.turn(MOMENT, &lives);
+            } else {
+                self.queue.push_front(waiting);
+                return;
+            }
+        }
+    }
+
+    /// A look is under way.
+    pub fn busy(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    /// Waits for the look that is under way: for as long as a process may be silent.
+    pub fn settle(&mut self, lives: impl Fn(u64) -> bool) {
+        while self.busy() {
+            self.turn(MOMENT, &lives);
+        }
+    }
+
+    /// What the kernel told must do for this stack.
+    fn without(&mut self, waiting: Waiting, new: &[u64], missing: Missing) {
+        if !self.recall(waiting.generation, new) {
+            match missing {
+                Missing::Gone => self.gone += 1,
+                Missing::Skipped => self.skipped += 1,
+                Missing::Cut => self.cut += 1,
+                Missing::Unanswered(why) => {
+                    let first = || (0, why, waiting.comm.clone(), waiting.tgid);
+                    self.silent.get_or_insert_with(first).0 += 1;
                 }
             }
-            // Known addresses get their names even when the process is gone.
-            if let Some(image) = self.images.get_mut(&waiting.generation) {
-                image.stacks.push(waiting.stack);
-                // A stack of its own: where it is not executable, it ends no other.
-                image.stacks.extend(waiting.caller.map(|ip| vec![ip]));
+        }
+        self.keep_stack(waiting);
+    }
+
+    /// Known addresses get their names even when the process is gone.
+    fn keep_stack(&mut self, waiting: Waiting) {
+        if let Some(image) = self.images.get_mut(&waiting.generation) {
+            image.stacks.push(waiting.stack);
+            // A stack of its own: where it is not executable, it ends no other.
+            image.stacks.extend(waiting.caller.map(|ip| vec![ip]));
+        }
+    }
+
+    fn ask(&mut self, waiting: Waiting, new: Vec<u64>) {
+        self.looks += 1;
+        let image = self.images.entry(waiting.generation).or_default();
+        image.looks += 1;
+        let root = image.root.is_none() && self.roots < ROOTS;
+        let question = Question { tgid: waiting.tgid, addresses: new.clone(), text: image.looks == 1, root };
+        match self.desk.ask(&question) {
+            Ok(()) => self.under_way = Some((waiting, new)),
+            Err(why) => self.without(waiting, &new, Missing::Unanswered(why)),
+        }
+    }
+
+    /// Takes the answer, if it comes within this time.
+    fn turn(&mut self, most: Duration, lives: &impl Fn(u64) -> bool) {
+        let turn = self.desk.turn(most);
+        if matches!(turn, Turn::Waiting) {
+            return;
+        }
+        let Some((waiting, new)) = self.under_way.take() else { return };
+        match turn {
+            // Only a mapping seen before the end, or before the next exec, is one of this address space.
+            Turn::Answer(answer, descriptors) if lives(waiting.generation) && answer.looked.is_some() => {
+                match self.take(waiting.generation, answer, descriptors) {
+                    0 => self.keep_stack(waiting),
+                    _ => self.without(waiting, &new, Missing::Cut),
+                }
             }
+            Turn::Unanswered(why, _) => {
+                // It is not asked again.
+                if let Some(image) = self.images.get_mut(&waiting.generation) {
+                    image.looks = LOOKS_PER_IMAGE;
+                }
+                self.without(waiting, &new, Missing::Unanswered(why));
+            }
+            Turn::Answer(..) | Turn::Waiting => self.without(waiting, &new, Missing::Gone),
         }
     }
 
@@ -249,22 +355,16 @@ impl Symbols {
         *used <= LOOKS_PER_SECOND
     }
 
-    /// How many of the addresses were not reached; `None` when the process was gone.
-    fn look(
-        &mut self,
-        generation: u64,
-        tgid: u32,
-        new: &[u64],
-        lives: &impl Fn(u64) -> bool,
-    ) -> Option<usize> {
-        self.looks += 1;
+    /// Takes an answer; returns how many of the addresses were not reached.
+    fn take(&mut self, generation: u64, answer: Answer, mut descriptors: Vec<OwnedFd>) -> usize {
+        let Looked { found, unread } = answer.looked.unwrap_or_default();
         let image = self.images.entry(generation).or_default();
-        image.looks += 1;
-        let Looked { found, unread } = Lookup::open(tgid)?.find(new, image.looks == 1)?;
-        // Only a mapping seen before the end, or before the next exec, is one of this address space.
-        if !lives(generation) {
-            return None;
+        let root = answer.root.and_then(|pid| Some((Rc::new(descriptors.pop()?), pid)));
+        if image.root.is_none() && root.is_some() {
+            image.root = root;
+            self.roots += 1;
         }
+        let mut files: HashMap<(u64, u64), OwnedFd> = answer.held.into_iter().zip(descriptors).collect();
         for (at, mapping) in found {
             let Some(found) = mapping else {
                 image.holes.insert(at);
@@ -273,16 +373,12 @@ impl Symbols {
             if image.knows(at) {
                 continue;
             }
-            let jit = helper::may_be_jitted(&found.name);
-            if image.root.is_none() && (jit || found.inode != 0) && self.roots < ROOTS {
-                image.root = mappings::root(tgid);
-                self.roots += usize::from(image.root.is_some());
-            }
-            let module = hold(&mut self.modules, tgid, &found, image.root.as_ref().map(|(root, _)| root));
+            let file = files.remove(&(found.start, found.end));
+            let module = hold(&mut self.modules, &found, file, image.root.as_ref().map(|(root, _)| root));
             let Found { start, end, offset, name, .. } = found;
             image.areas.push(Area { start, end, offset, name, module });
         }
-        Some(unread)
+        unread
     }
 
     /// Takes from what the kernel told what it told of these addresses; `false` when one of them is not among it.
@@ -374,7 +470,7 @@ impl Symbols {
                 count(self.gone, "stack", "stacks")
             ));
         }
-        let skipped = self.skipped + self.queue.len() as u64;
+        let skipped = self.skipped + self.queue.len() as u64 + u64::from(self.busy());
         if skipped > 0 {
             notes.push(format!(
                 "{} of failed calls kept addresses without names, so as not to read mappings too often",
@@ -386,6 +482,14 @@ impl Symbols {
                 "{} of failed calls kept addresses without names: before Linux 6.11 mappings can only be read one after \
                  the other, which is done once for a process image and for 0.1 s",
                 count(self.cut, "stack", "stacks")
+            ));
+        }
+        if let Some((stacks, why, comm, pid)) = &self.silent {
+            notes.push(format!(
+                "{} of failed calls kept addresses without names: {comm} (pid {pid}){} {}",
+                count(*stacks, "stack", "stacks"),
+                if *stacks > 1 { ", the first," } else { "" },
+                Unreadable::from(*why).sentence()
             ));
         }
         if !self.unreadable.is_empty() {
@@ -424,14 +528,19 @@ fn inside(ip: u64) -> u64 {
 }
 
 /// Index of the mapped file, held from now on.
-fn hold(modules: &mut Vec<Module>, tgid: u32, found: &Found, root: Option<&Rc<OwnedFd>>) -> Option<usize> {
+fn hold(
+    modules: &mut Vec<Module>,
+    found: &Found,
+    file: Option<OwnedFd>,
+    root: Option<&Rc<OwnedFd>>,
+) -> Option<usize> {
     if found.inode == 0 {
         return None;
     }
     let by = By::Device(found.device.0, found.device.1);
     let key = Key { name: found.name.clone(), inode: found.inode, by };
     held(modules, key, || {
-        Some(match mappings::hold(tgid, found.start, found.end) {
+        Some(match file {
             Some(fd) => Handle::Held(fd, None),
             None => Handle::Below(Rc::clone(root?), found.inode),
         })

@@ -1,6 +1,8 @@
 use std::io::Write as _;
 
+use crate::enrich::symbols::mappings::Lookup;
 use crate::enrich::symbols::*;
+use crate::os::apart::Patience;
 
 fn refused(generation: u64, tgid: u32, stack: &[u64]) -> Refused {
     Refused { generation, tgid, tid: tgid, stack: stack.to_vec(), ..Refused::example() }
@@ -16,10 +18,17 @@ fn known() -> u64 {
     a_function_with_a_name as fn() -> u64 as usize as u64 + 1
 }
 
+fn remember_all(symbols: &mut Symbols, lives: bool) {
+    while !symbols.queue.is_empty() {
+        symbols.remember(9, |_| lives);
+        symbols.settle(|_| lives);
+    }
+}
+
 fn of_this_process(stack: &[u64]) -> Resolved {
-    let mut symbols = Symbols::new(false);
+    let mut symbols = Symbols::new(false, &Patience::default());
     symbols.notice(&refused(5, std::process::id(), stack));
-    symbols.remember(1, |_| true);
+    remember_all(&mut symbols, true);
     let resolved = symbols.resolve();
     assert!(symbols.notes().is_empty(), "{:?}", symbols.notes());
     resolved
@@ -119,9 +128,9 @@ fn reading_the_text_finds_what_the_query_finds() {
 
 #[test]
 fn a_process_that_is_gone_is_counted_and_looked_at_no_more() {
-    let mut symbols = Symbols::new(false);
+    let mut symbols = Symbols::new(false, &Patience::default());
     symbols.notice(&refused(5, std::process::id(), &[known()]));
-    symbols.remember(9, |_| false);
+    remember_all(&mut symbols, false);
     assert!(symbols.resolve().frames.is_empty());
     assert_eq!(symbols.notes().len(), 1, "{:?}", symbols.notes());
     assert_eq!(symbols.looks, 0);
@@ -129,31 +138,31 @@ fn a_process_that_is_gone_is_counted_and_looked_at_no_more() {
 
 #[test]
 fn what_was_remembered_names_stacks_after_the_end() {
-    let mut symbols = Symbols::new(false);
+    let mut symbols = Symbols::new(false, &Patience::default());
     symbols.notice(&refused(5, std::process::id(), &[known()]));
-    symbols.remember(9, |_| true);
+    remember_all(&mut symbols, true);
     symbols.notice(&Refused { errno: 11, ..refused(5, std::process::id(), &[known() + 1]) });
-    symbols.remember(9, |_| false);
+    remember_all(&mut symbols, false);
     assert_eq!(symbols.resolve().frames.len(), 2);
     assert!(symbols.notes().is_empty());
 }
 
 #[test]
 fn one_image_is_looked_at_a_bounded_number_of_times() {
-    let mut symbols = Symbols::new(false);
+    let mut symbols = Symbols::new(false, &Patience::default());
     for n in 0..100u64 {
         let refused = Refused { class: n as u32, ..refused(5, std::process::id(), &[0x1000 * n + 9]) };
         symbols.notice(&refused);
         symbols.notice(&refused);
     }
-    symbols.remember(200, |_| true);
+    remember_all(&mut symbols, true);
     assert_eq!(symbols.looks, LOOKS_PER_IMAGE);
     assert_eq!(symbols.skipped, u64::from(100 - LOOKS_PER_IMAGE));
 }
 
 #[test]
 fn a_caller_is_named_if_executable_and_left_out_if_not() {
-    let mut symbols = Symbols::new(false);
+    let mut symbols = Symbols::new(false, &Patience::default());
     let on_the_heap = Box::new(1u64);
     let word = &raw const *on_the_heap as u64;
     symbols.notice(&Refused { caller: Some(word), ..refused(5, std::process::id(), &[known()]) });
@@ -162,7 +171,7 @@ fn a_caller_is_named_if_executable_and_left_out_if_not() {
         errno: 11,
         ..refused(5, std::process::id(), &[known()])
     });
-    symbols.remember(2, |_| true);
+    remember_all(&mut symbols, true);
     let resolved = symbols.resolve();
     let ips: Vec<u64> = resolved.frames.iter().map(|(_, ip, _)| *ip).collect();
     assert_eq!(ips, [known(), known() + 1]);
@@ -171,7 +180,7 @@ fn a_caller_is_named_if_executable_and_left_out_if_not() {
 
 #[test]
 fn switched_off_it_takes_nothing() {
-    let mut symbols = Symbols::new(true);
+    let mut symbols = Symbols::new(true, &Patience::default());
     symbols.notice(&refused(5, std::process::id(), &[known()]));
     assert!(symbols.queue.is_empty());
 }

@@ -19,6 +19,7 @@ use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::os::{kernel_symbol, rights};
 use crate::source::ebpf::hooks::{Form, HOOKS, Need, Row, Via};
+use crate::source::ebpf::shared_memory::keep_from_children;
 use crate::source::ebpf::{Counted, Live, Names, Options, Shared, Unavailable, hooks, page_size};
 
 /// Why a row of the hook table that settles causes only is not there beside the substitutes.
@@ -136,6 +137,8 @@ impl Live {
             live.logger = aya_log::EbpfLogger::init_with_logger(&mut live.ebpf, DebugLog).ok();
         }
         live.refresh_limit();
+        // Where /proc is closed to its own processes, a child that is left behind costs this memory.
+        let _ = keep_from_children();
         Ok(live)
     }
 

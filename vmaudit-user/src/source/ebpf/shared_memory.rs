@@ -1,6 +1,8 @@
 //! The programs' memory, shared with them.
 
 use std::{
+    fs::File,
+    io::BufReader,
     mem::size_of,
     os::fd::{AsFd as _, AsRawFd as _},
     ptr,
@@ -11,6 +13,7 @@ use anyhow::{Context as _, anyhow};
 use aya::maps::Map;
 use bytemuck::Pod;
 
+use crate::domain::vma_layout::maps_parser::Parser;
 use crate::source::ebpf::page_size;
 
 /// An array map with BPF_F_MMAPABLE, mapped for reading and writing. Elements lie `size_of::<T>()` apart, which is a
@@ -61,6 +64,28 @@ impl<T: Pod> Shared<T> {
         // SAFETY: in bounds by `at`; any bytes are a valid `T` (Pod); volatile because the kernel writes too.
         unsafe { ptr::read_volatile(self.at(index)) }
     }
+}
+
+/// Keeps the programs' memory, the ring buffer's too, out of children that are forked from now on: one that is left
+/// behind would hold it in the kernel.
+pub fn keep_from_children() -> std::io::Result<()> {
+    let mut maps = Parser::new(BufReader::new(File::open("/proc/self/maps")?));
+    while let Some(mapping) = maps.next_mapping()? {
+        if mapping.name.starts_with("anon_inode:bpf") {
+            // SAFETY: a mapping of ours as it stands; its memory and its use here do not change.
+            let done = unsafe {
+                libc::madvise(
+                    mapping.start as *mut libc::c_void,
+                    mapping.bytes() as usize,
+                    libc::MADV_DONTFORK,
+                )
+            };
+            if done != 0 {
+                return Err(std::io::Error::last_os_error());
+            }
+        }
+    }
+    Ok(())
 }
 
 impl<T> Drop for Shared<T> {
