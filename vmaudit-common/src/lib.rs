@@ -23,7 +23,7 @@ pub const GROUPS: usize = 16;
 /// Most frames kept of a user stack.
 pub const STACK_FRAMES: usize = 48;
 /// Mappings told of one stack at most.
-pub const AREAS: usize = 8;
+pub const MAPPINGS: usize = 8;
 /// Bytes kept of a mapped file's path; names of its folders that lie further up are left out.
 pub const PATH_BYTES: usize = 1024;
 /// Longest name in a path with its `\0` (include/uapi/linux/limits.h:NAME_MAX).
@@ -83,9 +83,9 @@ pub struct FailureGroup {
     pub last_ns: u64,
     /// Bytes that the refused calls should have unmapped and did not. A retry of the range refused last counts once,
     /// and takes its bytes back when it succeeds; memory that goes in another way later is not taken back.
-    pub kept_bytes: u64,
-    /// How much the last of them added to `kept_bytes`.
-    pub last_kept: u64,
+    pub leaked_bytes: u64,
+    /// How much the last of them added to `leaked_bytes`.
+    pub last_leaked: u64,
 }
 
 /// What makes two failures the same kind.
@@ -150,7 +150,7 @@ pub struct MmSlot {
     pub changes: u64,
     /// The range that was refused to be unmapped last, as a mark, with the index of its [`FailureGroup`] in the low 4
     /// bits; 0 = none.
-    pub kept_range: u64,
+    pub leaked_range: u64,
     /// How often a gap in the numbers of its write sections showed that a change of it was missed.
     pub gaps: u64,
     /// mm.mm_lock_seq after the last write section that was seen.
@@ -265,13 +265,13 @@ pub const PROBE_OVERCOMMIT_REFUSED: u32 = 1;
 /// [`Section::probes`]: brk came as far as making the heap larger.
 pub const PROBE_HEAP_REACHED: u32 = 2;
 const _: () = assert!(size_of::<MmSlot>() == 120 + CALL_COUNT * 32 + GROUPS * 48);
-const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::kept_range");
+const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);
 const _: () = assert!(size_of::<Section>() == 72);
 const _: () = assert!(size_of::<RecordHeader>() == 32);
 const _: () = assert!(size_of::<FailureRecord>().is_multiple_of(8));
-const _: () = assert!(PATH_BYTES.is_power_of_two() && AREAS.is_power_of_two());
+const _: () = assert!(PATH_BYTES.is_power_of_two() && MAPPINGS.is_power_of_two());
 const _: () = assert!(SECTIONS.is_power_of_two());
 
 #[cfg(test)]

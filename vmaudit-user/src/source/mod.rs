@@ -45,8 +45,6 @@ pub enum Event {
     Mapped(Box<Mapped>),
     /// Facts about a process that need /proc or the exec hook.
     Named(Named),
-    /// A process was born, or ended (`exit` set).
-    Task(Task),
     /// The session's limits, as read now.
     Limits(crate::report::Limits),
     /// A look at vm.max_map_count.
@@ -345,19 +343,4 @@ pub struct Named {
     pub exe: Option<String>,
     /// cgroup path.
     pub cgroup: Option<String>,
-}
-
-/// Birth or end of a process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Task {
-    /// When.
-    pub at_ns: u64,
-    /// Process.
-    pub process: ProcessId,
-    /// Parent's process id.
-    pub ppid: u32,
-    /// Name.
-    pub comm: String,
-    /// Wait status as waitpid gives it, at its end.
-    pub exit: Option<i32>,
 }

@@ -55,7 +55,7 @@ impl Live {
         Ok(live)
     }
 
-    /// The second set of programs (vmaudit-ebpf/src/fallback.rs). `why` the first cannot be used.
+    /// The second set of programs (vmaudit-ebpf/src/hooks/sampled.rs). `why` the first cannot be used.
     fn with_substitutes(facts: &Facts, options: &Options, why: &str) -> Result<Self, Unavailable> {
         let mut live = Self::load(facts, options)?;
         for row in HOOKS {

@@ -82,14 +82,14 @@ impl Live {
     }
 
     /// What an event of this row that nobody saw can have changed. Where write sections are numbered, no count: the
-    /// programs check each (vmaudit-ebpf/src/sections.rs).
+    /// programs check each (vmaudit-ebpf/src/lock_sequence.rs).
     fn doubt_about(&self, row: &str) -> Doubt {
         let counting = [hooks::LOCK_RELEASED, hooks::EXIT_MMAP, hooks::SNAPSHOT].contains(&row);
         Doubt {
             peaks: self.sampled || counting && !self.numbered,
             processes: [hooks::FORK, hooks::EXEC, hooks::EXIT].contains(&row),
             calls: row == hooks::CALL_EXIT || self.sampled && row == hooks::LOCK_RELEASED,
-            // The two others only ever add to what is known (vmaudit-ebpf/src/probes.rs).
+            // The two others only ever add to what is known (vmaudit-ebpf/src/hooks/probes.rs).
             causes: [hooks::LOCK_RELEASED, hooks::CALL_EXIT, hooks::ADDRESS_SEARCH].contains(&row),
         }
     }

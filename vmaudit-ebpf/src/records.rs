@@ -1,0 +1,123 @@
+//! Everything that is written to the ring buffer. Losing a record costs no figure: peaks and counters are in the slots.
+
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::{RingBuf, ring_buf::RingBufEntry},
+};
+use vmaudit_common::{
+    ChangeRecord, DeadRecord, ExecRecord, FailureRecord, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC,
+    RecordHeader, call::Call,
+};
+
+use crate::{
+    control::{layout, lost},
+    kernel,
+    slots::Slot,
+};
+
+/// Details for user space.
+#[map]
+static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Wakes the reader if it waits.
+const WAKE: u64 = 0;
+
+/// How to submit a record of a stream: the reader comes by itself every few milliseconds and is woken only when a quarter
+/// of the buffer is full. Waking it for each record costs the traced program more than the record.
+#[inline(always)]
+fn wake_rarely() -> u64 {
+    const BPF_RB_NO_WAKEUP: u64 = 1;
+    const BPF_RB_FORCE_WAKEUP: u64 = 2;
+    const BPF_RB_AVAIL_DATA: u64 = 0;
+    const BPF_RB_RING_SIZE: u64 = 1;
+    let full = RECORDS.query(BPF_RB_AVAIL_DATA) >= RECORDS.query(BPF_RB_RING_SIZE) / 4;
+    if full { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
+}
+
+/// Head of a record about `current`.
+#[inline(always)]
+pub fn head(kind: u32, at_ns: u64, generation: u64) -> RecordHeader {
+    let (tgid, tid) = kernel::ids();
+    RecordHeader { kind, tgid, tid, reserved: 0, at_ns, generation }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// A change of the count.
+#[inline(always)]
+pub fn change(slot: Slot, call: Call, before: u32, after: u32, task: u64) {
+    let Some(mut entry) = RECORDS.reserve::<ChangeRecord>(0) else {
+        lost!(ring_full);
+        return;
+    };
+    entry.write(ChangeRecord {
+        head: head(RECORD_CHANGE, now(), slot.generation()),
+        before,
+        after,
+        call: u32::from(call),
+        reserved: 0,
+        comm: kernel::comm_of(task),
+    });
+    entry.submit(wake_rarely());
+}
+
+/// `current` has a new image, of the file with this name (an address in the kernel; 0: not known, no record).
+#[inline(always)]
+pub fn new_image(task: u64, filename: u64) {
+    if filename == 0 {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<ExecRecord>(0) else {
+        lost!(ring_full);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: `record` points at reserved memory of this size; every byte is written before it is submitted.
+    unsafe {
+        (*record).head = head(RECORD_EXEC, now(), 0);
+        (*record).start_boottime_ns = kernel::read(kernel::leader_of(task), layout!(task_start_boottime));
+        core::ptr::write_bytes(&raw mut (*record).filename, 0, 1);
+        kernel::read_str(filename, &mut (*record).filename);
+    }
+    entry.submit(WAKE);
+}
+
+/// A slot waits to be read. Only a hint to look soon: a full ring loses nothing here, user space also looks by itself.
+#[inline(always)]
+pub fn dead(index: u32, tgid: u32, generation: u64) {
+    let Some(mut entry) = RECORDS.reserve::<DeadRecord>(0) else { return };
+    entry.write(DeadRecord {
+        head: RecordHeader { kind: RECORD_DEAD, tgid, tid: 0, reserved: 0, at_ns: now(), generation },
+        slot: u64::from(index),
+    });
+    entry.submit(WAKE);
+}
+
+/// Room for a refused call's record.
+#[inline(always)]
+pub fn failure() -> Option<RingBufEntry<FailureRecord>> {
+    let entry = RECORDS.reserve::<FailureRecord>(0);
+    if entry.is_none() {
+        lost!(ring_full);
+    }
+    entry
+}
+
+/// All of it is written.
+#[inline(always)]
+pub fn submit_failure(entry: RingBufEntry<FailureRecord>) {
+    entry.submit(WAKE);
+}
+
+/// A mapping of a refused call's stack: the bytes of a `MappingRecord` up to the end of its path.
+#[inline(always)]
+pub fn mapping(bytes: &[u8]) {
+    if RECORDS.output::<[u8]>(bytes, WAKE).is_err() {
+        lost!(ring_full);
+    }
+}
