@@ -90,6 +90,8 @@ enum Ebpf {
     Build(Arch),
     /// Fail unless a fresh build gives the bytes that are in the tree
     Check(Arch),
+    /// Lint vmaudit-ebpf with clippy, warnings denied
+    Lint(Arch),
 }
 
 #[derive(Args)]
@@ -126,6 +128,7 @@ fn perform(task: Task) -> Result<()> {
     match task {
         Task::Ebpf(Ebpf::Build(Arch { arch })) => ebpf::build(&arch),
         Task::Ebpf(Ebpf::Check(Arch { arch })) => ebpf::check(&arch),
+        Task::Ebpf(Ebpf::Lint(Arch { arch })) => ebpf::lint(&arch),
         Task::Setup(Setup { ebpf, vm, arm64 }) => {
             let all = !ebpf && !vm && !arm64;
             if ebpf || all {
