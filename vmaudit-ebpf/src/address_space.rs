@@ -1,9 +1,6 @@
 //! A followed address space: how it begins, and how it ends.
 
-use aya_ebpf::{
-    EbpfContext,
-    helpers::generated::{bpf_get_current_uid_gid, bpf_ktime_get_ns},
-};
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
 use vmaudit_common::{FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, MM_FROM_BIRTH, MM_FROM_EXEC};
 
@@ -35,13 +32,14 @@ pub fn open(mm: u64, owner: Owner) -> Option<Slot> {
 /// Starts following an address space with this count.
 #[inline(always)]
 pub fn open_at(mm: u64, owner: Owner, count: u32) -> Option<Slot> {
-    let (index, slot) = slots::claim()?;
-    fill(index, slot, mm, owner, count)
+    claim_for::<true>(mm, owner, count)
 }
 
-/// Makes a claimed slot the one of `mm`.
+/// See [`open_at`]. `CAS`: the kernel has compare-and-swap.
 #[inline(always)]
-pub fn fill(index: u32, slot: Slot, mm: u64, owner: Owner, count: u32) -> Option<Slot> {
+pub fn claim_for<const CAS: bool>(mm: u64, owner: Owner, count: u32) -> Option<Slot> {
+    let uid = kernel::uid_of(owner.task);
+    let (index, slot) = slots::claim::<CAS>(uid)?;
     // The slot is ours alone until it goes live; user space zeroed it when it freed it.
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -50,8 +48,7 @@ pub fn fill(index: u32, slot: Slot, mm: u64, owner: Owner, count: u32) -> Option
     slot.set_ppid(owner.ppid);
     slot.set_start_boottime_ns(kernel::read(leader, layout!(task_start_boottime)));
     slot.set_comm(kernel::comm_of(leader));
-    // SAFETY: no preconditions.
-    slot.set_uid(unsafe { bpf_get_current_uid_gid() } as u32);
+    slot.set_uid(uid);
     slot.set_first(count);
     slot.set_last(count);
     slot.set_peak(count);

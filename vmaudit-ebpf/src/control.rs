@@ -106,6 +106,27 @@ impl Page {
         Word(unsafe { &raw mut (*self.0).generation })
     }
 
+    /// Slots that are not free.
+    #[inline(always)]
+    pub fn slots_in_use(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).slots_in_use })
+    }
+
+    /// Slots that wait to be read by user space.
+    #[inline(always)]
+    pub fn slots_dead(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).slots_dead })
+    }
+
+    /// When the reader was last woken for news that can wait.
+    #[inline(always)]
+    pub fn woken_ns(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).woken_ns })
+    }
+
     /// How often the programs took an mmap lock.
     #[inline(always)]
     fn lock_takes(self) -> Word {

@@ -307,6 +307,12 @@ pub fn may_lock_any(task: u64) -> bool {
     read::<u32>(read(task, layout!(task_cred)), layout!(cred_cap_effective)) >> CAP_IPC_LOCK & 1 == 1
 }
 
+/// Real user id of a task, as the initial user namespace knows it.
+#[inline(always)]
+pub fn uid_of(task: u64) -> u32 {
+    read(read(task, layout!(task_cred)), layout!(cred_uid))
+}
+
 /// Soft limit number `which` of `current`, bytes.
 #[inline(always)]
 pub fn rlimit(task: u64, which: u32) -> u64 {

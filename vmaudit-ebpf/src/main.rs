@@ -11,6 +11,7 @@
 //! * [`records`]: everything that goes to the ring buffer
 //! * [`lock_sequence`]: whether a release of the mmap lock was missed
 //! * [`followed`], [`slots`]: the tables of processes and of address spaces
+//! * [`shares`]: what each user may take of the table of address spaces and of the ring buffer
 //! * [`call`]: what a call's id means
 //! * [`kernel`]: the only room that reads kernel structures, by offsets that the loader found in BTF
 //! * [`control`]: the loader's settings, and the page of counters that is shared with user space
@@ -36,6 +37,7 @@ mod hooks;
 mod kernel;
 mod lock_sequence;
 mod records;
+mod shares;
 mod slots;
 
 #[panic_handler]

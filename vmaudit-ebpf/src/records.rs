@@ -11,8 +11,9 @@ use vmaudit_common::{
 };
 
 use crate::{
-    control::{layout, lost},
+    control::{Page, config, layout, lost},
     kernel,
+    shares::Share,
     slots::Slot,
 };
 
@@ -22,17 +23,55 @@ static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
 /// Wakes the reader if it waits.
 const WAKE: u64 = 0;
+const NO_WAKEUP: u64 = 1;
+const FORCE_WAKEUP: u64 = 2;
+
+// include/uapi/linux/bpf.h
+const BPF_RB_AVAIL_DATA: u64 = 0;
+const BPF_RB_RING_SIZE: u64 = 1;
+const BPF_RB_CONS_POS: u64 = 2;
+const BPF_RB_PROD_POS: u64 = 3;
 
 /// How to submit a record of a stream: the reader comes by itself every few milliseconds and is woken only when a quarter
 /// of the buffer is full. Waking it for each record costs the traced program more than the record.
 #[inline(always)]
 fn wake_rarely() -> u64 {
-    const BPF_RB_NO_WAKEUP: u64 = 1;
-    const BPF_RB_FORCE_WAKEUP: u64 = 2;
-    const BPF_RB_AVAIL_DATA: u64 = 0;
-    const BPF_RB_RING_SIZE: u64 = 1;
     let full = RECORDS.query(BPF_RB_AVAIL_DATA) >= RECORDS.query(BPF_RB_RING_SIZE) / 4;
-    if full { BPF_RB_FORCE_WAKEUP } else { BPF_RB_NO_WAKEUP }
+    if full { FORCE_WAKEUP } else { NO_WAKEUP }
+}
+
+/// How to submit the record of a birth or an end: the reader hears of the first one at once, so that it finds the process
+/// in /proc, and of what follows it within a few milliseconds together. Of many short processes each would else pay
+/// for a wake-up.
+#[inline(always)]
+fn wake_now_and_then(now: u64) -> u64 {
+    const PAUSE_NS: u64 = 5_000_000;
+    let Some(page) = Page::get() else { return WAKE };
+    // A reader that does not come leaves the dead where births need their places.
+    if page.slots_dead().read() >= u64::from(config!(slots)) / 4 {
+        return FORCE_WAKEUP;
+    }
+    if now.wrapping_sub(page.woken_ns().read()) < PAUSE_NS {
+        return wake_rarely();
+    }
+    page.woken_ns().write(now);
+    WAKE
+}
+
+/// Whether the user whose address space this is may have so many more bytes of the buffer; counted if not.
+#[inline(always)]
+fn may_write(slot: Slot, bytes: usize) -> bool {
+    const HEADER: u64 = 8;
+    if config!(watch_all) == 0 {
+        return true;
+    }
+    let Some(share) = Share::number(slot.share()) else { return true };
+    let (read, end) = (RECORDS.query(BPF_RB_CONS_POS), RECORDS.query(BPF_RB_PROD_POS));
+    let may = share.may_write(bytes as u64 + HEADER, read, end, RECORDS.query(BPF_RB_RING_SIZE));
+    if !may {
+        lost!(ring_full);
+    }
+    may
 }
 
 /// Head of a record about `current`.
@@ -51,6 +90,9 @@ fn now() -> u64 {
 /// A change of the count.
 #[inline(always)]
 pub fn change(slot: Slot, call: Call, before: u32, after: u32, task: u64) {
+    if !may_write(slot, size_of::<ChangeRecord>()) {
+        return;
+    }
     let Some(mut entry) = RECORDS.reserve::<ChangeRecord>(0) else {
         lost!(ring_full);
         return;
@@ -66,10 +108,11 @@ pub fn change(slot: Slot, call: Call, before: u32, after: u32, task: u64) {
     entry.submit(wake_rarely());
 }
 
-/// `current` has a new image, of the file with this name (an address in the kernel; 0: not known, no record).
+/// `current` has a new image, of the file with this name (an address in the kernel; 0: not known, no record). `slot`: of
+/// its address space.
 #[inline(always)]
-pub fn new_image(task: u64, filename: u64) {
-    if filename == 0 {
+pub fn new_image(slot: Option<Slot>, task: u64, filename: u64) {
+    if filename == 0 || slot.is_some_and(|slot| !may_write(slot, size_of::<ExecRecord>())) {
         return;
     }
     let Some(mut entry) = RECORDS.reserve::<ExecRecord>(0) else {
@@ -77,30 +120,35 @@ pub fn new_image(task: u64, filename: u64) {
         return;
     };
     let record = entry.as_mut_ptr();
+    let now = now();
     // SAFETY: `record` points at reserved memory of this size; every byte is written before it is submitted.
     unsafe {
-        (*record).head = head(RECORD_EXEC, now(), 0);
+        (*record).head = head(RECORD_EXEC, now, 0);
         (*record).start_boottime_ns = kernel::read(kernel::leader_of(task), layout!(task_start_boottime));
         core::ptr::write_bytes(&raw mut (*record).filename, 0, 1);
         kernel::read_str(filename, &mut (*record).filename);
     }
-    entry.submit(WAKE);
+    entry.submit(wake_now_and_then(now));
 }
 
 /// A slot waits to be read. Only a hint to look soon: a full ring loses nothing here, user space also looks by itself.
 #[inline(always)]
 pub fn dead(index: u32, tgid: u32, generation: u64) {
     let Some(mut entry) = RECORDS.reserve::<DeadRecord>(0) else { return };
+    let now = now();
     entry.write(DeadRecord {
-        head: RecordHeader { kind: RECORD_DEAD, tgid, tid: 0, reserved: 0, at_ns: now(), generation },
+        head: RecordHeader { kind: RECORD_DEAD, tgid, tid: 0, reserved: 0, at_ns: now, generation },
         slot: u64::from(index),
     });
-    entry.submit(WAKE);
+    entry.submit(wake_now_and_then(now));
 }
 
-/// Room for a refused call's record.
+/// Room for the record of a call that was refused in this address space.
 #[inline(always)]
-pub fn failure() -> Option<RingBufEntry<FailureRecord>> {
+pub fn failure(slot: Slot) -> Option<RingBufEntry<FailureRecord>> {
+    if !may_write(slot, size_of::<FailureRecord>()) {
+        return None;
+    }
     let entry = RECORDS.reserve::<FailureRecord>(0);
     if entry.is_none() {
         lost!(ring_full);
@@ -114,10 +162,11 @@ pub fn submit_failure(entry: RingBufEntry<FailureRecord>) {
     entry.submit(WAKE);
 }
 
-/// A mapping of a refused call's stack: the bytes of a `MappingRecord` up to the end of its path.
+/// A mapping of the stack of a call that was refused in this address space: the bytes of a `MappingRecord` up to the end
+/// of its path.
 #[inline(always)]
-pub fn mapping(bytes: &[u8]) {
-    if RECORDS.output::<[u8]>(bytes, WAKE).is_err() {
+pub fn mapping(slot: Slot, bytes: &[u8]) {
+    if may_write(slot, bytes.len()) && RECORDS.output::<[u8]>(bytes, WAKE).is_err() {
         lost!(ring_full);
     }
 }

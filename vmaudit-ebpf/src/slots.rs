@@ -15,6 +15,7 @@ use vmaudit_common::{
 use crate::{
     call::index_of as call_index,
     control::{BPF_F_MMAPABLE, Page, Word, config, lost},
+    shares,
 };
 
 /// One per address space; the loader sets the number.
@@ -94,6 +95,7 @@ impl Slot {
         set_flags = flags: u32;
         set_sequence = sequence: u32;
         set_generation = generation: u64;
+        set_share = share: u32;
     }
 
     fields! {
@@ -104,6 +106,7 @@ impl Slot {
         flags: u32;
         sequence: u32;
         generation: u64;
+        share: u32;
     }
 
     /// Sets `MM_*` bits, which nobody takes away.
@@ -204,12 +207,19 @@ impl Slot {
     /// User space may free it from here on.
     #[inline(always)]
     pub fn go_dead(self) {
+        if let Some(page) = Page::get() {
+            page.slots_dead().add(1); // before user space can take it away again
+        }
         self.set_state(SLOT_DEAD);
     }
 
     /// Gives back a claimed slot that nobody else knows. What was filled in is filled in again by the next user.
     #[inline(always)]
     pub fn give_back(self) {
+        shares::give_back(self.share());
+        if let Some(page) = Page::get() {
+            page.slots_in_use().add(1u64.wrapping_neg());
+        }
         self.first_word().write(u64::from(SLOT_FREE));
     }
 
@@ -342,23 +352,22 @@ pub fn leave(mm: u64) -> bool {
     taken.is_ok()
 }
 
-/// Takes a free slot; its `generation` is set, all else is the caller's to fill in before it goes live.
+/// Takes a free slot for an address space of this user; its generation and its share are set, all else is the caller's to
+/// fill in before it goes live. `CAS`: the kernel has compare-and-swap; without it, generations come from the clock,
+/// which also rises.
 #[inline(always)]
-pub fn claim() -> Option<(u32, Slot)> {
-    claimed(claim_index())
-}
-
-/// [`claim`] without atomics that return something. Generations come from the clock, which also rises.
-#[inline(always)]
-pub fn claim_without_cas() -> Option<(u32, Slot)> {
-    claimed(claim_index_without_cas())
-}
-
-/// A slot by what claiming one has answered.
-#[inline(always)]
-fn claimed(answer: u64) -> Option<(u32, Slot)> {
-    let index = u32::try_from(answer).ok()?;
-    Some((index, Slot::at(index)?))
+pub fn claim<const CAS: bool>(uid: u32) -> Option<(u32, Slot)> {
+    let Some(share) = shares::admit::<CAS>(uid) else {
+        lost!(table_full);
+        return None;
+    };
+    let answer = if CAS { claim_index() } else { claim_index_without_cas() };
+    let claimed = u32::try_from(answer).ok().and_then(|index| Some((index, Slot::at(index)?)));
+    match claimed {
+        Some((_, slot)) => slot.set_share(share),
+        None => shares::give_back(share),
+    }
+    claimed
 }
 
 /// No slot.
@@ -387,6 +396,7 @@ fn try_to_claim() -> Option<u64> {
         let index = turn as u32 & mask;
         let slot = Slot::at(index)?;
         if slot.first_word().claim(u64::from(SLOT_FREE), u64::from(SLOT_CLAIMED)).is_ok() {
+            page.slots_in_use().add(1);
             slot.set_generation(page.generation().take_turn(1) + 1);
             return Some(u64::from(index));
         }
@@ -411,6 +421,7 @@ fn try_without_cas() -> Option<u64> {
             continue;
         }
         slot.first_word().write(u64::from(SLOT_CLAIMED));
+        page.slots_in_use().add(1);
         page.cursor().write(turn + 1);
         // SAFETY: no preconditions.
         slot.set_generation(unsafe { bpf_ktime_get_ns() << 6 | u64::from(bpf_get_smp_processor_id() & 63) });

@@ -23,7 +23,7 @@ use crate::{
     report::Limits,
     session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, rules, runtime},
     source::{
-        Change, Event, Refused,
+        Change, Event, Refused, UsedShare,
         kernel::Facts,
         live::{self, Live, Unavailable},
         proc::Proc,
@@ -325,13 +325,17 @@ impl Stream {
     }
 
     fn end(mut self, live: &Live) -> anyhow::Result<()> {
+        let losses = live.losses();
+        let notes: Vec<String> = losses.shares.iter().map(UsedShare::sentence).collect();
         let lost: serde_json::Map<String, Value> =
-            live.losses().counters.into_iter().map(|(name, n)| (name, n.into())).collect();
+            losses.counters.into_iter().map(|(name, n)| (name, n.into())).collect();
         let line = if self.json {
-            output::json::line(&json!({"type": "end", "at_s": self.seconds(now_ns()), "lost": lost}))
+            let at = self.seconds(now_ns());
+            output::json::line(&json!({"type": "end", "at_s": at, "lost": lost, "notes": notes}))
         } else {
             let counters: Vec<String> = lost.iter().map(|(name, n)| format!("{name} {n}")).collect();
-            format!("Lost: {}", counters.join(", "))
+            let notes: String = notes.iter().map(|note| format!("\nNote: {note}.")).collect();
+            format!("Lost: {}{notes}", counters.join(", "))
         };
         self.line(&line);
         match self.broken {

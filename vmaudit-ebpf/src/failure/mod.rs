@@ -13,7 +13,7 @@ mod stack_mappings;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use vmaudit_common::{
-    ABSENT, CLASS_SEARCHED, CLASS_SECTION, EXAMPLES_PER_GROUP, GroupKey, RECORD_FAILURE, Section, call::Call,
+    ABSENT, CLASS_SECTION, EXAMPLES_PER_GROUP, GroupKey, RECORD_FAILURE, Section, call::Call,
 };
 
 use self::{counters::Leaked, stack::Stack};
@@ -188,20 +188,17 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     let zero = page.unknown_zero();
     let (max, polled) = evidence::max_map_count(page);
     let (_, tid) = kernel::ids();
-    let (seen, mut section) = current_call::seen(tid, id, max);
+    let (seen, section, lock_sequence) = current_call::seen(tid, id, max);
     let mut class = (polled | seen) ^ zero;
     class |= parts.request(failed);
     let mut hole = 0;
     if class & CLASS_SECTION != 0 {
         class |= parts.exceeded(failed, &section);
-        let (bits, first) = parts.range(failed, class, section.lock_sequence);
+        let (bits, first) = parts.range(failed, class, lock_sequence);
         class |= bits;
         hole = first;
     }
     class ^= zero;
-    if class & CLASS_SEARCHED == 0 {
-        section.searched = 0;
-    }
     slot.count_refusal(id);
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -214,7 +211,7 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     if before == 0 && stack.is_some() {
         parts.mappings();
     }
-    let Some(mut entry) = records::failure() else { return };
+    let Some(mut entry) = records::failure(slot) else { return };
     let record = entry.as_mut_ptr();
     // SAFETY: `record` points at reserved memory of this size; every field is written before it is submitted, but for
     // the frames, of which `stack_bytes` tells how many there are.

@@ -40,6 +40,8 @@ const HEAD: usize = core::mem::offset_of!(MappingRecord, path);
 #[repr(C)]
 struct Work {
     record: MappingRecord,
+    /// Index of the address space's slot.
+    slot: u32,
     /// Number of the last word of the stack that is valid.
     last: u64,
     /// The next one to look at.
@@ -60,12 +62,12 @@ static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
 const _: () = assert!(WORDS.is_power_of_two());
 
-/// Reports each mapping that the stack taken last or its caller lies in, once; `slot` is the address space's.
+/// Reports each mapping that the stack taken last or its caller lies in, once; `index` is the address space's slot.
 // SAFETY: no other symbol of the object has this name; so for those that follow.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn report_mappings(slot: u32) -> u64 {
-    let (Some(work), Some(slot), Some(stack)) = (WORK.get_ptr_mut(0), Slot::at(slot), Stack::last()) else {
+pub extern "C" fn report_mappings(index: u32) -> u64 {
+    let (Some(work), Some(slot), Some(stack)) = (WORK.get_ptr_mut(0), Slot::at(index), Stack::last()) else {
         return 0;
     };
     let taken = stack.bytes();
@@ -75,6 +77,7 @@ pub extern "C" fn report_mappings(slot: u32) -> u64 {
     // SAFETY: points into the map; the helpers check the rest.
     unsafe {
         (*work).record.head = records::head(RECORD_MAPPING, bpf_ktime_get_ns(), slot.generation());
+        (*work).slot = index;
         (*work).last = taken as u64 / 8;
         (*work).index = 0;
         (*work).reported = 0;
@@ -177,7 +180,9 @@ extern "C" fn report_mapping() -> u64 {
         }
         (*work).record.path_bytes = bytes as u32;
         let record = core::slice::from_raw_parts((&raw const (*work).record).cast::<u8>(), HEAD + bytes);
-        records::mapping(record);
+        if let Some(slot) = Slot::at((*work).slot) {
+            records::mapping(slot, record);
+        }
     }
     0
 }

@@ -7,10 +7,9 @@ use aya_ebpf::{
     macros::{fexit, kprobe, kretprobe, raw_tracepoint, tracepoint},
     programs::{FExitContext, ProbeContext, RawTracePointContext, RetProbeContext, TracePointContext},
 };
-use vmaudit_common::{PROBE_HEAP_REACHED, PROBE_OVERCOMMIT_REFUSED};
 
 use crate::{
-    current_call::{keep_probe, keep_search},
+    current_call::{HEAP_REACHED, OVERCOMMIT_REFUSED, keep_probe, keep_search},
     kernel, slots,
 };
 
@@ -18,7 +17,7 @@ use crate::{
 #[fexit(function = "__vm_enough_memory")]
 pub fn overcommit_fexit(ctx: FExitContext) -> i32 {
     if ctx.arg::<u64>(3) as i32 != 0 {
-        keep_probe(PROBE_OVERCOMMIT_REFUSED);
+        keep_probe(OVERCOMMIT_REFUSED);
     }
     0
 }
@@ -27,7 +26,7 @@ pub fn overcommit_fexit(ctx: FExitContext) -> i32 {
 #[kretprobe]
 pub fn overcommit_kretprobe(ctx: RetProbeContext) -> u32 {
     if ctx.ret::<u64>() as i32 != 0 {
-        keep_probe(PROBE_OVERCOMMIT_REFUSED);
+        keep_probe(OVERCOMMIT_REFUSED);
     }
     0
 }
@@ -35,7 +34,7 @@ pub fn overcommit_kretprobe(ctx: RetProbeContext) -> u32 {
 /// do_brk_flags, whose arguments differ by version and are not read.
 #[kprobe]
 pub fn heap_kprobe(_ctx: ProbeContext) -> u32 {
-    keep_probe(PROBE_HEAP_REACHED);
+    keep_probe(HEAP_REACHED);
     0
 }
 
@@ -61,6 +60,6 @@ pub fn searched_classic(ctx: TracePointContext) -> u32 {
 fn searched(addr: u64) {
     let task = kernel::Current::task();
     if slots::has(task.mm()) {
-        keep_search(task.tid(), addr);
+        keep_search::<true>(task.tid(), addr);
     }
 }

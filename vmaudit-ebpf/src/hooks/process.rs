@@ -125,7 +125,7 @@ fn execed(old: u32, filename: u64) {
     {
         lock_sequence::late(slot);
     }
-    records::new_image(task, filename);
+    records::new_image(slots::of_mm(mm), task, filename);
 }
 
 /// match-proto: sched_process_exit(struct task_struct *p), 6.16 and later also (…, bool group_dead)
@@ -150,10 +150,11 @@ fn exited() {
         // An entry under a thread's id can only be fork_classic's.
         followed::remove(tid);
     }
+    // Also one that is not followed but shares a followed address space.
+    current_call::forget(tid);
     if !follows(tgid) {
         return;
     }
-    current_call::forget(tid);
     // Before 6.16 the address space is already gone here (0).
     let mm = kernel::mm_of(task);
     if mm != 0 {

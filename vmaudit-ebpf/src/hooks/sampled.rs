@@ -57,17 +57,14 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
         return;
     }
     let (_, tid) = kernel::ids();
-    let entry = Entry::of(tid);
     // Where nobody else can have changed anything, the call had what the last sample saw and left what this one sees.
-    if let Some(entry) = entry
-        && slot.flags() & MM_SHARED == 0
-    {
-        entry.keep_sample(id, mm, before, count);
+    if slot.flags() & MM_SHARED == 0 {
+        current_call::keep_sample(tid, id, mm, before, count);
     }
     if let Some(errno) = call_result::count::<false>(slot, &ReturnedCall { id, ret, regs, task, compat }) {
         legacy_failure(ctx, index, slot, &FailedCall { id, errno, ret: ret as u64, regs, task });
     }
-    if let Some(entry) = entry {
+    if let Some(entry) = Entry::of(tid) {
         entry.end_call();
     }
 }
@@ -116,8 +113,7 @@ fn shared_by_now(mm: u64) -> u32 {
 #[inline(always)]
 fn open(mm: u64, owner: Owner, count: u32) {
     end(owner.tgid, mm);
-    let Some((index, slot)) = slots::claim_without_cas() else { return };
-    if address_space::fill(index, slot, mm, owner, count).is_some() {
+    if address_space::claim_for::<false>(mm, owner, count).is_some() {
         followed::set_mm(owner.tgid, mm);
     }
 }
@@ -205,7 +201,8 @@ pub fn sampled_exec(ctx: RawTracePointContext) -> i32 {
     }
     let owner = Owner { task, tgid, ppid: kernel::parent_of(task), flags: MM_FROM_BIRTH | MM_FROM_EXEC };
     open(mm, owner, kernel::map_count(mm));
-    records::new_image(task, kernel::read(ctx.arg::<u64>(2), layout!(bprm_filename)));
+    let slot = slots::of_mm(mm);
+    records::new_image(slot, task, kernel::read(ctx.arg::<u64>(2), layout!(bprm_filename)));
     0
 }
 
@@ -214,10 +211,10 @@ pub fn sampled_exec(ctx: RawTracePointContext) -> i32 {
 pub fn sampled_end(_ctx: RawTracePointContext) -> i32 {
     let task = kernel::current();
     let (tgid, tid) = kernel::ids();
+    current_call::forget(tid);
     if !follows(tgid) {
         return 0;
     }
-    current_call::forget(tid);
     if !kernel::group_is_dead(task) {
         return 0;
     }
@@ -237,7 +234,7 @@ pub fn sampled_end(_ctx: RawTracePointContext) -> i32 {
 pub fn sampled_search(ctx: RawTracePointContext) -> i32 {
     if slots::has(kernel::mm_of(kernel::current())) {
         let (_, tid) = kernel::ids();
-        current_call::keep_search(tid, ctx.arg(0));
+        current_call::keep_search::<false>(tid, ctx.arg(0));
     }
     0
 }

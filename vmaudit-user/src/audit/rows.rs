@@ -84,7 +84,7 @@ impl Audit {
         let by_count = |a: &Failure, b: &Failure| (b.count, a.pid).cmp(&(a.count, b.pid));
         failures.sort_by(by_count);
         ordinary.sort_by(by_count);
-        let mut notes = Vec::new();
+        let mut notes: Vec<String> = self.losses.shares.iter().map(|share| share.sentence()).collect();
         let Folded { processes: folded, peak, failed } = self.folded;
         if folded > 0 {
             let failures = match failed {

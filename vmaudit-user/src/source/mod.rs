@@ -114,6 +114,39 @@ pub struct Losses {
     pub counters: BTreeMap<String, u64>,
     /// What events that were shown to none of the programs may have changed.
     pub doubt: Doubt,
+    /// Whose the losses are that come of a user having had his share.
+    #[serde(default)]
+    pub shares: Vec<UsedShare>,
+}
+
+/// A user of whom something was left out, because he had half of the table of address spaces or of the ring buffer while
+/// others were there too. (`table_full` and `ring_full` count it as well.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedShare {
+    /// Real user id; `None`: several users who are counted together.
+    pub uid: Option<u32>,
+    /// Address spaces that were not followed.
+    pub address_spaces: u64,
+    /// Records that were dropped.
+    pub records: u64,
+}
+
+impl UsedShare {
+    /// One sentence for people.
+    pub fn sentence(&self) -> String {
+        let whose = match self.uid {
+            Some(uid) => format!("uid {uid} used its share"),
+            None => "several users, counted together, used their share".to_owned(),
+        };
+        let mut left_out = Vec::new();
+        if self.address_spaces > 0 {
+            left_out.push(format!("address spaces of it not followed: {}", self.address_spaces));
+        }
+        if self.records > 0 {
+            left_out.push(format!("details of it dropped: {}", self.records));
+        }
+        format!("{whose}: {}", left_out.join(", "))
+    }
 }
 
 /// What can be wrong because the kernel skipped programs, and no row tells by itself.

@@ -31,7 +31,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
                 dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
-  neighbours    busy N | map-calls N   (until stdin ends)
+  neighbours    busy N | map-calls N   (until stdin ends) | beside-thief CASE [ARGUMENTS]
   terminal      job-shell PROGRAM ARGUMENTS...
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
@@ -105,6 +105,10 @@ fn dispatch(words: &[&str]) -> ! {
         ["dies", how, "without", program, other] => dies::without(how, program, other),
         ["stacks", n] => near::stacks(number(n)),
         ["busy", n] => neighbours::busy(number(n)),
+        ["beside-thief", ref rest @ ..] => {
+            neighbours::start_thief();
+            dispatch(rest)
+        }
         ["map-calls", n] => neighbours::map_calls(number(n)),
         ["list"] => {
             plain::lines(limit::names().map(|n| ("limit", n)).chain(causes::names().map(|n| ("causes", n))))

@@ -78,7 +78,8 @@ impl Live {
             ("program_skipped", skipped),
             ("skips_unreadable", unreadable),
         ];
-        Losses { counters: counters.map(|(name, n)| (name.to_owned(), n)).into(), doubt }
+        let counters = counters.map(|(name, n)| (name.to_owned(), n)).into();
+        Losses { counters, doubt, shares: self.used_shares() }
     }
 
     /// What an event of this row that nobody saw can have changed. Where write sections are numbered, no count: the
