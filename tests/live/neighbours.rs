@@ -32,14 +32,19 @@ fn crowd_of(user: u32, n: usize) -> Running {
     running
 }
 
-/// `trace --all`, at work: it has told of a refused call of ours.
+/// `trace --all`, at work.
 fn trace_all(options: &[&str]) -> Running {
     let session = Session::vmaudit(&["trace", "--all", "--format", "json"]).words(options).start();
+    wait_until_told_of_ours(&session);
+    session
+}
+
+/// Until it has told of a refused call of ours.
+fn wait_until_told_of_ours(session: &Running) {
     wait_for("a refused call of a process that started later", || {
         let own = Session::workload(&["causes", "rlimit-as", "1"]).go().succeeded().own().remove(0);
-        told_of(&session, own.pid).then_some(())
+        told_of(session, own.pid).then_some(())
     });
-    session
 }
 
 fn told_of(session: &Running, pid: u32) -> bool {
@@ -66,8 +71,10 @@ fn note_of(end: &Value, user: u32) -> Option<String> {
 /// One user's 1,100 processes would fill a table of 1,024; half of it is his, and the others are followed.
 #[test]
 fn one_user_cannot_take_all_address_spaces() {
+    let session = trace_all(&["--failed", "--slots", "1024"]);
     let crowd = crowd_of(STRANGER, 1_100);
-    let end = end_of(trace_all(&["--failed", "--slots", "1024"]));
+    wait_until_told_of_ours(&session);
+    let end = end_of(session);
     drop(crowd);
     let note = note_of(&end, STRANGER).unwrap_or_else(|| panic!("{end}"));
     let denied: u64 =

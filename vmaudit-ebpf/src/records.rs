@@ -47,9 +47,14 @@ fn wake_rarely() -> u64 {
 fn wake_now_and_then(now: u64) -> u64 {
     const PAUSE_NS: u64 = 5_000_000;
     let Some(page) = Page::get() else { return WAKE };
+    let dead = page.slots_dead().read();
     // A reader that does not come leaves the dead where births need their places.
-    if page.slots_dead().read() >= u64::from(config!(slots)) / 4 {
+    if dead >= u64::from(config!(slots)) / 4 {
         return FORCE_WAKEUP;
+    }
+    // A session may end with the last address space.
+    if dead == page.slots_in_use().read() {
+        return WAKE;
     }
     if now.wrapping_sub(page.woken_ns().read()) < PAUSE_NS {
         return wake_rarely();
@@ -61,17 +66,22 @@ fn wake_now_and_then(now: u64) -> u64 {
 /// Whether the user whose address space this is may have so many more bytes of the buffer; counted if not.
 #[inline(always)]
 fn may_write(slot: Slot, bytes: usize) -> bool {
+    config!(watch_all) == 0 || share_may_write(slot.share(), bytes as u32) != 0
+}
+
+// Global: looked at once by the verifier, whoever calls it.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn share_may_write(number: u32, bytes: u32) -> u64 {
     const HEADER: u64 = 8;
-    if config!(watch_all) == 0 {
-        return true;
-    }
-    let Some(share) = Share::number(slot.share()) else { return true };
+    let Some(share) = Share::number(number) else { return 1 };
     let (read, end) = (RECORDS.query(BPF_RB_CONS_POS), RECORDS.query(BPF_RB_PROD_POS));
-    let may = share.may_write(bytes as u64 + HEADER, read, end, RECORDS.query(BPF_RB_RING_SIZE));
+    let may = share.may_write(u64::from(bytes) + HEADER, read, end, RECORDS.query(BPF_RB_RING_SIZE));
     if !may {
         lost!(ring_full);
     }
-    may
+    u64::from(may)
 }
 
 /// Head of a record about `current`.
@@ -128,7 +138,11 @@ pub fn new_image(slot: Option<Slot>, task: u64, filename: u64) {
         core::ptr::write_bytes(&raw mut (*record).filename, 0, 1);
         kernel::read_str(filename, &mut (*record).filename);
     }
-    entry.submit(wake_now_and_then(now));
+    // SAFETY: as above.
+    let path = unsafe { &(*record).filename };
+    // Of a path that is relative, or too long, the rest is in /proc, as long as the process is there.
+    let whole = path[0] == b'/' && path[path.len() - 2] == 0;
+    entry.submit(if whole { wake_now_and_then(now) } else { WAKE });
 }
 
 /// A slot waits to be read. Only a hint to look soon: a full ring loses nothing here, user space also looks by itself.

@@ -357,34 +357,40 @@ pub fn leave(mm: u64) -> bool {
 /// which also rises.
 #[inline(always)]
 pub fn claim<const CAS: bool>(uid: u32) -> Option<(u32, Slot)> {
-    let Some(share) = shares::admit::<CAS>(uid) else {
-        lost!(table_full);
-        return None;
-    };
-    let answer = if CAS { claim_index() } else { claim_index_without_cas() };
-    let claimed = u32::try_from(answer).ok().and_then(|index| Some((index, Slot::at(index)?)));
-    match claimed {
-        Some((_, slot)) => slot.set_share(share),
-        None => shares::give_back(share),
-    }
-    claimed
+    let answer = if CAS { claim_index(uid) } else { claim_index_without_cas(uid) };
+    let index = u32::try_from(answer).ok()?;
+    Some((index, Slot::at(index)?))
 }
 
 /// No slot.
 const NO_INDEX: u64 = u64::MAX;
 
-// Global: the verifier looks at the loop once, not in each program and state again.
+// Global: the verifier looks at the loops once, not in each program and state again.
 // SAFETY: no other symbol of the object has this name; so for those that follow.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn claim_index() -> u64 {
-    try_to_claim().unwrap_or(NO_INDEX)
+extern "C" fn claim_index(uid: u32) -> u64 {
+    claim_in_share::<true>(uid).unwrap_or(NO_INDEX)
 }
 
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn claim_index_without_cas() -> u64 {
-    try_without_cas().unwrap_or(NO_INDEX)
+extern "C" fn claim_index_without_cas(uid: u32) -> u64 {
+    claim_in_share::<false>(uid).unwrap_or(NO_INDEX)
+}
+
+#[inline(always)]
+fn claim_in_share<const CAS: bool>(uid: u32) -> Option<u64> {
+    let Some(share) = shares::admit::<CAS>(uid) else {
+        lost!(table_full);
+        return None;
+    };
+    let index = if CAS { try_to_claim() } else { try_without_cas() };
+    match index.and_then(|index| Slot::at(index as u32)) {
+        Some(slot) => slot.set_share(share),
+        None => shares::give_back(share),
+    }
+    index
 }
 
 #[inline(always)]
