@@ -98,7 +98,7 @@ fn one_user_cannot_take_all_of_the_ring_buffer() {
         }
     }
     let end = end.expect("no loss of 800,000 changes through 64 KiB is mentioned");
-    assert!(note_of(&end, STRANGER).is_some_and(|note| note.contains("details of it dropped")), "{end}");
+    assert!(note_of(&end, STRANGER).is_some_and(|note| note.contains("details dropped")), "{end}");
 }
 
 /// Ends are told now and then, not one by one, and still no child lacks its place: 3,000 of them through 256 slots.

@@ -100,6 +100,22 @@ impl Entry {
     /// The place that this task has or can have. `CAS`: the kernel has compare-and-swap.
     #[inline(always)]
     fn scratch_of<const CAS: bool>(tid: u32) -> Option<*mut Scratch> {
+        // As nearly always, nobody is in its set, or itself alone.
+        if CAS
+            && let first = first_place(tid)
+            && let Some(entry) = Self::at(first)
+            && let Some(other) = Self::at(first + 1)
+            && other.owner().read() == 0
+        {
+            let owner = entry.owner().read();
+            if owner == u64::from(tid) {
+                return Some(entry.scratch());
+            }
+            if owner == 0 && entry.owner().claim(0, u64::from(tid)).is_ok() {
+                entry.clear();
+                return Some(entry.scratch());
+            }
+        }
         let place = if CAS { claim_place(tid) } else { claim_place_without_cas(tid) } as u32;
         if place == NONE { None } else { Self::at(place).map(Self::scratch) }
     }

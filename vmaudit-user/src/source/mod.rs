@@ -140,10 +140,10 @@ impl UsedShare {
         };
         let mut left_out = Vec::new();
         if self.address_spaces > 0 {
-            left_out.push(format!("address spaces of it not followed: {}", self.address_spaces));
+            left_out.push(format!("{} address spaces not followed", self.address_spaces));
         }
         if self.records > 0 {
-            left_out.push(format!("details of it dropped: {}", self.records));
+            left_out.push(format!("{} details dropped", self.records));
         }
         format!("{whose}: {}", left_out.join(", "))
     }
@@ -376,4 +376,20 @@ pub struct Named {
     pub exe: Option<String>,
     /// cgroup path.
     pub cgroup: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_loss_it_is_is_said_with_all_that_was_left_out() {
+        let share = UsedShare { uid: Some(1001), address_spaces: 3, records: 0 };
+        assert_eq!(share.sentence(), "uid 1001 used its share: 3 address spaces not followed");
+        let share = UsedShare { uid: None, address_spaces: 4, records: 2 };
+        assert_eq!(
+            share.sentence(),
+            "several users, counted together, used their share: 4 address spaces not followed, 2 details dropped"
+        );
+    }
 }
