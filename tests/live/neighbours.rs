@@ -68,7 +68,8 @@ fn note_of(end: &Value, user: u32) -> Option<String> {
     notes.iter().filter_map(Value::as_str).find(|note| note.starts_with(&of_user)).map(str::to_owned)
 }
 
-/// One user's 1,100 processes would fill a table of 1,024; half of it is his, and the others are followed.
+/// One user's 1,100 processes would fill a table of 1,024. He has no more of it than is free then, whatever the others have,
+/// and they are followed.
 #[test]
 fn one_user_cannot_take_all_address_spaces() {
     let session = trace_all(&["--failed", "--slots", "1024"]);
@@ -77,11 +78,11 @@ fn one_user_cannot_take_all_address_spaces() {
     let end = end_of(session);
     drop(crowd);
     let note = note_of(&end, STRANGER).unwrap_or_else(|| panic!("{end}"));
-    let denied: u64 =
-        note.rsplit(' ').next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{note}"));
-    // 1,101 of them, less half of the table.
-    assert_eq!(denied, 1_101 - 512, "{note}");
-    assert!(end["lost"]["table_full"].as_u64() >= Some(denied), "{end}");
+    let times = note.split(' ').rev().nth(1).and_then(|n| n.parse().ok());
+    let times: u64 = times.unwrap_or_else(|| panic!("{note}"));
+    // 1,101 of them, less half of the table at the most. One that changes something tries again.
+    assert!(times >= 1_101 - 512, "{note}");
+    assert!(end["lost"]["table_full"].as_u64() >= Some(times), "{end}");
 }
 
 /// One user's 40,000 changes are more than a buffer of 64 KiB holds until it is read.

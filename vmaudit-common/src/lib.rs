@@ -215,7 +215,7 @@ pub struct Control {
 }
 
 /// What one user has taken of the table of address spaces and of the ring buffer, which all users share when every
-/// process is followed. As long as others are there too, nobody gets more than half of either.
+/// process is followed. As long as others are there too, nobody gets more than half of what they leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Share {
@@ -227,9 +227,10 @@ pub struct Share {
     pub ring_bytes: u64,
     /// Position in the ring buffer behind the last of them.
     pub ring_end: u64,
-    /// Address spaces that were not followed because the user had half of the table.
+    /// How often an address space was not followed because the user had as many slots as were free. Each change of one
+    /// that is not followed tries again.
     pub slots_denied: u64,
-    /// Records that were dropped because the user had half of the ring buffer.
+    /// Records that were dropped because the user had as much of the ring buffer as was free.
     pub records_denied: u64,
 }
 

@@ -1,6 +1,8 @@
 //! What each user has taken of the table of address spaces and of the ring buffer. Where every process is followed, a
 //! user who makes thousands of processes or refused calls must not make the others' invisible: as long as others are
-//! there, nobody gets more than half of either. What that costs is counted with whose it was.
+//! there, whoever has as much as is free gets no more. So nobody has more than half of what the others leave, and there
+//! is always room for one who comes new (dynamic thresholds, as in the shared buffers of switches). What that costs is
+//! counted with whose it was.
 //!
 //! User space takes a freed slot out of its share by writing to the same memory.
 
@@ -64,7 +66,8 @@ impl Share {
         if read >= self.ring_end().read() {
             self.ring_bytes().write(0); // all of its records have been read
         }
-        if self.ring_bytes().read() + bytes > size / 2 && self.has_company() {
+        let free = size.saturating_sub(end.wrapping_sub(read));
+        if self.ring_bytes().read() + bytes > free && self.has_company() {
             self.records_denied().add(1);
             return false;
         }
@@ -74,8 +77,8 @@ impl Share {
     }
 }
 
-/// The number of the user's share in which one more slot is counted; `None`, and counted, if that would be more than
-/// half of the table. 0 where shares do not matter.
+/// The number of the user's share in which one more slot is counted; `None`, and counted, if he has as many as are free. 0
+/// where shares do not matter.
 #[inline(always)]
 pub fn admit<const CAS: bool>(uid: u32) -> Option<u32> {
     if config!(watch_all) == 0 {
@@ -83,7 +86,8 @@ pub fn admit<const CAS: bool>(uid: u32) -> Option<u32> {
     }
     let number = if CAS { share_of_user(uid) } else { share_of_user_without_cas(uid) } as u32;
     let Some(share) = Share::number(number) else { return Some(0) };
-    if share.slots().read() >= u64::from(config!(slots)) / 2 && share.has_company() {
+    let used = Page::get()?.slots_in_use().read();
+    if share.slots().read() + used >= u64::from(config!(slots)) && share.has_company() {
         share.slots_denied().add(1);
         return None;
     }

@@ -119,13 +119,13 @@ pub struct Losses {
     pub shares: Vec<UsedShare>,
 }
 
-/// A user of whom something was left out, because he had half of the table of address spaces or of the ring buffer while
-/// others were there too. (`table_full` and `ring_full` count it as well.)
+/// A user of whom something was left out, because he had as much of the table of address spaces, or of the ring buffer,
+/// as was free while others were there too. (`table_full` and `ring_full` count it as well.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UsedShare {
     /// Real user id; `None`: several users who are counted together.
     pub uid: Option<u32>,
-    /// Address spaces that were not followed.
+    /// How often an address space was not followed; one that changes tries again, so there may be fewer of them.
     pub address_spaces: u64,
     /// Records that were dropped.
     pub records: u64,
@@ -140,7 +140,7 @@ impl UsedShare {
         };
         let mut left_out = Vec::new();
         if self.address_spaces > 0 {
-            left_out.push(format!("{} address spaces not followed", self.address_spaces));
+            left_out.push(format!("an address space not followed {} times", self.address_spaces));
         }
         if self.records > 0 {
             left_out.push(format!("{} details dropped", self.records));
@@ -385,11 +385,11 @@ mod tests {
     #[test]
     fn whose_loss_it_is_is_said_with_all_that_was_left_out() {
         let share = UsedShare { uid: Some(1001), address_spaces: 3, records: 0 };
-        assert_eq!(share.sentence(), "uid 1001 used its share: 3 address spaces not followed");
+        assert_eq!(share.sentence(), "uid 1001 used its share: an address space not followed 3 times");
         let share = UsedShare { uid: None, address_spaces: 4, records: 2 };
         assert_eq!(
             share.sentence(),
-            "several users, counted together, used their share: 4 address spaces not followed, 2 details dropped"
+            "several users, counted together, used their share: an address space not followed 4 times, 2 details dropped"
         );
     }
 }
