@@ -27,7 +27,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
-                crowd N VMAS | beside-standing N M | exec-chain N
+                crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
                 dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
@@ -89,6 +89,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["daemon", n, ms] => processes::daemon(number(n), number(ms)),
         ["flood", n] => processes::flood(number(n)),
         ["beside-standing", n, m] => processes::beside_standing(number(n), number(m)),
+        ["one-by-one", n] => processes::one_by_one(number(n)),
         ["exec-chain", n] => processes::exec_chain(number(n)),
         ["crowd", n, vmas] => processes::crowd(number(n), number(vmas)),
         ["limit", call] => limit::run(call, 3),

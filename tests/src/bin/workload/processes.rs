@@ -513,7 +513,17 @@ pub fn crowd(n: usize, vmas: usize) -> ! {
 
 /// `n` children that stand still, and `m` short-lived ones meanwhile, one after the other.
 pub fn beside_standing(n: usize, m: usize) -> ! {
-    let (standing, short) = (pids(n), pids(m));
+    // So that nobody finds a place taken by one that has ended.
+    one_after_the_other(pids(n), m, || pause_ms(20))
+}
+
+/// `n` short-lived children, one after the other and as fast as they come.
+pub fn one_by_one(n: usize) -> ! {
+    one_after_the_other(&mut [], n, || {})
+}
+
+fn one_after_the_other(standing: &mut [i32], m: usize, pause: impl Fn()) -> ! {
+    let short = pids(m);
     let holes = Holes::find(MOST);
     let base = count();
     let parent = std::process::id();
@@ -531,8 +541,7 @@ pub fn beside_standing(n: usize, m: usize) -> ! {
         }
         expect_end(pid, reap(pid), End::Exit);
         *child = pid;
-        // So that nobody finds a place taken by one that has ended.
-        pause_ms(20);
+        pause();
     }
     for &child in standing.iter() {
         must(call(libc::SYS_kill, [child as usize, libc::SIGKILL as usize, 0, 0, 0, 0]), "kill");
