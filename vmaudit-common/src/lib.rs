@@ -165,9 +165,11 @@ pub struct MmSlot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Lost {
-    /// Records that found the ring buffer full (details only: peaks and counters are not in the ring).
+    /// Records that found the ring buffer full, or their user's share of it (details only: peaks and counters are not in
+    /// the ring).
     pub ring_full: u64,
-    /// Address spaces that found no free slot: these are not in the report.
+    /// Address spaces that found no free slot, or none in their user's share: these are not in the report. One that changes
+    /// tries again, and is counted again.
     pub table_full: u64,
     /// Failures beyond [`GROUPS`] kinds in one address space: counted per call, without a cause.
     pub groups_full: u64,
