@@ -34,6 +34,8 @@ mod limit_command;
 mod losses;
 #[path = "live/names.rs"]
 mod names;
+#[path = "live/neighbours.rs"]
+mod neighbours;
 #[path = "live/peaks.rs"]
 mod peaks;
 #[path = "live/preamble.rs"]

@@ -24,9 +24,9 @@ pub const CLASS_OVER_MEMLOCK: u32 = 1 << 14;
 pub const CLASS_NO_HOLE: u32 = 1 << 15;
 /// A search for a free range was made within the call.
 pub const CLASS_SEARCHED: u32 = 1 << 16;
-/// Another thread used the section table's entry meanwhile: the figures of the lock section are lost.
+/// There was no place left for the figures of a lock section: whether this call had one is not known.
 pub const CLASS_SECTION_LOST: u32 = 1 << 17;
-/// Another thread's search stands in the entry: whether this call made one is not known.
+/// There was no place left for the result of a search: whether this call made one is not known.
 pub const CLASS_SEARCH_LOST: u32 = 1 << 18;
 /// vm.max_map_count is the one that user space read last ([`crate::Control::max_map_count`]), not the one of this moment.
 pub const CLASS_LIMIT_POLLED: u32 = 1 << 19;

@@ -23,13 +23,11 @@ pub const GROUPS: usize = 16;
 /// Most frames kept of a user stack.
 pub const STACK_FRAMES: usize = 48;
 /// Mappings told of one stack at most.
-pub const AREAS: usize = 8;
+pub const MAPPINGS: usize = 8;
 /// Bytes kept of a mapped file's path; names of its folders that lie further up are left out.
 pub const PATH_BYTES: usize = 1024;
 /// Longest name in a path with its `\0` (include/uapi/linux/limits.h:NAME_MAX).
 pub const NAME_BYTES: usize = 256;
-/// Slots of the table of lock sections; a power of two, indexed by `tid & (SECTIONS - 1)`.
-pub const SECTIONS: u32 = 4096;
 /// Mask for an index into [`Config::call_by_number`].
 pub const NUMBERS_MASK: u32 = NUMBERS as u32 - 1;
 /// Examples sent per failure group before only its counters go on.
@@ -83,9 +81,9 @@ pub struct FailureGroup {
     pub last_ns: u64,
     /// Bytes that the refused calls should have unmapped and did not. A retry of the range refused last counts once,
     /// and takes its bytes back when it succeeds; memory that goes in another way later is not taken back.
-    pub kept_bytes: u64,
-    /// How much the last of them added to `kept_bytes`.
-    pub last_kept: u64,
+    pub leaked_bytes: u64,
+    /// How much the last of them added to `leaked_bytes`.
+    pub last_leaked: u64,
 }
 
 /// What makes two failures the same kind.
@@ -150,13 +148,13 @@ pub struct MmSlot {
     pub changes: u64,
     /// The range that was refused to be unmapped last, as a mark, with the index of its [`FailureGroup`] in the low 4
     /// bits; 0 = none.
-    pub kept_range: u64,
+    pub leaked_range: u64,
     /// How often a gap in the numbers of its write sections showed that a change of it was missed.
     pub gaps: u64,
     /// mm.mm_lock_seq after the last write section that was seen.
     pub sequence: u32,
-    /// Not used; keeps what follows aligned.
-    pub reserved: u32,
+    /// Whose share of the table it counts in: index in the table of [`Share`]s + 1, or 0 for nobody's.
+    pub share: u32,
     /// What each call did.
     pub calls: [CallStat; CALL_COUNT],
     /// Failures by kind.
@@ -167,15 +165,18 @@ pub struct MmSlot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Lost {
-    /// Records that found the ring buffer full (details only: peaks and counters are not in the ring).
+    /// Records that found the ring buffer full, or their user's share of it (details only: peaks and counters are not in
+    /// the ring).
     pub ring_full: u64,
-    /// Address spaces that found no free slot: these are not in the report.
+    /// Address spaces that found no free slot, or none in their user's share: these are not in the report. One that changes
+    /// tries again, and is counted again.
     pub table_full: u64,
     /// Failures beyond [`GROUPS`] kinds in one address space: counted per call, without a cause.
     pub groups_full: u64,
     /// Reads of kernel memory that failed.
     pub read_failed: u64,
-    /// Failures whose lock section or search for addresses was overwritten by another thread.
+    /// Failures of which it is not known whether they had a lock section or a search for addresses: both places for what
+    /// a call shows were taken when it, or another task of the same set, had something to keep.
     pub section_lost: u64,
     /// User stacks that could not be taken.
     pub stack_missing: u64,
@@ -205,9 +206,38 @@ pub struct Control {
     pub cursor: u64,
     /// Loss counters.
     pub lost: Lost,
+    /// Slots that are not free.
+    pub slots_in_use: u64,
+    /// Slots that wait to be read and freed by user space.
+    pub slots_dead: u64,
+    /// When the reader was last woken for news that can wait, CLOCK_MONOTONIC ns.
+    pub woken_ns: u64,
     /// How often the programs themselves took and released an mmap lock for reading.
     pub looks: u64,
 }
+
+/// What one user has taken of the table of address spaces and of the ring buffer, which all users share when every
+/// process is followed. As long as others are there too, nobody gets more than half of what they leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Share {
+    /// Real user id + 1; 0 = unused. The first entry is that of all users who found no other.
+    pub user: u64,
+    /// Slots that are not free.
+    pub slots: u64,
+    /// Bytes of the ring buffer that may not have been read yet.
+    pub ring_bytes: u64,
+    /// Position in the ring buffer behind the last of them.
+    pub ring_end: u64,
+    /// How often an address space was not followed because the user had as many slots as were free. Each change of one
+    /// that is not followed tries again.
+    pub slots_denied: u64,
+    /// Records that were dropped because the user had as much of the ring buffer as was free.
+    pub records_denied: u64,
+}
+
+/// Entries of the table of [`Share`]s.
+pub const SHARES: u32 = 256;
 
 /// Entry of the table of followed processes, by tgid.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -226,15 +256,10 @@ pub const FOLLOW_AFTER_EXEC: u32 = 2;
 /// [`Followed::flags`]: followed since its birth, but the count that it was born with is not known. Ends with an exec.
 pub const FOLLOW_LATE: u32 = 4;
 
-/// The last lock section of a task, for the failure that may follow it at the call's exit.
+/// What a refused call has shown: its last write section of the mmap lock, and its last search for a free range.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Section {
-    /// Task id that wrote the entry last, also after the end of its call, so that whoever wrote before it can tell;
-    /// 0 = none.
-    pub tid: u32,
-    /// The call it was in; 0 after the end of that call.
-    pub call: u32,
     /// map_count before the section.
     pub mc0: u32,
     /// map_count at its end.
@@ -247,32 +272,16 @@ pub struct Section {
     pub data_vm: u64,
     /// Result of the last search for a free range (negative errno or address); 0 = none made in this call.
     pub searched: u64,
-    /// Index of the address space's slot.
-    pub slot: u32,
-    /// Task id that wrote `searched`, like `tid`; 0 = none.
-    pub searcher: u32,
-    /// mm.mm_lock_seq within the section, 0 where the kernel has none.
-    pub lock_sequence: u32,
-    /// `PROBE_*` bits seen by `prober`.
-    pub probes: u32,
-    /// Task id that wrote `probes`; 0 = none.
-    pub prober: u32,
-    /// The call it was in.
-    pub probed_call: u32,
 }
-/// [`Section::probes`]: overcommit accounting refused.
-pub const PROBE_OVERCOMMIT_REFUSED: u32 = 1;
-/// [`Section::probes`]: brk came as far as making the heap larger.
-pub const PROBE_HEAP_REACHED: u32 = 2;
+
 const _: () = assert!(size_of::<MmSlot>() == 120 + CALL_COUNT * 32 + GROUPS * 48);
-const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::kept_range");
+const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);
-const _: () = assert!(size_of::<Section>() == 72);
+const _: () = assert!(size_of::<Section>() == 40);
 const _: () = assert!(size_of::<RecordHeader>() == 32);
 const _: () = assert!(size_of::<FailureRecord>().is_multiple_of(8));
-const _: () = assert!(PATH_BYTES.is_power_of_two() && AREAS.is_power_of_two());
-const _: () = assert!(SECTIONS.is_power_of_two());
+const _: () = assert!(PATH_BYTES.is_power_of_two() && MAPPINGS.is_power_of_two());
 
 #[cfg(test)]
 mod tests {

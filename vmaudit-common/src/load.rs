@@ -60,6 +60,8 @@ pub struct Layout {
     pub bprm_filename: u32,
     /// task_struct.cred.
     pub task_cred: u32,
+    /// cred.uid; its value is the one of the initial user namespace.
+    pub cred_uid: u32,
     /// cred.cap_effective; its low word holds CAP_IPC_LOCK.
     pub cred_cap_effective: u32,
     /// mm_struct.mm_lock_seq: changes with each end of a write section (6.4 and later).
@@ -118,6 +120,9 @@ pub const ABSENT: u32 = u32::MAX;
 pub struct Config {
     /// Where the kernel keeps vm.max_map_count; 0 = not known, [`crate::Control::max_map_count`] has to do.
     pub max_map_count_at: u64,
+    /// Random: where a task's call and a user's share are kept depends on it, so that nobody can choose an id that meets
+    /// another's.
+    pub table_key: u64,
     /// Follow every process instead of the table of followed ones.
     pub watch_all: u32,
     /// Children of followed processes are followed.

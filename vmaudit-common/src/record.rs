@@ -8,17 +8,13 @@ use crate::{COMM_LEN, NAME_BYTES, PATH_BYTES, STACK_FRAMES, Section};
 pub const RECORD_CHANGE: u32 = 1;
 /// [`RecordHeader::kind`]: a [`FailureRecord`].
 pub const RECORD_FAILURE: u32 = 2;
-/// [`RecordHeader::kind`]: a [`TaskRecord`], a process was born.
-pub const RECORD_FORK: u32 = 3;
-/// [`RecordHeader::kind`]: a [`TaskRecord`], a process has a new image.
+/// [`RecordHeader::kind`]: an [`ExecRecord`], a process has a new image.
 pub const RECORD_EXEC: u32 = 4;
-/// [`RecordHeader::kind`]: a [`TaskRecord`], a process ended.
-pub const RECORD_EXIT: u32 = 5;
 /// [`RecordHeader::kind`]: a [`DeadRecord`], a slot waits to be read.
 pub const RECORD_DEAD: u32 = 6;
 
-/// [`RecordHeader::kind`]: an [`AreaRecord`].
-pub const RECORD_AREA: u32 = 7;
+/// [`RecordHeader::kind`]: a [`MappingRecord`].
+pub const RECORD_MAPPING: u32 = 7;
 
 /// Head of each record in the ring buffer.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -93,18 +89,18 @@ pub struct FailureRecord {
     pub stack: [u64; STACK_FRAMES],
 }
 
-/// [`AreaRecord::flags`]: executable.
-pub const AREA_EXECUTABLE: u32 = 1;
-/// [`AreaRecord::flags`]: of a file.
-pub const AREA_FILE: u32 = 2;
-/// [`AreaRecord::flags`]: the path reaches up to the root of all mounts, or the file lies in no folder.
-pub const AREA_WHOLE_PATH: u32 = 4;
+/// [`MappingRecord::flags`]: executable.
+pub const MAPPING_EXECUTABLE: u32 = 1;
+/// [`MappingRecord::flags`]: of a file.
+pub const MAPPING_FILE: u32 = 2;
+/// [`MappingRecord::flags`]: the path reaches up to the root of all mounts, or the file lies in no folder.
+pub const MAPPING_WHOLE_PATH: u32 = 4;
 
 /// What lies at an address of a refused call's stack. Comes before the [`FailureRecord`].
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct AreaRecord {
-    /// Kind [`RECORD_AREA`].
+pub struct MappingRecord {
+    /// Kind [`RECORD_MAPPING`].
     pub head: RecordHeader,
     /// First address; where nothing is mapped, the address asked for.
     pub start: u64,
@@ -112,7 +108,7 @@ pub struct AreaRecord {
     pub end: u64,
     /// Of `start` in the file, bytes.
     pub offset: u64,
-    /// `AREA_*` bits.
+    /// `MAPPING_*` bits.
     pub flags: u32,
     /// Bytes of `path`, which the record ends behind.
     pub path_bytes: u32,
@@ -128,21 +124,15 @@ pub struct AreaRecord {
     pub path: [u8; PATH_BYTES + NAME_BYTES],
 }
 
-/// Birth, exec or end of a process.
+/// A process has a new image.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct TaskRecord {
-    /// Kind [`RECORD_FORK`], [`RECORD_EXEC`] or [`RECORD_EXIT`].
+pub struct ExecRecord {
+    /// Kind [`RECORD_EXEC`].
     pub head: RecordHeader,
-    /// Parent's process id.
-    pub ppid: u32,
-    /// Exit: the wait status as the kernel keeps it (`exit_code`: status << 8 | signal).
-    pub exit_code: u32,
     /// See [`crate::MmSlot::start_boottime_ns`].
     pub start_boottime_ns: u64,
-    /// Name.
-    pub comm: [u8; COMM_LEN],
-    /// Exec: path as it was passed, `\0`-terminated, cut to fit.
+    /// Path as it was passed, `\0`-terminated, cut to fit.
     pub filename: [u8; 128],
 }
 

@@ -15,7 +15,7 @@ use vmaudit_common::{
     call::{self, Call},
 };
 
-use crate::maps::{config, layout, lost};
+use crate::control::{config, layout, lost};
 
 /// Reads a `T` at `base + offset` in kernel memory; 0 (counted) when the kernel refuses.
 #[inline(always)]
@@ -44,42 +44,77 @@ pub fn lock_sequence(mm: u64) -> u32 {
     if offset == ABSENT { 0 } else { read(mm, offset) }
 }
 
-/// `current`, as a pointer whose type the verifier knows (5.11 and later; older kernels get other programs).
+/// A pointer whose type the verifier knows. Not null, so that "none" is a null in the same register and not an unset one,
+/// which the verifier refuses to see saved.
 #[derive(Clone, Copy)]
-pub struct Current(*const u8);
+pub struct Typed(NonNull<u8>);
 
-/// The address space of [`Current`], known by type as well. Not null, so that "none" is a null in the same register and
-/// not an unset one, which the verifier refuses to see saved.
+impl Typed {
+    /// # Safety
+    /// The verifier knows the type of `pointer`, which a helper has given or passed.
+    #[inline(always)]
+    pub const unsafe fn new(pointer: *const u8) -> Self {
+        // SAFETY: what helpers give as a typed pointer is not null.
+        Self(unsafe { NonNull::new_unchecked(pointer.cast_mut()) })
+    }
+
+    /// A plain load at a constant offset.
+    #[inline(always)]
+    pub fn load<T: Copy>(self, offset: u32) -> T {
+        // SAFETY: the verifier accepts only offsets of members of the type; a bad pointer reads as 0.
+        unsafe { core::ptr::read_volatile(self.0.as_ptr().add(offset as usize).cast::<T>()) }
+    }
+}
+
+/// `current`, known by type (5.11 and later; older kernels get other programs).
 #[derive(Clone, Copy)]
-pub struct OwnMm(NonNull<u8>);
+pub struct Current(Typed);
 
-/// A plain load at a constant offset from a pointer whose type the verifier knows.
-#[inline(always)]
-pub fn load<T: Copy>(base: *const u8, offset: u32) -> T {
-    // SAFETY: the verifier accepts only offsets of members of the type; a bad pointer reads as 0.
-    unsafe { core::ptr::read_volatile(base.add(offset as usize).cast::<T>()) }
+/// The address space of [`Current`], known by type as well.
+#[derive(Clone, Copy)]
+pub struct OwnMm(Typed);
+
+/// Context of a task iterator: `meta`, `task` (include/linux/bpf.h, kernel/bpf/task_iter.c).
+#[repr(C)]
+pub struct TaskIterContext {
+    _meta: *const u64,
+    task: *const u64,
+}
+
+impl TaskIterContext {
+    /// The task that the walk has come to; `None` after the last one.
+    ///
+    /// # Safety
+    /// `context` is what the kernel has passed to an iterator's program.
+    #[inline(always)]
+    pub unsafe fn task(context: *const Self) -> Option<u64> {
+        // SAFETY: the kernel passes a valid context.
+        let task = unsafe { (*context).task };
+        if task.is_null() { None } else { Some(task as u64) }
+    }
 }
 
 impl Current {
     /// The task that runs.
     #[inline(always)]
     pub fn task() -> Self {
-        // SAFETY: no arguments, no preconditions.
-        Self(unsafe { bpf_get_current_task_btf() }.cast())
+        // SAFETY: no preconditions; the verifier knows the type of what it gives.
+        Self(unsafe { Typed::new(bpf_get_current_task_btf().cast::<u8>()) })
     }
 
     /// Its address as a number, for [`read`].
     #[inline(always)]
     pub fn address(self) -> u64 {
-        self.0 as u64
+        self.0.0.as_ptr() as u64
     }
 
     /// Its address space, if that is `mm`.
     #[inline(always)]
     pub fn own(self, mm: u64) -> Option<OwnMm> {
-        let own: *const u8 = load(self.0, layout!(task_mm));
+        let own: *const u8 = self.0.load(layout!(task_mm));
         // The barrier keeps the compiler from using `mm`, a mere number, in place of the typed pointer it equals.
-        if own as u64 == mm { NonNull::new(core::hint::black_box(own).cast_mut()).map(OwnMm) } else { None }
+        let own = if own as u64 == mm { core::hint::black_box(own) } else { return None };
+        NonNull::new(own.cast_mut()).map(|own| OwnMm(Typed(own)))
     }
 
     /// Its address space as a plain number, 0 for a kernel thread or past exit_mm.
@@ -91,22 +126,22 @@ impl Current {
     /// Task id in the initial pid namespace.
     #[inline(always)]
     pub fn tid(self) -> u32 {
-        load(self.0, layout!(task_pid))
+        self.0.load(layout!(task_pid))
     }
 
     /// The number of the system call it is in, as its saved registers have it.
     #[inline(always)]
     pub fn call_number(self) -> u32 {
         // SAFETY: a valid task; the helper exists since 5.15.
-        let regs = unsafe { bpf_task_pt_regs(self.0.cast_mut().cast()) } as *const u8;
-        load(regs, layout!(regs_nr))
+        let regs = unsafe { Typed::new(bpf_task_pt_regs(self.0.0.as_ptr().cast()) as *const u8) };
+        regs.load(layout!(regs_nr))
     }
 
     /// The task is inside a 32-bit system call, whose numbers are another table's.
     #[inline(always)]
     pub fn in_compat_call(self) -> bool {
         let offset = layout!(task_compat);
-        offset != ABSENT && load::<u32>(self.0, offset) & layout!(compat_mask) != 0
+        offset != ABSENT && self.0.load::<u32>(offset) & layout!(compat_mask) != 0
     }
 
     /// The watched call that it is in.
@@ -125,23 +160,23 @@ impl OwnMm {
     /// The number of VMAs.
     #[inline(always)]
     pub fn map_count(self) -> u32 {
-        load(self.0.as_ptr(), layout!(mm_map_count))
+        self.0.load(layout!(mm_map_count))
     }
 
     /// Number of the write section, 0 where the kernel does not count them.
     #[inline(always)]
     pub fn lock_sequence(self) -> u32 {
         let offset = layout!(mm_lock_seq);
-        if offset == ABSENT { 0 } else { load(self.0.as_ptr(), offset) }
+        if offset == ABSENT { 0 } else { self.0.load(offset) }
     }
 
     /// total_vm, locked_vm, data_vm, pages.
     #[inline(always)]
     pub fn pages(self) -> (u64, u64, u64) {
         (
-            load(self.0.as_ptr(), layout!(mm_total_vm)),
-            load(self.0.as_ptr(), layout!(mm_locked_vm)),
-            load(self.0.as_ptr(), layout!(mm_data_vm)),
+            self.0.load(layout!(mm_total_vm)),
+            self.0.load(layout!(mm_locked_vm)),
+            self.0.load(layout!(mm_data_vm)),
         )
     }
 }
@@ -172,6 +207,12 @@ pub fn registers() -> u64 {
     // SAFETY: `bpf_get_current_task_btf` returns a valid task; both helpers exist since 5.15, and programs that call
     // this are not loaded on older kernels.
     unsafe { bpf_task_pt_regs(bpf_get_current_task_btf()) as u64 }
+}
+
+/// `current` is in an exec.
+#[inline(always)]
+pub fn in_exec() -> bool {
+    matches!(Current::task().call(), call::EXECVE | call::EXECVEAT)
 }
 
 /// The watched call with this number.
@@ -216,10 +257,31 @@ pub fn whole_pages(bytes: u64) -> u64 {
     (bytes + below) & !below
 }
 
+/// A count of mappings, while no writer is changing it; `None` if one is, or where that cannot be told.
+#[inline(always)]
+pub fn settled_count(mm: u64) -> Option<u32> {
+    let lock = layout!(mm_lock_count);
+    if lock == ABSENT {
+        return None;
+    }
+    let written = || read::<u64>(mm, lock) & 1 != 0;
+    if written() {
+        return None;
+    }
+    let count = map_count(mm);
+    (!written() && map_count(mm) == count).then_some(count)
+}
+
 /// Copies a task's name.
 #[inline(always)]
 pub fn comm_of(task: u64) -> [u8; COMM_LEN] {
     read(task, layout!(task_comm))
+}
+
+/// Process id of a task's parent.
+#[inline(always)]
+pub fn parent_of(task: u64) -> u32 {
+    read(read(task, layout!(task_real_parent)), layout!(task_tgid))
 }
 
 /// Leader of the task's thread group.
@@ -243,6 +305,12 @@ pub fn group_is_dead(task: u64) -> bool {
 pub fn may_lock_any(task: u64) -> bool {
     const CAP_IPC_LOCK: u32 = 14;
     read::<u32>(read(task, layout!(task_cred)), layout!(cred_cap_effective)) >> CAP_IPC_LOCK & 1 == 1
+}
+
+/// Real user id of a task, as the initial user namespace knows it.
+#[inline(always)]
+pub fn uid_of(task: u64) -> u32 {
+    read(read(task, layout!(task_cred)), layout!(cred_uid))
 }
 
 /// Soft limit number `which` of `current`, bytes.

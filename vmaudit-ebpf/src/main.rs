@@ -1,15 +1,22 @@
 //! vmaudit's eBPF programs. They count and keep state; they decide nothing and hold no text.
 //!
-//! One file per kernel subject: [`map_count`] (releases of the mmap lock), [`sections`] (whether one was missed),
-//! [`syscalls`] (exits of watched calls),
-//! [`refused`] (the evidence of a refusal), [`areas`] (the mappings below its stack) and [`booking`] (its count),
-//! [`lifecycle`] (fork, exec, exit), [`snapshot`] (what lived before us), [`look`] (the
-//! range of a refused call), [`probes`] (functions of the kernel that settle a cause, where they may be listened to).
-//! [`fallback`] does the work on kernels that lack the lock events. [`kernel`] is the only place that reads
-//! kernel structures, by offsets that the loader found in BTF; [`maps`] lists the shared memory.
+//! [`hooks`] holds the programs, one file per kernel subject, each with thin entry points for the forms of an event: raw
+//! tracepoints and classic tracepoints lose events under opposite conditions, so the loader picks per kernel (see
+//! vmaudit-user/src/source/hooks.rs). What they do is in the rooms below, of which each imports only those after it:
 //!
-//! Each subject has its body once and several thin entry points: raw tracepoints and classic tracepoints lose events
-//! under opposite conditions, so the loader picks per kernel (see vmaudit-user/src/source/hooks.rs).
+//! * [`call_result`]: is what a call has given back a refusal?
+//! * [`failure`]: the evidence of a refused call, its counters, its record
+//! * [`current_call`]: what was seen during the call that a task is in; nobody else touches that scratch
+//! * [`address_space`]: how a followed address space begins and ends
+//! * [`records`]: everything that goes to the ring buffer
+//! * [`lock_sequence`]: whether a release of the mmap lock was missed
+//! * [`followed`], [`slots`]: the tables of processes and of address spaces
+//! * [`shares`]: what each user may take of the table of address spaces and of the ring buffer
+//! * [`call`]: what a call's id means
+//! * [`kernel`]: the only room that reads kernel structures, by offsets that the loader found in BTF
+//! * [`control`]: the loader's settings, and the page of counters that is shared with user space
+//!
+//! A map belongs to the room that uses it and is seen by no other.
 
 #![no_std]
 #![no_main]
@@ -19,19 +26,19 @@
     reason = "bpf has no compare-and-swap in core::sync::atomic; the intrinsics are the way in"
 )]
 
-mod areas;
-mod booking;
-mod fallback;
+mod address_space;
+mod call;
+mod call_result;
+mod control;
+mod current_call;
+mod failure;
+mod followed;
+mod hooks;
 mod kernel;
-mod lifecycle;
-mod look;
-mod map_count;
-mod maps;
-mod probes;
-mod refused;
-mod sections;
-mod snapshot;
-mod syscalls;
+mod lock_sequence;
+mod records;
+mod shares;
+mod slots;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -23,7 +23,7 @@ use crate::domain::diagnosis::{Question, Verdict};
 use crate::domain::{arguments, diagnosis};
 use crate::launch::child::{Child, EXIT_OWN_FAILURE, Look, User};
 use crate::model::cause::name_of;
-use crate::model::event::{Change, Event, Refused};
+use crate::model::event::{Change, Event, Refused, UsedShare};
 use crate::model::report::{Cause, Limits};
 use crate::model::session::KernelRules;
 use crate::os::kernel::Facts;
@@ -404,13 +404,17 @@ impl Stream {
     }
 
     fn end(self, live: &Live) -> anyhow::Result<()> {
+        let losses = live.losses();
+        let notes: Vec<String> = losses.shares.iter().map(UsedShare::sentence).collect();
         let lost: serde_json::Map<String, Value> =
-            live.losses().counters.into_iter().map(|(name, n)| (name, n.into())).collect();
+            losses.counters.into_iter().map(|(name, n)| (name, n.into())).collect();
         let line = if self.json {
-            output::json::line(&json!({"type": "end", "at_s": self.seconds(now_ns()), "lost": lost}))
+            let at = self.seconds(now_ns());
+            output::json::line(&json!({"type": "end", "at_s": at, "lost": lost, "notes": notes}))
         } else {
             let counters: Vec<String> = lost.iter().map(|(name, n)| format!("{name} {n}")).collect();
-            format!("Lost: {}", counters.join(", "))
+            let notes: String = notes.iter().map(|note| format!("\nNote: {note}.")).collect();
+            format!("Lost: {}{notes}", counters.join(", "))
         };
         self.out.end(&line).map_err(Into::into)
     }

@@ -60,6 +60,46 @@ pub fn check(arch: &str) -> Result<()> {
     Ok(())
 }
 
+/// Lints the eBPF crate as strictly as the others; clippy needs neither the linker nor objcopy.
+pub fn lint(arch: &str) -> Result<()> {
+    let workspace = workspace()?;
+    let through_rustup = !is_default_rustc();
+    if !sysroot(through_rustup).as_deref().is_some_and(has_rust_src) {
+        bail!("rust-src {RUSTC} is missing: `cargo xtask setup --ebpf` installs it");
+    }
+    let mut clippy = for_bpf(rust_command("cargo", through_rustup), "clippy", &[architecture(arch)]);
+    run(clippy
+        .current_dir(&workspace)
+        .arg("--target-dir")
+        .arg(workspace.join("target/bpf-lint"))
+        .args(["--", "--deny", "warnings"]))
+}
+
+fn architecture(arch: &str) -> String {
+    format!("--cfg=bpf_target_arch=\"{arch}\"")
+}
+
+/// A cargo command that compiles the eBPF crate, with these flags for the compiler and none of the caller's.
+fn for_bpf(mut cargo: Command, task: &str, flags: &[String]) -> Command {
+    for (name, _) in env::vars_os() {
+        // The caller's wishes for other builds: profiles, flags, wrappers.
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PROFILE_")
+            || text.starts_with("CARGO_BUILD_")
+            || text.ends_with("RUSTFLAGS")
+        {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+        .args([task, "--locked", "--profile", "bpf", "--package", "vmaudit-ebpf"])
+        .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core"])
+        .env("RUSTC_BOOTSTRAP", "1") // build-std and the bpf target need it on a stable compiler
+        .env("VMAUDIT_EBPF_UNCHECKED", "1")
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    cargo
+}
+
 fn first_difference(one: &[u8], other: &[u8]) -> String {
     one.iter()
         .zip(other)
@@ -72,7 +112,7 @@ fn compile(arch: &str, target_dir: &Path) -> Result<Vec<u8>> {
     let workspace = workspace()?;
     let toolchain = Toolchain::find()?;
     let mut flags = vec![
-        format!("--cfg=bpf_target_arch=\"{arch}\""),
+        architecture(arch),
         "-Ctarget-cpu=v3".to_owned(), // 32-bit arithmetic, and the atomics that give back the old value
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
@@ -83,25 +123,8 @@ fn compile(arch: &str, target_dir: &Path) -> Result<Vec<u8>> {
     for (folder, name) in mapped_folders(&workspace, &toolchain.sysroot, target_dir)? {
         flags.push(format!("--remap-path-prefix={}={name}", folder.display()));
     }
-    let mut cargo = toolchain.command("cargo");
-    for (name, _) in env::vars_os() {
-        // The caller's wishes for other builds: profiles, flags, wrappers.
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PROFILE_")
-            || text.starts_with("CARGO_BUILD_")
-            || text.ends_with("RUSTFLAGS")
-        {
-            cargo.env_remove(name);
-        }
-    }
-    run(cargo
-        .current_dir(&workspace)
-        .args(["build", "--locked", "--profile", "bpf", "--package", "vmaudit-ebpf"])
-        .args(["--target", "bpfel-unknown-none", "-Zbuild-std=core", "--target-dir"])
-        .arg(target_dir)
-        .env("RUSTC_BOOTSTRAP", "1") // build-std and the bpf target need it on a stable compiler
-        .env("VMAUDIT_EBPF_UNCHECKED", "1")
-        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f")))?;
+    let mut cargo = for_bpf(toolchain.command("cargo"), "build", &flags);
+    run(cargo.current_dir(&workspace).arg("--target-dir").arg(target_dir))?;
     let linked = target_dir.join("bpfel-unknown-none/bpf/vmaudit-ebpf");
     let stripped = target_dir.join("vmaudit.bpf.o");
     run(Command::new(&toolchain.objcopy).arg("--strip-debug").arg(&linked).arg(&stripped))?;

@@ -96,6 +96,8 @@ enum Ebpf {
     Build(Arch),
     /// Fail unless a fresh build gives the bytes that are in the tree
     Check(Arch),
+    /// Lint vmaudit-ebpf with clippy, warnings denied
+    Lint(Arch),
 }
 
 #[derive(Args)]
@@ -133,6 +135,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Ebpf(Ebpf::Build(Arch { arch })) => ebpf::build(&arch),
         Task::Ebpf(Ebpf::Check(Arch { arch })) => ebpf::check(&arch),
         Task::Deny => deny::run_all(),
+        Task::Ebpf(Ebpf::Lint(Arch { arch })) => ebpf::lint(&arch),
         Task::Setup(Setup { ebpf, vm, arm64 }) => {
             let all = !ebpf && !vm && !arm64;
             if ebpf || all {

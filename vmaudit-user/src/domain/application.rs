@@ -281,7 +281,6 @@ impl Anonymizer {
             Event::Process(facts) => {
                 self.texts([&mut facts.exe, &mut facts.cgroup].into_iter().flatten());
             }
-            Event::Task(task) => self.texts([&mut task.comm]),
             Event::Mapped(mapped) => {
                 self.texts(mapped.file.as_mut().map(|file| &mut file.path));
             }

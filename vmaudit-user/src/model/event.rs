@@ -32,8 +32,6 @@ pub enum Event {
     Mapped(Box<Mapped>),
     /// Facts about a process that need /proc or the exec hook.
     Process(ProcessFacts),
-    /// A process was born, or ended (`exit` set).
-    Task(Task),
     /// The session's limits, as read now.
     Limits(Limits),
     /// A look at vm.max_map_count.
@@ -84,7 +82,6 @@ impl Event {
             Self::Change(it) => Some(it.at_ns),
             Self::Refused(it) => Some(it.at_ns),
             Self::Process(it) => Some(it.at_ns),
-            Self::Task(it) => Some(it.at_ns),
             Self::LimitSeen(it) => Some(it.at_ns),
             Self::End(it) => Some(it.at_ns),
             _ => None,
@@ -203,6 +200,39 @@ pub struct Losses {
     pub counters: BTreeMap<String, u64>,
     /// What events that were shown to none of the programs may have changed.
     pub doubt: Doubt,
+    /// Whose the losses are that come of a user having had his share.
+    #[serde(default)]
+    pub shares: Vec<UsedShare>,
+}
+
+/// A user of whom something was left out, because he had as much of the table of address spaces, or of the ring buffer,
+/// as was free while others were there too. (`table_full` and `ring_full` count it as well.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedShare {
+    /// Real user id; `None`: several users who are counted together.
+    pub uid: Option<u32>,
+    /// How often an address space was not followed; one that changes tries again, so there may be fewer of them.
+    pub address_spaces: u64,
+    /// Records that were dropped.
+    pub records: u64,
+}
+
+impl UsedShare {
+    /// One sentence for people.
+    pub fn sentence(&self) -> String {
+        let whose = match self.uid {
+            Some(uid) => format!("uid {uid} used its share"),
+            None => "several users, counted together, used their share".to_owned(),
+        };
+        let mut left_out = Vec::new();
+        if self.address_spaces > 0 {
+            left_out.push(format!("an address space not followed {} times", self.address_spaces));
+        }
+        if self.records > 0 {
+            left_out.push(format!("{} details dropped", self.records));
+        }
+        format!("{whose}: {}", left_out.join(", "))
+    }
 }
 
 /// What can be wrong because the kernel skipped programs, and no row tells by itself.
@@ -411,21 +441,6 @@ pub struct ProcessFacts {
     pub exe: Option<String>,
     /// cgroup path.
     pub cgroup: Option<String>,
-}
-
-/// Birth or end of a process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Task {
-    /// When.
-    pub at_ns: u64,
-    /// Process.
-    pub process: ProcessId,
-    /// Parent's process id.
-    pub ppid: u32,
-    /// Name.
-    pub comm: String,
-    /// Wait status as waitpid gives it, at its end.
-    pub exit: Option<i32>,
 }
 
 /// A memory cgroup with a limit that was hit: the process's own, or the nearest above it.

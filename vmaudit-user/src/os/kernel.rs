@@ -200,6 +200,7 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         regs_lr,
         bprm_filename: need("linux_binprm", "filename")?,
         task_cred: need("task_struct", "cred")?,
+        cred_uid: need("cred", "uid")?,
         cred_cap_effective: need("cred", "cap_effective")?,
         mm_lock_seq: may("mm_struct", &["mm_lock_seq"]),
         // It became a seqcount when it began to count twice.

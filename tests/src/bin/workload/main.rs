@@ -29,11 +29,11 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
-                crowd N VMAS | beside-standing N M | exec-chain N | strangers N
+                crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
                 dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
-  neighbours    busy N | map-calls N   (until stdin ends)
+  neighbours    busy N | map-calls N   (until stdin ends) | beside-thief CASE [ARGUMENTS]
   terminal      job-shell PROGRAM ARGUMENTS... | type-ahead
   stuck         stuck FOLDER | stuck-refused FOLDER | stuck-exec FOLDER WORDS...   (root, /dev/fuse)
   plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
@@ -92,6 +92,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["daemon", n, ms] => processes::daemon(number(n), number(ms)),
         ["flood", n] => processes::flood(number(n)),
         ["beside-standing", n, m] => processes::beside_standing(number(n), number(m)),
+        ["one-by-one", n] => processes::one_by_one(number(n)),
         ["exec-chain", n] => processes::exec_chain(number(n)),
         ["crowd", n, vmas] => processes::crowd(number(n), number(vmas)),
         ["strangers", n] => strangers::strangers(number(n)),
@@ -112,6 +113,10 @@ fn dispatch(words: &[&str]) -> ! {
         ["stuck-exec", folder, ref words @ ..] => stuck::exec(folder, words),
         ["stacks", n] => near::stacks(number(n)),
         ["busy", n] => neighbours::busy(number(n)),
+        ["beside-thief", ref rest @ ..] => {
+            neighbours::start_thief();
+            dispatch(rest)
+        }
         ["map-calls", n] => neighbours::map_calls(number(n)),
         ["list"] => {
             plain::lines(limit::names().map(|n| ("limit", n)).chain(causes::names().map(|n| ("causes", n))))

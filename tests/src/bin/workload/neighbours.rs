@@ -3,8 +3,8 @@
 use libc::{MAP_NORESERVE, PROT_READ, PROT_WRITE};
 
 use crate::makers::pause_ns;
-use crate::memory::{Holes, PAGE, call, leave, mmap, must, write_all};
-use crate::processes::fork;
+use crate::memory::{Holes, PAGE, call, die, leave, mmap, must, write_all};
+use crate::processes::{fork, fork_as};
 
 /// Dies with its parent.
 fn with_parent(parent: u32) {
@@ -95,4 +95,41 @@ pub fn map_calls(n: usize) -> ! {
             pause_ns(20_000);
         }
     })
+}
+
+/// A child whose process id differs from this one's by a multiple of 4096 in nothing but its high bits, and that maps and
+/// unmaps all the time until this process ends: where what is known of a task's call is kept by the low bits of its id,
+/// the child's calls overwrite this process's. Returns when it is at work.
+pub fn start_thief() {
+    const APART: i32 = 4096;
+    const READ_WRITE: usize = (PROT_READ | PROT_WRITE) as usize;
+    const SHARED: usize = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as usize;
+    let parent = std::process::id();
+    let holes = Holes::find(1);
+    let flag = must(call(libc::SYS_mmap, [0, PAGE, READ_WRITE, SHARED, usize::MAX, 0]), "mmap of a flag");
+    // SAFETY: a page of our own, shared with the child, zero at first.
+    let at_work = unsafe { std::sync::atomic::AtomicU32::from_ptr(flag as *mut u32) };
+    // Process ids end at 32,768 on small machines (include/linux/threads.h:PID_MAX_DEFAULT).
+    for pid in (1..8).map(|n| (parent as i32 + n * APART) % (8 * APART)) {
+        match fork_as(pid) {
+            Err(libc::EEXIST | libc::EINVAL) => {}
+            Err(e) => die(99, format_args!("clone3 with set_tid: errno {e}")),
+            Ok(0) => {
+                with_parent(parent);
+                at_work.store(1, std::sync::atomic::Ordering::Release);
+                loop {
+                    holes.map(0);
+                    holes.unmap(0);
+                }
+            }
+            Ok(_) => {
+                while at_work.load(std::sync::atomic::Ordering::Acquire) == 0 {
+                    std::hint::spin_loop();
+                    must(call(libc::SYS_sched_yield, [0; 6]), "sched_yield");
+                }
+                return;
+            }
+        }
+    }
+    die(99, format_args!("the process ids are all taken"));
 }

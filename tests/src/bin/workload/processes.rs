@@ -5,7 +5,7 @@ use std::ffi::CString;
 use libc::{MAP_NORESERVE, PROT_READ, PROT_WRITE, c_int, c_void};
 
 use crate::makers::{pause_ms, up_and_down};
-use crate::memory::{Holes, call, close, die, errno, leave, mmap, must, read, write_all};
+use crate::memory::{Errno, Holes, call, close, die, errno, leave, mmap, must, read, write_all};
 use crate::own::{Calls, Own, count, counted, looked};
 
 /// How a child of [`children`] ends.
@@ -242,7 +242,7 @@ pub fn reuse_pid(n: usize) -> ! {
     expect_end(first, reap(first), End::Exit);
     pids[0] = first;
     for (i, child) in pids.iter_mut().enumerate().skip(1) {
-        let pid = fork_as(first);
+        let pid = must(fork_as(first), "clone3 with set_tid");
         if pid == 0 {
             child_life(End::Exit, holes, plan(i), base, None);
         }
@@ -256,17 +256,14 @@ pub fn reuse_pid(n: usize) -> ! {
 }
 
 /// fork into a given process id (CAP_CHECKPOINT_RESTORE or CAP_SYS_ADMIN, Linux 5.5).
-fn fork_as(pid: i32) -> i32 {
+pub fn fork_as(pid: i32) -> Result<i32, Errno> {
     // struct clone_args up to set_tid_size (include/uapi/linux/sched.h).
     let set_tid = [pid];
     let mut args = [0_u64; 10];
     args[4] = libc::SIGCHLD as u64;
     args[8] = set_tid.as_ptr() as u64;
     args[9] = 1;
-    must(
-        call(libc::SYS_clone3, [args.as_ptr() as usize, size_of_val(&args), 0, 0, 0, 0]),
-        "clone3 with set_tid",
-    ) as i32
+    call(libc::SYS_clone3, [args.as_ptr() as usize, size_of_val(&args), 0, 0, 0, 0]).map(|pid| pid as i32)
 }
 
 /// Bytes of a vforked child's stack.
@@ -516,7 +513,17 @@ pub fn crowd(n: usize, vmas: usize) -> ! {
 
 /// `n` children that stand still, and `m` short-lived ones meanwhile, one after the other.
 pub fn beside_standing(n: usize, m: usize) -> ! {
-    let (standing, short) = (pids(n), pids(m));
+    // So that nobody finds a place taken by one that has ended.
+    one_after_the_other(pids(n), m, || pause_ms(20))
+}
+
+/// `n` short-lived children, one after the other and as fast as they come.
+pub fn one_by_one(n: usize) -> ! {
+    one_after_the_other(&mut [], n, || {})
+}
+
+fn one_after_the_other(standing: &mut [i32], m: usize, pause: impl Fn()) -> ! {
+    let short = pids(m);
     let holes = Holes::find(MOST);
     let base = count();
     let parent = std::process::id();
@@ -534,8 +541,7 @@ pub fn beside_standing(n: usize, m: usize) -> ! {
         }
         expect_end(pid, reap(pid), End::Exit);
         *child = pid;
-        // So that nobody finds a place taken by one that has ended.
-        pause_ms(20);
+        pause();
     }
     for &child in standing.iter() {
         must(call(libc::SYS_kill, [child as usize, libc::SIGKILL as usize, 0, 0, 0, 0]), "kill");

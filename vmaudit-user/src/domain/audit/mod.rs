@@ -169,13 +169,6 @@ impl Audit {
                 process.exe = named.exe.or(process.exe.take());
                 process.cgroup = named.cgroup.or(process.cgroup.take());
             }
-            Event::Task(task) => {
-                let process = self.processes.entry(task.process).or_default();
-                process.ppid.get_or_insert(task.ppid);
-                if task.exit.is_some() {
-                    process.ended_ns = Some(task.at_ns);
-                }
-            }
             Event::Limits(limits) => {
                 self.limit_was(limits.max_map_count);
                 self.limits = limits;

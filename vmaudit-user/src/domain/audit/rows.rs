@@ -6,7 +6,7 @@ use crate::domain::audit::failures::Group;
 use crate::domain::audit::{Audit, Process};
 use crate::domain::recommend::Failed;
 use crate::model::cause::{name_of, reason};
-use crate::model::event::{MmState, ProcessId};
+use crate::model::event::{MmState, ProcessId, UsedShare};
 use crate::model::report;
 use crate::model::report::{CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount};
 use crate::text::bytes;
@@ -107,7 +107,7 @@ impl Audit {
             failures: Vec::new(),
             ordinary: Vec::new(),
             kinds: Vec::new(),
-            notes: Vec::new(),
+            notes: self.losses.shares.iter().map(UsedShare::sentence).collect(),
             lost: self.losses.counters.clone(),
             limits: self.limits.clone(),
         };

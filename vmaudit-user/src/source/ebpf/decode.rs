@@ -4,15 +4,15 @@ use std::mem::{offset_of, size_of};
 
 use bytemuck::{Pod, Zeroable as _};
 use vmaudit_common::{
-    AREA_EXECUTABLE, AREA_FILE, AREA_WHOLE_PATH, AreaRecord, CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION,
-    ChangeRecord, DeadRecord, FailureRecord, GroupKey, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
-    MM_SHARED, MmSlot, RECORD_AREA, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_EXIT, RECORD_FAILURE,
-    RECORD_FORK, RecordHeader, TaskRecord,
+    CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, ExecRecord, FailureRecord, GroupKey,
+    MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
+    MM_SHARED, MappingRecord, MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_FAILURE,
+    RECORD_MAPPING, RecordHeader,
 };
 
 use crate::model::event::{
     CallStat, Change, Event, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup, Refused,
-    Section, Task,
+    Section,
 };
 
 pub enum Decoded {
@@ -41,19 +41,9 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
             }))
         }
         RECORD_FAILURE => Decoded::Event(Event::Refused(Box::new(refused(&read_record(bytes)?)))),
-        RECORD_AREA => Decoded::Event(Event::Mapped(Box::new(mapped(bytes)?))),
-        RECORD_FORK | RECORD_EXIT => {
-            let r: TaskRecord = read_record(bytes)?;
-            Decoded::Event(Event::Task(Task {
-                at_ns: head.at_ns,
-                process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
-                ppid: r.ppid,
-                comm: text(&r.comm),
-                exit: (head.kind == RECORD_EXIT).then_some(r.exit_code as i32),
-            }))
-        }
+        RECORD_MAPPING => Decoded::Event(Event::Mapped(Box::new(mapped(bytes)?))),
         RECORD_EXEC => {
-            let r: TaskRecord = read_record(bytes)?;
+            let r: ExecRecord = read_record(bytes)?;
             let path = text(&r.filename);
             let named = ProcessFacts {
                 process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
@@ -129,10 +119,10 @@ fn callers(walked: impl Iterator<Item = u64>) -> Vec<u64> {
 
 fn mapped(bytes: &[u8]) -> Option<Mapped> {
     // The record ends behind its path.
-    let mut whole = AreaRecord::zeroed();
+    let mut whole = MappingRecord::zeroed();
     let room = bytemuck::bytes_of_mut(&mut whole);
     let length = bytes.len().min(room.len());
-    if length < offset_of!(AreaRecord, path) {
+    if length < offset_of!(MappingRecord, path) {
         return None;
     }
     room.get_mut(..length)?.copy_from_slice(bytes.get(..length)?);
@@ -143,9 +133,9 @@ fn mapped(bytes: &[u8]) -> Option<Mapped> {
         start: r.start,
         end: r.end,
         offset: r.offset,
-        executable: r.flags & AREA_EXECUTABLE != 0,
-        file: (r.flags & AREA_FILE != 0).then(|| MappedFile {
-            path: path_from(path, r.flags & AREA_WHOLE_PATH != 0),
+        executable: r.flags & MAPPING_EXECUTABLE != 0,
+        file: (r.flags & MAPPING_FILE != 0).then(|| MappedFile {
+            path: path_from(path, r.flags & MAPPING_WHOLE_PATH != 0),
             inode: r.inode,
             changed: (r.changed_s, r.changed_ns & ((1 << 30) - 1)),
         }),
@@ -203,7 +193,7 @@ pub fn mm_state(slot: &MmSlot, numbered: bool) -> MmState {
                     count: group.count,
                     first_ns: group.first_ns,
                     last_ns: group.last_ns,
-                    kept_bytes: group.kept_bytes,
+                    kept_bytes: group.leaked_bytes,
                 })
             })
             .collect(),
@@ -256,15 +246,15 @@ mod tests {
 
     #[test]
     fn the_path_of_a_mapped_file_is_put_together_from_its_names() {
-        let mut r: AreaRecord = bytemuck::Zeroable::zeroed();
-        r.head.kind = RECORD_AREA;
+        let mut r: MappingRecord = bytemuck::Zeroable::zeroed();
+        r.head.kind = RECORD_MAPPING;
         (r.start, r.end, r.offset, r.inode, r.changed_s) = (0x1000, 0x3000, 0x2000, 7, 5);
         r.changed_ns = 9 | 1 << 31;
-        r.flags = AREA_EXECUTABLE | AREA_FILE | AREA_WHOLE_PATH;
+        r.flags = MAPPING_EXECUTABLE | MAPPING_FILE | MAPPING_WHOLE_PATH;
         let names = b"libc.so.6\0lib\0usr\0";
         r.path[..names.len()].copy_from_slice(names);
         r.path_bytes = names.len() as u32;
-        let bytes = &bytemuck::bytes_of(&r)[..offset_of!(AreaRecord, path) + names.len()];
+        let bytes = &bytemuck::bytes_of(&r)[..offset_of!(MappingRecord, path) + names.len()];
         let Some(Decoded::Event(Event::Mapped(mapped))) = decode(bytes) else { panic!() };
         assert_eq!(
             (mapped.start, mapped.end, mapped.offset, mapped.executable),
@@ -272,7 +262,7 @@ mod tests {
         );
         let file = mapped.file.unwrap();
         assert_eq!((file.path.as_str(), file.inode, file.changed), ("/usr/lib/libc.so.6", 7, (5, 9)));
-        for cut in 0..offset_of!(AreaRecord, path) {
+        for cut in 0..offset_of!(MappingRecord, path) {
             assert!(decode(&bytes[..cut]).is_none(), "{cut}");
         }
         r.path_bytes = u32::MAX;
@@ -290,7 +280,7 @@ mod tests {
 
     #[test]
     fn a_part_of_a_path_is_told_apart() {
-        let mut r: TaskRecord = bytemuck::Zeroable::zeroed();
+        let mut r: ExecRecord = bytemuck::Zeroable::zeroed();
         r.head.kind = RECORD_EXEC;
         let mut decoded = |length: usize, first: u8| {
             r.filename = [0; 128];

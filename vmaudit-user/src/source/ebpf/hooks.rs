@@ -14,7 +14,7 @@ use crate::model::hook::{
 use crate::model::report::{Hook, HookState};
 use crate::os::kernel::Facts;
 
-/// The programs for kernels without the lock events (vmaudit-ebpf/src/fallback.rs), and what takes the place of what.
+/// The programs for kernels without the lock events (vmaudit-ebpf/src/hooks/sampled.rs), and what takes the place of what.
 /// In the order of [`HOOKS`]; a row that is not here has no substitute and is not needed.
 pub const SUBSTITUTES: &[Substitute] = &[
     Substitute {

@@ -1,6 +1,7 @@
 //! How the programs get into the kernel: the object is loaded, its settings are frozen, its programs attached.
 
 use std::{
+    hash::{BuildHasher as _, RandomState},
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     time::Instant,
 };
@@ -54,7 +55,7 @@ impl Live {
         Ok(live)
     }
 
-    /// The second set of programs (vmaudit-ebpf/src/fallback.rs). `why` the first cannot be used.
+    /// The second set of programs (vmaudit-ebpf/src/hooks/sampled.rs). `why` the first cannot be used.
     fn with_substitutes(facts: &Facts, options: &Options, why: &str) -> Result<Self, Unavailable> {
         let mut live = Self::load(facts, options)?;
         for row in HOOKS {
@@ -114,6 +115,8 @@ impl Live {
         let slots =
             Shared::new(take("SLOTS")?, options.slots as usize).map_err(|e| Unavailable(refusal(&e)))?;
         let control = Shared::new(take("CONTROL")?, 1).map_err(|e| Unavailable(refusal(&e)))?;
+        let shares = Shared::new(take("USER_SHARES")?, vmaudit_common::SHARES as usize)
+            .map_err(|e| Unavailable(refusal(&e)))?;
         let ring = RingBuf::try_from(take("RECORDS")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let followed =
             BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
@@ -121,6 +124,7 @@ impl Live {
             ebpf,
             slots,
             control,
+            shares,
             ring,
             followed,
             hooks: Vec::new(),
@@ -315,6 +319,7 @@ fn config(facts: &Facts, options: &Options) -> Config {
             .then(|| kernel_symbol::of_variable("sysctl_max_map_count"))
             .flatten()
             .unwrap_or(0),
+        table_key: RandomState::new().hash_one(()),
         watch_all: options.watch_all.into(),
         follow_children: options.follow_children.into(),
         stream_changes: options.stream_changes.into(),

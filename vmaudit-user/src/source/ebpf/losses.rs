@@ -101,18 +101,19 @@ impl Live {
             ("program_skipped", skipped),
             ("skips_unreadable", unreadable),
         ];
-        Losses { counters: counters.map(|(name, n)| (name.to_owned(), n)).into(), doubt }
+        let counters = counters.map(|(name, n)| (name.to_owned(), n)).into();
+        Losses { counters, doubt, shares: self.used_shares() }
     }
 
     /// What an event of this row that nobody saw can have changed. Where write sections are numbered, no count: the
-    /// programs check each (vmaudit-ebpf/src/sections.rs).
+    /// programs check each (vmaudit-ebpf/src/lock_sequence.rs).
     fn doubt_about(&self, row: &str) -> Doubt {
         let counting = [hook::LOCK_RELEASED, hook::EXIT_MMAP, hook::SNAPSHOT].contains(&row);
         Doubt {
             peaks: self.sampled || counting && !self.numbered,
             processes: [hook::FORK, hook::EXEC, hook::EXIT].contains(&row),
             calls: row == hook::CALL_EXIT || self.sampled && row == hook::LOCK_RELEASED,
-            // The two others only ever add to what is known (vmaudit-ebpf/src/probes.rs).
+            // The two others only ever add to what is known (vmaudit-ebpf/src/hooks/probes.rs).
             causes: [hook::LOCK_RELEASED, hook::CALL_EXIT, hook::ADDRESS_SEARCH].contains(&row),
         }
     }

@@ -27,9 +27,11 @@ use aya::{
     maps::{HashMap as BpfHashMap, MapData, RingBuf},
 };
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
-use vmaudit_common::{Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE};
+use vmaudit_common::{
+    Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE, Share,
+};
 
-use crate::model::event::{Event, MmState, ProcessFacts, ProcessId};
+use crate::model::event::{Event, MmState, ProcessFacts, ProcessId, UsedShare};
 use crate::model::report::Hook;
 use crate::os::procfs::{Handle, Proc};
 use crate::os::rights;
@@ -72,6 +74,7 @@ pub struct Live {
     ebpf: Ebpf,
     slots: Shared<MmSlot>,
     control: Shared<Control>,
+    shares: Shared<Share>,
     ring: RingBuf<MapData>,
     followed: BpfHashMap<MapData, u32, u64>,
     hooks: Vec<Hook>,
@@ -234,16 +237,42 @@ impl Live {
         unsafe { AtomicU32::from_ptr(&raw mut (*self.slots.at(index)).state) }.load(Ordering::Acquire)
     }
 
-    /// Hands a dead slot back, zeroed as the kernel side expects it.
+    /// Hands a dead slot back, zeroed as the kernel side expects it, and takes it out of its user's share.
     fn free(&mut self, index: usize) {
         let slot = self.slots.at(index);
         // SAFETY: the slot is dead: the kernel side does not touch it until its first word is 0.
-        unsafe {
+        let share = unsafe {
+            let share = (*slot).share;
             let rest = slot.cast::<u8>().add(8);
             ptr::write_bytes(rest, 0, size_of::<MmSlot>() - 8);
             fence(Ordering::Release);
             AtomicU64::from_ptr(slot.cast()).store(0, Ordering::Release);
+            share
+        };
+        let control = self.control.at(0);
+        // SAFETY: the only value of CONTROL, whose counters both sides change atomically.
+        unsafe {
+            AtomicU64::from_ptr(&raw mut (*control).slots_in_use).fetch_sub(1, Ordering::Relaxed);
+            AtomicU64::from_ptr(&raw mut (*control).slots_dead).fetch_sub(1, Ordering::Relaxed);
         }
+        if let Some(index) = share.checked_sub(1).filter(|&index| (index as usize) < self.shares.len()) {
+            // SAFETY: in bounds; as above.
+            unsafe { AtomicU64::from_ptr(&raw mut (*self.shares.at(index as usize)).slots) }
+                .fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Users of whom something was left out because they had their share of what all share.
+    fn used_shares(&self) -> Vec<UsedShare> {
+        (0..self.shares.len())
+            .map(|index| self.shares.read(index))
+            .filter(|share| share.slots_denied > 0 || share.records_denied > 0)
+            .map(|share| UsedShare {
+                uid: share.user.checked_sub(1).and_then(|uid| u32::try_from(uid).ok()),
+                address_spaces: share.slots_denied,
+                records: share.records_denied,
+            })
+            .collect()
     }
 
     /// Slots that were ever in use.

@@ -70,7 +70,11 @@ fn sample() -> Vec<Event> {
         Event::Change(change(2)),
         Event::Refused(Box::new(Refused { args: [u64::MAX; 6], stack: vec![1, 2], ..Refused::example() })),
         Event::Mm(Box::new(mm)),
-        Event::Lost(Losses { counters: [("ring_full".to_owned(), 2)].into(), doubt: Doubt::default() }),
+        Event::Lost(Losses {
+            counters: [("ring_full".to_owned(), 2)].into(),
+            doubt: Doubt::default(),
+            shares: Vec::new(),
+        }),
         Event::Note("a note".into()),
         Event::End(End { at_ns: 3_000, exit: None, still_running: 1 }),
     ]

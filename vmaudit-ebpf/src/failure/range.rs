@@ -13,14 +13,14 @@ use vmaudit_common::{
 };
 
 use crate::{
-    kernel::{self, whole_pages},
-    maps::{self, layout},
+    control::{Page, count_lock_takes, layout},
+    kernel::{self, Typed, whole_pages},
 };
 
 /// Mappings looked at; a range of more is not judged.
 const STEPS: u32 = 32;
 const ENOENT: i64 = 2;
-/// The lowest class bit that a look sets; the answer of [`look`] has them moved down to 0.
+/// The lowest class bit that a look sets; the answer of [`look_at_range`] has them moved down to 0.
 const SHIFT: u32 = CLASS_GAP.trailing_zeros();
 /// Bits of the answer that are class bits; above them is the address of the first gap, in pages.
 const BITS: u32 = 13;
@@ -60,13 +60,15 @@ struct Walk {
 
 /// Called by `bpf_find_vma` under the mmap lock; the verifier knows the type of `vma`.
 unsafe extern "C" fn found(_task: *mut c_void, vma: *const u8, walk: *mut Walk) -> i64 {
-    let start: u64 = kernel::load(vma, layout!(vma_start));
-    let flags: u64 = kernel::load(vma, layout!(vma_flags));
+    // SAFETY: the verifier knows its type.
+    let vma = unsafe { Typed::new(vma) };
+    let start: u64 = vma.load(layout!(vma_start));
+    let flags: u64 = vma.load(layout!(vma_flags));
     // SAFETY: the kernel passes what `find` passed: its caller's own live value.
     unsafe {
         (*walk).start |= start & (*walk).first;
         (*walk).first = 0;
-        (*walk).cursor = kernel::load(vma, layout!(vma_end));
+        (*walk).cursor = vma.load(layout!(vma_end));
         (*walk).all &= flags;
         (*walk).any |= flags;
         (*walk).steps += 1;
@@ -76,7 +78,7 @@ unsafe extern "C" fn found(_task: *mut c_void, vma: *const u8, walk: *mut Walk) 
 
 /// Called by `bpf_loop`; 1 ends it.
 unsafe extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
-    // SAFETY: the kernel passes what `look` passed: its own live value.
+    // SAFETY: the kernel passes what `look_at_range` passed: its own live value.
     unsafe {
         (*walk).answer = find((*walk).cursor, walk);
         if (*walk).answer != 0 || (*walk).cursor >= (*walk).end { 1 } else { 0 }
@@ -85,15 +87,15 @@ unsafe extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
 
 /// Class bits and the address of the first gap, 0 for none. `class`: what is known so far.
 #[inline(always)]
-pub fn range(id: call::Call, class: u32, lock_sequence: u32) -> (u32, u64) {
-    let answer = look(u32::from(id), class, lock_sequence);
+pub fn look(id: call::Call, class: u32, lock_sequence: u32) -> (u32, u64) {
+    let answer = look_at_range(u32::from(id), class, lock_sequence);
     ((answer as u32 & ((1 << BITS) - 1)) << SHIFT, answer >> BITS << 12)
 }
 
 // SAFETY: no other symbol of the object has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn look(id: u32, known: u32, lock_sequence: u32) -> u64 {
+extern "C" fn look_at_range(id: u32, known: u32, lock_sequence: u32) -> u64 {
     let arguments = kernel::first_arguments(kernel::registers());
     let Some((from, length)) = range_of(id as call::Call, known, arguments) else { return 0 };
     let protection = arguments[2];
@@ -115,9 +117,8 @@ extern "C" fn look(id: u32, known: u32, lock_sequence: u32) -> u64 {
     if !unchanged(lock_sequence) {
         return 0;
     }
-    // See `maps::unknown_zero`.
-    let Some(control) = maps::control() else { return 0 };
-    let zero = u64::from(maps::unknown_zero(control));
+    let Some(page) = Page::get() else { return 0 };
+    let zero = u64::from(page.unknown_zero());
     let mut class = CLASS_LOOKED;
     let mut hole = zero;
     if gap {
@@ -206,7 +207,7 @@ fn find(at: u64, walk: *mut Walk) -> i64 {
     let answer = i64::from(answer as i32);
     // Another error means that the lock was not to be had.
     if answer == -ENOENT || answer == 0 {
-        maps::count_looks(1);
+        count_lock_takes(1);
     }
     answer
 }

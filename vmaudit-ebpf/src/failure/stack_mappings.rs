@@ -1,55 +1,55 @@
 //! The mappings that the stack of a refused call lies in.
 //!
 //! A process that ends right after its refusal (abort, exit) has no /proc/PID/maps left when user space hears of it, so
-//! what the file would have said of the stack's addresses is told from here: range, offset, and which file, by its path,
+//! what the file would have said of the stack's addresses is read here: range, offset, and which file, by its path,
 //! its inode and the time of the inode's last change. Once for each kind of refusal.
 
 use aya_ebpf::{
     helpers::generated::{
-        bpf_find_vma, bpf_get_current_task_btf, bpf_get_task_stack, bpf_ktime_get_ns, bpf_loop,
-        bpf_probe_read_kernel, bpf_probe_read_kernel_str,
+        bpf_find_vma, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_loop, bpf_probe_read_kernel,
+        bpf_probe_read_kernel_str,
     },
     macros::map,
     maps::PerCpuArray,
 };
 use core::ffi::c_void;
 use vmaudit_common::{
-    AREA_EXECUTABLE, AREA_FILE, AREA_WHOLE_PATH, AREAS, AreaRecord, NAME_BYTES, PATH_BYTES, RECORD_AREA,
-    RecordHeader, STACK_FRAMES,
+    MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MAPPINGS, MappingRecord, NAME_BYTES, PATH_BYTES,
+    RECORD_MAPPING, STACK_FRAMES,
 };
 
 use crate::{
-    kernel,
-    maps::{self, RECORDS, SLOTS, config, layout, lost},
-    refused::{BPF_F_USER_STACK, caller},
+    control::{config, count_lock_takes, layout},
+    failure::stack::{Stack, WORDS},
+    kernel::Typed,
+    records,
+    slots::Slot,
 };
 
 const ENOENT: i64 = 2;
 /// include/linux/mm.h, the same in 5.10 to 7.3.
 const VM_EXEC: u64 = 0x4;
-/// The caller and the frames; a power of two for the verifier.
-const WORDS: usize = 64;
 /// Looks that may find the lock taken for writing, all together; each is much shorter than a write section.
 const BUSY: u32 = 64;
 /// Folders above a file, mounts included.
 const FOLDERS: u32 = 48;
-const HEAD: usize = core::mem::offset_of!(AreaRecord, path);
+const HEAD: usize = core::mem::offset_of!(MappingRecord, path);
 
-/// What one telling works on. Lies in a map, so that the verifier knows none of the values and looks at one step instead
+/// What one report works on. Lies in a map, so that the verifier knows none of the values and looks at one step instead
 /// of every possible walk; each CPU has its own, and a program is not entered again while it runs on a CPU.
 #[repr(C)]
 struct Work {
-    record: AreaRecord,
-    /// The caller, then the stack.
-    words: [u64; WORDS],
-    /// Valid ones.
+    record: MappingRecord,
+    /// Index of the address space's slot.
+    slot: u32,
+    /// Number of the last word of the stack that is valid.
     last: u64,
     /// The next one to look at.
     index: u64,
-    /// Told so far: first address and the one behind.
-    areas: [[u64; 2]; AREAS],
-    told: u64,
-    /// Of the area: a `struct file`.
+    /// Reported so far: first address and the one behind.
+    mappings: [[u64; 2]; MAPPINGS],
+    reported: u64,
+    /// Of the mapping: a `struct file`.
     file: u64,
     /// The way up from the file: a `struct vfsmount`, a `struct dentry`, and the bytes of path so far.
     mnt: u64,
@@ -60,64 +60,52 @@ struct Work {
 #[map]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
-const _: () = assert!(WORDS > STACK_FRAMES);
+const _: () = assert!(WORDS.is_power_of_two());
 
-/// Tells of each mapping that the stack of `current` or its caller lies in, once; `slot` is the address space's.
+/// Reports each mapping that the stack taken last or its caller lies in, once; `index` is the address space's slot.
 // SAFETY: no other symbol of the object has this name; so for those that follow.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn refused_areas(slot: u32) -> u64 {
-    let (Some(work), Some(slot)) = (WORK.get_ptr_mut(0), SLOTS.get_ptr_mut(slot)) else { return 0 };
-    let (tgid, tid) = kernel::ids();
-    // SAFETY: both point into maps; the helpers check the rest.
+pub extern "C" fn report_mappings(index: u32) -> u64 {
+    let (Some(work), Some(slot), Some(stack)) = (WORK.get_ptr_mut(0), Slot::at(index), Stack::last()) else {
+        return 0;
+    };
+    let taken = stack.bytes();
+    if taken < 0 {
+        return 0;
+    }
+    // SAFETY: points into the map; the helpers check the rest.
     unsafe {
-        (*work).record.head = RecordHeader {
-            kind: RECORD_AREA,
-            tgid,
-            tid,
-            reserved: 0,
-            at_ns: bpf_ktime_get_ns(),
-            generation: (*slot).generation,
-        };
-        (*work).words[0] = caller(kernel::registers());
-        let into = (&raw mut (*work).words).cast::<u64>().add(1);
-        let size = (STACK_FRAMES * 8) as u32;
-        let taken = bpf_get_task_stack(bpf_get_current_task_btf(), into.cast(), size, BPF_F_USER_STACK);
-        if taken < 0 {
-            return 0;
-        }
+        (*work).record.head = records::head(RECORD_MAPPING, bpf_ktime_get_ns(), slot.generation());
+        (*work).slot = index;
         (*work).last = taken as u64 / 8;
         (*work).index = 0;
-        (*work).told = 0;
-        (*work).areas = [[0; 2]; AREAS];
+        (*work).reported = 0;
+        (*work).mappings = [[0; 2]; MAPPINGS];
         bpf_loop(STACK_FRAMES as u32 + 1 + BUSY, step as *mut c_void, core::ptr::null_mut(), 0);
         // Each was one answer of the lock's.
-        maps::count_looks((*work).told);
+        count_lock_takes((*work).reported);
     }
     0
 }
 
 /// Looks at one address; 1 ends it.
 unsafe extern "C" fn step(_index: u32, _: *mut c_void) -> i64 {
-    let Some(work) = WORK.get_ptr_mut(0) else { return 1 };
+    let (Some(work), Some(stack)) = (WORK.get_ptr_mut(0), Stack::last()) else { return 1 };
     // SAFETY: points into the map; each index is masked.
     unsafe {
         let index = (*work).index;
-        if index > (*work).last || (*work).told >= AREAS as u64 {
+        if index > (*work).last || (*work).reported >= MAPPINGS as u64 {
             return 1;
         }
         // Inside the instruction that it is behind.
-        let at = (&raw const (*work).words)
-            .cast::<u64>()
-            .add(index as usize & (WORDS - 1))
-            .read_volatile()
-            .wrapping_sub(1);
+        let at = stack.word(index).wrapping_sub(1);
         // By sign bits and not by branches, of which the verifier would follow each combination: an address is inside if
         // it is not below the start and below the end.
         let mut inside = 0;
-        for n in 0..AREAS {
-            let area = (&raw const (*work).areas).cast::<[u64; 2]>().add(n);
-            inside |= !at.wrapping_sub((*area)[0]) & at.wrapping_sub((*area)[1]);
+        for n in 0..MAPPINGS {
+            let mapping = (&raw const (*work).mappings).cast::<[u64; 2]>().add(n);
+            inside |= !at.wrapping_sub((*mapping)[0]) & at.wrapping_sub((*mapping)[1]);
         }
         if inside >> 63 == 1 {
             (*work).index = index + 1;
@@ -135,12 +123,13 @@ unsafe extern "C" fn step(_index: u32, _: *mut c_void) -> i64 {
             // Somebody writes: this address again.
             return 0;
         }
-        let area = (&raw mut (*work).areas).cast::<[u64; 2]>().add((*work).told as usize & (AREAS - 1));
-        (*area)[0] = (*work).record.start;
-        (*area)[1] = (*work).record.end;
-        (*work).told += 1;
+        let n = (*work).reported as usize & (MAPPINGS - 1);
+        let mapping = (&raw mut (*work).mappings).cast::<[u64; 2]>().add(n);
+        (*mapping)[0] = (*work).record.start;
+        (*mapping)[1] = (*work).record.end;
+        (*work).reported += 1;
         (*work).index = index + 1;
-        refused_area();
+        report_mapping();
     }
     0
 }
@@ -148,14 +137,16 @@ unsafe extern "C" fn step(_index: u32, _: *mut c_void) -> i64 {
 /// Called by `bpf_find_vma` under the mmap lock; the verifier knows the type of `vma`.
 unsafe extern "C" fn found(_task: *mut c_void, vma: *const u8, _: *mut c_void) -> i64 {
     let Some(work) = WORK.get_ptr_mut(0) else { return 0 };
-    let flags: u64 = kernel::load(vma, layout!(vma_flags));
-    let pages: u64 = kernel::load(vma, layout!(file.vma_pgoff));
-    let file: u64 = kernel::load(vma, layout!(file.vma_file));
-    let executable = if flags & VM_EXEC != 0 { AREA_EXECUTABLE } else { 0 };
+    // SAFETY: the verifier knows its type.
+    let vma = unsafe { Typed::new(vma) };
+    let flags: u64 = vma.load(layout!(vma_flags));
+    let pages: u64 = vma.load(layout!(file.vma_pgoff));
+    let file: u64 = vma.load(layout!(file.vma_file));
+    let executable = if flags & VM_EXEC != 0 { MAPPING_EXECUTABLE } else { 0 };
     // SAFETY: points into the map.
     unsafe {
-        (*work).record.start = kernel::load(vma, layout!(vma_start));
-        (*work).record.end = kernel::load(vma, layout!(vma_end));
+        (*work).record.start = vma.load(layout!(vma_start));
+        (*work).record.end = vma.load(layout!(vma_end));
         (*work).record.offset = pages << (config!(page_shift) & 31);
         (*work).record.flags = executable;
         (*work).file = file;
@@ -163,18 +154,18 @@ unsafe extern "C" fn found(_task: *mut c_void, vma: *const u8, _: *mut c_void) -
     0
 }
 
-/// Tells the area that was found last. The lock was let go, but what is read of the file stays memory of its kind until
-/// the program ends (RCU), and user space believes only a path that leads to the inode told here.
+/// Reports the mapping that was found last. The lock was let go, but what is read of the file stays memory of its kind until
+/// the program ends (RCU), and user space believes only a path that leads to the inode in the record.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn refused_area() -> u64 {
+extern "C" fn report_mapping() -> u64 {
     let Some(work) = WORK.get_ptr_mut(0) else { return 0 };
     // SAFETY: points into the map; the length is masked and stays below that of the record.
     unsafe {
         (*work).at = 0;
         let file = (*work).file;
-        if file != 0 && (*work).record.flags & AREA_EXECUTABLE != 0 {
-            (*work).record.flags |= AREA_FILE;
+        if file != 0 && (*work).record.flags & MAPPING_EXECUTABLE != 0 {
+            (*work).record.flags |= MAPPING_FILE;
             let inode: u64 = peek(file, layout!(file.inode));
             (*work).record.inode = peek(inode, layout!(file.inode_number));
             (*work).record.changed_s = peek::<u64>(inode, layout!(file.inode_changed_s)) as i64;
@@ -189,8 +180,8 @@ extern "C" fn refused_area() -> u64 {
         }
         (*work).record.path_bytes = bytes as u32;
         let record = core::slice::from_raw_parts((&raw const (*work).record).cast::<u8>(), HEAD + bytes);
-        if RECORDS.output::<[u8]>(record, 0).is_err() {
-            lost!(ring_full);
+        if let Some(slot) = Slot::at((*work).slot) {
+            records::mapping(slot, record);
         }
     }
     0
@@ -206,7 +197,7 @@ unsafe extern "C" fn climb(_index: u32, _: *mut c_void) -> i64 {
             let mount = mnt.wrapping_sub(u64::from(layout!(file.mount_mnt)));
             let parent: u64 = peek(mount, layout!(file.mount_parent));
             if parent == mount {
-                (*work).record.flags |= AREA_WHOLE_PATH;
+                (*work).record.flags |= MAPPING_WHOLE_PATH;
                 return 1;
             }
             (*work).dentry = peek(mount, layout!(file.mount_mountpoint));
@@ -226,7 +217,7 @@ unsafe extern "C" fn climb(_index: u32, _: *mut c_void) -> i64 {
         let parent: u64 = peek(dentry, layout!(file.dentry_parent));
         if parent == dentry {
             // A file without a folder, as memfd_create makes.
-            (*work).record.flags |= AREA_WHOLE_PATH;
+            (*work).record.flags |= MAPPING_WHOLE_PATH;
             return 1;
         }
         (*work).dentry = parent;
@@ -234,7 +225,7 @@ unsafe extern "C" fn climb(_index: u32, _: *mut c_void) -> i64 {
     0
 }
 
-/// As [`kernel::read`], but 0 that is not counted: what was unmapped meanwhile is no loss.
+/// As [`crate::kernel::read`], but 0 that is not counted: what was unmapped meanwhile is no loss.
 #[inline(always)]
 fn peek<T: Default>(base: u64, offset: u32) -> T {
     let mut value = T::default();

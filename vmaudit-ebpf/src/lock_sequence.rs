@@ -6,11 +6,12 @@
 //! downgrade of one that is downgraded); from 6.14 on, where it is a seqcount, also when one begins
 //! (mm_lock_seqcount_begin).
 
-use vmaudit_common::{ABSENT, MmSlot};
+use vmaudit_common::ABSENT;
 
 use crate::{
+    control::{layout, lost},
     kernel,
-    maps::{self, layout},
+    slots::Slot,
 };
 
 /// What the number will be when no write section runs, given what it is now; `write`: one is about to end.
@@ -34,21 +35,19 @@ pub fn now(mm: u64) -> u32 {
 
 /// Sections that ended since the slot's last one, this release's included; 0: nobody has written.
 #[inline(always)]
-pub fn since(slot: *const MmSlot, sequence: u32, write: bool) -> u32 {
+pub fn since(slot: Slot, sequence: u32, write: bool) -> u32 {
     if layout!(mm_lock_seq) == ABSENT {
         return u32::from(write);
     }
-    // SAFETY: callers pass a pointer into SLOTS.
-    between(unsafe { (*slot).sequence }, ended(sequence, write))
+    between(slot.sequence(), ended(sequence, write))
 }
 
 /// The slot is up to date with this release, the last of `sections` since it was so. Only for the releases of writers,
 /// also of those that have let readers in before, and for a section that left the count as it was: else, a number that a
 /// reader has seen proves no release.
 #[inline(always)]
-pub fn saw(slot: *mut MmSlot, sequence: u32, write: bool, sections: u32) {
-    // SAFETY: callers pass a pointer into SLOTS.
-    unsafe { (*slot).sequence = ended(sequence, write) };
+pub fn saw(slot: Slot, sequence: u32, write: bool, sections: u32) {
+    slot.set_sequence(ended(sequence, write));
     if sections > 1 {
         missed(slot);
     }
@@ -61,17 +60,14 @@ const OF_EXEC: u32 = 2;
 
 /// The slot was opened at the release of the first section that was seen.
 #[inline(always)]
-pub fn begin(slot: *mut MmSlot, mm: u64, new_image: bool) {
+pub fn begin(slot: Slot, mm: u64, new_image: bool) {
     let offset = layout!(mm_lock_seq);
     if offset == ABSENT {
         return;
     }
-    // SAFETY: callers pass a pointer into SLOTS.
-    unsafe {
-        (*slot).sequence = ended(kernel::read(mm, offset), true);
-        if new_image && (*slot).first > OF_EXEC {
-            missed(slot);
-        }
+    slot.set_sequence(ended(kernel::read(mm, offset), true));
+    if new_image && slot.first() > OF_EXEC {
+        missed(slot);
     }
 }
 
@@ -81,16 +77,15 @@ const OF_FORK: u32 = 1;
 
 /// The slot of a child was opened late in its life, with the count that it was born with unless it has written since.
 #[inline(always)]
-pub fn only_born(slot: *mut MmSlot) {
-    // SAFETY: callers pass a pointer into SLOTS.
-    if layout!(mm_lock_seq) != ABSENT && between(0, unsafe { (*slot).sequence }) > OF_FORK {
+pub fn only_born(slot: Slot) {
+    if layout!(mm_lock_seq) != ABSENT && between(0, slot.sequence()) > OF_FORK {
         missed(slot);
     }
 }
 
 /// A release that should have opened the slot, or one before it ended, was not seen.
 #[inline(always)]
-pub fn late(slot: *mut MmSlot) {
+pub fn late(slot: Slot) {
     if layout!(mm_lock_seq) != ABSENT {
         missed(slot);
     }
@@ -98,19 +93,17 @@ pub fn late(slot: *mut MmSlot) {
 
 /// The address space ends: its last section must be one that was seen.
 #[inline(always)]
-pub fn end(slot: *mut MmSlot, mm: u64) {
+pub fn end(slot: Slot, mm: u64) {
     if layout!(mm_lock_seq) == ABSENT {
         return;
     }
-    // SAFETY: callers pass a pointer into SLOTS.
-    if between(unsafe { (*slot).sequence }, now(mm)) != 0 {
+    if between(slot.sequence(), now(mm)) != 0 {
         missed(slot);
     }
 }
 
 #[inline(always)]
-fn missed(slot: *mut MmSlot) {
-    // SAFETY: callers pass a pointer into SLOTS.
-    maps::add(unsafe { &raw mut (*slot).gaps }, 1);
-    maps::lost!(changes_missed);
+fn missed(slot: Slot) {
+    slot.count_gap();
+    lost!(changes_missed);
 }

@@ -1,0 +1,181 @@
+//! A followed address space: how it begins, and how it ends.
+
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
+use aya_log_ebpf::debug;
+use vmaudit_common::{FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, MM_FROM_BIRTH, MM_FROM_EXEC};
+
+use crate::{
+    control::{config, layout, lost},
+    followed, kernel, lock_sequence, records,
+    slots::{self, Slot},
+};
+
+/// Whose an address space is, and how it came to be.
+#[derive(Clone, Copy)]
+pub struct Owner {
+    /// Any of its tasks.
+    pub task: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// The parent's.
+    pub ppid: u32,
+    /// `MM_*` bits.
+    pub flags: u32,
+}
+
+/// Starts following an address space with the count it has now.
+#[inline(always)]
+pub fn open(mm: u64, owner: Owner) -> Option<Slot> {
+    open_at(mm, owner, kernel::map_count(mm))
+}
+
+/// Starts following an address space with this count.
+#[inline(always)]
+pub fn open_at(mm: u64, owner: Owner, count: u32) -> Option<Slot> {
+    claim_for::<true>(mm, owner, count)
+}
+
+/// See [`open_at`]. `CAS`: the kernel has compare-and-swap.
+#[inline(always)]
+pub fn claim_for<const CAS: bool>(mm: u64, owner: Owner, count: u32) -> Option<Slot> {
+    let uid = kernel::uid_of(owner.task);
+    let (index, slot) = slots::claim::<CAS>(uid)?;
+    // The slot is ours alone until it goes live; user space zeroed it when it freed it.
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let leader = kernel::leader_of(owner.task);
+    slot.set_tgid(owner.tgid);
+    slot.set_ppid(owner.ppid);
+    slot.set_start_boottime_ns(kernel::read(leader, layout!(task_start_boottime)));
+    slot.set_comm(kernel::comm_of(leader));
+    slot.set_uid(uid);
+    slot.set_first(count);
+    slot.set_last(count);
+    slot.set_peak(count);
+    slot.set_born_ns(now);
+    slot.set_peak_ns(now);
+    slot.set_sequence(lock_sequence::now(mm));
+    slot.set_flags(owner.flags);
+    slot.go_live();
+    // Two who meet the same mm must not both win.
+    if slots::enter(mm, index) {
+        return Some(slot);
+    }
+    slot.give_back();
+    None
+}
+
+/// The figures of this address space are final. `count`: what it has now is its last; else, what was seen last.
+#[inline(always)]
+pub fn finish(index: u32, mm: u64, count: bool) {
+    let Some(slot) = Slot::at(index) else { return };
+    // exit_mmap runs once, but two programs may listen to it, and a walk may end what it began too late.
+    if !slots::leave(mm) {
+        if slots::index_of(mm) == Some(index) {
+            // Counted as a missed death: the table refused.
+            lock_sequence::late(slot);
+        }
+        return;
+    }
+    // Nobody else finds it any more.
+    if count {
+        // exit_mmap never counts down, so the field still holds the last value (mm/mmap.c:exit_mmap, 5.10 to 7.3).
+        let count = kernel::map_count(mm);
+        slot.set_last(count);
+        if count > slot.peak() {
+            slot.set_peak(count);
+        }
+        lock_sequence::end(slot, mm);
+    }
+    // SAFETY: no preconditions.
+    slot.set_dead_ns(unsafe { bpf_ktime_get_ns() });
+    // User space may free the slot as soon as it is dead.
+    let (generation, tgid) = (slot.generation(), slot.tgid());
+    slot.go_dead();
+    records::dead(index, tgid, generation);
+}
+
+/// The former owner of this mm_struct ended, and no program saw it. A function of its own because it is rare.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn end_unseen(index: u32, mm: u64) -> u64 {
+    lost!(death_missed);
+    if let Some(slot) = Slot::at(index) {
+        lock_sequence::late(slot);
+    }
+    finish(index, mm, false);
+    0
+}
+
+/// A write release of an address space that has no slot: an exec's new one, or the first sign of a process that ran
+/// before the hooks did.
+#[inline(always)]
+pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
+    let task = kernel::current();
+    let own = kernel::mm_of(task);
+    if own != mm {
+        open_before_exec(task, own);
+        return;
+    }
+    let (tgid, _) = kernel::ids();
+    let flags = if config!(watch_all) != 0 {
+        if tgid == config!(self_tgid) {
+            return;
+        }
+        0
+    } else {
+        match followed::flags_of(tgid) {
+            Some(flags) => flags,
+            None => return,
+        }
+    };
+    let in_exec = kernel::in_exec();
+    if flags & FOLLOW_AFTER_EXEC != 0 && !in_exec {
+        return; // our own child, still running our code
+    }
+    let born = if in_exec {
+        MM_FROM_BIRTH | MM_FROM_EXEC
+    } else if flags & FOLLOW_FROM_BIRTH != 0 {
+        MM_FROM_BIRTH
+    } else {
+        if flags & FOLLOW_LATE != 0 {
+            lost!(birth_missed);
+        }
+        0
+    };
+    if config!(debug) != 0 {
+        debug!(ctx, "adopt: tgid {} flags {}", tgid, born);
+    }
+    let owner = Owner { task, tgid, ppid: kernel::parent_of(task), flags: born };
+    if let Some(slot) = open(mm, owner) {
+        lock_sequence::begin(slot, mm, in_exec);
+        if !in_exec && born & MM_FROM_BIRTH != 0 {
+            lock_sequence::late(slot); // its birth gave it a slot, or should have
+        }
+    }
+}
+
+/// `current` fills an address space that is not its own yet. If that is an exec's, and the old one belongs to a process
+/// that was followed late and has changed nothing, then the old one still has the count it was born with.
+#[inline(always)]
+fn open_before_exec(task: u64, own: u64) {
+    if config!(fork_child_pid_offset) == 0 || own == 0 {
+        return;
+    }
+    let (tgid, _) = kernel::ids();
+    let late = followed::flags_of(tgid).is_some_and(|flags| flags & FOLLOW_LATE != 0);
+    if late && kernel::in_exec() && slots::index_of(own).is_none() {
+        open_with_birth(own, task, tgid);
+    }
+}
+
+/// Opens the slot of a child that has changed nothing since its birth, which no program saw that could find its address
+/// space.
+#[inline(always)]
+pub fn open_with_birth(mm: u64, task: u64, tgid: u32) {
+    let owner = Owner { task, tgid, ppid: kernel::parent_of(task), flags: MM_FROM_BIRTH };
+    if let Some(slot) = open(mm, owner) {
+        lock_sequence::only_born(slot);
+    }
+}

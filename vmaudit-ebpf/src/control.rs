@@ -1,0 +1,226 @@
+//! What the loader has set, and the page of counters and settings that is shared with user space.
+//!
+//! User space reads [`CONTROL`] through mmap: bpf() map calls would switch classic tracepoint programs off on a CPU
+//! (kernel/bpf/syscall.c:bpf_disable_instrumentation).
+
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
+
+use aya_ebpf::{macros::map, maps::Array};
+use vmaudit_common::{Config, Control, Layout, Lost};
+
+/// A map that user space may map into its memory.
+pub const BPF_F_MMAPABLE: u32 = 1 << 10;
+
+/// One page of counters and settings.
+#[map]
+static CONTROL: Array<Control> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
+/// Set by the loader before load; the verifier sees constants and drops what they switch off.
+#[unsafe(no_mangle)]
+static LAYOUT: Layout = zeroed();
+/// See [`LAYOUT`].
+#[unsafe(no_mangle)]
+static CONFIG: Config = zeroed();
+
+const fn zeroed<T: Copy>() -> T {
+    // SAFETY: used for `Layout` and `Config` only, which are plain integers (Pod).
+    unsafe { core::mem::zeroed() }
+}
+
+/// Reads a member of [`LAYOUT`] so that the compiler cannot assume its value.
+macro_rules! layout {
+    ($($field:tt)+) => {
+        {
+            #[allow(unused_unsafe, reason = "also used inside unsafe blocks")]
+            // SAFETY: an aligned read of a static; volatile because the loader rewrites the section.
+            let value = unsafe { core::ptr::read_volatile(&raw const (*$crate::control::layout_ptr()).$($field)+) };
+            value
+        }
+    };
+}
+pub(crate) use layout;
+
+/// Reads a member of [`CONFIG`], see [`layout!`].
+macro_rules! config {
+    ($($field:tt)+) => {
+        {
+            #[allow(unused_unsafe, reason = "also used inside unsafe blocks")]
+            // SAFETY: an aligned read of a static; volatile because the loader rewrites the section.
+            let value = unsafe { core::ptr::read_volatile(&raw const (*$crate::control::config_ptr()).$($field)+) };
+            value
+        }
+    };
+}
+pub(crate) use config;
+
+/// For [`layout!`] only.
+#[inline(always)]
+pub fn layout_ptr() -> *const Layout {
+    &raw const LAYOUT
+}
+
+/// For [`config!`] only.
+#[inline(always)]
+pub fn config_ptr() -> *const Config {
+    &raw const CONFIG
+}
+
+/// The shared page.
+#[derive(Clone, Copy)]
+pub struct Page(*mut Control);
+
+impl Page {
+    /// The only one; `None` is for the verifier.
+    #[inline(always)]
+    pub fn get() -> Option<Self> {
+        CONTROL.get_ptr_mut(0).map(Self)
+    }
+
+    /// 0, but not to the verifier. Mixed into a value that branches have built, it makes their ends look alike, so that
+    /// what follows is verified once and not once for each combination (before 6.3 the verifier compares all scalars of
+    /// a program with subprograms exactly, and gives up at a million instructions).
+    #[inline(always)]
+    pub fn unknown_zero(self) -> u32 {
+        // SAFETY: points at the only value of CONTROL; volatile because the compiler must not know the value either.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).zero) }
+    }
+
+    /// vm.max_map_count as user space last read it.
+    #[inline(always)]
+    pub fn max_map_count(self) -> u32 {
+        // SAFETY: as above; user space writes the whole word.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).max_map_count) }
+    }
+
+    /// Where the next search for a free slot begins.
+    #[inline(always)]
+    pub fn cursor(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).cursor })
+    }
+
+    /// Uses of slots so far.
+    #[inline(always)]
+    pub fn generation(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).generation })
+    }
+
+    /// Slots that are not free.
+    #[inline(always)]
+    pub fn slots_in_use(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).slots_in_use })
+    }
+
+    /// Slots that wait to be read by user space.
+    #[inline(always)]
+    pub fn slots_dead(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).slots_dead })
+    }
+
+    /// When the reader was last woken for news that can wait.
+    #[inline(always)]
+    pub fn woken_ns(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).woken_ns })
+    }
+
+    /// How often the programs took an mmap lock.
+    #[inline(always)]
+    fn lock_takes(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).looks })
+    }
+
+    #[inline(always)]
+    fn lost(self) -> *mut Lost {
+        // SAFETY: as above.
+        unsafe { &raw mut (*self.0).lost }
+    }
+}
+
+/// A word in a map's memory, aligned to 8, that other CPUs also write.
+#[derive(Clone, Copy)]
+pub struct Word(*mut u64);
+
+impl Word {
+    /// # Safety
+    /// `word` lies in a map's value and is aligned to 8.
+    #[inline(always)]
+    pub const unsafe fn new(word: *mut u64) -> Self {
+        Self(word)
+    }
+
+    /// Its value now.
+    #[inline(always)]
+    pub fn read(self) -> u64 {
+        // SAFETY: in a map's value, see `new`.
+        unsafe { core::ptr::read_volatile(self.0) }
+    }
+
+    /// Another value.
+    #[inline(always)]
+    pub fn write(self, value: u64) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(self.0, value) }
+    }
+
+    /// Adds.
+    #[inline(always)]
+    pub fn add(self, n: u64) {
+        // SAFETY: as above.
+        unsafe {
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(self.0, n);
+        }
+    }
+
+    /// Adds, and tells what it was. (5.12 and later.)
+    #[inline(always)]
+    pub fn take_turn(self, n: u64) -> u64 {
+        // SAFETY: as above.
+        unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0, n) }
+    }
+
+    /// Makes it `to` if it is `from`; else tells what it is. (5.12 and later.)
+    #[inline(always)]
+    pub fn claim(self, from: u64, to: u64) -> Result<(), u64> {
+        // SAFETY: as above.
+        let (seen, done) = unsafe {
+            atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(self.0, from, to)
+        };
+        if done { Ok(()) } else { Err(seen) }
+    }
+}
+
+/// Counts one loss; for [`lost!`].
+#[inline(always)]
+pub fn count_loss(counter: impl FnOnce(*mut Lost) -> *mut u64) {
+    if let Some(page) = Page::get() {
+        // SAFETY: a counter of the page (`lost!` projects one of its own fields), all of which are u64.
+        unsafe { Word::new(counter(page.lost())) }.add(1);
+    }
+}
+
+/// Counts how often a program took an mmap lock.
+#[inline(always)]
+pub fn count_lock_takes(n: u64) {
+    if let Some(page) = Page::get() {
+        page.lock_takes().add(n);
+    }
+}
+
+/// Counts a loss by the name of its counter.
+macro_rules! lost {
+    ($field:ident) => {
+        $crate::control::count_loss(|l| {
+            #[allow(unused_unsafe, reason = "also used inside unsafe blocks")]
+            // SAFETY: projects a valid pointer into the shared page.
+            unsafe {
+                &raw mut (*l).$field
+            }
+        })
+    };
+}
+pub(crate) use lost;

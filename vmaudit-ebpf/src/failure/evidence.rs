@@ -1,0 +1,91 @@
+//! What a refused call asked for, and which limits that exceeds.
+
+use aya_ebpf::helpers::bpf_probe_read_kernel;
+use vmaudit_common::{
+    CLASS_GROWS, CLASS_LIMIT_POLLED, CLASS_OVER_AS, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, Section, call,
+};
+
+use crate::{
+    call::FailedCall,
+    control::{Page, config, lost},
+    kernel::{self, whole_pages},
+};
+
+const RLIMIT_DATA: u32 = 2;
+const RLIMIT_STACK: u32 = 3;
+const RLIMIT_MEMLOCK: u32 = 8;
+const RLIMIT_AS: u32 = 9;
+
+/// vm.max_map_count now, or as user space last saw it; and the class bit that tells which.
+#[inline(always)]
+pub fn max_map_count(page: Page) -> (u32, u32) {
+    let at = config!(max_map_count_at);
+    if at != 0 {
+        // SAFETY: the helper checks the address itself and never faults.
+        match unsafe { bpf_probe_read_kernel(at as *const u32) } {
+            Ok(limit) => return (limit, 0),
+            Err(_) => lost!(read_failed),
+        }
+    }
+    (page.max_map_count(), CLASS_LIMIT_POLLED)
+}
+
+/// RLIMIT_AS, RLIMIT_DATA, RLIMIT_MEMLOCK, RLIMIT_STACK of `current`, bytes.
+#[inline(always)]
+pub fn rlimits(task: u64) -> [u64; 4] {
+    [
+        kernel::rlimit(task, RLIMIT_AS),
+        kernel::rlimit(task, RLIMIT_DATA),
+        kernel::rlimit(task, RLIMIT_MEMLOCK),
+        kernel::rlimit(task, RLIMIT_STACK),
+    ]
+}
+
+/// What the call asks for, as class bits.
+#[inline(always)]
+pub fn request(failed: &FailedCall) -> u32 {
+    let [a0, a1, a2, a3] = kernel::first_arguments(failed.regs);
+    let grows = match failed.id {
+        call::MREMAP => a2 > a1,
+        call::BRK => a0 > failed.ret,
+        _ => false,
+    };
+    vmaudit_common::asked_for(failed.id, a2, a3) | if grows { CLASS_GROWS } else { 0 }
+}
+
+/// Pages by which the call would have made the address space (mlock: its locked part) larger.
+#[inline(always)]
+fn asked_pages(failed: &FailedCall) -> u64 {
+    let [a0, a1, a2, _] = kernel::first_arguments(failed.regs);
+    let shift = config!(page_shift) & 31;
+    match failed.id {
+        call::MREMAP if a2 > a1 => (whole_pages(a2) - whole_pages(a1)) >> shift,
+        call::MREMAP => 0,
+        call::BRK if a0 > failed.ret => (whole_pages(a0) - whole_pages(failed.ret)) >> shift,
+        call::BRK => 0,
+        _ => whole_pages(a1) >> shift,
+    }
+}
+
+/// Which of the process's limits the request exceeds, as class bits, by the kernel's own formulas (mm/mmap.c:
+/// may_expand_vm, mm/mlock.c:do_mlock), on the figures (pages) of the lock section in which it was refused. Whether the
+/// kernel asks that question for this kind of request is the diagnosis's to know.
+#[inline(always)]
+pub fn exceeded(failed: &FailedCall, section: &Section) -> u32 {
+    let Section { total_vm, data_vm, locked_vm, .. } = *section;
+    let pages = asked_pages(failed);
+    let shift = config!(page_shift) & 31;
+    let mut class = 0;
+    if total_vm + pages > kernel::rlimit(failed.task, RLIMIT_AS) >> shift {
+        class |= CLASS_OVER_AS;
+    }
+    if data_vm + pages > kernel::rlimit(failed.task, RLIMIT_DATA) >> shift {
+        class |= CLASS_OVER_DATA;
+    }
+    let limit = kernel::rlimit(failed.task, RLIMIT_MEMLOCK) >> shift;
+    let locked = if failed.id == call::MLOCKALL { total_vm } else { locked_vm + pages };
+    if locked > limit && !kernel::may_lock_any(failed.task) {
+        class |= CLASS_OVER_MEMLOCK;
+    }
+    class
+}

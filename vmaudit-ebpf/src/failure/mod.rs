@@ -1,0 +1,240 @@
+//! A refused call: what it asked for and which limits that exceeds ([`evidence`]), what the kernel showed during the call
+//! ([`crate::current_call`]), what lies in its range ([`range`]), how many of its kind there were ([`counters`]), from
+//! where it was called ([`stack`], [`stack_mappings`]); and its record, which puts these together.
+//!
+//! For the verifier, the parts are global functions of plain numbers: each is looked at once, without what its callers
+//! know. The price is that each begins with asking for the current call anew.
+
+pub mod counters;
+mod evidence;
+mod range;
+mod stack;
+mod stack_mappings;
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use vmaudit_common::{
+    ABSENT, CLASS_SECTION, EXAMPLES_PER_GROUP, GroupKey, RECORD_FAILURE, Section, call::Call,
+};
+
+use self::{counters::Leaked, stack::Stack};
+use crate::{
+    call::FailedCall,
+    control::{Page, config, layout},
+    current_call, kernel, records,
+    slots::Slot,
+};
+
+/// The parts of an examination that differ between newer and older kernels.
+trait Variant {
+    /// What the call asks for, as class bits.
+    fn request(&self, failed: &FailedCall) -> u32;
+    /// Limits that it exceeds, as class bits.
+    fn exceeded(&self, failed: &FailedCall, section: &Section) -> u32;
+    /// What lies in its range: class bits, and the address of the first gap.
+    fn range(&self, failed: &FailedCall, class: u32, lock_sequence: u32) -> (u32, u64);
+    /// Counts it; says how many of the kind there were before.
+    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> u64;
+    /// Takes the user stack.
+    fn stack(&self, regs: u64) -> Option<Stack>;
+    /// Reports the mappings that the stack lies in.
+    fn mappings(&self);
+}
+
+/// With the index of the address space's slot.
+struct Modern(u32);
+
+impl Variant for Modern {
+    #[inline(always)]
+    fn request(&self, failed: &FailedCall) -> u32 {
+        failure_request(u32::from(failed.id), failed.ret) as u32
+    }
+
+    #[inline(always)]
+    fn exceeded(&self, failed: &FailedCall, section: &Section) -> u32 {
+        let Section { total_vm, data_vm, locked_vm, .. } = *section;
+        failure_exceeded(u32::from(failed.id), failed.ret, total_vm, data_vm, locked_vm) as u32
+    }
+
+    #[inline(always)]
+    fn range(&self, failed: &FailedCall, class: u32, lock_sequence: u32) -> (u32, u64) {
+        // Without the kernel's count of write sections nothing would prove that the look holds.
+        if layout!(mm_lock_seq) == ABSENT {
+            return (0, 0);
+        }
+        range::look(failed.id, class, lock_sequence)
+    }
+
+    #[inline(always)]
+    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> u64 {
+        failure_count(self.0, key, now, u32::from(failed.id), failed.ret)
+    }
+
+    #[inline(always)]
+    fn stack(&self, regs: u64) -> Option<Stack> {
+        Stack::take(regs)
+    }
+
+    #[inline(always)]
+    fn mappings(&self) {
+        if layout!(file.vma_file) != ABSENT {
+            stack_mappings::report_mappings(self.0);
+        }
+    }
+}
+
+/// For `hooks::sampled`: no looks, no task known by type, so that what needs one is in the program itself. With the
+/// program's context and the slot's index.
+struct Legacy(*mut core::ffi::c_void, u32);
+
+impl Variant for Legacy {
+    #[inline(always)]
+    fn request(&self, failed: &FailedCall) -> u32 {
+        evidence::request(failed)
+    }
+
+    #[inline(always)]
+    fn exceeded(&self, failed: &FailedCall, section: &Section) -> u32 {
+        evidence::exceeded(failed, section)
+    }
+
+    #[inline(always)]
+    fn range(&self, _: &FailedCall, _: u32, _: u32) -> (u32, u64) {
+        (0, 0)
+    }
+
+    #[inline(always)]
+    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> u64 {
+        let Leaked { bytes, mark } = counters::leaked_by(failed);
+        failure_count_without_cas(self.1, key, now, bytes, mark)
+    }
+
+    #[inline(always)]
+    fn stack(&self, regs: u64) -> Option<Stack> {
+        Stack::take_by_context(self.0, regs)
+    }
+
+    #[inline(always)]
+    fn mappings(&self) {}
+}
+
+/// The refused call of `current` that this is about.
+#[inline(always)]
+fn of_current(id: u32, errno: u32, ret: u64) -> FailedCall {
+    FailedCall {
+        id: id as Call,
+        errno: errno as u8,
+        ret,
+        regs: kernel::registers(),
+        task: kernel::Current::task().address(),
+    }
+}
+
+/// A call of `current` was refused: `index` is the slot of its address space.
+// SAFETY: no other symbol of the object has this name; so for those that follow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn failure(index: u32, id: u32, errno: u32, ret: u64) -> u64 {
+    if let Some(slot) = Slot::at(index) {
+        examine(slot, &of_current(id, errno, ret), &Modern(index));
+    }
+    0
+}
+
+/// See [`Variant::request`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn failure_request(id: u32, ret: u64) -> u64 {
+    u64::from(evidence::request(&of_current(id, 0, ret)))
+}
+
+/// See [`Variant::exceeded`]; pages.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn failure_exceeded(id: u32, ret: u64, total_vm: u64, data_vm: u64, locked_vm: u64) -> u64 {
+    let section = Section { total_vm, data_vm, locked_vm, ..Section::default() };
+    u64::from(evidence::exceeded(&of_current(id, 0, ret), &section))
+}
+
+/// See [`Variant::count`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn failure_count(index: u32, key: u64, now: u64, id: u32, ret: u64) -> u64 {
+    match Slot::at(index) {
+        Some(slot) => counters::count::<true>(slot, key, now, counters::leaked_by(&of_current(id, 0, ret))),
+        None => EXAMPLES_PER_GROUP,
+    }
+}
+
+/// As [`failure_count`], without compare-and-swap.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn failure_count_without_cas(index: u32, key: u64, now: u64, bytes: u64, mark: u64) -> u64 {
+    match Slot::at(index) {
+        Some(slot) => counters::count::<false>(slot, key, now, Leaked { bytes, mark }),
+        None => EXAMPLES_PER_GROUP,
+    }
+}
+
+/// As [`failure`], for the programs of `hooks::sampled`.
+#[inline(always)]
+pub fn legacy_failure(ctx: *mut core::ffi::c_void, index: u32, slot: Slot, failed: &FailedCall) {
+    examine(slot, failed, &Legacy(ctx, index));
+}
+
+#[inline(always)]
+fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
+    let FailedCall { id, errno, ret, regs, task } = *failed;
+    let Some(page) = Page::get() else { return };
+    let zero = page.unknown_zero();
+    let (max, polled) = evidence::max_map_count(page);
+    let (_, tid) = kernel::ids();
+    let (seen, section, lock_sequence) = current_call::seen(tid, id, max);
+    let mut class = (polled | seen) ^ zero;
+    class |= parts.request(failed);
+    let mut hole = 0;
+    if class & CLASS_SECTION != 0 {
+        class |= parts.exceeded(failed, &section);
+        let (bits, first) = parts.range(failed, class, lock_sequence);
+        class |= bits;
+        hole = first;
+    }
+    class ^= zero;
+    slot.count_refusal(id);
+    // SAFETY: no preconditions.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let before = parts.count(failed, GroupKey { call: id, errno, class }.pack(), now);
+    if before >= EXAMPLES_PER_GROUP && config!(stream_failures) == 0 {
+        return;
+    }
+    let stack = if config!(failure_stacks) != 0 { parts.stack(regs) } else { None };
+    // Names are looked up for the first stack of a kind.
+    if before == 0 && stack.is_some() {
+        parts.mappings();
+    }
+    let Some(mut entry) = records::failure(slot) else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: `record` points at reserved memory of this size; every field is written before it is submitted, but for
+    // the frames, of which `stack_bytes` tells how many there are.
+    unsafe {
+        (*record).head = records::head(RECORD_FAILURE, now, slot.generation());
+        (*record).call = u32::from(id);
+        (*record).errno = u32::from(errno);
+        (*record).class = class;
+        (*record).max_map_count = max;
+        (*record).ret = ret as i64;
+        (*record).args = kernel::arguments(regs);
+        (*record).section = section;
+        (*record).rlimits = evidence::rlimits(task);
+        (*record).start_brk = kernel::start_brk(task);
+        (*record).hole = hole;
+        (*record).comm = kernel::comm_of(task);
+        (*record).stack_bytes = 0;
+        (*record).caller = 0;
+        if let Some(stack) = stack {
+            (*record).caller = stack.word(0);
+            (*record).stack_bytes = stack.bytes();
+            stack.copy_frames((&raw mut (*record).stack).cast());
+        }
+    }
+    records::submit_failure(entry);
+}

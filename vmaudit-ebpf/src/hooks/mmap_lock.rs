@@ -1,0 +1,114 @@
+//! Releases of the mmap lock: the one place through which every change of map_count passes.
+//!
+//! `mmap_lock_released` fires before the lock is let go (include/linux/mmap_lock.h, 5.11 to 7.3), so the count read
+//! here is the one that this section leaves behind. munmap, brk and mremap downgrade the lock first and end with a
+//! *read* release; nobody can write in between, so comparing with the last value seen catches these too.
+
+use aya_ebpf::{
+    EbpfContext,
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
+use vmaudit_common::call;
+
+use crate::{
+    address_space,
+    call::{fills_another, may_downgrade},
+    control::config,
+    current_call,
+    kernel::{self, Current},
+    lock_sequence, records,
+    slots::{self, Slot},
+};
+
+/// match-proto: mmap_lock_released(struct mm_struct *mm, bool write), 6.14 and later.
+#[raw_tracepoint(tracepoint = "mmap_lock_released")]
+pub fn released_raw2(ctx: RawTracePointContext) -> i32 {
+    released(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0);
+    0
+}
+
+/// match-proto: mmap_lock_released(struct mm_struct *mm, const char *memcg_path, bool write), 5.11 to 6.13.
+#[raw_tracepoint(tracepoint = "mmap_lock_released")]
+pub fn released_raw3(ctx: RawTracePointContext) -> i32 {
+    released(&ctx, ctx.arg(0), ctx.arg::<u64>(2) & 0xff != 0);
+    0
+}
+
+/// Record format 6.14 and later: mm at 8, memcg_id at 16, write at 24.
+#[tracepoint(category = "mmap_lock", name = "mmap_lock_released")]
+pub fn released_classic24(ctx: TracePointContext) -> u32 {
+    // SAFETY: offsets inside the record, checked against the format file by the loader.
+    let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(24)) };
+    released(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    0
+}
+
+/// Record format before 6.14: mm at 8, __data_loc memcg_path at 16, write at 20.
+#[tracepoint(category = "mmap_lock", name = "mmap_lock_released")]
+pub fn released_classic20(ctx: TracePointContext) -> u32 {
+    // SAFETY: as above.
+    let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(20)) };
+    released(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    0
+}
+
+#[inline(always)]
+fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
+    let task = Current::task();
+    let own = task.own(mm);
+    let mut known = slots::index_of(mm);
+    if let Some(stale) = known
+        && own.is_none()
+        && write
+        && fills_another(task.call())
+    {
+        // Nobody can know an address space that is still being filled: the slot is of one that ended unseen.
+        address_space::end_unseen(stale, mm);
+        known = None;
+    }
+    let Some(index) = known else {
+        // A new address space shows itself by writing; readers of unknown ones are not ours.
+        if write {
+            address_space::adopt_current(ctx, mm);
+        }
+        return;
+    };
+    let Some(slot) = Slot::at(index) else { return };
+    let (count, sequence) = match own {
+        Some(own) => (own.map_count(), own.lock_sequence()),
+        None => (kernel::map_count(mm), kernel::lock_sequence(mm)),
+    };
+    // Written under the mmap lock, or with an equal value.
+    let before = slot.last();
+    let ended = lock_sequence::since(slot, sequence, write);
+    if count == before && ended == 0 {
+        return; // a reader, or the other of two programs on this event was first
+    }
+    let call = if own.is_some() { task.call() } else { call::FOREIGN };
+    let writer = write || may_downgrade(call);
+    // A fault that makes the stack grow ends with a reader's release too (mm/mmap.c:expand_stack, downgraded); the count
+    // stays as it was, so whoever sees it first has seen all.
+    if writer || count == before && ended == 1 {
+        lock_sequence::saw(slot, sequence, write, ended);
+    }
+    if write
+        && config!(calls) != 0
+        && let Some(own) = own
+    {
+        current_call::keep_section(task, call, own, index, before, count);
+    }
+    if count == before {
+        return;
+    }
+    // A concurrent reader would store the same count.
+    slot.reached(count);
+    if !writer {
+        // A reader that got in between the downgrade and the downgrader's own release, which will do the accounts.
+        return;
+    }
+    slot.count_change(call, before, count);
+    if config!(stream_changes) != 0 {
+        records::change(slot, call, before, count, task.address());
+    }
+}

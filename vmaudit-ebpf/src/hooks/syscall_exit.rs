@@ -1,0 +1,64 @@
+//! Exits of watched calls: how many there were, which were refused, and the evidence of a refusal.
+
+use aya_ebpf::{
+    macros::{raw_tracepoint, tracepoint},
+    programs::{RawTracePointContext, TracePointContext},
+};
+use vmaudit_common::call::{self, Call};
+
+use crate::{
+    call::ReturnedCall,
+    call_result,
+    current_call::Entry,
+    failure::failure,
+    kernel,
+    slots::{self, Slot},
+};
+
+/// match-proto: sys_exit(struct pt_regs *regs, long ret)
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn sys_exit_raw(ctx: RawTracePointContext) -> i32 {
+    // This runs at every system call of the machine: the number comes by plain loads, not by a reading helper.
+    let id = kernel::call_by_number(u64::from(kernel::Current::task().call_number()));
+    if id >= call::FIRST_REAL {
+        returned(id, ctx.arg::<u64>(1) as i64, ctx.arg(0));
+    }
+    0
+}
+
+/// Record: id at 8, ret at 16.
+#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
+pub fn sys_exit_classic(ctx: TracePointContext) -> u32 {
+    // SAFETY: offsets inside the record (include/trace/events/syscalls.h, ABI in practice since 2.6.33).
+    let (number, ret) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<i64>(16)) };
+    let id = kernel::call_by_number(number.unwrap_or(u64::MAX));
+    if id >= call::FIRST_REAL {
+        returned(id, ret.unwrap_or(0), kernel::registers());
+    }
+    0
+}
+
+/// Inlined: verifiers before 6.5 cannot follow a number from a function to its caller and then track all numbers exactly
+/// (kernel/bpf/verifier.c:backtrack_insn, mark_all_scalars_precise), which makes loading several times slower.
+#[inline(always)]
+fn returned(id: Call, ret: i64, regs: u64) {
+    let current = kernel::Current::task();
+    let entry = Entry::of(current.tid());
+    judge(id, ret, regs, current, entry);
+    if let Some(entry) = entry {
+        entry.end_call();
+    }
+}
+
+#[inline(always)]
+fn judge(id: Call, ret: i64, regs: u64, current: kernel::Current, entry: Option<Entry>) {
+    // The lock section of this very call knows the slot; only calls without one have to look for it.
+    let known = entry.and_then(|entry| entry.slot(id));
+    let Some(index) = known.or_else(|| slots::index_of(current.mm())) else { return };
+    let Some(slot) = Slot::at(index) else { return };
+    let compat = current.in_compat_call();
+    let returned = ReturnedCall { id, ret, regs, task: current.address(), compat };
+    if let Some(errno) = call_result::count::<true>(slot, &returned) {
+        failure(index, u32::from(id), u32::from(errno), ret as u64);
+    }
+}

@@ -1,0 +1,186 @@
+//! Everything that is written to the ring buffer. Losing a record costs no figure: peaks and counters are in the slots.
+
+use aya_ebpf::{
+    helpers::generated::bpf_ktime_get_ns,
+    macros::map,
+    maps::{RingBuf, ring_buf::RingBufEntry},
+};
+use vmaudit_common::{
+    ChangeRecord, DeadRecord, ExecRecord, FailureRecord, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC,
+    RecordHeader, call::Call,
+};
+
+use crate::{
+    control::{Page, config, layout, lost},
+    kernel,
+    shares::Share,
+    slots::Slot,
+};
+
+/// Details for user space.
+#[map]
+static RECORDS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Wakes the reader if it waits.
+const WAKE: u64 = 0;
+const NO_WAKEUP: u64 = 1;
+const FORCE_WAKEUP: u64 = 2;
+
+// include/uapi/linux/bpf.h
+const BPF_RB_AVAIL_DATA: u64 = 0;
+const BPF_RB_RING_SIZE: u64 = 1;
+const BPF_RB_CONS_POS: u64 = 2;
+const BPF_RB_PROD_POS: u64 = 3;
+
+/// How to submit a record of a stream: the reader comes by itself every few milliseconds and is woken only when a quarter
+/// of the buffer is full. Waking it for each record costs the traced program more than the record.
+#[inline(always)]
+fn wake_rarely() -> u64 {
+    let full = RECORDS.query(BPF_RB_AVAIL_DATA) >= RECORDS.query(BPF_RB_RING_SIZE) / 4;
+    if full { FORCE_WAKEUP } else { NO_WAKEUP }
+}
+
+/// How to submit the record of a birth or an end: the reader hears of the first one at once, so that it finds the process
+/// in /proc, and of what follows it within a few milliseconds together. Of many short processes each would else pay
+/// for a wake-up.
+#[inline(always)]
+fn wake_now_and_then(now: u64) -> u64 {
+    const PAUSE_NS: u64 = 5_000_000;
+    let Some(page) = Page::get() else { return WAKE };
+    let dead = page.slots_dead().read();
+    // A reader that does not come leaves the dead where births need their places.
+    if dead >= u64::from(config!(slots)) / 4 {
+        return FORCE_WAKEUP;
+    }
+    // A session may end with the last address space.
+    if dead == page.slots_in_use().read() {
+        return WAKE;
+    }
+    if now.wrapping_sub(page.woken_ns().read()) < PAUSE_NS {
+        return wake_rarely();
+    }
+    page.woken_ns().write(now);
+    WAKE
+}
+
+/// Whether the user whose address space this is may have so many more bytes of the buffer; counted if not.
+#[inline(always)]
+fn may_write(slot: Slot, bytes: usize) -> bool {
+    config!(watch_all) == 0 || share_may_write(slot.share(), bytes as u32) != 0
+}
+
+// Global: looked at once by the verifier, whoever calls it.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn share_may_write(number: u32, bytes: u32) -> u64 {
+    const HEADER: u64 = 8;
+    let Some(share) = Share::number(number) else { return 1 };
+    let (read, end) = (RECORDS.query(BPF_RB_CONS_POS), RECORDS.query(BPF_RB_PROD_POS));
+    let may = share.may_write(u64::from(bytes) + HEADER, read, end, RECORDS.query(BPF_RB_RING_SIZE));
+    if !may {
+        lost!(ring_full);
+    }
+    u64::from(may)
+}
+
+/// Head of a record about `current`.
+#[inline(always)]
+pub fn head(kind: u32, at_ns: u64, generation: u64) -> RecordHeader {
+    let (tgid, tid) = kernel::ids();
+    RecordHeader { kind, tgid, tid, reserved: 0, at_ns, generation }
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+/// A change of the count.
+#[inline(always)]
+pub fn change(slot: Slot, call: Call, before: u32, after: u32, task: u64) {
+    if !may_write(slot, size_of::<ChangeRecord>()) {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<ChangeRecord>(0) else {
+        lost!(ring_full);
+        return;
+    };
+    entry.write(ChangeRecord {
+        head: head(RECORD_CHANGE, now(), slot.generation()),
+        before,
+        after,
+        call: u32::from(call),
+        reserved: 0,
+        comm: kernel::comm_of(task),
+    });
+    entry.submit(wake_rarely());
+}
+
+/// `current` has a new image, of the file with this name (an address in the kernel; 0: not known, no record). `slot`: of
+/// its address space.
+#[inline(always)]
+pub fn new_image(slot: Option<Slot>, task: u64, filename: u64) {
+    if filename == 0 || slot.is_some_and(|slot| !may_write(slot, size_of::<ExecRecord>())) {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<ExecRecord>(0) else {
+        lost!(ring_full);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    let now = now();
+    // SAFETY: `record` points at reserved memory of this size; every byte is written before it is submitted.
+    unsafe {
+        (*record).head = head(RECORD_EXEC, now, 0);
+        (*record).start_boottime_ns = kernel::read(kernel::leader_of(task), layout!(task_start_boottime));
+        core::ptr::write_bytes(&raw mut (*record).filename, 0, 1);
+        kernel::read_str(filename, &mut (*record).filename);
+    }
+    // SAFETY: as above.
+    let path = unsafe { &(*record).filename };
+    // Of a path that is relative, or too long, the rest is in /proc, as long as the process is there.
+    let whole = path[0] == b'/' && path[path.len() - 2] == 0;
+    entry.submit(if whole { wake_now_and_then(now) } else { WAKE });
+}
+
+/// A slot waits to be read. Only a hint to look soon: a full ring loses nothing here, user space also looks by itself.
+#[inline(always)]
+pub fn dead(index: u32, tgid: u32, generation: u64) {
+    let Some(mut entry) = RECORDS.reserve::<DeadRecord>(0) else { return };
+    let now = now();
+    entry.write(DeadRecord {
+        head: RecordHeader { kind: RECORD_DEAD, tgid, tid: 0, reserved: 0, at_ns: now, generation },
+        slot: u64::from(index),
+    });
+    entry.submit(wake_now_and_then(now));
+}
+
+/// Room for the record of a call that was refused in this address space.
+#[inline(always)]
+pub fn failure(slot: Slot) -> Option<RingBufEntry<FailureRecord>> {
+    if !may_write(slot, size_of::<FailureRecord>()) {
+        return None;
+    }
+    let entry = RECORDS.reserve::<FailureRecord>(0);
+    if entry.is_none() {
+        lost!(ring_full);
+    }
+    entry
+}
+
+/// All of it is written.
+#[inline(always)]
+pub fn submit_failure(entry: RingBufEntry<FailureRecord>) {
+    entry.submit(WAKE);
+}
+
+/// A mapping of the stack of a call that was refused in this address space: the bytes of a `MappingRecord` up to the end
+/// of its path.
+#[inline(always)]
+pub fn mapping(slot: Slot, bytes: &[u8]) {
+    if may_write(slot, bytes.len()) && RECORDS.output::<[u8]>(bytes, WAKE).is_err() {
+        lost!(ring_full);
+    }
+}

@@ -1,0 +1,465 @@
+//! The table of followed address spaces: which slot is whose, and how one is claimed.
+//!
+//! User space reads [`SLOTS`] through mmap and frees slots by writing to that memory (see [`crate::control`]).
+
+use aya_ebpf::{
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
+    macros::map,
+    maps::{Array, HashMap},
+};
+use vmaudit_common::{
+    COMM_LEN, CallStat, FailureGroup, GROUPS, MmSlot, SLOT_CLAIMED, SLOT_DEAD, SLOT_FREE, SLOT_LIVE,
+    call::Call,
+};
+
+use crate::{
+    call::index_of as call_index,
+    control::{BPF_F_MMAPABLE, Page, Word, config, lost},
+    shares,
+};
+
+/// One per address space; the loader sets the number.
+#[map]
+static SLOTS: Array<MmSlot> = Array::with_max_entries(8192, BPF_F_MMAPABLE);
+
+/// mm_struct address → index in [`SLOTS`]. Twice the slots, so that a full table is the slots' and not the hash's.
+#[map]
+static SLOT_OF_MM: HashMap<u64, u32> = HashMap::with_max_entries(16384, 0);
+
+/// Shortcut into [`SLOT_OF_MM`] for address spaces that have a slot: an array lookup is inlined by the verifier, a hash
+/// lookup is two calls. One word an entry, so that no reader can see half of one: address bits from 6 up, then the slot.
+#[map]
+static SHORTCUT: Array<u64> = Array::with_max_entries(SHORTCUTS, 0);
+const SHORTCUTS: u32 = 4096;
+/// Bits of an entry that hold the slot; the loader allows no more slots than that.
+const SLOT_BITS: u32 = 20;
+
+/// Claims of the programs for kernels without compare-and-swap (before 5.12): who inserts an entry first has the thing.
+/// Slots: (0, number of the attempt). Failure groups: (generation, index + 1).
+#[map]
+static CLAIMS: HashMap<[u64; 2], u32> = HashMap::with_max_entries(16384, 0);
+
+const BPF_NOEXIST: u64 = 1;
+const ENOENT: i32 = -2;
+const EEXIST: i32 = -17;
+/// How often a hash that is busy is asked.
+const TRIES: u32 = 4;
+/// How many slots are looked at before the table counts as full.
+const PROBES: u32 = 64;
+
+/// What is known of one address space: a place in [`SLOTS`].
+#[derive(Clone, Copy)]
+pub struct Slot(*mut MmSlot);
+
+/// Plain fields of a slot: `field` reads one, `set_field` writes it.
+macro_rules! fields {
+    ($($set:ident = $field:ident: $type:ty;)+) => {
+        $(
+            #[inline(always)]
+            pub fn $set(self, value: $type) {
+                // SAFETY: points into SLOTS.
+                unsafe { (*self.0).$field = value };
+            }
+        )+
+    };
+    ($($field:ident: $type:ty;)+) => {
+        $(
+            #[inline(always)]
+            pub fn $field(self) -> $type {
+                // SAFETY: points into SLOTS.
+                unsafe { (*self.0).$field }
+            }
+        )+
+    };
+}
+
+impl Slot {
+    /// The slot with this index.
+    #[inline(always)]
+    pub fn at(index: u32) -> Option<Self> {
+        SLOTS.get_ptr_mut(index).map(Self)
+    }
+
+    fields! {
+        set_tgid = tgid: u32;
+        set_ppid = ppid: u32;
+        set_start_boottime_ns = start_boottime_ns: u64;
+        set_comm = comm: [u8; COMM_LEN];
+        set_uid = uid: u32;
+        set_first = first: u32;
+        set_last = last: u32;
+        set_peak = peak: u32;
+        set_born_ns = born_ns: u64;
+        set_peak_ns = peak_ns: u64;
+        set_dead_ns = dead_ns: u64;
+        set_flags = flags: u32;
+        set_sequence = sequence: u32;
+        set_generation = generation: u64;
+        set_share = share: u32;
+    }
+
+    fields! {
+        tgid: u32;
+        first: u32;
+        last: u32;
+        peak: u32;
+        flags: u32;
+        sequence: u32;
+        generation: u64;
+        share: u32;
+    }
+
+    /// Sets `MM_*` bits, which nobody takes away.
+    #[inline(always)]
+    pub fn mark(self, bits: u32) {
+        self.set_flags(self.flags() | bits);
+    }
+
+    /// A count that the address space has reached.
+    #[inline(always)]
+    pub fn reached(self, count: u32) {
+        if count > self.peak() {
+            self.set_peak(count);
+            // SAFETY: no preconditions.
+            self.set_peak_ns(unsafe { bpf_ktime_get_ns() });
+        }
+    }
+
+    /// A change of it was missed.
+    #[inline(always)]
+    pub fn count_gap(self) {
+        // SAFETY: points into SLOTS.
+        unsafe { Word::new(&raw mut (*self.0).gaps) }.add(1);
+    }
+
+    /// Puts a change down to the call that made it. Runs under the mmap lock held for writing or just downgraded, so
+    /// nobody else does so for this slot.
+    #[inline(always)]
+    pub fn count_change(self, call: Call, before: u32, count: u32) {
+        let Some(stat) = self.stat(call) else { return };
+        // SAFETY: both point into SLOTS.
+        unsafe {
+            if count > before {
+                (*stat).added += u64::from(count - before);
+            } else {
+                (*stat).removed += u64::from(before - count);
+            }
+            (*self.0).last = count;
+            (*self.0).changes += 1;
+        }
+    }
+
+    /// A call has returned.
+    #[inline(always)]
+    pub fn count_call(self, call: Call) {
+        if let Some(stat) = self.stat(call) {
+            // SAFETY: points into SLOTS.
+            unsafe { Word::new(&raw mut (*stat).calls) }.add(1);
+        }
+    }
+
+    /// A call was refused.
+    #[inline(always)]
+    pub fn count_refusal(self, call: Call) {
+        if let Some(stat) = self.stat(call) {
+            // SAFETY: points into SLOTS.
+            unsafe { Word::new(&raw mut (*stat).failed) }.add(1);
+        }
+    }
+
+    #[inline(always)]
+    fn stat(self, call: Call) -> Option<*mut CallStat> {
+        let index = call_index(call)?;
+        // SAFETY: points into SLOTS, and the index is below CALL_COUNT.
+        Some(unsafe { (&raw mut (*self.0).calls).cast::<CallStat>().add(index) })
+    }
+
+    /// See [`MmSlot::leaked_range`].
+    #[inline(always)]
+    pub fn leaked_range(self) -> Word {
+        // SAFETY: points into SLOTS.
+        unsafe { Word::new(&raw mut (*self.0).leaked_range) }
+    }
+
+    /// The failure group with this number, which is below [`GROUPS`].
+    #[inline(always)]
+    pub fn group(self, n: usize) -> Option<Group> {
+        if n >= GROUPS {
+            return None;
+        }
+        // SAFETY: points into SLOTS, and `n` is below GROUPS.
+        Some(Group(unsafe { (&raw mut (*self.0).failures).cast::<FailureGroup>().add(n) }))
+    }
+
+    /// `state` and `flags` in one word; a free slot has both 0.
+    #[inline(always)]
+    fn first_word(self) -> Word {
+        // SAFETY: points into SLOTS; both are at the front.
+        unsafe { Word::new(self.0.cast()) }
+    }
+
+    /// Others may see it from here on.
+    #[inline(always)]
+    pub fn go_live(self) {
+        self.set_state(SLOT_LIVE);
+    }
+
+    /// User space may free it from here on.
+    #[inline(always)]
+    pub fn go_dead(self) {
+        if let Some(page) = Page::get() {
+            page.slots_dead().add(1); // before user space can take it away again
+        }
+        self.set_state(SLOT_DEAD);
+    }
+
+    /// Gives back a claimed slot that nobody else knows. What was filled in is filled in again by the next user.
+    #[inline(always)]
+    pub fn give_back(self) {
+        shares::give_back(self.share());
+        if let Some(page) = Page::get() {
+            page.slots_in_use().add(1u64.wrapping_neg());
+        }
+        self.first_word().write(u64::from(SLOT_FREE));
+    }
+
+    #[inline(always)]
+    fn set_state(self, state: u32) {
+        // SAFETY: points into SLOTS.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.0).state, state) };
+    }
+}
+
+/// Failures of one kind in one address space.
+#[derive(Clone, Copy)]
+pub struct Group(*mut FailureGroup);
+
+impl Group {
+    /// See [`FailureGroup`]; so for those that follow.
+    #[inline(always)]
+    pub fn key(self) -> Word {
+        // SAFETY: points into SLOTS.
+        unsafe { Word::new(&raw mut (*self.0).key) }
+    }
+
+    #[inline(always)]
+    pub fn count(self) -> Word {
+        // SAFETY: points into SLOTS.
+        unsafe { Word::new(&raw mut (*self.0).count) }
+    }
+
+    #[inline(always)]
+    pub fn leaked_bytes(self) -> Word {
+        // SAFETY: points into SLOTS.
+        unsafe { Word::new(&raw mut (*self.0).leaked_bytes) }
+    }
+
+    #[inline(always)]
+    pub fn last_leaked(self) -> Word {
+        // SAFETY: points into SLOTS.
+        unsafe { Word::new(&raw mut (*self.0).last_leaked) }
+    }
+
+    #[inline(always)]
+    pub fn set_first_ns(self, now: u64) {
+        // SAFETY: points into SLOTS.
+        unsafe { (*self.0).first_ns = now };
+    }
+
+    #[inline(always)]
+    pub fn set_last_ns(self, now: u64) {
+        // SAFETY: points into SLOTS.
+        unsafe { (*self.0).last_ns = now };
+    }
+}
+
+/// The slot of an address space.
+#[inline(always)]
+pub fn of_mm(mm: u64) -> Option<Slot> {
+    Slot::at(index_of(mm)?)
+}
+
+/// Whether an address space has one; 0: none.
+#[inline(always)]
+pub fn has(mm: u64) -> bool {
+    mm != 0 && index_of(mm).is_some()
+}
+
+/// The index of an address space's slot. `mm` must be a plain number, not a pointer that the verifier knows.
+#[inline(always)]
+pub fn index_of(mm: u64) -> Option<u32> {
+    let shortcut = shortcut(mm)?;
+    let entry = shortcut.read();
+    if entry >> SLOT_BITS == tag(mm) {
+        return Some(entry as u32 & ((1 << SLOT_BITS) - 1));
+    }
+    // SAFETY: the value is copied at once; entries are preallocated and never freed to the system.
+    let index = *unsafe { SLOT_OF_MM.get(mm) }?;
+    // Nobody can be removing this mm meanwhile: whoever asks still uses it.
+    shortcut.write(tag(mm) << SLOT_BITS | u64::from(index));
+    Some(index)
+}
+
+/// mm_struct addresses are multiples of 64 (a slab with cache-line alignment) in the direct map, so that these bits
+/// tell any two apart.
+#[inline(always)]
+fn tag(mm: u64) -> u64 {
+    (mm >> 6) & ((1 << (64 - SLOT_BITS)) - 1)
+}
+
+#[inline(always)]
+fn shortcut(mm: u64) -> Option<Word> {
+    let entry = SHORTCUT.get_ptr_mut(((mm >> 6 ^ mm >> 18) as u32) & (SHORTCUTS - 1))?;
+    // SAFETY: points into SHORTCUT; the kernel side alone writes it, a word at a time.
+    Some(unsafe { Word::new(entry) })
+}
+
+/// Makes `index` the slot of `mm`; `false` when somebody else was first, or (counted) when the hash refused.
+#[inline(always)]
+pub fn enter(mm: u64, index: u32) -> bool {
+    // A bucket may be busy with what this program interrupted (kernel/bpf/hashtab.c:htab_lock_bucket).
+    for _ in 0..TRIES {
+        match SLOT_OF_MM.insert(mm, index, BPF_NOEXIST) {
+            Ok(()) => return true,
+            Err(EEXIST) => return false,
+            Err(_) => {}
+        }
+    }
+    lost!(table_full);
+    false
+}
+
+/// The address space is gone. `true` for the one caller who took it out and therefore owns its end.
+#[inline(always)]
+pub fn leave(mm: u64) -> bool {
+    let mut taken = Err(0);
+    for _ in 0..TRIES {
+        taken = SLOT_OF_MM.remove(mm);
+        if matches!(taken, Ok(()) | Err(ENOENT)) {
+            break;
+        }
+    }
+    if !matches!(taken, Ok(()) | Err(ENOENT)) {
+        // The slot stays with an address that is free: better never ended than ended and given to another.
+        lost!(death_missed);
+    }
+    if let Some(shortcut) = shortcut(mm)
+        // An entry of another mm stays.
+        && shortcut.read() >> SLOT_BITS == tag(mm)
+    {
+        shortcut.write(0);
+    }
+    taken.is_ok()
+}
+
+/// Takes a free slot for an address space of this user; its generation and its share are set, all else is the caller's to
+/// fill in before it goes live. `CAS`: the kernel has compare-and-swap; without it, generations come from the clock,
+/// which also rises.
+#[inline(always)]
+pub fn claim<const CAS: bool>(uid: u32) -> Option<(u32, Slot)> {
+    let answer = if CAS { claim_index(uid) } else { claim_index_without_cas(uid) };
+    let index = u32::try_from(answer).ok()?;
+    Some((index, Slot::at(index)?))
+}
+
+/// No slot.
+const NO_INDEX: u64 = u64::MAX;
+
+// Global: the verifier looks at the loops once, not in each program and state again.
+// SAFETY: no other symbol of the object has this name; so for those that follow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_index(uid: u32) -> u64 {
+    claim_in_share::<true>(uid).unwrap_or(NO_INDEX)
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_index_without_cas(uid: u32) -> u64 {
+    claim_in_share::<false>(uid).unwrap_or(NO_INDEX)
+}
+
+#[inline(always)]
+fn claim_in_share<const CAS: bool>(uid: u32) -> Option<u64> {
+    let Some(share) = shares::admit::<CAS>(uid) else {
+        lost!(table_full);
+        return None;
+    };
+    let index = if CAS { try_to_claim() } else { try_without_cas() };
+    match index.and_then(|index| Slot::at(index as u32)) {
+        Some(slot) => slot.set_share(share),
+        None => shares::give_back(share),
+    }
+    index
+}
+
+#[inline(always)]
+fn try_to_claim() -> Option<u64> {
+    let page = Page::get()?;
+    let mask = config!(slots).wrapping_sub(1);
+    for _ in 0..PROBES {
+        let turn = page.cursor().take_turn(1);
+        let index = turn as u32 & mask;
+        let slot = Slot::at(index)?;
+        if slot.first_word().claim(u64::from(SLOT_FREE), u64::from(SLOT_CLAIMED)).is_ok() {
+            page.slots_in_use().add(1);
+            slot.set_generation(page.generation().take_turn(1) + 1);
+            return Some(u64::from(index));
+        }
+    }
+    lost!(table_full);
+    None
+}
+
+#[inline(always)]
+fn try_without_cas() -> Option<u64> {
+    let page = Page::get()?;
+    let mask = config!(slots).wrapping_sub(1);
+    let first = page.cursor().read();
+    for n in 0..PROBES {
+        let turn = first + u64::from(n);
+        let index = turn as u32 & mask;
+        let slot = Slot::at(index)?;
+        // Nobody looks back so far; the entry of this turn goes in the same way, whether or not its place is free then.
+        let _ = CLAIMS.remove([0, turn.wrapping_sub(512)]);
+        let free = slot.first_word().read() == u64::from(SLOT_FREE);
+        if !free || CLAIMS.insert([0, turn], 0, BPF_NOEXIST).is_err() {
+            continue;
+        }
+        slot.first_word().write(u64::from(SLOT_CLAIMED));
+        page.slots_in_use().add(1);
+        page.cursor().write(turn + 1);
+        // SAFETY: no preconditions.
+        slot.set_generation(unsafe { bpf_ktime_get_ns() << 6 | u64::from(bpf_get_smp_processor_id() & 63) });
+        return Some(u64::from(index));
+    }
+    // The next birth looks behind what is taken here.
+    page.cursor().write(first + u64::from(PROBES));
+    lost!(table_full);
+    None
+}
+
+/// [`Word::claim`] of a failure group's key without compare-and-swap; a key that somebody else is writing reads as 0.
+#[inline(always)]
+pub fn claim_group_without_cas(slot: Slot, n: usize, key: Word, to: u64) -> Result<(), u64> {
+    if CLAIMS.insert([slot.generation(), n as u64 + 1], 0, BPF_NOEXIST).is_ok() {
+        key.write(to);
+        return Ok(());
+    }
+    Err(key.read())
+}
+
+/// Forgets the claims of an address space's failure groups.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn drop_claims(index: u32) -> u64 {
+    let Some(slot) = Slot::at(index) else { return 0 };
+    for n in 0..GROUPS {
+        if let Some(group) = slot.group(n)
+            && group.key().read() != 0
+        {
+            let _ = CLAIMS.remove([slot.generation(), n as u64 + 1]);
+        }
+    }
+    0
+}
