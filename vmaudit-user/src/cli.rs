@@ -1,74 +1,12 @@
-//! Commands and options. No logic: what they do is in the rooms they call.
+//! Options of `run` and `trace`; those of the other commands are in the program.
 
 use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 
 use crate::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
-use crate::explain::ExplainArgs;
-use crate::limit::LimitArgs;
 use crate::model::session;
-use crate::scan::ScanArgs;
 use crate::trace::LEAST_BYTES;
-
-/// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
-///
-/// Linux limits each process to vm.max_map_count mappings. At the limit mmap, munmap and even free() fail with ENOMEM
-/// while the machine has plenty of memory. vmaudit runs beside a workload and knows the true peak, each failed call
-/// and its cause.
-#[derive(Debug, Parser)]
-#[command(name = "vmaudit", version, about, max_term_width = 100)]
-pub struct Cli {
-    /// What to do; `scan` when nothing is said.
-    #[command(subcommand)]
-    pub command: Option<Command>,
-}
-
-impl Cli {
-    /// What to do. `vmaudit` alone is `vmaudit scan`.
-    pub fn action(self) -> Command {
-        self.command.unwrap_or_else(|| {
-            let defaults = Command::augment_subcommands(clap::Command::new("vmaudit"));
-            let matches = defaults.get_matches_from(["vmaudit", "scan"]);
-            Command::from_arg_matches(&matches).unwrap_or_else(|e| e.exit())
-        })
-    }
-}
-
-/// The commands.
-#[derive(Debug, Subcommand)]
-pub enum Command {
-    /// Show every process now: count, share of the limit, application, recommendation (also without a command)
-    #[command(
-        after_help = "Example:\n  vmaudit scan --top 20\n  sudo vmaudit scan --format json -o scan.json"
-    )]
-    Scan(ScanArgs),
-    /// Run a command, follow its whole process tree, report at its end
-    #[command(
-        after_help = "Example:\n  sudo vmaudit run -- make -j8\n  sudo vmaudit run -o report.json --fail-on failure -- ./tests\n\n\
-        Exit status: the command's own (its signal if it died by one); 86 when a budget was broken and the command \
-        itself succeeded; 125 vmaudit failed or was called wrongly, 126 the command cannot be run, 127 it was not found."
-    )]
-    Run(RunArgs),
-    /// Print each change and failure as it happens
-    #[command(
-        after_help = "Example:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  sudo vmaudit trace --all --call munmap --format json\n\n\
-        Exit status: 0 fine, whatever the command's own was; 1 failure, 2 wrongly called; 126 the command cannot be \
-        run, 127 it was not found."
-    )]
-    Trace(TraceArgs),
-    /// Say who owns a process's VMAs, and why neighbours do not merge
-    #[command(after_help = "Example:\n  sudo vmaudit explain 1234\n  vmaudit explain --maps maps.txt")]
-    Explain(ExplainArgs),
-    /// Show the limit: who sets it, what it costs, what software needs; change it
-    #[command(
-        after_help = "Example:\n  vmaudit limit --for elasticsearch\n  sudo vmaudit limit --apply 262144 --dry-run"
-    )]
-    Limit(LimitArgs),
-    /// Say what this kernel, these rights and this build allow, hook by hook
-    #[command(after_help = "Example:\n  sudo vmaudit doctor")]
-    Doctor(DoctorArgs),
-}
 
 /// Where figures come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -236,14 +174,6 @@ pub struct TraceArgs {
     pub command: Vec<OsString>,
 }
 
-/// Options of `doctor`.
-#[derive(Debug, Args)]
-pub struct DoctorArgs {
-    /// text or json
-    #[arg(long, value_enum, default_value = "text", value_name = "FORMAT")]
-    pub format: ReportFormat,
-}
-
 /// Options that several commands share.
 #[derive(Debug, Args)]
 pub struct Common {
@@ -320,11 +250,6 @@ fn slots(text: &str) -> Result<u32, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_definition_is_sound() {
-        <Cli as clap::CommandFactory>::command().debug_assert();
-    }
 
     #[test]
     fn times_need_a_known_unit() {

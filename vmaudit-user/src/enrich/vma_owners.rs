@@ -17,9 +17,9 @@ use crate::domain::application::Anonymizer;
 use crate::domain::vma_layout::{analysis, verdict};
 use crate::model::event::Refused;
 use crate::model::report::Holders;
+use crate::model::unreadable::Unreadable;
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
-use crate::os::procfs::Unreadable;
 use crate::os::{procfs, rights};
 use crate::text::count;
 

@@ -284,3 +284,15 @@ impl Applier {
         }
     }
 }
+
+impl Fate {
+    /// What became of the line, for people and tables; a file's name in it is a stranger's.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Wins => "wins".to_owned(),
+            Self::Replaced => "replaced by a later line".to_owned(),
+            Self::Hidden { by } => format!("hidden by {}", by.to_string_lossy()),
+            Self::NotRead => "not read at boot".to_owned(),
+        }
+    }
+}

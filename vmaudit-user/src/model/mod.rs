@@ -3,6 +3,7 @@
 
 pub mod cause;
 pub mod crowd;
+pub mod doctor;
 pub mod event;
 pub mod event_names;
 pub mod hook;
@@ -12,4 +13,5 @@ pub mod scan;
 #[cfg(test)]
 mod schema;
 pub mod session;
+pub mod unreadable;
 pub mod vma_layout;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::report::Report;
+use super::unreadable::Unreadable;
 
 /// Everything a scan found.
 #[derive(Clone, Debug, Serialize)]
@@ -73,4 +74,55 @@ pub struct Slab {
     pub objects_per_slab: u64,
     /// Pages of one slab.
     pub pages_per_slab: u64,
+}
+
+/// One process as read.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Row {
+    /// Process id.
+    pub pid: u32,
+    /// Parent's process id.
+    pub ppid: Option<u32>,
+    /// Effective owner.
+    pub uid: Option<u32>,
+    /// Name as the kernel holds it; empty when it was not read.
+    pub comm: String,
+    /// Path of the executable.
+    pub exe: Option<String>,
+    /// Command line.
+    pub arguments: Vec<String>,
+    /// Application.
+    pub app: String,
+    /// cgroup path.
+    pub cgroup: Option<String>,
+    /// VMAs, or why they are not known.
+    pub count: Result<u64, Unreadable>,
+    /// The count is the kernel's own.
+    pub exact: bool,
+    /// Why the rest could not be read of a process whose count is known.
+    pub silent: Option<Unreadable>,
+}
+
+impl Row {
+    /// Nothing is known of it.
+    pub fn unread(pid: u32, reason: Unreadable) -> Self {
+        Self {
+            pid,
+            ppid: None,
+            uid: None,
+            comm: String::new(),
+            exe: None,
+            arguments: Vec::new(),
+            app: format!("[pid {pid}]"),
+            cgroup: None,
+            count: Err(reason),
+            exact: false,
+            silent: None,
+        }
+    }
+
+    /// The kernel's name, or the last part of the application's.
+    pub fn name(&self) -> &str {
+        if self.comm.is_empty() { self.app.rsplit('/').next().unwrap_or_default() } else { &self.comm }
+    }
 }

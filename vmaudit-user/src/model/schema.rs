@@ -4,15 +4,16 @@ use std::path::Path;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use super::{limit::LimitReport, report::Report, scan::Scan, vma_layout::Explanation};
+use super::{doctor::Doctor, limit::LimitReport, report::Report, scan::Scan, vma_layout::Explanation};
 
 /// Each document with its schema.
-fn schemas() -> [(&'static str, Schema); 4] {
+fn schemas() -> [(&'static str, Schema); 5] {
     [
         ("report", written::<Report>()),
         ("scan", written::<Scan>()),
         ("explain", written::<Explanation>()),
         ("limit", written::<LimitReport>()),
+        ("doctor", written::<Doctor>()),
     ]
 }
 

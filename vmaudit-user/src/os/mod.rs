@@ -2,6 +2,7 @@
 
 pub mod apart;
 pub mod btf;
+pub mod destination;
 pub mod inherited;
 pub mod kernel;
 pub(crate) mod kernel_symbol;
@@ -9,3 +10,4 @@ pub mod procfs;
 pub mod rights;
 pub mod sysctl_conf;
 pub mod sysctl_dropin;
+pub mod users;

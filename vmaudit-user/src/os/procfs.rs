@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
-use serde::{Deserialize, Serialize};
 
 use crate::model::report::{Host, Limits};
 use crate::model::scan::Slab;
+use crate::model::unreadable::Unreadable;
 use crate::os::apart::Unanswered;
 
 /// Bytes of one read of a maps file. The kernel fills one page of it per call; larger does not help it, and the
@@ -29,45 +29,6 @@ const MAX_CMDLINE: u64 = 256 * 1024;
 
 /// `flags` of /proc/PID/stat: the task is a kernel thread (include/linux/sched.h, PF_KTHREAD).
 const PF_KTHREAD: u64 = 0x0020_0000;
-
-/// Why a process has no figures.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Unreadable {
-    /// It ended while it was being read.
-    Gone,
-    /// These rights do not allow it.
-    Forbidden,
-    /// It has ended and waits for its parent: it has no address space any more.
-    Zombie,
-    /// A kernel thread: it has no address space of its own.
-    KernelThread,
-    /// It did not answer in time: it, or somebody for it, holds its mmap lock, or what was to be read lies in a file of
-    /// a file system that does not answer.
-    Silent,
-    /// Others did not answer, and the time for all was used up before its turn.
-    NotAsked,
-    /// The kernel gave another error, named here.
-    Failed(String),
-}
-
-impl Unreadable {
-    /// The reason for people and for the report.
-    pub fn sentence(&self) -> String {
-        match self {
-            Self::Gone => "is not there, or ended while it was being read".to_owned(),
-            Self::Forbidden => {
-                "may not be read: that needs root or CAP_SYS_PTRACE, and no policy against it".to_owned()
-            }
-            Self::Zombie => "has ended and waits for its parent; it holds no memory".to_owned(),
-            Self::KernelThread => "is a kernel thread, without an address space of its own".to_owned(),
-            Self::Silent => "did not answer within 1 s (its memory map is locked)".to_owned(),
-            Self::NotAsked => {
-                "was not looked at: others that did not answer took all the time there was".to_owned()
-            }
-            Self::Failed(why) => format!("could not be read: {why}"),
-        }
-    }
-}
 
 impl From<Unanswered> for Unreadable {
     fn from(why: Unanswered) -> Self {
@@ -594,5 +555,17 @@ mod tests {
         let lines = text.lines().filter(|line| !line.ends_with("[vsyscall]")).count() as u64;
         // Other tests of this program map and unmap meanwhile.
         assert!(ours.abs_diff(lines) < 100, "{ours} against {lines}");
+    }
+
+    #[test]
+    fn the_end_of_an_address_space_is_told_from_the_end_of_the_file() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let mut file = File::open(format!("/proc/{}/maps", child.id())).unwrap();
+        let mut all = Vec::new();
+        file.read_to_end(&mut all).unwrap();
+        assert!(still_there(&file));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!still_there(&file));
     }
 }

@@ -13,6 +13,8 @@ use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::unistd::{getegid, geteuid, getgid, getuid};
 
+use crate::text::MESSAGES;
+
 /// One capability and what it is for.
 pub struct Right {
     /// Which.
@@ -259,11 +261,11 @@ pub fn keep(kept: &[Capability], lowered: &[Capability]) -> Result<(), CapsError
     caps::set(None, CapSet::Permitted, &permitted)
 }
 
-/// The same for commands that only have to write what they found; `lowered`: see [`crate::output::Destination::rights`].
-/// That the kernel refuses is said: whatever is lowered stays without effect.
+/// The same for commands that only have to write what they found; `lowered`: see
+/// [`crate::os::destination::Destination::rights`]. That the kernel refuses is said by the log: whatever is lowered stays without effect.
 pub fn finish(lowered: &[Capability]) {
     if let Err(e) = keep(&[], lowered) {
-        crate::output::say(&format!("rights that are not needed any more could not be given up: {e}"));
+        log::error!(target: MESSAGES, "rights that are not needed any more could not be given up: {e}");
     }
 }
 

@@ -1,22 +1,30 @@
 //! JSON, for programs: reports as one document, streams as one object a line.
 //!
 //! Names come from strangers, and people look at JSON in terminals too. serde_json escapes what JSON demands (below
-//! U+0020); here everything that [`super::clean`] makes visible is escaped, so the parsed text is the same.
+//! U+0020); here everything that [`crate::text::clean`] makes visible is escaped, so the parsed text is the same.
 
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
-use crate::model::report::Report;
+use crate::output::format::Document;
+use crate::output::text::page::Style;
 
-/// Writes `report`, indented, with a newline at its end.
-pub fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    document(report, out)
+/// Writes `document`, indented, with a newline at its end.
+pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
+    match document {
+        Document::Report(it) => value(it, out),
+        Document::Scan(it) => value(it, out),
+        Document::Explanation(it) => value(it, out),
+        Document::Limit(it) => value(it, out),
+        Document::Plan(it, _) => value(it, out),
+        Document::Known(it) => value(it, out),
+        Document::Doctor(it) => value(it, out),
+    }
 }
 
-/// Writes any value like a report.
-pub fn document(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+fn value(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
     value.serialize(&mut Serializer::with_formatter(&mut *out, Escaping(PrettyFormatter::new())))?;
     out.write_all(b"\n")
 }
@@ -70,13 +78,14 @@ impl<F: Formatter> Formatter for Escaping<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::report::Report;
     use crate::output::text::tests::clipped_run;
 
     #[test]
     fn a_report_survives_json() {
         let report = clipped_run();
         let mut out = Vec::new();
-        write(&report, &mut out).unwrap();
+        value(&report, &mut out).unwrap();
         assert!(out.ends_with(b"}\n"));
         let back: Report = serde_json::from_slice(&out).unwrap();
         assert_eq!(back, report);
@@ -89,7 +98,7 @@ mod tests {
         report.processes[0].app = Some("a\u{9b}31m\u{7f}ü\u{202e}".into());
         report.processes[0].exe = None;
         let mut out = Vec::new();
-        write(&report, &mut out).unwrap();
+        value(&report, &mut out).unwrap();
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains(r#""comm": "\u001b[2J\"\n""#));
         assert!(text.contains(r#""exe": null"#));

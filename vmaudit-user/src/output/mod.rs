@@ -1,41 +1,26 @@
-//! Where reports are rendered and where they go. Nothing here opens /proc or decides anything.
+//! How documents are rendered. Nothing here opens a file or decides anything.
 
-pub mod destination;
-pub mod explain_text;
-pub mod form;
+mod csv;
+pub mod format;
 pub mod json;
-pub mod limit_text;
-pub mod scan_text;
 #[cfg(test)]
 mod snapshots;
-pub mod table;
 pub mod text;
 
 use std::io::{self, Write};
 
 use crate::model::report::Report;
 use crate::text::clean;
-pub use destination::{Destination, Writing};
+pub use format::Format;
 use text::page::Style;
 
-/// How a report is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// One JSON document.
-    Json,
-}
+// Where `session` and `trace` look for them; goes with the last who does.
+pub(crate) use crate::os::destination::{self, Destination, Writing};
+pub(crate) mod form;
 
-/// Writes `report` in one piece, so that a report and the workload's own messages do not mix line by line.
+/// Writes `report`, as [`format::write`] does.
 pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let mut whole = Vec::new();
-    match format {
-        Format::Text => text::write(report, style, &mut whole)?,
-        Format::Json => json::write(report, &mut whole)?,
-    }
-    out.write_all(&whole)?;
-    out.flush()
+    format::write(&format::Document::Report(report), format, style, out)
 }
 
 /// Says one line on standard error. Errors are ignored: there is nobody left to tell.

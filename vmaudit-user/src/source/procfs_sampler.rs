@@ -10,9 +10,10 @@ use std::{
 };
 
 use crate::model::event::{Event, ProcessFacts, ProcessId, Sample};
+use crate::model::unreadable::Unreadable;
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Beat, Patience, Unanswered};
-use crate::os::procfs::{CountBuffer, Proc, Stat, Unreadable};
+use crate::os::procfs::{CountBuffer, Proc, Stat};
 
 /// Shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);

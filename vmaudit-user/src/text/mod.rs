@@ -7,3 +7,6 @@ pub mod time;
 
 pub use number::{bytes, count, grouped, percent};
 pub use sanitize::clean;
+
+/// Target in `log` of what people are told on standard error.
+pub const MESSAGES: &str = "vmaudit";

@@ -9,3 +9,6 @@ pub mod classify;
 pub mod maps_parser;
 pub mod merge_blockers;
 pub mod verdict;
+
+#[cfg(test)]
+mod tests;

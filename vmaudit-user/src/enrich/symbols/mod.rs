@@ -34,9 +34,9 @@ use vmaudit_common::call::Call;
 
 use crate::model::event::{Mapped, Refused};
 use crate::model::report::Frame;
+use crate::model::unreadable::Unreadable;
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
-use crate::os::procfs::Unreadable;
 use crate::text::count;
 use mappings::{Answer, Found, Looked, Question};
 use told::{Stamp, Told};
@@ -562,6 +562,3 @@ fn held(modules: &mut Vec<Module>, key: Key, hold: impl FnOnce() -> Option<Handl
 
 #[cfg(test)]
 mod tests;
-
-#[cfg(test)]
-mod hostile;

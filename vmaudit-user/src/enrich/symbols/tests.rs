@@ -1,3 +1,5 @@
+mod hostile;
+
 use std::io::Write as _;
 
 use crate::enrich::symbols::mappings::Lookup;

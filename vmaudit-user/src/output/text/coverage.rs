@@ -3,7 +3,7 @@
 use std::io::{self};
 
 use crate::model::report::{Action, Hook, HookState, Report, SourceKind};
-use crate::output::text::page::{BOLD, GREEN, Page, RED, YELLOW};
+use crate::output::text::page::{Colour, Page};
 use crate::text::{clean, grouped};
 
 /// Missing hooks up to this number have a line each.
@@ -16,7 +16,7 @@ pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let any = coverage.lost.values().any(|count| *count > 0);
     let list = list.join(", ");
     match (any, list.is_empty()) {
-        (true, _) => page.paragraph("Lost: ", "  ", &format!("{list}."), Some(YELLOW))?,
+        (true, _) => page.paragraph("Lost: ", "  ", &format!("{list}."), Some(Colour::Yellow))?,
         (false, true) => page.paragraph("Lost: ", "  ", "nothing that this source counts.", None)?,
         (false, false) if report.source == SourceKind::Proc => page.paragraph(
             "Lost: ",
@@ -40,12 +40,12 @@ pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
             last.name,
             reason(first)
         );
-        page.paragraph("Missing: ", "  ", &clean(&text), Some(YELLOW))?;
+        page.paragraph("Missing: ", "  ", &clean(&text), Some(Colour::Yellow))?;
     } else {
         for hook in missing {
             let loses = hook.loses.as_deref().map_or(String::new(), |loses| format!(": {loses}"));
             let text = format!("{}{loses}{}", hook.name, reason(hook));
-            page.paragraph("Missing: ", "  ", &clean(&text), Some(YELLOW))?;
+            page.paragraph("Missing: ", "  ", &clean(&text), Some(Colour::Yellow))?;
         }
     }
     for note in &coverage.notes {
@@ -57,12 +57,12 @@ pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
 pub(crate) fn recommendation(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let advice = &report.recommendation;
     let colour = match advice.action {
-        Action::Leave => GREEN,
-        Action::Raise | Action::RaiseAndRerun => RED,
-        Action::WillNotHelp | Action::Unknown => YELLOW,
+        Action::Leave => Colour::Green,
+        Action::Raise | Action::RaiseAndRerun => Colour::Red,
+        Action::WillNotHelp | Action::Unknown => Colour::Yellow,
     };
     page.blank()?;
-    page.line("Recommendation", Some(BOLD))?;
+    page.line("Recommendation", Some(Colour::Bold))?;
     for (index, sentence) in advice.sentences.iter().enumerate() {
         page.paragraph("  ", "  ", &clean(sentence), (index == 0).then_some(colour))?;
     }

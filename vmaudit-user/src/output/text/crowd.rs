@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use crate::model::report::{Failure, FoldedProcesses, Report};
-use crate::output::text::page::{DIM, Page, RED, shortened};
+use crate::output::text::page::{Colour, Page, shortened};
 use crate::output::text::processes::NAME_COLUMNS;
 use crate::text::{clean, count, grouped};
 
@@ -41,7 +41,7 @@ pub fn without_row(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
             0 => String::new(),
             clipped => format!(", {} at the limit", grouped(clipped)),
         };
-        let colour = if sum.clipped > 0 { RED } else { DIM };
+        let colour = if sum.clipped > 0 { Colour::Red } else { Colour::Dim };
         page.paragraph("and ", "  ", &format!("{named}{peaks}{failed}{clipped}"), Some(colour))?;
     }
     let mut rest: Vec<&FoldedProcesses> = report.folded.iter().filter(of_interest).skip(NAMES).collect();
@@ -55,7 +55,7 @@ pub fn without_row(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
             "and ",
             "  ",
             &format!("{} of {names}{peaks}", count(processes, "other", "others")),
-            Some(DIM),
+            Some(Colour::Dim),
         )?;
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::io::{self};
 
 use crate::model::cause::{because, reason};
 use crate::model::report::{Cause, Failure, Frame, Holders, Report};
-use crate::output::text::page::{BOLD, DIM, Page, name_pid, shortened};
+use crate::output::text::page::{Colour, Page, name_pid, shortened};
 use crate::text::{clean, count, grouped};
 
 /// Frames shown of a stack.
@@ -59,7 +59,7 @@ pub(crate) fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
                 "and {}",
                 count((blocks.len() - shown) as u64, "more kind of failure", "more kinds of failure")
             ),
-            Some(DIM),
+            Some(Colour::Dim),
         )?;
     }
     Ok(())
@@ -95,7 +95,7 @@ pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page
         clean(&worst.syscall),
         clean(&worst.errno)
     );
-    page.paragraph("", "  ", &head, Some(BOLD))?;
+    page.paragraph("", "  ", &head, Some(Colour::Bold))?;
     page.paragraph("  ", "  ", &clean(&worst.sentence), None)?;
     if let Some(look) = look {
         let whose = if block.processes == 1 { String::new() } else { format!(" at pid {}", worst.pid) };
@@ -109,15 +109,15 @@ pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page
     let stack = worst.example.as_ref().map(|example| example.stack.as_slice()).unwrap_or_default();
     // The others may have come from elsewhere.
     if block.count > 1 && !stack.is_empty() {
-        page.line("  one of them:", Some(DIM))?;
+        page.line("  one of them:", Some(Colour::Dim))?;
     }
     for frame in stack.iter().take(FRAMES) {
-        page.line(&shortened(&format!("    at {}", frame_text(frame)), page.width), Some(DIM))?;
+        page.line(&shortened(&format!("    at {}", frame_text(frame)), page.width), Some(Colour::Dim))?;
     }
     if stack.len() > FRAMES {
         page.line(
             &format!("    and {}", count((stack.len() - FRAMES) as u64, "more frame", "more frames")),
-            Some(DIM),
+            Some(Colour::Dim),
         )?;
     }
     Ok(())

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use crate::model::cause::{reason, reasons};
 use crate::model::report::{Cause, Failure, HookState, Process, Report, SourceKind};
 use crate::output::text::crowd::{distinct_processes, folded};
-use crate::output::text::page::{BOLD, GREEN, RED, YELLOW, name_pid, seconds, shortened};
+use crate::output::text::page::{Colour, name_pid, seconds, shortened};
 use crate::text::{bytes, clean, count, grouped};
 
 /// The single most important sentence, and its colour.
-pub(crate) fn verdict(report: &Report) -> (&'static str, String) {
+pub(crate) fn verdict(report: &Report) -> (Colour, String) {
     let limit = report.limits.max_map_count.map_or("its limit".into(), grouped);
     let at_least = if report.failures_may_be_missing() { "at least " } else { "" };
     let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();
@@ -43,7 +43,7 @@ pub(crate) fn verdict(report: &Report) -> (&'static str, String) {
                 count(others, "more call", "more calls")
             ));
         }
-        return (RED, text);
+        return (Colour::Red, text);
     }
     let largest = largest(report);
     if let Some(worst) = report.failures.first() {
@@ -69,10 +69,10 @@ pub(crate) fn verdict(report: &Report) -> (&'static str, String) {
         };
         let refused = if at_least.is_empty() { String::new() } else { "At least ".to_owned() }
             + &count(refused, "memory call", "memory calls");
-        return (YELLOW, format!("{refused} failed {who}{why}: {}.{end}", causes.join(", ")));
+        return (Colour::Yellow, format!("{refused} failed {who}{why}: {}.{end}", causes.join(", ")));
     }
     let Some((process, peak)) = largest else {
-        return (YELLOW, "Nothing was measured: no process's VMAs could be counted.".into());
+        return (Colour::Yellow, "Nothing was measured: no process's VMAs could be counted.".into());
     };
     let share = match (process.map_count.percent_of_limit, report.limits.max_map_count) {
         (Some(percent), Some(limit)) => format!(", {percent:.1} % of the limit {}", grouped(limit)),
@@ -86,14 +86,14 @@ pub(crate) fn verdict(report: &Report) -> (&'static str, String) {
     };
     let largest = format!("Largest process: {}, {} VMAs", clean(process.peak_comm()), grouped(peak));
     let near = process.map_count.percent_of_limit.is_some_and(|percent| percent >= 80.0);
-    let colour = if near { YELLOW } else { GREEN };
+    let colour = if near { Colour::Yellow } else { Colour::Green };
     match report.source {
         SourceKind::Ebpf if report.call_exit().is_none_or(|hook| hook.state == HookState::Unused) => (
-            if near { YELLOW } else { BOLD },
+            if near { Colour::Yellow } else { Colour::Bold },
             format!("{largest} at its peak{share}.{clipped} Failed calls were not watched."),
         ),
         SourceKind::Ebpf if !at_least.is_empty() => (
-            YELLOW,
+            Colour::Yellow,
             format!(
                 "No failed memory call was seen, but not all could be seen (below). {largest} at its \
                  peak{share}.{clipped}"
@@ -101,7 +101,7 @@ pub(crate) fn verdict(report: &Report) -> (&'static str, String) {
         ),
         SourceKind::Ebpf => (colour, format!("{} {largest} at its peak{share}.", no_incident(report))),
         SourceKind::Proc => (
-            if near { YELLOW } else { BOLD },
+            if near { Colour::Yellow } else { Colour::Bold },
             format!(
                 "{largest} in the largest sample{share}.{clipped} Sampled: the true peak may be higher, and failed \
                  calls were not seen."

@@ -5,26 +5,44 @@
 
 mod coverage;
 mod crowd;
+mod doctor;
 mod failures;
 mod headline;
+mod limit;
 pub mod page;
 mod processes;
+mod scan;
+mod vma_layout;
 
 use std::io::{self, Write};
 
 use crate::model::report::Report;
-use crate::output::text::page::{DIM, Page, RED, Style};
+use crate::output::format::{Document, Done};
+use crate::output::text::page::{Colour, Page, Style};
 use crate::text::clean;
 
+/// Writes `document` for people.
+pub(crate) fn document(document: &Document<'_>, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    match document {
+        Document::Report(it) => write(it, style, out),
+        Document::Scan(it) => scan::write(it, style, out),
+        Document::Explanation(it) => vma_layout::write(it, style, out),
+        Document::Limit(it) => limit::write(it, style, out),
+        Document::Plan(it, done) => limit::plan(it, *done == Done::Not, out),
+        Document::Known(it) => limit::known(it, style, out),
+        Document::Doctor(it) => doctor::write(it, style, out),
+    }
+}
+
 /// Writes `report` for people.
-pub fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let mut page = Page { out, style: *style, width: style.width.max(40) };
     let (colour, verdict) = headline::verdict(report);
     page.paragraph("vmaudit: ", "  ", &verdict, Some(colour))?;
     if let Some(breach) = &report.session.breach {
-        page.paragraph("Budget broken: ", "  ", &clean(breach), Some(RED))?;
+        page.paragraph("Budget broken: ", "  ", &clean(breach), Some(Colour::Red))?;
     }
-    page.paragraph("", "  ", &headline::circumstances(report), Some(DIM))?;
+    page.paragraph("", "  ", &headline::circumstances(report), Some(Colour::Dim))?;
     processes::processes(report, &mut page)?;
     failures::failures(report, &mut page)?;
     page.blank()?;

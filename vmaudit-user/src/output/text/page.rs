@@ -13,7 +13,7 @@ pub struct Style {
     pub colour: bool,
     /// Columns to fill; less than 40 is treated as 40.
     pub width: usize,
-    /// Processes and kinds of failure shown.
+    /// Rows of each table.
     pub top: usize,
 }
 
@@ -23,15 +23,46 @@ impl Default for Style {
     }
 }
 
-pub(crate) const BOLD: &str = "1";
+/// A colour; what it means is said in the text as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Colour {
+    /// Enough room.
+    Green,
+    /// Little room, or a doubt.
+    Yellow,
+    /// Hardly any room, or a warning.
+    Red,
+    /// A heading.
+    Bold,
+    /// Less important.
+    Dim,
+}
 
-pub(crate) const RED: &str = "1;31";
+impl Colour {
+    /// Its escape code.
+    pub(crate) fn code(self) -> &'static str {
+        match self {
+            Self::Green => "1;32",
+            Self::Yellow => "1;33",
+            Self::Red => "1;31",
+            Self::Bold => "1",
+            Self::Dim => "2",
+        }
+    }
+}
 
-pub(crate) const GREEN: &str = "1;32";
+impl Style {
+    /// `text` in a colour.
+    pub(crate) fn paint(&self, colour: Colour, text: &str) -> String {
+        if self.colour { format!("\x1b[{}m{text}\x1b[0m", colour.code()) } else { text.to_owned() }
+    }
 
-pub(crate) const YELLOW: &str = "1;33";
-
-pub(crate) const DIM: &str = "2";
+    /// A stranger's text, made safe and cut to what is left of a line after `used` columns. The end of a path says
+    /// more than its beginning, so a path loses its middle.
+    pub(crate) fn fit(&self, text: &str, used: usize) -> String {
+        cut(&clean(text), self.width.saturating_sub(used).max(12), Lost::Middle)
+    }
+}
 
 pub(crate) struct Page<'a> {
     pub(crate) out: &'a mut dyn Write,
@@ -44,9 +75,9 @@ impl Page<'_> {
         self.out.write_all(b"\n")
     }
 
-    pub(crate) fn line(&mut self, text: &str, colour: Option<&str>) -> io::Result<()> {
-        match colour.filter(|_| self.style.colour) {
-            Some(colour) => writeln!(self.out, "\x1b[{colour}m{text}\x1b[0m"),
+    pub(crate) fn line(&mut self, text: &str, colour: Option<Colour>) -> io::Result<()> {
+        match colour {
+            Some(colour) => writeln!(self.out, "{}", self.style.paint(colour, text)),
             None => writeln!(self.out, "{text}"),
         }
     }
@@ -57,7 +88,7 @@ impl Page<'_> {
         head: &str,
         indent: &str,
         text: &str,
-        colour: Option<&str>,
+        colour: Option<Colour>,
     ) -> io::Result<()> {
         let mut line = String::from(head);
         let mut used = head.width();
@@ -82,22 +113,41 @@ impl Page<'_> {
     }
 }
 
-/// `text` cut to `columns`, with an ellipsis where something is missing.
+/// Which part of a text that is too long is left out.
+#[derive(Clone, Copy)]
+enum Lost {
+    Middle,
+    End,
+}
+
+/// `text` cut to `columns`, with an ellipsis where its end is missing.
 pub(crate) fn shortened(text: &str, columns: usize) -> String {
+    cut(text, columns, Lost::End)
+}
+
+fn cut(text: &str, columns: usize, lost: Lost) -> String {
     if text.width() <= columns {
         return text.into();
     }
-    let mut short = String::new();
-    let mut used = 1;
-    for c in text.chars() {
-        used += c.width().unwrap_or(0);
-        if used > columns {
-            break;
+    let room = columns.saturating_sub(1);
+    let front = match lost {
+        Lost::Middle => columns / 3,
+        Lost::End => room,
+    };
+    let within = |budget: usize| {
+        let mut left = budget;
+        move |c: &char| {
+            let fits = left.checked_sub(c.width().unwrap_or(0));
+            left = fits.unwrap_or(0);
+            fits.is_some()
         }
-        short.push(c);
-    }
-    short.push('…');
-    short
+    };
+    let head: String = text.chars().take_while(within(front)).collect();
+    let tail: Vec<char> = match lost {
+        Lost::Middle => text.chars().rev().take_while(within(room - front)).collect(),
+        Lost::End => Vec::new(),
+    };
+    format!("{head}…{}", tail.into_iter().rev().collect::<String>())
 }
 
 pub(crate) fn seconds(seconds: f64) -> String {
@@ -112,4 +162,18 @@ pub(crate) fn seconds(seconds: f64) -> String {
 
 pub(crate) fn name_pid(comm: &str, pid: u32) -> String {
     format!("{} (pid {pid})", clean(comm))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_cleaned_and_cut_in_the_middle() {
+        let narrow = Style { width: 40, ..Style::default() };
+        assert_eq!(narrow.fit("/usr/lib/jvm/java-17-openjdk-amd64/bin/java", 20), "/usr/l…md64/bin/java");
+        assert_eq!(narrow.fit("a\x1b[2J", 0), "a\\x1b[2J");
+        assert_eq!(narrow.fit("short", 39), "short");
+        assert_eq!(narrow.fit("日本語日本語日本語日本語", 30), "日本…日本語");
+    }
 }

@@ -6,7 +6,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::model::report::{Cause, HookState, MapCount, Process, Report, SourceKind};
 use crate::output::text::crowd::without_row;
-use crate::output::text::page::{BOLD, DIM, Page, RED, shortened};
+use crate::output::text::page::{Colour, Page, shortened};
 use crate::text::{clean, count, grouped};
 
 /// Longest name of a process that is shown in full, columns; the kernel's names are shorter unless they had to be
@@ -46,13 +46,19 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
         }
         line.trim_end().into()
     };
-    page.line(&line(heads), Some(BOLD))?;
+    page.line(&line(heads), Some(Colour::Bold))?;
     for (row, process) in rows.iter().zip(&shown) {
-        page.line(&line(row.each_ref().map(String::as_str)), process.map_count.clipped.then_some(RED))?;
+        page.line(
+            &line(row.each_ref().map(String::as_str)),
+            process.map_count.clipped.then_some(Colour::Red),
+        )?;
     }
     let more = report.processes.len() - shown.len();
     if more > 0 {
-        page.line(&format!("and {}", count(more as u64, "more process", "more processes")), Some(DIM))?;
+        page.line(
+            &format!("and {}", count(more as u64, "more process", "more processes")),
+            Some(Colour::Dim),
+        )?;
     }
     without_row(report, page)?;
     let mut notes = Vec::new();
@@ -76,7 +82,7 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
         notes.push("a -> b: the peak is of a, which became b");
     }
     if !notes.is_empty() {
-        page.paragraph("", "  ", &notes.join("; "), Some(DIM))?;
+        page.paragraph("", "  ", &notes.join("; "), Some(Colour::Dim))?;
     }
     Ok(())
 }

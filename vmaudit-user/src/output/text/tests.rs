@@ -11,7 +11,7 @@ use crate::domain::recommend::{Failed, Measured, recommend};
 use crate::model::cause::because;
 use crate::model::report::*;
 use crate::output::text::crowd::distinct_processes;
-use crate::output::text::page::{BOLD, GREEN, YELLOW, shortened};
+use crate::output::text::page::{Colour, shortened};
 use crate::output::text::processes::failed_calls;
 use crate::text::grouped;
 
@@ -307,7 +307,8 @@ fn a_hostile_name_never_reaches_the_terminal_raw() {
 fn colour_is_only_around_the_text() {
     let plain = text(&clipped_run());
     let mut coloured = text_of(&clipped_run(), &Style { colour: true, top: 3, ..Style::default() });
-    for code in [BOLD, RED, GREEN, YELLOW, DIM, "0"] {
+    let colours = [Colour::Bold, Colour::Red, Colour::Green, Colour::Yellow, Colour::Dim];
+    for code in colours.map(Colour::code).into_iter().chain(["0"]) {
         coloured = coloured.replace(&format!("\x1b[{code}m"), "");
     }
     assert_eq!(plain, coloured);

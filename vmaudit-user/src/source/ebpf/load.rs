@@ -22,6 +22,7 @@ use crate::os::{kernel_symbol, rights};
 use crate::source::ebpf::hooks::{Form, HOOKS, Need, Row, Via};
 use crate::source::ebpf::shared_memory::keep_from_children;
 use crate::source::ebpf::{Counted, Live, Names, Options, Shared, Unavailable, hooks, page_size};
+use crate::text::MESSAGES;
 
 /// Why a row of the hook table that settles causes only is not there beside the substitutes.
 const NO_SUBSTITUTE: &str = "it works with the lock events only: beside the programs that count at the exits of calls \
@@ -261,7 +262,7 @@ impl log::Log for DebugLog {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        crate::output::say(&format!("[bpf] {}", record.args()));
+        log::info!(target: MESSAGES, "[bpf] {}", record.args());
     }
 
     fn flush(&self) {}
@@ -273,7 +274,7 @@ fn say_why(form: &Form, error: &anyhow::Error) {
     let text = format!("{error:?}");
     let lines: Vec<&str> = text.lines().collect();
     for line in &lines[lines.len().saturating_sub(LINES)..] {
-        crate::output::say(&format!("[bpf] {}: {line}", form.program));
+        log::info!(target: MESSAGES, "[bpf] {}: {line}", form.program);
     }
 }
 

@@ -1,67 +1,47 @@
-//! `vmaudit explain`: who owns the VMAs of one process, and why neighbours do not merge.
+//! Reads the mappings of one process, or a copy of them, for [`crate::domain::vma_layout`].
 //!
 //! Mappings stream through once; what is kept is bounded whatever the input: tallies by kind, by owner, by reason, the
 //! largest regions, and a folded picture.
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 
 use crate::domain::application::{Anonymizer, application, arguments};
 use crate::domain::vma_layout::analysis::{policies, stream};
 use crate::domain::vma_layout::verdict::verdict;
+use crate::model::unreadable::Unreadable;
 use crate::model::vma_layout::Explanation;
 use crate::os::apart::{Beat, Patience, Unanswered};
-use crate::os::procfs::{Handle, Paced, Proc, Stat, Unreadable};
+use crate::os::procfs::{Handle, Paced, Proc, Stat};
 use crate::os::{apart, procfs, rights};
-use crate::output::form::{Form, Outputs};
-use crate::scan::own_names;
-use crate::{output, text};
-use std::io::Read;
+use crate::text;
 
-/// Options of `vmaudit explain`.
-#[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "Examples:\n  vmaudit explain 812\n  vmaudit explain 812 --details always\n  \
-    cat /proc/812/smaps > smaps.txt; vmaudit explain --smaps smaps.txt\n  vmaudit explain --maps maps.txt --format json")]
-pub struct ExplainArgs {
-    /// The process.
-    #[arg(value_name = "PID", required_unless_present_any = ["maps", "smaps"])]
-    pub pid: Option<u32>,
-    /// A recorded /proc/PID/maps instead of a process; - is standard input. Example: --maps maps.txt
-    #[arg(long, value_name = "FILE", conflicts_with = "pid")]
-    pub maps: Option<PathBuf>,
-    /// A recorded /proc/PID/smaps; it holds all that maps holds, so it is used alone. Example: --smaps smaps.txt
-    #[arg(long, value_name = "FILE", conflicts_with = "pid")]
-    pub smaps: Option<PathBuf>,
-    /// A recorded /proc/PID/numa_maps beside it. Example: --numa-maps numa.txt
-    #[arg(long, value_name = "FILE", conflicts_with = "pid")]
-    pub numa_maps: Option<PathBuf>,
-    /// Whether to read smaps and numa_maps of the process, which walk its page tables: auto = when it is small.
-    #[arg(long, value_enum, value_name = "WHEN", default_value_t = Details::Auto)]
+/// How a process or a copy of its files is looked at.
+#[derive(Clone, Debug)]
+pub struct ExplainOptions {
+    /// Whether to read smaps and numa_maps of the process, which walk its page tables.
     pub details: Details,
-    /// Rows of each table. Example: --top 30
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 12)]
-    pub top: usize,
-    /// Stop reading after this many VMAs. Example: --max-vmas 20000000
-    #[arg(long, value_name = "N", default_value_t = 4_000_000)]
+    /// Stop reading after this many VMAs.
     pub max_vmas: u64,
-    /// Form of the output. Example: --format json
-    #[arg(long, value_enum, value_name = "FORM")]
-    pub format: Vec<Form>,
-    /// Write to this file instead of standard output.
-    #[arg(short, long, value_name = "FILE")]
-    pub output: Vec<PathBuf>,
-    /// Leave users' names in paths instead of writing <user>.
-    #[arg(long)]
-    pub no_anonymize: bool,
+}
+
+/// What is read instead of a process; `-` is standard input.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// A copy of /proc/PID/maps.
+    pub maps: Option<PathBuf>,
+    /// A copy of /proc/PID/smaps; it holds all that maps holds, so it is used alone.
+    pub smaps: Option<PathBuf>,
+    /// A copy of /proc/PID/numa_maps beside it.
+    pub numa_maps: Option<PathBuf>,
 }
 
 /// When smaps is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Details {
     /// When the process has few VMAs and little resident memory.
     Auto,
@@ -76,31 +56,23 @@ const SMALL_VMAS: u64 = 5_000;
 /// ... and up to so many resident bytes: its page tables are walked.
 const SMALL_RESIDENT: u64 = 1 << 30;
 
-/// Runs the command.
-pub fn explain_command(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
-    let outputs = Outputs::open(&args.format, &args.output)?;
-    let anonymizer = if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(own_names()) };
-    let explanation = match args.pid {
-        Some(pid) => live(args, &Proc::new("/proc"), pid, &anonymizer)?,
-        None => recorded(args, &anonymizer)?,
-    };
-    rights::finish(&outputs.rights());
-    outputs.write(|form, look, out| output::explain_text::write(&explanation, form, args.top, look, out))?;
-    Ok(if explanation.vmas > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn recorded(args: &ExplainArgs, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
+/// Explains what was recorded. Errors: no file was named, or it cannot be read.
+pub fn recorded(
+    files: &Recorded,
+    options: &ExplainOptions,
+    anonymizer: &Anonymizer,
+) -> anyhow::Result<Explanation> {
     let path =
-        args.smaps.as_deref().or(args.maps.as_deref()).context("neither a process nor a file was given")?;
-    let policies = match &args.numa_maps {
+        files.smaps.as_deref().or(files.maps.as_deref()).context("neither a process nor a file was given")?;
+    let policies = match &files.numa_maps {
         Some(path) => policies(open(path)?),
         None => HashMap::new(),
     };
     let mut notes = Vec::new();
-    if args.smaps.is_some() && args.maps.is_some() {
+    if files.smaps.is_some() && files.maps.is_some() {
         notes.push("smaps holds all that maps holds: the maps file was not read.".to_owned());
     }
-    let mut explanation = stream(open(path)?, args.max_vmas, policies, anonymizer, &mut notes)
+    let mut explanation = stream(open(path)?, options.max_vmas, policies, anonymizer, &mut notes)
         .with_context(|| format!("cannot read {}", path.display()))?;
     explanation.subject = anonymizer.apply(&path.display().to_string()).into_owned();
     explanation.notes = notes;
@@ -121,8 +93,10 @@ fn only<R>(answers: Vec<Result<R, Unanswered>>) -> Result<R, Unreadable> {
     answers.into_iter().next().unwrap_or(Err(Unanswered::NotAsked)).map_err(Unreadable::from)
 }
 
-/// Looks at a living process from a child: its files may block for ever.
-fn live(args: &ExplainArgs, proc: &Proc, pid: u32, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
+/// Looks at a living process from a child: its files may block for ever. Errors: it is not there, may not be read, or has
+/// no address space of its own.
+pub fn live(pid: u32, options: &ExplainOptions, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
+    let proc = &Proc::new("/proc");
     let hidden = !rights::may_know_addresses(pid, None);
     let _rights = rights::raised(&rights::PROCESSES);
     let refuse = |reason: Unreadable| anyhow::anyhow!("process {pid} {}", reason.sentence());
@@ -142,7 +116,7 @@ fn live(args: &ExplainArgs, proc: &Proc, pid: u32, anonymizer: &Anonymizer) -> a
     let patience = Patience::for_one();
     let look = |(): &(), (): &mut (), beat: &Beat| {
         let (handle, stat) = same().map_err(|reason| refuse(reason).to_string())?;
-        mappings(args, &handle, &stat, anonymizer, beat).map_err(|e| format!("{e:#}"))
+        mappings(options, &handle, &stat, anonymizer, beat).map_err(|e| format!("{e:#}"))
     };
     let found: Result<Explanation, String> =
         only(apart::each(&[()], &patience, || (), look)).map_err(refuse)?;
@@ -171,7 +145,7 @@ fn live(args: &ExplainArgs, proc: &Proc, pid: u32, anonymizer: &Anonymizer) -> a
 
 /// In the child: the mappings, with what stands in smaps if that is asked for or cheap.
 fn mappings(
-    args: &ExplainArgs,
+    options: &ExplainOptions,
     handle: &Handle,
     stat: &Stat,
     anonymizer: &Anonymizer,
@@ -187,7 +161,7 @@ fn mappings(
         let file = handle
             .map_file(stat, name)
             .map_err(|reason| anyhow::anyhow!("process {pid} {}", reason.sentence()))?;
-        let mut read = stream(paced(&file, beat), args.max_vmas, policies, anonymizer, notes)
+        let mut read = stream(paced(&file, beat), options.max_vmas, policies, anonymizer, notes)
             .with_context(|| format!("process {pid}: cannot read its {name}"))?;
         if !procfs::still_there(&file) {
             read.complete = false;
@@ -198,12 +172,12 @@ fn mappings(
         }
         Ok(read)
     };
-    let detailed = args.details == Details::Always;
+    let detailed = options.details == Details::Always;
     let mut explanation = read(if detailed { "smaps" } else { "maps" }, &mut notes, detailed)?;
     if explanation.vmas == 0 {
         bail!("process {pid} has no mappings: it is ending");
     }
-    if args.details == Details::Auto {
+    if options.details == Details::Auto {
         if explanation.vmas <= SMALL_VMAS
             && handle.resident_bytes().is_some_and(|bytes| bytes <= SMALL_RESIDENT)
         {
@@ -249,6 +223,3 @@ fn subject(handle: &Handle, stat: &Stat) -> String {
     let arguments = arguments(&handle.cmdline().unwrap_or_default());
     application(handle.exe().as_deref(), &arguments, &stat.comm)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,20 +1,46 @@
 //! Rows in, the whole scan out: order, sums, applications, advice. Pure.
 
 use std::collections::BTreeMap;
-use std::time::SystemTime;
 
-use super::read::Row;
 use crate::domain::application::Anonymizer;
 use crate::domain::recommend::{Margin, Measured, recommend_now};
+use crate::domain::vma_cost;
 use crate::model::report::{
-    Coverage, Limits, MapCount, Process, Report, SCHEMA, Session, SourceKind, VERSION,
+    Coverage, Host, Limits, MapCount, Process, Report, SCHEMA, Session, SourceKind, VERSION,
 };
-use crate::model::scan::{AppFigures, Need, Scan, Slab};
-use crate::os::procfs::host;
-use crate::scan::read::notes;
-use crate::scan::{Key, ScanArgs};
-use crate::source::ebpf::page_size;
-use crate::text::time::rfc3339;
+use crate::model::scan::{AppFigures, Need, Row, Scan, Slab};
+use crate::model::unreadable::Unreadable;
+use crate::text::count;
+
+/// What is made of the processes.
+#[derive(Clone, Debug)]
+pub struct ScanOptions {
+    /// For the recommended limit.
+    pub margin: Margin,
+    /// Also what a process of so many VMAs would need.
+    pub vma: Option<u64>,
+    /// Order of the processes.
+    pub sort: Key,
+    /// Turns it around.
+    pub reverse: bool,
+    /// With command lines.
+    pub show_args: bool,
+}
+
+/// Order of processes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// Most VMAs first.
+    Count,
+    /// Process id.
+    Pid,
+    /// Application.
+    App,
+    /// Name.
+    Comm,
+    /// Owner.
+    User,
+}
 
 /// What was found besides the processes.
 pub struct Facts {
@@ -26,22 +52,21 @@ pub struct Facts {
     pub by_kernel: bool,
     /// vmaudit ran as root.
     pub root: bool,
-    /// Start of the scan.
-    pub began: SystemTime,
+    /// The machine.
+    pub host: Host,
+    /// Start of the scan, RFC 3339.
+    pub started: String,
+    /// How long it took, s.
+    pub duration_s: f64,
     /// Names of owners by uid.
     pub users: BTreeMap<u32, String>,
 }
 
 /// Puts the rows in order and works out everything that follows from them.
-pub fn build(
-    args: &ScanArgs,
-    margin: Margin,
-    facts: Facts,
-    mut rows: Vec<Row>,
-    anonymizer: &Anonymizer,
-) -> Scan {
-    let Facts { limits, slabs, by_kernel, root, began, users } = facts;
-    order(&mut rows, args.sort, args.reverse, &users);
+pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer: &Anonymizer) -> Scan {
+    let Facts { limits, slabs, by_kernel, root, host, started, duration_s, users } = facts;
+    let margin = options.margin;
+    order(&mut rows, options.sort, options.reverse, &users);
     let largest = rows
         .iter()
         .filter_map(|row| Some((figure(row)?, row)))
@@ -56,13 +81,13 @@ pub fn build(
         who: largest.as_ref().map(|(_, app, pid)| (app.clone(), *pid)),
         margin,
         current: limits.max_map_count,
-        vma_bytes: crate::domain::vma_cost::price(&slabs, page_size()).map(|price| price.usual),
+        vma_bytes: vma_cost::price(&slabs, host.page_size).map(|price| price.usual),
         ..Measured::default()
     });
     let need = |who: String, vmas: u64| Need { who, vmas, recommended: margin.limit_for(vmas) };
     let applications = applications(&rows, anonymizer);
     let total_vmas = rows.iter().filter_map(figure).sum();
-    let mut arguments: Vec<Vec<String>> = match args.show_args {
+    let mut arguments: Vec<Vec<String>> = match options.show_args {
         true => rows.iter().map(|row| row.arguments.clone()).collect(),
         false => Vec::new(),
     };
@@ -82,11 +107,11 @@ pub fn build(
             schema: SCHEMA.to_owned(),
             version: VERSION,
             vmaudit: env!("CARGO_PKG_VERSION").to_owned(),
-            host: host(),
+            host,
             session: Session {
                 command: Vec::new(),
-                started: rfc3339(began),
-                duration_s: began.elapsed().unwrap_or_default().as_secs_f64(),
+                started,
+                duration_s,
                 exit: None,
                 breach: None,
                 still_running: processes.len() as u64,
@@ -103,7 +128,7 @@ pub fn build(
         applications,
         total_vmas,
         slab: slabs.into_iter().next().flatten(),
-        custom: args.vma.map(|vmas| need("custom --vma value".to_owned(), vmas)),
+        custom: options.vma.map(|vmas| need("custom --vma value".to_owned(), vmas)),
         largest: largest.map(|(count, app, _)| need(app, count)),
         arguments,
         users,
@@ -183,4 +208,24 @@ fn process(row: Row, limits: &Limits) -> Process {
         unmap_leaked_bytes: None,
         unreadable: row.silent.or(row.count.err()).map(|reason| reason.sentence()),
     }
+}
+
+/// A sentence for each reason why processes are not shown completely, with their number and the first one.
+fn notes(rows: &[Row]) -> Vec<String> {
+    let mut reasons: BTreeMap<&Unreadable, Vec<&Row>> = BTreeMap::new();
+    for row in rows {
+        if let Some(why) = &row.silent {
+            reasons.entry(why).or_default().push(row);
+        }
+    }
+    let sentence = |(why, rows): (&Unreadable, Vec<&Row>)| {
+        let who = count(rows.len() as u64, "process is", "processes are");
+        let first = rows.first().map(|row| format!("{} (pid {})", row.name(), row.pid)).unwrap_or_default();
+        format!(
+            "{who} not shown completely; {first}{} {}.",
+            if rows.len() > 1 { ", the first," } else { "" },
+            why.sentence()
+        )
+    };
+    reasons.into_iter().map(sentence).collect()
 }

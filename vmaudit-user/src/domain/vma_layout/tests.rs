@@ -1,14 +1,16 @@
-//! Tests of `explain` on made-up maps files.
+//! Made-up maps files, from their lines to the verdict and to every format.
 
-use std::io::Read as _;
+use std::collections::HashMap;
+use std::io::BufReader;
 
-use super::*;
-use crate::domain::vma_layout::analysis::{Analysis, MAX_OWNERS};
+use crate::domain::application::Anonymizer;
+use crate::domain::vma_layout::analysis::{Analysis, MAX_OWNERS, policies, stream};
 use crate::domain::vma_layout::classify::MIB;
 use crate::domain::vma_layout::maps_parser::Parser;
+use crate::domain::vma_layout::verdict::verdict;
 use crate::model::vma_layout::{Explanation, Kind, Tally};
-use crate::os::procfs::still_there;
-use crate::output::table::Look;
+use crate::output::format::{self, Document, Format};
+use crate::output::text::page::Style;
 
 fn explain(text: &str) -> Explanation {
     let mut notes = Vec::new();
@@ -217,13 +219,13 @@ fn hostile_files_neither_panic_nor_lose_count() {
             stream(reader, u64::MAX, policies, &Anonymizer::new(["x".to_owned()]), &mut notes).unwrap();
         it.verdict = verdict(&it);
         check_sums(&it);
-        let look = Look { colour: false, columns: [None, Some(1), Some(80)][dice.next(3)] };
-        for form in [Form::Text, Form::Json, Form::Csv] {
+        let style = Style { colour: false, width: [usize::MAX, 1, 80][dice.next(3)], top: 1 + dice.next(20) };
+        for format in [Format::Text, Format::Json, Format::Csv] {
             let mut out = Vec::new();
-            output::explain_text::write(&it, form, 1 + dice.next(20), &look, &mut out).unwrap();
+            format::write(&Document::Explanation(&it), format, &style, &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             assert!(!text.contains(['\x1b', '\x07']), "run {run}");
-            assert!(form == Form::Json || !text.contains('\u{202e}'), "run {run}");
+            assert!(format == Format::Json || !text.contains('\u{202e}'), "run {run}");
         }
     }
 }
@@ -254,16 +256,4 @@ fn a_cut_file_gets_no_shares_of_the_whole() {
     let cut = explain(&text);
     assert!(!cut.complete && cut.verdict[0].starts_with("500 of the 500 VMAs read are"), "{cut:?}");
     assert!(!cut.verdict.concat().contains('%'), "{cut:?}");
-}
-
-#[test]
-fn the_end_of_an_address_space_is_told_from_the_end_of_the_file() {
-    let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-    let mut file = File::open(format!("/proc/{}/maps", child.id())).unwrap();
-    let mut all = Vec::new();
-    file.read_to_end(&mut all).unwrap();
-    assert!(still_there(&file));
-    child.kill().unwrap();
-    child.wait().unwrap();
-    assert!(!still_there(&file));
 }

@@ -1,17 +1,25 @@
 //! Tests of `scan` on a made-up /proc.
 
 use super::*;
+use crate::domain::recommend::Margin;
+use crate::domain::scan::Key;
 use crate::model::report::{Report, SourceKind};
 use crate::model::scan::{AppFigures, Scan};
-use crate::output::table::Look;
+use crate::output::format::{self, Document, Format};
+use crate::output::text::page::Style;
 use crate::source::ebpf::task_iter::Task;
-use clap::Parser as _;
 use std::path::{Path, PathBuf};
 
-#[derive(clap::Parser)]
-struct Line {
-    #[command(flatten)]
-    args: ScanArgs,
+fn any() -> ProcessFilter {
+    ProcessFilter::default()
+}
+
+fn plain() -> ScanOptions {
+    ScanOptions { margin: Margin::default(), vma: None, sort: Key::Count, reverse: false, show_args: false }
+}
+
+fn ann() -> Anonymizer {
+    Anonymizer::new(["ann".to_owned()])
 }
 
 /// A /proc made of files, removed at the end of the test.
@@ -40,11 +48,12 @@ impl Fake {
     }
 }
 
-fn run(root: &Path, options: &[&str]) -> Scan {
-    let line = ["scan"].into_iter().chain(options.iter().copied());
-    let args = Line::parse_from(line).args;
-    let margin = Margin::new(args.headroom, args.round).unwrap();
-    scan(&args, margin, &Proc::new(root), None, true).unwrap()
+fn run(root: &Path, filter: &ProcessFilter, options: &ScanOptions) -> Scan {
+    from(&Wanted { filter, details: true }, options, &Proc::new(root), None, &ann()).unwrap()
+}
+
+fn by_pid(reverse: bool) -> ScanOptions {
+    ScanOptions { sort: Key::Pid, reverse, ..plain() }
 }
 
 fn pids(scan: &Scan) -> Vec<u32> {
@@ -57,13 +66,14 @@ fn rows_filters_and_order() {
     fake.process(10, "java", "/usr/bin/java\0-jar\0", "/docker/3f2a", 50);
     fake.process(11, "java", "/usr/bin/java\0-jar\0", "/docker/3f2b", 61);
     fake.process(12, "x) (y", "python3\0-u\0/home/ann/a.py\0", "/user.slice/home/ann/x", 61);
-    let scan = run(&fake.0, &[]);
+    let scan = run(&fake.0, &any(), &plain());
     assert_eq!(pids(&scan), [12, 11, 10]);
     assert_eq!(scan.total_vmas, 172);
     assert_eq!(scan.report.processes[0].app.as_deref(), Some("/home/<user>/a.py"));
     assert_eq!(scan.report.processes[0].cgroup.as_deref(), Some("/user.slice/home/<user>/x"));
-    let plain = run(&fake.0, &["--no-anonymize"]);
-    assert_eq!(plain.report.processes[0].cgroup.as_deref(), Some("/user.slice/home/ann/x"));
+    let wanted = Wanted { filter: &any(), details: true };
+    let open = from(&wanted, &plain(), &Proc::new(&fake.0), None, &Anonymizer::off()).unwrap();
+    assert_eq!(open.report.processes[0].cgroup.as_deref(), Some("/user.slice/home/ann/x"));
     assert_eq!(
         scan.applications[1],
         AppFigures {
@@ -75,12 +85,12 @@ fn rows_filters_and_order() {
         }
     );
     assert_eq!(scan.largest.as_ref().unwrap().recommended, 65530);
-    assert_eq!(pids(&run(&fake.0, &["--sort", "pid"])), [10, 11, 12]);
-    assert_eq!(pids(&run(&fake.0, &["--sort", "pid", "--reverse"])), [12, 11, 10]);
-    assert_eq!(pids(&run(&fake.0, &["--comm", "jav"])), [11, 10]);
-    assert_eq!(pids(&run(&fake.0, &["--container", "3f2a"])), [10]);
-    assert_eq!(pids(&run(&fake.0, &["-p", "12,10"])), [12, 10]);
-    assert_eq!(pids(&run(&fake.0, &["--user", "4294967294"])), [0; 0]);
+    assert_eq!(pids(&run(&fake.0, &any(), &by_pid(false))), [10, 11, 12]);
+    assert_eq!(pids(&run(&fake.0, &any(), &by_pid(true))), [12, 11, 10]);
+    assert_eq!(pids(&run(&fake.0, &ProcessFilter { comm: Some("jav".into()), ..any() }, &plain())), [11, 10]);
+    assert_eq!(pids(&run(&fake.0, &ProcessFilter { cgroup: Some("3f2a".into()), ..any() }, &plain())), [10]);
+    assert_eq!(pids(&run(&fake.0, &ProcessFilter { pids: vec![12, 10], ..any() }, &plain())), [12, 10]);
+    assert_eq!(pids(&run(&fake.0, &ProcessFilter { uid: Some(4_294_967_294), ..any() }, &plain())), [0; 0]);
 }
 
 #[test]
@@ -88,7 +98,7 @@ fn a_process_that_is_gone_is_a_row_with_its_reason() {
     let fake = Fake::new("gone");
     fake.process(10, "a", "a\0", "/", 3);
     fake.process(11, "b", "b\0", "/", 0);
-    let scan = run(&fake.0, &["-p", "9,10,11"]);
+    let scan = run(&fake.0, &ProcessFilter { pids: vec![9, 10, 11], ..any() }, &plain());
     let reasons: Vec<_> = scan.report.processes.iter().map(|process| process.unreadable.is_some()).collect();
     assert_eq!((pids(&scan), reasons), (vec![10, 9, 11], vec![false, true, true]));
     assert_eq!(scan.report.processes[1].map_count.last, None);
@@ -104,10 +114,10 @@ fn counts_of_the_kernel_replace_those_of_proc() {
     let fake = Fake::new("kernel");
     fake.process(10, "a", "a\0", "/", 3);
     fake.process(11, "b", "b\0", "/", 4);
-    let args = Line::parse_from(["scan"]).args;
+    let wanted = Wanted { filter: &any(), details: false };
     let zombie = Task { zombie: true, ..task(12, None, 3) };
     let walk = || Ok(vec![task(10, Some(65530), 1), task(11, None, 2), zombie.clone()]);
-    let scan = scan(&args, Margin::default(), &Proc::new(&fake.0), Some(&walk), false).unwrap();
+    let scan = from(&wanted, &plain(), &Proc::new(&fake.0), Some(&walk), &ann()).unwrap();
     let row = &scan.report.processes[0].map_count;
     assert_eq!(
         (row.last, row.exact, row.clipped, row.percent_of_limit),
@@ -127,13 +137,13 @@ fn counts_of_the_kernel_replace_those_of_proc() {
 fn a_pid_that_changed_its_owner_lends_no_name() {
     let fake = Fake::new("reused");
     fake.process(10, "new", "/usr/bin/new\0", "/", 3);
-    let args = Line::parse_from(["scan"]).args;
+    let wanted = Wanted { filter: &any(), details: false };
     let looks = std::cell::Cell::new(0);
     let walk = || {
         looks.set(looks.get() + 1);
         Ok(vec![task(10, Some(7), looks.get())])
     };
-    let scan = scan(&args, Margin::default(), &Proc::new(&fake.0), Some(&walk), false).unwrap();
+    let scan = from(&wanted, &plain(), &Proc::new(&fake.0), Some(&walk), &ann()).unwrap();
     assert_eq!(scan.report.processes[0].app.as_deref(), Some("c10"));
     // The walk left the first process out: still a row, with its reason.
     assert_eq!((scan.report.processes[1].pid, scan.report.processes[1].unreadable.is_some()), (1, true));
@@ -143,31 +153,29 @@ fn a_pid_that_changed_its_owner_lends_no_name() {
 fn many_processes_are_read_by_several_threads_and_none_is_lost() {
     let fake = Fake::new("many");
     (1000..1700).for_each(|pid| fake.process(pid, "a", "a\0", "/", pid as usize % 7 + 1));
-    let scan = run(&fake.0, &["--sort", "pid"]);
+    let scan = run(&fake.0, &any(), &by_pid(false));
     let counts: Vec<_> = scan.report.processes.iter().map(|p| (p.pid, p.map_count.last)).collect();
     assert_eq!(counts, (1000..1700).map(|pid| (pid, Some(u64::from(pid) % 7 + 1))).collect::<Vec<_>>());
 }
 
 #[test]
-fn every_form_is_whole_and_harmless() {
-    let fake = Fake::new("forms");
+fn every_format_is_whole_and_harmless() {
+    let fake = Fake::new("formats");
     fake.process(10, "\x1b[2J,\"x", "\x1b]0;evil\x07\0--password=1\0", "/", 3);
-    for options in [&["--vma", "70000"][..], &["--show-args"]] {
-        let scan = run(&fake.0, options);
-        for form in [Form::Text, Form::Json, Form::Csv] {
+    let wide = Style { width: usize::MAX, ..Style::default() };
+    let custom = ScanOptions { vma: Some(70_000), ..plain() };
+    for options in [custom.clone(), ScanOptions { show_args: true, ..plain() }] {
+        let scan = run(&fake.0, &any(), &options);
+        for format in [Format::Text, Format::Json, Format::Csv] {
             let mut out = Vec::new();
-            scan_text::write(&scan, form, 20, &Look::default(), &mut out).unwrap();
+            format::write(&Document::Scan(&scan), format, &wide, &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             assert!(!text.contains('\x1b'), "{text}");
-            assert_eq!(
-                text.contains("--password"),
-                options == ["--show-args"] && form != Form::Csv,
-                "{text}"
-            );
+            assert_eq!(text.contains("--password"), options.show_args && format != Format::Csv, "{text}");
             assert!(text.ends_with('\n'));
         }
     }
-    let scan = run(&fake.0, &["--vma", "70000"]);
+    let scan = run(&fake.0, &any(), &custom);
     let json = serde_json::to_value(&scan).unwrap();
     assert_eq!(
         (&json["schema"], &json["custom"]["recommended"]),

@@ -1,4 +1,4 @@
-//! `vmaudit scan` for people, as JSON and as CSV.
+//! `vmaudit scan` for people.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -6,26 +6,16 @@ use std::io::{self, Write};
 use crate::model::limit::origin;
 use crate::model::report::Process;
 use crate::model::scan::{Need, Scan};
-use crate::output::form::{Form, csv_text};
-use crate::output::json;
-use crate::output::table::{Colour, Look, room_colour};
+use crate::output::text::page::{Colour, Style};
 use crate::text::{bytes, clean, count, grouped, shell};
 
-/// Writes `scan`; `top` limits the processes of the text.
-pub fn write(scan: &Scan, form: Form, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
-    match form {
-        Form::Text => text(scan, top, look, out),
-        Form::Json => json::document(scan, out),
-        Form::Csv => csv(scan, out),
-    }
-}
-
-fn text(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
-    let bold = |text: &str| look.paint(Colour::Bold, text);
+/// Writes `scan`.
+pub(crate) fn write(scan: &Scan, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let bold = |text: &str| style.paint(Colour::Bold, text);
     for note in &scan.report.coverage.notes {
-        writeln!(out, "{}", look.paint(Colour::Yellow, &clean(note)))?;
+        writeln!(out, "{}", style.paint(Colour::Yellow, &clean(note)))?;
     }
-    processes(scan, top.max(1), look, out)?;
+    processes(scan, style, out)?;
 
     writeln!(out, "\n{}", bold("Applications"))?;
     writeln!(out, "{:>10} {:>10} {:>10} {:>10}  application", "instances", "max", "avg", "min")?;
@@ -33,7 +23,7 @@ fn text(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<(
         let figures = [app.instances, app.max, app.avg, app.min]
             .map(|figure| format!("{:>10}", grouped(figure)))
             .join(" ");
-        writeln!(out, "{figures}  {}", look.fit(&app.app, 45))?;
+        writeln!(out, "{figures}  {}", style.fit(&app.app, 45))?;
     }
     let readable =
         scan.report.processes.iter().filter(|process| process.map_count.last.is_some()).count() as u64;
@@ -59,10 +49,11 @@ fn text(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<(
         Some(limit) => writeln!(out, "  vm.max_map_count  {} ({})", grouped(limit), origin(limit))?,
         None => writeln!(out, "  vm.max_map_count  could not be read")?,
     }
-    advice(scan, look, out)
+    advice(scan, style, out)
 }
 
-fn processes(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
+fn processes(scan: &Scan, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let top = style.top.max(1);
     let with_arguments = !scan.arguments.is_empty();
     let all = &scan.report.processes;
     let readable: Vec<(usize, &Process)> =
@@ -70,7 +61,7 @@ fn processes(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
     writeln!(
         out,
         "{}",
-        look.paint(
+        style.paint(
             Colour::Bold,
             &format!("Processes by VMA count ({} of {})", top.min(readable.len()), readable.len())
         )
@@ -79,7 +70,7 @@ fn processes(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
         writeln!(
             out,
             "{}",
-            look.paint(
+            style.paint(
                 Colour::Red,
                 "Command lines may hold secrets: look through them before you share this."
             )
@@ -94,7 +85,7 @@ fn processes(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
         let used = process.map_count.percent_of_limit;
         let share = format!("{:>8}", used.map_or_else(|| "-".to_owned(), |used| format!("{used:.1}%")));
         let share = match used {
-            Some(used) => look.paint(room_colour(100.0 - used), &share),
+            Some(used) => style.paint(room_colour(100.0 - used), &share),
             None => share,
         };
         let user = process
@@ -110,7 +101,7 @@ fn processes(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
             "{:>10} {share} {:>8}  {user:<user_width$}  {}",
             grouped(now),
             process.pid,
-            look.fit(&shown, 32 + user_width)
+            style.fit(&shown, 32 + user_width)
         )?;
     }
     // Every process that gives no count is accounted for, grouped by reason.
@@ -129,20 +120,20 @@ fn processes(scan: &Scan, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
             shown.join(", "),
             clean(reason)
         );
-        writeln!(out, "{}", look.paint(Colour::Dim, &line))?;
+        writeln!(out, "{}", style.paint(Colour::Dim, &line))?;
     }
     Ok(())
 }
 
-fn advice(scan: &Scan, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
-    writeln!(out, "\n{}", look.paint(Colour::Bold, "Recommendation"))?;
+fn advice(scan: &Scan, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\n{}", style.paint(Colour::Bold, "Recommendation"))?;
     for need in scan.largest.iter().chain(&scan.custom) {
-        writeln!(out, "  {:<16} {}", "largest", look.fit(&need.who, 20))?;
+        writeln!(out, "  {:<16} {}", "largest", style.fit(&need.who, 20))?;
         writeln!(out, "  {:<16} {}", "VMAs", grouped(need.vmas))?;
         if let Some(limit) = scan.report.limits.max_map_count {
-            limit_line("current limit", limit, need, look, out)?;
+            limit_line("current limit", limit, need, style, out)?;
         }
-        limit_line("recommended", need.recommended, need, look, out)?;
+        limit_line("recommended", need.recommended, need, style, out)?;
         writeln!(out)?;
     }
     for sentence in &scan.report.recommendation.sentences {
@@ -154,7 +145,7 @@ fn advice(scan: &Scan, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-fn limit_line(title: &str, limit: u64, need: &Need, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
+fn limit_line(title: &str, limit: u64, need: &Need, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let free = i128::from(limit) - i128::from(need.vmas);
     let share = if limit == 0 { 0.0 } else { free as f64 * 100.0 / limit as f64 };
     let sign = if free < 0 { "-" } else { "" };
@@ -163,30 +154,17 @@ fn limit_line(title: &str, limit: u64, need: &Need, look: &Look, out: &mut Vec<u
         out,
         "  {title:<16} vm.max_map_count={limit} ({}), {}",
         origin(limit),
-        look.paint(room_colour(share), &room)
+        style.paint(room_colour(share), &room)
     )
 }
 
-fn csv(scan: &Scan, out: &mut Vec<u8>) -> io::Result<()> {
-    writeln!(out, "pid,ppid,uid,user,comm,app,exe,cgroup,vmas,percent_of_limit,exact,unreadable")?;
-    let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
-    for process in &scan.report.processes {
-        let user = process.uid.and_then(|uid| scan.users.get(&uid)).map(String::as_str);
-        let fields = [
-            process.pid.to_string(),
-            number(process.ppid.map(u64::from)),
-            number(process.uid.map(u64::from)),
-            csv_text(user),
-            csv_text(Some(&process.comm)),
-            csv_text(process.app.as_deref()),
-            csv_text(process.exe.as_deref()),
-            csv_text(process.cgroup.as_deref()),
-            number(process.map_count.last),
-            process.map_count.percent_of_limit.map(|percent| percent.to_string()).unwrap_or_default(),
-            process.map_count.exact.to_string(),
-            csv_text(process.unreadable.as_deref()),
-        ];
-        writeln!(out, "{}", fields.join(","))?;
+/// Colour for the room that is left, in percent: the thresholds people know from the Python tool.
+fn room_colour(percent: f64) -> Colour {
+    if percent >= 20.0 {
+        Colour::Green
+    } else if percent >= 5.0 {
+        Colour::Yellow
+    } else {
+        Colour::Red
     }
-    Ok(())
 }

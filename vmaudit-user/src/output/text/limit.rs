@@ -1,46 +1,19 @@
-//! `vmaudit limit` for people, as JSON and as CSV.
+//! `vmaudit limit` for people.
 
 use std::io::{self, Write};
 
 use crate::model::limit::{Fate, Found, Known, LimitReport, Plan, Rule, SAFE_VMA_BYTES, SCOPE, origin};
-use crate::output::form::{Form, csv_text};
-use crate::output::json;
-use crate::output::table::{Colour, Look};
+use crate::output::text::page::{Colour, Style};
 use crate::text::{bytes, clean, grouped, percent};
 
-/// Writes the report. CSV holds the lines that set the limit.
-pub fn write(report: &LimitReport, form: Form, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
-    match form {
-        Form::Text => text(report, look, out),
-        Form::Json => json::document(report, out),
-        Form::Csv => {
-            writeln!(out, "file,line,value,fate,lowers")?;
-            for setting in &report.boot.settings {
-                let file = csv_text(Some(&setting.file.to_string_lossy()));
-                let (value, fate) = (csv_text(Some(&setting.text)), csv_text(Some(&fate(&setting.fate))));
-                writeln!(out, "{file},{},{value},{fate},{}", setting.line, setting.lowers)?;
-            }
-            Ok(())
-        }
-    }
-}
-
-fn fate(fate: &Fate) -> String {
-    match fate {
-        Fate::Wins => "wins".to_owned(),
-        Fate::Replaced => "replaced by a later line".to_owned(),
-        Fate::Hidden { by } => format!("hidden by {}", clean(&by.to_string_lossy())),
-        Fate::NotRead => "not read at boot".to_owned(),
-    }
-}
-
-fn text(report: &LimitReport, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
-    let bold = |text: &str| look.paint(Colour::Bold, text);
+/// Writes the report.
+pub(crate) fn write(report: &LimitReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let bold = |text: &str| style.paint(Colour::Bold, text);
     match report.running {
         Some(limit) => {
             writeln!(out, "{}", bold(&format!("vm.max_map_count = {} ({})", grouped(limit), origin(limit))))?
         }
-        None => writeln!(out, "{}", look.paint(Colour::Red, "vm.max_map_count cannot be read here"))?,
+        None => writeln!(out, "{}", style.paint(Colour::Red, "vm.max_map_count cannot be read here"))?,
     }
     writeln!(out, "  {SCOPE}")?;
     if let Some(sign) = &report.container {
@@ -81,7 +54,7 @@ fn text(report: &LimitReport, look: &Look, out: &mut Vec<u8>) -> io::Result<()> 
             clean(&value),
             clean(&setting.file.to_string_lossy()),
             setting.line,
-            fate(&setting.fate)
+            clean(&setting.fate.sentence())
         );
         if setting.lowers {
             line.push_str(", lowers an earlier value");
@@ -92,7 +65,7 @@ fn text(report: &LimitReport, look: &Look, out: &mut Vec<u8>) -> io::Result<()> 
         writeln!(out, "  In the order in which {} applies them.", report.boot.applier.name())?;
     }
     for warning in &report.warnings {
-        writeln!(out, "  {} {}", look.paint(Colour::Yellow, "!"), clean(warning))?;
+        writeln!(out, "  {} {}", style.paint(Colour::Yellow, "!"), clean(warning))?;
     }
 
     writeln!(out, "\n{}", bold("Price"))?;
@@ -114,7 +87,7 @@ fn text(report: &LimitReport, look: &Look, out: &mut Vec<u8>) -> io::Result<()> 
         if let Some(missing) = &need.missing {
             writeln!(out, "      To apply its rule {missing}.")?;
         }
-        writeln!(out, "      {}. {}", need.known.note, look.paint(Colour::Dim, &need.known.source))?;
+        writeln!(out, "      {}. {}", need.known.note, style.paint(Colour::Dim, &need.known.source))?;
     }
 
     writeln!(out, "\n{}", bold("To change it"))?;
@@ -134,7 +107,7 @@ fn text(report: &LimitReport, look: &Look, out: &mut Vec<u8>) -> io::Result<()> 
     Ok(())
 }
 
-fn price(report: &LimitReport, out: &mut Vec<u8>) -> io::Result<()> {
+fn price(report: &LimitReport, out: &mut dyn Write) -> io::Result<()> {
     let total = |each: f64, vmas: u64| bytes((each * vmas as f64) as u64);
     match &report.price {
         Some(price) => {
@@ -171,54 +144,46 @@ fn price(report: &LimitReport, out: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// Writes what was done, or would be.
-pub fn write_plan(plan: &Plan, dry: bool, form: Form, out: &mut Vec<u8>) -> io::Result<()> {
-    if form == Form::Json {
-        json::document(plan, out)?;
-    } else {
-        let file = clean(&plan.file.to_string_lossy());
-        match (&plan.content, dry) {
-            (Some(content), dry) => {
-                writeln!(out, "{} {file}:", if dry { "Would write" } else { "Wrote" })?;
-                for line in content.lines() {
-                    writeln!(out, "    {}", clean(line))?;
-                }
+pub(crate) fn plan(plan: &Plan, dry: bool, out: &mut dyn Write) -> io::Result<()> {
+    let file = clean(&plan.file.to_string_lossy());
+    match (&plan.content, dry) {
+        (Some(content), dry) => {
+            writeln!(out, "{} {file}:", if dry { "Would write" } else { "Wrote" })?;
+            for line in content.lines() {
+                writeln!(out, "    {}", clean(line))?;
             }
-            (None, true) => writeln!(out, "Would remove {file}")?,
-            (None, false) => writeln!(out, "Removed {file}")?,
         }
-        match (plan.running, dry) {
-            (Some(value), true) => writeln!(out, "Would set the running value to {}", grouped(value))?,
-            (Some(value), false) => writeln!(out, "The running value is now {}", grouped(value))?,
-            (None, _) => writeln!(out, "The running value stays as it is")?,
-        }
-        for note in &plan.notes {
-            writeln!(out, "! {}", clean(note))?;
-        }
+        (None, true) => writeln!(out, "Would remove {file}")?,
+        (None, false) => writeln!(out, "Removed {file}")?,
+    }
+    match (plan.running, dry) {
+        (Some(value), true) => writeln!(out, "Would set the running value to {}", grouped(value))?,
+        (Some(value), false) => writeln!(out, "The running value is now {}", grouped(value))?,
+        (None, _) => writeln!(out, "The running value stays as it is")?,
+    }
+    for note in &plan.notes {
+        writeln!(out, "! {}", clean(note))?;
     }
     Ok(())
 }
 
 /// Writes the list of known needs.
-pub fn write_known(all: &[Known], form: Form, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
-    if form == Form::Json {
-        json::document(&all, out)?;
-    } else {
-        for known in all {
-            let rule = match &known.rule {
-                Rule::Fixed { vmas } => grouped(*vmas),
-                Rule::PerHeap { granule_bytes, factor } => {
-                    format!("{factor} per {} of heap", bytes(*granule_bytes))
-                }
-                Rule::PerItem { item, factor } => format!("{factor} per {item}"),
-                Rule::MemoryDivided { bytes: size, least } => {
-                    format!("1 per {} of memory, at least {}", bytes(*size), grouped(*least))
-                }
-                Rule::Unknown => "no number".to_owned(),
-            };
-            writeln!(out, "{:<16} {}: {rule}", known.name, look.paint(Colour::Bold, &known.title))?;
-            writeln!(out, "{:<16} {}", "", known.note)?;
-            writeln!(out, "{:<16} {}", "", look.paint(Colour::Dim, &known.source))?;
-        }
+pub(crate) fn known(all: &[Known], style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    for known in all {
+        let rule = match &known.rule {
+            Rule::Fixed { vmas } => grouped(*vmas),
+            Rule::PerHeap { granule_bytes, factor } => {
+                format!("{factor} per {} of heap", bytes(*granule_bytes))
+            }
+            Rule::PerItem { item, factor } => format!("{factor} per {item}"),
+            Rule::MemoryDivided { bytes: size, least } => {
+                format!("1 per {} of memory, at least {}", bytes(*size), grouped(*least))
+            }
+            Rule::Unknown => "no number".to_owned(),
+        };
+        writeln!(out, "{:<16} {}: {rule}", known.name, style.paint(Colour::Bold, &known.title))?;
+        writeln!(out, "{:<16} {}", "", known.note)?;
+        writeln!(out, "{:<16} {}", "", style.paint(Colour::Dim, &known.source))?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //! What of a process can block, its memory map and its command line, is read [apart](crate::os::apart). A process that does
 //! not answer keeps its row: what the kernel's walk and the files that never block tell of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
@@ -11,42 +11,15 @@ use std::os::fd::OwnedFd;
 use anyhow::Context;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
-use serde::{Deserialize, Serialize};
 
-use super::ScanArgs;
 use crate::domain::application::{application, arguments};
+use crate::domain::process_filter::ProcessFilter;
+use crate::model::scan::Row;
+use crate::model::unreadable::Unreadable;
 use crate::os::apart;
 use crate::os::apart::Patience;
-use crate::os::procfs::{CountBuffer, Handle, Proc, Stat, Unreadable};
+use crate::os::procfs::{CountBuffer, Handle, Proc, Stat};
 use crate::source::ebpf::task_iter::Task;
-use crate::text::count;
-
-/// One process as read.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Row {
-    /// Process id.
-    pub pid: u32,
-    /// Parent's process id.
-    pub ppid: Option<u32>,
-    /// Effective owner.
-    pub uid: Option<u32>,
-    /// Name as the kernel holds it; empty when it was not read.
-    pub comm: String,
-    /// Path of the executable.
-    pub exe: Option<String>,
-    /// Command line.
-    pub arguments: Vec<String>,
-    /// Application.
-    pub app: String,
-    /// cgroup path.
-    pub cgroup: Option<String>,
-    /// VMAs, or why they are not known.
-    pub count: Result<u64, Unreadable>,
-    /// The count is the kernel's own.
-    pub exact: bool,
-    /// Why the rest could not be read of a process whose count is known.
-    pub silent: Option<Unreadable>,
-}
 
 /// One walk of the kernel over all processes.
 pub type Walk<'a> = &'a dyn Fn() -> io::Result<Vec<Task>>;
@@ -56,39 +29,16 @@ const USUAL_CMDLINE: usize = 16 * 1024;
 
 /// What is looked for.
 pub struct Wanted<'a> {
-    /// Options.
-    pub args: &'a ScanArgs,
-    /// Only of this owner.
-    pub uid: Option<u32>,
+    /// Of which processes.
+    pub filter: &'a ProcessFilter,
     /// Parent, name, executable and cgroup of each process.
     pub details: bool,
-}
-
-impl Wanted<'_> {
-    fn filtered(&self) -> bool {
-        self.uid.is_some() || self.args.comm.is_some() || self.args.cgroup.is_some()
-    }
-
-    fn owner(&self, uid: u32) -> bool {
-        self.uid.is_none_or(|wanted| wanted == uid)
-    }
-
-    fn name(&self, comm: &str) -> bool {
-        self.args.comm.as_ref().is_none_or(|wanted| comm.contains(wanted.as_str()))
-    }
-
-    fn group(&self, cgroup: Option<&str>) -> bool {
-        self.args
-            .cgroup
-            .as_ref()
-            .is_none_or(|wanted| cgroup.is_some_and(|path| path.contains(wanted.as_str())))
-    }
 }
 
 /// Every wanted process. `walk`: the kernel's own counts; without it the lines of /proc/PID/maps.
 pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow::Result<Vec<Row>> {
     let patience = Patience::default();
-    let mut asked = wanted.args.pid.clone();
+    let mut asked = wanted.filter.pids.clone();
     asked.sort_unstable();
     asked.dedup();
     let Some(walk) = walk else {
@@ -102,8 +52,8 @@ pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow:
     let mut tasks = walk().context("the kernel's task iterator failed")?;
     tasks.retain(|task| {
         (asked.is_empty() || asked.binary_search(&task.pid).is_ok())
-            && wanted.owner(task.uid)
-            && wanted.name(&task.comm)
+            && wanted.filter.owner(task.uid)
+            && wanted.filter.name(&task.comm)
     });
     let mut rows = all_by_walk(wanted, &tasks, proc, &patience)?;
     // A pid that changed its owner since the first look has lent its command line to the wrong row.
@@ -192,14 +142,14 @@ impl Names<'_> {
 
 /// The cgroup, if somebody wants to know it. Never blocks.
 fn group(wanted: &Wanted<'_>, proc: &Proc, pid: u32) -> Option<String> {
-    let asked_for = wanted.details || wanted.args.cgroup.is_some();
+    let asked_for = wanted.details || wanted.filter.cgroup.is_some();
     if asked_for { proc.open(pid).ok().and_then(|handle| handle.cgroup()) } else { None }
 }
 
 /// A process that the kernel's walk found.
 fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &mut Names<'_>) -> Option<Row> {
     let cgroup = group(wanted, names.proc, task.pid);
-    if !wanted.group(cgroup.as_deref()) {
+    if !wanted.filter.group(cgroup.as_deref()) {
         return None;
     }
     let (count, exact) = match task.vmas {
@@ -231,7 +181,7 @@ fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &mut Names<'_>) -> Option<Ro
 /// One that did not answer: what the walk told.
 fn silent_by_walk(wanted: &Wanted<'_>, task: &Task, proc: &Proc, why: Unreadable) -> Option<Row> {
     let cgroup = group(wanted, proc, task.pid);
-    if !wanted.group(cgroup.as_deref()) {
+    if !wanted.filter.group(cgroup.as_deref()) {
         return None;
     }
     Some(Row {
@@ -255,9 +205,9 @@ fn silent_by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, why: Unreadable) 
     let uid = handle.as_ref().map(|handle| handle.uid);
     let comm = stat.as_ref().map(|stat| stat.comm.clone()).unwrap_or_default();
     let cgroup = group(wanted, proc, pid);
-    let fits = wanted.group(cgroup.as_deref())
-        && (wanted.uid.is_none() || uid.is_some_and(|uid| wanted.owner(uid)))
-        && wanted.name(&comm);
+    let fits = wanted.filter.group(cgroup.as_deref())
+        && (wanted.filter.uid.is_none() || uid.is_some_and(|uid| wanted.filter.owner(uid)))
+        && wanted.filter.name(&comm);
     fits.then(|| Row {
         ppid: stat.map(|stat| stat.ppid),
         uid,
@@ -275,23 +225,23 @@ fn by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, buffer: &mut CountBuffer
     let handle = match proc.open(pid) {
         Ok(handle) => handle,
         // Without its owner or its name no filter can be answered.
-        Err(_) if wanted.filtered() => return None,
+        Err(_) if wanted.filter.asks_for_more() => return None,
         Err(reason) => return Some(Row::unread(pid, reason)),
     };
-    if !wanted.owner(handle.uid) {
+    if !wanted.filter.owner(handle.uid) {
         return None;
     }
-    let cgroup = if wanted.details || wanted.args.cgroup.is_some() { handle.cgroup() } else { None };
-    if !wanted.group(cgroup.as_deref()) {
+    let cgroup = if wanted.details || wanted.filter.cgroup.is_some() { handle.cgroup() } else { None };
+    if !wanted.filter.group(cgroup.as_deref()) {
         return None;
     }
-    let details = wanted.details || wanted.args.comm.is_some();
+    let details = wanted.details || wanted.filter.comm.is_some();
     let mut stat = if details { handle.stat().ok() } else { None };
-    if wanted.args.comm.is_some() && !stat.as_ref().is_some_and(|stat| wanted.name(&stat.comm)) {
+    if wanted.filter.comm.is_some() && !stat.as_ref().is_some_and(|stat| wanted.filter.name(&stat.comm)) {
         return None;
     }
     let count = count_lines(&handle, &mut stat, buffer);
-    if count == Err(Unreadable::KernelThread) && wanted.args.pid.is_empty() {
+    if count == Err(Unreadable::KernelThread) && wanted.filter.pids.is_empty() {
         return None;
     }
     let arguments = arguments(&handle.cmdline().unwrap_or_default());
@@ -343,47 +293,4 @@ fn unclear(arguments: &[String]) -> bool {
 fn named(exe: Option<&str>, arguments: &[String], comm: &str, pid: u32) -> String {
     let fallback = format!("[pid {pid}]");
     application(exe, arguments, if comm.is_empty() { &fallback } else { comm })
-}
-
-impl Row {
-    fn unread(pid: u32, reason: Unreadable) -> Self {
-        Self {
-            pid,
-            ppid: None,
-            uid: None,
-            comm: String::new(),
-            exe: None,
-            arguments: Vec::new(),
-            app: format!("[pid {pid}]"),
-            cgroup: None,
-            count: Err(reason),
-            exact: false,
-            silent: None,
-        }
-    }
-
-    /// The kernel's name, or the last part of the application's.
-    pub fn name(&self) -> &str {
-        if self.comm.is_empty() { self.app.rsplit('/').next().unwrap_or_default() } else { &self.comm }
-    }
-}
-
-/// A sentence for each reason why processes are not shown completely, with their number and the first one.
-pub fn notes(rows: &[Row]) -> Vec<String> {
-    let mut reasons: BTreeMap<&Unreadable, Vec<&Row>> = BTreeMap::new();
-    for row in rows {
-        if let Some(why) = &row.silent {
-            reasons.entry(why).or_default().push(row);
-        }
-    }
-    let sentence = |(why, rows): (&Unreadable, Vec<&Row>)| {
-        let who = count(rows.len() as u64, "process is", "processes are");
-        let first = rows.first().map(|row| format!("{} (pid {})", row.name(), row.pid)).unwrap_or_default();
-        format!(
-            "{who} not shown completely; {first}{} {}.",
-            if rows.len() > 1 { ", the first," } else { "" },
-            why.sentence()
-        )
-    };
-    reasons.into_iter().map(sentence).collect()
 }

@@ -1,36 +1,15 @@
-//! `vmaudit explain` for people, as JSON and as CSV.
+//! `vmaudit explain` for people.
 
 use std::io::{self, Write};
 
 use crate::model::vma_layout::{Cluster, Explanation, Row, Tally};
-use crate::output::form::{Form, csv_text};
-use crate::output::json;
-use crate::output::table::{Colour, Look};
+use crate::output::text::page::{Colour, Style};
 use crate::text::{bytes, clean, count, grouped, percent};
 
-/// Writes the explanation; `top` limits each table of the text. CSV holds the boundaries by reason.
-pub fn write(it: &Explanation, form: Form, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
-    match form {
-        Form::Text => text(it, top, look, out),
-        Form::Json => json::document(it, out),
-        Form::Csv => {
-            writeln!(out, "boundaries,reason,example,cure")?;
-            for row in &it.boundaries {
-                let (reason, cure) = (csv_text(Some(&row.title)), csv_text(row.cure.as_deref()));
-                writeln!(
-                    out,
-                    "{},{reason},{},{cure}",
-                    row.boundaries,
-                    row.example.as_deref().unwrap_or_default()
-                )?;
-            }
-            Ok(())
-        }
-    }
-}
-
-fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
-    let bold = |text: &str| look.paint(Colour::Bold, text);
+/// Writes the explanation.
+pub(crate) fn write(it: &Explanation, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let top = style.top;
+    let bold = |text: &str| style.paint(Colour::Bold, text);
     let pid = it.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
     let mut head = format!(
         "{}{pid}: {}, {} of address space",
@@ -46,18 +25,18 @@ fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
         writeln!(out, "  {}", clean(sentence))?;
     }
     for note in &it.notes {
-        writeln!(out, "  {}", look.paint(Colour::Yellow, &clean(note)))?;
+        writeln!(out, "  {}", style.paint(Colour::Yellow, &clean(note)))?;
     }
 
     let titles: Vec<Row> =
         it.kinds.iter().map(|&(kind, tally)| Row { name: kind.title().to_owned(), tally }).collect();
-    table("Kinds", &titles, it, usize::MAX, look, out)?;
+    table("Kinds", &titles, it, usize::MAX, style, out)?;
     let many: Vec<Row> = it.owners.iter().filter(|row| row.tally.vmas > 1).cloned().collect();
-    table("Owners mapped more than once", &many, it, top, look, out)?;
+    table("Owners mapped more than once", &many, it, top, style, out)?;
     let endings: Vec<Row> = it.extensions.clone();
-    table("Files by ending", &endings, it, top, look, out)?;
-    table("Sizes", &it.sizes, it, usize::MAX, look, out)?;
-    table("Permissions", &it.permissions, it, top, look, out)?;
+    table("Files by ending", &endings, it, top, style, out)?;
+    table("Sizes", &it.sizes, it, usize::MAX, style, out)?;
+    table("Permissions", &it.permissions, it, top, style, out)?;
 
     if !it.boundaries.is_empty() {
         writeln!(out, "\n{}", bold("Why neighbours do not merge"))?;
@@ -74,7 +53,7 @@ fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
             row.example.as_ref().map(|example| format!(", first at {example}")).unwrap_or_default()
         )?;
         if let Some(cure) = &row.cure {
-            writeln!(out, "{:21}  {}", "", look.paint(Colour::Dim, &clean(cure)))?;
+            writeln!(out, "{:21}  {}", "", style.paint(Colour::Dim, &clean(cure)))?;
         }
     }
     rest(it.boundaries.len(), top, out)?;
@@ -96,13 +75,13 @@ fn text(it: &Explanation, top: usize, look: &Look, out: &mut Vec<u8>) -> io::Res
             grouped(region.vmas),
             bytes(region.bytes),
             region.start.as_ref().map(|start| format!(" at {start}")).unwrap_or_default(),
-            look.fit(name, 60),
+            style.fit(name, 60),
             grouped(region.pieces),
             bytes(region.piece_bytes),
             clean(&reason)
         )?;
     }
-    picture(&it.picture, look, out)
+    picture(&it.picture, style, out)
 }
 
 fn table(
@@ -110,22 +89,22 @@ fn table(
     rows: &[Row],
     it: &Explanation,
     top: usize,
-    look: &Look,
-    out: &mut Vec<u8>,
+    style: &Style,
+    out: &mut dyn Write,
 ) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n{}", look.paint(Colour::Bold, title))?;
+    writeln!(out, "\n{}", style.paint(Colour::Bold, title))?;
     for Row { name, tally } in rows.iter().take(top) {
         let Tally { vmas, bytes: size, .. } = *tally;
         let (share, size) = (format!("{}%", percent(vmas, it.vmas)), bytes(size));
-        writeln!(out, "{:>12} {share:>7} {size:>12}  {}", grouped(vmas), look.fit(name, 36))?;
+        writeln!(out, "{:>12} {share:>7} {size:>12}  {}", grouped(vmas), style.fit(name, 36))?;
     }
     rest(rows.len(), top, out)
 }
 
-fn rest(rows: usize, top: usize, out: &mut Vec<u8>) -> io::Result<()> {
+fn rest(rows: usize, top: usize, out: &mut dyn Write) -> io::Result<()> {
     match rows.checked_sub(top) {
         None | Some(0) => Ok(()),
         Some(more) => writeln!(out, "{:>12} {} more (--top)", "...", grouped(more as u64)),
@@ -135,12 +114,12 @@ fn rest(rows: usize, top: usize, out: &mut Vec<u8>) -> io::Result<()> {
 /// Density from one VMA in a cell to very many, each step four times as many.
 const SHADES: [char; 8] = ['.', ':', '-', '=', '+', '*', '#', '@'];
 
-fn picture(rows: &[Cluster], look: &Look, out: &mut Vec<u8>) -> io::Result<()> {
+fn picture(rows: &[Cluster], style: &Style, out: &mut dyn Write) -> io::Result<()> {
     if rows.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n{}", look.paint(Colour::Bold, "Address space"))?;
-    let narrow = look.columns.is_some_and(|columns| columns < 100);
+    writeln!(out, "\n{}", style.paint(Colour::Bold, "Address space"))?;
+    let narrow = style.width < 100;
     for row in rows {
         let used = usize::try_from(row.bytes.div_ceil(row.cell_bytes.max(1))).unwrap_or(1);
         let step = if narrow { 2 } else { 1 };

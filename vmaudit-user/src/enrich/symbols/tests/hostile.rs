@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use super::{
+use crate::enrich::symbols::{
     channel::{self, Ask, Place},
     child::Child,
     debug_files::{self, Home},
@@ -15,7 +15,7 @@ use super::{
     *,
 };
 
-#[path = "../../../../tests/src/elf.rs"]
+#[path = "../../../../../tests/src/elf.rs"]
 mod made;
 
 use made::Section;

@@ -1,0 +1,36 @@
+//! `vmaudit scan`: every process now, what it counts, and what the limit should be.
+
+use std::process::ExitCode;
+
+use vmaudit_user::domain::process_filter::ProcessFilter;
+use vmaudit_user::domain::recommend::Margin;
+use vmaudit_user::domain::scan::ScanOptions;
+use vmaudit_user::os::users;
+use vmaudit_user::output::format::{Document, Kind};
+use vmaudit_user::source::scan;
+
+use crate::cli::scan::ScanArgs;
+use crate::outputs::Outputs;
+
+/// Runs the command.
+pub fn scan(args: ScanArgs) -> anyhow::Result<ExitCode> {
+    let options = ScanOptions {
+        margin: Margin::new(args.headroom, args.round)?,
+        vma: args.vma,
+        sort: args.sort.into(),
+        reverse: args.reverse,
+        show_args: args.show_args,
+    };
+    let outputs = Outputs::open(&args.output, args.format, Kind::Scan)?;
+    let filter = ProcessFilter {
+        pids: args.pid,
+        uid: args.user.as_deref().map(users::resolve_user).transpose()?,
+        comm: args.comm,
+        cgroup: args.cgroup,
+    };
+    let anonymizer = users::anonymizer(args.no_anonymize);
+    let details = outputs.more_than_text();
+    let scan = scan::take(&filter, &options, args.source.into(), details, &anonymizer)?;
+    outputs.write(&Document::Scan(&scan), args.top)?;
+    Ok(if scan.largest.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

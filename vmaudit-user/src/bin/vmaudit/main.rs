@@ -1,0 +1,88 @@
+//! The `vmaudit` binary: parses, runs, turns the outcome into an exit status.
+
+mod cli;
+mod command;
+mod outputs;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use vmaudit_user::launch::child::EXIT_OWN_FAILURE;
+use vmaudit_user::os::rights;
+use vmaudit_user::output::say;
+use vmaudit_user::text::MESSAGES;
+use vmaudit_user::{session, trace};
+
+use cli::{Cli, Command};
+
+/// Of a wrong call, but for `run`.
+const EXIT_USAGE: i32 = 2;
+
+fn main() -> ExitCode {
+    if log::set_logger(&Messages).is_ok() {
+        log::set_max_level(log::LevelFilter::Info);
+    }
+    // Before anything else: what the caller named is looked at with the caller's rights.
+    let rights = rights::begin();
+    let runs_a_command = std::env::args_os().nth(1).is_some_and(|first| first == "run");
+    if let Err(why) = rights {
+        say(&why);
+        return code(if runs_a_command { EXIT_OWN_FAILURE } else { 1 });
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            let usage = if runs_a_command { EXIT_OWN_FAILURE } else { EXIT_USAGE };
+            return code(if e.use_stderr() { usage } else { 0 });
+        }
+    };
+    let outcome = match cli.action() {
+        Command::Scan(args) => command::scan::scan(args),
+        Command::Explain(args) => command::explain::explain(args),
+        Command::Limit(args) => command::limit::limit(args),
+        Command::Run(args) => session::run(args).map(code),
+        Command::Trace(args) => trace::trace(args).map(code),
+        Command::Doctor(args) => command::doctor::doctor(&args),
+    };
+    match outcome {
+        Ok(status) => status,
+        // Whoever reads our output has seen enough.
+        Err(e) if is_broken_pipe(&e) => code(0),
+        Err(e) => {
+            say(&format!("{e:#}"));
+            code(match () {
+                () if runs_a_command => EXIT_OWN_FAILURE,
+                () if e.is::<outputs::Usage>() => EXIT_USAGE,
+                () => 1,
+            })
+        }
+    }
+}
+
+/// Prints what the library has to tell people while it works.
+struct Messages;
+
+impl log::Log for Messages {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.target() == MESSAGES
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            say(&record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    })
+}
+
+fn code(status: i32) -> ExitCode {
+    ExitCode::from(u8::try_from(status).unwrap_or(u8::MAX))
+}

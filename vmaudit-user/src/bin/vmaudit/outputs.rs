@@ -1,0 +1,139 @@
+//! Where the documents of a command go: each is opened before anything is read, so that a bad path costs nothing.
+
+use std::io;
+
+use anyhow::Context as _;
+use vmaudit_user::os::destination::{Destination, Writing};
+use vmaudit_user::os::rights;
+use vmaudit_user::output::format::{self, Document, Format, Kind, Named};
+use vmaudit_user::output::say;
+use vmaudit_user::output::text::page::Style;
+
+/// The command was called wrongly; the sentence says how.
+#[derive(Debug)]
+pub struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// Every format asked for with its open destination.
+#[derive(Debug)]
+pub struct Outputs(Vec<(Format, Destination)>);
+
+impl Outputs {
+    /// Opens what `-o` names, or else standard output, in the format of `--format`. Errors: a format that cannot show such
+    /// a document ([`Usage`]), and a file that cannot be written.
+    pub fn open(named: &[Named], screen: Option<Format>, kind: Kind) -> anyhow::Result<Self> {
+        let on_screen = screen.unwrap_or(Format::Text);
+        on_screen.must_show(kind).map_err(Usage)?;
+        if named.is_empty() {
+            return Ok(Self(vec![(on_screen, Destination::Stdout)]));
+        }
+        if let Some(unheard) = unheard(named, screen) {
+            say(&unheard);
+        }
+        let open = |Named { format, file }: &Named| {
+            let format = format.unwrap_or(on_screen);
+            format.must_show(kind).map_err(Usage)?;
+            let destination = Destination::open(file, Writing::Whole)
+                .with_context(|| format!("cannot write {}", file.display()))?;
+            Ok((format, destination))
+        };
+        named.iter().map(open).collect::<anyhow::Result<_>>().map(Self)
+    }
+
+    /// Something is written in another format than text.
+    pub fn more_than_text(&self) -> bool {
+        self.0.iter().any(|(format, _)| *format != Format::Text)
+    }
+
+    /// Gives up all rights, since everything was read, and writes. `top`: rows of each table. Errors: the system's; a
+    /// reader that has seen enough (`| head`) is none.
+    pub fn write(self, document: &Document<'_>, top: usize) -> anyhow::Result<()> {
+        let needed: Vec<_> = self.0.iter().flat_map(|(_, it)| it.rights()).copied().collect();
+        rights::finish(&needed);
+        for (format, mut destination) in self.0 {
+            let style = style(&destination, document, top);
+            match format::write(document, format, &style, &mut destination) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
+                other => other.context("the output could not be written")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A sentence when `--format` is without effect and its caller may have meant something else by it.
+fn unheard(named: &[Named], screen: Option<Format>) -> Option<String> {
+    let screen = screen?;
+    if named.iter().any(|named| named.format.is_none()) {
+        return None;
+    }
+    let Named { format: Some(format), file } = named.iter().find(|named| named.format != Some(screen))?
+    else {
+        return None;
+    };
+    let (format, file, screen) = (format.name(), file.display(), screen.name());
+    Some(format!(
+        "{file} is written as {format}: --format is for the screen, -o {screen}:{file} for the file"
+    ))
+}
+
+/// Tables of people's own are cut where a terminal ends, and nowhere in a pipe; what `doctor` says is wrapped in both.
+fn style(destination: &Destination, document: &Document<'_>, top: usize) -> Style {
+    let without_terminal = if matches!(document, Document::Doctor(_)) { 100 } else { usize::MAX };
+    Style { colour: destination.colour(), width: destination.columns().unwrap_or(without_terminal), top }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    fn named(asked: &[&str]) -> Vec<Named> {
+        asked.iter().map(|asked| format::named(OsStr::new(asked), Kind::Scan).unwrap()).collect()
+    }
+
+    #[test]
+    fn files_have_their_own_format_and_the_screen_has_that_of_the_option() {
+        let folder = std::env::temp_dir().join(format!("vmaudit-outputs-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let formats = |files: &[&str], screen| {
+            let outputs = Outputs::open(&named(files), screen, Kind::Scan).unwrap();
+            outputs.0.iter().map(|(format, _)| *format).collect::<Vec<_>>()
+        };
+        assert_eq!(formats(&[], None), [Format::Text]);
+        assert_eq!(formats(&[], Some(Format::Csv)), [Format::Csv]);
+        let (a, b) = (folder.join("a.json"), folder.join("b"));
+        let files = [a.to_str().unwrap(), b.to_str().unwrap(), "-"];
+        assert_eq!(formats(&files, Some(Format::Csv)), [Format::Json, Format::Text, Format::Csv]);
+        assert_eq!(formats(&files, None), [Format::Json, Format::Text, Format::Text]);
+        std::fs::remove_dir_all(folder).unwrap();
+        let bad = Outputs::open(&named(&["/nonexistent/x"]), None, Kind::Scan).unwrap_err();
+        assert!(format!("{bad:#}").starts_with("cannot write /nonexistent/x: "));
+    }
+
+    #[test]
+    fn a_table_is_not_asked_of_what_has_none() {
+        let wrong = Outputs::open(&[], Some(Format::Csv), Kind::Plan).unwrap_err();
+        assert!(wrong.is::<Usage>(), "{wrong}");
+    }
+
+    #[test]
+    fn an_option_without_effect_is_said() {
+        let said = unheard(&named(&["now"]), Some(Format::Json));
+        let expected = "now is written as text: --format is for the screen, -o json:now for the file";
+        assert_eq!(said.as_deref(), Some(expected));
+        for (files, screen) in
+            [(&["now.json"][..], Some(Format::Json)), (&["now", "-"], Some(Format::Json)), (&["now"], None)]
+        {
+            assert_eq!(unheard(&named(files), screen), None, "{files:?}");
+        }
+    }
+}

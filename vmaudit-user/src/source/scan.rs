@@ -1,0 +1,91 @@
+//! One scan: counts from the kernel's own walk or from /proc, put in order by [`crate::domain::scan`].
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use crate::domain::application::Anonymizer;
+use crate::domain::process_filter::ProcessFilter;
+use crate::domain::scan::{self, Facts, ScanOptions};
+use crate::domain::vma_cost;
+use crate::model::scan::Scan;
+use crate::os::procfs::{Proc, host};
+use crate::os::rights;
+use crate::os::users::user_name;
+use crate::source::ebpf::task_iter::Census;
+use crate::source::process_list::{self, Walk, Wanted};
+use crate::text::time::rfc3339;
+
+/// Where counts come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counter {
+    /// The kernel where it allows, else /proc.
+    Auto,
+    /// The kernel's task iterator, or an error.
+    Ebpf,
+    /// /proc.
+    Proc,
+}
+
+/// Looks at the machine once. `details`: parent, name, executable and cgroup of each process, which the text does not show.
+/// Errors: /proc cannot be read; the kernel cannot count and was to.
+pub fn take(
+    filter: &ProcessFilter,
+    options: &ScanOptions,
+    counter: Counter,
+    details: bool,
+    anonymizer: &Anonymizer,
+) -> anyhow::Result<Scan> {
+    let (census, refused) = match counter {
+        Counter::Ebpf => {
+            (Some(Census::open().map_err(|reason| anyhow::anyhow!("--source ebpf: {reason}"))?), None)
+        }
+        Counter::Auto => match Census::open() {
+            Ok(census) => (Some(census), None),
+            Err(reason) => (None, Some(reason)),
+        },
+        Counter::Proc => (None, None),
+    };
+    let walk = census.as_ref().map(|census| || census.take());
+    let walk: Option<Walk<'_>> = walk.as_ref().map(|walk| walk as Walk<'_>);
+    let wanted = Wanted { filter, details };
+    let mut scan = from(&wanted, options, &Proc::new("/proc"), walk, anonymizer)?;
+    if let Some(reason) = refused.filter(|_| nix::unistd::geteuid().is_root()) {
+        scan.report
+            .coverage
+            .notes
+            .push(format!("Counted by the lines of /proc/PID/maps, not by the kernel: {reason}."));
+    }
+    Ok(scan)
+}
+
+fn from(
+    wanted: &Wanted<'_>,
+    options: &ScanOptions,
+    proc: &Proc,
+    walk: Option<Walk<'_>>,
+    anonymizer: &Anonymizer,
+) -> anyhow::Result<Scan> {
+    let began = SystemTime::now();
+    let (rows, slabs) = {
+        let _rights = rights::raised(&rights::PROCESSES);
+        (process_list::read(wanted, proc, walk)?, proc.slabs(&vma_cost::CACHES))
+    };
+    let mut users = BTreeMap::new();
+    for uid in rows.iter().filter_map(|row| row.uid) {
+        users.entry(uid).or_insert_with(|| user_name(uid));
+    }
+    let facts = Facts {
+        limits: proc.limits(),
+        slabs,
+        by_kernel: walk.is_some(),
+        root: nix::unistd::geteuid().is_root(),
+        host: host(),
+        started: rfc3339(began),
+        duration_s: began.elapsed().unwrap_or_default().as_secs_f64(),
+        users,
+    };
+    Ok(scan::build(options, facts, rows, anonymizer))
+}
+
+#[cfg(test)]
+mod tests;
