@@ -5,7 +5,7 @@ use std::fs;
 
 use crate::model::report::{Condition, Hook, HookState};
 use crate::os::kernel::Facts;
-use crate::os::rights::RIGHTS;
+use crate::os::rights::{RIGHTS, Right};
 use crate::os::{kernel, rights};
 use crate::source::ebpf::hooks;
 use crate::text;
@@ -140,33 +140,54 @@ fn row(name: &str, met: bool, found: impl Into<String>, loses: &str, cure: &str)
 }
 
 fn judge(found: &Found) -> Vec<Condition> {
-    let held = |name: &str| found.held.iter().any(|h| h == name);
-    let charges_memlock = found.version < (5, 11);
-    let mut rows: Vec<Condition> = RIGHTS
-        .iter()
-        .map(|right| {
-            let name = right.capability.to_string();
-            let needless = match name.as_str() {
-                "CAP_SYS_RESOURCE" if !charges_memlock => Some("this kernel does not ask for it"),
-                "CAP_SYS_ADMIN" if found.tracefs.is_ok() => Some("tracefs is readable without it"),
-                _ => None,
-            };
-            let words = match (held(&name), needless) {
-                (true, _) if !found.first_user_namespace => "held, but over a user namespace only".to_owned(),
-                (true, _) => format!("held, for {}", right.gives),
-                (false, Some(why)) => format!("not held; {why}"),
-                // What it is for is said by what is lost.
-                (false, None) => "not held".to_owned(),
-            };
-            let cure = if right.required {
-                "run vmaudit with sudo, or give it CAP_BPF and CAP_PERFMON".to_owned()
-            } else {
-                format!("run vmaudit with sudo, or give it {name} too")
-            };
-            row(&name, held(&name) || needless.is_some(), words, right.loses, &cure)
-        })
-        .collect();
-    rows.push(row(
+    let mut rows: Vec<Condition> = RIGHTS.iter().map(|right| right_held(found, right)).collect();
+    rows.extend([user_namespace(found), in_pid_namespace(found), type_information(found), bpf_call(found)]);
+    rows.extend([lockdown(found), memlock(found), tracefs(found), raw_tracepoints(found)]);
+    for (name, value, right) in [
+        ("kernel.perf_event_paranoid", &found.perf_event_paranoid, "CAP_PERFMON"),
+        ("kernel.unprivileged_bpf_disabled", &found.unprivileged_bpf_disabled, "CAP_BPF"),
+    ] {
+        rows.push(sysctl(name, value.as_deref(), right, found.held(right)));
+    }
+    rows.push(proc(found));
+    rows
+}
+
+impl Found {
+    fn held(&self, name: &str) -> bool {
+        self.held.iter().any(|held| held == name)
+    }
+
+    /// eBPF tables count against RLIMIT_MEMLOCK (kernel/bpf/syscall.c, until 5.11).
+    fn charges_memlock(&self) -> bool {
+        self.version < (5, 11)
+    }
+}
+
+fn right_held(found: &Found, right: &Right) -> Condition {
+    let name = right.capability.to_string();
+    let needless = match name.as_str() {
+        "CAP_SYS_RESOURCE" if !found.charges_memlock() => Some("this kernel does not ask for it"),
+        "CAP_SYS_ADMIN" if found.tracefs.is_ok() => Some("tracefs is readable without it"),
+        _ => None,
+    };
+    let words = match (found.held(&name), needless) {
+        (true, _) if !found.first_user_namespace => "held, but over a user namespace only".to_owned(),
+        (true, _) => format!("held, for {}", right.gives),
+        (false, Some(why)) => format!("not held; {why}"),
+        // What it is for is said by what is lost.
+        (false, None) => "not held".to_owned(),
+    };
+    let cure = if right.required {
+        "run vmaudit with sudo, or give it CAP_BPF and CAP_PERFMON".to_owned()
+    } else {
+        format!("run vmaudit with sudo, or give it {name} too")
+    };
+    row(&name, found.held(&name) || needless.is_some(), words, right.loses, &cure)
+}
+
+fn user_namespace(found: &Found) -> Condition {
+    row(
         USER_NAMESPACE,
         found.first_user_namespace,
         if found.first_user_namespace {
@@ -176,8 +197,11 @@ fn judge(found: &Found) -> Vec<Condition> {
         },
         NO_EBPF,
         "run it outside, with sudo or with CAP_BPF and CAP_PERFMON",
-    ));
-    rows.push(row(
+    )
+}
+
+fn in_pid_namespace(found: &Found) -> Condition {
+    row(
         PID_NAMESPACE,
         found.first_pid_namespace,
         if found.first_pid_namespace {
@@ -187,19 +211,25 @@ fn judge(found: &Found) -> Vec<Condition> {
         },
         "run and trace -p: no eBPF, counts are samples from /proc, failed calls are not seen",
         "run it on the host, or in a container with the host's pid namespace (docker run --pid host)",
-    ));
-    rows.push(row(
+    )
+}
+
+fn type_information(found: &Found) -> Condition {
+    row(
         BTF,
         found.type_information.is_ok(),
         found.type_information.clone().map_or_else(|e| e, |()| "readable".into()),
         NO_EBPF,
         "a kernel with CONFIG_DEBUG_INFO_BTF is needed, and /sys/kernel/btf/vmlinux must be visible in the container",
-    ));
-    rows.push(row(
+    )
+}
+
+fn bpf_call(found: &Found) -> Condition {
+    row(
         BPF_CALL,
         found.bpf.is_none(),
         match found.bpf {
-            None if found.held.iter().any(|h| h == "CAP_BPF") => "not refused".to_owned(),
+            None if found.held("CAP_BPF") => "not refused".to_owned(),
             None => "not tried without CAP_BPF".to_owned(),
             Some(libc::ENOSYS) => "blocked, or not in this kernel (ENOSYS)".to_owned(),
             Some(errno) => format!(
@@ -209,10 +239,11 @@ fn judge(found: &Found) -> Vec<Condition> {
         },
         NO_EBPF,
         "a seccomp policy does that: allow bpf and perf_event_open for this container, or run vmaudit on the host",
-    ));
-    rows.push(lockdown(found));
-    rows.push(memlock(found, charges_memlock, held("CAP_SYS_RESOURCE")));
-    rows.push(row(
+    )
+}
+
+fn tracefs(found: &Found) -> Condition {
+    row(
         TRACEFS,
         found.tracefs.is_ok(),
         found.tracefs.clone().map_or_else(|e| e, |()| "readable".into()),
@@ -223,8 +254,11 @@ fn judge(found: &Found) -> Vec<Condition> {
             "raw tracepoints only: nothing is lost on this kernel, but there is no second way if they are refused"
         },
         "mount -t tracefs nodev /sys/kernel/tracing; a user also needs CAP_DAC_READ_SEARCH",
-    ));
-    rows.push(row(
+    )
+}
+
+fn raw_tracepoints(found: &Found) -> Condition {
+    row(
         RAW,
         found.raw_refused.is_none(),
         found.raw_refused.clone().unwrap_or_else(|| "not refused".into()),
@@ -249,25 +283,22 @@ fn judge(found: &Found) -> Vec<Condition> {
             NO_EBPF
         },
         "a seccomp policy that blocks BPF_RAW_TRACEPOINT_OPEN does that",
-    ));
-    for (name, value, right) in [
-        ("kernel.perf_event_paranoid", &found.perf_event_paranoid, "CAP_PERFMON"),
-        ("kernel.unprivileged_bpf_disabled", &found.unprivileged_bpf_disabled, "CAP_BPF"),
-    ] {
-        rows.push(Condition {
-            name: name.into(),
-            met: held(right).then_some(true),
-            found: match (value, held(right)) {
-                (None, _) => "not readable".into(),
-                (Some(value), true) => format!("{value}; no matter with {right}"),
-                (Some(value), false) => value.clone(),
-            },
-            loses: None,
-            cure: None,
-        });
+    )
+}
+
+/// A setting that means something only where the right is missing.
+fn sysctl(name: &str, value: Option<&str>, right: &str, held: bool) -> Condition {
+    Condition {
+        name: name.into(),
+        met: held.then_some(true),
+        found: match (value, held) {
+            (None, _) => "not readable".into(),
+            (Some(value), true) => format!("{value}; no matter with {right}"),
+            (Some(value), false) => value.into(),
+        },
+        loses: None,
+        cure: None,
     }
-    rows.push(proc(found));
-    rows
 }
 
 fn lockdown(found: &Found) -> Condition {
@@ -293,15 +324,15 @@ fn lockdown(found: &Found) -> Condition {
     }
 }
 
-fn memlock(found: &Found, charged: bool, may_raise: bool) -> Condition {
+fn memlock(found: &Found) -> Condition {
     let words = match found.memlock {
         None => "unlimited".to_owned(),
         Some(bytes) => text::bytes(bytes),
     };
-    let (met, words) = match (charged, found.memlock) {
+    let (met, words) = match (found.charges_memlock(), found.memlock) {
         (false, _) => (true, format!("{words}; this kernel does not charge eBPF to it")),
         (true, None) => (true, words),
-        (true, Some(_)) if may_raise => (true, format!("{words}; vmaudit raises it")),
+        (true, Some(_)) if found.held("CAP_SYS_RESOURCE") => (true, format!("{words}; vmaudit raises it")),
         (true, Some(bytes)) => (bytes >= NEEDED_MEMLOCK, words),
     };
     row(MEMLOCK, met, words, NO_EBPF, "ulimit -l unlimited before vmaudit, or give it CAP_SYS_RESOURCE")

@@ -151,18 +151,30 @@ pub fn recommend_now(measured: &Measured) -> Recommendation {
     advice
 }
 
+/// What a case comes down to.
+struct Case<'a> {
+    measured: &'a Measured,
+    seen: Seen,
+    /// The true peak may be higher than what was seen.
+    lower_bound: bool,
+    /// VMAs.
+    peak: u64,
+    /// The limit that leaves the margin asked for, VMAs.
+    needed: u64,
+    /// The process with that peak, in words.
+    who: String,
+    /// Calls refused at the limit.
+    at_limit: u64,
+    /// Calls refused for another reason.
+    others: u64,
+}
+
 fn advise(measured: &Measured, seen: Seen) -> Recommendation {
-    let Measured { margin, current, clipped, .. } = *measured;
-    let lower_bound = seen == Seen::Peak && !measured.exact;
-    let has = match seen {
-        Seen::Peak if lower_bound => "was seen with",
-        Seen::Peak => "peaked at",
-        Seen::Now => "has",
-    };
+    let Measured { margin, current, .. } = *measured;
     let at_limit = failed(measured, |kind| kind.cause == Cause::MaxMapCount);
     let unknown = failed(measured, |kind| kind.cause == Cause::Unknown && !kind.limit_excluded);
     let others = failed(measured, another);
-    let clipped = clipped || at_limit > 0;
+    let clipped = measured.clipped || at_limit > 0;
 
     let mut advice = Recommendation {
         setting: "vm.max_map_count".into(),
@@ -180,36 +192,76 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
         return advice;
     };
     advice.basis = Some(Basis { peak, clipped, headroom: margin.headroom(), round: margin.round() });
-    let needed = margin.limit_for(peak);
-    let who = measured
-        .who
-        .as_ref()
-        .map_or_else(|| "the largest process".into(), |(comm, pid)| format!("{comm} (pid {pid})"));
+    let name = |(comm, pid): &(String, u32)| format!("{comm} (pid {pid})");
+    let case = Case {
+        measured,
+        seen,
+        lower_bound: seen == Seen::Peak && !measured.exact,
+        peak,
+        needed: margin.limit_for(peak),
+        who: measured.who.as_ref().map_or_else(|| "the largest process".into(), name),
+        at_limit,
+        others,
+    };
+    match () {
+        () if clipped => case.stopped(&mut advice),
+        () if others > 0 => case.another_reason(&mut advice),
+        () => case.room(&mut advice),
+    }
+    if unknown > 0 {
+        advice.sentences.push(format!(
+            "{} failed for a reason that could not be told; a higher limit may or may not help.",
+            count(unknown, "call", "calls")
+        ));
+    }
+    if case.lower_bound && !clipped {
+        advice.sentences.push(if measured.sampled {
+            "The peak was sampled, so the true one may be higher; run as root, or with CAP_BPF and CAP_PERFMON, and \
+             with eBPF to know it."
+                .into()
+        } else {
+            "Not every peak is exact, so the true one may be higher.".into()
+        });
+    }
+    advice
+}
 
-    if clipped {
+impl Case<'_> {
+    fn has(&self) -> &'static str {
+        match self.seen {
+            Seen::Peak if self.lower_bound => "was seen with",
+            Seen::Peak => "peaked at",
+            Seen::Now => "has",
+        }
+    }
+
+    /// The limit stopped a process: its demand is not known.
+    fn stopped(&self, advice: &mut Recommendation) {
+        let Self { measured, seen, at_limit, ref who, .. } = *self;
+        let current = measured.current;
         // Measured under a lower limit than the one now in force, a value below that one would be no raise.
-        let value = needed.max(margin.limit_for(current.unwrap_or(0)));
+        let value = self.needed.max(measured.margin.limit_for(current.unwrap_or(0)));
+        let peak = grouped(self.peak);
         if current.is_some_and(|current| current >= KERNEL_LARGEST) {
             advice.action = Action::WillNotHelp;
             advice.sentences.push(format!(
-                "{} {} {} VMAs, and vm.max_map_count is already the largest value the kernel accepts: the \
+                "{} {} {peak} VMAs, and vm.max_map_count is already the largest value the kernel accepts: the \
                  process must make fewer mappings.",
-                capitalised(&who),
+                capitalised(who),
                 match seen {
                     Seen::Now => "is at the limit with",
                     Seen::Peak if at_limit == 0 => "reached the limit with",
                     Seen::Peak => "was stopped at",
                 },
-                grouped(peak)
             ));
         } else {
             advice.action = Action::RaiseAndRerun;
-            let (peak, to) = (grouped(peak), grouped(value));
+            let to = grouped(value);
             advice.sentences.push(match seen {
                 Seen::Peak if at_limit == 0 => format!(
                     "{} reached the limit with {peak} VMAs, and whether it was refused more could not be seen, so its \
                      demand is not known: raise vm.max_map_count to {to} and run again.",
-                    capitalised(&who)
+                    capitalised(who)
                 ),
                 Seen::Peak => format!(
                     "The limit stopped {who} at {peak} VMAs, so its demand is not known yet: raise \
@@ -218,27 +270,31 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
                 Seen::Now => format!(
                     "{} is at the limit with {peak} VMAs, so its demand is not known: raise \
                      vm.max_map_count to {to} and look again.",
-                    capitalised(&who)
+                    capitalised(who)
                 ),
             });
-            set(&mut advice, value, measured);
+            set(advice, value, measured);
         }
-        advice.sentences.extend(others_sentence(measured, others));
-    } else if others > 0 {
+        advice.sentences.extend(others_sentence(measured, self.others));
+    }
+
+    /// Calls were refused, and not by the limit.
+    fn another_reason(&self, advice: &mut Recommendation) {
+        let (who, has, peak) = (&self.who, self.has(), self.peak);
         advice.action = Action::WillNotHelp;
-        advice.sentences.extend(others_sentence(measured, others));
-        advice.sentences.push(match current {
-            Some(current) if needed > current => format!(
+        advice.sentences.extend(others_sentence(self.measured, self.others));
+        advice.sentences.push(match self.measured.current {
+            Some(current) if self.needed > current => format!(
                 "Apart from that, {who} {has} {} VMAs, {} % of the limit {}: {} would leave the usual \
                  room.",
                 grouped(peak),
                 percent(peak, current),
                 grouped(current),
-                grouped(needed)
+                grouped(self.needed)
             ),
             Some(current) => format!(
                 "{}: {who} {has} {} VMAs, {} % of it.",
-                if lower_bound {
+                if self.lower_bound {
                     format!("Nothing seen asks for more than the limit {} either", grouped(current))
                 } else {
                     format!("The limit {} itself is high enough", grouped(current))
@@ -248,14 +304,19 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
             ),
             None => format!(
                 "{} {has} {} VMAs; the limit in force could not be read.",
-                capitalised(&who),
+                capitalised(who),
                 grouped(peak)
             ),
         });
-    } else {
-        match current {
+    }
+
+    /// Nothing was refused: is there enough room?
+    fn room(&self, advice: &mut Recommendation) {
+        let (who, has, peak, needed) = (&self.who, self.has(), self.peak, self.needed);
+        let margin = self.measured.margin;
+        match self.measured.current {
             // The true peak may be any number above one that was merely seen: that is no reason to leave the limit.
-            Some(current) if needed <= current && lower_bound => {
+            Some(current) if needed <= current && self.lower_bound => {
                 advice.sentences.push(format!(
                     "Nothing seen asks for more than vm.max_map_count = {}: {who} {has} {} VMAs, {} % of it.",
                     grouped(current),
@@ -277,7 +338,7 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
                 advice.sentences.push(format!(
                     "{} {has} {} VMAs, {} % of the limit {}: raise vm.max_map_count to {} to leave \
                      room (peak x {}, rounded up to a multiple of {}).",
-                    capitalised(&who),
+                    capitalised(who),
                     grouped(peak),
                     percent(peak, current),
                     grouped(current),
@@ -285,7 +346,7 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
                     margin.headroom(),
                     grouped(margin.round())
                 ));
-                set(&mut advice, needed, measured);
+                set(advice, needed, self.measured);
             }
             None => {
                 // No command: it could lower a limit that is higher.
@@ -293,30 +354,14 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
                 advice.sentences.push(format!(
                     "{} {has} {} VMAs: a vm.max_map_count of {} or more leaves room. The limit in \
                      force could not be read.",
-                    capitalised(&who),
+                    capitalised(who),
                     grouped(peak),
                     grouped(needed)
                 ));
-                advice.sentences.push(price(needed, measured.vma_bytes));
+                advice.sentences.push(price(needed, self.measured.vma_bytes));
             }
         }
     }
-    if unknown > 0 {
-        advice.sentences.push(format!(
-            "{} failed for a reason that could not be told; a higher limit may or may not help.",
-            count(unknown, "call", "calls")
-        ));
-    }
-    if lower_bound && !clipped {
-        advice.sentences.push(if measured.sampled {
-            "The peak was sampled, so the true one may be higher; run as root, or with CAP_BPF and CAP_PERFMON, and \
-             with eBPF to know it."
-                .into()
-        } else {
-            "Not every peak is exact, so the true one may be higher.".into()
-        });
-    }
-    advice
 }
 
 fn failed(measured: &Measured, of: impl Fn(&Failed) -> bool) -> u64 {

@@ -18,6 +18,8 @@ mod elf;
 mod helper;
 mod locked;
 mod mappings;
+mod modules;
+mod notes;
 mod opener;
 mod parser;
 mod perf_map;
@@ -34,12 +36,11 @@ use vmaudit_common::call::Call;
 
 use crate::model::event::{Mapped, Refused};
 use crate::model::report::Frame;
-use crate::model::unreadable::Unreadable;
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
-use crate::text::count;
 use mappings::{Answer, Found, Looked, Question};
-use told::{Stamp, Told};
+use modules::{By, Handle, Key, Module, held, hold};
+use told::Told;
 
 /// Looks at the mappings of one process image. Each asks only for addresses that are not known yet.
 const LOOKS_PER_IMAGE: u32 = 16;
@@ -49,52 +50,12 @@ const LOOKS_PER_SECOND: u32 = 50;
 const LOOKS: u32 = 2000;
 /// Stacks that wait for a look; more than that are dropped and counted.
 const QUEUE: usize = 256;
-/// Files held, one descriptor each.
-const MODULES: usize = 128;
 /// Root directories held, one descriptor each: for perf maps, and for files that map_files does not give.
 const ROOTS: usize = 64;
 /// Kinds of refusal whose first stack is taken, of address spaces that the report may show.
 const KINDS: usize = 2000;
 /// Time for reading symbols at the session's end.
 const DEADLINE: Duration = Duration::from_secs(3);
-/// Unreadable files that a note names.
-const SHOWN: usize = 4;
-
-/// A mapped file.
-#[derive(Debug)]
-struct Module {
-    key: Key,
-    handle: Handle,
-}
-
-/// Tells mapped files apart.
-#[derive(Debug, PartialEq, Eq)]
-struct Key {
-    name: String,
-    inode: u64,
-    by: By,
-}
-
-/// What is known of a file besides its name and inode number.
-#[derive(Debug, PartialEq, Eq)]
-enum By {
-    /// Its device, from /proc/PID/maps.
-    Device(u32, u32),
-    /// The time of its inode's last change, from the kernel.
-    Change(i64, u32),
-}
-
-/// How to get at a mapped file.
-#[derive(Debug)]
-enum Handle {
-    /// O_PATH: the very inode, deleted or not, in whatever mount namespace. With a stamp: if it is still as it was.
-    Held(OwnedFd, Option<Stamp>),
-    /// To be looked up in vmaudit's own namespace, if the inode there is the mapped one, unchanged.
-    Named,
-    /// To be looked up below this root, if the inode there is still the mapped one.
-    Below(Rc<OwnedFd>, u64),
-}
-
 /// An executable mapping.
 #[derive(Clone, Debug)]
 struct Area {
@@ -459,56 +420,6 @@ impl Symbols {
         }
         resolved
     }
-
-    /// Sentences for the report about what was left out.
-    pub fn notes(&self) -> Vec<String> {
-        let mut notes = Vec::new();
-        if self.gone > 0 {
-            notes.push(format!(
-                "{} of failed calls kept addresses without names: the process was gone before its mappings were read, and \
-                 the kernel had not told them",
-                count(self.gone, "stack", "stacks")
-            ));
-        }
-        let skipped = self.skipped + self.queue.len() as u64 + u64::from(self.busy());
-        if skipped > 0 {
-            notes.push(format!(
-                "{} of failed calls kept addresses without names, so as not to read mappings too often",
-                count(skipped, "stack", "stacks")
-            ));
-        }
-        if self.cut > 0 {
-            notes.push(format!(
-                "{} of failed calls kept addresses without names: before Linux 6.11 mappings can only be read one after \
-                 the other, which is done once for a process image and for 0.1 s",
-                count(self.cut, "stack", "stacks")
-            ));
-        }
-        if let Some((stacks, why, comm, pid)) = &self.silent {
-            notes.push(format!(
-                "{} of failed calls kept addresses without names: {comm} (pid {pid}){} {}",
-                count(*stacks, "stack", "stacks"),
-                if *stacks > 1 { ", the first," } else { "" },
-                Unreadable::from(*why).sentence()
-            ));
-        }
-        if !self.unreadable.is_empty() {
-            let shown = self.unreadable.get(..SHOWN).unwrap_or(&self.unreadable).join(", ");
-            let more = self.unreadable.len().saturating_sub(SHOWN);
-            notes.push(format!(
-                "The symbols of {} could not be read in time or at all: {shown}{}",
-                count(self.unreadable.len() as u64, "file", "files"),
-                if more > 0 { format!(" and {more} more") } else { String::new() }
-            ));
-        }
-        if self.left_behind > 0 {
-            notes.push(format!(
-                "{} that read symbols could not be ended and may still wait for a file",
-                count(self.left_behind, "process of vmaudit's", "processes of vmaudit's")
-            ));
-        }
-        notes
-    }
 }
 
 impl Image {
@@ -525,39 +436,6 @@ impl Image {
 /// An address inside the instruction that `ip` follows: a call, or at the top of the stack the system call.
 fn inside(ip: u64) -> u64 {
     ip.saturating_sub(1)
-}
-
-/// Index of the mapped file, held from now on.
-fn hold(
-    modules: &mut Vec<Module>,
-    found: &Found,
-    file: Option<OwnedFd>,
-    root: Option<&Rc<OwnedFd>>,
-) -> Option<usize> {
-    if found.inode == 0 {
-        return None;
-    }
-    let by = By::Device(found.device.0, found.device.1);
-    let key = Key { name: found.name.clone(), inode: found.inode, by };
-    held(modules, key, || {
-        Some(match file {
-            Some(fd) => Handle::Held(fd, None),
-            None => Handle::Below(Rc::clone(root?), found.inode),
-        })
-    })
-}
-
-/// Index of the module with this key, which is made if it is new and there is room.
-fn held(modules: &mut Vec<Module>, key: Key, hold: impl FnOnce() -> Option<Handle>) -> Option<usize> {
-    if let Some(index) = modules.iter().position(|module| module.key == key) {
-        return Some(index);
-    }
-    if modules.len() >= MODULES {
-        return None;
-    }
-    let handle = hold()?;
-    modules.push(Module { key, handle });
-    Some(modules.len() - 1)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use crate::enrich::symbols::{
     dwarf,
     elf::{self, Program},
     helper::{Address, Names, Task},
+    told::Stamp,
     *,
 };
 
