@@ -25,6 +25,8 @@ pub mod limit;
 pub mod model;
 pub mod os;
 pub mod output;
+pub mod recorded;
+pub mod run;
 pub mod scan;
 pub mod session;
 pub mod source;

@@ -9,7 +9,7 @@ use vmaudit_user::{
     launch::child as command,
     limit,
     os::rights,
-    output, scan, session, trace,
+    output, recorded, run, scan, trace,
 };
 
 fn main() -> ExitCode {
@@ -35,8 +35,9 @@ fn main() -> ExitCode {
         Command::Limit(args) => limit::limit_command(&args),
         Command::Run(args) => {
             failure = command::EXIT_OWN_FAILURE;
-            session::run(args).map(code)
+            run::run(args).map(code)
         }
+        Command::Report(args) => recorded::show(&args).map(code),
         Command::Trace(args) => trace::trace(args).map(code),
         Command::Doctor(args) => doctor::doctor(&args).map(code),
     };
