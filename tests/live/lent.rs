@@ -224,7 +224,8 @@ fn the_command_of_a_capable_vmaudit_finds_the_world_as_without_it() {
     let (_, alone) = facts(Session::workload(&["facts"]).as_user(USER));
     let (done, traced) = facts(capable(Session::run(&[], &["facts"])));
     assert!(alone.iter().any(|line| line.starts_with("open /proc/self/fd/7 ")), "{alone:?}");
-    assert_eq!(alone, traced);
+    let differ: Vec<_> = alone.iter().zip(&traced).filter(|(a, b)| a != b).collect();
+    assert!(alone.len() == traced.len() && differ.is_empty(), "{differ:?}");
     let report = done.report();
     assert_eq!((report.source, report.coverage.lost["skips_unreadable"]), (SourceKind::Ebpf, 0));
 }

@@ -191,9 +191,11 @@ fn see(tgid: u32, hidden: bool, anonymizer: &Anonymizer) -> Option<Seen> {
     if hidden {
         explanation.hide_addresses();
     }
+    // Of what was not read to the end no share of the whole is said.
+    explanation.complete &= notes.is_empty() && !ended;
     Some(Seen {
         vmas: explanation.vmas,
-        complete: explanation.complete && notes.is_empty() && !ended,
+        complete: explanation.complete,
         ended,
         sentence: verdict::verdict(&explanation).into_iter().next().unwrap_or_default(),
     })
