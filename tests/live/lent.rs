@@ -23,7 +23,7 @@ const SECRET: &str = "the secret of root";
 
 /// As USER, with a copy of vmaudit that has the capabilities of [`ALL`].
 fn capable(session: Session) -> Session {
-    let session = session.as_user(USER);
+    let session = session.unrecorded().as_user(USER);
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     // Some machines withhold a few from everybody; a program that has one of those is not started at all.
     let given = bits(&ALL) & set(&own, "CapBnd");
@@ -407,6 +407,15 @@ fn addresses_of_a_setuid_program_are_left_out_of_failures() {
     let report = done.report();
     let example = report.failures[0].example.as_ref().expect("an example");
     assert!(example.args["addr"].is_string() && example.stack[0].ip.is_some(), "{example:?}");
+}
+
+/// It would hold addresses of processes that the caller may not look into.
+#[test]
+fn a_capable_vmaudit_writes_no_recording() {
+    let session = capable_vmaudit(&["run", "--record", "r.vma"]).then_workload(&["facts"]);
+    let said = session.go().ended_with(125).stderr_text();
+    assert!(said.contains("--record is refused: a recording holds addresses"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]

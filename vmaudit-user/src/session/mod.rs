@@ -37,12 +37,14 @@ const SETTLED: Duration = Duration::from_millis(5);
 const ROOTS_SETTLED: Duration = Duration::from_millis(100);
 /// Between two looks once the command has ended.
 const ENDING: Duration = Duration::from_millis(2);
+/// Between two tellings of figures of the living, where somebody wants them.
+const CHECKPOINT: Duration = Duration::from_secs(1);
 /// Records taken before other work gets its turn.
-const BATCH: usize = 4096;
+const BATCH: usize = 1024;
 /// Batches taken before signals and the command get their turn.
-const BATCHES: usize = 16;
+const BATCHES: usize = 64;
 /// Batches taken after the end was seen: more than the largest ring buffer holds of the smallest records.
-const LAST_BATCHES: usize = 64;
+const LAST_BATCHES: usize = 256;
 
 /// A runtime without threads: nothing of vmaudit's competes with the workload but this one.
 pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
@@ -56,6 +58,11 @@ pub trait Sink {
 
     /// A turn of the session's loop is done; `over`: it was the last one.
     fn turn(&mut self, audit: &Audit, over: bool);
+
+    /// It wants figures of the living now and then: what it has may be all that is left when vmaudit is killed.
+    fn wants_checkpoints(&self) -> bool {
+        false
+    }
 
     /// Nobody reads it any more, so that the session may end.
     fn is_closed(&self) -> bool {
@@ -112,6 +119,8 @@ pub struct Session<'s> {
     enrichment: Option<Enrichment>,
     state: State<'s>,
     patience: Patience,
+    /// When figures of the living are due; `None` where nobody wants them.
+    checkpoint: Option<Instant>,
 }
 
 /// What takes events.
@@ -152,8 +161,10 @@ impl<'s> Session<'s> {
         sinks: Vec<&'s mut dyn Sink>,
         patience: Patience,
     ) -> Self {
+        let checkpoint =
+            sinks.iter().any(|sink| sink.wants_checkpoints()).then(|| Instant::now() + CHECKPOINT);
         let state = State { audit: Audit::of(header), anonymizer, sinks };
-        let mut session = Self { source, enrichment, state, patience };
+        let mut session = Self { source, enrichment, state, patience, checkpoint };
         session.take(Event::Limits(Proc::new("/proc").limits()));
         session
     }
@@ -268,15 +279,19 @@ impl<'s> Session<'s> {
 
     /// The work of a tick; returns the time until the next.
     fn tick(&mut self) -> Duration {
-        let Self { source, enrichment, state, .. } = self;
+        let Self { source, enrichment, state, checkpoint, .. } = self;
         let next = source.tick(&mut |event| state.take(event, enrichment));
+        if let Some(due) = checkpoint.as_mut().filter(|due| Instant::now() >= **due) {
+            *due = Instant::now() + CHECKPOINT;
+            source.checkpoint(&mut |event| state.take(event, enrichment));
+        }
         thin_out(source.as_mut(), state, enrichment);
         next
     }
 
     /// Takes the last figures, detaches, looks up names, and gives the audit of it all. `exit`: how the command ended.
     pub fn finish(self, exit: Option<Exit>) -> Audit {
-        let Self { mut source, mut enrichment, mut state, patience } = self;
+        let Self { mut source, mut enrichment, mut state, patience, .. } = self;
         if let Some(it) = &mut enrichment {
             it.settle(&|generation| source.lives(generation));
         }

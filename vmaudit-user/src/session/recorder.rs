@@ -53,6 +53,10 @@ impl Sink for Recorder {
         }
     }
 
+    fn wants_checkpoints(&self) -> bool {
+        true
+    }
+
     fn complaint(&self) -> Option<String> {
         let (left_out, too_long) = (self.writer.left_out(), self.writer.too_long());
         match &self.failed {

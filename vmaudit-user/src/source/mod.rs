@@ -34,6 +34,11 @@ pub trait Source {
     /// Processes of which something may still come, after all that is ready has been given to `sink`.
     fn awaited(&mut self, sink: &mut dyn FnMut(Event)) -> HashSet<ProcessId>;
 
+    /// Figures of what lives, as of now, and what was lost so far.
+    fn checkpoint(&mut self, sink: &mut dyn FnMut(Event)) {
+        let _ = sink;
+    }
+
     /// The last figures, what was lost, what became of the hooks. Returns how many followed processes are still alive.
     fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64;
 }

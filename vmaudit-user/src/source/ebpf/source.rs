@@ -50,6 +50,11 @@ impl Source for Live {
         self.in_slots()
     }
 
+    fn checkpoint(&mut self, sink: &mut dyn FnMut(Event)) {
+        self.report_living(sink);
+        sink(Event::Lost(self.losses()));
+    }
+
     fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64 {
         // In this order: one that dies in between is then seen twice, not missed.
         self.report_living(sink);
