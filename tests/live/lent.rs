@@ -207,8 +207,8 @@ fn the_command_of_a_capable_vmaudit_finds_the_world_as_without_it() {
     let facts = |session: Session| {
         let mut command = session.command();
         let folder = session.file("").to_string_lossy().trim_end_matches('/').to_owned();
-        // The C library takes this one from every program with capabilities of its file, as it does LD_LIBRARY_PATH.
-        command.env_remove("TMPDIR");
+        // The C library takes these from every program with capabilities of its file.
+        command.env_remove("TMPDIR").env_remove("LD_LIBRARY_PATH");
         // SAFETY: system calls only; a jobserver or LISTEN_FDS leaves descriptors open like this.
         unsafe {
             command.pre_exec(|| {
@@ -412,7 +412,7 @@ fn addresses_of_a_setuid_program_are_left_out_of_failures() {
 /// It would hold addresses of processes that the caller may not look into.
 #[test]
 fn a_capable_vmaudit_writes_no_recording() {
-    let session = capable_vmaudit(&["run", "--record", "r.vma"]).then_workload(&["facts"]);
+    let session = capable_vmaudit(&["run", "--record", "r.vma", "--"]).then_workload(&["facts"]);
     let said = session.go().ended_with(125).stderr_text();
     assert!(said.contains("--record is refused: a recording holds addresses"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
