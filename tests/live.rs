@@ -44,6 +44,8 @@ mod preamble;
 mod preemption;
 #[path = "live/processes.rs"]
 mod processes;
+#[path = "live/recordings.rs"]
+mod recordings;
 #[path = "live/rights.rs"]
 mod rights;
 #[path = "live/scan.rs"]

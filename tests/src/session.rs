@@ -23,6 +23,8 @@ pub struct Session {
     environment: Vec<(&'static str, String)>,
     /// Numbers of capabilities, given by the ambient set.
     caps: Vec<u32>,
+    /// Where among the words the recording is asked for.
+    recording: Option<usize>,
 }
 
 /// A session that runs.
@@ -62,7 +64,19 @@ impl Session {
     pub fn run_as_usual(options: &[&str], words: &[&str]) -> Self {
         let session = Self::vmaudit(&["run", "--format", "json", "-o"]);
         let report = session.scratch.path("report.json");
-        session.words(&[report]).words(options).words(&["--"]).words(&[workload()]).words(words)
+        let mut session = session.words(&[report]).words(&[Self::RECORD]);
+        session.recording = Some(session.words.len() - 1);
+        session.words(options).words(&["--"]).words(&[workload()]).words(words)
+    }
+
+    const RECORD: &str = "--record=";
+
+    /// Without a recording: one is refused to whoever has rights that its caller lacks, and takes a descriptor and room.
+    pub fn unrecorded(mut self) -> Self {
+        if let Some(at) = self.recording.take() {
+            self.words.remove(at);
+        }
+        self
     }
 
     /// The workload alone, not traced.
@@ -79,6 +93,7 @@ impl Session {
             uid: None,
             environment: Vec::new(),
             caps: Vec::new(),
+            recording: None,
         }
     }
 
@@ -123,7 +138,7 @@ impl Session {
     /// Everything as this user, with these capabilities (by number) and no others, as `setpriv --ambient-caps` gives
     /// them.
     pub fn as_user_with(self, uid: u32, caps: &[u32]) -> Self {
-        Self { caps: caps.to_vec(), ..self.as_user(uid) }
+        Self { caps: caps.to_vec(), ..self.unrecorded().as_user(uid) }
     }
 
     /// With copies of the programs that every user can reach, wherever the originals are.
@@ -146,7 +161,11 @@ impl Session {
         std::fs::write(self.scratch.path("stdin"), &self.stdin).expect("stdin can be written");
         let create = |name| File::create(self.scratch.path(name)).expect("an output file can be made");
         let mut command = Command::new(&self.program);
-        command.args(&self.words).stdout(create("stdout")).stderr(create("stderr"));
+        let mut words = self.words.clone();
+        if let Some(word) = self.recording.and_then(|at| words.get_mut(at)) {
+            word.push(self.scratch.path("session.vma"));
+        }
+        command.args(&words).stdout(create("stdout")).stderr(create("stderr"));
         command.stdin(File::open(self.scratch.path("stdin")).expect("stdin can be opened"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         match self.uid {
@@ -357,9 +376,24 @@ impl Done {
         std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{name}: {e}\n{}", self.said()))
     }
 
-    /// The JSON report.
+    /// The JSON report. A recording that was made of the session must give the same bytes again.
     pub fn report(&self) -> Report {
         let text = self.read("report.json");
+        if self.scratch.path("session.vma").exists() {
+            let again = Command::new(vmaudit())
+                .arg("report")
+                .arg(self.scratch.path("session.vma"))
+                .args(["--format", "json"])
+                .output()
+                .expect("vmaudit can be started");
+            let same = String::from_utf8_lossy(&again.stdout) == text;
+            let said = String::from_utf8_lossy(&again.stderr);
+            assert!(
+                same && again.status.success(),
+                "the recording gives another report: {said}{}",
+                self.said()
+            );
+        }
         let report: Report =
             serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in the report {text}"));
         assert_eq!((report.schema.as_str(), report.version), ("vmaudit.report", 1));

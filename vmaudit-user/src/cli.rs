@@ -114,6 +114,9 @@ pub struct RunArgs {
     /// Nothing on stderr but errors, unless the budget was broken; what was lost is in the report of -o
     #[arg(short, long)]
     pub quiet: bool,
+    /// Keep what the report is made of in FILE; `vmaudit report FILE` makes it again [example: --record tests.vma]
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// Shared options.
     #[command(flatten)]
     pub common: Common,
@@ -166,12 +169,35 @@ pub struct TraceArgs {
     /// are taken as meant for vmaudit alone
     #[arg(long)]
     pub keep_caps: bool,
+    /// Keep every change and what a report is made of in FILE; `vmaudit report FILE` makes it [example: --record t.vma]
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Leave changes of map_count out of the recording beyond this size; figures go on [example: --record-max 100m]
+    #[arg(long, value_name = "SIZE", requires = "record", value_parser = crate::domain::requirements::parse_size)]
+    pub record_max: Option<u64>,
     /// Shared options.
     #[command(flatten)]
     pub common: Common,
     /// A command to run and follow
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+/// Options of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// The recording
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Write the report to FILE instead of stdout [example: -o report.json]
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    pub output: Vec<PathBuf>,
+    /// Format of the -o at the same place; without one the file's name says it [example: --format json]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub format: Vec<ReportFormat>,
+    /// Rows in the table of processes
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+    pub top: usize,
 }
 
 /// Options that several commands share.

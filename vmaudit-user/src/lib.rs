@@ -22,7 +22,8 @@ pub mod launch;
 pub mod model;
 pub mod os;
 pub mod output;
-#[expect(clippy::too_many_lines, reason = "it is being split")]
+pub mod recorded;
+pub mod run;
 pub mod session;
 pub mod source;
 pub mod text;

@@ -8,46 +8,46 @@ mod lines;
 
 pub use self::lines::LEAST_BYTES;
 
-use std::{
-    io,
-    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use serde_json::{Value, json};
 use vmaudit_common::call::CALLS;
 
 use crate::cli::{ReportFormat, Source, TraceArgs};
-use crate::domain::diagnosis::{Question, Verdict};
-use crate::domain::{arguments, diagnosis};
-use crate::launch::child::{Child, EXIT_OWN_FAILURE, Look, User};
+use crate::domain::arguments;
+use crate::domain::diagnosis::Verdict;
+use crate::launch::child::{Child, EXIT_OWN_FAILURE, User};
 use crate::model::cause::name_of;
 use crate::model::event::{Change, Event, Refused, UsedShare};
-use crate::model::report::{Cause, Limits};
-use crate::model::session::KernelRules;
+use crate::model::report::Cause;
+use crate::model::session::{Budget, Header, MarginAsked};
 use crate::os::kernel::Facts;
-use crate::os::procfs::Proc;
 use crate::output::{self, Destination, Writing};
-use crate::session::{Asked, Ring, Signals, give_up_rights, now_ns, open_live, rules, runtime};
+
 use crate::source::ebpf;
-use crate::source::ebpf::{Live, Unavailable};
+use crate::source::ebpf::Unavailable;
 use crate::text;
 
 use self::{
     folding::{Folding, Line},
     lines::Lines,
 };
-use crate::os::rights;
-
-/// Longest time between two looks at the ring buffer.
-const TICK: Duration = Duration::from_millis(20);
-/// For so long no process must be seen before all count as ended: the last one's child may be in the middle of an exec.
-const SETTLED: Duration = Duration::from_millis(100);
-/// Records written before signals and losses get their turn.
-const BATCH: usize = 4096;
-/// Batches read after the end was seen: more than the largest ring buffer holds of the smallest records.
-const LAST_BATCHES: usize = 64;
+use crate::domain::application::Anonymizer;
+use crate::domain::audit::Audit;
+use crate::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
+use crate::enrich::Enrichment;
+use crate::launch::child;
+use crate::os::apart::Patience;
+use crate::os::clock::now_ns;
+use crate::os::{procfs, rights};
+use crate::run::open_recording;
+use crate::scan::own_names;
+use crate::session::opening::{Opened, give_up_rights, of_live, open_live};
+use crate::session::recorder::Recorder;
+use crate::session::{Ends, Root, Session, Sink};
+use crate::text::time::rfc3339;
+use std::time::SystemTime;
 
 /// `vmaudit trace`.
 pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
@@ -59,7 +59,6 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         output::say(&format!("{unknown} is not one of the watched system calls"));
         return Ok(2);
     }
-    let proc = Proc::new("/proc");
     let roots = args.pid.iter().map(|pid| Root::hold(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
     if args.common.source == Source::Proc {
         return Err(anyhow!("trace needs eBPF: /proc shows counts, not changes and failures"));
@@ -75,14 +74,17 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         false => Some(Child::prepare(&args.command, user.as_ref(), args.keep_caps)?),
     };
     let facts = Facts::gather();
+    let recording = args.record.as_deref().map(open_recording).transpose()?;
     let options = ebpf::Options {
         watch_all: args.all,
         follow_children: !args.no_follow,
-        stream_changes: !args.failed,
+        // A recording has all of them, whatever is shown.
+        stream_changes: !args.failed || recording.is_some(),
         stream_failures: true,
         attach: child.is_none() || !args.pid.is_empty(),
         calls: true,
-        stacks: false,
+        // Names for the stacks of a report.
+        stacks: recording.is_some(),
         ring_bytes: args.common.ring_bytes.unwrap_or(8 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,
@@ -92,63 +94,67 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let follow: Vec<_> = args.pid.iter().map(|pid| (*pid, false)).chain(own_child).collect();
     let mut live = open_live(&facts, &options, &follow).map_err(unavailable)?;
     live.snapshot()?;
-    let notes = give_up_rights(child.as_ref(), destination.rights());
-    let mut stream = Stream {
-        out: Lines::new(destination, args.format == ReportFormat::Json, args.max_bytes),
-        folding: (!args.all_lines).then(Folding::default),
-        json: args.format == ReportFormat::Json,
-        start_ns: now_ns(),
-        dropped: 0,
-        limits: proc.limits(),
-        rules: rules(&facts, Some(&live)),
-        failed: args.failed,
-        call: args.call.clone(),
-        comm: args.comm.clone(),
+    let mut opened = of_live(live, &facts);
+    opened.events.extend(give_up_rights(child.as_ref(), destination.rights()));
+    let header = header(&args, &opened);
+    let mut stream = Stream::new(&args, destination, header.start_ns);
+    let mut recorder = recording
+        .map(|file| Recorder::new(Box::new(file), &header, args.record_max))
+        .transpose()
+        .context("cannot write the recording")?;
+    let patience = Patience::default();
+    let anonymizer = Anonymizer::new(own_names());
+    // What is not kept is not looked up.
+    let enrichment = match recorder {
+        Some(_) => Enrichment::new(true, anonymizer.clone(), header.start_ns, &patience),
+        None => Enrichment::for_verdicts(&patience),
     };
-    let deadline = args.duration.map(|d| Instant::now() + d);
-    let outcome = runtime()?.block_on(async {
-        let mut signals = Signals::take()?;
-        // Before the command runs, because afterwards nobody would wait for it if this failed.
-        let ring = Ring::new(&live)?;
-        if let Some(child) = &mut child
-            && let Err((status, why)) = child.go()
-        {
+    let mut sinks: Vec<&mut dyn Sink> = vec![&mut stream];
+    sinks.extend(recorder.iter_mut().map(|it| it as &mut dyn Sink));
+    // Names in the lines are as the kernel has them: they are for the one who watches.
+    let shown = if args.record.is_some() { anonymizer } else { Anonymizer::off() };
+    let mut session = Session::new(&header, opened.source, Some(enrichment), shown, sinks, patience);
+    let notes: Vec<String> = opened
+        .events
+        .into_iter()
+        .inspect(|event| session.take(event.clone()))
+        .filter_map(|event| if let Event::Note(note) = event { Some(note) } else { None })
+        .collect();
+    let roots = if child.is_none() { roots } else { Vec::new() };
+    let ends = Ends { roots, deadline: args.duration.map(|d| Instant::now() + d), linger: Duration::ZERO };
+    let exit = match session.run(child.as_mut(), &ends)? {
+        Ok(exit) => exit,
+        Err((status, why)) => {
             let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
             output::say(&format!("cannot run {name}: {why}"));
             // 125 tells vmaudit's failure from the command's status, which only `run` passes on.
             return Ok(if status == EXIT_OWN_FAILURE { 1 } else { status });
         }
-        stream.follow(&mut live, child.as_mut(), &roots, deadline, (&mut signals, &ring)).await
-    });
+    };
     drop(child);
+    let audit = session.finish(exit);
     notes.iter().for_each(|note| output::say(note));
-    stream.end(&live)?;
-    outcome
+    let complaint = recorder.and_then(|it| it.complaint());
+    if let Some(complaint) = &complaint {
+        output::say(complaint);
+    }
+    stream.end(&audit)?;
+    Ok(i32::from(complaint.is_some()))
 }
 
-/// A process that is followed, held by a descriptor so that a reused pid is nobody's.
-struct Root(OwnedFd);
-
-impl Root {
-    fn hold(pid: u32) -> anyhow::Result<Self> {
-        // SAFETY: takes numbers only (Linux 5.3 and later; eBPF with a ring buffer needs 5.8 anyway).
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        if fd < 0 {
-            return Err(match io::Error::last_os_error() {
-                e if e.raw_os_error() == Some(libc::ESRCH) => anyhow!("there is no process {pid}"),
-                // EINVAL: such numbers belong to threads.
-                e => anyhow!(e).context(format!("cannot follow process {pid}")),
-            });
-        }
-        // SAFETY: a fresh descriptor that nobody else owns.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
-    }
-
-    /// All its threads have ended.
-    fn ended(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one live pollfd.
-        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+fn header(args: &TraceArgs, opened: &Opened) -> Header {
+    Header {
+        vmaudit: env!("CARGO_PKG_VERSION").into(),
+        host: procfs::host(),
+        source: opened.kind,
+        sight: opened.sight,
+        rules: opened.rules.clone(),
+        started: rfc3339(SystemTime::now()),
+        start_ns: now_ns(),
+        command: args.command.first().map(|file| child::short_name(file)).into_iter().collect(),
+        margin: MarginAsked { headroom: DEFAULT_HEADROOM, round: DEFAULT_ROUND },
+        budget: Budget::default(),
+        all_rows: false,
     }
 }
 
@@ -160,106 +166,79 @@ struct Stream {
     start_ns: u64,
     /// Records known to be dropped, as last printed.
     dropped: u64,
-    limits: Limits,
-    rules: KernelRules,
     failed: bool,
     call: Vec<String>,
     comm: Option<String>,
 }
 
-impl Stream {
-    async fn follow(
-        &mut self,
-        live: &mut Live,
-        mut child: Option<&mut Child>,
-        roots: &[Root],
-        deadline: Option<Instant>,
-        (signals, ring): (&mut Signals, &Ring),
-    ) -> anyhow::Result<i32> {
-        let mut pause = TICK;
-        let mut next = Instant::now() + TICK;
-        let mut empty_since: Option<Instant> = None;
-        loop {
-            let mut over = deadline.is_some_and(|at| Instant::now() >= at);
-            tokio::select! {
-                biased;
-                asked = signals.next() => match (asked?, child.as_deref_mut()) {
-                    (Asked::Child, _) => {}
-                    (Asked::PassOn(number), Some(child)) => child.pass_on(number),
-                    (Asked::Terminal(_), Some(_)) => {}
-                    (_, None) => over = true,
-                },
-                () = ring.ready() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-            // Not in the branch above: a busy ring buffer would always be faster than the clock.
-            if Instant::now() >= next {
-                live.refresh_limit();
-                live.flush_debug();
-                next = Instant::now() + TICK;
-            }
-            if let Some(child) = &child {
-                over |= matches!(child.look(), Look::Ended(_));
-            } else if !roots.is_empty() {
-                // In the middle of an exec a process has no address space that is followed.
-                let empty = live.living() == 0 && roots.iter().all(Root::ended);
-                empty_since = empty.then(|| empty_since.unwrap_or_else(Instant::now));
-                over |= empty_since.is_some_and(|since| since.elapsed() >= SETTLED);
-            }
-            let mut more = live.drain(BATCH, &mut |event| self.write(event));
-            self.losses(live);
-            // What is in the buffer when the end was seen still belongs to the stream; what comes later does not.
-            for _ in 0..LAST_BATCHES {
-                if !(over && more) {
-                    break;
-                }
-                more = live.drain(BATCH, &mut |event| self.write(event));
-                self.losses(live);
-            }
-            pause = if more { Duration::ZERO } else { TICK };
-            live.sweep(&mut |_| {});
-            let now = Instant::now();
-            if let Some(folding) = &mut self.folding {
-                let mut due = Vec::new();
-                if over {
-                    folding.all(&mut due)
-                } else {
-                    folding.due(now, &mut due)
-                }
-                due.into_iter().for_each(|line| self.say(line, now));
-            }
-            self.out.second_over(now);
-            self.out.flush();
-            if over || self.out.is_broken() {
-                return Ok(0);
-            }
+impl Sink for Stream {
+    fn event(&mut self, event: &Event, audit: &Audit) {
+        if matches!(event, Event::Lost(_)) {
+            self.losses(audit);
+        } else {
+            self.write(event, audit);
         }
     }
 
-    fn write(&mut self, event: Event) {
+    fn turn(&mut self, audit: &Audit, over: bool) {
+        let now = Instant::now();
+        if let Some(folding) = &mut self.folding {
+            let mut due = Vec::new();
+            if over {
+                folding.all(&mut due)
+            } else {
+                folding.due(now, &mut due)
+            }
+            due.into_iter().for_each(|line| self.say(line, now, audit));
+        }
+        self.out.second_over(now);
+        self.out.flush();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.out.is_broken()
+    }
+}
+
+impl Stream {
+    fn new(args: &TraceArgs, destination: Destination, start_ns: u64) -> Self {
+        let json = args.format == ReportFormat::Json;
+        Self {
+            out: Lines::new(destination, json, args.max_bytes),
+            folding: (!args.all_lines).then(Folding::default),
+            json,
+            start_ns,
+            dropped: 0,
+            failed: args.failed,
+            call: args.call.clone(),
+            comm: args.comm.clone(),
+        }
+    }
+
+    fn write(&mut self, event: &Event, audit: &Audit) {
         let now = Instant::now();
         let mut lines = Vec::new();
         match event {
             Event::Change(it) if !self.failed && self.wanted(it.call, &it.comm) => match &mut self.folding {
-                Some(folding) => folding.change(it, now, &mut lines),
-                None => lines.push(Line::Change(it)),
+                Some(folding) => folding.change(it.clone(), now, &mut lines),
+                None => lines.push(Line::Change(it.clone())),
             },
             Event::Refused(it) if self.wanted(it.call, &it.comm) => {
-                let Verdict { cause, certain, .. } = self.verdict(&it);
+                let Verdict { cause, certain, .. } = audit.verdict_of(it);
                 match &mut self.folding {
-                    Some(folding) => folding.refused(it, (cause, certain), now, &mut lines),
-                    None => lines.push(Line::Refused(it)),
+                    Some(folding) => folding.refused(it.clone(), (cause, certain), now, &mut lines),
+                    None => lines.push(Line::Refused(it.clone())),
                 }
             }
             _ => return,
         }
-        lines.into_iter().for_each(|line| self.say(line, now));
+        lines.into_iter().for_each(|line| self.say(line, now, audit));
     }
 
-    fn say(&mut self, line: Line, now: Instant) {
+    fn say(&mut self, line: Line, now: Instant, audit: &Audit) {
         let text = match &line {
             Line::Change(change) => self.change(change),
-            Line::Refused(refused) => self.refused(refused),
+            Line::Refused(refused) => self.refused(refused, audit),
             Line::Changes { first, last, times } => self.changes(first, last, *times),
             Line::RefusedAgain { first_ns, last, times, why } => {
                 self.refused_again(*first_ns, last, *times, *why)
@@ -335,26 +314,12 @@ impl Stream {
         )
     }
 
-    fn verdict(&self, r: &Refused) -> Verdict {
-        diagnosis::why(&Question {
-            call: r.call,
-            errno: r.errno,
-            class: r.class,
-            count: 1,
-            kept_bytes: 0,
-            example: Some(r),
-            cgroup: None,
-            limits: &self.limits,
-            kernel: &self.rules,
-        })
-    }
-
-    fn refused(&self, r: &Refused) -> String {
-        let verdict = self.verdict(r);
+    fn refused(&self, r: &Refused, audit: &Audit) -> String {
+        let verdict = audit.verdict_of(r);
         let at = self.seconds(r.at_ns);
         let errno = errno_name(r.errno);
         let mut args = arguments::by_name(r.call, &r.args);
-        if !rights::may_know_addresses(r.tgid, None) {
+        if audit.hides_addresses(r.tgid) || !rights::may_know_addresses(r.tgid, None) {
             arguments::hide_addresses(&mut args);
         }
         if self.json {
@@ -385,8 +350,8 @@ impl Stream {
     }
 
     /// Says where records are missing.
-    fn losses(&mut self, live: &Live) {
-        let dropped = live.ring_full();
+    fn losses(&mut self, audit: &Audit) {
+        let dropped = audit.losses().counters.get("ring_full").copied().unwrap_or(0);
         if dropped > self.dropped {
             let missing = dropped - self.dropped;
             self.dropped = dropped;
@@ -395,7 +360,7 @@ impl Stream {
                 output::json::line(&json!({"type": "lost", "at_s": at, "ring_full": missing}))
             } else {
                 format!(
-                    "{at:12.6} [{} lost here: the reader was too slow]",
+                    "{at:12.6} [{} lost here: the reader was too slow, or a user had his share]",
                     text::count(missing, "record", "records")
                 )
             };
@@ -403,16 +368,15 @@ impl Stream {
         }
     }
 
-    fn end(self, live: &Live) -> anyhow::Result<()> {
-        let losses = live.losses();
+    fn end(self, audit: &Audit) -> anyhow::Result<()> {
+        let losses = audit.losses();
         let notes: Vec<String> = losses.shares.iter().map(UsedShare::sentence).collect();
-        let lost: serde_json::Map<String, Value> =
-            losses.counters.into_iter().map(|(name, n)| (name, n.into())).collect();
         let line = if self.json {
             let at = self.seconds(now_ns());
-            output::json::line(&json!({"type": "end", "at_s": at, "lost": lost, "notes": notes}))
+            output::json::line(&json!({"type": "end", "at_s": at, "lost": losses.counters, "notes": notes}))
         } else {
-            let counters: Vec<String> = lost.iter().map(|(name, n)| format!("{name} {n}")).collect();
+            let counters: Vec<String> =
+                losses.counters.iter().map(|(name, n)| format!("{name} {n}")).collect();
             let notes: String = notes.iter().map(|note| format!("\nNote: {note}.")).collect();
             format!("Lost: {}{notes}", counters.join(", "))
         };

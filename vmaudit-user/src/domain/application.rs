@@ -299,6 +299,7 @@ impl Anonymizer {
             | Event::Conditions(_)
             | Event::Gone(_)
             | Event::AddressesHidden(_)
+            | Event::VmaBytes(_)
             | Event::FiguresEnd
             | Event::End(_)
             | Event::Cut(_) => {}

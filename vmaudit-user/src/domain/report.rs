@@ -45,7 +45,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         margin,
         current: rows.limits.max_map_count,
         failures: rows.kinds,
-        vma_bytes: header.vma_bytes,
+        vma_bytes: seen.vma_bytes,
     });
     let mut report = Report {
         schema: SCHEMA.into(),

@@ -1,5 +1,120 @@
-//! What is looked up about a process or a refused call while a session runs; each look is bounded.
+//! What is looked up about a process or a refused call while a session runs; each look is bounded, and what it finds
+//! is given back as events.
 
 pub mod memory_cgroup;
 pub mod symbols;
 pub mod vma_owners;
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use crate::domain::application::Anonymizer;
+use crate::domain::audit::Audit;
+use crate::model::event::{CgroupExhausted, Event, Owners, StackEnds, StackName};
+use crate::os::apart::Patience;
+use crate::os::clock::now_ns;
+use crate::os::rights;
+use symbols::Symbols;
+use vma_owners::Looks;
+
+/// Between two glances at a look that is under way.
+const GLANCE: Duration = Duration::from_millis(5);
+/// Stacks whose mappings are looked up between two batches of records, and when there are no more records.
+const STACKS: (usize, usize) = (1, 16);
+
+/// What is looked up when calls are refused.
+pub struct Enrichment {
+    symbols: Symbols,
+    owners: Option<Looks>,
+    cgroups: memory_cgroup::Looks,
+}
+
+impl Enrichment {
+    /// Without `symbols`, stacks stay as addresses. `anonymizer`: for what is said of files. `start_ns`: the session's
+    /// start, CLOCK_MONOTONIC.
+    pub fn new(symbols: bool, anonymizer: Anonymizer, start_ns: u64, patience: &Patience) -> Self {
+        Self {
+            symbols: Symbols::new(!symbols, patience),
+            owners: Some(Looks::new(anonymizer, start_ns, patience)),
+            cgroups: memory_cgroup::Looks::default(),
+        }
+    }
+
+    /// Looks only at what verdicts need.
+    pub fn for_verdicts(patience: &Patience) -> Self {
+        let cgroups = memory_cgroup::Looks::default();
+        Self { symbols: Symbols::new(true, patience), owners: None, cgroups }
+    }
+
+    /// Takes note of an event before anybody else does, and tells `sink` what has to be known before it.
+    pub fn notice(&mut self, event: &mut Event, audit: &Audit, sink: &mut dyn FnMut(Event)) {
+        match event {
+            Event::Refused(refused) => {
+                refused.stack.truncate(audit.frames_wanted());
+                if rights::hides_addresses(refused.tgid) {
+                    sink(Event::AddressesHidden(refused.tgid));
+                }
+                self.symbols.notice(refused);
+                if let Some(owners) = &mut self.owners {
+                    owners.notice(refused);
+                }
+                self.cgroups.notice(refused, audit.cgroup_of(refused.tgid));
+                for (generation, cgroup) in self.cgroups.take() {
+                    sink(Event::CgroupExhausted(CgroupExhausted { generation, cgroup }));
+                }
+            }
+            Event::Mapped(mapped) => self.symbols.told(mapped),
+            _ => {}
+        }
+    }
+
+    /// Goes on with looks: a few between two batches of records (`more` are waiting), else as many as may be.
+    pub fn look(&mut self, more: bool, lives: &dyn Fn(u64) -> bool) {
+        self.symbols.remember(if more { STACKS.0 } else { STACKS.1 }, lives);
+        if let Some(owners) = self.owners.as_mut().filter(|_| !more) {
+            owners.look(now_ns, lives);
+        }
+    }
+
+    /// When it has to be asked to look again at the latest: sooner than `next` while a look is under way.
+    pub fn wake(&self, next: Instant) -> Instant {
+        let busy = self.symbols.busy() || self.owners.as_ref().is_some_and(Looks::busy);
+        if busy { next.min(Instant::now() + GLANCE) } else { next }
+    }
+
+    /// Forgets the stacks of address spaces whose examples the audit no longer keeps.
+    pub fn keep(&mut self, wanted: &HashSet<u64>) {
+        self.symbols.keep(wanted);
+    }
+
+    /// Ends the looks that are under way, while the source still knows who lives.
+    pub fn settle(&mut self, lives: &dyn Fn(u64) -> bool) {
+        self.symbols.settle(lives);
+        if let Some(owners) = &mut self.owners {
+            owners.settle(lives);
+        }
+    }
+
+    /// What was found, always in the same order, and sentences about what was not. Reads the files of symbols.
+    pub fn finish(mut self, sink: &mut dyn FnMut(Event)) {
+        let mut owners: Vec<_> = self.owners.as_mut().map(Looks::take).into_iter().flatten().collect();
+        owners.sort_by_key(|(generation, _)| *generation);
+        for (generation, holders) in owners {
+            sink(Event::Owners(Box::new(Owners { generation, holders })));
+        }
+        let mut resolved = self.symbols.resolve();
+        resolved.frames.sort_by_key(|(generation, ip, _)| (*generation, *ip));
+        for (generation, ip, frame) in resolved.frames {
+            sink(Event::Frame(Box::new(StackName { generation, ip, frame })));
+        }
+        resolved.ends.sort_unstable();
+        for (generation, ip) in resolved.ends {
+            sink(Event::StackEnds(StackEnds { generation, ip }));
+        }
+        self.symbols
+            .notes()
+            .into_iter()
+            .chain(self.owners.and_then(|it| it.notes()))
+            .for_each(|note| sink(Event::Note(note)));
+    }
+}

@@ -102,7 +102,7 @@ impl Looks {
 
     /// Takes a look if one is due, and what has come of the one before. `now_ns`: CLOCK_MONOTONIC; `lives`: this address
     /// space has not ended. Waits for [`MOMENT`] at most.
-    pub fn look(&mut self, now_ns: impl Fn() -> u64, lives: impl Fn(u64) -> bool) {
+    pub fn look(&mut self, now_ns: impl Fn() -> u64, lives: &dyn Fn(u64) -> bool) {
         self.turn(Duration::ZERO, &lives);
         if self.busy() || self.queue.is_empty() || self.last.is_some_and(|last| last.elapsed() < BETWEEN) {
             return;
@@ -124,13 +124,13 @@ impl Looks {
     }
 
     /// Waits for the look that is under way: for as long as a process may be silent.
-    pub fn settle(&mut self, lives: impl Fn(u64) -> bool) {
+    pub fn settle(&mut self, lives: &dyn Fn(u64) -> bool) {
         while self.busy() {
             self.turn(MOMENT, &lives);
         }
     }
 
-    fn turn(&mut self, most: Duration, lives: &impl Fn(u64) -> bool) {
+    fn turn(&mut self, most: Duration, lives: &dyn Fn(u64) -> bool) {
         let turn = self.desk.turn(most);
         if matches!(turn, Turn::Waiting) {
             return;
@@ -191,9 +191,11 @@ fn see(tgid: u32, hidden: bool, anonymizer: &Anonymizer) -> Option<Seen> {
     if hidden {
         explanation.hide_addresses();
     }
+    // Of what was not read to the end no share of the whole is said.
+    explanation.complete &= notes.is_empty() && !ended;
     Some(Seen {
         vmas: explanation.vmas,
-        complete: explanation.complete && notes.is_empty() && !ended,
+        complete: explanation.complete,
         ended,
         sentence: verdict::verdict(&explanation).into_iter().next().unwrap_or_default(),
     })
@@ -234,13 +236,13 @@ mod tests {
     fn one_look_for_each_address_space_near_the_limit_and_only_while_it_lives() {
         let mut looks = Looks::new(Anonymizer::off(), 0, &Patience::default());
         looks.notice(&refused(1, CLASS_SECTION));
-        looks.look(|| 5_000_000, |_| true);
+        looks.look(|| 5_000_000, &|_| true);
         assert!(looks.take().is_empty(), "far from the limit nothing is read");
         for _ in 0..3 {
             looks.notice(&refused(2, CLASS_SECTION | 7));
         }
-        looks.look(|| 5_000_000, |_| true);
-        looks.settle(|_| true);
+        looks.look(|| 5_000_000, &|_| true);
+        looks.settle(&|_| true);
         let found = looks.take();
         assert_eq!(found.len(), 1);
         let holders = &found[&2];
@@ -249,8 +251,8 @@ mod tests {
         assert_eq!((holders.after_ms, holders.at_s, holders.syscall.as_str()), (5, 0.005, "mmap"));
         looks.notice(&refused(3, CLASS_SECTION | 7));
         looks.last = None;
-        looks.look(|| 0, |_| false);
-        looks.settle(|_| false);
+        looks.look(|| 0, &|_| false);
+        looks.settle(&|_| false);
         assert!(looks.take().is_empty(), "what was read after the end is not of this address space");
         for generation in 10..100 {
             looks.notice(&refused(generation, CLASS_SECTION | 7));

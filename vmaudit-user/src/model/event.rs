@@ -56,6 +56,8 @@ pub enum Event {
     Gone(Vec<ProcessId>),
     /// No figure will come any more; what follows is about what is known.
     FiguresEnd,
+    /// Kernel memory per VMA, bytes.
+    VmaBytes(f64),
     /// Addresses of this process are not the caller's to know.
     AddressesHidden(u32),
     /// The session is over.

@@ -23,8 +23,6 @@ pub struct Header {
     pub start_ns: u64,
     /// The command as the report shows it; empty when none was run.
     pub command: Vec<String>,
-    /// Bytes of kernel memory per VMA; `None` when the kernel's slab figures cannot be read.
-    pub vma_bytes: Option<f64>,
     /// What the recommendation adds to a peak.
     pub margin: MarginAsked,
     /// What was demanded.

@@ -46,6 +46,8 @@ pub enum Writing {
     Whole,
     /// Line by line, to be read while it grows.
     Lines,
+    /// The same, in a new file that only its owner may read; a file that is there goes on as NAME.old.
+    Recording,
 }
 
 /// An open file.
@@ -203,7 +205,8 @@ impl Target {
             return Self::beside(folder, name);
         }
         let flags = WRITE | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-        let file = openat(&folder, name.as_os_str(), flags, mode_of_new())?;
+        let mode = if writing == Writing::Recording { Mode::S_IRUSR | Mode::S_IWUSR } else { mode_of_new() };
+        let file = openat(&folder, name.as_os_str(), flags, mode)?;
         Ok(Self { file: File::from(file), state: State::Begun })
     }
 
@@ -224,6 +227,13 @@ impl Target {
                 _ if found.nlink() > 1 => return Err(planted("a file with several names (hard links)")),
                 _ => {}
             }
+        }
+        if writing == Writing::Recording {
+            let mut old = name.clone();
+            old.push(".old");
+            // What is called so is replaced, be it a link: nothing is followed.
+            renameat(&folder, name.as_os_str(), &folder, old.as_os_str())?;
+            return Self::new(folder, name, writing);
         }
         if writing == Writing::Whole
             && own

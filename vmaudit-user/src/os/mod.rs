@@ -2,6 +2,7 @@
 
 pub mod apart;
 pub mod btf;
+pub mod clock;
 pub mod destination;
 pub mod inherited;
 pub mod kernel;

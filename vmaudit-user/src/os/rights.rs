@@ -235,7 +235,10 @@ pub fn drop_all() -> Result<(), CapsError> {
 
 /// What a session still needs once its programs are attached.
 pub fn of_a_session() -> Vec<Capability> {
-    RIGHTS.iter().filter(|right| right.later).map(|right| right.capability).collect()
+    // Root's process that reads strangers' files becomes another user (enrich/symbols/locked.rs).
+    let to_become_nobody = [Capability::CAP_SETUID, Capability::CAP_SETGID];
+    let of_root = to_become_nobody.into_iter().filter(|_| is_root());
+    RIGHTS.iter().filter(|right| right.later).map(|right| right.capability).chain(of_root).collect()
 }
 
 /// Gives up, for good, all but these. `lowered`: also kept, but not in effect until they are raised. The command must

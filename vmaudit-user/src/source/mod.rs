@@ -11,6 +11,43 @@ pub mod recording;
 pub mod scan;
 pub mod vma_layout;
 
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use crate::model::event::{Event, ProcessId};
+
+/// Where events come from. Three of them: eBPF ([`ebpf::Live`]), looks at /proc ([`procfs_sampler::Sampling`]), a
+/// recording ([`recording::Reader`]).
+pub trait Source {
+    /// Readable when there is something to [`Source::drain`]; `None` when only time tells.
+    fn wake_fd(&self) -> io::Result<Option<OwnedFd>>;
+
+    /// Gives at most `most` records to `sink`; `true` when more are waiting.
+    fn drain(&mut self, most: usize, sink: &mut dyn FnMut(Event)) -> bool;
+
+    /// What has to be done from time to time; returns the time until the next.
+    fn tick(&mut self, sink: &mut dyn FnMut(Event)) -> Duration;
+
+    /// Address spaces or processes that are followed and have not ended.
+    fn living(&self) -> usize;
+
+    /// This address space has not ended.
+    fn lives(&self, generation: u64) -> bool;
+
+    /// Processes of which something may still come, after all that is ready has been given to `sink`.
+    fn awaited(&mut self, sink: &mut dyn FnMut(Event)) -> HashSet<ProcessId>;
+
+    /// Figures of what lives, as of now, and what was lost so far.
+    fn checkpoint(&mut self, sink: &mut dyn FnMut(Event)) {
+        let _ = sink;
+    }
+
+    /// The last figures, what was lost, what became of the hooks. Returns how many followed processes are still alive.
+    fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64;
+}
+
 /// vm.max_map_count as it is now, VMAs; `None` when /proc does not say.
 pub fn proc_max_map_count() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()

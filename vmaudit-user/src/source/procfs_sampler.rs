@@ -13,7 +13,11 @@ use crate::model::event::{Event, ProcessFacts, ProcessId, Sample};
 use crate::model::unreadable::Unreadable;
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Beat, Patience, Unanswered};
+use crate::os::clock::now_ns;
 use crate::os::procfs::{CountBuffer, Proc, Stat};
+use crate::source::{OwnedFd, Source, io};
+use crate::text;
+use std::collections::HashSet;
 
 /// Shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);
@@ -292,6 +296,47 @@ impl Sampling {
     /// Processes that were alive at the last look.
     pub fn living(&self) -> usize {
         self.known.len()
+    }
+}
+
+impl Source for Sampling {
+    fn wake_fd(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
+    fn drain(&mut self, _: usize, _: &mut dyn FnMut(Event)) -> bool {
+        false
+    }
+
+    fn tick(&mut self, sink: &mut dyn FnMut(Event)) -> Duration {
+        self.look(now_ns(), sink)
+    }
+
+    fn living(&self) -> usize {
+        self.known.len()
+    }
+
+    fn lives(&self, _: u64) -> bool {
+        false
+    }
+
+    fn awaited(&mut self, _: &mut dyn FnMut(Event)) -> HashSet<ProcessId> {
+        HashSet::new()
+    }
+
+    fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64 {
+        self.settle(now_ns(), sink);
+        self.uncounted.values().for_each(|it| sink(Event::Note(it.sentence())));
+        self.known.len() as u64
+    }
+}
+
+impl Uncounted {
+    fn sentence(&self) -> String {
+        let Self { processes, comm, pid, why } = self;
+        let (who, why) = (text::count(*processes, "process", "processes"), why.sentence());
+        let first = if *processes == 1 { "" } else { "the first, " };
+        format!("{who} could not be counted for all or a part of the time: {first}{comm} (pid {pid}), {why}")
     }
 }
 

@@ -102,7 +102,7 @@ impl Audit {
 
     /// Why the refusals of a kind were; `(count, kept_bytes)` are those that the sentence speaks of.
     fn verdict(&self, mm: &MmState, refusals: &RefusalGroup, (count, kept_bytes): (u64, u64)) -> Verdict {
-        let mut verdict = diagnosis::why(&Question {
+        let question = Question {
             call: refusals.call,
             errno: refusals.errno,
             class: refusals.class,
@@ -112,7 +112,38 @@ impl Audit {
             cgroup: self.cgroups.get(&self.generation_of(mm, refusals)),
             limits: &self.limits,
             kernel: &self.rules,
-        });
+        };
+        self.judge(&question, refusals)
+    }
+
+    /// Why this call was refused, by what is known so far: the same as a report would say now.
+    pub fn verdict_of(&self, refused: &Refused) -> Verdict {
+        let question = Question {
+            call: refused.call,
+            errno: refused.errno,
+            class: refused.class,
+            count: 1,
+            kept_bytes: 0,
+            example: Some(refused),
+            cgroup: self.cgroups.get(&refused.generation),
+            limits: &self.limits,
+            kernel: &self.rules,
+        };
+        let alone = RefusalGroup {
+            call: refused.call,
+            errno: refused.errno,
+            class: refused.class,
+            count: 1,
+            first_ns: refused.at_ns,
+            last_ns: refused.at_ns,
+            kept_bytes: 0,
+        };
+        self.judge(&question, &alone)
+    }
+
+    /// The one place where what was not seen takes certainty from a verdict.
+    fn judge(&self, question: &Question<'_>, refusals: &RefusalGroup) -> Verdict {
+        let mut verdict = diagnosis::why(question);
         if self.losses.doubt.causes {
             verdict.limit_excluded = false;
             if std::mem::replace(&mut verdict.certain, false) {

@@ -83,6 +83,7 @@ pub struct Audit {
     notes: Vec<String>,
     end: Option<End>,
     cut: Option<Cut>,
+    vma_bytes: Option<f64>,
     /// Processes whose addresses are not the caller's to know.
     hidden: HashSet<u32>,
     /// The latest time that an event bore.
@@ -151,6 +152,7 @@ impl Audit {
             notes: Vec::new(),
             end: None,
             cut: None,
+            vma_bytes: None,
             hidden: HashSet::new(),
             seen_ns: start_ns,
         }
@@ -195,6 +197,7 @@ impl Audit {
                 }
             }
             Event::Gone(over) => self.fold(&over.into_iter().collect()),
+            Event::VmaBytes(bytes) => self.vma_bytes = Some(bytes),
             Event::AddressesHidden(tgid) => {
                 self.hidden.insert(tgid);
             }
@@ -312,6 +315,16 @@ impl Audit {
             .iter()
             .filter(|(_, process)| process.refused() > 0)
             .map(|(id, process)| (id.tgid, process.uid))
+    }
+
+    /// Where the recording was cut, if it was one and was.
+    pub fn cut(&self) -> Option<Cut> {
+        self.cut
+    }
+
+    /// What was not seen so far.
+    pub fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     /// Addresses of this process are not the caller's to know.

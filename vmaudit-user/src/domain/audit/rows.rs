@@ -46,6 +46,8 @@ pub struct SessionSeen<'a> {
     pub notes: &'a [String],
     /// Seconds; up to the last event where the end was not seen.
     pub duration_s: f64,
+    /// Kernel memory per VMA, bytes.
+    pub vma_bytes: Option<f64>,
     /// How the command ended.
     pub exit: Option<Exit>,
     /// Followed processes still alive at the end.
@@ -73,6 +75,7 @@ impl Audit {
             conditions: &self.conditions,
             notes: &self.notes,
             duration_s: self.seconds(self.end.map_or(self.seen_ns, |end| end.at_ns)),
+            vma_bytes: self.vma_bytes,
             exit: self.end.and_then(|end| end.exit),
             still_running: self.end.map_or(0, |end| end.still_running),
         }

@@ -196,7 +196,7 @@ impl Symbols {
 
     /// Looks at the mappings below at most `most` waiting stacks, one at a time; the next call takes what this one did not
     /// wait for ([`MOMENT`]). `lives`: this address space has not ended.
-    pub fn remember(&mut self, most: usize, lives: impl Fn(u64) -> bool) {
+    pub fn remember(&mut self, most: usize, lives: &dyn Fn(u64) -> bool) {
         self.turn(Duration::ZERO, &lives);
         for _ in 0..most {
             if self.busy() {
@@ -236,7 +236,7 @@ impl Symbols {
     }
 
     /// Waits for the look that is under way: for as long as a process may be silent.
-    pub fn settle(&mut self, lives: impl Fn(u64) -> bool) {
+    pub fn settle(&mut self, lives: &dyn Fn(u64) -> bool) {
         while self.busy() {
             self.turn(MOMENT, &lives);
         }
@@ -280,7 +280,7 @@ impl Symbols {
     }
 
     /// Takes the answer, if it comes within this time.
-    fn turn(&mut self, most: Duration, lives: &impl Fn(u64) -> bool) {
+    fn turn(&mut self, most: Duration, lives: &dyn Fn(u64) -> bool) {
         let turn = self.desk.turn(most);
         if matches!(turn, Turn::Waiting) {
             return;

@@ -22,8 +22,8 @@ fn known() -> u64 {
 
 fn remember_all(symbols: &mut Symbols, lives: bool) {
     while !symbols.queue.is_empty() {
-        symbols.remember(9, |_| lives);
-        symbols.settle(|_| lives);
+        symbols.remember(9, &|_| lives);
+        symbols.settle(&|_| lives);
     }
 }
 

@@ -122,6 +122,7 @@ impl Live {
         let followed =
             BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let mut live = Self {
+            told_ring_full: 0,
             ebpf,
             slots,
             control,

@@ -8,6 +8,7 @@ pub mod hooks;
 mod load;
 mod losses;
 mod shared_memory;
+mod source;
 pub mod task_iter;
 
 use std::{
@@ -92,6 +93,8 @@ pub struct Live {
     counts_classic_skips: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,
     names: Names,
+    /// Records known to be dropped, as last told.
+    told_ring_full: u64,
 }
 
 /// Looks into /proc for what the programs cannot tell, at most so many in a second.

@@ -1,14 +1,18 @@
 //! Reads a recording. Its bytes may come from anybody: lengths are checked before memory is taken, a frame counts only
 //! with its checksum, and nothing is read behind the first one that is not whole.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
 
 use flate2::read::ZlibDecoder;
 
 use super::format::{self, HEAD, Head, Kind, MAGIC, MOST_PLAIN, MOST_STORED, VERSION};
-use crate::model::event::{Cut, Event};
+use crate::model::event::{Cut, Event, ProcessId};
 use crate::model::session::Header;
+use crate::source::Source;
 
 /// Why a file is no recording that can be read.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub struct Reader<R> {
     ended: bool,
     /// Frames of a kind that this version does not know.
     unknown: u64,
+    /// Why the file could not be read on.
+    failed: Option<io::Error>,
 }
 
 impl<R: Read> Reader<R> {
@@ -78,7 +84,7 @@ impl<R: Read> Reader<R> {
             return Err(ReadError::Header);
         }
         let header = serde_json::from_slice(&plain).map_err(|_| ReadError::Header)?;
-        Ok(Self { from, header, whole, cut: None, ended: false, unknown: 0 })
+        Ok(Self { from, header, whole, cut: None, ended: false, unknown: 0, failed: None })
     }
 
     /// The session's header.
@@ -142,9 +148,50 @@ impl<R: Read> Reader<R> {
         self.cut
     }
 
+    /// Why the file could not be read to its end, if it could not.
+    pub fn failure(&self) -> Option<&io::Error> {
+        self.failed.as_ref()
+    }
+
     /// Frames of a kind that this version does not know.
     pub fn unknown_frames(&self) -> u64 {
         self.unknown
+    }
+}
+
+impl<R: Read> Source for Reader<R> {
+    fn wake_fd(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+
+    fn drain(&mut self, _: usize, sink: &mut dyn FnMut(Event)) -> bool {
+        match self.next_frame(sink) {
+            Ok(more) => more,
+            Err(e) => {
+                self.failed.get_or_insert(e);
+                false
+            }
+        }
+    }
+
+    fn tick(&mut self, _: &mut dyn FnMut(Event)) -> Duration {
+        Duration::MAX
+    }
+
+    fn living(&self) -> usize {
+        0
+    }
+
+    fn lives(&self, _: u64) -> bool {
+        false
+    }
+
+    fn awaited(&mut self, _: &mut dyn FnMut(Event)) -> HashSet<ProcessId> {
+        HashSet::new()
+    }
+
+    fn finish(&mut self, _: &mut dyn FnMut(Event)) -> u64 {
+        0
     }
 }
 

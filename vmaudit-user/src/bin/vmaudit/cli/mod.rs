@@ -7,7 +7,7 @@ pub mod scan;
 pub mod values;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
-use vmaudit_user::cli::{RunArgs, TraceArgs};
+use vmaudit_user::cli::{ReportArgs, RunArgs, TraceArgs};
 
 /// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
 ///
@@ -60,6 +60,14 @@ pub enum Command {
     /// Show the limit: who sets it, what it costs, what software needs; change it
     #[command(after_help = limit::EXAMPLES)]
     Limit(limit::LimitArgs),
+    /// Make the report of a recording again
+    #[command(
+        after_help = "Examples:\n  sudo vmaudit run --record tests.vma -- ./tests\n  vmaudit report tests.vma\n  \
+        vmaudit report tests.vma -o report.json\n\n\
+        Exit status: 0 fine, also of a recording that was cut off (the report says so); 1 it is damaged or cannot be read, \
+        2 wrongly called."
+    )]
+    Report(ReportArgs),
     /// Say what this kernel, these rights and this build allow, hook by hook
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),

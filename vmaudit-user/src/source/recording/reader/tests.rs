@@ -16,7 +16,6 @@ fn header() -> Header {
         started: "2026-11-26T00:00:00Z".into(),
         start_ns: 1_000,
         command: vec!["größe".into()],
-        vma_bytes: Some(270.1),
         margin: MarginAsked { headroom: 1.5, round: 10_000 },
         budget: Budget::default(),
         all_rows: false,
@@ -76,6 +75,7 @@ fn sample() -> Vec<Event> {
             shares: Vec::new(),
         }),
         Event::Note("a note".into()),
+        Event::VmaBytes(270.1),
         Event::End(End { at_ns: 3_000, exit: None, still_running: 1 }),
     ]
 }

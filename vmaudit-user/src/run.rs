@@ -1,0 +1,186 @@
+//! `vmaudit run`: starts the command, follows it, reports.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use anyhow::{Context as _, anyhow};
+
+use crate::cli::{self, ReportFormat, RunArgs};
+use crate::domain::application::Anonymizer;
+use crate::domain::recommend::Margin;
+use crate::domain::report;
+use crate::enrich::Enrichment;
+use crate::launch::child::{self, Child, User};
+use crate::model::report::{Exit, Report};
+use crate::model::session::{Budget, Header, MarginAsked};
+use crate::os::apart::Patience;
+use crate::os::clock::now_ns;
+use crate::os::kernel::Facts;
+use crate::os::{procfs, rights};
+use crate::output::destination::open_each;
+use crate::output::form::Form;
+use crate::output::{self, Destination, Format, Writing};
+use crate::scan;
+use crate::session::opening::{Opened, SourceWanted, give_up_rights, open_source};
+use crate::session::recorder::Recorder;
+use crate::session::{Ends, Session, Sink};
+use crate::source::ebpf;
+use crate::text::time::rfc3339;
+
+/// `vmaudit run`. Returns vmaudit's exit status; does not return when the command died of a signal.
+pub fn run(args: RunArgs) -> anyhow::Result<i32> {
+    let margin = Margin::new(args.headroom, args.round).map_err(|e| anyhow!("{e}"))?;
+    let mut outputs = open_outputs(&args)?;
+    let recording = args.record.as_deref().map(open_recording).transpose()?;
+    let for_outputs: Vec<_> = outputs.iter().flat_map(|(_, it, _)| it.rights()).copied().collect();
+    let user = args.user.as_deref().map(User::find).transpose()?;
+    let mut child = Child::prepare(&args.command, user.as_ref(), args.keep_caps)?;
+    let facts = Facts::gather();
+    let options = ebpf::Options {
+        watch_all: false,
+        follow_children: !args.no_follow,
+        stream_changes: false,
+        stream_failures: false,
+        attach: false,
+        calls: !args.peaks_only,
+        stacks: true,
+        ring_bytes: args.common.ring_bytes.unwrap_or(1 << 20),
+        slots: args.common.slots,
+        debug: args.common.debug_bpf,
+    };
+    let patience = Patience::default();
+    let pid = child.pid.as_raw() as u32;
+    let mut opened = open_source(wanted(args.common.source), &facts, &options, pid, &patience)?;
+    // No error, and the report's coverage says it too.
+    if let Some(why) = opened.instead.as_ref().filter(|_| !args.quiet) {
+        output::say(&format!(
+            "looking at /proc instead of eBPF ({why}); counts are samples, bursts between looks and failed calls are missed"
+        ));
+    }
+    opened.events.extend(give_up_rights(Some(&child), &for_outputs));
+    let anonymizer =
+        || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
+    let header = header(&args, &opened, margin, &anonymizer());
+    let mut recorder = recording
+        .map(|file| Recorder::new(Box::new(file), &header, None))
+        .transpose()
+        .context("cannot write the recording")?;
+    let sinks: Vec<&mut dyn Sink> = recorder.iter_mut().map(|it| it as &mut dyn Sink).collect();
+    let enrichment = Enrichment::new(!args.no_symbols, anonymizer(), header.start_ns, &patience);
+    let mut session = Session::new(&header, opened.source, Some(enrichment), anonymizer(), sinks, patience);
+    opened.events.into_iter().for_each(|event| session.take(event));
+    let ends = Ends { linger: args.linger, ..Ends::default() };
+    // A command that cannot be run has nothing to report: its message and status are the answer.
+    let exit = match session.run(Some(&mut child), &ends)? {
+        Ok(exit) => exit.unwrap_or(Exit { code: None, signal: None }),
+        Err((status, why)) => {
+            let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
+            output::say(&format!("cannot run {name}: {why}"));
+            return Ok(status);
+        }
+    };
+    drop(child);
+    let audit = session.finish(Some(exit));
+    // Nothing of others is read any more; what was read is rendered without rights.
+    rights::finish(&for_outputs);
+    let report = report::report(&header, &audit)?;
+    let mut lost = write_all(&args, &report, &mut outputs);
+    if let Some(complaint) = recorder.and_then(|it| it.complaint()) {
+        output::say(&complaint);
+        lost = true;
+    }
+    let succeeded = exit.code == Some(0);
+    if succeeded && report.session.breach.is_some() {
+        return Ok(args.breach_exit_code.into());
+    }
+    // Never instead of the command's own failure.
+    if succeeded && lost {
+        return Ok(child::EXIT_OWN_FAILURE);
+    }
+    Ok(child::end_like(exit))
+}
+
+fn header(args: &RunArgs, opened: &Opened, margin: Margin, anonymizer: &Anonymizer) -> Header {
+    let mut command = shown_command(args);
+    anonymizer.texts(&mut command);
+    Header {
+        vmaudit: env!("CARGO_PKG_VERSION").into(),
+        host: procfs::host(),
+        source: opened.kind,
+        sight: opened.sight,
+        rules: opened.rules.clone(),
+        started: rfc3339(SystemTime::now()),
+        start_ns: now_ns(),
+        command,
+        margin: MarginAsked { headroom: margin.headroom(), round: margin.round() },
+        budget: Budget {
+            max_peak: args.max_peak,
+            max_percent: args.max_percent,
+            fail_on: args.fail_on.iter().map(|asked| (*asked).into()).collect(),
+        },
+        all_rows: args.all_rows,
+    }
+}
+
+/// Writes the report everywhere; `true` when one of the places could not take it.
+fn write_all(args: &RunArgs, report: &Report, outputs: &mut [(Format, Destination, bool)]) -> bool {
+    let mut lost = false;
+    for (format, destination, shown_when_quiet) in outputs {
+        if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
+            let style = output::text::page::Style {
+                colour: destination.colour(),
+                width: destination.columns().unwrap_or(100),
+                top: args.top,
+            };
+            if let Err(e) = output::write(report, *format, &style, destination) {
+                output::say(&format!("the report could not be written: {e}"));
+                // A reader that has seen enough (`| head`) is no failure.
+                lost |= e.kind() != std::io::ErrorKind::BrokenPipe;
+            }
+        }
+    }
+    lost
+}
+
+/// Opens every destination before anything runs, so that a bad path costs nothing. The flag: written even when quiet.
+/// Formats and files are paired as `scan` pairs them, with stderr in stdout's place.
+fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Format, Destination, bool)>> {
+    let format = |format: &ReportFormat| match format {
+        ReportFormat::Json => Format::Json,
+        ReportFormat::Text => Format::Text,
+    };
+    let formats: Vec<Format> = args.format.iter().map(format).collect();
+    let of_name = |file: Option<&Path>| match file.map(Form::of) {
+        Some(Form::Json) => Format::Json,
+        _ => Format::Text,
+    };
+    open_each(&formats, &args.output, of_name, || Destination::Stderr)
+}
+
+/// Opens the file of a recording. It holds addresses of the processes, so nobody writes one with rights that its caller
+/// lacks.
+pub fn open_recording(path: &Path) -> anyhow::Result<Destination> {
+    if rights::lent() {
+        return Err(anyhow!(
+            "--record is refused: a recording holds addresses, and this vmaudit has rights that you lack; use sudo"
+        ));
+    }
+    Destination::open(path, Writing::Recording)
+        .with_context(|| format!("cannot write the recording to {}", path.display()))
+}
+
+/// The source as a session knows it.
+fn wanted(source: cli::Source) -> SourceWanted {
+    match source {
+        cli::Source::Auto => SourceWanted::Auto,
+        cli::Source::Ebpf => SourceWanted::Ebpf,
+        cli::Source::Proc => SourceWanted::Proc,
+    }
+}
+
+fn shown_command(args: &RunArgs) -> Vec<String> {
+    if args.show_args {
+        return args.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    }
+    args.command.first().map(|file| child::short_name(file)).into_iter().collect()
+}

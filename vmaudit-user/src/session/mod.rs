@@ -1,0 +1,376 @@
+//! One session: a source, what is looked up beside it, the audit, and whoever else wants the events. The only place with
+//! a loop, a runtime and signals.
+
+pub mod opening;
+pub mod recorder;
+pub mod replay;
+pub mod signals;
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow};
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::domain::application::Anonymizer;
+use crate::domain::audit::Audit;
+use crate::enrich::Enrichment;
+use crate::launch::child::{Child, Look};
+use crate::model::event::{End, Event, ProcessId};
+use crate::model::report::Exit;
+use crate::model::session::Header;
+use crate::os::apart::Patience;
+use crate::os::clock::now_ns;
+use crate::os::procfs::Proc;
+use crate::os::rights;
+use crate::source::{Source, ebpf};
+use crate::text;
+use signals::{Asked, Signals, Wake};
+
+/// For so long no followed address space must be seen before all count as ended.
+const SETTLED: Duration = Duration::from_millis(5);
+/// The same for processes that ran before: the last one's child may be in the middle of an exec.
+const ROOTS_SETTLED: Duration = Duration::from_millis(100);
+/// Between two looks once the command has ended.
+const ENDING: Duration = Duration::from_millis(2);
+/// Between two tellings of figures of the living, where somebody wants them.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+/// Records taken before other work gets its turn.
+const BATCH: usize = 1024;
+/// Batches taken before signals and the command get their turn.
+const BATCHES: usize = 64;
+/// Batches taken after the end was seen: more than the largest ring buffer holds of the smallest records.
+const LAST_BATCHES: usize = 256;
+
+/// A runtime without threads: nothing of vmaudit's competes with the workload but this one.
+pub fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the event loop")
+}
+
+/// Somebody who wants the events as they come: lines of a trace, a recording.
+pub trait Sink {
+    /// Takes one event, which the audit has just taken.
+    fn event(&mut self, event: &Event, audit: &Audit);
+
+    /// A turn of the session's loop is done; `over`: it was the last one.
+    fn turn(&mut self, audit: &Audit, over: bool);
+
+    /// It wants figures of the living now and then: what it has may be all that is left when vmaudit is killed.
+    fn wants_checkpoints(&self) -> bool {
+        false
+    }
+
+    /// Nobody reads it any more, so that the session may end.
+    fn is_closed(&self) -> bool {
+        false
+    }
+
+    /// What did not work, for people.
+    fn complaint(&self) -> Option<String> {
+        None
+    }
+}
+
+/// When a session is over.
+#[derive(Default)]
+pub struct Ends {
+    /// Processes that ran before; with all of them it ends.
+    pub roots: Vec<Root>,
+    /// At this time at the latest.
+    pub deadline: Option<Instant>,
+    /// How long descendants that outlive the command are waited for.
+    pub linger: Duration,
+}
+
+/// A process that is followed, held by a descriptor so that a reused pid is nobody's.
+pub struct Root(OwnedFd);
+
+impl Root {
+    /// Errors: no such process, or a thread's number.
+    pub fn hold(pid: u32) -> anyhow::Result<Self> {
+        // SAFETY: takes numbers only (Linux 5.3 and later; eBPF with a ring buffer needs 5.8 anyway).
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            return Err(match io::Error::last_os_error() {
+                e if e.raw_os_error() == Some(libc::ESRCH) => anyhow!("there is no process {pid}"),
+                // EINVAL: such numbers belong to threads.
+                e => anyhow!(e).context(format!("cannot follow process {pid}")),
+            });
+        }
+        // SAFETY: a fresh descriptor that nobody else owns.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
+    }
+
+    /// All its threads have ended.
+    fn ended(&self) -> bool {
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one live pollfd.
+        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
+    }
+}
+
+/// A session at work.
+pub struct Session<'s> {
+    source: Box<dyn Source>,
+    enrichment: Option<Enrichment>,
+    state: State<'s>,
+    patience: Patience,
+    /// When figures of the living are due; `None` where nobody wants them.
+    checkpoint: Option<Instant>,
+}
+
+/// What takes events.
+struct State<'s> {
+    audit: Audit,
+    anonymizer: Anonymizer,
+    sinks: Vec<&'s mut dyn Sink>,
+}
+
+impl State<'_> {
+    /// One event to everybody: what is looked up for it first, users' names taken out, then the audit, then the sinks.
+    fn take(&mut self, mut event: Event, enrichment: &mut Option<Enrichment>) {
+        if let Some(enrichment) = enrichment {
+            let mut before = Vec::new();
+            enrichment.notice(&mut event, &self.audit, &mut |event| before.push(event));
+            before.into_iter().for_each(|event| self.give(event));
+        }
+        self.give(event);
+    }
+
+    fn give(&mut self, mut event: Event) {
+        self.anonymizer.event(&mut event);
+        if self.sinks.is_empty() {
+            return self.audit.apply(event);
+        }
+        self.audit.apply(event.clone());
+        self.sinks.iter_mut().for_each(|sink| sink.event(&event, &self.audit));
+    }
+}
+
+impl<'s> Session<'s> {
+    /// Puts one together; nothing has happened yet. `enrichment`: what is looked up beside the source, if anything is.
+    pub fn new(
+        header: &Header,
+        source: Box<dyn Source>,
+        enrichment: Option<Enrichment>,
+        anonymizer: Anonymizer,
+        sinks: Vec<&'s mut dyn Sink>,
+        patience: Patience,
+    ) -> Self {
+        let checkpoint =
+            sinks.iter().any(|sink| sink.wants_checkpoints()).then(|| Instant::now() + CHECKPOINT);
+        let state = State { audit: Audit::of(header), anonymizer, sinks };
+        let mut session = Self { source, enrichment, state, patience, checkpoint };
+        session.take(Event::Limits(Proc::new("/proc").limits()));
+        session
+    }
+
+    /// Takes an event that comes from no source: what was seen when it was opened.
+    pub fn take(&mut self, event: Event) {
+        self.state.take(event, &mut self.enrichment);
+    }
+
+    /// Lets the command go, if there is one, and follows to the end. `Err` inside: the command cannot be run; its exit
+    /// status for the caller and the reason.
+    pub fn run(
+        &mut self,
+        mut child: Option<&mut Child>,
+        ends: &Ends,
+    ) -> anyhow::Result<Result<Option<Exit>, (i32, String)>> {
+        runtime()?.block_on(async {
+            // All that can fail comes before the command runs: afterwards nobody would wait for it.
+            let mut signals = Signals::take()?;
+            let wake = Wake::new(self.source.wake_fd().context("cannot wait for records")?)?;
+            if let Some(child) = &mut child
+                && let Err(refused) = child.go()
+            {
+                return Ok(Err(refused));
+            }
+            self.follow(child, ends, &mut signals, &wake).await.map(Ok)
+        })
+    }
+
+    async fn follow(
+        &mut self,
+        mut child: Option<&mut Child>,
+        ends: &Ends,
+        signals: &mut Signals,
+        wake: &Wake,
+    ) -> anyhow::Result<Option<Exit>> {
+        let mut exit: Option<Exit> = None;
+        let mut deadline = ends.deadline;
+        let mut next = Instant::now();
+        let mut empty_since: Option<Instant> = None;
+        let mut more = false;
+        loop {
+            let wake_at = self.enrichment.as_ref().map_or(next, |it| it.wake(next));
+            tokio::select! {
+                biased;
+                asked = signals.next() => match (asked?, child.as_deref_mut()) {
+                    (Asked::Child, _) => {}
+                    (Asked::PassOn(number), Some(child)) if exit.is_none() => child.pass_on(number),
+                    (Asked::Terminal(_), Some(_)) if exit.is_none() => {}
+                    // There is no command, or it is gone, and somebody wants us to end: no waiting for its descendants.
+                    _ => deadline = Some(Instant::now()),
+                },
+                () = std::future::ready(()), if more => {}
+                () = wake.ready() => {}
+                () = tokio::time::sleep_until(wake_at.into()) => {}
+            }
+            // Not in a branch above: a busy ring buffer would always be faster than the clock.
+            if Instant::now() >= next {
+                next = Instant::now() + self.tick();
+            }
+            more = self.drain(BATCHES);
+            if let (None, Some(child)) = (exit, child.as_deref()) {
+                exit = look(child);
+                if exit.is_some() {
+                    let lingered = Instant::now() + ends.linger;
+                    deadline = Some(deadline.map_or(lingered, |at| at.min(lingered)));
+                }
+            }
+            let mut over = deadline.is_some_and(|at| Instant::now() >= at)
+                || self.state.sinks.iter().any(|sink| sink.is_closed());
+            if exit.is_some() || child.is_none() && !ends.roots.is_empty() {
+                if exit.is_some() {
+                    self.tick();
+                    next = next.min(Instant::now() + ENDING);
+                }
+                // In the middle of an exec a process has no address space that is followed: none must be seen for a while.
+                let empty = ends.roots.iter().all(Root::ended) && self.source.living() == 0;
+                empty_since = empty.then(|| empty_since.unwrap_or_else(Instant::now));
+                let settled = if exit.is_some() { SETTLED } else { ROOTS_SETTLED };
+                over |= empty_since.is_some_and(|since| since.elapsed() >= settled);
+            }
+            if over {
+                // What is in the buffer when the end was seen still belongs to the session; what comes later does not.
+                self.drain(LAST_BATCHES);
+            }
+            self.state.sinks.iter_mut().for_each(|sink| sink.turn(&self.state.audit, over));
+            if over {
+                return Ok(exit);
+            }
+        }
+    }
+
+    /// Takes what the source has, up to so many batches; `true` when more is waiting.
+    fn drain(&mut self, batches: usize) -> bool {
+        let Self { source, enrichment, state, .. } = self;
+        let mut more = true;
+        for _ in 0..batches {
+            more = source.drain(BATCH, &mut |event| state.take(event, enrichment));
+            if !more {
+                break;
+            }
+            if let Some(it) = enrichment.as_mut() {
+                it.look(true, &|generation| source.lives(generation));
+            }
+            thin_out(source.as_mut(), state, enrichment);
+        }
+        if let Some(it) = enrichment.as_mut() {
+            it.look(false, &|generation| source.lives(generation));
+        }
+        more
+    }
+
+    /// The work of a tick; returns the time until the next.
+    fn tick(&mut self) -> Duration {
+        let Self { source, enrichment, state, checkpoint, .. } = self;
+        let next = source.tick(&mut |event| state.take(event, enrichment));
+        if let Some(due) = checkpoint.as_mut().filter(|due| Instant::now() >= **due) {
+            *due = Instant::now() + CHECKPOINT;
+            source.checkpoint(&mut |event| state.take(event, enrichment));
+        }
+        thin_out(source.as_mut(), state, enrichment);
+        next
+    }
+
+    /// Takes the last figures, detaches, looks up names, and gives the audit of it all. `exit`: how the command ended.
+    pub fn finish(self, exit: Option<Exit>) -> Audit {
+        let Self { mut source, mut enrichment, mut state, patience, .. } = self;
+        if let Some(it) = &mut enrichment {
+            it.settle(&|generation| source.lives(generation));
+        }
+        let still_running = source.finish(&mut |event| state.take(event, &mut enrichment));
+        state.give(Event::Limits(Proc::new("/proc").limits()));
+        let end = End { at_ns: now_ns(), exit, still_running };
+        // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
+        drop(source);
+        state.give(Event::FiguresEnd);
+        if let Some(mut it) = enrichment {
+            it.keep(&state.audit.examples_of());
+            it.finish(&mut |event| state.give(event));
+        }
+        let hidden: Vec<u32> = state
+            .audit
+            .refused_processes()
+            .filter(|(pid, uid)| !rights::may_know_addresses(*pid, *uid))
+            .map(|(pid, _)| pid)
+            .collect();
+        hidden.into_iter().for_each(|pid| state.give(Event::AddressesHidden(pid)));
+        if let Some(bytes) = vma_bytes() {
+            state.give(Event::VmaBytes(bytes));
+        }
+        let left = patience.left_behind();
+        if left > 0 {
+            state.give(Event::Note(left_behind(left)));
+        }
+        state.give(Event::End(end));
+        state.audit
+    }
+}
+
+/// How the command ended, if it did. One that was stopped as a shell's job stops vmaudit too.
+fn look(child: &Child) -> Option<Exit> {
+    match child.look() {
+        Look::Running => None,
+        // Stop as the command did, so that the shell sees a stopped job. SIGTSTP, because the kernel ignores it where no
+        // shell is there to continue us.
+        Look::Stopped => {
+            let _ = nix::sys::signal::raise(Signal::SIGTSTP);
+            child.signal(libc::SIGCONT);
+            None
+        }
+        Look::Ended(exit) => Some(exit),
+    }
+}
+
+/// Adds up processes of a crowd, those of which nothing can come any more.
+fn thin_out(source: &mut dyn Source, state: &mut State<'_>, enrichment: &mut Option<Enrichment>) {
+    if !state.audit.crowded() {
+        return;
+    }
+    let exists = |id: &ProcessId| {
+        !state.audit.succeeded(*id) && kill(Pid::from_raw(id.tgid as i32), None) != Err(Errno::ESRCH)
+    };
+    // Whoever is gone by now has left its last figures with the source, if not with the audit; so in this order.
+    let mut over: HashSet<ProcessId> = state.audit.ended().filter(|id| !exists(id)).collect();
+    let awaited = source.awaited(&mut |event| state.take(event, enrichment));
+    over.retain(|id| !awaited.contains(id));
+    let mut over: Vec<ProcessId> = over.into_iter().collect();
+    over.sort_unstable();
+    state.give(Event::Gone(over));
+    if let Some(it) = enrichment {
+        it.keep(&state.audit.examples_of());
+    }
+}
+
+/// Kernel memory per VMA, bytes; `None` where its slab figures cannot be read.
+fn vma_bytes() -> Option<f64> {
+    use crate::domain::vma_cost::{CACHES, price};
+    let _rights = rights::raised(&rights::PROCESSES);
+    price(&Proc::new("/proc").slabs(&CACHES), ebpf::page_size()).map(|price| price.usual)
+}
+
+/// Readers that could not be killed.
+fn left_behind(children: usize) -> String {
+    format!(
+        "{} of vmaudit's own, stuck over a process that does not answer, could not be ended and was left behind: it ends \
+         when that process does",
+        text::count(children as u64, "helper", "helpers")
+    )
+}

@@ -1,0 +1,146 @@
+//! Opens the source of a session, and gives up the rights that only this needed.
+
+use anyhow::anyhow;
+
+use crate::launch::child::Child;
+use crate::model::event::Event;
+use crate::model::hook;
+use crate::model::report::SourceKind;
+use crate::model::session::{KernelRules, Sight};
+use crate::os::apart::Patience;
+use crate::os::kernel::{self, Facts};
+use crate::os::procfs::Proc;
+use crate::os::rights;
+use crate::source::ebpf::{self, Live, Unavailable, hooks};
+use crate::source::procfs_sampler::Sampling;
+use crate::source::{Source, environment};
+
+/// Where figures may come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceWanted {
+    /// eBPF when possible, else /proc.
+    Auto,
+    /// eBPF or nothing.
+    Ebpf,
+    /// /proc.
+    Proc,
+}
+
+/// An open source, and what there is to say of it before its first event.
+pub struct Opened {
+    /// The source.
+    pub source: Box<dyn Source>,
+    /// What it is.
+    pub kind: SourceKind,
+    /// What it can see at all.
+    pub sight: Sight,
+    /// What the kernel checks, and what of it the source captures.
+    pub rules: KernelRules,
+    /// Hooks and conditions.
+    pub events: Vec<Event>,
+    /// Why /proc is looked at instead of eBPF.
+    pub instead: Option<String>,
+}
+
+/// Opens the source for a command that waits to be let go. Error: eBPF was demanded and is not to be had.
+pub fn open_source(
+    wanted: SourceWanted,
+    facts: &Facts,
+    options: &ebpf::Options,
+    pid: u32,
+    patience: &Patience,
+) -> anyhow::Result<Opened> {
+    let why = match wanted {
+        SourceWanted::Proc => "asked for by --source proc".to_owned(),
+        _ => match open_live(facts, options, &[(pid, true)]) {
+            Ok(live) => return Ok(of_live(live, facts)),
+            Err(Unavailable(why)) if wanted == SourceWanted::Ebpf => {
+                return Err(anyhow!("eBPF is not available: {why}"));
+            }
+            Err(Unavailable(why)) => why,
+        },
+    };
+    let sampling = Sampling::new(Proc::new("/proc"), [pid], options.follow_children, patience);
+    Ok(Opened {
+        source: Box::new(sampling),
+        kind: SourceKind::Proc,
+        sight: Sight { changes: false, exits: false },
+        rules: rules(facts, None),
+        events: vec![
+            Event::Hooks(hooks::all_missing(&why)),
+            Event::Conditions(environment::look(facts, None)),
+            Event::Note(
+                "Counts are samples from /proc: bursts between two looks and failed calls are missed".into(),
+            ),
+        ],
+        instead: Some(why),
+    })
+}
+
+/// The same for eBPF that has been opened.
+pub fn of_live(live: Live, facts: &Facts) -> Opened {
+    let rules = rules(facts, Some(&live));
+    let events = vec![Event::Conditions(environment::look(facts, Some(&live.hooks())))];
+    let sight = Sight { changes: true, exits: live.has(hook::CALL_EXIT) };
+    Opened { source: Box::new(live), kind: SourceKind::Ebpf, sight, rules, events, instead: None }
+}
+
+/// What the verdicts must know about this kernel and about what the programs capture.
+fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
+    let proc = Proc::new("/proc");
+    let page_size = ebpf::page_size();
+    KernelRules {
+        page_size,
+        address_end: proc.address_end(),
+        ram_and_swap_pages: proc.ram_and_swap_bytes().map(|bytes| bytes / page_size),
+        ignore_rlimit_data: std::fs::read_to_string("/sys/module/kernel/parameters/ignore_rlimit_data")
+            .is_ok_and(|value| value.trim() == "Y"),
+        vm_counters_captured: true,
+        sections_seen: live.is_some_and(|live| live.has(hook::LOCK_RELEASED) && !live.sampled()),
+        searches_seen: live.is_some_and(|live| live.has(hook::ADDRESS_SEARCH)),
+        memlock_bit_knows_capability: true,
+        ..KernelRules::for_release(&facts.release)
+    }
+}
+
+/// Loads the programs and tells them whom to follow. `follow`: each process, and whether it is our own child that has
+/// not exec'd yet. All of them must be given here: numbers mean something only in the kernel's own pid namespace, and
+/// none may be added after [`Live::begin`].
+pub fn open_live(
+    facts: &Facts,
+    options: &ebpf::Options,
+    follow: &[(u32, bool)],
+) -> Result<Live, Unavailable> {
+    if !follow.is_empty() && !kernel::in_first_pid_namespace() {
+        return Err(Unavailable(environment::blocking(facts).unwrap_or_else(|| {
+            "vmaudit runs inside a pid namespace (a container), where process numbers are not the kernel's; run it on \
+             the host"
+                .into()
+        })));
+    }
+    let mut live = Live::open(facts, options)
+        .map_err(|Unavailable(why)| Unavailable(environment::blocking(facts).unwrap_or(why)))?;
+    for (pid, after_exec) in follow {
+        live.follow(*pid, *after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;
+    }
+    live.begin();
+    Ok(live)
+}
+
+/// Keeps only the rights that a session at work needs. Notes: what the command did not get, or why nothing could be given
+/// up. `for_outputs`: rights that replacing the outputs will need.
+pub fn give_up_rights(child: Option<&Child>, for_outputs: &[caps::Capability]) -> Vec<Event> {
+    let mut notes = Vec::new();
+    if let Some(child) = child.filter(|child| !child.withheld.is_empty()) {
+        let names: Vec<String> = child.withheld.iter().map(ToString::to_string).collect();
+        notes.push(format!(
+            "The command was started without {}, which vmaudit uses itself; --keep-caps leaves them to it",
+            names.join(", ")
+        ));
+    }
+    notes.extend(child.and_then(|child| child.terminal.note()).map(Into::into));
+    if let Err(e) = rights::keep(&rights::of_a_session(), for_outputs) {
+        notes.push(format!("Rights that were not needed any more could not be given up: {e}"));
+    }
+    notes.into_iter().map(Event::Note).collect()
+}

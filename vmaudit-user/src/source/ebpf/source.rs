@@ -1,0 +1,66 @@
+//! eBPF as a source of a session.
+
+use std::collections::HashSet;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::Live;
+use crate::model::event::{Event, LimitSeen, ProcessId};
+use crate::os::clock::now_ns;
+use crate::source::Source;
+
+/// Between two looks at the sysctl, at slots whose hint got lost and at the programs' messages.
+const TICK: Duration = Duration::from_millis(100);
+
+impl Source for Live {
+    fn wake_fd(&self) -> io::Result<Option<OwnedFd>> {
+        Live::wake_fd(self).map(Some)
+    }
+
+    fn drain(&mut self, most: usize, sink: &mut dyn FnMut(Event)) -> bool {
+        let more = Live::drain(self, most, sink);
+        // Where records are missing in the stream is worth knowing; all else can wait for the end.
+        if self.ring_full() > self.told_ring_full {
+            self.told_ring_full = self.ring_full();
+            sink(Event::Lost(self.losses()));
+        }
+        more
+    }
+
+    fn tick(&mut self, sink: &mut dyn FnMut(Event)) -> Duration {
+        if let Some(max_map_count) = self.refresh_limit() {
+            sink(Event::LimitSeen(LimitSeen { at_ns: now_ns(), max_map_count }));
+        }
+        self.sweep(sink);
+        self.flush_debug();
+        TICK
+    }
+
+    fn living(&self) -> usize {
+        Live::living(self)
+    }
+
+    fn lives(&self, generation: u64) -> bool {
+        Live::lives(self, generation)
+    }
+
+    fn awaited(&mut self, sink: &mut dyn FnMut(Event)) -> HashSet<ProcessId> {
+        self.sweep(sink);
+        self.in_slots()
+    }
+
+    fn checkpoint(&mut self, sink: &mut dyn FnMut(Event)) {
+        self.report_living(sink);
+        sink(Event::Lost(self.losses()));
+    }
+
+    fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64 {
+        // In this order: one that dies in between is then seen twice, not missed.
+        self.report_living(sink);
+        self.sweep(sink);
+        sink(Event::Lost(self.losses()));
+        sink(Event::Hooks(self.hooks()));
+        self.living_processes().len() as u64
+    }
+}
