@@ -15,21 +15,12 @@
 //! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
 
-pub mod cli;
 pub mod domain;
 pub mod enrich;
 pub mod launch;
 pub mod model;
 pub mod os;
 pub mod output;
-pub mod recorded;
-pub mod run;
 pub mod session;
 pub mod source;
 pub mod text;
-pub mod trace;
-
-/// Where `session` looks for it; goes with the last who does.
-pub(crate) mod scan {
-    pub(crate) use crate::os::users::own_names;
-}

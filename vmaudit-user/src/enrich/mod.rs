@@ -1,9 +1,9 @@
 //! What is looked up about a process or a refused call while a session runs; each look is bounded, and what it finds
 //! is given back as events.
 
-pub mod memory_cgroup;
-pub mod symbols;
-pub mod vma_owners;
+pub(crate) mod memory_cgroup;
+pub(crate) mod symbols;
+pub(crate) mod vma_owners;
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};

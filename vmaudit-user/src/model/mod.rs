@@ -2,16 +2,16 @@
 //! I/O.
 
 pub mod cause;
-pub mod crowd;
+pub(crate) mod crowd;
 pub mod doctor;
 pub mod event;
-pub mod event_names;
-pub mod hook;
+pub(crate) mod event_names;
+pub(crate) mod hook;
 pub mod limit;
 pub mod report;
 pub mod scan;
 #[cfg(test)]
 mod schema;
 pub mod session;
-pub mod unreadable;
+pub(crate) mod unreadable;
 pub mod vma_layout;

@@ -13,9 +13,8 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::Context as _;
 use caps::Capability;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
@@ -146,26 +145,6 @@ impl Write for Destination {
             Self::File(target) => target.begin().and_then(|()| target.publish()),
         }
     }
-}
-
-/// Pairs forms and files by their places and opens them: a form without a file goes to `usual`, a file without a form
-/// takes the one that `of_name` gives (which is also asked for no file at all). The flag: a file was named.
-pub fn open_each<F: Copy>(
-    forms: &[F],
-    files: &[PathBuf],
-    of_name: impl Fn(Option<&Path>) -> F,
-    usual: impl Fn() -> Destination,
-) -> anyhow::Result<Vec<(F, Destination, bool)>> {
-    let place = |place: usize| {
-        let file = files.get(place).map(PathBuf::as_path);
-        let destination = match file {
-            Some(file) => Destination::open(file, Writing::Whole)
-                .with_context(|| format!("cannot write {}", file.display()))?,
-            None => usual(),
-        };
-        Ok((forms.get(place).copied().unwrap_or_else(|| of_name(file)), destination, file.is_some()))
-    };
-    (0..forms.len().max(files.len()).max(1)).map(place).collect()
 }
 
 impl Target {

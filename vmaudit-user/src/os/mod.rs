@@ -1,14 +1,14 @@
 //! What the operating system tells: /proc, BTF, capabilities, sysctl files. Each file reads one thing and judges nothing.
 
 pub mod apart;
-pub mod btf;
+pub(crate) mod btf;
 pub mod clock;
 pub mod destination;
-pub mod inherited;
+pub(crate) mod inherited;
 pub mod kernel;
 pub(crate) mod kernel_symbol;
 pub mod procfs;
 pub mod rights;
-pub mod sysctl_conf;
-pub mod sysctl_dropin;
+pub(crate) mod sysctl_conf;
+pub(crate) mod sysctl_dropin;
 pub mod users;

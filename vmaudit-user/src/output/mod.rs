@@ -9,19 +9,7 @@ pub mod text;
 
 use std::io::{self, Write};
 
-use crate::model::report::Report;
 use crate::text::clean;
-pub use format::Format;
-use text::page::Style;
-
-// Where `session` and `trace` look for them; goes with the last who does.
-pub(crate) use crate::os::destination::{self, Destination, Writing};
-pub(crate) mod form;
-
-/// Writes `report`, as [`format::write`] does.
-pub fn write(report: &Report, format: Format, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    format::write(&format::Document::Report(report), format, style, out)
-}
 
 /// Says one line on standard error. Errors are ignored: there is nobody left to tell.
 pub fn say(message: &str) {

@@ -1,9 +1,9 @@
 //! Each document in each format, as it is kept in `snapshots/`. A change of them is a change that users and scripts see:
 //! `INSTA_UPDATE=always cargo test snapshots` writes them anew, and the difference is read before it is committed.
 
+use super::format::{Document, Format, write};
 use super::text::page::Style;
 use super::text::tests::{clean_run, clipped_run, nothing, other_cause, proc_source};
-use super::{Format, write};
 use crate::model::report::Report;
 
 fn reports() -> [(&'static str, Report); 5] {
@@ -18,7 +18,7 @@ fn reports() -> [(&'static str, Report); 5] {
 
 fn rendered(report: &Report, format: Format, width: usize) -> String {
     let mut out = Vec::new();
-    write(report, format, &Style { width, ..Style::default() }, &mut out).unwrap();
+    write(&Document::Report(report), format, &Style { width, ..Style::default() }, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 

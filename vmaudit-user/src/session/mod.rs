@@ -4,7 +4,7 @@
 pub mod opening;
 pub mod recorder;
 pub mod replay;
-pub mod signals;
+pub(crate) mod signals;
 
 use std::collections::HashSet;
 use std::io;

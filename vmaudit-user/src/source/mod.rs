@@ -3,10 +3,10 @@
 
 pub mod doctor;
 pub mod ebpf;
-pub mod environment;
+pub(crate) mod environment;
 pub mod limit_survey;
-pub mod process_list;
-pub mod procfs_sampler;
+pub(crate) mod process_list;
+pub(crate) mod procfs_sampler;
 pub mod recording;
 pub mod scan;
 pub mod vma_layout;

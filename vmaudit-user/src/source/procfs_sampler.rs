@@ -287,16 +287,6 @@ impl Sampling {
         let first = |why| Uncounted { processes: 0, comm: comm.clone(), pid: process.tgid, why };
         self.uncounted.entry(why.clone()).or_insert_with(|| first(why)).processes += 1;
     }
-
-    /// Processes without figures, or without the figures of a part of their life, by reason.
-    pub fn uncounted(&self) -> impl Iterator<Item = &Uncounted> {
-        self.uncounted.values()
-    }
-
-    /// Processes that were alive at the last look.
-    pub fn living(&self) -> usize {
-        self.known.len()
-    }
 }
 
 impl Source for Sampling {
@@ -449,7 +439,7 @@ mod tests {
         let mut look = |comm, maps| {
             write(&root, comm, "/bin/x", maps);
             sampling.settle(7, &mut |_| {});
-            sampling.uncounted().next().map(|uncounted| (uncounted.processes, uncounted.comm.clone()))
+            sampling.uncounted.values().next().map(|uncounted| (uncounted.processes, uncounted.comm.clone()))
         };
         assert_eq!(look("sh", Some("1000-2000 rw-p 00000000 00:00 0 \n")), None);
         // No mappings at all: it is ending.

@@ -1,8 +1,8 @@
 //! Words for figures: numbers, sizes, times, names of strangers. No I/O, nothing of vmaudit's own types.
 
-pub mod number;
-pub mod sanitize;
-pub mod shell;
+pub(crate) mod number;
+pub(crate) mod sanitize;
+pub(crate) mod shell;
 pub mod time;
 
 pub use number::{bytes, count, grouped, percent};

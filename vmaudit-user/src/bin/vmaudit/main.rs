@@ -11,7 +11,6 @@ use vmaudit_user::launch::child::EXIT_OWN_FAILURE;
 use vmaudit_user::os::rights;
 use vmaudit_user::output::say;
 use vmaudit_user::text::MESSAGES;
-use vmaudit_user::{recorded, run, trace};
 
 use cli::{Cli, Command};
 
@@ -41,9 +40,9 @@ fn main() -> ExitCode {
         Command::Scan(args) => command::scan::scan(args),
         Command::Explain(args) => command::explain::explain(args),
         Command::Limit(args) => command::limit::limit(args),
-        Command::Run(args) => run::run(args).map(code),
-        Command::Report(args) => recorded::show(&args).map(code),
-        Command::Trace(args) => trace::trace(args).map(code),
+        Command::Run(args) => command::run::run(args).map(code),
+        Command::Report(args) => command::report::show(&args).map(code),
+        Command::Trace(args) => command::trace::trace(args).map(code),
         Command::Doctor(args) => command::doctor::doctor(&args),
     };
     match outcome {

@@ -3,6 +3,7 @@
 use std::io;
 
 use anyhow::Context as _;
+use caps::Capability;
 use vmaudit_user::os::destination::{Destination, Writing};
 use vmaudit_user::os::rights;
 use vmaudit_user::output::format::{self, Document, Format, Kind, Named};
@@ -21,18 +22,39 @@ impl std::fmt::Display for Usage {
 
 impl std::error::Error for Usage {}
 
+/// What `-o` and `--format` ask for.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Each `-o`.
+    pub named: &'a [Named],
+    /// `--format`.
+    pub screen: Option<Format>,
+    /// What will be written.
+    pub kind: Kind,
+}
+
 /// Every format asked for with its open destination.
 #[derive(Debug)]
-pub struct Outputs(Vec<(Format, Destination)>);
+pub struct Outputs {
+    all: Vec<(Format, Destination)>,
+    /// By `-o`.
+    named: bool,
+}
 
 impl Outputs {
-    /// Opens what `-o` names, or else standard output, in the format of `--format`. Errors: a format that cannot show such
+    /// Opens what `-o` names, or else standard output in the format of `--format`. Errors: a format that cannot show such
     /// a document ([`Usage`]), and a file that cannot be written.
-    pub fn open(named: &[Named], screen: Option<Format>, kind: Kind) -> anyhow::Result<Self> {
+    pub fn open(asked: &Asked<'_>) -> anyhow::Result<Self> {
+        Self::open_or(asked, Writing::Whole, Destination::Stdout)
+    }
+
+    /// The same with another place for what nobody named, or another way of writing.
+    pub fn open_or(asked: &Asked<'_>, writing: Writing, usual: Destination) -> anyhow::Result<Self> {
+        let Asked { named, screen, kind } = *asked;
         let on_screen = screen.unwrap_or(Format::Text);
         on_screen.must_show(kind).map_err(Usage)?;
         if named.is_empty() {
-            return Ok(Self(vec![(on_screen, Destination::Stdout)]));
+            return Ok(Self { all: vec![(on_screen, usual)], named: false });
         }
         if let Some(unheard) = unheard(named, screen) {
             say(&unheard);
@@ -40,31 +62,53 @@ impl Outputs {
         let open = |Named { format, file }: &Named| {
             let format = format.unwrap_or(on_screen);
             format.must_show(kind).map_err(Usage)?;
-            let destination = Destination::open(file, Writing::Whole)
+            let destination = Destination::open(file, writing)
                 .with_context(|| format!("cannot write {}", file.display()))?;
             Ok((format, destination))
         };
-        named.iter().map(open).collect::<anyhow::Result<_>>().map(Self)
+        Ok(Self { all: named.iter().map(open).collect::<anyhow::Result<_>>()?, named: true })
+    }
+
+    /// Somebody named a file, or `-`.
+    pub fn named(&self) -> bool {
+        self.named
+    }
+
+    /// The first, for a command that has only one.
+    pub fn into_first(self) -> Option<(Format, Destination)> {
+        self.all.into_iter().next()
+    }
+
+    /// What root must keep until they are written, see [`Destination::rights`].
+    pub fn rights(&self) -> Vec<Capability> {
+        self.all.iter().flat_map(|(_, destination)| destination.rights()).copied().collect()
     }
 
     /// Something is written in another format than text.
     pub fn more_than_text(&self) -> bool {
-        self.0.iter().any(|(format, _)| *format != Format::Text)
+        self.all.iter().any(|(format, _)| *format != Format::Text)
     }
 
     /// Gives up all rights, since everything was read, and writes. `top`: rows of each table. Errors: the system's; a
     /// reader that has seen enough (`| head`) is none.
     pub fn write(self, document: &Document<'_>, top: usize) -> anyhow::Result<()> {
-        let needed: Vec<_> = self.0.iter().flat_map(|(_, it)| it.rights()).copied().collect();
-        rights::finish(&needed);
-        for (format, mut destination) in self.0 {
+        rights::finish(&self.rights());
+        self.write_each(document, top)
+            .into_iter()
+            .next()
+            .map_or(Ok(()), Err)
+            .context("the output could not be written")
+    }
+
+    /// Writes to each, also after one could not take it. Returns what they answered; a reader that has seen enough is no
+    /// failure.
+    pub fn write_each(self, document: &Document<'_>, top: usize) -> Vec<io::Error> {
+        let write = |(format, mut destination): (Format, Destination)| {
             let style = style(&destination, document, top);
-            match format::write(document, format, &style, &mut destination) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                other => other.context("the output could not be written")?,
-            }
-        }
-        Ok(())
+            format::write(document, format, &style, &mut destination).err()
+        };
+        let errors = self.all.into_iter().filter_map(write);
+        errors.filter(|error| error.kind() != io::ErrorKind::BrokenPipe).collect()
     }
 }
 
@@ -84,9 +128,11 @@ fn unheard(named: &[Named], screen: Option<Format>) -> Option<String> {
     ))
 }
 
-/// Tables of people's own are cut where a terminal ends, and nowhere in a pipe; what `doctor` says is wrapped in both.
+/// Reports are wrapped on a terminal and in a pipe; the tables of the others are cut where a terminal ends, and nowhere in a
+/// pipe.
 fn style(destination: &Destination, document: &Document<'_>, top: usize) -> Style {
-    let without_terminal = if matches!(document, Document::Doctor(_)) { 100 } else { usize::MAX };
+    let without_terminal =
+        if matches!(document, Document::Report(_) | Document::Doctor(_)) { 100 } else { usize::MAX };
     Style { colour: destination.colour(), width: destination.columns().unwrap_or(without_terminal), top }
 }
 
@@ -105,8 +151,8 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("vmaudit-outputs-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let formats = |files: &[&str], screen| {
-            let outputs = Outputs::open(&named(files), screen, Kind::Scan).unwrap();
-            outputs.0.iter().map(|(format, _)| *format).collect::<Vec<_>>()
+            let outputs = Outputs::open(&Asked { named: &named(files), screen, kind: Kind::Scan }).unwrap();
+            outputs.all.iter().map(|(format, _)| *format).collect::<Vec<_>>()
         };
         assert_eq!(formats(&[], None), [Format::Text]);
         assert_eq!(formats(&[], Some(Format::Csv)), [Format::Csv]);
@@ -115,13 +161,16 @@ mod tests {
         assert_eq!(formats(&files, Some(Format::Csv)), [Format::Json, Format::Text, Format::Csv]);
         assert_eq!(formats(&files, None), [Format::Json, Format::Text, Format::Text]);
         std::fs::remove_dir_all(folder).unwrap();
-        let bad = Outputs::open(&named(&["/nonexistent/x"]), None, Kind::Scan).unwrap_err();
+        let bad =
+            Outputs::open(&Asked { named: &named(&["/nonexistent/x"]), screen: None, kind: Kind::Scan })
+                .unwrap_err();
         assert!(format!("{bad:#}").starts_with("cannot write /nonexistent/x: "));
     }
 
     #[test]
     fn a_table_is_not_asked_of_what_has_none() {
-        let wrong = Outputs::open(&[], Some(Format::Csv), Kind::Plan).unwrap_err();
+        let wrong =
+            Outputs::open(&Asked { named: &[], screen: Some(Format::Csv), kind: Kind::Plan }).unwrap_err();
         assert!(wrong.is::<Usage>(), "{wrong}");
     }
 

@@ -3,12 +3,12 @@
 //! Mappings stream through once; what is kept is bounded whatever the input: tallies by kind, by owner, by reason, the
 //! largest regions, and a folded map of addresses.
 
-pub mod address_map;
-pub mod analysis;
-pub mod classify;
-pub mod maps_parser;
-pub mod merge_blockers;
-pub mod verdict;
+pub(crate) mod address_map;
+pub(crate) mod analysis;
+pub(crate) mod classify;
+pub(crate) mod maps_parser;
+pub(crate) mod merge_blockers;
+pub(crate) mod verdict;
 
 #[cfg(test)]
 mod tests;

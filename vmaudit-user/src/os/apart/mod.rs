@@ -11,8 +11,8 @@
 //!
 //! Bounds, by [`Patience`]: 1 s for a process, 10 s in all, [`MOST_LEFT`] children left behind.
 
-pub mod child;
-pub mod desk;
+pub(crate) mod child;
+pub(crate) mod desk;
 mod each;
 #[cfg(test)]
 mod tests;

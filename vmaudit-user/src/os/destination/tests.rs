@@ -1,4 +1,5 @@
 use std::os::unix::fs::{OpenOptionsExt as _, symlink};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;

@@ -110,13 +110,6 @@ pub struct Form {
     pub released_arguments: Option<u32>,
 }
 
-impl Form {
-    /// Short name in reports.
-    pub fn name(&self) -> &'static str {
-        self.via.name()
-    }
-}
-
 /// Kind of attachment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Via {

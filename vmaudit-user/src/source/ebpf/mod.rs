@@ -4,12 +4,12 @@
 //! counters are read and freed through mmap, details come through the ring buffer.
 
 mod decode;
-pub mod hooks;
+pub(crate) mod hooks;
 mod load;
 mod losses;
 mod shared_memory;
 mod source;
-pub mod task_iter;
+pub(crate) mod task_iter;
 
 use std::{
     collections::{BTreeSet, HashSet},

@@ -3,9 +3,9 @@
 //! [`format`] says how the bytes lie, [`writer`] writes them as a session goes on, [`reader`] reads them: as a source like
 //! the others, from strangers, and up to where the file is whole.
 
-pub mod format;
-pub mod reader;
-pub mod writer;
+pub(crate) mod format;
+pub(crate) mod reader;
+pub(crate) mod writer;
 
 pub use reader::{ReadError, Reader};
 pub use writer::Writer;

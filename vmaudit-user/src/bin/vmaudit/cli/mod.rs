@@ -3,11 +3,13 @@
 pub mod doctor;
 pub mod explain;
 pub mod limit;
+pub mod report;
+pub mod run;
 pub mod scan;
+pub mod trace;
 pub mod values;
 
 use clap::{FromArgMatches as _, Parser, Subcommand};
-use vmaudit_user::cli::{ReportArgs, RunArgs, TraceArgs};
 
 /// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
 ///
@@ -40,20 +42,11 @@ pub enum Command {
     #[command(after_help = scan::EXAMPLES)]
     Scan(scan::ScanArgs),
     /// Run a command, follow its whole process tree, report at its end
-    #[command(
-        after_help = "Examples:\n  sudo vmaudit run -- make -j8\n  sudo vmaudit run -o report.json --fail-on failure -- ./tests\n\n\
-        Exit status: the command's own (its signal if it died by one); 86 when a budget was broken and the command \
-        itself succeeded; 125 vmaudit failed or was called wrongly, 126 the command cannot be run, 127 it was not found."
-    )]
-    Run(RunArgs),
+    #[command(after_help = run::EXAMPLES)]
+    Run(run::RunArgs),
     /// Print each change and failure as it happens
-    #[command(
-        after_help = "Examples:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  \
-        sudo vmaudit trace --all --call munmap --format json\n\n\
-        Exit status: 0 fine, whatever the command's own was; 1 failure, 2 wrongly called; 126 the command cannot be \
-        run, 127 it was not found."
-    )]
-    Trace(TraceArgs),
+    #[command(after_help = trace::EXAMPLES)]
+    Trace(trace::TraceArgs),
     /// Say who owns a process's VMAs, and why neighbours do not merge
     #[command(after_help = explain::EXAMPLES)]
     Explain(explain::ExplainArgs),
@@ -61,13 +54,8 @@ pub enum Command {
     #[command(after_help = limit::EXAMPLES)]
     Limit(limit::LimitArgs),
     /// Make the report of a recording again
-    #[command(
-        after_help = "Examples:\n  sudo vmaudit run --record tests.vma -- ./tests\n  vmaudit report tests.vma\n  \
-        vmaudit report tests.vma -o report.json\n\n\
-        Exit status: 0 fine, also of a recording that was cut off (the report says so); 1 it is damaged or cannot be read, \
-        2 wrongly called."
-    )]
-    Report(ReportArgs),
+    #[command(after_help = report::EXAMPLES)]
+    Report(report::ReportArgs),
     /// Say what this kernel, these rights and this build allow, hook by hook
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),

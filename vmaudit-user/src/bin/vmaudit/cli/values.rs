@@ -1,7 +1,12 @@
 //! Values of options, and the options that several commands share.
 
+use std::time::Duration;
+
+use crate::command::trace::LEAST_BYTES;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
 use vmaudit_user::output::format::{self, Format, Kind, Named};
+use vmaudit_user::session::opening::SourceWanted;
 
 /// Understands `-o` for such a document.
 pub fn output(kind: Kind) -> impl TypedValueParser<Value = Named> {
@@ -12,4 +17,136 @@ pub fn output(kind: Kind) -> impl TypedValueParser<Value = Named> {
 pub fn screen(kind: Kind) -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(format::names(kind))
         .try_map(|name| Format::named(&name).ok_or_else(|| format!("there is no format {name}")))
+}
+
+/// Where figures come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Source {
+    /// eBPF when possible, else /proc (says so)
+    Auto,
+    /// eBPF or nothing
+    Ebpf,
+    /// Looks at /proc: needs no rights, sees samples only
+    Proc,
+}
+
+impl From<Source> for SourceWanted {
+    fn from(asked: Source) -> Self {
+        match asked {
+            Source::Auto => Self::Auto,
+            Source::Ebpf => Self::Ebpf,
+            Source::Proc => Self::Proc,
+        }
+    }
+}
+
+/// Options that several commands share.
+#[derive(Debug, Args)]
+pub struct Common {
+    /// Where figures come from [example: --source proc]
+    #[arg(long, value_enum, default_value = "auto", value_name = "SOURCE")]
+    pub source: Source,
+    /// Size of the ring buffer for details, bytes; a power of two (peaks and counts do not pass through it)
+    #[arg(long, value_name = "BYTES", hide = true, value_parser = ring_bytes)]
+    pub ring_bytes: Option<u32>,
+    /// Address spaces that can be followed at one time; a power of two
+    #[arg(long, value_name = "N", hide = true, default_value_t = 8192, value_parser = slots)]
+    pub slots: u32,
+    /// Show the eBPF programs' own messages on stderr
+    #[arg(long)]
+    pub debug_bpf: bool,
+}
+
+/// Longest time that an option may name: a clock has an end, and no session comes near this one.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// A time: `500ms`, `30s`, `5m`, `1h`; without a unit seconds. Errors: another unit, more than 10 years.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        unit => return Err(format!("unknown unit {unit:?}; write for example 500ms, 30s, 5m or 1h")),
+    };
+    let seconds = digits.parse::<f64>().map_or(f64::NAN, |n| n * factor);
+    if seconds > LONGEST.as_secs_f64() {
+        return Err("more than 10 years".into());
+    }
+    Duration::try_from_secs_f64(seconds).map_err(|_| "write for example 500ms, 30s, 5m or 1h".into())
+}
+
+/// Bytes: `500k`, `10M`, `1G`, powers of 1000.
+pub fn size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" | "B" => 1,
+        "k" | "K" | "kB" => 1000,
+        "M" | "MB" => 1_000_000,
+        "G" | "GB" => 1_000_000_000,
+        unit => return Err(format!("unknown unit {unit:?}; write for example 500k, 10M or 1G")),
+    };
+    match digits.parse::<u64>().ok().and_then(|n| n.checked_mul(factor)) {
+        Some(n) if n >= LEAST_BYTES => Ok(n),
+        Some(_) => Err(format!("at least {LEAST_BYTES}")),
+        None => Err("write for example 500k, 10M or 1G".into()),
+    }
+}
+
+/// A share in percent.
+pub fn percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(p) if p.is_finite() && p > 0.0 => Ok(p),
+        _ => Err("write a number above 0, for example 80".into()),
+    }
+}
+
+/// Size of the ring buffer, bytes.
+pub fn ring_bytes(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n.is_power_of_two() && n >= 4096 => Ok(n),
+        _ => Err("a power of two, at least 4096".into()),
+    }
+}
+
+/// Number of slots.
+pub fn slots(text: &str) -> Result<u32, String> {
+    match text.parse::<u32>() {
+        Ok(n) if n.is_power_of_two() && (1..1 << 20).contains(&n) => Ok(n),
+        _ => Err("a power of two below 1048576".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_need_a_known_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
+        for bad in ["", "s", "-1s", "1w", "1e999s", "inf", "nan"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_need_a_known_unit() {
+        assert_eq!(size("4096"), Ok(4096));
+        assert_eq!(size("10M"), Ok(10_000_000));
+        for bad in ["", "M", "-1M", "1.5M", "10MiB", "4095", "99999999999G"] {
+            assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// Added to the clock, they would be more than it can show.
+    #[test]
+    fn times_beyond_ten_years_are_refused() {
+        assert_eq!(duration("87600h"), Ok(LONGEST));
+        for bad in ["87601h", "1e19s", "1e300h"] {
+            assert_eq!(duration(bad), Err("more than 10 years".into()), "{bad}");
+        }
+    }
 }

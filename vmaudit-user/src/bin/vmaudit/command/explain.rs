@@ -7,11 +7,12 @@ use vmaudit_user::output::format::{Document, Kind};
 use vmaudit_user::source::vma_layout::{self, ExplainOptions, Recorded};
 
 use crate::cli::explain::ExplainArgs;
-use crate::outputs::Outputs;
+use crate::outputs::{Asked, Outputs};
 
 /// Runs the command.
 pub fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
-    let outputs = Outputs::open(&args.output, args.format, Kind::Explanation)?;
+    let outputs =
+        Outputs::open(&Asked { named: &args.output, screen: args.format, kind: Kind::Explanation })?;
     let anonymizer = users::anonymizer(args.no_anonymize);
     let options = ExplainOptions { details: args.details.into(), max_vmas: args.max_vmas };
     let explanation = match args.pid {

@@ -10,7 +10,7 @@ use vmaudit_user::output::format::{Document, Done, Kind};
 use vmaudit_user::source::limit_survey::{self, Machine};
 
 use crate::cli::limit::LimitArgs;
-use crate::outputs::Outputs;
+use crate::outputs::{Asked, Outputs};
 
 /// Rows of its tables are never left out.
 const ALL: usize = usize::MAX;
@@ -22,7 +22,7 @@ pub fn limit(args: LimitArgs) -> anyhow::Result<ExitCode> {
     for name in &args.software {
         requirements::named(&known, name)?;
     }
-    let outputs = Outputs::open(&args.output, args.format, args.kind())?;
+    let outputs = Outputs::open(&Asked { named: &args.output, screen: args.format, kind: args.kind() })?;
     if args.kind() == Kind::Known {
         outputs.write(&Document::Known(&known), ALL)?;
         return Ok(ExitCode::SUCCESS);

@@ -3,4 +3,7 @@
 pub mod doctor;
 pub mod explain;
 pub mod limit;
+pub mod report;
+pub mod run;
 pub mod scan;
+pub mod trace;

@@ -10,7 +10,7 @@ use vmaudit_user::output::format::{Document, Kind};
 use vmaudit_user::source::scan;
 
 use crate::cli::scan::ScanArgs;
-use crate::outputs::Outputs;
+use crate::outputs::{Asked, Outputs};
 
 /// Runs the command.
 pub fn scan(args: ScanArgs) -> anyhow::Result<ExitCode> {
@@ -21,7 +21,7 @@ pub fn scan(args: ScanArgs) -> anyhow::Result<ExitCode> {
         reverse: args.reverse,
         show_args: args.show_args,
     };
-    let outputs = Outputs::open(&args.output, args.format, Kind::Scan)?;
+    let outputs = Outputs::open(&Asked { named: &args.output, screen: args.format, kind: Kind::Scan })?;
     let filter = ProcessFilter {
         pids: args.pid,
         uid: args.user.as_deref().map(users::resolve_user).transpose()?,

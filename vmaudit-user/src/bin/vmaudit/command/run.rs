@@ -5,34 +5,37 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, anyhow};
 
-use crate::cli::{self, ReportFormat, RunArgs};
-use crate::domain::application::Anonymizer;
-use crate::domain::recommend::Margin;
-use crate::domain::report;
-use crate::enrich::Enrichment;
-use crate::launch::child::{self, Child, User};
-use crate::model::report::{Exit, Report};
-use crate::model::session::{Budget, Header, MarginAsked};
-use crate::os::apart::Patience;
-use crate::os::clock::now_ns;
-use crate::os::kernel::Facts;
-use crate::os::{procfs, rights};
-use crate::output::destination::open_each;
-use crate::output::form::Form;
-use crate::output::{self, Destination, Format, Writing};
-use crate::scan;
-use crate::session::opening::{Opened, SourceWanted, give_up_rights, open_source};
-use crate::session::recorder::Recorder;
-use crate::session::{Ends, Session, Sink};
-use crate::source::ebpf;
-use crate::text::time::rfc3339;
+use vmaudit_user::domain::application::Anonymizer;
+use vmaudit_user::domain::recommend::Margin;
+use vmaudit_user::domain::report;
+use vmaudit_user::enrich::Enrichment;
+use vmaudit_user::launch::child::{self, Child, User};
+use vmaudit_user::model::report::Exit;
+use vmaudit_user::model::session::{Budget, Header, MarginAsked};
+use vmaudit_user::os::apart::Patience;
+use vmaudit_user::os::clock::now_ns;
+use vmaudit_user::os::destination::{Destination, Writing};
+use vmaudit_user::os::kernel::Facts;
+use vmaudit_user::os::users;
+use vmaudit_user::os::{procfs, rights};
+use vmaudit_user::output::format::{Document, Kind};
+use vmaudit_user::output::say;
+use vmaudit_user::session::opening::{Opened, give_up_rights, open_source};
+use vmaudit_user::session::recorder::Recorder;
+use vmaudit_user::session::{Ends, Session, Sink};
+use vmaudit_user::source::ebpf;
+use vmaudit_user::text::time::rfc3339;
+
+use crate::cli::run::RunArgs;
+use crate::outputs::{Asked, Outputs};
 
 /// `vmaudit run`. Returns vmaudit's exit status; does not return when the command died of a signal.
 pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let margin = Margin::new(args.headroom, args.round).map_err(|e| anyhow!("{e}"))?;
-    let mut outputs = open_outputs(&args)?;
+    let asked = Asked { named: &args.output, screen: args.format, kind: Kind::Report };
+    let outputs = Outputs::open_or(&asked, Writing::Whole, Destination::Stderr)?;
     let recording = args.record.as_deref().map(open_recording).transpose()?;
-    let for_outputs: Vec<_> = outputs.iter().flat_map(|(_, it, _)| it.rights()).copied().collect();
+    let for_outputs = outputs.rights();
     let user = args.user.as_deref().map(User::find).transpose()?;
     let mut child = Child::prepare(&args.command, user.as_ref(), args.keep_caps)?;
     let facts = Facts::gather();
@@ -50,16 +53,15 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let patience = Patience::default();
     let pid = child.pid.as_raw() as u32;
-    let mut opened = open_source(wanted(args.common.source), &facts, &options, pid, &patience)?;
+    let mut opened = open_source(args.common.source.into(), &facts, &options, pid, &patience)?;
     // No error, and the report's coverage says it too.
     if let Some(why) = opened.instead.as_ref().filter(|_| !args.quiet) {
-        output::say(&format!(
+        say(&format!(
             "looking at /proc instead of eBPF ({why}); counts are samples, bursts between looks and failed calls are missed"
         ));
     }
     opened.events.extend(give_up_rights(Some(&child), &for_outputs));
-    let anonymizer =
-        || if args.no_anonymize { Anonymizer::off() } else { Anonymizer::new(scan::own_names()) };
+    let anonymizer = || users::anonymizer(args.no_anonymize);
     let header = header(&args, &opened, margin, &anonymizer());
     let mut recorder = recording
         .map(|file| Recorder::new(Box::new(file), &header, None))
@@ -75,7 +77,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         Ok(exit) => exit.unwrap_or(Exit { code: None, signal: None }),
         Err((status, why)) => {
             let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
-            output::say(&format!("cannot run {name}: {why}"));
+            say(&format!("cannot run {name}: {why}"));
             return Ok(status);
         }
     };
@@ -84,9 +86,15 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     // Nothing of others is read any more; what was read is rendered without rights.
     rights::finish(&for_outputs);
     let report = report::report(&header, &audit)?;
-    let mut lost = write_all(&args, &report, &mut outputs);
+    let mut lost = false;
+    if !args.quiet || outputs.named() || report.session.breach.is_some() {
+        for e in outputs.write_each(&Document::Report(&report), args.top) {
+            say(&format!("the report could not be written: {e}"));
+            lost = true;
+        }
+    }
     if let Some(complaint) = recorder.and_then(|it| it.complaint()) {
-        output::say(&complaint);
+        say(&complaint);
         lost = true;
     }
     let succeeded = exit.code == Some(0);
@@ -122,41 +130,6 @@ fn header(args: &RunArgs, opened: &Opened, margin: Margin, anonymizer: &Anonymiz
     }
 }
 
-/// Writes the report everywhere; `true` when one of the places could not take it.
-fn write_all(args: &RunArgs, report: &Report, outputs: &mut [(Format, Destination, bool)]) -> bool {
-    let mut lost = false;
-    for (format, destination, shown_when_quiet) in outputs {
-        if !args.quiet || *shown_when_quiet || report.session.breach.is_some() {
-            let style = output::text::page::Style {
-                colour: destination.colour(),
-                width: destination.columns().unwrap_or(100),
-                top: args.top,
-            };
-            if let Err(e) = output::write(report, *format, &style, destination) {
-                output::say(&format!("the report could not be written: {e}"));
-                // A reader that has seen enough (`| head`) is no failure.
-                lost |= e.kind() != std::io::ErrorKind::BrokenPipe;
-            }
-        }
-    }
-    lost
-}
-
-/// Opens every destination before anything runs, so that a bad path costs nothing. The flag: written even when quiet.
-/// Formats and files are paired as `scan` pairs them, with stderr in stdout's place.
-fn open_outputs(args: &RunArgs) -> anyhow::Result<Vec<(Format, Destination, bool)>> {
-    let format = |format: &ReportFormat| match format {
-        ReportFormat::Json => Format::Json,
-        ReportFormat::Text => Format::Text,
-    };
-    let formats: Vec<Format> = args.format.iter().map(format).collect();
-    let of_name = |file: Option<&Path>| match file.map(Form::of) {
-        Some(Form::Json) => Format::Json,
-        _ => Format::Text,
-    };
-    open_each(&formats, &args.output, of_name, || Destination::Stderr)
-}
-
 /// Opens the file of a recording. It holds addresses of the processes, so nobody writes one with rights that its caller
 /// lacks.
 pub fn open_recording(path: &Path) -> anyhow::Result<Destination> {
@@ -167,15 +140,6 @@ pub fn open_recording(path: &Path) -> anyhow::Result<Destination> {
     }
     Destination::open(path, Writing::Recording)
         .with_context(|| format!("cannot write the recording to {}", path.display()))
-}
-
-/// The source as a session knows it.
-fn wanted(source: cli::Source) -> SourceWanted {
-    match source {
-        cli::Source::Auto => SourceWanted::Auto,
-        cli::Source::Ebpf => SourceWanted::Ebpf,
-        cli::Source::Proc => SourceWanted::Proc,
-    }
 }
 
 fn shown_command(args: &RunArgs) -> Vec<String> {

@@ -26,9 +26,25 @@ pub enum Line {
     /// One refused call.
     Refused(Box<Refused>),
     /// Several changes: from the first's `before` to the last's `after`.
-    Changes { first: Change, last: Change, times: u64 },
+    Changes {
+        /// The first of them.
+        first: Change,
+        /// The last.
+        last: Change,
+        /// How many.
+        times: u64,
+    },
     /// Several refused calls.
-    RefusedAgain { first_ns: u64, last: Box<Refused>, times: u64, why: (Cause, bool) },
+    RefusedAgain {
+        /// When the first was refused.
+        first_ns: u64,
+        /// The last.
+        last: Box<Refused>,
+        /// How many.
+        times: u64,
+        /// Their cause, and whether it is certain.
+        why: (Cause, bool),
+    },
 }
 
 /// Refused calls that are alike: call, errno, cause and whether it is certain, of a task of an address space.

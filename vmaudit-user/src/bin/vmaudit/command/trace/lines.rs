@@ -7,8 +7,9 @@ use std::{
 
 use serde_json::json;
 
-use crate::output::{self, Destination};
-use crate::text;
+use vmaudit_user::os::destination::Destination;
+use vmaudit_user::output;
+use vmaudit_user::text;
 
 /// Lines that a terminal is given in a second; more would only scroll by, and keep the terminal busy long after.
 const TERMINAL_LINES: u64 = 1000;

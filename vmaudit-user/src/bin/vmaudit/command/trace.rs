@@ -1,9 +1,8 @@
 //! `vmaudit trace`: the stream of changes and failures, filtered and written as it comes.
 //!
 //! The workload never waits for the reader: a full ring buffer drops records, and the number of dropped ones is
-//! printed where they are missing. Alike lines are written as one, see [`folding`].
+//! printed where they are missing. Alike lines are written as one, see [`vmaudit_user::domain::repeats`].
 
-mod folding;
 mod lines;
 
 pub use self::lines::LEAST_BYTES;
@@ -11,63 +10,65 @@ pub use self::lines::LEAST_BYTES;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use serde_json::{Value, json};
+use serde_json::{Value, json as object};
 use vmaudit_common::call::CALLS;
 
-use crate::cli::{ReportFormat, Source, TraceArgs};
-use crate::domain::arguments;
-use crate::domain::diagnosis::Verdict;
-use crate::launch::child::{Child, EXIT_OWN_FAILURE, User};
-use crate::model::cause::name_of;
-use crate::model::event::{Change, Event, Refused, UsedShare};
-use crate::model::report::Cause;
-use crate::model::session::{Budget, Header, MarginAsked};
-use crate::os::kernel::Facts;
-use crate::output::{self, Destination, Writing};
+use vmaudit_user::domain::arguments;
+use vmaudit_user::domain::diagnosis::Verdict;
+use vmaudit_user::launch::child::{Child, EXIT_OWN_FAILURE, User};
+use vmaudit_user::model::cause::name_of;
+use vmaudit_user::model::event::{Change, Event, Refused, UsedShare};
+use vmaudit_user::model::report::Cause;
+use vmaudit_user::model::session::{Budget, Header, MarginAsked};
+use vmaudit_user::os::destination::{Destination, Writing};
+use vmaudit_user::os::kernel::Facts;
+use vmaudit_user::os::users;
+use vmaudit_user::output::format::{Format, Kind};
+use vmaudit_user::output::{json, say};
 
-use crate::source::ebpf;
-use crate::source::ebpf::Unavailable;
-use crate::text;
+use vmaudit_user::source::ebpf;
+use vmaudit_user::source::ebpf::Unavailable;
+use vmaudit_user::text;
 
-use self::{
-    folding::{Folding, Line},
-    lines::Lines,
-};
-use crate::domain::application::Anonymizer;
-use crate::domain::audit::Audit;
-use crate::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
-use crate::enrich::Enrichment;
-use crate::launch::child;
-use crate::os::apart::Patience;
-use crate::os::clock::now_ns;
-use crate::os::{procfs, rights};
-use crate::run::open_recording;
-use crate::scan::own_names;
-use crate::session::opening::{Opened, give_up_rights, of_live, open_live};
-use crate::session::recorder::Recorder;
-use crate::session::{Ends, Root, Session, Sink};
-use crate::text::time::rfc3339;
+use self::lines::Lines;
 use std::time::SystemTime;
+use vmaudit_user::domain::application::Anonymizer;
+use vmaudit_user::domain::audit::Audit;
+use vmaudit_user::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
+use vmaudit_user::domain::repeats::{Folding, Line};
+use vmaudit_user::enrich::Enrichment;
+use vmaudit_user::launch::child;
+use vmaudit_user::os::apart::Patience;
+use vmaudit_user::os::clock::now_ns;
+use vmaudit_user::os::{procfs, rights};
+use vmaudit_user::session::opening::{Opened, give_up_rights, of_live, open_live};
+use vmaudit_user::session::recorder::Recorder;
+use vmaudit_user::session::{Ends, Root, Session, Sink};
+use vmaudit_user::text::time::rfc3339;
+
+use crate::cli::trace::TraceArgs;
+use crate::cli::values::Source;
+use crate::command::run::open_recording;
+use crate::outputs::{Asked, Outputs};
 
 /// `vmaudit trace`.
 pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     if args.pid.is_empty() && !args.all && args.command.is_empty() {
-        output::say("say what to trace: -p PID, --all, or -- CMD");
+        say("say what to trace: -p PID, --all, or -- CMD");
         return Ok(2);
     }
     if let Some(unknown) = args.call.iter().find(|name| !CALLS.iter().any(|call| call.name == **name)) {
-        output::say(&format!("{unknown} is not one of the watched system calls"));
+        say(&format!("{unknown} is not one of the watched system calls"));
         return Ok(2);
     }
     let roots = args.pid.iter().map(|pid| Root::hold(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
     if args.common.source == Source::Proc {
         return Err(anyhow!("trace needs eBPF: /proc shows counts, not changes and failures"));
     }
-    let destination = match &args.output {
-        Some(path) => Destination::open(path, Writing::Lines)
-            .with_context(|| format!("cannot write to {}", path.display()))?,
-        None => Destination::Stdout,
-    };
+    let asked = Asked { named: args.output.as_slice(), screen: args.format, kind: Kind::Stream };
+    let (format, destination) = Outputs::open_or(&asked, Writing::Lines, Destination::Stdout)?
+        .into_first()
+        .context("there is nowhere to write to")?;
     let user = args.user.as_deref().map(User::find).transpose()?;
     let mut child = match args.command.is_empty() {
         true => None,
@@ -97,13 +98,13 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let mut opened = of_live(live, &facts);
     opened.events.extend(give_up_rights(child.as_ref(), destination.rights()));
     let header = header(&args, &opened);
-    let mut stream = Stream::new(&args, destination, header.start_ns);
+    let mut stream = Stream::new(&args, (format, destination), header.start_ns);
     let mut recorder = recording
         .map(|file| Recorder::new(Box::new(file), &header, args.record_max))
         .transpose()
         .context("cannot write the recording")?;
     let patience = Patience::default();
-    let anonymizer = Anonymizer::new(own_names());
+    let anonymizer = users::anonymizer(false);
     // What is not kept is not looked up.
     let enrichment = match recorder {
         Some(_) => Enrichment::new(true, anonymizer.clone(), header.start_ns, &patience),
@@ -126,17 +127,17 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         Ok(exit) => exit,
         Err((status, why)) => {
             let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
-            output::say(&format!("cannot run {name}: {why}"));
+            say(&format!("cannot run {name}: {why}"));
             // 125 tells vmaudit's failure from the command's status, which only `run` passes on.
             return Ok(if status == EXIT_OWN_FAILURE { 1 } else { status });
         }
     };
     drop(child);
     let audit = session.finish(exit);
-    notes.iter().for_each(|note| output::say(note));
+    notes.iter().for_each(|note| say(note));
     let complaint = recorder.and_then(|it| it.complaint());
     if let Some(complaint) = &complaint {
-        output::say(complaint);
+        say(complaint);
     }
     stream.end(&audit)?;
     Ok(i32::from(complaint.is_some()))
@@ -201,8 +202,8 @@ impl Sink for Stream {
 }
 
 impl Stream {
-    fn new(args: &TraceArgs, destination: Destination, start_ns: u64) -> Self {
-        let json = args.format == ReportFormat::Json;
+    fn new(args: &TraceArgs, (format, destination): (Format, Destination), start_ns: u64) -> Self {
+        let json = format == Format::Json;
         Self {
             out: Lines::new(destination, json, args.max_bytes),
             folding: (!args.all_lines).then(Folding::default),
@@ -259,8 +260,8 @@ impl Stream {
     fn change(&self, c: &Change) -> String {
         let at = self.seconds(c.at_ns);
         if self.json {
-            return output::json::line(
-                &json!({"type": "change", "at_s": at, "pid": c.tgid, "tid": c.tid, "comm": c.comm,
+            return json::line(
+                &object!({"type": "change", "at_s": at, "pid": c.tgid, "tid": c.tid, "comm": c.comm,
                           "syscall": name_of(c.call), "before": c.before, "after": c.after}),
             );
         }
@@ -277,8 +278,8 @@ impl Stream {
     /// Several changes in a row, each like the first.
     fn changes(&self, first: &Change, last: &Change, times: u64) -> String {
         if self.json {
-            return output::json::line(
-                &json!({"type": "repeat", "of": "change", "times": times, "since_s": self.seconds(first.at_ns),
+            return json::line(
+                &object!({"type": "repeat", "of": "change", "times": times, "since_s": self.seconds(first.at_ns),
                           "at_s": self.seconds(last.at_ns), "pid": last.tgid, "tid": last.tid, "comm": last.comm,
                           "syscall": name_of(last.call), "before": first.before, "after": last.after}),
             );
@@ -298,8 +299,8 @@ impl Stream {
         let at = self.seconds(r.at_ns);
         let errno = errno_name(r.errno);
         if self.json {
-            return output::json::line(
-                &json!({"type": "repeat", "of": "failure", "times": times, "since_s": self.seconds(first_ns),
+            return json::line(
+                &object!({"type": "repeat", "of": "failure", "times": times, "since_s": self.seconds(first_ns),
                           "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm, "syscall": name_of(r.call),
                           "errno": errno, "cause": cause, "certain": certain}),
             );
@@ -323,8 +324,8 @@ impl Stream {
             arguments::hide_addresses(&mut args);
         }
         if self.json {
-            return output::json::line(
-                &json!({"type": "failure", "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm,
+            return json::line(
+                &object!({"type": "failure", "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm,
                           "syscall": name_of(r.call), "errno": errno, "args": args,
                           "cause": verdict.cause, "certain": verdict.certain, "ordinary": verdict.ordinary,
                           "evidence": verdict.evidence, "sentence": verdict.sentence}),
@@ -357,7 +358,7 @@ impl Stream {
             self.dropped = dropped;
             let at = self.seconds(now_ns());
             let line = if self.json {
-                output::json::line(&json!({"type": "lost", "at_s": at, "ring_full": missing}))
+                json::line(&object!({"type": "lost", "at_s": at, "ring_full": missing}))
             } else {
                 format!(
                     "{at:12.6} [{} lost here: the reader was too slow, or a user had his share]",
@@ -373,7 +374,7 @@ impl Stream {
         let notes: Vec<String> = losses.shares.iter().map(UsedShare::sentence).collect();
         let line = if self.json {
             let at = self.seconds(now_ns());
-            output::json::line(&json!({"type": "end", "at_s": at, "lost": losses.counters, "notes": notes}))
+            json::line(&object!({"type": "end", "at_s": at, "lost": losses.counters, "notes": notes}))
         } else {
             let counters: Vec<String> =
                 losses.counters.iter().map(|(name, n)| format!("{name} {n}")).collect();

@@ -1,0 +1,115 @@
+//! `vmaudit run`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use vmaudit_user::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
+use vmaudit_user::model::session;
+use vmaudit_user::output::format::{Format, Kind, Named};
+
+use super::values::{self, Common};
+
+/// Shown below the options.
+pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit run -- make -j8\n  \
+    sudo vmaudit run -o report.json --fail-on failure -- ./tests\n\n\
+    Exit status: the command's own (its signal if it died by one); 86 when a budget was broken and the command \
+    itself succeeded; 125 vmaudit failed or was called wrongly, 126 the command cannot be run, 127 it was not found.";
+
+/// What breaks the budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// A memory call failed
+    Failure,
+    /// A peak reached the limit
+    Peak,
+    /// Something was lost or could not be seen
+    Lost,
+}
+
+impl From<FailOn> for session::FailOn {
+    fn from(asked: FailOn) -> Self {
+        match asked {
+            FailOn::Failure => Self::Failure,
+            FailOn::Peak => Self::Peak,
+            FailOn::Lost => Self::Lost,
+        }
+    }
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Write the report to FILE instead of stderr; repeat it for several. Its ending says the format, FORMAT:FILE says it
+    /// outright, - is standard output [example: -o report.json]
+    #[arg(short, long, value_name = "FILE", value_parser = values::output(Kind::Report))]
+    pub output: Vec<Named>,
+    /// Format on the screen; that of a file is said by -o [default: text] [example: --format json]
+    #[arg(long, value_name = "FORMAT", overrides_with = "format", value_parser = values::screen(Kind::Report))]
+    pub format: Option<Format>,
+    /// Break the budget when a process has more than N VMAs at its peak, or when peaks are not exact and so cannot
+    /// show that it holds [example: --max-peak 10000]
+    #[arg(long, value_name = "N")]
+    pub max_peak: Option<u64>,
+    /// Break the budget when a peak is more than P percent of vm.max_map_count [example: --max-percent 50]
+    #[arg(long, value_name = "P", value_parser = values::percent)]
+    pub max_percent: Option<f64>,
+    /// Break the budget when this happens (repeat or separate by commas) [example: --fail-on failure,lost]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
+    pub fail_on: Vec<FailOn>,
+    /// Exit status of a broken budget, when the command itself succeeded
+    #[arg(long, default_value_t = 86, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
+    pub breach_exit_code: u8,
+    /// Run the command as this user [example: --user postgres]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+    /// Leave the command those ambient capabilities that vmaudit itself uses (CAP_BPF and its like); without this they
+    /// are taken as meant for vmaudit alone
+    #[arg(long)]
+    pub keep_caps: bool,
+    /// Follow the command alone, not its children
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Watch lock releases only: exact peaks at no cost for other system calls, but no failures and no call counts
+    #[arg(long)]
+    pub peaks_only: bool,
+    /// Show the command's arguments in the report (they may hold secrets)
+    #[arg(long)]
+    pub show_args: bool,
+    /// Leave users' names in paths, names of processes and arguments instead of writing <user>
+    #[arg(long)]
+    pub no_anonymize: bool,
+    /// Leave the stacks of failed calls as addresses; by default the mappings and files of a process that failed are
+    /// read for names
+    #[arg(long)]
+    pub no_symbols: bool,
+    /// How long to wait for descendants that outlive the command [example: --linger 30s]
+    #[arg(long, value_parser = values::duration, default_value = "1s", value_name = "TIME")]
+    pub linger: Duration,
+    /// Factor between the peak and the recommended limit, at least 1.2 [example: --headroom 2]
+    #[arg(long, default_value_t = DEFAULT_HEADROOM, value_name = "F")]
+    pub headroom: f64,
+    /// Round the recommended limit up to a multiple of this [example: --round 1000]
+    #[arg(long, default_value_t = DEFAULT_ROUND, value_name = "N")]
+    pub round: u64,
+    /// Give every process a row of its own in the report, up to 100,000. By default the 1,000 most remarkable ones have
+    /// one, and the others are added up by name
+    #[arg(long)]
+    pub all_rows: bool,
+    /// Rows in the table of processes
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+    pub top: usize,
+    /// Nothing on stderr but errors, unless the budget was broken; what was lost is in the report of -o
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Keep what the report is made of in FILE; `vmaudit report FILE` makes it again [example: --record tests.vma]
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Shared options.
+    #[command(flatten)]
+    pub common: Common,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
