@@ -58,6 +58,8 @@ enum Task {
         /// Only tests whose name contains this
         filter: Option<String>,
     },
+    /// Everything that is too long for each change: all tests on all kernels, and what CI runs
+    CheckAll,
     /// Measure what following costs the workload, beside other tracers; prints Markdown tables
     Bench(bench::Options),
     /// Boot Debian kernels under QEMU and run the end-to-end tests in each
@@ -156,6 +158,7 @@ fn perform(task: Task) -> Result<()> {
             Err(vmaudit.exec()).context("cannot start vmaudit") // exit status and signals are vmaudit's own
         }
         Task::Tidy => tidy::run(),
+        Task::CheckAll => check_all(),
         Task::Test { filter } => test::run(filter.as_deref()),
         Task::Bench(options) => options.run(),
         Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all, arch }), .. }) => {
@@ -165,4 +168,13 @@ fn perform(task: Task) -> Result<()> {
         }
         Task::Vm(Vm { task: None, options }) => options.run(),
     }
+}
+
+/// Run before an issue is called done; takes hours without hardware help.
+fn check_all() -> Result<()> {
+    let ci = command::workspace()?.join(".ci/run");
+    command::run(std::process::Command::new("bash").arg(ci))?;
+    kernels::fetch(&kernels::select(&[], true)?, arch::Arch::X86)?;
+    let mut all = command::cargo()?;
+    command::run(all.args(["xtask", "vm", "--all"]))
 }

@@ -16,7 +16,7 @@ use nix::{
     sys::{
         resource::{Resource, getrlimit, setrlimit},
         signal::{SigHandler, Signal, signal},
-        wait::waitpid,
+        wait::{WaitStatus, waitpid},
     },
     unistd::{ForkResult, Gid, Pid, Uid, fork, getpgid, getpgrp, pipe2},
 };
@@ -124,39 +124,38 @@ impl Child {
         }
     }
 
-    /// Lets the command run. `Err` holds the exit status for the caller (125, 126 or 127) and the reason.
-    pub fn go(&mut self) -> Result<(), (i32, String)> {
-        let own = |e: Errno| (EXIT_OWN_FAILURE, e.desc().to_owned());
-        if let Some(go) = self.go.take() {
-            nix::unistd::write(&go, b"!").map_err(own)?;
+    /// Lets the command run. Whether it could is told by [`Child::refusal`] when it has ended. Errors: the child is gone.
+    pub fn go(&mut self) -> Result<(), Errno> {
+        match self.go.take() {
+            Some(go) => nix::unistd::write(&go, b"!").map(drop),
+            None => Ok(()),
         }
-        let mut refusal = [0; 2];
+    }
+
+    /// To be asked when the child has ended: why the command could not be run, with the exit status for the caller (125,
+    /// 126 or 127); `None` when it did run.
+    pub fn refusal(&self) -> Option<(i32, String)> {
         // End of file: the exec closed the pipe. Two bytes: it failed (errnos fit one byte, include/uapi/asm-generic).
+        let mut refusal = [0; 2];
+        if nix::unistd::read(&self.refused, &mut refusal) != Ok(2) {
+            return None;
+        }
+        let [step, errno] = refusal;
+        Some(refused(step, Errno::from_raw(errno.into())))
+    }
+
+    /// Waits for the command's end and does nothing else.
+    pub fn wait(&self) -> Exit {
         loop {
-            match nix::unistd::read(&self.refused, &mut refusal) {
-                Ok(2) => break,
-                Ok(_) => return Ok(()),
-                Err(Errno::EINTR) => {}
-                Err(e) => return Err(own(e)),
+            match waitpid(self.pid, None) {
+                Ok(WaitStatus::Exited(_, code)) => return Exit { code: Some(code), signal: None },
+                Ok(WaitStatus::Signaled(_, signal, _)) => {
+                    return Exit { code: None, signal: Some(signal as i32) };
+                }
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(_) => return Exit { code: None, signal: None },
             }
         }
-        let _ = waitpid(self.pid, None);
-        let [step, errno] = refusal;
-        let errno = Errno::from_raw(errno.into());
-        let why = errno.desc();
-        Err(match step {
-            step if step == Step::User as u8 => {
-                (EXIT_OWN_FAILURE, format!("it cannot become that user: {why}"))
-            }
-            step if step == Step::Rights as u8 => {
-                (EXIT_OWN_FAILURE, format!("vmaudit's capabilities cannot be kept from it: {why}"))
-            }
-            step if step == Step::Terminal as u8 => {
-                (EXIT_OWN_FAILURE, format!("it cannot be kept from typing into this terminal: {why}"))
-            }
-            _ if errno == Errno::ENOENT => (EXIT_NOT_FOUND, why.to_owned()),
-            _ => (EXIT_NOT_EXECUTABLE, why.to_owned()),
-        })
     }
 
     /// What has happened to the command since the last look, without waiting.
@@ -212,6 +211,39 @@ pub enum Look {
     Ended(Exit),
 }
 
+/// What the child could not do, as an exit status and a reason.
+fn refused(step: u8, errno: Errno) -> (i32, String) {
+    let why = errno.desc();
+    match step {
+        step if step == Step::User as u8 => (EXIT_OWN_FAILURE, format!("it cannot become that user: {why}")),
+        step if step == Step::Rights as u8 => {
+            (EXIT_OWN_FAILURE, format!("vmaudit's capabilities cannot be kept from it: {why}"))
+        }
+        step if step == Step::Terminal as u8 => {
+            (EXIT_OWN_FAILURE, format!("it cannot be kept from typing into this terminal: {why}"))
+        }
+        _ if errno == Errno::ENOENT => (EXIT_NOT_FOUND, why.to_owned()),
+        _ => (EXIT_NOT_EXECUTABLE, why.to_owned()),
+    }
+}
+
+/// Becomes the command in vmaudit's place, because vmaudit itself cannot go on beside it. Returns only when the command
+/// cannot be run: the exit status and the reason.
+pub fn become_instead(command: &[OsString], user: Option<&User>, keep_caps: bool) -> (i32, String) {
+    let args: Option<Vec<CString>> = command.iter().map(|arg| CString::new(arg.as_bytes()).ok()).collect();
+    let args = args.unwrap_or_default();
+    let Some(file) = args.first() else {
+        return (EXIT_OWN_FAILURE, "an argument contains a NUL byte".to_owned());
+    };
+    let mut argv: Vec<*const libc::c_char> = args.iter().map(|arg| arg.as_ptr()).collect();
+    argv.push(std::ptr::null());
+    let passed = Passed::new(keep_caps);
+    let terminal = user.map_or(Typing::Allowed, Typing::of);
+    let rights = passed.take_on().map_err(|_| Errno::last());
+    let (step, errno) = exec(rights, user, terminal, file, &argv);
+    refused(step as u8, errno)
+}
+
 /// In the child: takes on the command's rights, waits, changes identity, execs. Returns only on failure.
 fn become_command(
     wait: &OwnedFd,
@@ -231,6 +263,17 @@ fn become_command(
             _ => unsafe { libc::_exit(EXIT_OWN_FAILURE) },
         }
     }
+    exec(rights, user, terminal, file, argv)
+}
+
+/// The last steps, in the process that is to be the command. Returns only on failure.
+fn exec(
+    rights: Result<(), Errno>,
+    user: Option<&User>,
+    terminal: Typing,
+    file: &CString,
+    argv: &[*const libc::c_char],
+) -> (Step, Errno) {
     if let Err(errno) = rights {
         return (Step::Rights, errno);
     }

@@ -75,6 +75,17 @@ pub trait Sink {
     }
 }
 
+/// Why a session did not come to its end.
+#[derive(Debug)]
+pub enum Unfollowed {
+    /// Something that it needs is not to be had; the command has not been let go.
+    NotBegun(anyhow::Error),
+    /// The command cannot be run: the exit status for the caller (125, 126 or 127) and the reason.
+    Refused(i32, String),
+    /// Something failed in the middle.
+    Lost(anyhow::Error),
+}
+
 /// When a session is over.
 #[derive(Default)]
 pub struct Ends {
@@ -174,23 +185,23 @@ impl<'s> Session<'s> {
         self.state.take(event, &mut self.enrichment);
     }
 
-    /// Lets the command go, if there is one, and follows to the end. `Err` inside: the command cannot be run; its exit
-    /// status for the caller and the reason.
-    pub fn run(
-        &mut self,
-        mut child: Option<&mut Child>,
-        ends: &Ends,
-    ) -> anyhow::Result<Result<Option<Exit>, (i32, String)>> {
-        runtime()?.block_on(async {
+    /// Lets the command go, if there is one, and follows to the end. Errors: see [`Unfollowed`].
+    pub fn run(&mut self, mut child: Option<&mut Child>, ends: &Ends) -> Result<Option<Exit>, Unfollowed> {
+        let runtime = runtime().map_err(Unfollowed::NotBegun)?;
+        runtime.block_on(async {
             // All that can fail comes before the command runs: afterwards nobody would wait for it.
-            let mut signals = Signals::take()?;
-            let wake = Wake::new(self.source.wake_fd().context("cannot wait for records")?)?;
-            if let Some(child) = &mut child
-                && let Err(refused) = child.go()
-            {
-                return Ok(Err(refused));
+            let mut signals = Signals::take().map_err(Unfollowed::NotBegun)?;
+            let wake_fd = self.source.wake_fd().context("cannot wait for records");
+            let wake = wake_fd.and_then(Wake::new).map_err(Unfollowed::NotBegun)?;
+            if let Some(child) = &mut child {
+                let gone = |e| Unfollowed::Lost(anyhow!("the command's process is gone: {e}"));
+                child.go().map_err(gone)?;
             }
-            self.follow(child, ends, &mut signals, &wake).await.map(Ok)
+            let exit = self.follow(child.as_deref_mut(), ends, &mut signals, &wake).await;
+            match child.and_then(|child| child.refusal()) {
+                Some((status, why)) => Err(Unfollowed::Refused(status, why)),
+                None => exit.map_err(Unfollowed::Lost),
+            }
         })
     }
 

@@ -22,21 +22,34 @@ pub enum Asked {
     Terminal(i32),
 }
 
+/// Every signal that would end vmaudit and is not about a fault of its own.
+fn answered() -> SigSet {
+    let mut set = SigSet::empty();
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGINT,
+        Signal::SIGTERM,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+        Signal::SIGALRM,
+        Signal::SIGVTALRM,
+        Signal::SIGPROF,
+        Signal::SIGIO,
+        Signal::SIGPWR,
+        Signal::SIGSTKFLT,
+        Signal::SIGXCPU,
+    ] {
+        set.add(signal);
+    }
+    set
+}
+
 impl Signals {
     /// Must be called inside the runtime.
     pub fn take() -> anyhow::Result<Self> {
-        let mut set = SigSet::empty();
-        for signal in [
-            Signal::SIGCHLD,
-            Signal::SIGINT,
-            Signal::SIGTERM,
-            Signal::SIGHUP,
-            Signal::SIGQUIT,
-            Signal::SIGUSR1,
-            Signal::SIGUSR2,
-        ] {
-            set.add(signal);
-        }
+        let set = answered();
         set.thread_block().context("cannot block signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             .context("cannot listen to signals")?;

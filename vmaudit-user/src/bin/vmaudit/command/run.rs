@@ -22,7 +22,7 @@ use vmaudit_user::output::format::{Document, Kind};
 use vmaudit_user::output::say;
 use vmaudit_user::session::opening::{Opened, give_up_rights, open_source};
 use vmaudit_user::session::recorder::Recorder;
-use vmaudit_user::session::{Ends, Session, Sink};
+use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
 use vmaudit_user::source::ebpf;
 use vmaudit_user::text::time::rfc3339;
 
@@ -37,7 +37,10 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let recording = args.record.as_deref().map(open_recording).transpose()?;
     let for_outputs = outputs.rights();
     let user = args.user.as_deref().map(User::find).transpose()?;
-    let mut child = Child::prepare(&args.command, user.as_ref(), args.keep_caps)?;
+    let mut child = match Child::prepare(&args.command, user.as_ref(), args.keep_caps) {
+        Ok(child) => child,
+        Err(e) => return Ok(unwatched(&args, user.as_ref(), &e)),
+    };
     let facts = Facts::gather();
     let options = ebpf::Options {
         watch_all: false,
@@ -73,13 +76,11 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     opened.events.into_iter().for_each(|event| session.take(event));
     let ends = Ends { linger: args.linger, ..Ends::default() };
     // A command that cannot be run has nothing to report: its message and status are the answer.
-    let exit = match session.run(Some(&mut child), &ends)? {
+    let exit = match session.run(Some(&mut child), &ends) {
         Ok(exit) => exit.unwrap_or(Exit { code: None, signal: None }),
-        Err((status, why)) => {
-            let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
-            say(&format!("cannot run {name}: {why}"));
-            return Ok(status);
-        }
+        Err(Unfollowed::Refused(status, why)) => return Ok(cannot_run(&args, status, &why)),
+        Err(Unfollowed::NotBegun(e)) => return only_wait(&args, &mut child, &e),
+        Err(Unfollowed::Lost(e)) => return Err(e),
     };
     drop(child);
     let audit = session.finish(Some(exit));
@@ -106,6 +107,30 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         return Ok(child::EXIT_OWN_FAILURE);
     }
     Ok(child::end_like(exit))
+}
+
+fn cannot_run(args: &RunArgs, status: i32, why: &str) -> i32 {
+    let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
+    say(&format!("cannot run {name}: {why}"));
+    status
+}
+
+/// Never refuses to run the workload because of itself: without a process of its own beside vmaudit it runs in its place.
+fn unwatched(args: &RunArgs, user: Option<&User>, e: &anyhow::Error) -> i32 {
+    say(&format!("{e:#}: the command runs without being watched, and there is no report"));
+    let (status, why) = child::become_instead(&args.command, user, args.keep_caps);
+    cannot_run(args, status, &why)
+}
+
+/// The same for a command that waits already: its status is its own, and 125 in place of 0, because there is no report.
+fn only_wait(args: &RunArgs, child: &mut Child, e: &anyhow::Error) -> anyhow::Result<i32> {
+    say(&format!("{e:#}: the command runs without being watched, and there is no report"));
+    child.go().map_err(|e| anyhow!("the command's process is gone: {e}"))?;
+    let exit = child.wait();
+    if let Some((status, why)) = child.refusal() {
+        return Ok(cannot_run(args, status, &why));
+    }
+    Ok(if exit.code == Some(0) { child::EXIT_OWN_FAILURE } else { child::end_like(exit) })
 }
 
 fn header(args: &RunArgs, opened: &Opened, margin: Margin, anonymizer: &Anonymizer) -> Header {

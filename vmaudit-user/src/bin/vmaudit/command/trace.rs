@@ -43,7 +43,7 @@ use vmaudit_user::os::clock::now_ns;
 use vmaudit_user::os::{procfs, rights};
 use vmaudit_user::session::opening::{Opened, give_up_rights, of_live, open_live};
 use vmaudit_user::session::recorder::Recorder;
-use vmaudit_user::session::{Ends, Root, Session, Sink};
+use vmaudit_user::session::{Ends, Root, Session, Sink, Unfollowed};
 use vmaudit_user::text::time::rfc3339;
 
 use crate::cli::trace::TraceArgs;
@@ -123,9 +123,10 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         .collect();
     let roots = if child.is_none() { roots } else { Vec::new() };
     let ends = Ends { roots, deadline: args.duration.map(|d| Instant::now() + d), linger: Duration::ZERO };
-    let exit = match session.run(child.as_mut(), &ends)? {
+    let exit = match session.run(child.as_mut(), &ends) {
         Ok(exit) => exit,
-        Err((status, why)) => {
+        Err(Unfollowed::NotBegun(e) | Unfollowed::Lost(e)) => return Err(e),
+        Err(Unfollowed::Refused(status, why)) => {
             let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
             say(&format!("cannot run {name}: {why}"));
             // 125 tells vmaudit's failure from the command's status, which only `run` passes on.
