@@ -85,7 +85,7 @@ fn a_process_that_already_runs_is_traced_with_its_true_counts() {
 
 #[test]
 fn the_stream_of_a_command_has_every_change_in_order() {
-    let session = Session::vmaudit(&["trace", "--format", "json", "-o"]);
+    let session = Session::vmaudit(&["trace", "-o"]);
     let lines = session.file("lines.json");
     let done = session.words(&[lines]).words(&["--"]).then_workload(&["holes", "300"]).go().succeeded();
     let own = done.own().remove(0);
@@ -100,7 +100,7 @@ fn the_stream_of_a_command_has_every_change_in_order() {
 #[test]
 fn only_failures_means_only_failures() {
     let _lower = LowerLimit::new();
-    let session = Session::vmaudit(&["trace", "--format", "json", "-Z", "-o"]);
+    let session = Session::vmaudit(&["trace", "-Z", "-o"]);
     let lines = session.file("lines.json");
     let done = session.words(&[lines]).words(&["--"]).then_workload(&["limit", "munmap"]).go().succeeded();
     let own = done.own().remove(0);
@@ -181,7 +181,7 @@ fn the_stream_can_be_narrowed_to_one_call() {
 
 #[test]
 fn a_whole_family_is_in_the_stream() {
-    let session = Session::vmaudit(&["trace", "--format", "json", "-o"]);
+    let session = Session::vmaudit(&["trace", "-o"]);
     let lines = session.file("lines.json");
     let done = session.words(&[lines]).words(&["--"]).then_workload(&["children", "20"]).go().succeeded();
     let text = done.read("lines.json");

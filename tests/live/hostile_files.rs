@@ -59,7 +59,7 @@ fn program(scratch: &Scratch, name: &str, sections: &[Section]) -> PathBuf {
 
 /// What vmaudit says of a refused call of this program.
 fn report(program: &Path) -> Report {
-    let session = Session::vmaudit(&["run", "--no-anonymize", "--format", "json", "-o"]);
+    let session = Session::vmaudit(&["run", "--no-anonymize", "-o"]);
     let report = session.file("report.json");
     let words = [report.as_os_str(), "--".as_ref(), program.as_os_str()];
     session.words(&words).words(&["--linger", "1500", "causes", "rlimit-as"]).go().succeeded().report()

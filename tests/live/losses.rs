@@ -32,7 +32,7 @@ fn with_a_tiny_ring_no_child_is_missing() {
 
 #[test]
 fn a_trace_that_cannot_keep_up_says_how_much_it_lost() {
-    let session = Session::vmaudit(&["trace", "--format", "json", "-o"]);
+    let session = Session::vmaudit(&["trace", "-o"]);
     let lines = session.file("lines.json");
     let done = session
         .words(&[lines])

@@ -44,7 +44,7 @@ fn assert_shown_and_clean(done: &Done, text: &str) {
 fn escape_sequences_never_reach_the_text_report() {
     let session = Session::vmaudit(&["run"]);
     let text = session.file("report.txt");
-    let session = session.words(&["-o"]).words(&[text]).words(&["--format", "text", "--"]);
+    let session = session.words(&["-o"]).words(&[text]).words(&["--"]);
     let done = session.then_workload(&all_names()).go().succeeded();
     assert_shown_and_clean(&done, &done.read("report.txt"));
     assert_clean(&done.stderr_text());

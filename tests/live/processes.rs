@@ -161,7 +161,7 @@ fn what_a_vforked_child_maps_belongs_to_the_shared_memory_and_its_exec_is_its_ow
 /// The kernel side tells the first 127 bytes of a program's path; no part of one is given out as a whole.
 #[test]
 fn a_program_with_a_long_path_has_all_of_it() {
-    let session = Session::vmaudit(&["run", "--format", "json", "-o"]);
+    let session = Session::vmaudit(&["run", "-o"]);
     let report = session.file("report.json");
     let folder = session.file(&"long".repeat(30));
     std::fs::create_dir(&folder).unwrap();
@@ -178,7 +178,7 @@ fn a_program_with_a_long_path_has_all_of_it() {
 /// Of `./program` the kernel tells just that.
 #[test]
 fn a_program_called_by_a_relative_path_has_all_of_it() {
-    let session = Session::vmaudit(&["run", "--format", "json", "-o"]);
+    let session = Session::vmaudit(&["run", "-o"]);
     let report = session.file("report.json");
     let program = session.file("called-relatively");
     std::fs::copy(vmaudit_tests::workload(), &program).unwrap();

@@ -191,7 +191,7 @@ fn signals_reach_a_command_of_another_user() {
 
 #[test]
 fn trace_works_with_the_same_rights() {
-    let session = Session::vmaudit(&["trace", "--format", "json", "-o"]);
+    let session = Session::vmaudit(&["trace", "-o"]);
     let lines = session.file("lines.json");
     let session = session.words(&[&lines]).words(&["--"]).then_workload(&["facts"]);
     let done = session.as_user_with(NOBODY, &ENOUGH).go().succeeded();

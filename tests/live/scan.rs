@@ -189,15 +189,15 @@ fn without_rights_it_counts_ones_own_and_says_what_it_cannot_see() {
 }
 
 #[test]
-fn several_forms_go_to_their_files_and_a_bad_request_is_status_2() {
-    let session = Session::vmaudit(&["scan", "--format", "json", "-o"]);
-    let (json, csv) = (session.file("a"), session.file("b.csv"));
+fn several_formats_go_to_their_files_and_a_bad_request_is_status_2() {
+    let session = Session::vmaudit(&["scan", "-o"]);
+    let (json, csv) = (session.file("a.json"), session.file("b.csv"));
     let done = session.words(&[json, "-o".into(), csv]).go().succeeded();
-    assert!(done.stdout.is_empty());
-    let report: Report = serde_json::from_str(&done.read("a")).unwrap();
+    assert!(done.stdout.is_empty() && done.stderr.is_empty(), "{}", done.said());
+    let report: Report = serde_json::from_str(&done.read("a.json")).unwrap();
     assert_eq!(report.schema, "vmaudit.report");
     assert!(done.read("b.csv").starts_with("pid,ppid,uid,user,comm,app,exe,cgroup,vmas,"));
-    for wrong in [&["--headroom", "x"][..], &["--no-such-option"], &["--vma", "0"]] {
+    for wrong in [&["--headroom", "x"][..], &["--no-such-option"], &["--vma", "0"], &["-o", "x.lgo"]] {
         Session::vmaudit(&["scan"]).words(wrong).go().ended_with(2);
     }
     Session::vmaudit(&["scan", "--headroom", "1.1"]).go().ended_with(1);

@@ -139,7 +139,7 @@ fn a_process_that_ends_at_once_has_names_of_its_libraries() {
 #[test]
 fn a_file_that_was_exchanged_gives_no_names() {
     for n in 0..4 {
-        let session = Session::vmaudit(&["run", "--no-anonymize", "--format", "json", "-o"]);
+        let session = Session::vmaudit(&["run", "--no-anonymize", "-o"]);
         let (report, program, other) =
             (session.file("report.json"), session.file("program"), session.file("other"));
         std::fs::copy(workload(), &program).expect("the workload can be copied");

@@ -180,7 +180,7 @@ fn a_command_of_the_caller_types_as_without_vmaudit() {
 fn under_a_shell(words: &[&str]) -> Session {
     let session = Session::workload(&["job-shell"]);
     let report = session.file("report.json");
-    let session = session.words(&[vmaudit()]).words(&["run", "--format", "json", "-o"]).words(&[report]);
+    let session = session.words(&[vmaudit()]).words(&["run", "-o"]).words(&[report]);
     session.words(&["--"]).then_workload(words)
 }
 

@@ -140,25 +140,44 @@ fn the_text_report_goes_to_stderr_and_never_to_stdout() {
 
 #[test]
 fn several_formats_and_files_at_once_are_the_same_report() {
-    let session = Session::vmaudit(&["run"]);
+    let session = Session::vmaudit(&["run", "-o"]);
     let (json, text) = (session.file("report.json"), session.file("report.txt"));
-    let session =
-        session.words(&["--format", "json", "-o"]).words(&[json]).words(&["--format", "text", "-o"]);
-    let done = session.words(&[text]).words(&["--"]).then_workload(&["burst", "300"]).go().succeeded();
+    let session = session.words(&[json]).words(&["-o"]).words(&[text]).words(&["--"]);
+    let done = session.then_workload(&["burst", "300"]).go().succeeded();
     let (own, row) = done.only();
     vmaudit_tests::rows::assert_exact(&row, &own);
     assert!(done.read("report.txt").contains(&own.peak.to_string()));
 }
 
 #[test]
-fn the_name_of_a_file_says_its_format_unless_an_option_does() {
-    let session = Session::vmaudit(&["run", "--source", "proc", "--format", "text"]);
-    let [plain, json, other] = ["plain.json", "report.json", "report.out"].map(|name| session.file(name));
-    let session = session.words(&["-o"]).words(&[plain]).words(&["-o"]).words(&[json]).words(&["-o"]);
-    let done = session.words(&[other]).words(&["--"]).then_workload(&["exit", "0"]).go().succeeded();
+fn a_file_has_the_format_of_its_ending_unless_it_is_said_outright_and_never_the_screens() {
+    let session = Session::vmaudit(&["run", "--source", "proc", "--format", "json"]);
+    let of = |format: &str, name: &str| format!("{format}{}", session.file(name).display());
+    let files = ["", "text:", "json:", ""].into_iter().zip(["report.json", "plain.json", "data", "plain"]);
+    let words: Vec<String> = files
+        .flat_map(|(format, name)| ["-o".to_owned(), of(format, name)])
+        .chain(["--".to_owned()])
+        .collect();
+    let done = session.words(&words).then_workload(&["exit", "0"]).go().succeeded();
+    assert_eq!(done.read("data"), done.read("report.json"));
     done.report();
-    for text in ["plain.json", "report.out"] {
+    for text in ["plain.json", "plain"] {
         assert!(done.read(text).starts_with("vmaudit: "), "{text}: {}", done.read(text));
+    }
+    let said = done.stderr_text();
+    assert!(said.contains("plain.json is written as text: --format is for the screen"), "{said}");
+}
+
+#[test]
+fn an_ending_that_nobody_knows_is_a_wrong_call_and_runs_nothing() {
+    for (words, status) in
+        [(["run", "-o", "x.lgo"], 125), (["trace", "-o", "csv:x"], 2), (["scan", "-o", "x.lgo"], 2)]
+    {
+        let session = Session::vmaudit(&words);
+        let session =
+            if words[0] == "scan" { session } else { session.words(&["--"]).then_workload(&["facts"]) };
+        let done = session.go().ended_with(status);
+        assert!(done.stdout.is_empty() && done.stderr_text().contains("text"), "{}", done.said());
     }
 }
 

@@ -54,7 +54,7 @@ impl Session {
         Self::program(vmaudit()).words(words)
     }
 
-    /// `vmaudit run --all-rows --format json -o SCRATCH/report.json OPTIONS -- workload WORDS`: every process has its row,
+    /// `vmaudit run --all-rows -o SCRATCH/report.json OPTIONS -- workload WORDS`: every process has its row,
     /// as tests compare them one by one.
     pub fn run(options: &[&str], words: &[&str]) -> Self {
         Self::run_as_usual(&[&["--all-rows"], options].concat(), words)
@@ -62,7 +62,7 @@ impl Session {
 
     /// The same as users do it: in a crowd not every process has a row.
     pub fn run_as_usual(options: &[&str], words: &[&str]) -> Self {
-        let session = Self::vmaudit(&["run", "--format", "json", "-o"]);
+        let session = Self::vmaudit(&["run", "-o"]);
         let report = session.scratch.path("report.json");
         let mut session = session.words(&[report]).words(&[Self::RECORD]);
         session.recording = Some(session.words.len() - 1);

@@ -234,7 +234,7 @@ fn memory(vmaudit: &Path, report: &Path) -> Result<String> {
 
 fn vmaudit_run(vmaudit: &Path, report: &Path, options: &[&str]) -> Command {
     let mut command = as_root(vmaudit);
-    command.args(["run", "--source", "ebpf", "--format", "json", "-o"]).arg(report).args(options).arg("--");
+    command.args(["run", "--source", "ebpf", "-o"]).arg(report).args(options).arg("--");
     command
 }
 
