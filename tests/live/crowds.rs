@@ -54,7 +54,9 @@ fn strangers_of_all_names_and_failures_cost_little_and_are_all_counted() {
     let session = Session::run_as_usual(&[], &["strangers", &n.to_string()]);
     let (done, most_memory) = session.start().wait_measured();
     let done = done.succeeded();
-    assert!(most_memory < 64 << 20, "{} MiB resident", most_memory >> 20);
+    // A third of it on a quiet machine; on a busy one thousands are alive, or dead and not yet taken, at one time. Without
+    // a bound, 30,000 cost 275 MiB.
+    assert!(most_memory < 160 << 20, "{} MiB resident", most_memory >> 20);
     let size = done.read("report.json").len();
     assert!(size < 10_000_000, "a report of {size} bytes");
     let report = assert_all_counted(&done, n);

@@ -84,13 +84,9 @@ fn on_a_terminal(session: fn() -> Session, play: fn(&mut Terminal)) -> Done {
         let mut command = session.command();
         let end = || terminal.slave.try_clone().unwrap();
         command.stdin(end()).stdout(end()).stderr(end());
-        // SAFETY: signal, setsid and ioctl are allowed between fork and exec.
+        // SAFETY: setsid and ioctl are allowed between fork and exec.
         unsafe {
             command.pre_exec(|| {
-                // A terminal's shell starts like this, however these tests were started (nohup, `&` in a script).
-                for signal in [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP] {
-                    libc::signal(signal, libc::SIG_DFL);
-                }
                 if libc::setsid() < 0 || libc::ioctl(0, libc::TIOCSCTTY, 0) < 0 {
                     return Err(std::io::Error::last_os_error());
                 }

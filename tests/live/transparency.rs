@@ -188,15 +188,8 @@ fn facts(session: Session, change: fn() -> io::Result<()>) -> Vec<String> {
     // The folder holds the session's name; show it as the same.
     let folder = session.file("").to_string_lossy().trim_end_matches('/').to_owned();
     command.env("VMAUDIT_TEST_FACT", "two words").current_dir("/proc");
-    // SAFETY: system calls only. Who runs the tests may ignore signals himself (nohup, a job in the background).
-    unsafe {
-        command.pre_exec(move || {
-            (1..=64).for_each(|signal| {
-                libc::signal(signal, libc::SIG_DFL);
-            });
-            change()
-        });
-    }
+    // SAFETY: system calls only.
+    unsafe { command.pre_exec(change) };
     let done = session.start_as(&mut command).wait().succeeded();
     let text = String::from_utf8(done.stdout).unwrap();
     let kept = |l: &&str| !l.starts_with("parent ") && !l.starts_with("status SigQ");
@@ -390,7 +383,7 @@ fn the_workload_is_found_by_its_name_through_path() {
 #[test]
 fn small_limits_on_descriptors_and_files_are_the_commands() {
     let limited = |resource, most, words: &[&str]| {
-        let session = Session::run(&[], words);
+        let session = Session::run(&[], words).unrecorded();
         let mut command = session.command();
         // SAFETY: the limit lives through the call.
         unsafe {

@@ -168,6 +168,8 @@ impl Session {
         command.args(&words).stdout(create("stdout")).stderr(create("stderr"));
         command.stdin(File::open(self.scratch.path("stdin")).expect("stdin can be opened"));
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        // SAFETY: system calls only.
+        unsafe { command.pre_exec(as_from_a_terminal) };
         match self.uid {
             Some(uid) if self.caps.is_empty() => {
                 // The child takes it from here; it has no rights by the time a closure of ours runs.
@@ -222,6 +224,20 @@ pub fn each<'a>(lines: &[&'a str]) -> Vec<&'a str> {
         words.extend(line.split(' '));
     }
     words
+}
+
+/// In a child before its exec: nothing of whoever started the tests (nohup, `&` in a script, a shell with files open)
+/// reaches the program. Rust's own descriptors are closed on exec anyway.
+fn as_from_a_terminal() -> std::io::Result<()> {
+    for signal in 1..=64 {
+        // SAFETY: no handler of ours.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    for fd in 3..1024 {
+        // SAFETY: sets a flag; a descriptor that is not there is an answer.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 /// What a caller has to do before he becomes a user without CAP_SYS_RESOURCE, on kernels that ask for it.
