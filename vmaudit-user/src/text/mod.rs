@@ -5,5 +5,5 @@ pub mod sanitize;
 pub mod shell;
 pub mod time;
 
-pub use number::{bytes, count, grouped, percent};
+pub use number::{bytes, count, grouped, percent, total};
 pub use sanitize::clean;
