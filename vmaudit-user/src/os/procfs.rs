@@ -453,7 +453,7 @@ impl<R: Read> Read for Paced<R> {
     }
 }
 
-fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     // The name may hold spaces, parentheses and newlines: the last `)` ends it.
     let open = bytes.iter().position(|&b| b == b'(')?;
     let close = bytes.iter().rposition(|&b| b == b')')?;
@@ -472,10 +472,11 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
-fn parse_cgroup(text: &str) -> Option<String> {
+pub(crate) fn parse_cgroup(text: &str) -> Option<String> {
     let mut unified = None;
     let mut memory = None;
-    for line in text.lines() {
+    // Not `lines()`: a carriage return at the end is the name's.
+    for line in text.split('\n') {
         let mut parts = line.splitn(3, ':');
         let (Some(id), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
             continue;
@@ -492,7 +493,7 @@ fn parse_cgroup(text: &str) -> Option<String> {
     }
 }
 
-fn parse_slab(line: &str, cache: &str) -> Option<Slab> {
+pub(crate) fn parse_slab(line: &str, cache: &str) -> Option<Slab> {
     let mut fields = line.split_ascii_whitespace();
     if fields.next()? != cache {
         return None;
@@ -562,6 +563,7 @@ mod tests {
         assert_eq!(parse_cgroup("9:name=systemd:/\n4:memory:/box\n0::/\n").as_deref(), Some("/box"));
         assert_eq!(parse_cgroup("4:cpu,memory:/a:b\n").as_deref(), Some("/a:b"));
         assert_eq!(parse_cgroup("0::/\n").as_deref(), Some("/"));
+        assert_eq!(parse_cgroup("0::/a\r\n").as_deref(), Some("/a\r"));
         assert_eq!(parse_cgroup("rubbish"), None);
     }
 
