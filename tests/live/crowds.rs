@@ -2,7 +2,7 @@
 //! of bounded size, and every one of them is counted.
 
 use vmaudit_tests::{Session, in_guest};
-use vmaudit_user::report::{CallFigures, Report};
+use vmaudit_user::model::report::{CallFigures, Report};
 
 /// Size of the crowd.
 fn many() -> usize {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use vmaudit_tests::elf::{self, Section};
 use vmaudit_tests::{Scratch, Session, workload};
-use vmaudit_user::report::{Frame, Report};
+use vmaudit_user::model::report::{Frame, Report};
 
 const NOBODY: u32 = 65534;
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use vmaudit_tests::session::Running;
 use vmaudit_tests::{Done, Scratch, Session, wait_for, workload};
-use vmaudit_user::report::SourceKind;
+use vmaudit_user::model::report::SourceKind;
 
 use crate::rights::{bits, give_to_file, set};
 

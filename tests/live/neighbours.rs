@@ -4,7 +4,7 @@
 use serde_json::Value;
 use vmaudit_tests::session::Running;
 use vmaudit_tests::{Session, send_signal, wait_for};
-use vmaudit_user::report::Cause;
+use vmaudit_user::model::report::Cause;
 
 use crate::attach::{find, objects};
 

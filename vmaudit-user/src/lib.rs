@@ -15,6 +15,8 @@
 //! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
 
+#[cfg(test)]
+mod alone;
 pub mod cli;
 pub mod doctor;
 pub mod domain;
@@ -28,5 +30,7 @@ pub mod output;
 pub mod scan;
 pub mod session;
 pub mod source;
+#[cfg(any(test, fuzzing))]
+pub mod strangers;
 pub mod text;
 pub mod trace;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 use vmaudit_tests::session::Running;
 use vmaudit_tests::{Session, own, send_signal, wait_for};
-use vmaudit_user::report::{Report, SourceKind};
+use vmaudit_user::model::report::{Report, SourceKind};
 
 /// nobody: the one that the stuck process becomes.
 const NOBODY: u32 = 65534;

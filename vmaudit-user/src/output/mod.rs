@@ -1,6 +1,8 @@
 //! Where reports are rendered and where they go. Nothing here opens /proc or decides anything.
 
 pub mod destination;
+#[cfg(test)]
+mod document_tests;
 pub mod explain_text;
 pub mod form;
 pub mod json;

@@ -11,16 +11,16 @@
 
 mod channel;
 mod child;
-mod debug_files;
-mod demangle;
-mod dwarf;
-mod elf;
+pub(crate) mod debug_files;
+pub(crate) mod demangle;
+pub(crate) mod dwarf;
+pub(crate) mod elf;
 mod helper;
 mod locked;
 mod mappings;
 mod opener;
 mod parser;
-mod perf_map;
+pub(crate) mod perf_map;
 mod told;
 
 use std::{
