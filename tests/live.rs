@@ -26,6 +26,8 @@ mod failures;
 mod fallback;
 #[path = "live/hostile_files.rs"]
 mod hostile_files;
+#[path = "live/hostile_names.rs"]
+mod hostile_names;
 #[path = "live/lent.rs"]
 mod lent;
 #[path = "live/limit_command.rs"]
@@ -50,6 +52,8 @@ mod recordings;
 mod rights;
 #[path = "live/scan.rs"]
 mod scan;
+#[path = "live/schemas.rs"]
+mod schemas;
 #[path = "live/sources.rs"]
 mod sources;
 #[path = "live/stacks.rs"]

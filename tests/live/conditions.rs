@@ -5,10 +5,9 @@ use std::ffi::CStr;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use vmaudit_tests::rows::{assert_exact, assert_exact_peak};
-use vmaudit_tests::session::become_user;
+use vmaudit_tests::session::{become_user, until_sampled};
 use vmaudit_tests::{Done, Session};
 use vmaudit_user::model::report::{Condition, HookState, Report, SourceKind};
 
@@ -92,13 +91,12 @@ fn assert_lost(report: &Report, name: &str, loses: &str) {
 /// `run` goes on with samples, names the condition in one line, and says what is lost; what is left is right.
 #[track_caller]
 fn assert_samples(change: Change, name: &str, sentence: &str) {
-    let session = Session::run(&[], &["attach", "200"]).reachable();
-    let mut command = changed(&session, change);
-    command.stdin(Stdio::piped());
-    let mut running = session.start_as(&mut command);
-    running.wait_for_stdout("standing");
-    std::thread::sleep(Duration::from_secs(3));
-    let done = running.wait().succeeded();
+    let done = until_sampled(|| {
+        let session = Session::run(&[], &["attach", "200"]).reachable();
+        let mut command = changed(&session, change);
+        command.stdin(Stdio::piped());
+        session.start_as(&mut command)
+    });
     let (own, report) = (done.own().remove(0), done.report());
     assert_eq!(report.source, SourceKind::Proc);
     assert!(!report.coverage.exact_peaks);
@@ -108,8 +106,8 @@ fn assert_samples(change: Change, name: &str, sentence: &str) {
     assert!(done.stderr_text().contains(sentence), "{sentence:?} is not in {}", done.said());
     // Inside a pid namespace the workload's number is that namespace's, as is the report's.
     let row = report.processes.iter().find(|p| p.pid == own.pid).expect("the workload's row");
-    assert!(!row.map_count.exact && row.map_count.peak <= Some(own.peak), "{row:?} {own:?}");
-    assert_eq!(row.map_count.last, own.last, "it stood still: {row:?}");
+    let peak = row.map_count.peak.expect("it was seen");
+    assert!(!row.map_count.exact && peak >= own.last.unwrap() && peak <= own.peak, "{row:?} {own:?}");
     assert!(row.calls.values().all(|c| c.failed.is_none()), "{row:?}");
 
     let refused = Session::run(&["--source", "ebpf"], &["bytes"]).reachable();

@@ -1,5 +1,6 @@
 //! Where figures come from when the best source is not wanted or not allowed.
 
+use vmaudit_tests::session::until_sampled;
 use vmaudit_tests::{Session, wait_for};
 use vmaudit_user::model::report::{Action, Report, SourceKind};
 
@@ -17,15 +18,10 @@ fn assert_labelled(report: &Report) {
 
 #[test]
 fn proc_sampling_is_labelled_and_never_above_the_truth() {
-    // Stands still for as long as anybody may want to look, then ends.
-    let mut running = Session::run(&["--source", "proc"], &["attach", "200"]).start_with_pipe();
-    running.wait_for_stdout("standing");
-    std::thread::sleep(std::time::Duration::from_secs(5));
-    let done = running.wait().succeeded();
+    let done = until_sampled(|| Session::run(&["--source", "proc"], &["attach", "200"]).start_with_pipe());
     let (own, row) = done.only();
     assert_labelled(&done.report());
-    assert!(row.map_count.peak <= Some(own.peak), "{row:?}");
-    assert_eq!(row.map_count.last, own.last, "it stood still for five seconds: {row:?}");
+    assert!(row.map_count.peak.is_some_and(|peak| peak >= own.last.unwrap() && peak <= own.peak), "{row:?}");
     assert!(row.calls.values().all(|c| c.calls.is_none() && c.failed.is_none()), "{row:?}");
     assert_eq!(row.unmap_leaked_bytes, None);
     // Small as it is, a sample does not say that the limit is high enough.
@@ -34,10 +30,7 @@ fn proc_sampling_is_labelled_and_never_above_the_truth() {
 
 #[test]
 fn without_rights_run_goes_on_with_proc_and_says_why_in_one_line() {
-    let mut running = Session::run(&[], &["attach", "200"]).as_user(NOBODY).start_with_pipe();
-    running.wait_for_stdout("standing");
-    std::thread::sleep(std::time::Duration::from_secs(1));
-    let done = running.wait().succeeded();
+    let done = until_sampled(|| Session::run(&[], &["attach", "200"]).as_user(NOBODY).start_with_pipe());
     assert_labelled(&done.report());
     assert_eq!(done.stderr_text().lines().count(), 1, "one line says why: {}", done.said());
 }

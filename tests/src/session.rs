@@ -6,10 +6,11 @@ use std::io::Write as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use vmaudit_user::model::report::{Process, Report};
 
-use crate::{Own, Scratch, own, vmaudit, wait_for, workload};
+use crate::{BACKSTOP, Own, Scratch, own, vmaudit, wait_for, workload};
 
 /// A command line under construction.
 ///
@@ -82,6 +83,11 @@ impl Session {
     /// The workload alone, not traced.
     pub fn workload(words: &[&str]) -> Self {
         Self::program(workload()).words(words)
+    }
+
+    /// Another program.
+    pub fn other(program: PathBuf) -> Self {
+        Self::program(program)
     }
 
     fn program(program: PathBuf) -> Self {
@@ -214,6 +220,34 @@ impl Session {
     pub fn go(self) -> Done {
         self.start().wait()
     }
+}
+
+/// A session whose workload stands still (`attach`) until samples have it as it stands. How long a look takes is the
+/// machine's affair, and nobody tells when it was made: so it stands longer each time, up to the backstop.
+pub fn until_sampled(mut start: impl FnMut() -> Running) -> Done {
+    let mut stands = Duration::from_millis(300);
+    loop {
+        let mut running = start();
+        running.wait_for_stdout("standing");
+        std::thread::sleep(stands);
+        let done = running.wait().succeeded();
+        let (own, report) = (done.own().remove(0), done.report());
+        if report.processes.iter().any(|row| row.pid == own.pid && row.map_count.last == own.last) {
+            return done;
+        }
+        stands *= 4;
+        assert!(stands < BACKSTOP, "it was never seen as it stood: {:?} {own:?}", report.processes);
+    }
+}
+
+/// In a child before its exec: what the caller of the tests left open is not the program's. (Rust's own descriptors are
+/// closed on exec anyway.)
+pub fn close_inherited() -> std::io::Result<()> {
+    for fd in 3..1024 {
+        // SAFETY: sets a flag; a descriptor that is not there is an answer.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+    Ok(())
 }
 
 /// The words for several command lines of the workload, to be run one after the other in one session.

@@ -15,12 +15,19 @@
 //! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.
 
+#[cfg(test)]
+mod alone;
 pub mod domain;
 pub mod enrich;
 pub mod launch;
+#[cfg(test)]
+#[path = "../../tests/src/elf.rs"]
+mod made;
 pub mod model;
 pub mod os;
 pub mod output;
 pub mod session;
 pub mod source;
+#[cfg(any(test, fuzzing))]
+pub mod strangers;
 pub mod text;

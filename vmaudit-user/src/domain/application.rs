@@ -349,7 +349,9 @@ fn replace_word(text: &str, name: &str) -> Option<String> {
     for (at, _) in lower.match_indices(&wanted) {
         let end = at + wanted.len();
         let alone = !part_of_word(text.get(..at)?.chars().next_back())
-            && !part_of_word(text.get(end..)?.chars().next());
+            && !part_of_word(text.get(end..)?.chars().next())
+            // One may be called `user`: what stands in a name's place is no name.
+            && (!text.get(..at)?.ends_with('<') || !text.get(end..)?.starts_with('>'));
         if at >= done && alone {
             out.push_str(text.get(done..at)?);
             out.push_str(PLACEHOLDER);
@@ -442,6 +444,8 @@ mod tests {
         assert_eq!(a.apply("C:\\users\\Bob\\game.exe"), "C:\\users\\<user>\\game.exe");
         assert_eq!(a.apply("drive_c/users/Public/x"), "drive_c/users/Public/x");
         assert_eq!(a.apply("/data/ann"), "/data/<user>");
+        let common = Anonymizer::new(["user".to_owned()]);
+        assert_eq!(common.apply("/home/user/x user"), "/home/<user>/x <user>");
         assert_eq!(a.apply("/home/"), "/home/");
         assert_eq!(Anonymizer::off().apply("/home/ann"), "/home/ann");
         assert_eq!(a.apply("/home/änn/ü"), "/home/<user>/ü");

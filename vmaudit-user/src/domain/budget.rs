@@ -18,7 +18,7 @@ fn failures(budget: &Budget, report: &Report) -> Option<String> {
     if !budget.fail_on.contains(&FailOn::Failure) {
         return None;
     }
-    let failed: u64 = report.failures.iter().map(|f| f.count).sum();
+    let failed = text::total(report.failures.iter().map(|f| f.count));
     if failed > 0 {
         return Some(format!("{} failed", text::count(failed, "memory call", "memory calls")));
     }
@@ -78,7 +78,7 @@ fn losses(budget: &Budget, report: &Report) -> Option<String> {
     if !budget.fail_on.contains(&FailOn::Lost) {
         return None;
     }
-    let lost: u64 = report.coverage.lost.values().sum();
+    let lost = text::total(report.coverage.lost.values().copied());
     match report.source {
         SourceKind::Proc => Some("counts are samples, not exact".into()),
         SourceKind::Ebpf if lost > 0 => {

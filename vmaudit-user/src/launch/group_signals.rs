@@ -92,9 +92,16 @@ fn watch(line: RawFd) -> ! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone::alone;
+
+    // Both fork, so each is in a process without other threads.
 
     #[test]
     fn it_tells_its_own_signals() {
+        alone(concat!(module_path!(), "::it_tells_its_own_signals"), tells_its_own_signals);
+    }
+
+    fn tells_its_own_signals() {
         let mut witness = Witness::start().unwrap();
         assert!(!witness.saw(libc::SIGUSR1));
         kill(witness.pid, nix::sys::signal::Signal::SIGUSR1).unwrap();
@@ -105,6 +112,10 @@ mod tests {
 
     #[test]
     fn a_witness_that_is_gone_says_no() {
+        alone(concat!(module_path!(), "::a_witness_that_is_gone_says_no"), gone_says_no);
+    }
+
+    fn gone_says_no() {
         let mut witness = Witness::start().unwrap();
         kill(witness.pid, nix::sys::signal::Signal::SIGKILL).unwrap();
         waitpid(witness.pid, None).unwrap();

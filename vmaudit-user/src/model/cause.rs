@@ -81,7 +81,8 @@ pub fn because(cause: Cause) -> &'static str {
 pub fn reasons(kinds: impl Iterator<Item = (Cause, &'static str, u64)>) -> Vec<(&'static str, u64)> {
     let mut sums: BTreeMap<(Cause, &'static str), u64> = BTreeMap::new();
     for (cause, reason, count) in kinds {
-        *sums.entry((cause, reason)).or_default() += count;
+        let sum: &mut u64 = sums.entry((cause, reason)).or_default();
+        *sum = sum.saturating_add(count);
     }
     let mut sums: Vec<_> = sums.into_iter().map(|((_, reason), count)| (reason, count)).collect();
     sums.sort_by_key(|&(_, count)| std::cmp::Reverse(count));

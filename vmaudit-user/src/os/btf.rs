@@ -4,6 +4,7 @@
 //! the bytes once and keeps what was asked for. Format: Documentation/bpf/btf.rst. Input is checked at every step: a
 //! short or odd file gives [`None`]s, never a panic.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 const MAGIC: u16 = 0xeb9f;
@@ -13,6 +14,9 @@ const KIND_UNION: u32 = 5;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
+/// Members that are looked at for all questions together. A task has some hundred; structs that hold each other without a
+/// name would have no end.
+const MOST_MEMBERS: u32 = 1_000_000;
 
 /// The parts of a BTF blob that were asked for.
 pub struct Btf<'a> {
@@ -22,6 +26,8 @@ pub struct Btf<'a> {
     types: Vec<u32>,
     /// Type ids by name, for the names asked for.
     named: HashMap<(u32, &'a str), u32>,
+    /// See [`MOST_MEMBERS`].
+    left: Cell<u32>,
 }
 
 impl<'a> Btf<'a> {
@@ -38,7 +44,8 @@ impl<'a> Btf<'a> {
         let end = start.checked_add(type_len)?;
         let string_start = header.checked_add(string_offset)? as usize;
         let strings = bytes.get(string_start..string_start.checked_add(string_len as usize)?)?;
-        let mut btf = Self { bytes, strings, types: Vec::new(), named: HashMap::new() };
+        let mut btf =
+            Self { bytes, strings, types: Vec::new(), named: HashMap::new(), left: Cell::new(MOST_MEMBERS) };
         // There are some hundred thousand names; most are told apart by their first byte.
         let mut first = [false; 256];
         for byte in names.iter().filter_map(|name| name.as_bytes().first()) {
@@ -84,7 +91,7 @@ impl<'a> Btf<'a> {
         let mut offset = 0;
         for step in path {
             let (member_offset, member_type) = self.find(id, step, 0)?;
-            offset += member_offset;
+            offset = member_offset.checked_add(offset)?;
             id = self.strip(member_type);
         }
         Some(offset)
@@ -105,6 +112,7 @@ impl<'a> Btf<'a> {
         }
         let bitfields = info >> 31 == 1;
         for n in 0..(info & 0xffff) as usize {
+            self.left.set(self.left.get().checked_sub(1)?);
             let entry = at + 12 + n * 12;
             let name = self.name(u32_at(self.bytes, entry)?);
             let kind = u32_at(self.bytes, entry + 4)?;
@@ -116,7 +124,7 @@ impl<'a> Btf<'a> {
             if name.is_empty()
                 && let Some((inner, kind)) = self.find(kind, member, depth + 1)
             {
-                return Some((offset + inner, kind));
+                return Some((offset.checked_add(inner)?, kind));
             }
         }
         None
@@ -222,6 +230,24 @@ mod tests {
         assert_eq!(btf.nested("s", &["c", "y"]), Some(12));
         assert_eq!(btf.member("s", "nope"), None);
         assert_eq!(btf.tracepoint_arguments("t"), Some(2));
+    }
+
+    /// `struct s { struct s; struct s; ...; int b; }`, each at the largest offset.
+    #[test]
+    fn structs_that_hold_each_other_have_an_end_and_no_offset() {
+        let strings = b"\0s\0b\0";
+        for members in [1, 1000] {
+            let mut types = vec![1, 4 << 24 | (members + 1), 8];
+            (0..members).for_each(|_| types.extend([0, 1, u32::MAX]));
+            types.extend([3, 1, u32::MAX]);
+            let length = types.len() as u32 * 4;
+            let words = [24, 0, length, length, strings.len() as u32].into_iter().chain(types);
+            let words: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+            let blob = [&MAGIC.to_le_bytes()[..], &[1, 0], &words, strings].concat();
+            let btf = Btf::parse(&blob, &["s"]).unwrap();
+            assert_eq!(btf.member("s", "b"), None, "{members}: the sum of nine is more than an offset");
+            assert_eq!(btf.nested("s", &["nope"]), None);
+        }
     }
 
     #[test]

@@ -414,7 +414,7 @@ impl<R: Read> Read for Paced<R> {
     }
 }
 
-fn parse_stat(bytes: &[u8]) -> Option<Stat> {
+pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     // The name may hold spaces, parentheses and newlines: the last `)` ends it.
     let open = bytes.iter().position(|&b| b == b'(')?;
     let close = bytes.iter().rposition(|&b| b == b')')?;
@@ -433,10 +433,11 @@ fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     })
 }
 
-fn parse_cgroup(text: &str) -> Option<String> {
+pub(crate) fn parse_cgroup(text: &str) -> Option<String> {
     let mut unified = None;
     let mut memory = None;
-    for line in text.lines() {
+    // Not `lines()`: a carriage return at the end is the name's.
+    for line in text.split('\n') {
         let mut parts = line.splitn(3, ':');
         let (Some(id), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
             continue;
@@ -453,7 +454,7 @@ fn parse_cgroup(text: &str) -> Option<String> {
     }
 }
 
-fn parse_slab(line: &str, cache: &str) -> Option<Slab> {
+pub(crate) fn parse_slab(line: &str, cache: &str) -> Option<Slab> {
     let mut fields = line.split_ascii_whitespace();
     if fields.next()? != cache {
         return None;
@@ -523,6 +524,7 @@ mod tests {
         assert_eq!(parse_cgroup("9:name=systemd:/\n4:memory:/box\n0::/\n").as_deref(), Some("/box"));
         assert_eq!(parse_cgroup("4:cpu,memory:/a:b\n").as_deref(), Some("/a:b"));
         assert_eq!(parse_cgroup("0::/\n").as_deref(), Some("/"));
+        assert_eq!(parse_cgroup("0::/a\r\n").as_deref(), Some("/a\r"));
         assert_eq!(parse_cgroup("rubbish"), None);
     }
 
@@ -546,15 +548,22 @@ mod tests {
     }
 
     #[test]
-    fn this_process_counts_like_its_own_maps() {
-        let proc = Proc::default();
-        let handle = proc.open(std::process::id()).unwrap();
+    fn a_process_that_stands_still_counts_like_its_own_maps() {
+        use std::io::Write as _;
+        let piped = std::process::Stdio::piped;
+        let mut cat = std::process::Command::new("cat").stdin(piped()).stdout(piped()).spawn().unwrap();
+        // Once it has answered it is loaded and waits.
+        cat.stdin.as_mut().unwrap().write_all(b"!").unwrap();
+        cat.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let handle = Proc::default().open(cat.id()).unwrap();
         let stat = handle.stat().unwrap();
-        let ours = handle.count(&stat, &mut CountBuffer::default()).unwrap();
-        let text = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let ours = handle.count(&stat, &mut CountBuffer::default());
+        let text = std::fs::read_to_string(format!("/proc/{}/maps", cat.id())).unwrap();
         let lines = text.lines().filter(|line| !line.ends_with("[vsyscall]")).count() as u64;
-        // Other tests of this program map and unmap meanwhile.
-        assert!(ours.abs_diff(lines) < 100, "{ours} against {lines}");
+        drop(cat.stdin.take());
+        assert!(cat.wait().unwrap().success());
+        assert!(lines > 5, "{text}");
+        assert_eq!(ours, Ok(lines));
     }
 
     #[test]

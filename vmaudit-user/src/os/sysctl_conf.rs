@@ -146,7 +146,7 @@ fn load(root: &Path, path: &str) -> String {
 }
 
 /// Adds the lines of one file that set the limit; true when it takes the key out of every pattern.
-fn parse(path: &str, text: &str, fate: Fate, settings: &mut Vec<Setting>) -> bool {
+pub(crate) fn parse(path: &str, text: &str, fate: Fate, settings: &mut Vec<Setting>) -> bool {
     let mut excluded = false;
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.trim();
@@ -198,7 +198,7 @@ fn normal(key: &str) -> String {
 
 /// Shell pattern, in which `*` and `?` do not match a slash; classes are taken to match any one character. Goes
 /// through the pattern once with the set of places that the text can have reached, so no pattern is expensive.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let mut reached = vec![false; text.len() + 1];
     if let Some(first) = reached.first_mut() {
         *first = true;
@@ -247,7 +247,7 @@ pub fn kernel_number(text: &str) -> Option<u64> {
     Some(value).filter(|&value| value <= i32::MAX as u64)
 }
 
-fn decide(settings: &mut [Setting], excluded: bool) {
+pub(crate) fn decide(settings: &mut [Setting], excluded: bool) {
     let winner = settings
         .iter()
         .rposition(|setting| !setting.pattern)

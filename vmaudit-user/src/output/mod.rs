@@ -1,6 +1,8 @@
 //! How documents are rendered. Nothing here opens a file or decides anything.
 
 mod csv;
+#[cfg(test)]
+mod document_tests;
 pub mod format;
 pub mod json;
 #[cfg(test)]

@@ -354,10 +354,17 @@ pub fn add_descendants(followed: &mut BTreeSet<u32>, pairs: impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alone::alone;
 
     /// A look at a made-up machine of 400 processes, all of one family, with 100 descriptors to spare.
     #[test]
     fn a_look_needs_few_descriptors_however_many_processes_there_are() {
+        let name = "::a_look_needs_few_descriptors_however_many_processes_there_are";
+        // The limit is that of a whole process.
+        alone(&[module_path!(), name].concat(), look_at_400);
+    }
+
+    fn look_at_400() {
         let root = std::env::temp_dir().join(format!("vmaudit-sampling-{}", std::process::id()));
         for pid in 1..=400 {
             let own = root.join(pid.to_string());
@@ -366,19 +373,8 @@ mod tests {
             std::fs::write(own.join("stat"), stat).unwrap();
             std::fs::write(own.join("maps"), "1000-2000 rw-p 00000000 00:00 0 \n".repeat(3)).unwrap();
         }
-        // The limit is that of a whole process, so it is another one than that of the other tests.
-        // SAFETY: the child only reads and counts, and leaves through _exit.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            let counted = std::panic::catch_unwind(|| counted_with_few_descriptors(&root)).unwrap_or(0);
-            // SAFETY: ends the child without running anything of the parent's.
-            unsafe { libc::_exit(i32::from(counted != 400)) };
-        }
-        let mut status = 0;
-        // SAFETY: `status` lives through the call.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(counted_with_few_descriptors(&root), 400);
         std::fs::remove_dir_all(root).unwrap();
-        assert_eq!(status, 0);
     }
 
     fn counted_with_few_descriptors(root: &std::path::Path) -> u32 {

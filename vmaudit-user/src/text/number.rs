@@ -1,5 +1,10 @@
 //! Figures as people read them.
 
+/// The sum; what is too large for a number is the largest one (a recording may hold any figures).
+pub fn total(numbers: impl IntoIterator<Item = u64>) -> u64 {
+    numbers.into_iter().fold(0, u64::saturating_add)
+}
+
 /// `number` for people: `65,530`.
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();

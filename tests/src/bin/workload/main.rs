@@ -7,6 +7,7 @@
 mod bench;
 mod causes;
 mod dies;
+mod hostile;
 mod job_shell;
 mod limit;
 mod makers;
@@ -27,6 +28,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 WORKLOAD_WORDS: CASE and ARGUMENTS from there)
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
+                hostile
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
@@ -80,6 +82,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["threads", t, n] => makers::threads(number(t), number(n)),
         ["leader-exits", n] => makers::leader_exits(number(n)),
         ["attach", n] => makers::attach(number(n)),
+        ["hostile"] => hostile::hostile(),
         ["setname", name, n] => makers::setname(name.as_bytes(), number(n)),
         ["children", n] => processes::children(number(n), End::Exit),
         ["children", n, end] => processes::children(number(n), end_named(end)),

@@ -11,6 +11,7 @@ use crate::domain::{arguments, diagnosis};
 use crate::model::cause::name_of;
 use crate::model::event::{MmState, ProcessId, RefusalGroup, Refused};
 use crate::model::report::{Cause, Example, Failure, Frame};
+use crate::text::total;
 
 const LIMIT_DOUBTFUL: &str = " vm.max_map_count changed about that time, and this kernel does not let vmaudit read it \
                               at the moment of a failure.";
@@ -63,13 +64,13 @@ impl Audit {
         for mm in &process.mms {
             // Kinds that found no place in the kernel's table are known by number only.
             for (call, stat) in &mm.calls {
-                let explained: u64 = mm.refusals.iter().filter(|r| r.call == *call).map(|r| r.count).sum();
+                let explained = total(mm.refusals.iter().filter(|r| r.call == *call).map(|r| r.count));
                 let unexplained = stat.failed.saturating_sub(explained);
                 if unexplained > 0 {
                     let key = (*call, 0, Cause::Unknown, false);
                     let group =
                         groups.entry(key).or_insert_with(|| unexplained_group(id, started_s, mm, *call));
-                    group.failure.count += unexplained;
+                    group.failure.count = group.failure.count.saturating_add(unexplained);
                 }
             }
         }
@@ -166,7 +167,7 @@ impl Audit {
         alike: &[(&MmState, &RefusalGroup)],
     ) -> Option<Group> {
         let (call, errno, cause, ordinary) = key;
-        let count = alike.iter().map(|(_, refusals)| refusals.count).sum();
+        let count = total(alike.iter().map(|(_, refusals)| refusals.count));
         let kept_bytes =
             alike.iter().fold(0u64, |sum, (_, refusals)| sum.saturating_add(refusals.kept_bytes));
         let verdicts: Vec<Verdict> =

@@ -71,7 +71,7 @@ impl Folded {
             let failure = &group.failure;
             if !group.ordinary {
                 sum.row.failing = 1;
-                sum.row.failed = sum.row.failed.map(|all| all + failure.count);
+                sum.row.failed = sum.row.failed.map(|all| all.saturating_add(failure.count));
                 sum.row.stopped |= u64::from(failure.cause == Cause::MaxMapCount);
             }
             let kind = Kind {
@@ -191,8 +191,8 @@ impl Sum {
             });
             all.calls = both(all.calls, figures.calls);
             all.failed = both(all.failed, figures.failed);
-            all.added += figures.added;
-            all.removed += figures.removed;
+            all.added = all.added.saturating_add(figures.added);
+            all.removed = all.removed.saturating_add(figures.removed);
         }
     }
 }
@@ -200,7 +200,7 @@ impl Sum {
 impl Alike {
     fn add(&mut self, other: Self) {
         let (mine, its) = (&mut self.group.failure, other.group.failure);
-        let count = mine.count + its.count;
+        let count = mine.count.saturating_add(its.count);
         let processes = mine.processes + its.processes;
         let various = mine.various | its.various;
         let first_at_s = mine.first_at_s.into_iter().chain(its.first_at_s).reduce(f64::min);

@@ -15,6 +15,7 @@ use crate::model::event::{
 };
 use crate::model::report::{Condition, Frame, Holders, Hook, Limits};
 use crate::model::session::{Header, KernelRules, Sight};
+use crate::text::total;
 
 /// Rows of processes in a report; of more, the less remarkable are added up by name.
 pub const ROWS: usize = 1000;
@@ -364,10 +365,10 @@ impl Process {
         for (call, stat) in newer.calls {
             match older.calls.iter_mut().find(|(known, _)| *known == call) {
                 Some((_, sum)) => {
-                    sum.calls += stat.calls;
-                    sum.added += stat.added;
-                    sum.removed += stat.removed;
-                    sum.failed += stat.failed;
+                    sum.calls = sum.calls.saturating_add(stat.calls);
+                    sum.added = sum.added.saturating_add(stat.added);
+                    sum.removed = sum.removed.saturating_add(stat.removed);
+                    sum.failed = sum.failed.saturating_add(stat.failed);
                 }
                 None => older.calls.push((call, stat)),
             }
@@ -378,7 +379,7 @@ impl Process {
             let full = older.refusals.len() >= MAX_KINDS;
             match older.refusals.iter_mut().find(|known| of(known) == of(&kind)) {
                 Some(sum) => {
-                    sum.count += kind.count;
+                    sum.count = sum.count.saturating_add(kind.count);
                     sum.first_ns = sum.first_ns.min(kind.first_ns);
                     sum.last_ns = sum.last_ns.max(kind.last_ns);
                     sum.kept_bytes = sum.kept_bytes.saturating_add(kind.kept_bytes);
@@ -403,7 +404,7 @@ impl Process {
 
     /// Calls refused in it.
     fn refused(&self) -> u64 {
-        self.mms.iter().flat_map(|mm| &mm.calls).map(|(_, stat)| stat.failed).sum()
+        total(self.mms.iter().flat_map(|mm| &mm.calls).map(|(_, stat)| stat.failed))
     }
 }
 

@@ -205,11 +205,11 @@ impl Audit {
         let mut calls: BTreeMap<String, CallFigures> = BTreeMap::new();
         for (call, stat) in process.mms.iter().flat_map(|mm| &mm.calls) {
             let figures = calls.entry(name_of(*call).to_owned()).or_default();
-            figures.added += stat.added;
-            figures.removed += stat.removed;
+            figures.added = figures.added.saturating_add(stat.added);
+            figures.removed = figures.removed.saturating_add(stat.removed);
             if self.sight.exits {
-                figures.calls = Some(figures.calls.unwrap_or(0) + stat.calls);
-                figures.failed = Some(figures.failed.unwrap_or(0) + stat.failed);
+                figures.calls = Some(figures.calls.unwrap_or(0).saturating_add(stat.calls));
+                figures.failed = Some(figures.failed.unwrap_or(0).saturating_add(stat.failed));
             }
         }
         let exe = process.exe.clone().or_else(|| self.parents_exe(id, process));

@@ -85,7 +85,7 @@ impl<'a> Facts<'a> {
     /// The count when the lock was taken, as far as the class or the example tells it.
     pub(super) fn map_count(&self) -> Option<u64> {
         match (self.at?, self.max) {
-            ((relative @ 1..=8, _), Some(max)) => (max + u64::from(relative)).checked_sub(7),
+            ((relative @ 1..=8, _), Some(max)) => max.saturating_add(relative.into()).checked_sub(7),
             _ => self.section().map(|section| u64::from(section.mc0)),
         }
     }

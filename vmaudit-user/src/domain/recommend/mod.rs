@@ -5,7 +5,7 @@ use std::fmt;
 use crate::model::cause::reasons;
 use crate::model::limit::{KERNEL_DEFAULT, KERNEL_LARGEST, SAFE_VMA_BYTES};
 use crate::model::report::{Action, Basis, Cause, Recommendation};
-use crate::text::{bytes, count, grouped, percent};
+use crate::text::{bytes, count, grouped, percent, total};
 
 /// Smallest factor that is accepted; less leaves no room for what one run did not show.
 pub const LEAST_HEADROOM: f64 = 1.2;
@@ -365,7 +365,7 @@ impl Case<'_> {
 }
 
 fn failed(measured: &Measured, of: impl Fn(&Failed) -> bool) -> u64 {
-    measured.failures.iter().filter(|kind| of(kind)).map(|kind| kind.count).sum()
+    total(measured.failures.iter().filter(|kind| of(kind)).map(|kind| kind.count))
 }
 
 /// Failed for another reason than the limit.

@@ -91,6 +91,7 @@ pub(crate) fn policies(reader: impl BufRead) -> HashMap<u64, String> {
         let mut words = text.trim_end().split(' ');
         if let (Some(address), Some(policy)) = (words.next(), words.next())
             && policy != "default"
+            && !policy.is_empty()
             && let Ok(address) = u64::from_str_radix(address, 16)
         {
             if found.len() >= MAX_POLICIES {

@@ -11,10 +11,10 @@
 
 mod channel;
 mod child;
-mod debug_files;
-mod demangle;
-mod dwarf;
-mod elf;
+pub(crate) mod debug_files;
+pub(crate) mod demangle;
+pub(crate) mod dwarf;
+pub(crate) mod elf;
 mod helper;
 mod locked;
 mod mappings;
@@ -22,7 +22,7 @@ mod modules;
 mod notes;
 mod opener;
 mod parser;
-mod perf_map;
+pub(crate) mod perf_map;
 mod told;
 
 use std::{

@@ -6,14 +6,14 @@ use std::io;
 use crate::model::report::{Failure, FoldedProcesses, Report};
 use crate::output::text::page::{Colour, Page, shortened};
 use crate::output::text::processes::NAME_COLUMNS;
-use crate::text::{clean, count, grouped};
+use crate::text::{clean, count, grouped, total};
 
 /// Names shown.
 const NAMES: usize = 3;
 
 /// Sum over the processes without a row.
 pub fn folded(report: &Report, figure: impl Fn(&FoldedProcesses) -> u64) -> u64 {
-    report.folded.iter().map(figure).sum()
+    total(report.folded.iter().map(figure))
 }
 
 /// Processes without a row, by name.
@@ -47,7 +47,7 @@ pub fn without_row(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let mut rest: Vec<&FoldedProcesses> = report.folded.iter().filter(of_interest).skip(NAMES).collect();
     rest.extend(report.folded.iter().filter(|sum| !of_interest(sum)));
     if !rest.is_empty() {
-        let processes = rest.iter().map(|sum| sum.processes).sum();
+        let processes = total(rest.iter().map(|sum| sum.processes));
         let most = rest.iter().filter_map(|sum| sum.peak_max).max();
         let peaks = most.map_or(String::new(), |most| format!(", with at most {} VMAs", grouped(most)));
         let names = count(rest.len() as u64, "more name", "more names");

@@ -32,7 +32,7 @@ pub(crate) fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         );
         match index.get(&key).and_then(|at: &usize| blocks.get_mut(*at)) {
             Some(block) => {
-                block.count += failure.count;
+                block.count = block.count.saturating_add(failure.count);
                 block.processes += failure.processes;
             }
             None => {
@@ -152,7 +152,8 @@ pub(crate) fn frame_text(frame: &Frame) -> String {
 pub(crate) fn ordinary_answers(report: &Report) -> Option<String> {
     let mut kinds: BTreeMap<(&str, Cause), u64> = BTreeMap::new();
     for answer in &report.ordinary_answers {
-        *kinds.entry((answer.syscall.as_str(), answer.cause)).or_default() += answer.count;
+        let kind: &mut u64 = kinds.entry((answer.syscall.as_str(), answer.cause)).or_default();
+        *kind = kind.saturating_add(answer.count);
     }
     let mut kinds: Vec<_> = kinds.into_iter().collect();
     kinds.sort_by_key(|&(kind, count)| (std::cmp::Reverse(count), kind));

@@ -6,7 +6,7 @@ use crate::model::cause::{reason, reasons};
 use crate::model::report::{Cause, Failure, HookState, Process, Report, SourceKind};
 use crate::output::text::crowd::{distinct_processes, folded};
 use crate::output::text::page::{Colour, name_pid, seconds, shortened};
-use crate::text::{bytes, clean, count, grouped};
+use crate::text::{bytes, clean, count, grouped, total};
 
 /// The single most important sentence, and its colour.
 pub(crate) fn verdict(report: &Report) -> (Colour, String) {
@@ -17,7 +17,7 @@ pub(crate) fn verdict(report: &Report) -> (Colour, String) {
         let certain = at_limit.iter().any(|f| f.certain);
         let processes = distinct_processes(report, &at_limit, |sum| sum.stopped);
         let hit = if certain { "hit" } else { "probably hit" };
-        let refused: u64 = at_limit.iter().map(|f| f.count).sum();
+        let refused = total(at_limit.iter().map(|f| f.count));
         let who = name_pid(&worst.comm, worst.pid);
         let refused = format!("{at_least}{}", count(refused, "call", "calls"));
         let mut text = if processes == 1 {
@@ -35,8 +35,7 @@ pub(crate) fn verdict(report: &Report) -> (Colour, String) {
             text.push_str(&format!(", {} were not unmapped", bytes(left)));
         }
         text.push('.');
-        let others: u64 =
-            report.failures.iter().filter(|f| f.cause != Cause::MaxMapCount).map(|f| f.count).sum();
+        let others = total(report.failures.iter().filter(|f| f.cause != Cause::MaxMapCount).map(|f| f.count));
         if others > 0 {
             text.push_str(&format!(
                 " {} failed for other reasons.",
@@ -48,7 +47,7 @@ pub(crate) fn verdict(report: &Report) -> (Colour, String) {
     let largest = largest(report);
     if let Some(worst) = report.failures.first() {
         let all: Vec<&Failure> = report.failures.iter().collect();
-        let refused: u64 = all.iter().map(|f| f.count).sum();
+        let refused = total(all.iter().map(|f| f.count));
         let processes = distinct_processes(report, &all, |sum| sum.failing);
         let who = if processes == 1 {
             format!("in {}", name_pid(&worst.comm, worst.pid))
@@ -112,13 +111,14 @@ pub(crate) fn verdict(report: &Report) -> (Colour, String) {
 
 /// Nothing failed; refusals that are ordinary answers are named, because a program may still have ended for one.
 pub(crate) fn no_incident(report: &Report) -> String {
-    let refused: u64 = report.ordinary_answers.iter().map(|f| f.count).sum();
+    let refused = total(report.ordinary_answers.iter().map(|f| f.count));
     if refused == 0 {
         return "No memory call failed.".into();
     }
     let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
     for failure in &report.ordinary_answers {
-        *calls.entry(&failure.syscall).or_default() += failure.count;
+        let sum = calls.entry(&failure.syscall).or_default();
+        *sum = sum.saturating_add(failure.count);
     }
     let mut calls: Vec<_> = calls.into_iter().collect();
     calls.sort_by_key(|&(_, count)| std::cmp::Reverse(count));

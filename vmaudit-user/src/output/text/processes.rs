@@ -7,7 +7,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::model::report::{Cause, HookState, MapCount, Process, Report, SourceKind};
 use crate::output::text::crowd::without_row;
 use crate::output::text::page::{Colour, Page, shortened};
-use crate::text::{clean, count, grouped};
+use crate::text::{clean, count, grouped, total};
 
 /// Longest name of a process that is shown in full, columns; the kernel's names are shorter unless they had to be
 /// made visible.
@@ -115,7 +115,7 @@ pub(crate) fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
         return None;
     }
     // The calls' own counters include refusals whose kind found no room.
-    let refused: u64 = process.calls.values().filter_map(|figures| figures.failed).sum();
-    let ordinary: u64 = report.ordinary_answers.iter().filter(|f| f.is_of(process)).map(|f| f.count).sum();
+    let refused = total(process.calls.values().filter_map(|figures| figures.failed));
+    let ordinary = total(report.ordinary_answers.iter().filter(|f| f.is_of(process)).map(|f| f.count));
     Some(refused.saturating_sub(ordinary))
 }

@@ -3,7 +3,7 @@
 //! After the start it makes no bpf() map calls (they would switch classic tracepoint programs off on a CPU): slots and
 //! counters are read and freed through mmap, details come through the ring buffer.
 
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod hooks;
 mod load;
 mod losses;

@@ -27,7 +27,8 @@ pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
     }
     let task_size = facts.kernel().task_size;
     // Only the rounding of the length to pages comes before the first look at the count (mm/mmap.c:do_mmap).
-    let overflows = facts.asked().is_some_and(|length| length > u64::MAX - facts.kernel().page_size + 1);
+    let overflows =
+        facts.asked().is_some_and(|length| length > u64::MAX - facts.kernel().page_size.saturating_sub(1));
     checks.add(Reason::NoHole, if overflows { Finding::Met } else { Finding::No });
     checks.add(Reason::MapCount, facts.count_check(1));
     let too_long = facts.asked().is_some_and(|length| length > task_size)

@@ -16,10 +16,7 @@ use crate::enrich::symbols::{
     *,
 };
 
-#[path = "../../../../../tests/src/elf.rs"]
-mod made;
-
-use made::Section;
+use crate::made::{self, Section};
 
 /// A folder of ours, removed at the end.
 struct Folder(PathBuf);

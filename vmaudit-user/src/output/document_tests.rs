@@ -1,0 +1,181 @@
+//! `scan`, `explain` and `limit` in each format, as they are kept in `snapshots/`, see [`super::snapshots`].
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::format::{Document, Done, Format, Kind, write};
+use super::text::page::Style;
+use super::text::tests::clean_run;
+use crate::domain::application::Anonymizer;
+use crate::domain::vma_layout::{analysis, verdict::verdict};
+use crate::model::limit::{
+    Applier, Boot, Fate, Found, KERNEL_DEFAULT, KERNEL_LARGEST, Known, Largest, LimitReport, Need, OtherFile,
+    Plan, Price, Rule, Setting,
+};
+use crate::model::scan::{self, AppFigures, Scan, Slab};
+use crate::model::vma_layout::Explanation;
+
+/// Each format that can show it, for people also in the width of a small terminal.
+fn each(name: &str, kind: Kind, document: &Document<'_>) {
+    for (how, format, width) in [
+        ("80", Format::Text, 80),
+        ("unlimited", Format::Text, usize::MAX),
+        ("json", Format::Json, 80),
+        ("csv", Format::Csv, 80),
+    ] {
+        if format.must_show(kind).is_ok() {
+            let mut out = Vec::new();
+            write(document, format, &Style { colour: false, width, top: 12 }, &mut out).unwrap();
+            insta::assert_snapshot!(format!("{name} {how}"), String::from_utf8(out).unwrap());
+        }
+    }
+}
+
+fn found() -> Scan {
+    let mut report = clean_run();
+    report.processes.truncate(3);
+    for row in &mut report.processes {
+        row.app = Some("/usr/bin/java, with a comma".to_owned());
+        row.cgroup = Some("/system.slice/\u{1b}[31mdb.service".to_owned());
+    }
+    let apps = [("/usr/bin/java", 3, 52_344), ("=1+1,\"x\"\n\u{202e}", 1, 20)];
+    let figures = |(app, instances, max): (&str, u64, u64)| AppFigures {
+        app: app.into(),
+        instances,
+        max,
+        avg: max / 2,
+        min: 7,
+    };
+    let need = |who: &str, vmas| scan::Need { who: who.into(), vmas, recommended: vmas * 3 / 2 };
+    Scan {
+        applications: apps.map(figures).to_vec(),
+        total_vmas: 52_400,
+        slab: Some(Slab {
+            active: 52_400,
+            total: 53_000,
+            object_bytes: 256,
+            objects_per_slab: 16,
+            pages_per_slab: 1,
+        }),
+        custom: Some(need("--vma", 200_000)),
+        largest: Some(need("/usr/bin/java", 52_344)),
+        arguments: report.processes.iter().map(|_| vec!["java".into(), "-jar\u{1b}".into()]).collect(),
+        users: BTreeMap::from([(1000, "db".to_owned())]),
+        report,
+    }
+}
+
+#[test]
+fn scans() {
+    let scan = found();
+    each("scan", Kind::Scan, &Document::Scan(&scan));
+}
+
+fn explained() -> Explanation {
+    let mut text = String::from("400000-401000 r-xp 00000000 08:01 7 /usr/lib/libx.so.1\n");
+    for piece in 0..200u64 {
+        let start = 0x7f00_0000_0000 + piece * 0x10000;
+        let mode = if piece % 2 == 0 { "rw-p" } else { "r--p" };
+        text.push_str(&format!("{start:x}-{:x} {mode} 00000000 00:00 0 \n", start + 0x10000));
+    }
+    text.push_str(
+        "7f1000000000-7f1000001000 rw-s 0 08:01 9 /home/ann/=1,\"q\"\\012\u{1b}[31m\u{202e}\nrubbish\n",
+    );
+    let mut notes = Vec::new();
+    let anonymizer = Anonymizer::new([]);
+    let mut it = analysis::stream(text.as_bytes(), 1000, HashMap::new(), &anonymizer, &mut notes).unwrap();
+    it.notes = notes;
+    it.pid = Some(812);
+    it.subject = "/usr/bin/java".into();
+    it.max_map_count = Some(KERNEL_DEFAULT);
+    it.verdict = verdict(&it);
+    it
+}
+
+#[test]
+fn explanations() {
+    let it = explained();
+    each("explain", Kind::Explanation, &Document::Explanation(&it));
+}
+
+fn limited() -> LimitReport {
+    let setting = |file: &str, line, text: &str, fate| Setting {
+        file: file.into(),
+        line,
+        text: text.into(),
+        value: text.parse().ok(),
+        pattern: false,
+        fate,
+        lowers: false,
+    };
+    let known = Known {
+        name: "elasticsearch".into(),
+        title: "Elasticsearch".into(),
+        arguments: vec!["org.elasticsearch.bootstrap.Elasticsearch".into()],
+        comm: Vec::new(),
+        installed: Vec::new(),
+        installed_contains: None,
+        rule: Rule::Fixed { vmas: 262_144 },
+        otherwise: None,
+        enforced: Some(262_144),
+        note: "bootstrap check".into(),
+        source: "https://example.org/es".into(),
+    };
+    LimitReport {
+        schema: "vmaudit.limit",
+        version: 1,
+        running: Some(KERNEL_DEFAULT),
+        kernel_default: KERNEL_DEFAULT,
+        kernel_largest: KERNEL_LARGEST,
+        boot: Boot {
+            applier: Applier::SystemdSysctl,
+            settings: vec![
+                setting("/usr/lib/sysctl.d/10-a.conf", 2, "1048576", Fate::Replaced),
+                setting("/etc/sysctl.d/=x,\"y\u{1b}[2J.conf", 1, "=1+1,\u{7}", Fate::NotRead),
+                Setting { lowers: true, ..setting("/etc/sysctl.d/90-b.conf", 1, "262144", Fate::Wins) },
+            ],
+            value: Some(262_144),
+            command_line: None,
+        },
+        after_boot: 262_144,
+        other_files: vec![OtherFile {
+            file: "/etc/tuned/db/tuned.conf".into(),
+            line: 3,
+            text: "2147483647".into(),
+        }],
+        warnings: vec!["The running value is not what the files set.".into()],
+        container: None,
+        price: Some(Price { least: 190.0, usual: 270.1, most: 330.0 }),
+        largest: Some(Largest { app: "/usr/bin/java".into(), pid: 812, vmas: 52_344 }),
+        needs: vec![Need {
+            known,
+            found: Found::Running(vec![812]),
+            vmas: Some(262_144),
+            missing: None,
+            measured: Some(52_344),
+            sentence: "refuses to start below 262,144".into(),
+        }],
+        suggested: Some(262_144),
+        commands: vec!["sudo vmaudit limit --apply 262144".into()],
+    }
+}
+
+#[test]
+fn limits() {
+    let report = limited();
+    each("limit", Kind::Limit, &Document::Limit(&report));
+    let needs: Vec<Known> = report.needs.into_iter().map(|need| need.known).collect();
+    each("known software", Kind::Known, &Document::Known(&needs));
+}
+
+#[test]
+fn plans() {
+    let plan = Plan {
+        file: "/etc/sysctl.d/99-vmaudit.conf".into(),
+        content: Some("vm.max_map_count = 262144\n".into()),
+        running: Some(262_144),
+        notes: vec!["A note.".into()],
+    };
+    each("plan", Kind::Plan, &Document::Plan(&plan, Done::Not));
+    let undo = Plan { content: None, ..plan };
+    each("plan to undo", Kind::Plan, &Document::Plan(&undo, Done::Yes));
+}

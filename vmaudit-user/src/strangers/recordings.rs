@@ -1,0 +1,244 @@
+//! Recordings: as files, and what stands in their frames, which a checksum keeps most damage from.
+
+use std::io::Write as _;
+use std::sync::OnceLock;
+
+use flate2::{Compression, write::ZlibEncoder};
+use vmaudit_common::call::{CALLS, Call, MMAP, MUNMAP};
+use vmaudit_common::{CLASS_OVER_DATA, CLASS_SECTION};
+
+use super::assert_harmless;
+use crate::domain::{audit::Audit, report::report};
+use crate::model::event::{
+    CallStat, Change, Cut, End, Event, LimitSeen, Losses, MmState, ProcessFacts, ProcessId, RefusalGroup,
+    Refused, Section,
+};
+use crate::model::report::{Host, Limits, SourceKind};
+use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
+use crate::output::format::{Document, Format, write};
+use crate::output::text::page::Style;
+use crate::source::recording::format::{self, Changes, Head, Kind, MAGIC, VERSION};
+use crate::source::recording::{Reader, Writer};
+
+/// The header of a session of nothing special.
+pub(crate) fn header() -> Header {
+    Header {
+        vmaudit: "0.1.0".into(),
+        host: Host { kernel: "6.18".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
+        source: SourceKind::Ebpf,
+        sight: Sight { changes: true, exits: true },
+        rules: KernelRules::for_release("6.18"),
+        started: "2026-11-26T00:00:00Z".into(),
+        start_ns: 1_000,
+        command: vec!["sh".into()],
+        margin: MarginAsked { headroom: 1.5, round: 10_000 },
+        budget: Budget { max_peak: Some(1), ..Budget::default() },
+        all_rows: false,
+    }
+}
+
+/// A whole frame of these plain bytes.
+fn frame(kind: Kind, plain: &[u8]) -> Vec<u8> {
+    let mut zlib = ZlibEncoder::new(Vec::new(), Compression::fast());
+    zlib.write_all(plain).expect("memory can be written to");
+    let stored = zlib.finish().expect("memory can be written to");
+    [&Head::of(kind, plain.len(), &stored).bytes()[..], &stored].concat()
+}
+
+fn begun() -> Vec<u8> {
+    let plain = serde_json::to_vec(&header()).expect("a header can be written");
+    [&MAGIC[..], &[VERSION], &frame(Kind::Header, &plain)].concat()
+}
+
+/// Header, events and end of what can be read of a recording; `None` for what is none.
+fn read(bytes: &[u8]) -> Option<(Header, Vec<Event>, Option<Cut>)> {
+    let mut reader = Reader::new(bytes).ok()?;
+    let mut events = Vec::new();
+    while reader.next_frame(&mut |event| events.push(event)).expect("bytes in memory") {}
+    let cut = reader.cut();
+    if let Some(cut) = cut {
+        assert!(cut.whole_bytes <= bytes.len() as u64, "{cut:?}");
+        assert_eq!(events.pop(), Some(Event::Cut(cut)), "told once, as the last event");
+    }
+    Some((reader.header().clone(), events, cut))
+}
+
+/// A recording as a file: a beginning of it gives a beginning of its events and says that it is cut; written again they
+/// are read as the same; their report can be made, and steers no terminal.
+pub fn recording(bytes: &[u8]) {
+    let Some((header, events, _)) = read(bytes) else { return };
+    if let Some((same, some, cut)) = read(&bytes[..bytes.len() / 2]) {
+        assert_eq!(same, header);
+        assert!(events.starts_with(&some) && (cut.is_some() || some == events), "{cut:?}");
+    }
+    written_again(&header, &events);
+    assert_report(&header, events);
+}
+
+/// The header frame of a recording.
+pub fn recorded_header(bytes: &[u8]) {
+    static EVENTS: OnceLock<Vec<u8>> = OnceLock::new();
+    let events = EVENTS.get_or_init(|| frame(Kind::Events, &lines(&events()[..FEW])));
+    recording(&[&MAGIC[..], &[VERSION], &frame(Kind::Header, bytes), events].concat());
+}
+
+/// Events that are enough for a report.
+pub(crate) const FEW: usize = 13;
+
+/// As they stand in a frame.
+pub(crate) fn lines(events: &[Event]) -> Vec<u8> {
+    let line = |event: &Event| serde_json::to_vec(event).expect("an event can be written");
+    events.iter().map(line).collect::<Vec<_>>().join(&b'\n')
+}
+
+/// A frame of events, as JSON.
+pub fn recorded_events(bytes: &[u8]) {
+    recording(&[begun(), frame(Kind::Events, bytes)].concat());
+}
+
+/// A frame of changes of map_count.
+pub fn recorded_changes(bytes: &[u8]) {
+    let mut all = Vec::new();
+    let whole = format::changes(bytes, |change| all.push(change));
+    // Each takes eight numbers, of a byte at least.
+    assert!(all.len() * 8 <= bytes.len());
+    let mut frame = Changes::default();
+    all.iter().for_each(|change| frame.push(change));
+    let mut again: Vec<Change> = Vec::new();
+    assert_eq!(format::changes(&frame.take(), |change| again.push(change)), Some(()));
+    // A name is kept up to a length; one with bytes that are no UTF-8 was made longer by reading it.
+    if all.iter().all(|change| change.comm.len() <= 255) {
+        assert_eq!(again, all);
+    }
+    if whole.is_some() {
+        recording(&[begun(), self::frame(Kind::Changes, bytes)].concat());
+    }
+}
+
+/// Changes come in frames of their own, so only their order among themselves stays; mappings are not written down.
+fn apart(events: &[Event]) -> [Vec<&Event>; 2] {
+    let kept = events.iter().filter(|event| !matches!(event, Event::Mapped(_)));
+    let (changes, others) = kept.partition(|event| matches!(event, Event::Change(_)));
+    [changes, others]
+}
+
+fn written_again(header: &Header, events: &[Event]) {
+    let mut writer = Writer::new(Vec::new(), header, None).expect("memory can be written to");
+    for event in events {
+        writer.event(event).expect("memory can be written to");
+    }
+    writer.flush().expect("memory can be written to");
+    let long = events.iter().any(|event| matches!(event, Event::Change(it) if it.comm.len() > 255));
+    let too_long = writer.too_long() > 0;
+    let (same, again, _) = read(&writer.into_inner()).expect("what was written is a recording");
+    assert_eq!(&same, header);
+    if !long && !too_long {
+        assert_eq!(apart(&again), apart(events));
+    }
+}
+
+fn assert_report(header: &Header, events: Vec<Event>) {
+    let mut audit = Audit::of(header);
+    for event in events {
+        audit.apply(event);
+    }
+    let Ok(report) = report(header, &audit) else { return };
+    for format in [Format::Text, Format::Json] {
+        let mut shown = Vec::new();
+        write(&Document::Report(&report), format, &Style::default(), &mut shown)
+            .expect("memory can be written to");
+        assert_harmless(std::str::from_utf8(&shown).expect("text"));
+    }
+}
+
+/// One event of nearly each kind, and a refusal of each call.
+pub(crate) fn events() -> Vec<Event> {
+    let process = ProcessId { tgid: 10, start_ns: 4 };
+    let kind = RefusalGroup {
+        call: MMAP,
+        errno: 12,
+        class: refused(MMAP).class,
+        count: 3,
+        first_ns: 5,
+        last_ns: 9,
+        kept_bytes: 4096,
+    };
+    let image = |generation: u64| MmState {
+        generation,
+        process,
+        ppid: 1,
+        uid: 0,
+        comm: "a\nb\u{1b}".into(),
+        first: 1,
+        last: 2,
+        peak: 65530,
+        born_ns: 4,
+        peak_ns: 5,
+        dead_ns: Some(9),
+        from_birth: true,
+        from_snapshot: false,
+        from_exec: true,
+        shared: false,
+        gaps: Some(1),
+        open_end: false,
+        calls: vec![(MUNMAP, CallStat { calls: 4, added: 2, removed: 1, failed: 3 })],
+        refusals: vec![kind],
+    };
+    let change = |n: u32| {
+        Event::Change(Change {
+            at_ns: 2_000 + u64::from(n),
+            generation: 7,
+            tgid: 10,
+            tid: 11,
+            comm: "a".into(),
+            before: n,
+            after: n + 1,
+            call: MUNMAP,
+        })
+    };
+    let limits = Limits { max_map_count: Some(65530), ..Limits::default() };
+    let facts = ProcessFacts { process, at_ns: 3, exe: Some("/bin/a".into()), cgroup: Some("/x".into()) };
+    let some = vec![
+        Event::Limits(limits),
+        change(1),
+        Event::Refused(Box::new(refused(MMAP))),
+        Event::Mm(Box::new(image(7))),
+        Event::Mm(Box::new(image(8))),
+        Event::Process(facts),
+        change(2),
+        Event::LimitSeen(LimitSeen { at_ns: 5, max_map_count: 65530 }),
+        Event::Lost(Losses { counters: [("ring_full".to_owned(), 2)].into(), ..Losses::default() }),
+        Event::Gone(vec![process]),
+        Event::Note("a note".into()),
+        Event::FiguresEnd,
+        Event::End(End { at_ns: 3_000, exit: None, still_running: 1 }),
+    ];
+    let each = (0..CALLS.len() as u8).flat_map(|call| {
+        let group = RefusalGroup { call, class: refused(call).class, ..kind };
+        let of_it = MmState { refusals: vec![group], ..image(7) };
+        [Event::Refused(Box::new(refused(call))), Event::Mm(Box::new(of_it))]
+    });
+    some.into_iter().chain(each).collect()
+}
+
+fn refused(call: Call) -> Refused {
+    Refused {
+        at_ns: 1,
+        generation: 7,
+        tgid: 10,
+        tid: 11,
+        comm: "a".into(),
+        call,
+        errno: 12,
+        class: CLASS_SECTION | CLASS_OVER_DATA | 7,
+        ret: -12,
+        args: [0x1000, 0x2000, 3, 0x22, 5, 0],
+        section: Some(Section { mc0: 65530, mc1: 65530, total_vm: 7, ..Section::default() }),
+        max_map_count: 65530,
+        rlimits: [1 << 40; 4],
+        start_brk: 0x5000,
+        hole: None,
+        caller: Some(9),
+        stack: vec![1, 2],
+    }
+}
