@@ -10,7 +10,8 @@
 //! * `text`: words for figures. `model`: events, and the documents that outputs render.
 //! * `domain`: what is made of them; pure. `os`: what the operating system tells.
 //! * `source`: the kernel (eBPF) or looks at /proc, as one stream of events. `enrich`: what is looked up beside it.
-//! * `launch`: the command. `session`: one loop that wires all this.
+//! * `launch`: the command. `session`: one loop that wires all this. The program (`src/bin/vmaudit`) has the command line
+//!   and one file per command, so nothing here can know of them.
 //!
 //! Invariants: a source never prints; an output never opens /proc; the audit does no I/O and takes time only from
 //! events, so the same events give the same report; what a source cannot see is in `Coverage`, never guessed.

@@ -26,7 +26,7 @@ pub struct FoldedProcesses {
     pub peak_max: Option<u64>,
     /// All these peaks are the true ones.
     pub exact: bool,
-    /// Of them, those whose true demand is unknown, see [`super::MapCount::clipped`].
+    /// Of them, those whose true demand is unknown, see [`crate::model::report::MapCount::clipped`].
     pub clipped: u64,
     /// Of them, those that vm.max_map_count refused a call.
     pub stopped: u64,

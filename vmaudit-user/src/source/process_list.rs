@@ -1,6 +1,6 @@
 //! Looks at every process once: counts from the kernel's own walk where that is to be had, names from /proc.
 //!
-//! What of a process can block, its memory map and its command line, is read [apart](crate::os::apart). A process that does
+//! What of a process can block, its memory map and its command line, is read [`apart`]. A process that does
 //! not answer keeps its row: what the kernel's walk and the files that never block tell of it.
 
 use std::collections::HashMap;

@@ -7,7 +7,7 @@
 //! and a broken, huge, shrinking or hostile one costs its names, nothing else.
 //!
 //! Bounds: [`LOOKS_PER_IMAGE`], [`LOOKS_PER_SECOND`], [`LOOKS`] looks at a process's mappings, [`QUEUE`] stacks
-//! waiting, [`MODULES`] files held, [`DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
+//! waiting, [`modules::MODULES`] files held, [`DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
 
 mod channel;
 mod child;

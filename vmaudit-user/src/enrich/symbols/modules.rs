@@ -7,7 +7,8 @@ use super::mappings::Found;
 use super::told::Stamp;
 
 /// Files held, one descriptor each.
-const MODULES: usize = 128;
+pub(super) const MODULES: usize = 128;
+
 /// A mapped file.
 #[derive(Debug)]
 pub(super) struct Module {

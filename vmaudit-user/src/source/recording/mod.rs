@@ -1,6 +1,6 @@
 //! Recordings: a session's header and events in a file, from which the same reports can be made again.
 //!
-//! [`format`] says how the bytes lie, [`writer`] writes them as a session goes on, [`reader`] reads them: as a source like
+//! [`mod@format`] says how the bytes lie, [`writer`] writes them as a session goes on, [`reader`] reads them: as a source like
 //! the others, from strangers, and up to where the file is whole.
 
 pub(crate) mod format;

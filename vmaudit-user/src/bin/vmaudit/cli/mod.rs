@@ -76,6 +76,8 @@ mod tests {
         assert!(refused(&["vmaudit", "scan", "-o", "x.lgo"]).contains("no format has the ending .lgo"));
         assert!(refused(&["vmaudit", "doctor", "-o", "csv:x"]).contains("csv cannot show this"));
         assert!(refused(&["vmaudit", "doctor", "--format", "csv"]).contains("text, json"));
+        assert!(refused(&["vmaudit", "trace"]).contains("<--pid <PID>|--all|CMD>"));
+        assert!(Cli::try_parse_from(["vmaudit", "trace", "-p", "1", "--", "true"]).is_ok());
         assert!(Cli::try_parse_from(["vmaudit", "scan", "--format", "text", "--format", "csv"]).is_ok());
     }
 

@@ -58,7 +58,7 @@ pub struct RunArgs {
     /// Break the budget when this happens (repeat or separate by commas) [example: --fail-on failure,lost]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
     pub fail_on: Vec<FailOn>,
-    /// Exit status of a broken budget, when the command itself succeeded
+    /// Exit status of a broken budget, when the command itself succeeded [example: --breach-exit-code 3]
     #[arg(long, default_value_t = 86, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub breach_exit_code: u8,
     /// Run the command as this user [example: --user postgres]
@@ -97,7 +97,7 @@ pub struct RunArgs {
     /// one, and the others are added up by name
     #[arg(long)]
     pub all_rows: bool,
-    /// Rows in the table of processes
+    /// Rows in the table of processes [example: --top 30]
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
     pub top: usize,
     /// Nothing on stderr but errors, unless the budget was broken; what was lost is in the report of -o

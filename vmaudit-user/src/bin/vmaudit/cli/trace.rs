@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use vmaudit_user::domain::requirements;
 use vmaudit_user::output::format::{Format, Kind, Named};
 
@@ -18,6 +18,7 @@ pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit trace -p 1234 -d 10s\n  su
 
 /// Options of `trace`.
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["pid", "all", "command"]))]
 pub struct TraceArgs {
     /// Follow this process and its future children (repeat or separate by commas) [example: -p 1234,5678]
     #[arg(short, long, value_delimiter = ',', value_name = "PID")]

@@ -53,10 +53,6 @@ use crate::outputs::{Asked, Outputs};
 
 /// `vmaudit trace`.
 pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
-    if args.pid.is_empty() && !args.all && args.command.is_empty() {
-        say("say what to trace: -p PID, --all, or -- CMD");
-        return Ok(2);
-    }
     if let Some(unknown) = args.call.iter().find(|name| !CALLS.iter().any(|call| call.name == **name)) {
         say(&format!("{unknown} is not one of the watched system calls"));
         return Ok(2);
