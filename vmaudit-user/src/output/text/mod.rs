@@ -7,10 +7,10 @@ mod coverage;
 mod crowd;
 mod doctor;
 mod failures;
-mod headline;
+pub(crate) mod headline;
 mod limit;
 pub mod page;
-mod processes;
+pub(crate) mod processes;
 mod scan;
 mod vma_layout;
 
