@@ -5,6 +5,7 @@ mod csv;
 mod document_tests;
 pub mod format;
 pub mod json;
+mod markdown;
 #[cfg(test)]
 mod snapshots;
 pub mod text;

@@ -37,3 +37,10 @@ fn reports_as_json() {
         insta::assert_snapshot!(format!("{name} json"), rendered(&report, Format::Json, 100));
     }
 }
+
+#[test]
+fn reports_as_markdown() {
+    for (name, report) in reports() {
+        insta::assert_snapshot!(format!("{name} markdown"), rendered(&report, Format::Markdown, 100));
+    }
+}

@@ -1,0 +1,132 @@
+//! Markdown: a report for a pull request's comment or an issue.
+
+use std::io::{self, Write};
+
+use crate::model::cause::reason;
+use crate::model::report::{Failure, Report};
+use crate::output::format::Document;
+use crate::output::text::headline::{circumstances, verdict};
+use crate::output::text::page::Style;
+use crate::output::text::processes::row;
+use crate::text::{clean, count, grouped};
+
+/// Writes a report. Errors: those of `out`, and another document.
+pub(crate) fn write(document: &Document<'_>, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let Document::Report(it) = document else { return Err(io::Error::other("it is no report")) };
+    report(it, style, out)
+}
+
+/// Words that stand for themselves. Names come from strangers: whatever Markdown or HTML would take for its own is
+/// escaped, and nothing steers a terminal that shows the file.
+fn plain(text: &str) -> String {
+    let mut escaped = String::new();
+    for c in clean(text).chars() {
+        match c {
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '&' => escaped.push_str("&amp;"),
+            // No link to a person or an issue that happens to be called so.
+            '@' => escaped.push_str("&#64;"),
+            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '#' | '!' => escaped.extend(['\\', c]),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+fn report(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "## vmaudit\n\n**{}**\n", plain(&verdict(report).1))?;
+    if let Some(breach) = &report.session.breach {
+        writeln!(out, "**Budget broken:** {}\n", plain(breach))?;
+    }
+    writeln!(out, "{}", plain(&circumstances(report)))?;
+    processes(report, style.top, out)?;
+    failures(report, style.top, out)?;
+    coverage(report, out)?;
+    writeln!(out, "\n### Recommendation\n")?;
+    for sentence in &report.recommendation.sentences {
+        writeln!(out, "{}  ", plain(sentence))?;
+    }
+    if !report.recommendation.commands.is_empty() {
+        writeln!(out)?;
+    }
+    for command in &report.recommendation.commands {
+        writeln!(out, "    {}", clean(command))?;
+    }
+    Ok(())
+}
+
+/// As the text has them: `~` sampled or at least, `+` stopped by the limit, `-` unknown.
+fn processes(report: &Report, top: usize, out: &mut dyn Write) -> io::Result<()> {
+    if report.processes.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n| pid | process | first | last | peak | % of the limit | failed calls |")?;
+    writeln!(out, "|--:|:--|--:|--:|--:|--:|--:|")?;
+    for process in report.processes.iter().take(top.max(1)) {
+        writeln!(out, "| {} |", row(process, report).map(|cell| plain(&cell)).join(" | "))?;
+    }
+    let folded: u64 = report.folded.iter().map(|sum| sum.processes).fold(0, u64::saturating_add);
+    let more = (report.processes.len().saturating_sub(top.max(1)) as u64).saturating_add(folded);
+    if more > 0 {
+        writeln!(out, "\nand {}", count(more, "more process", "more processes"))?;
+    }
+    writeln!(out, "\n`~` at least, or sampled; `+` stopped by the limit; `-` unknown")
+}
+
+fn failures(report: &Report, top: usize, out: &mut dyn Write) -> io::Result<()> {
+    if report.failures.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n### Calls that failed\n")?;
+    for failure in report.failures.iter().take(top.max(1)) {
+        let Failure { count: calls, syscall, errno, comm, pid, .. } = failure;
+        let who = match failure.processes {
+            1 => format!("{comm} (pid {pid})"),
+            n => count(n, "process", "processes"),
+        };
+        let likely = if failure.certain { "" } else { "probably " };
+        writeln!(
+            out,
+            "* **{} x {} {}** in {}, {likely}{}: {}",
+            grouped(*calls),
+            plain(syscall),
+            plain(errno),
+            plain(&who),
+            plain(reason(failure)),
+            plain(&failure.sentence)
+        )?;
+    }
+    let more = report.failures.len().saturating_sub(top.max(1)) as u64;
+    if more > 0 {
+        writeln!(out, "* and {}", count(more, "more kind of failure", "more kinds of failure"))?;
+    }
+    Ok(())
+}
+
+fn coverage(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let lost: Vec<String> = report
+        .coverage
+        .lost
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(name, count)| format!("{} {}", plain(name), grouped(*count)))
+        .collect();
+    let what = if lost.is_empty() { "nothing that this source counts".into() } else { lost.join(", ") };
+    writeln!(out, "\nLost: {what}.")?;
+    for note in &report.coverage.notes {
+        writeln!(out, "\n{}", plain(note))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::plain;
+
+    #[test]
+    fn a_strangers_name_makes_no_markup() {
+        assert_eq!(plain("a|b <img> *x* @ann [l](u)"), "a\\|b &lt;img&gt; \\*x\\* &#64;ann \\[l\\](u)");
+        assert!(!plain("x\u{1b}[2J\n# y").contains(['\u{1b}', '\n']));
+    }
+}
