@@ -16,7 +16,7 @@ use super::{
 };
 
 #[path = "../../../../tests/src/elf.rs"]
-mod made;
+pub(crate) mod made;
 
 use made::Section;
 

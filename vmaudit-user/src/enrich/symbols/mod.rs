@@ -564,4 +564,4 @@ fn held(modules: &mut Vec<Module>, key: Key, hold: impl FnOnce() -> Option<Handl
 mod tests;
 
 #[cfg(test)]
-mod hostile;
+pub(crate) mod hostile;
