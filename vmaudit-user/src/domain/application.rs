@@ -348,11 +348,11 @@ fn replace_word(text: &str, name: &str) -> Option<String> {
     let mut done = 0;
     for (at, _) in lower.match_indices(&wanted) {
         let end = at + wanted.len();
-        let alone = !part_of_word(text.get(..at)?.chars().next_back())
-            && !part_of_word(text.get(end..)?.chars().next())
-            // One may be called `user`: what stands in a name's place is no name.
-            && (!text.get(..at)?.ends_with('<') || !text.get(end..)?.starts_with('>'));
-        if at >= done && alone {
+        let (before, after) = (text.get(..at)?, text.get(end..)?);
+        let alone = !part_of_word(before.chars().next_back()) && !part_of_word(after.chars().next());
+        // One may be called `user`: what stands in a name's place is no name.
+        let placeholder = before.ends_with('<') && after.starts_with('>');
+        if at >= done && alone && !placeholder {
             out.push_str(text.get(done..at)?);
             out.push_str(PLACEHOLDER);
             done = end;
