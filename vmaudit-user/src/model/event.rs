@@ -1,5 +1,6 @@
 //! What a source learns: the one stream that every report is made of.
 
+use crate::model::loss::LossReason;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -199,7 +200,7 @@ impl MmState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Losses {
     /// Totals by reason.
-    pub counters: BTreeMap<String, u64>,
+    pub counters: BTreeMap<LossReason, u64>,
     /// What events that were shown to none of the programs may have changed.
     pub doubt: Doubt,
     /// Whose the losses are that come of a user having had his share.

@@ -8,6 +8,7 @@ pub mod event;
 pub(crate) mod event_names;
 pub(crate) mod hook;
 pub mod limit;
+pub mod loss;
 pub mod report;
 pub mod scan;
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::model::event::{
     CallStat, Change, Cut, End, Event, LimitSeen, Losses, MmState, ProcessFacts, ProcessId, RefusalGroup,
     Refused, Section,
 };
+use crate::model::loss::LossReason;
 use crate::model::report::{Host, Limits, SourceKind};
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
 use crate::output::format::{Document, Format, write};
@@ -207,7 +208,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Process(facts),
         change(2),
         Event::LimitSeen(LimitSeen { at_ns: 5, max_map_count: 65530 }),
-        Event::Lost(Losses { counters: [("ring_full".to_owned(), 2)].into(), ..Losses::default() }),
+        Event::Lost(Losses { counters: [(LossReason::RingFull, 2)].into(), ..Losses::default() }),
         Event::Gone(vec![process]),
         Event::Note("a note".into()),
         Event::FiguresEnd,

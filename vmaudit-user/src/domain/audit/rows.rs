@@ -7,6 +7,10 @@ use crate::domain::audit::{Audit, Process};
 use crate::domain::recommend::Failed;
 use crate::model::cause::{name_of, reason};
 use crate::model::event::{MmState, ProcessId, UsedShare};
+use crate::model::loss::LossReason::{
+    self, BirthMissed, ChangesMissed, DeathMissed, ExamplesFull, GroupsFull, ReadFailed, RecordingCut,
+    TableFull, TreeFull,
+};
 use crate::model::report;
 use crate::model::report::{CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount};
 use crate::text::bytes;
@@ -32,7 +36,7 @@ pub struct Rows {
     /// For [`report::Coverage::notes`].
     pub notes: Vec<String>,
     /// Totals by reason.
-    pub lost: BTreeMap<String, u64>,
+    pub lost: BTreeMap<LossReason, u64>,
     /// As last read.
     pub limits: Limits,
 }
@@ -81,13 +85,13 @@ impl Audit {
         }
     }
 
-    fn lost(&self, reasons: &[&str]) -> bool {
-        reasons.iter().any(|reason| self.losses.counters.get(*reason).is_some_and(|count| *count > 0))
+    fn lost(&self, reasons: &[LossReason]) -> bool {
+        reasons.iter().any(|reason| self.losses.counters.get(reason).is_some_and(|count| *count > 0))
     }
 
     /// Every peak is doubtful: something was lost, and which address space it belongs to is not known.
     fn peaks_doubtful(&self) -> bool {
-        self.losses.doubt.peaks || self.lost(&["table_full", "tree_full", "read_failed"])
+        self.losses.doubt.peaks || self.lost(&[TableFull, TreeFull, ReadFailed])
     }
 
     /// Rows of the report, largest peak first, and the failures.
@@ -95,15 +99,15 @@ impl Audit {
         // Whose end was missed may have kept a later one from its own row.
         let complete = self.cut.is_none()
             && !self.losses.doubt.processes
-            && !self.lost(&["table_full", "tree_full", "death_missed"]);
+            && !self.lost(&[TableFull, TreeFull, DeathMissed]);
         // A counter that says more than "details are gone" may stand for calls.
         let exact_calls = complete
             && self.sight.exits
             && !self.losses.doubt.calls
-            && !self.lost(&["groups_full", "read_failed", "death_missed", "birth_missed", "changes_missed"]);
+            && !self.lost(&[GroupsFull, ReadFailed, DeathMissed, BirthMissed, ChangesMissed]);
         let mut rows = Rows {
             complete,
-            exact_peaks: complete && !self.lost(&["changes_missed"]),
+            exact_peaks: complete && !self.lost(&[ChangesMissed]),
             exact_calls,
             processes: Vec::with_capacity(self.processes.len()),
             folded: Vec::new(),
@@ -114,9 +118,9 @@ impl Audit {
             lost: self.losses.counters.clone(),
             limits: self.limits.clone(),
         };
-        rows.lost.insert("examples_full".into(), self.examples_full);
+        rows.lost.insert(ExamplesFull, self.examples_full);
         if let Some(cut) = self.cut {
-            rows.lost.insert("recording_cut".into(), 1);
+            rows.lost.insert(RecordingCut, 1);
             rows.notes.push(format!(
                 "The recording {} after {}; its session went on. Figures are as they were until then",
                 if cut.damaged { "is damaged" } else { "ends" },

@@ -4,6 +4,7 @@ use std::{fs, os::fd::RawFd};
 
 use crate::model::event::{Doubt, Losses};
 use crate::model::hook;
+use crate::model::loss::LossReason;
 use crate::os::kernel::Facts;
 use crate::source::ebpf::{Live, hooks};
 
@@ -88,20 +89,20 @@ impl Live {
             }
         }
         let counters = [
-            ("ring_full", lost.ring_full),
-            ("table_full", lost.table_full),
-            ("groups_full", lost.groups_full),
-            ("read_failed", lost.read_failed),
-            ("section_lost", lost.section_lost),
-            ("stack_missing", lost.stack_missing),
-            ("tree_full", lost.tree_full),
-            ("death_missed", lost.death_missed),
-            ("birth_missed", lost.birth_missed),
-            ("changes_missed", lost.changes_missed),
-            ("program_skipped", skipped),
-            ("skips_unreadable", unreadable),
-        ];
-        let counters = counters.map(|(name, n)| (name.to_owned(), n)).into();
+            (LossReason::RingFull, lost.ring_full),
+            (LossReason::TableFull, lost.table_full),
+            (LossReason::GroupsFull, lost.groups_full),
+            (LossReason::ReadFailed, lost.read_failed),
+            (LossReason::SectionLost, lost.section_lost),
+            (LossReason::StackMissing, lost.stack_missing),
+            (LossReason::TreeFull, lost.tree_full),
+            (LossReason::DeathMissed, lost.death_missed),
+            (LossReason::BirthMissed, lost.birth_missed),
+            (LossReason::ChangesMissed, lost.changes_missed),
+            (LossReason::ProgramSkipped, skipped),
+            (LossReason::SkipsUnreadable, unreadable),
+        ]
+        .into();
         Losses { counters, doubt, shares: self.used_shares() }
     }
 

@@ -18,6 +18,7 @@ use vmaudit_user::domain::diagnosis::Verdict;
 use vmaudit_user::launch::child::{Child, EXIT_OWN_FAILURE, User};
 use vmaudit_user::model::cause::name_of;
 use vmaudit_user::model::event::{Change, Event, Refused, UsedShare};
+use vmaudit_user::model::loss::LossReason;
 use vmaudit_user::model::report::Cause;
 use vmaudit_user::model::session::{Budget, Header, MarginAsked};
 use vmaudit_user::os::destination::{Destination, Writing};
@@ -349,7 +350,7 @@ impl Stream {
 
     /// Says where records are missing.
     fn losses(&mut self, audit: &Audit) {
-        let dropped = audit.losses().counters.get("ring_full").copied().unwrap_or(0);
+        let dropped = audit.losses().counters.get(&LossReason::RingFull).copied().unwrap_or(0);
         if dropped > self.dropped {
             let missing = dropped - self.dropped;
             self.dropped = dropped;
@@ -374,7 +375,7 @@ impl Stream {
             json::line(&object!({"type": "end", "at_s": at, "lost": losses.counters, "notes": notes}))
         } else {
             let counters: Vec<String> =
-                losses.counters.iter().map(|(name, n)| format!("{name} {n}")).collect();
+                losses.counters.iter().map(|(reason, n)| format!("{} {n}", reason.name())).collect();
             let notes: String = notes.iter().map(|note| format!("\nNote: {note}.")).collect();
             format!("Lost: {}{notes}", counters.join(", "))
         };

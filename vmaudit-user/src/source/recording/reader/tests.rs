@@ -2,6 +2,7 @@ use vmaudit_common::call::MUNMAP;
 
 use super::*;
 use crate::model::event::{CallStat, Change, Doubt, End, Losses, MmState, ProcessId, RefusalGroup, Refused};
+use crate::model::loss::LossReason;
 use crate::model::report::{Host, Limits, SourceKind};
 use crate::model::session::{Budget, KernelRules, MarginAsked, Sight};
 use crate::source::recording::Writer;
@@ -70,7 +71,7 @@ fn sample() -> Vec<Event> {
         Event::Refused(Box::new(Refused { args: [u64::MAX; 6], stack: vec![1, 2], ..Refused::example() })),
         Event::Mm(Box::new(mm)),
         Event::Lost(Losses {
-            counters: [("ring_full".to_owned(), 2)].into(),
+            counters: [(LossReason::RingFull, 2)].into(),
             doubt: Doubt::default(),
             shares: Vec::new(),
         }),

@@ -1,0 +1,92 @@
+//! Why something is not in a report.
+
+use serde::{Deserialize, Serialize};
+
+/// Reasons that are counted, in the order of their names: a report lists them so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossReason {
+    /// A process whose birth nobody saw was met later.
+    BirthMissed,
+    /// Changes of map_count between two that were seen.
+    ChangesMissed,
+    /// An end of an address space that nobody saw.
+    DeathMissed,
+    /// Examples of refused calls beyond what the audit keeps.
+    ExamplesFull,
+    /// Kinds of failure beyond the room of an address space.
+    GroupsFull,
+    /// Events that the kernel did not show to a program.
+    ProgramSkipped,
+    /// The kernel's memory could not be read.
+    ReadFailed,
+    /// The recording is damaged or ends before its session did.
+    RecordingCut,
+    /// Records that found the ring buffer full.
+    RingFull,
+    /// State of a call that found no room, or was overwritten by another's.
+    SectionLost,
+    /// Programs whose counter of skipped events cannot be read.
+    SkipsUnreadable,
+    /// Stacks that could not be taken.
+    StackMissing,
+    /// Address spaces that found no slot.
+    TableFull,
+    /// Processes that found no room among those that are followed.
+    TreeFull,
+}
+
+impl LossReason {
+    /// All, in order.
+    pub const ALL: [Self; 14] = [
+        Self::BirthMissed,
+        Self::ChangesMissed,
+        Self::DeathMissed,
+        Self::ExamplesFull,
+        Self::GroupsFull,
+        Self::ProgramSkipped,
+        Self::ReadFailed,
+        Self::RecordingCut,
+        Self::RingFull,
+        Self::SectionLost,
+        Self::SkipsUnreadable,
+        Self::StackMissing,
+        Self::TableFull,
+        Self::TreeFull,
+    ];
+
+    /// As reports and recordings bear it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BirthMissed => "birth_missed",
+            Self::ChangesMissed => "changes_missed",
+            Self::DeathMissed => "death_missed",
+            Self::ExamplesFull => "examples_full",
+            Self::GroupsFull => "groups_full",
+            Self::ProgramSkipped => "program_skipped",
+            Self::ReadFailed => "read_failed",
+            Self::RecordingCut => "recording_cut",
+            Self::RingFull => "ring_full",
+            Self::SectionLost => "section_lost",
+            Self::SkipsUnreadable => "skips_unreadable",
+            Self::StackMissing => "stack_missing",
+            Self::TableFull => "table_full",
+            Self::TreeFull => "tree_full",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LossReason;
+
+    #[test]
+    fn a_recording_bears_the_names_of_a_report_in_their_order() {
+        let names = LossReason::ALL.map(LossReason::name);
+        assert!(names.is_sorted());
+        assert!(LossReason::ALL.is_sorted());
+        for reason in LossReason::ALL {
+            assert_eq!(serde_json::to_string(&reason).unwrap(), format!("\"{}\"", reason.name()));
+        }
+    }
+}
