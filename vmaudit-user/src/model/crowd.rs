@@ -26,7 +26,7 @@ pub struct FoldedProcesses {
     pub peak_max: Option<u64>,
     /// All these peaks are the true ones.
     pub exact: bool,
-    /// Of them, those whose true demand is unknown, see [`crate::model::report::MapCount::clipped`].
+    /// Of them, those whose true demand is unknown, see `map_count.clipped` of a row.
     pub clipped: u64,
     /// Of them, those that vm.max_map_count refused a call.
     pub stopped: u64,

@@ -1,7 +1,7 @@
 //! Words for figures: numbers, sizes, times, names of strangers. No I/O, nothing of vmaudit's own types.
 
 pub(crate) mod number;
-pub(crate) mod sanitize;
+pub mod sanitize;
 pub(crate) mod shell;
 pub mod time;
 
