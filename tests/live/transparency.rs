@@ -3,7 +3,6 @@
 use std::io;
 use std::os::unix::process::CommandExt as _;
 
-use vmaudit_tests::session::close_inherited;
 use vmaudit_tests::{Scratch, Session, send_signal, workload};
 
 /// The case with each source. Loading eBPF takes seconds on an emulated machine; what a case shares with the first one
@@ -389,8 +388,6 @@ fn small_limits_on_descriptors_and_files_are_the_commands() {
         // SAFETY: the limit lives through the call.
         unsafe {
             command.pre_exec(move || {
-                // What the shell that runs the tests left open is not part of the limit.
-                close_inherited()?;
                 let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
                 if libc::setrlimit(resource, &raw const limit) == 0 {
                     Ok(())

@@ -240,16 +240,6 @@ pub fn until_sampled(mut start: impl FnMut() -> Running) -> Done {
     }
 }
 
-/// In a child before its exec: what the caller of the tests left open is not the program's. (Rust's own descriptors are
-/// closed on exec anyway.)
-pub fn close_inherited() -> std::io::Result<()> {
-    for fd in 3..1024 {
-        // SAFETY: sets a flag; a descriptor that is not there is an answer.
-        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-    }
-    Ok(())
-}
-
 /// The words for several command lines of the workload, to be run one after the other in one session.
 pub fn each<'a>(lines: &[&'a str]) -> Vec<&'a str> {
     let mut words = vec!["each"];
