@@ -9,7 +9,7 @@ use std::{
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use nix::{
     errno::Errno,
     fcntl::OFlag,
@@ -18,11 +18,12 @@ use nix::{
         signal::{SigHandler, Signal, signal},
         wait::{WaitStatus, waitpid},
     },
-    unistd::{ForkResult, Gid, Pid, Uid, fork, getpgid, getpgrp, pipe2},
+    unistd::{ForkResult, Pid, fork, getpgid, getpgrp, pipe2},
 };
 
 use crate::launch::group_signals::Witness;
 use crate::launch::typing::Typing;
+use crate::launch::user::User;
 use crate::model::report::Exit;
 use crate::os::inherited;
 use crate::os::rights;
@@ -34,34 +35,6 @@ pub const EXIT_OWN_FAILURE: i32 = 125;
 pub const EXIT_NOT_EXECUTABLE: i32 = 126;
 /// The command was not found.
 pub const EXIT_NOT_FOUND: i32 = 127;
-
-/// Whom the command runs as.
-#[derive(Clone, Debug)]
-pub struct User {
-    name: CString,
-    pub(crate) uid: Uid,
-    gid: Gid,
-}
-
-impl User {
-    /// Looks a user up by name or number. Errors: unknown user, unreadable user database.
-    pub fn find(name: &str) -> anyhow::Result<Self> {
-        let user = match (nix::unistd::User::from_name(name), name.parse().ok()) {
-            (Ok(Some(user)), _) => Some(user),
-            (_, Some(uid)) => nix::unistd::User::from_uid(Uid::from_raw(uid)).ok().flatten(),
-            (Err(e), None) => return Err(e).context("cannot read the user database"),
-            (Ok(None), None) => None,
-        };
-        match (user, name.parse()) {
-            (Some(user), _) => Ok(Self { name: CString::new(user.name)?, uid: user.uid, gid: user.gid }),
-            // A number without an entry is still a valid id, as for chown.
-            (None, Ok(id)) => {
-                Ok(Self { name: CString::new(name)?, uid: Uid::from_raw(id), gid: Gid::from_raw(id) })
-            }
-            (None, Err(_)) => Err(anyhow!("there is no user named {name}")),
-        }
-    }
-}
 
 /// The command, waiting or at work.
 pub struct Child {

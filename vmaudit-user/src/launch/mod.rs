@@ -3,3 +3,4 @@
 pub mod child;
 pub(crate) mod group_signals;
 pub(crate) mod typing;
+pub mod user;

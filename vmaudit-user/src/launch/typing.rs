@@ -7,7 +7,7 @@
 
 use nix::errno::Errno;
 
-use crate::launch::child::User;
+use crate::launch::user::User;
 use crate::os::kernel;
 
 /// What is done about it.

@@ -1,5 +1,6 @@
 //! What a source learns: the one stream that every report is made of.
 
+pub use crate::model::call_stat::CallStat;
 use crate::model::loss::LossReason;
 use std::collections::BTreeMap;
 
@@ -261,19 +262,6 @@ impl Doubt {
             causes: self.causes || other.causes,
         }
     }
-}
-
-/// What one call did to one address space; see [`vmaudit_common::CallStat`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CallStat {
-    /// Calls that returned.
-    pub calls: u64,
-    /// VMAs added.
-    pub added: u64,
-    /// VMAs removed.
-    pub removed: u64,
-    /// Refused calls.
-    pub failed: u64,
 }
 
 /// Refusals of one kind in one address space, counted in the kernel.

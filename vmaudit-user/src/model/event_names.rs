@@ -70,7 +70,7 @@ pub mod calls {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error};
 
     use super::{Call, call_by_name};
-    use crate::model::{cause::name_of, event::CallStat};
+    use crate::model::{call_stat::CallStat, cause::name_of};
 
     /// Writes a map from names.
     pub fn serialize<S: Serializer>(calls: &[(Call, CallStat)], out: S) -> Result<S::Ok, S::Error> {

@@ -18,7 +18,6 @@ use nix::sys::stat::Mode;
 use crate::model::report::{Host, Limits};
 use crate::model::scan::Slab;
 use crate::model::unreadable::Unreadable;
-use crate::os::apart::Unanswered;
 
 /// Bytes of one read of a maps file. The kernel fills one page of it per call; larger does not help it, and the
 /// buffer is also that of small files.
@@ -29,17 +28,6 @@ const MAX_CMDLINE: u64 = 256 * 1024;
 
 /// `flags` of /proc/PID/stat: the task is a kernel thread (include/linux/sched.h, PF_KTHREAD).
 const PF_KTHREAD: u64 = 0x0020_0000;
-
-impl From<Unanswered> for Unreadable {
-    fn from(why: Unanswered) -> Self {
-        match why {
-            Unanswered::Silent => Self::Silent,
-            Unanswered::NotAsked => Self::NotAsked,
-            Unanswered::Died => Self::Failed("the process that read it ended before it was done".to_owned()),
-            Unanswered::NoReader => Self::Failed("no process could be started to read it".to_owned()),
-        }
-    }
-}
 
 impl From<Errno> for Unreadable {
     fn from(errno: Errno) -> Self {

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::model::limit::LimitReport;
 use crate::model::scan::Scan;
 use crate::model::vma_layout::Explanation;
-use crate::output::format::Document;
+use crate::output::document::Document;
 use crate::output::text::page::Style;
 use crate::text::clean;
 

@@ -5,13 +5,9 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
+pub use super::document::{Document, Done, Kind};
 use super::text::page::Style;
 use super::{csv, json, markdown, text};
-use crate::model::doctor::Doctor;
-use crate::model::limit::{Known, LimitReport, Plan};
-use crate::model::report::Report;
-use crate::model::scan::Scan;
-use crate::model::vma_layout::Explanation;
 use crate::text::clean;
 
 /// How a document is written.
@@ -25,55 +21,6 @@ pub enum Format {
     Csv,
     /// For comments and issues.
     Markdown,
-}
-
-/// What is written.
-#[derive(Clone, Copy, Debug)]
-pub enum Document<'a> {
-    /// Of a session.
-    Report(&'a Report),
-    /// Of `scan`.
-    Scan(&'a Scan),
-    /// Of `explain`.
-    Explanation(&'a Explanation),
-    /// Of `limit`.
-    Limit(&'a LimitReport),
-    /// What `limit` did; or, when nothing was done, would do.
-    Plan(&'a Plan, Done),
-    /// Known needs of software.
-    Known(&'a [Known]),
-    /// Of `doctor`.
-    Doctor(&'a Doctor),
-}
-
-/// Whether a plan was carried out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Done {
-    /// It was.
-    Yes,
-    /// It was only asked for.
-    Not,
-}
-
-/// Which document.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Of a session.
-    Report,
-    /// The lines of `trace`.
-    Stream,
-    /// Of `scan`.
-    Scan,
-    /// Of `explain`.
-    Explanation,
-    /// Of `limit`.
-    Limit,
-    /// Of `limit --apply` and `--undo`.
-    Plan,
-    /// Of `limit --known`.
-    Known,
-    /// Of `doctor`.
-    Doctor,
 }
 
 type Writer = fn(&Document<'_>, &Style, &mut dyn Write) -> io::Result<()>;

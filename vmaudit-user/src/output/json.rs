@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
-use crate::output::format::Document;
+use crate::output::document::Document;
 use crate::output::text::page::Style;
 
 /// Writes `document`, indented, with a newline at its end.

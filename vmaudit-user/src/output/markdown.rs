@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use crate::model::cause::reason;
 use crate::model::report::{Failure, Report};
-use crate::output::format::Document;
+use crate::output::document::Document;
 use crate::output::text::headline::{circumstances, verdict};
 use crate::output::text::page::Style;
 use crate::output::text::processes::row;

@@ -1,6 +1,7 @@
 //! How documents are rendered. Nothing here opens a file or decides anything.
 
 mod csv;
+mod document;
 #[cfg(test)]
 mod document_tests;
 pub mod format;

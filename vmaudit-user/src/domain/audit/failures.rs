@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use vmaudit_common::{CLASS_LIMIT_POLLED, call::Call};
 
 use crate::domain::audit::folded::{Alike, shorten};
+use crate::domain::audit::group::{Group, Place};
 use crate::domain::audit::{Audit, Process};
 use crate::domain::diagnosis::{Question, Verdict};
 use crate::domain::{arguments, diagnosis};
@@ -21,21 +22,6 @@ const PARTLY_SEEN: &str = " The kernel skipped programs of vmaudit (program_skip
 /// What the refused calls of one row have in common: call, errno, cause, ordinary or not.
 type Key = (Call, u8, Cause, bool);
 
-/// Where an example is: its address space, call, errno and class.
-pub type Place = (u64, Call, u8, u32);
-
-/// Refused calls of one process that are alike.
-#[derive(Clone, Debug)]
-pub struct Group {
-    pub call: Call,
-    /// Of the failure's example.
-    pub example: Option<Place>,
-    /// A normal answer, no incident.
-    pub ordinary: bool,
-    /// vm.max_map_count had no part.
-    pub limit_excluded: bool,
-    pub failure: Failure,
-}
 impl Audit {
     /// The limit that these refusals were judged by may not be the one they met.
     fn limit_doubtful(&self, refusals: &RefusalGroup) -> bool {

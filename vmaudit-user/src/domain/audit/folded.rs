@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 use vmaudit_common::call::Call;
 
-use super::{ALL_ROWS, Audit, MOST_ROW_BYTES, Process, failures::Group};
+use super::{ALL_ROWS, Audit, MOST_ROW_BYTES, Process, group::Group};
 use crate::model::cause::reason;
 use crate::model::event::{ProcessId, Refused};
 use crate::model::report;

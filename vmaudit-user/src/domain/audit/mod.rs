@@ -2,6 +2,7 @@
 
 mod failures;
 mod folded;
+mod group;
 mod rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::audit::failures::Group;
+use crate::domain::audit::group::Group;
 use crate::domain::audit::{Audit, Process};
 use crate::domain::recommend::Failed;
 use crate::model::cause::{name_of, reason};

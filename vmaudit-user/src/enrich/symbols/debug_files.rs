@@ -14,7 +14,7 @@ use rustix::fs::{Mode, ResolveFlags, Stat};
 
 use super::{
     channel::{Ask, Place},
-    opener::{below, reopen, stat},
+    checked_open::{below, reopen, stat},
 };
 
 /// Below the root directory in which the program was found.

@@ -12,7 +12,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Image, Module, channel, child::Child, demangle::cut, locked, opener::Opener, parser};
+use super::{
+    Image, Module, channel,
+    child::Child,
+    demangle::cut,
+    locked,
+    opener::Opener,
+    parser,
+    question::{Address, Name, Task},
+};
 
 /// Pairs of children after the first.
 const RETRIES: usize = 4;
@@ -23,52 +31,6 @@ const ANSWER: usize = 16 << 20;
 const SHARE: Duration = Duration::from_secs(1);
 /// And this long at most where no more is done than to open a file and to go through its symbols once.
 const CHEAP: Duration = Duration::from_millis(1500);
-
-/// An address to name.
-#[derive(Clone, Copy, Debug)]
-pub struct Address {
-    pub at: u64,
-    pub in_file: u64,
-    pub module: Option<usize>,
-    pub generation: u64,
-    pub jitted: bool,
-}
-
-/// What an address is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
-    pub symbol: String,
-    pub file: Option<String>,
-    pub line: Option<u32>,
-}
-
-/// One piece of work, after which the child says that it lives.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Task {
-    /// ELF symbols: cheap, so of all files first.
-    Elf(usize),
-    PerfMap(u64),
-    /// ELF symbols, DWARF lines.
-    Dwarf(usize),
-}
-
-impl Task {
-    /// The same for all tasks on one file.
-    fn file(self) -> Self {
-        match self {
-            Self::Dwarf(module) => Self::Elf(module),
-            other => other,
-        }
-    }
-
-    /// It is about this address.
-    pub fn concerns(self, address: &Address) -> bool {
-        match self {
-            Self::Elf(module) | Self::Dwarf(module) => address.module == Some(module),
-            Self::PerfMap(generation) => address.jitted && address.generation == generation,
-        }
-    }
-}
 
 /// Generated code lives in memory without a file, or with one that has no name.
 pub fn may_be_jitted(mapping: &str) -> bool {

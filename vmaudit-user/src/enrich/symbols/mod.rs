@@ -10,6 +10,7 @@
 //! waiting, [`modules::MODULES`] files held, [`DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
 
 mod channel;
+mod checked_open;
 mod child;
 pub(crate) mod debug_files;
 pub(crate) mod demangle;
@@ -23,6 +24,7 @@ mod notes;
 mod opener;
 mod parser;
 pub(crate) mod perf_map;
+mod question;
 mod told;
 
 use std::{
@@ -396,7 +398,7 @@ impl Symbols {
                             line: None,
                         },
                     ));
-                    addresses.push(helper::Address {
+                    addresses.push(question::Address {
                         at,
                         in_file: at - area.start + area.offset,
                         module: area.module,

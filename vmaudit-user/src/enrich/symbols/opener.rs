@@ -12,11 +12,12 @@ use std::{
 };
 
 use caps::{CapSet, Capability};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 
 use super::{
     Handle, Image, Module,
     channel::{self, Ask},
+    checked_open::{below, reopen, stat},
     debug_files,
     told::{self, Stamp},
 };
@@ -133,23 +134,3 @@ fn named(module: &Module) -> Option<OwnedFd> {
 
 /// A process's own files, named by itself: no link leads out of its root.
 pub const IN_ROOT: ResolveFlags = ResolveFlags::IN_ROOT.union(ResolveFlags::NO_MAGICLINKS);
-
-/// O_PATH of what stands there; a link at the end is not followed.
-pub fn below(folder: BorrowedFd<'_>, path: &str, resolve: ResolveFlags) -> Option<OwnedFd> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    rustix::fs::openat2(folder, path, flags, Mode::empty(), resolve).ok()
-}
-
-/// Of a regular file.
-pub fn stat(held: BorrowedFd<'_>) -> Option<Stat> {
-    rustix::fs::fstat(held).ok().filter(|stat| FileType::from_raw_mode(stat.st_mode).is_file())
-}
-
-/// Opens for reading what is held, if it is a regular file; asks before it opens, because opening a device or a FIFO
-/// does things.
-pub fn reopen(held: BorrowedFd<'_>) -> Option<File> {
-    stat(held)?;
-    let path = format!("/proc/self/fd/{}", held.as_raw_fd());
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOCTTY;
-    rustix::fs::open(path, flags, Mode::empty()).ok().map(File::from)
-}

@@ -12,8 +12,8 @@ use super::{
     demangle::{cut, demangle},
     dwarf,
     elf::{self, Program},
-    helper::{Address, Name, Task},
     perf_map,
+    question::{Address, Name, Task},
 };
 
 /// Processor time for a piece of work, in milliseconds: for any file, and for each MiB of it. Files of compilers need a

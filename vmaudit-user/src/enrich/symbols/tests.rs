@@ -196,7 +196,7 @@ fn a_child_that_cannot_be_started_is_noted() {
 }
 
 fn without_descriptors() {
-    let address = helper::Address { at: 1, in_file: 1, module: Some(0), generation: 1, jitted: false };
+    let address = question::Address { at: 1, in_file: 1, module: Some(0), generation: 1, jitted: false };
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `none` lives through the call.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) }, 0);

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 
 use child::{Child, Killed};
 
+use crate::model::unreadable::Unreadable;
+
 pub use child::Beat;
 pub use each::each;
 
@@ -50,6 +52,17 @@ pub enum Unanswered {
     NotAsked,
     /// No reader could be started.
     NoReader,
+}
+
+impl From<Unanswered> for Unreadable {
+    fn from(why: Unanswered) -> Self {
+        match why {
+            Unanswered::Silent => Self::Silent,
+            Unanswered::NotAsked => Self::NotAsked,
+            Unanswered::Died => Self::Failed("the process that read it ended before it was done".to_owned()),
+            Unanswered::NoReader => Self::Failed("no process could be started to read it".to_owned()),
+        }
+    }
 }
 
 /// What is spent on processes that do not answer, in one command or session.

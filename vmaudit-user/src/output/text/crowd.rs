@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use crate::model::report::{Failure, FoldedProcesses, Report};
-use crate::output::text::page::{Colour, Page, shortened};
-use crate::output::text::processes::NAME_COLUMNS;
+use crate::output::text::page::{Colour, NAME_COLUMNS, Page, shortened};
 use crate::text::{clean, count, grouped, total};
 
 /// Names shown.

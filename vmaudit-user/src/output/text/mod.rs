@@ -17,7 +17,7 @@ mod vma_layout;
 use std::io::{self, Write};
 
 use crate::model::report::Report;
-use crate::output::format::{Document, Done};
+use crate::output::document::{Document, Done};
 use crate::output::text::page::{Colour, Page, Style};
 use crate::text::clean;
 

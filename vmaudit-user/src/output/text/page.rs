@@ -6,6 +6,10 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::text::{clean, grouped};
 
+/// Longest name of a process that is shown in full, columns; the kernel's names are shorter unless they had to be
+/// made visible.
+pub(crate) const NAME_COLUMNS: usize = 24;
+
 /// How the text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {

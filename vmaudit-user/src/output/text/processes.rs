@@ -6,12 +6,8 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::model::report::{Cause, HookState, MapCount, Process, Report, SourceKind};
 use crate::output::text::crowd::without_row;
-use crate::output::text::page::{Colour, Page, shortened};
+use crate::output::text::page::{Colour, NAME_COLUMNS, Page, shortened};
 use crate::text::{clean, count, grouped, total};
-
-/// Longest name of a process that is shown in full, columns; the kernel's names are shorter unless they had to be
-/// made visible.
-pub(crate) const NAME_COLUMNS: usize = 24;
 
 pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     if report.processes.is_empty() {

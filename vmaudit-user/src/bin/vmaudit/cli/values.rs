@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::command::trace::LEAST_BYTES;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use vmaudit_user::output::format::{self, Format, Kind, Named};
@@ -76,6 +75,9 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     }
     Duration::try_from_secs_f64(seconds).map_err(|_| "write for example 500ms, 30s, 5m or 1h".into())
 }
+
+/// The least `--max-bytes`: less would leave no room for what is said at the end.
+pub const LEAST_BYTES: u64 = 4096;
 
 /// Bytes: `500k`, `10M`, `1G`, powers of 1000.
 pub fn size(text: &str) -> Result<u64, String> {

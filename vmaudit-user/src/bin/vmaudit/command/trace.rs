@@ -5,8 +5,6 @@
 
 mod lines;
 
-pub use self::lines::LEAST_BYTES;
-
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
@@ -15,7 +13,8 @@ use vmaudit_common::call::CALLS;
 
 use vmaudit_user::domain::arguments;
 use vmaudit_user::domain::diagnosis::Verdict;
-use vmaudit_user::launch::child::{Child, EXIT_OWN_FAILURE, User};
+use vmaudit_user::launch::child::{Child, EXIT_OWN_FAILURE};
+use vmaudit_user::launch::user::User;
 use vmaudit_user::model::cause::name_of;
 use vmaudit_user::model::event::{Change, Event, Refused, UsedShare};
 use vmaudit_user::model::loss::LossReason;

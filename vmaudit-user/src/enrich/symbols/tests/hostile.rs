@@ -11,7 +11,8 @@ use crate::enrich::symbols::{
     debug_files::{self, Home},
     dwarf,
     elf::{self, Program},
-    helper::{Address, Names, Task},
+    helper::Names,
+    question::{Address, Task},
     told::Stamp,
     *,
 };

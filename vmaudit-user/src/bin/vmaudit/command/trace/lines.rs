@@ -11,12 +11,12 @@ use vmaudit_user::os::destination::Destination;
 use vmaudit_user::output;
 use vmaudit_user::text;
 
+use crate::cli::values::LEAST_BYTES;
+
 /// Lines that a terminal is given in a second; more would only scroll by, and keep the terminal busy long after.
 const TERMINAL_LINES: u64 = 1000;
 /// Kept of `--max-bytes` for what is said at the end, bytes.
-const FOR_THE_END: u64 = 2048;
-/// The least `--max-bytes`.
-pub const LEAST_BYTES: u64 = 2 * FOR_THE_END;
+const FOR_THE_END: u64 = LEAST_BYTES / 2;
 
 /// The output of `trace`.
 pub struct Lines {

@@ -1,0 +1,21 @@
+//! Refused calls that are told as one.
+
+use vmaudit_common::call::Call;
+
+use crate::model::report::Failure;
+
+/// Where an example is: its address space, call, errno and class.
+pub type Place = (u64, Call, u8, u32);
+
+/// Refused calls of one process that are alike.
+#[derive(Clone, Debug)]
+pub struct Group {
+    pub call: Call,
+    /// Of the failure's example.
+    pub example: Option<Place>,
+    /// A normal answer, no incident.
+    pub ordinary: bool,
+    /// vm.max_map_count had no part.
+    pub limit_excluded: bool,
+    pub failure: Failure,
+}
