@@ -52,6 +52,7 @@ mod recordings;
 mod rights;
 #[path = "live/scan.rs"]
 mod scan;
+#[cfg(feature = "schemas")]
 #[path = "live/schemas.rs"]
 mod schemas;
 #[path = "live/sources.rs"]

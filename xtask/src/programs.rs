@@ -31,6 +31,8 @@ pub struct Suite {
 
 /// Profile of the programs that test.
 const FOR_TESTS: &str = "e2e";
+/// The package of the test programs.
+const TESTS: &str = "vmaudit-tests";
 /// Names another profile for the `vmaudit` under test: `e2e` builds in a fraction of the time.
 const PROFILE: &str = "VMAUDIT_PROFILE";
 
@@ -45,13 +47,15 @@ pub fn vmaudit(linking: Linking) -> Result<PathBuf> {
 
 /// A program of the package `vmaudit-tests`.
 pub fn of_tests(linking: Linking, name: &str) -> Result<PathBuf> {
-    bin(linking, FOR_TESTS, "vmaudit-tests", name)
+    bin(linking, FOR_TESTS, TESTS, name)
 }
 
 /// The test programs of the package `vmaudit-tests`.
 pub fn suites(linking: Linking) -> Result<Vec<Suite>> {
     let mut cargo = cargo_for(linking)?;
-    cargo.args(["test", "--profile", FOR_TESTS, "--no-run", "--package", "vmaudit-tests"]);
+    cargo
+        .args(["test", "--profile", FOR_TESTS, "--no-run", "--package", TESTS])
+        .args(features(linking, TESTS));
     let suite = |target: &Value, path| Suite {
         name: text(target, "name"),
         end_to_end: target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "test")),
@@ -68,11 +72,17 @@ pub fn suites(linking: Linking) -> Result<Vec<Suite>> {
 fn bin(linking: Linking, profile: &str, package: &str, name: &str) -> Result<PathBuf> {
     let mut cargo = cargo_for(linking)?;
     cargo.args(["build", "--profile", profile, "--package", package, "--bin", name]);
+    cargo.args(features(linking, package));
     let built = build(cargo)?;
     let is_it = |built: &Built| !built.is_test && text(&built.target, "name") == name;
     let found =
         built.into_iter().find(is_it).with_context(|| format!("cargo did not build {package}'s {name}"))?;
     Ok(found.path)
+}
+
+/// Documents are held to their schemas where they are made by the release build: on this machine.
+fn features(linking: Linking, package: &str) -> &'static [&'static str] {
+    if linking == Linking::Usual && package == TESTS { &["--features", "schemas"] } else { &[] }
 }
 
 struct Built {
