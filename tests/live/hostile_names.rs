@@ -85,10 +85,11 @@ fn assert_text_or_nothing(what: &str, bytes: &[u8]) {
 }
 
 /// A session of vmaudit on the program of that name; its words come before the program.
-fn on_the_program(words: &[&str], source: &str) -> (Done, Vec<u8>) {
+fn on_the_program(words: &[&str], format: &str, source: &str) -> (Done, Vec<u8>) {
     let session = Session::vmaudit(words);
     let scratch = Scratch::new();
-    let (program, report) = (program(&scratch), session.file("out"));
+    let program = program(&scratch);
+    let report = format!("{format}:{}", session.file("out").display());
     let session = session.words(&["--source", source, "-o"]).words(&[report]).words(&["--"]);
     let done = session.words(&[program]).words(&["hostile"]).go().succeeded();
     assert_text_or_nothing("stderr", &done.stderr);
@@ -99,9 +100,9 @@ fn on_the_program(words: &[&str], source: &str) -> (Done, Vec<u8>) {
 #[test]
 fn reports_of_a_session_obey_no_name() {
     for source in ["ebpf", "proc"] {
-        let (_, text) = on_the_program(&["run", "--show-args", "--format", "text"], source);
+        let (_, text) = on_the_program(&["run", "--show-args"], "text", source);
         assert_text("the report", &text);
-        let (_, json) = on_the_program(&["run", "--show-args", "--all-rows", "--format", "json"], source);
+        let (_, json) = on_the_program(&["run", "--show-args", "--all-rows"], "json", source);
         assert_json("the report as JSON", &json, false);
         if source == "ebpf" {
             let json = String::from_utf8(json).unwrap();
@@ -117,13 +118,13 @@ fn reports_of_a_session_obey_no_name() {
 
 #[test]
 fn a_trace_obeys_no_name() {
-    let (_, lines) = on_the_program(&["trace"], "ebpf");
+    let (_, lines) = on_the_program(&["trace"], "text", "ebpf");
     assert_text("the trace", &lines);
     assert!(
         String::from_utf8(lines).unwrap().contains("\\x1b]0;"),
         "the thread's name is there, made visible"
     );
-    let (_, lines) = on_the_program(&["trace", "--format", "json"], "ebpf");
+    let (_, lines) = on_the_program(&["trace"], "json", "ebpf");
     assert_json("the trace as JSON", &lines, true);
 }
 
