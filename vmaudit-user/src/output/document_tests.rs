@@ -7,10 +7,12 @@ use super::text::page::Style;
 use super::text::tests::clean_run;
 use crate::domain::application::Anonymizer;
 use crate::domain::vma_layout::{analysis, verdict::verdict};
+use crate::model::doctor::{Doctor, HookFound};
 use crate::model::limit::{
     Applier, Boot, Fate, Found, KERNEL_DEFAULT, KERNEL_LARGEST, Known, Largest, LimitReport, Need, OtherFile,
     Plan, Price, Rule, Setting,
 };
+use crate::model::report::Condition;
 use crate::model::scan::{self, AppFigures, Scan, Slab};
 use crate::model::vma_layout::Explanation;
 
@@ -178,4 +180,36 @@ fn plans() {
     each("plan", Kind::Plan, &Document::Plan(&plan, Done::Not));
     let undo = Plan { content: None, ..plan };
     each("plan to undo", Kind::Plan, &Document::Plan(&undo, Done::Yes));
+}
+
+#[test]
+fn doctors() {
+    let report = clean_run();
+    let condition = |name: &str, met, loses: Option<&str>| Condition {
+        name: name.into(),
+        met,
+        found: "as it was found".into(),
+        loses: loses.map(str::to_owned),
+        cure: loses.map(|_| "sudo".to_owned()),
+    };
+    let hooks = report.coverage.hooks.into_iter().map(|hook| HookFound { hook, gives: "exact peaks" });
+    let doctor = Doctor {
+        schema: "vmaudit.doctor",
+        version: 1,
+        vmaudit: "0.1.0",
+        kernel: "6.18".into(),
+        arch: "x86_64".into(),
+        exact_peaks: true,
+        verdict: "Peaks are exact here.".into(),
+        reason: None,
+        max_map_count: Some(65_530),
+        conditions: vec![
+            condition("BTF", Some(true), None),
+            condition("CAP_SYS_PTRACE", Some(false), Some("names in stacks of others")),
+            condition("lockdown", None, None),
+        ],
+        hooks: hooks.collect(),
+        given_away: Some("how many VMAs each process has"),
+    };
+    each("doctor", Kind::Doctor, &Document::Doctor(&doctor));
 }
