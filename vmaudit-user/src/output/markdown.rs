@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::model::cause::reason;
-use crate::model::report::{Failure, Report};
+use crate::model::report::{Failure, Hook, HookState, Report, SourceKind};
 use crate::output::document::Document;
 use crate::output::text::headline::{circumstances, verdict};
 use crate::output::text::page::Style;
@@ -112,8 +112,31 @@ fn coverage(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         .filter(|(_, count)| **count > 0)
         .map(|(name, count)| format!("{} {}", plain(name), grouped(*count)))
         .collect();
-    let what = if lost.is_empty() { "nothing that this source counts".into() } else { lost.join(", ") };
+    let what = match (lost.is_empty(), report.source) {
+        (false, _) => lost.join(", "),
+        (true, SourceKind::Proc) => "what happened between two looks; nothing else that is counted".into(),
+        (true, _) => "nothing that this source counts".into(),
+    };
     writeln!(out, "\nLost: {what}.")?;
+    let missing: Vec<&Hook> =
+        report.coverage.hooks.iter().filter(|hook| hook.state == HookState::Missing).collect();
+    if let [first, _, ..] = missing.as_slice()
+        && missing.iter().all(|hook| hook.reason == first.reason)
+    {
+        let names: Vec<String> = missing.iter().map(|hook| plain(&hook.name)).collect();
+        writeln!(
+            out,
+            "\nMissing: {}: {}",
+            names.join(", "),
+            plain(first.reason.as_deref().unwrap_or_default())
+        )?;
+    } else {
+        for hook in missing {
+            let told = [Some(hook.name.as_str()), hook.loses.as_deref(), hook.reason.as_deref()];
+            let told: Vec<String> = told.into_iter().flatten().map(plain).collect();
+            writeln!(out, "\nMissing: {}", told.join(": "))?;
+        }
+    }
     for note in &report.coverage.notes {
         writeln!(out, "\n{}", plain(note))?;
     }
