@@ -10,7 +10,7 @@
 )]
 
 mod programs;
-mod recordings;
+pub(crate) mod recordings;
 #[cfg(test)]
 mod tests;
 

@@ -1,19 +1,25 @@
 //! Opens the source of a session, and gives up the rights that only this needed.
 
+use std::time::SystemTime;
+
 use anyhow::anyhow;
 
+use crate::domain::application::Anonymizer;
+use crate::domain::recommend::Margin;
 use crate::launch::child::Child;
 use crate::model::event::Event;
 use crate::model::hook;
 use crate::model::report::SourceKind;
-use crate::model::session::{KernelRules, Sight};
+use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
 use crate::os::apart::Patience;
+use crate::os::clock::now_ns;
 use crate::os::kernel::{self, Facts};
-use crate::os::procfs::Proc;
+use crate::os::procfs::{self, Proc};
 use crate::os::rights;
 use crate::source::ebpf::{self, Live, Unavailable, hooks};
 use crate::source::procfs_sampler::Sampling;
 use crate::source::{Source, environment};
+use crate::text::time::rfc3339;
 
 /// Where figures may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +46,37 @@ pub struct Opened {
     pub events: Vec<Event>,
     /// Why /proc is looked at instead of eBPF.
     pub instead: Option<String>,
+}
+
+impl Opened {
+    /// The header of a session that begins now on this source. Users' names are taken out of `command`.
+    pub fn header(&self, mut command: Vec<String>, anonymizer: &Anonymizer, asked: AskedOf) -> Header {
+        anonymizer.texts(&mut command);
+        Header {
+            vmaudit: env!("CARGO_PKG_VERSION").into(),
+            host: procfs::host(),
+            source: self.kind,
+            sight: self.sight,
+            rules: self.rules.clone(),
+            started: rfc3339(SystemTime::now()),
+            start_ns: now_ns(),
+            command,
+            margin: MarginAsked { headroom: asked.margin.headroom(), round: asked.margin.round() },
+            budget: asked.budget,
+            all_rows: asked.all_rows,
+        }
+    }
+}
+
+/// What the caller asks of the report.
+#[derive(Clone, Debug, Default)]
+pub struct AskedOf {
+    /// What the recommendation adds to a peak.
+    pub margin: Margin,
+    /// What must hold.
+    pub budget: Budget,
+    /// Every process has a row of its own.
+    pub all_rows: bool,
 }
 
 /// Opens the source for a command that waits to be let go. Error: eBPF was demanded and is not to be had.

@@ -1,31 +1,27 @@
 //! `vmaudit run`: starts the command, follows it, reports.
 
 use std::path::Path;
-use std::time::SystemTime;
 
 use anyhow::{Context as _, anyhow};
 
-use vmaudit_user::domain::application::Anonymizer;
 use vmaudit_user::domain::recommend::Margin;
 use vmaudit_user::domain::report;
 use vmaudit_user::enrich::Enrichment;
 use vmaudit_user::launch::child::{self, Child};
 use vmaudit_user::launch::user::User;
 use vmaudit_user::model::report::Exit;
-use vmaudit_user::model::session::{Budget, Header, MarginAsked};
+use vmaudit_user::model::session::Budget;
 use vmaudit_user::os::apart::Patience;
-use vmaudit_user::os::clock::now_ns;
 use vmaudit_user::os::destination::{Destination, Writing};
 use vmaudit_user::os::kernel::Facts;
+use vmaudit_user::os::rights;
 use vmaudit_user::os::users;
-use vmaudit_user::os::{procfs, rights};
 use vmaudit_user::output::format::{Document, Kind};
 use vmaudit_user::output::say;
-use vmaudit_user::session::opening::{Opened, give_up_rights, open_source};
+use vmaudit_user::session::opening::{AskedOf, give_up_rights, open_source};
 use vmaudit_user::session::recorder::Recorder;
 use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
 use vmaudit_user::source::ebpf;
-use vmaudit_user::text::time::rfc3339;
 
 use crate::cli::run::RunArgs;
 use crate::outputs::{Asked, Outputs};
@@ -66,7 +62,13 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     }
     opened.events.extend(give_up_rights(Some(&child), &for_outputs));
     let anonymizer = || users::anonymizer(args.no_anonymize);
-    let header = header(&args, &opened, margin, &anonymizer());
+    let budget = Budget {
+        max_peak: args.max_peak,
+        max_percent: args.max_percent,
+        fail_on: args.fail_on.iter().map(|asked| (*asked).into()).collect(),
+    };
+    let asked = AskedOf { margin, budget, all_rows: args.all_rows };
+    let header = opened.header(shown_command(&args), &anonymizer(), asked);
     let mut recorder = recording
         .map(|file| Recorder::new(Box::new(file), &header, None))
         .transpose()
@@ -132,28 +134,6 @@ fn only_wait(args: &RunArgs, child: &mut Child, e: &anyhow::Error) -> anyhow::Re
         return Ok(cannot_run(args, status, &why));
     }
     Ok(if exit.code == Some(0) { child::EXIT_OWN_FAILURE } else { child::end_like(exit) })
-}
-
-fn header(args: &RunArgs, opened: &Opened, margin: Margin, anonymizer: &Anonymizer) -> Header {
-    let mut command = shown_command(args);
-    anonymizer.texts(&mut command);
-    Header {
-        vmaudit: env!("CARGO_PKG_VERSION").into(),
-        host: procfs::host(),
-        source: opened.kind,
-        sight: opened.sight,
-        rules: opened.rules.clone(),
-        started: rfc3339(SystemTime::now()),
-        start_ns: now_ns(),
-        command,
-        margin: MarginAsked { headroom: margin.headroom(), round: margin.round() },
-        budget: Budget {
-            max_peak: args.max_peak,
-            max_percent: args.max_percent,
-            fail_on: args.fail_on.iter().map(|asked| (*asked).into()).collect(),
-        },
-        all_rows: args.all_rows,
-    }
 }
 
 /// Opens the file of a recording. It holds addresses of the processes, so nobody writes one with rights that its caller

@@ -19,7 +19,6 @@ use vmaudit_user::model::cause::name_of;
 use vmaudit_user::model::event::{Change, Event, Refused, UsedShare};
 use vmaudit_user::model::loss::LossReason;
 use vmaudit_user::model::report::Cause;
-use vmaudit_user::model::session::{Budget, Header, MarginAsked};
 use vmaudit_user::os::destination::{Destination, Writing};
 use vmaudit_user::os::kernel::Facts;
 use vmaudit_user::os::users;
@@ -31,20 +30,17 @@ use vmaudit_user::source::ebpf::Unavailable;
 use vmaudit_user::text;
 
 use self::lines::Lines;
-use std::time::SystemTime;
 use vmaudit_user::domain::application::Anonymizer;
 use vmaudit_user::domain::audit::Audit;
-use vmaudit_user::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
 use vmaudit_user::domain::repeats::{Folding, Line};
 use vmaudit_user::enrich::Enrichment;
 use vmaudit_user::launch::child;
 use vmaudit_user::os::apart::Patience;
 use vmaudit_user::os::clock::now_ns;
-use vmaudit_user::os::{procfs, rights};
-use vmaudit_user::session::opening::{Opened, give_up_rights, of_live, open_live};
+use vmaudit_user::os::rights;
+use vmaudit_user::session::opening::{AskedOf, give_up_rights, of_live, open_live};
 use vmaudit_user::session::recorder::Recorder;
 use vmaudit_user::session::{Ends, Root, Session, Sink, Unfollowed};
-use vmaudit_user::text::time::rfc3339;
 
 use crate::cli::trace::TraceArgs;
 use crate::cli::values::Source;
@@ -93,14 +89,15 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     live.snapshot()?;
     let mut opened = of_live(live, &facts);
     opened.events.extend(give_up_rights(child.as_ref(), destination.rights()));
-    let header = header(&args, &opened);
+    let anonymizer = users::anonymizer(false);
+    let command = args.command.first().map(|file| child::short_name(file)).into_iter().collect();
+    let header = opened.header(command, &anonymizer, AskedOf::default());
     let mut stream = Stream::new(&args, (format, destination), header.start_ns);
     let mut recorder = recording
         .map(|file| Recorder::new(Box::new(file), &header, args.record_max))
         .transpose()
         .context("cannot write the recording")?;
     let patience = Patience::default();
-    let anonymizer = users::anonymizer(false);
     // What is not kept is not looked up.
     let enrichment = match recorder {
         Some(_) => Enrichment::new(true, anonymizer.clone(), header.start_ns, &patience),
@@ -138,22 +135,6 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     }
     stream.end(&audit)?;
     Ok(i32::from(complaint.is_some()))
-}
-
-fn header(args: &TraceArgs, opened: &Opened) -> Header {
-    Header {
-        vmaudit: env!("CARGO_PKG_VERSION").into(),
-        host: procfs::host(),
-        source: opened.kind,
-        sight: opened.sight,
-        rules: opened.rules.clone(),
-        started: rfc3339(SystemTime::now()),
-        start_ns: now_ns(),
-        command: args.command.first().map(|file| child::short_name(file)).into_iter().collect(),
-        margin: MarginAsked { headroom: DEFAULT_HEADROOM, round: DEFAULT_ROUND },
-        budget: Budget::default(),
-        all_rows: false,
-    }
 }
 
 struct Stream {

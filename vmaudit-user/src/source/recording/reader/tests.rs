@@ -3,24 +3,12 @@ use vmaudit_common::call::MUNMAP;
 use super::*;
 use crate::model::event::{CallStat, Change, Doubt, End, Losses, MmState, ProcessId, RefusalGroup, Refused};
 use crate::model::loss::LossReason;
-use crate::model::report::{Host, Limits, SourceKind};
-use crate::model::session::{Budget, KernelRules, MarginAsked, Sight};
+use crate::model::report::Limits;
 use crate::source::recording::Writer;
+use crate::strangers::recordings;
 
 fn header() -> Header {
-    Header {
-        vmaudit: "0.1.0".into(),
-        host: Host { kernel: "6.18".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
-        source: SourceKind::Ebpf,
-        sight: Sight { changes: true, exits: true },
-        rules: KernelRules::for_release("6.18"),
-        started: "2026-11-26T00:00:00Z".into(),
-        start_ns: 1_000,
-        command: vec!["größe".into()],
-        margin: MarginAsked { headroom: 1.5, round: 10_000 },
-        budget: Budget::default(),
-        all_rows: false,
-    }
+    Header { command: vec!["größe".into()], ..recordings::header() }
 }
 
 fn sample() -> Vec<Event> {
