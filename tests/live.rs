@@ -14,6 +14,8 @@
 mod attach;
 #[path = "live/budgets.rs"]
 mod budgets;
+#[path = "live/calls.rs"]
+mod calls;
 #[path = "live/conditions.rs"]
 mod conditions;
 #[path = "live/crowds.rs"]

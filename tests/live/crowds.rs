@@ -23,7 +23,7 @@ fn assert_all_counted(done: &vmaudit_tests::Done, n: usize) -> Report {
     let own = done.own().remove(0);
     // Details of single calls may get lost in a crowd (section_lost, ring_full), figures may not.
     let coverage = &report.coverage;
-    assert!(coverage.exact_peaks && coverage.exact_calls, "{coverage:?}");
+    assert!(coverage.exact_peaks && coverage.exact_locking_calls, "{coverage:?}");
     assert_eq!(coverage.lost["examples_full"], 0, "{:?}", coverage.lost);
     let processes =
         report.processes.len() as u64 + report.folded.iter().map(|sum| sum.processes).sum::<u64>();

@@ -6,7 +6,14 @@ use vmaudit_tests::session::each;
 use vmaudit_tests::{Done, Own, Session, preempts_programs};
 use vmaudit_user::model::report::{HookState, Process, Report, SourceKind};
 
-const LOCK_EVENTS: [&str; 4] = ["released_raw2", "released_raw3", "released_classic24", "released_classic20"];
+const LOCK_EVENTS: [&str; 6] = [
+    "asking_raw2",
+    "asking_classic24",
+    "released_raw2",
+    "released_raw3",
+    "released_classic24",
+    "released_classic20",
+];
 
 fn run(words: &[&str]) -> Done {
     Session::run(&[], words).without(&LOCK_EVENTS).go().succeeded()

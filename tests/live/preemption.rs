@@ -16,8 +16,8 @@ use vmaudit_user::model::report::{Cause, Process};
 const BUSY: &str = "10";
 
 /// The programs that see the lock's releases, by form.
-const RAW: [&str; 2] = ["released_raw2", "released_raw3"];
-const CLASSIC: [&str; 2] = ["released_classic24", "released_classic20"];
+const RAW: [&str; 3] = ["released_raw2", "released_raw3", "asking_raw2"];
+const CLASSIC: [&str; 3] = ["released_classic24", "released_classic20", "asking_classic24"];
 
 /// What runs, each with known peaks: children that live for less than a millisecond, two bursts, holes that only a read
 /// release shows, and threads.
@@ -78,7 +78,7 @@ impl Tally {
             let mut all = true;
             for own in &owns {
                 match report.processes.iter().find(|row| row.pid == own.pid) {
-                    Some(row) if row.map_count.exact && report.coverage.exact_calls => {
+                    Some(row) if row.map_count.exact && report.coverage.exact_locking_calls => {
                         assert_exact(row, own);
                         tally.exact += 1;
                     }
@@ -108,7 +108,7 @@ impl Tally {
             // Exact rows alone do not show that none is missing.
             assert!(if report.coverage.exact_peaks { all } else { doubtful }, "{:?}", report.coverage);
             let watched = !options.contains(&"--peaks-only");
-            assert!(report.coverage.exact_calls || doubtful || !watched, "{:?}", report.coverage);
+            assert!(report.coverage.exact_locking_calls || doubtful || !watched, "{:?}", report.coverage);
             tally.skipped += lost("program_skipped");
             tally.births_missed += lost("birth_missed");
             let hooks = report.coverage.hooks.iter().filter_map(|hook| Some((&hook.name, hook.skipped?)));
@@ -225,7 +225,7 @@ fn refusals_beside_map_calls_are_right_or_labelled() {
             "{failure:?}"
         );
     }
-    if report.coverage.exact_calls {
+    if report.coverage.exact_locking_calls {
         assert_eq!(counted, refused, "{:?}", report.failures);
     } else {
         assert!(preempts_programs(), "{:?}", report.coverage);

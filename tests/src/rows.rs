@@ -50,6 +50,9 @@ pub fn assert_sum_rule(row: &Process) -> bool {
     true
 }
 
+/// How calls are watched where no program sees their exits.
+pub const ASKED: &str = "task_work";
+
 /// Nothing was lost that would touch a figure, and the report says that its peaks are exact.
 #[track_caller]
 pub fn assert_nothing_lost(report: &Report) {
@@ -60,9 +63,11 @@ pub fn assert_nothing_lost(report: &Report) {
         }
     }
     assert!(report.coverage.exact_peaks, "coverage.exact_peaks: {:?}", report.coverage);
-    let mut hooks = report.coverage.hooks.iter();
-    let watched = hooks.any(|hook| hook.name == "sys_exit" && hook.state == HookState::Attached);
-    assert_eq!(report.coverage.exact_calls, watched, "coverage.exact_calls: {:?}", report.coverage);
+    let watched = report.call_exit().filter(|hook| hook.state == HookState::Attached);
+    let exits = watched.is_some_and(|hook| hook.via.as_deref() != Some(ASKED));
+    assert_eq!(report.coverage.exact_calls, exits, "coverage.exact_calls: {:?}", report.coverage);
+    let locking = report.coverage.exact_locking_calls;
+    assert_eq!(locking, watched.is_some(), "coverage.exact_locking_calls: {:?}", report.coverage);
 }
 
 /// Each of `owns` has exactly one row that says the same; several lines with one pid are a pid used again.

@@ -180,6 +180,11 @@ pub const DOWNGRADING: u64 = {
     bits
 };
 
+/// One bit for each call that takes the lock of its own address space whenever it has not been refused for its arguments
+/// alone (EINVAL, EBADF and the like).
+pub const LOCKING: u64 =
+    1 << MMAP | 1 << MUNMAP | 1 << MPROTECT | 1 << PKEY_MPROTECT | 1 << MREMAP | 1 << BRK;
+
 /// First id of a real system call in [`CALLS`]; smaller ids are pseudo calls.
 pub const FIRST_REAL: Call = MMAP;
 

@@ -18,6 +18,8 @@ pub use crate::{class::*, load::*, record::*};
 
 /// Length of a task's name in the kernel, `\0` included (include/linux/sched.h:TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
+/// Places for what calls in progress show; see vmaudit-ebpf/src/current_call.rs.
+pub const PLACES: u32 = 8192;
 /// How many distinct kinds of failure one address space keeps apart; more are counted in [`Lost::groups_full`].
 pub const GROUPS: usize = 16;
 /// Most frames kept of a user stack.
@@ -112,6 +114,43 @@ impl GroupKey {
         Some(Self { call: (key >> 40) as u8, errno: (key >> 32) as u8, class: key as u32 })
     }
 }
+/// Sizes of an address space when a write section ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Figures {
+    /// Number of the section as [`MmSlot::sequence`]; [`Figures::UNKNOWN`]: not known.
+    pub sequence: u32,
+    /// Not used.
+    pub reserved: u32,
+    /// mm.total_vm, pages.
+    pub total_vm: u64,
+    /// mm.data_vm, pages.
+    pub data_vm: u64,
+    /// mm.exec_vm, pages.
+    pub exec_vm: u64,
+}
+
+impl Figures {
+    /// No section has such a number: that of one that has ended is even.
+    pub const UNKNOWN: u32 = 1;
+}
+
+/// What a task was seen to do within one write section of its own address space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct SeenInSection {
+    /// mm.mm_lock_seq within the section, which is odd; 0: nothing was seen yet.
+    pub sequence: u32,
+    /// Id of the task.
+    pub tid: u32,
+    /// What the probes saw.
+    pub probes: u32,
+    /// Not used.
+    pub reserved: u32,
+    /// Result of the last search for a free range; 0: none was made.
+    pub searched: u64,
+}
+
 /// State of one address space, kept by the kernel side, read by user space through shared memory.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -155,6 +194,11 @@ pub struct MmSlot {
     pub sequence: u32,
     /// Whose share of the table it counts in: index in the table of [`Share`]s + 1, or 0 for nobody's.
     pub share: u32,
+    /// What `mm` had at the end of the write section with the number `figures_sequence`, pages; see
+    /// vmaudit-ebpf/src/answer.rs.
+    pub figures: Figures,
+    /// What was seen in one write section, and by whom.
+    pub seen: SeenInSection,
     /// What each call did.
     pub calls: [CallStat; CALL_COUNT],
     /// Failures by kind.
@@ -190,6 +234,9 @@ pub struct Lost {
     /// Gaps in the numbers that the kernel gives to the write sections of an address space: each stands for one or more
     /// releases of the lock that no program saw.
     pub changes_missed: u64,
+    /// Calls of which it is not known whether they were refused: their answer could not be asked for, or what came was not
+    /// theirs.
+    pub answers_lost: u64,
 }
 
 /// One page shared between user space and the programs.
@@ -274,7 +321,7 @@ pub struct Section {
     pub searched: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 120 + CALL_COUNT * 32 + GROUPS * 48);
+const _: () = assert!(size_of::<MmSlot>() == 176 + CALL_COUNT * 32 + GROUPS * 48);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);

@@ -16,6 +16,10 @@ pub struct Layout {
     pub mm_locked_vm: u32,
     /// mm_struct.data_vm.
     pub mm_data_vm: u32,
+    /// mm_struct.exec_vm.
+    pub mm_exec_vm: u32,
+    /// mm_struct.brk.
+    pub mm_brk: u32,
     /// mm_struct.mmap_lock.count (rw_semaphore); bit 0 = held for writing.
     pub mm_lock_count: u32,
     /// mm_struct.start_brk.
@@ -40,6 +44,8 @@ pub struct Layout {
     pub task_comm: u32,
     /// task_struct.exit_code.
     pub task_exit_code: u32,
+    /// task_struct.flags.
+    pub task_flags: u32,
     /// Word whose [`Layout::compat_mask`] bits say that the task is in a 32-bit call.
     pub task_compat: u32,
     /// See [`Layout::task_compat`].
@@ -54,6 +60,10 @@ pub struct Layout {
     pub regs_args: [u32; 6],
     /// pt_regs: stack pointer, where x86 has the return address on entry to a function; [`ABSENT`] with `regs_lr`.
     pub regs_sp: u32,
+    /// pt_regs: address of the next instruction.
+    pub regs_ip: u32,
+    /// pt_regs: where the answer of a call is put.
+    pub regs_ret: u32,
     /// pt_regs: link register; [`ABSENT`] where there is none.
     pub regs_lr: u32,
     /// linux_binprm.filename.
@@ -147,6 +157,11 @@ pub struct Config {
     pub calls: u32,
     /// Offset of `old_pid` in the record of sched:sched_process_exec, bytes (0 when that form is not used).
     pub exec_old_pid_offset: u32,
+    /// Answers are asked for at the releases of the lock, see vmaudit-ebpf/src/answer.rs; no program sees the exits of
+    /// calls.
+    pub asks: u32,
+    /// Not used; makes the size one of whole words.
+    pub reserved: u32,
     /// System call number → [`crate::call::Call`].
     pub call_by_number: [u8; NUMBERS],
 }

@@ -2,7 +2,9 @@
 
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
-use vmaudit_common::{FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, MM_FROM_BIRTH, MM_FROM_EXEC};
+use vmaudit_common::{
+    FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, Figures, MM_FROM_BIRTH, MM_FROM_EXEC,
+};
 
 use crate::{
     control::{config, layout, lost},
@@ -56,6 +58,7 @@ pub fn claim_for<const CAS: bool>(mm: u64, owner: Owner, count: u32) -> Option<S
     slot.set_peak_ns(now);
     slot.set_sequence(lock_sequence::now(mm));
     slot.set_flags(owner.flags);
+    slot.set_figures(Figures { sequence: Figures::UNKNOWN, ..Figures::default() });
     slot.go_live();
     // Two who meet the same mm must not both win.
     if slots::enter(mm, index) {
@@ -109,30 +112,30 @@ pub extern "C" fn end_unseen(index: u32, mm: u64) -> u64 {
 }
 
 /// A write release of an address space that has no slot: an exec's new one, or the first sign of a process that ran
-/// before the hooks did.
+/// before the hooks did. Says whether it has one now.
 #[inline(always)]
-pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
+pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) -> bool {
     let task = kernel::current();
     let own = kernel::mm_of(task);
     if own != mm {
         open_before_exec(task, own);
-        return;
+        return false;
     }
     let (tgid, _) = kernel::ids();
     let flags = if config!(watch_all) != 0 {
         if tgid == config!(self_tgid) {
-            return;
+            return false;
         }
         0
     } else {
         match followed::flags_of(tgid) {
             Some(flags) => flags,
-            None => return,
+            None => return false,
         }
     };
     let in_exec = kernel::in_exec();
     if flags & FOLLOW_AFTER_EXEC != 0 && !in_exec {
-        return; // our own child, still running our code
+        return false; // our own child, still running our code
     }
     let born = if in_exec {
         MM_FROM_BIRTH | MM_FROM_EXEC
@@ -148,12 +151,14 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) {
         debug!(ctx, "adopt: tgid {} flags {}", tgid, born);
     }
     let owner = Owner { task, tgid, ppid: kernel::parent_of(task), flags: born };
-    if let Some(slot) = open(mm, owner) {
+    let opened = open(mm, owner);
+    if let Some(slot) = opened {
         lock_sequence::begin(slot, mm, in_exec);
         if !in_exec && born & MM_FROM_BIRTH != 0 {
             lock_sequence::late(slot); // its birth gave it a slot, or should have
         }
     }
+    opened.is_some()
 }
 
 /// `current` fills an address space that is not its own yet. If that is an exec's, and the old one belongs to a process

@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 use aya_ebpf::{macros::map, maps::Array};
 use vmaudit_common::{
     CLASS_HEAP_REACHED, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST,
-    CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST, Section,
+    CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST, PLACES, Section, SeenInSection,
     call::{self, Call},
     relative_to_max,
 };
@@ -26,7 +26,7 @@ use crate::{
 
 /// A power of two. Tasks in the middle of a call that takes the lock for writing, all at one time, are few; more only if
 /// somebody holds them there (a file system in user space).
-const SETS: u32 = 4096;
+const SETS: u32 = PLACES / WAYS;
 const WAYS: u32 = 2;
 /// Overcommit accounting was seen to refuse.
 pub const OVERCOMMIT_REFUSED: u32 = 1;
@@ -58,11 +58,28 @@ struct Scratch {
     /// What the probes have seen, and in which call.
     probes: u32,
     probed_call: u32,
+    /// The call whose answer is asked for, see [`crate::answer`]; 0: none is.
+    asked: u32,
+    /// Index of the address space's slot in which it was asked.
+    asked_slot: u32,
     reserved: u32,
+    /// Where the task goes on after it.
+    ip: u64,
 }
 
 #[map]
 static CURRENT_CALLS: Array<Scratch> = Array::with_max_entries(SETS * WAYS, 0);
+
+/// What is asked at the end of a call: was it refused?
+#[derive(Clone, Copy)]
+pub struct Question {
+    /// Which call.
+    pub id: Call,
+    /// Index of the address space's slot.
+    pub slot: u32,
+    /// Where its task goes on.
+    pub ip: u64,
+}
 
 /// No place.
 const NONE: u32 = u32::MAX;
@@ -145,6 +162,34 @@ impl Entry {
             (*self.0.as_ptr()).call = u32::from(call::OTHER);
             (*self.0.as_ptr()).searched = 0;
             (*self.0.as_ptr()).probed_call = u32::from(call::OTHER);
+            (*self.0.as_ptr()).asked = u32::from(call::OTHER);
+        }
+    }
+
+    /// The place of a task that a question was asked in: it stays the task's until the answer.
+    #[inline(always)]
+    pub fn with_question(place: u32, tid: u32) -> Option<Self> {
+        let entry = Self::at(place)?;
+        if entry.owner().read() == u64::from(tid) { Some(entry) } else { None }
+    }
+
+    /// The question that is open.
+    #[inline(always)]
+    pub fn question(self) -> Option<Question> {
+        // SAFETY: points into the map; the place is this task's alone.
+        let (asked, slot, ip) =
+            unsafe { ((*self.0.as_ptr()).asked, (*self.0.as_ptr()).asked_slot, (*self.0.as_ptr()).ip) };
+        if asked == u32::from(call::OTHER) { None } else { Some(Question { id: asked as Call, slot, ip }) }
+    }
+
+    /// Another question is open from here on.
+    #[inline(always)]
+    pub fn ask(self, question: Question) {
+        // SAFETY: as above.
+        unsafe {
+            (*self.0.as_ptr()).asked = u32::from(question.id);
+            (*self.0.as_ptr()).asked_slot = question.slot;
+            (*self.0.as_ptr()).ip = question.ip;
         }
     }
 
@@ -229,6 +274,29 @@ pub fn keep_section(task: Current, call: Call, mm: OwnMm, slot: u32, mc0: u32, m
     }
 }
 
+/// The place that this task has or takes, by its number too.
+#[inline(always)]
+pub fn place_of(tid: u32) -> Option<(u32, Entry)> {
+    let place = claim_place(tid) as u32;
+    if place == NONE { None } else { Some((place, Entry::at(place)?)) }
+}
+
+/// What was seen within the section that [`keep_section`] has kept: a search, and what the probes saw.
+#[inline(always)]
+pub fn keep_seen(entry: Entry, id: Call, seen: SeenInSection) {
+    let scratch = entry.scratch();
+    // SAFETY: as above.
+    unsafe {
+        if seen.searched != 0 {
+            (*scratch).searched = seen.searched;
+        }
+        if seen.probes != 0 {
+            (*scratch).probes = seen.probes;
+            (*scratch).probed_call = u32::from(id);
+        }
+    }
+}
+
 /// Keeps the counts before and after a call in an address space that nobody else can have changed meanwhile.
 #[inline(always)]
 pub fn keep_sample(tid: u32, id: Call, mm: u64, before: u32, after: u32) {
@@ -266,6 +334,16 @@ pub fn keep_probe(bit: u32) {
             (*scratch).probes = if more { (*scratch).probes | bit } else { bit };
             (*scratch).probed_call = call;
         }
+    }
+}
+
+/// A task has another id from now on, in the middle of a call: its answer will come to that one.
+#[inline(always)]
+pub fn rename(old: u32, new: u32) {
+    if config!(calls) != 0
+        && let Some(entry) = Entry::of(old)
+    {
+        entry.owner().write(if config!(asks) != 0 { u64::from(new) } else { 0 });
     }
 }
 

@@ -74,6 +74,30 @@ pub struct Current(Typed);
 #[derive(Clone, Copy)]
 pub struct OwnMm(Typed);
 
+/// Saved user registers of [`Current`], known by type as well.
+#[derive(Clone, Copy)]
+pub struct Registers(Typed);
+
+impl Registers {
+    /// Argument `n` of the call.
+    #[inline(always)]
+    pub fn argument(self, n: usize) -> u64 {
+        self.0.load(layout!(regs_args[n]))
+    }
+
+    /// Where the task goes on.
+    #[inline(always)]
+    pub fn ip(self) -> u64 {
+        self.0.load(layout!(regs_ip))
+    }
+
+    /// The answer of the call.
+    #[inline(always)]
+    pub fn answer(self) -> i64 {
+        self.0.load(layout!(regs_ret))
+    }
+}
+
 /// Context of a task iterator: `meta`, `task` (include/linux/bpf.h, kernel/bpf/task_iter.c).
 #[repr(C)]
 pub struct TaskIterContext {
@@ -108,6 +132,12 @@ impl Current {
         self.0.0.as_ptr() as u64
     }
 
+    /// Its address as what the verifier knows it to be.
+    #[inline(always)]
+    pub fn typed(self) -> *const u8 {
+        self.0.0.as_ptr()
+    }
+
     /// Its address space, if that is `mm`.
     #[inline(always)]
     pub fn own(self, mm: u64) -> Option<OwnMm> {
@@ -129,12 +159,25 @@ impl Current {
         self.0.load(layout!(task_pid))
     }
 
+    /// Its saved registers; with them goes only what the call that it is in was given, and, at its end, its answer.
+    #[inline(always)]
+    pub fn registers(self) -> Registers {
+        // SAFETY: a valid task; the helper exists since 5.15.
+        Registers(unsafe { Typed::new(bpf_task_pt_regs(self.0.0.as_ptr().cast()) as *const u8) })
+    }
+
     /// The number of the system call it is in, as its saved registers have it.
     #[inline(always)]
     pub fn call_number(self) -> u32 {
-        // SAFETY: a valid task; the helper exists since 5.15.
-        let regs = unsafe { Typed::new(bpf_task_pt_regs(self.0.0.as_ptr().cast()) as *const u8) };
-        regs.load(layout!(regs_nr))
+        self.registers().0.load(layout!(regs_nr))
+    }
+
+    /// The task is on its way out: what it does is not the call's any more that its registers still name.
+    #[inline(always)]
+    pub fn is_ending(self) -> bool {
+        // PF_EXITING, PF_DUMPCORE, PF_SIGNALED (include/linux/sched.h, the same in 5.10 to 7.3).
+        const ENDING: u32 = 0x4 | 0x200 | 0x400;
+        self.0.load::<u32>(layout!(task_flags)) & ENDING != 0
     }
 
     /// The task is inside a 32-bit system call, whose numbers are another table's.
@@ -168,6 +211,28 @@ impl OwnMm {
     pub fn lock_sequence(self) -> u32 {
         let offset = layout!(mm_lock_seq);
         if offset == ABSENT { 0 } else { self.0.load(offset) }
+    }
+
+    /// total_vm, data_vm, exec_vm, pages.
+    #[inline(always)]
+    pub fn sizes(self) -> (u64, u64, u64) {
+        (
+            self.0.load(layout!(mm_total_vm)),
+            self.0.load(layout!(mm_data_vm)),
+            self.0.load(layout!(mm_exec_vm)),
+        )
+    }
+
+    /// Pages that are locked, or will be.
+    #[inline(always)]
+    pub fn locked_vm(self) -> u64 {
+        self.0.load(layout!(mm_locked_vm))
+    }
+
+    /// Start and end of the heap.
+    #[inline(always)]
+    pub fn heap(self) -> (u64, u64) {
+        (self.0.load(layout!(mm_start_brk)), self.0.load(layout!(mm_brk)))
     }
 
     /// total_vm, locked_vm, data_vm, pages.

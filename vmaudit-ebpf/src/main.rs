@@ -4,6 +4,7 @@
 //! tracepoints and classic tracepoints lose events under opposite conditions, so the loader picks per kernel (see
 //! vmaudit-user/src/source/hooks.rs). What they do is in the rooms below, of which each imports only those after it:
 //!
+//! * [`answer`]: at the releases of the lock, which calls have succeeded, and asking for the answers of the others
 //! * [`call_result`]: is what a call has given back a refusal?
 //! * [`failure`]: the evidence of a refused call, its counters, its record
 //! * [`current_call`]: what was seen during the call that a task is in; nobody else touches that scratch
@@ -27,6 +28,7 @@
 )]
 
 mod address_space;
+mod answer;
 mod call;
 mod call_result;
 mod control;

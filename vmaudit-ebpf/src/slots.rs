@@ -8,8 +8,8 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use vmaudit_common::{
-    COMM_LEN, CallStat, FailureGroup, GROUPS, MmSlot, SLOT_CLAIMED, SLOT_DEAD, SLOT_FREE, SLOT_LIVE,
-    call::Call,
+    COMM_LEN, CallStat, FailureGroup, Figures, GROUPS, MmSlot, SLOT_CLAIMED, SLOT_DEAD, SLOT_FREE, SLOT_LIVE,
+    SeenInSection, call::Call,
 };
 
 use crate::{
@@ -96,6 +96,8 @@ impl Slot {
         set_sequence = sequence: u32;
         set_generation = generation: u64;
         set_share = share: u32;
+        set_figures = figures: Figures;
+        set_seen = seen: SeenInSection;
     }
 
     fields! {
@@ -107,6 +109,8 @@ impl Slot {
         sequence: u32;
         generation: u64;
         share: u32;
+        figures: Figures;
+        seen: SeenInSection;
     }
 
     /// Sets `MM_*` bits, which nobody takes away.

@@ -12,11 +12,11 @@ use aya_ebpf::{
 use vmaudit_common::call;
 
 use crate::{
-    address_space,
+    address_space, answer,
     call::{fills_another, may_downgrade},
     control::config,
     current_call,
-    kernel::{self, Current},
+    kernel::{self, Current, OwnMm},
     lock_sequence, records,
     slots::{self, Slot},
 };
@@ -24,14 +24,21 @@ use crate::{
 /// match-proto: mmap_lock_released(struct mm_struct *mm, bool write), 6.14 and later.
 #[raw_tracepoint(tracepoint = "mmap_lock_released")]
 pub fn released_raw2(ctx: RawTracePointContext) -> i32 {
-    released(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0);
+    released::<false, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0);
+    0
+}
+
+/// As [`released_raw2`], where nobody sees the exits of calls (see [`crate::answer`]).
+#[raw_tracepoint(tracepoint = "mmap_lock_released")]
+pub fn asking_raw2(ctx: RawTracePointContext) -> i32 {
+    released::<true, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0);
     0
 }
 
 /// match-proto: mmap_lock_released(struct mm_struct *mm, const char *memcg_path, bool write), 5.11 to 6.13.
 #[raw_tracepoint(tracepoint = "mmap_lock_released")]
 pub fn released_raw3(ctx: RawTracePointContext) -> i32 {
-    released(&ctx, ctx.arg(0), ctx.arg::<u64>(2) & 0xff != 0);
+    released::<false, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(2) & 0xff != 0);
     0
 }
 
@@ -40,7 +47,16 @@ pub fn released_raw3(ctx: RawTracePointContext) -> i32 {
 pub fn released_classic24(ctx: TracePointContext) -> u32 {
     // SAFETY: offsets inside the record, checked against the format file by the loader.
     let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(24)) };
-    released(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    released::<false, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    0
+}
+
+/// As [`released_classic24`], where nobody sees the exits of calls.
+#[tracepoint(category = "mmap_lock", name = "mmap_lock_released")]
+pub fn asking_classic24(ctx: TracePointContext) -> u32 {
+    // SAFETY: as above.
+    let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(24)) };
+    released::<true, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
     0
 }
 
@@ -49,12 +65,12 @@ pub fn released_classic24(ctx: TracePointContext) -> u32 {
 pub fn released_classic20(ctx: TracePointContext) -> u32 {
     // SAFETY: as above.
     let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(20)) };
-    released(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    released::<false, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
     0
 }
 
 #[inline(always)]
-fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
+fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     let task = Current::task();
     let own = task.own(mm);
     let mut known = slots::index_of(mm);
@@ -70,7 +86,10 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     let Some(index) = known else {
         // A new address space shows itself by writing; readers of unknown ones are not ours.
         if write {
-            address_space::adopt_current(ctx, mm);
+            let adopted = address_space::adopt_current(ctx, mm);
+            if ASKS && (adopted || own.is_none()) {
+                answer::first_sign(task, mm, adopted);
+            }
         }
         return;
     };
@@ -79,13 +98,21 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         Some(own) => (own.map_count(), own.lock_sequence()),
         None => (kernel::map_count(mm), kernel::lock_sequence(mm)),
     };
+    let call_of = |own: Option<OwnMm>| if own.is_some() { task.call() } else { call::FOREIGN };
+    let known_call = if ASKS { call_of(own) } else { call::OTHER };
+    if ASKS
+        && !write
+        && let Some(own) = own
+    {
+        answer::read_release(task, known_call, own, index, slot, sequence);
+    }
     // Written under the mmap lock, or with an equal value.
     let before = slot.last();
     let ended = lock_sequence::since(slot, sequence, write);
     if count == before && ended == 0 {
         return; // a reader, or the other of two programs on this event was first
     }
-    let call = if own.is_some() { task.call() } else { call::FOREIGN };
+    let call = if ASKS { known_call } else { call_of(own) };
     let writer = write || may_downgrade(call);
     // A fault that makes the stack grow ends with a reader's release too (mm/mmap.c:expand_stack, downgraded); the count
     // stays as it was, so whoever sees it first has seen all.
@@ -96,7 +123,11 @@ fn released<C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         && config!(calls) != 0
         && let Some(own) = own
     {
-        current_call::keep_section(task, call, own, index, before, count);
+        if ASKS {
+            answer::write_release(task, call, own, index, slot, before, sequence);
+        } else {
+            current_call::keep_section(task, call, own, index, before, count);
+        }
     }
     if count == before {
         return;

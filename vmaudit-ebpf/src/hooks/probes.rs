@@ -9,6 +9,8 @@ use aya_ebpf::{
 };
 
 use crate::{
+    answer,
+    control::config,
     current_call::{HEAP_REACHED, OVERCOMMIT_REFUSED, keep_probe, keep_search},
     kernel, slots,
 };
@@ -17,7 +19,7 @@ use crate::{
 #[fexit(function = "__vm_enough_memory")]
 pub fn overcommit_fexit(ctx: FExitContext) -> i32 {
     if ctx.arg::<u64>(3) as i32 != 0 {
-        keep_probe(OVERCOMMIT_REFUSED);
+        probed(OVERCOMMIT_REFUSED);
     }
     0
 }
@@ -26,7 +28,7 @@ pub fn overcommit_fexit(ctx: FExitContext) -> i32 {
 #[kretprobe]
 pub fn overcommit_kretprobe(ctx: RetProbeContext) -> u32 {
     if ctx.ret::<u64>() as i32 != 0 {
-        keep_probe(OVERCOMMIT_REFUSED);
+        probed(OVERCOMMIT_REFUSED);
     }
     0
 }
@@ -34,7 +36,7 @@ pub fn overcommit_kretprobe(ctx: RetProbeContext) -> u32 {
 /// do_brk_flags, whose arguments differ by version and are not read.
 #[kprobe]
 pub fn heap_kprobe(_ctx: ProbeContext) -> u32 {
-    keep_probe(HEAP_REACHED);
+    probed(HEAP_REACHED);
     0
 }
 
@@ -59,7 +61,21 @@ pub fn searched_classic(ctx: TracePointContext) -> u32 {
 #[inline(always)]
 fn searched(addr: u64) {
     let task = kernel::Current::task();
-    if slots::has(task.mm()) {
+    let mm = task.mm();
+    if config!(asks) != 0 {
+        answer::searched(task, mm, addr);
+    } else if slots::has(mm) {
         keep_search::<true>(task.tid(), addr);
+    }
+}
+
+/// A probe has seen something of the call that the current task is in.
+#[inline(always)]
+fn probed(bit: u32) {
+    if config!(asks) != 0 {
+        let task = kernel::Current::task();
+        answer::probed(task, task.mm(), bit);
+    } else {
+        keep_probe(bit);
     }
 }

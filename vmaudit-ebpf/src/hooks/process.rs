@@ -102,7 +102,7 @@ fn execed(old: u32, filename: u64) {
     if old != tgid {
         // Nobody will exit under this id: it may be another's by now.
         followed::remove(old);
-        current_call::forget(old);
+        current_call::rename(old, tgid);
     }
     followed::begin_anew(tgid);
     let task = kernel::current();

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossReason {
+    /// Calls whose answer could not be asked for, or came too late.
+    AnswersLost,
     /// A process whose birth nobody saw was met later.
     BirthMissed,
     /// Changes of map_count between two that were seen.
@@ -38,7 +40,8 @@ pub enum LossReason {
 
 impl LossReason {
     /// All, in order.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
+        Self::AnswersLost,
         Self::BirthMissed,
         Self::ChangesMissed,
         Self::DeathMissed,
@@ -58,6 +61,7 @@ impl LossReason {
     /// As reports and recordings bear it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::AnswersLost => "answers_lost",
             Self::BirthMissed => "birth_missed",
             Self::ChangesMissed => "changes_missed",
             Self::DeathMissed => "death_missed",

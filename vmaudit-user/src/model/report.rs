@@ -56,11 +56,19 @@ pub struct Report {
 impl Report {
     /// Whether a failed call may be missing from the report altogether.
     pub fn failures_may_be_missing(&self) -> bool {
-        // 32-bit programs enter the kernel in a way of their own: their changes are seen, their refusals are not.
+        !self.coverage.exact_calls || self.has_compat_calls()
+    }
+
+    /// The same of calls that take the lock of their address space.
+    pub fn locking_failures_may_be_missing(&self) -> bool {
+        !self.coverage.exact_locking_calls || self.has_compat_calls()
+    }
+
+    /// 32-bit programs enter the kernel in a way of their own: their changes are seen, their refusals are not.
+    fn has_compat_calls(&self) -> bool {
         let compat = CALLS.get(usize::from(COMPAT)).map_or("", |call| call.name);
-        let mut calls =
-            self.processes.iter().map(|p| &p.calls).chain(self.folded.iter().map(|sum| &sum.calls));
-        !self.coverage.exact_calls || calls.any(|calls| calls.contains_key(compat))
+        self.processes.iter().any(|process| process.calls.contains_key(compat))
+            || self.folded.iter().any(|sum| sum.calls.contains_key(compat))
     }
 
     /// The hook on the exits of system calls, which sees refused calls; `None` when the report does not list it.
@@ -132,6 +140,9 @@ pub struct Coverage {
     /// Every watched call of every process was seen: counts of calls and of failures are complete.
     #[serde(default)]
     pub exact_calls: bool,
+    /// Every watched call that took the lock of its process's address space was seen.
+    #[serde(default)]
+    pub exact_locking_calls: bool,
     /// Each hook of the table and what became of it.
     pub hooks: Vec<Hook>,
     /// What kernel, rights and container allow, each with what is lost by it.
@@ -312,7 +323,7 @@ pub struct Image {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CallFigures {
-    /// Calls that returned; null when the source cannot count them.
+    /// Calls that returned, without `coverage.exact_calls` only those that took the lock; null: they cannot all be counted.
     pub calls: Option<u64>,
     /// VMAs added.
     pub added: u64,

@@ -39,6 +39,16 @@ pub struct Sight {
     pub changes: bool,
     /// Every exit of a watched call.
     pub exits: bool,
+    /// Not the exits, but each watched call that takes the lock of its own address space.
+    #[serde(default)]
+    pub locking: bool,
+}
+
+impl Sight {
+    /// Refused calls are seen, if not all of them.
+    pub const fn calls(self) -> bool {
+        self.exits || self.locking
+    }
 }
 
 /// What a recommendation adds to a peak, as asked for.

@@ -29,8 +29,36 @@ pub struct Facts {
     pub layout: Result<Layout, String>,
     /// Arguments of mmap_lock_released: 2 (6.14 and later), 3 (before), `None` when the kernel has no such event.
     pub released_arguments: Option<u32>,
+    /// Programs can have a task do something on its way back to user space.
+    pub task_work: Option<TaskWork>,
     /// tracefs, for classic tracepoints.
     pub tracefs: Result<Tracefs, String>,
+}
+
+/// Functions of the kernel for programs, by their type's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskWork {
+    /// bpf_task_work_schedule_resume, under whichever name.
+    pub schedule: u32,
+    /// bpf_preempt_disable.
+    pub preempt_disable: u32,
+    /// bpf_preempt_enable.
+    pub preempt_enable: u32,
+}
+
+impl TaskWork {
+    /// `None` where a function is missing, and on PREEMPT_RT, where a thread puts the works to the tasks, perhaps too late
+    /// (kernel/irq_work.c:irq_work_queue, run_irq_workd).
+    fn find(btf: &Btf<'_>, build: &str) -> Option<Self> {
+        if build.contains("PREEMPT_RT") {
+            return None;
+        }
+        Some(Self {
+            schedule: SCHEDULE.iter().find_map(|name| btf.function(name))?,
+            preempt_disable: btf.function("bpf_preempt_disable")?,
+            preempt_enable: btf.function("bpf_preempt_enable")?,
+        })
+    }
 }
 
 /// The kernel's type information: mapped where the kernel can (6.16 and later, kernel/bpf/sysfs_btf.c), else read.
@@ -80,7 +108,10 @@ impl std::ops::Deref for BtfBytes {
     }
 }
 
-const NAMES: [&str; 13] = [
+/// The names of one function: 6.18 and 6.19, and from 7.0 on.
+const SCHEDULE: [&str; 2] = ["bpf_task_work_schedule_resume_impl", "bpf_task_work_schedule_resume"];
+
+const NAMES: [&str; 17] = [
     "mm_struct",
     "vm_area_struct",
     "task_struct",
@@ -94,6 +125,10 @@ const NAMES: [&str; 13] = [
     "vfsmount",
     "mount",
     "btf_trace_mmap_lock_released",
+    SCHEDULE[0],
+    SCHEDULE[1],
+    "bpf_preempt_disable",
+    "bpf_preempt_enable",
 ];
 
 impl Facts {
@@ -105,6 +140,7 @@ impl Facts {
             |s: Option<&std::ffi::OsStr>| s.map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let release = text(uname.as_ref().ok().map(|u| u.release()));
         let arch = text(uname.as_ref().ok().map(|u| u.machine()));
+        let build = text(uname.as_ref().ok().map(|u| u.version()));
         let bytes = BtfBytes::open();
         let btf = bytes.as_ref().ok().and_then(|b| Btf::parse(b, &NAMES));
         let layout = match (&bytes, &btf) {
@@ -120,6 +156,7 @@ impl Facts {
             released_arguments: btf
                 .as_ref()
                 .and_then(|b| b.tracepoint_arguments("btf_trace_mmap_lock_released")),
+            task_work: btf.as_ref().and_then(|btf| TaskWork::find(btf, &build)),
             tracefs: Tracefs::find(),
         }
     }
@@ -167,6 +204,11 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         "aarch64" => (ABSENT, 240),
         _ => (need("pt_regs", "sp")?, ABSENT),
     };
+    // user_pt_regs on arm64: x0, and pc behind sp.
+    let (regs_ip, regs_ret) = match arch {
+        "aarch64" => (256, 0),
+        _ => (need("pt_regs", "ip")?, need("pt_regs", "ax")?),
+    };
     // 32-bit calls: TS_COMPAT in thread_info.status on x86 (arch/x86/include/asm/thread_info.h), TIF_32BIT = bit 22 of
     // thread_info.flags on arm64 (arch/arm64/include/asm/thread_info.h).
     let (task_compat, compat_mask) = match arch {
@@ -178,6 +220,8 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         mm_total_vm: need("mm_struct", "total_vm")?,
         mm_locked_vm: need("mm_struct", "locked_vm")?,
         mm_data_vm: need("mm_struct", "data_vm")?,
+        mm_exec_vm: may("mm_struct", &["exec_vm"]),
+        mm_brk: may("mm_struct", &["brk"]),
         mm_lock_count: may("mm_struct", &["mmap_lock", "count"]),
         mm_start_brk: need("mm_struct", "start_brk")?,
         mm_users: may("mm_struct", &["mm_users"]),
@@ -190,6 +234,7 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         task_signal: need("task_struct", "signal")?,
         task_comm: need("task_struct", "comm")?,
         task_exit_code: need("task_struct", "exit_code")?,
+        task_flags: need("task_struct", "flags")?,
         task_compat,
         compat_mask,
         signal_live: need("signal_struct", "live")?,
@@ -197,6 +242,8 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         regs_nr,
         regs_args,
         regs_sp,
+        regs_ip,
+        regs_ret,
         regs_lr,
         bprm_filename: need("linux_binprm", "filename")?,
         task_cred: need("task_struct", "cred")?,

@@ -101,7 +101,7 @@ pub fn open_source(
     Ok(Opened {
         source: Box::new(sampling),
         kind: SourceKind::Proc,
-        sight: Sight { changes: false, exits: false },
+        sight: Sight { changes: false, exits: false, locking: false },
         rules: rules(facts, None),
         events: vec![
             Event::Hooks(hooks::all_missing(&why)),
@@ -117,8 +117,10 @@ pub fn open_source(
 /// The same for eBPF that has been opened.
 pub fn of_live(live: Live, facts: &Facts) -> Opened {
     let rules = rules(facts, Some(&live));
-    let events = vec![Event::Conditions(environment::look(facts, Some(&live.hooks())))];
-    let sight = Sight { changes: true, exits: live.has(hook::CALL_EXIT) };
+    let mut events = vec![Event::Conditions(environment::look(facts, Some(&live.hooks())))];
+    let (watched, asks) = (live.has(hook::CALL_EXIT), live.asks());
+    let sight = Sight { changes: true, exits: watched && !asks, locking: watched && asks };
+    events.extend(asks.then(|| Event::Note(hooks::UNWATCHED.into())));
     Opened { source: Box::new(live), kind: SourceKind::Ebpf, sight, rules, events, instead: None }
 }
 

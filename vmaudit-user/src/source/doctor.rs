@@ -29,6 +29,7 @@ pub fn look() -> Doctor {
         stream_failures: false,
         attach: true,
         calls: true,
+        exits: false,
         stacks: false,
         ring_bytes: 1 << 16,
         slots: 64,

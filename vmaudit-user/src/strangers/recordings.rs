@@ -27,7 +27,7 @@ pub(crate) fn header() -> Header {
         vmaudit: "0.1.0".into(),
         host: Host { kernel: "6.18".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
         source: SourceKind::Ebpf,
-        sight: Sight { changes: true, exits: true },
+        sight: Sight { changes: true, exits: true, locking: false },
         rules: KernelRules::for_release("6.18"),
         started: "2026-11-26T00:00:00Z".into(),
         start_ns: 1_000,

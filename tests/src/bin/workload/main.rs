@@ -12,6 +12,7 @@ mod job_shell;
 mod limit;
 mod makers;
 mod memory;
+mod mixed;
 mod near;
 mod neighbours;
 mod own;
@@ -33,6 +34,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
+                mixed THREADS N [SIGNAL EVERY US] | mixed-stack N
                 dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
   neighbours    busy N | map-calls N   (until stdin ends) | beside-thief CASE [ARGUMENTS]
@@ -80,6 +82,9 @@ fn dispatch(words: &[&str]) -> ! {
         ["below-stack", n] => makers::below_stack(number(n)),
         ["mremap-all", n] => makers::mremap_all(number(n)),
         ["threads", t, n] => makers::threads(number(t), number(n)),
+        ["mixed", t, n] => mixed::mixed(number(t), number(n), None),
+        ["mixed", t, n, us] => mixed::mixed(number(t), number(n), Some(number(us))),
+        ["mixed-stack", n] => mixed::mixed_stack(number(n)),
         ["leader-exits", n] => makers::leader_exits(number(n)),
         ["attach", n] => makers::attach(number(n)),
         ["hostile"] => hostile::hostile(),

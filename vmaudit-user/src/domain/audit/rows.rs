@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use vmaudit_common::call::LOCKING;
+
 use crate::domain::audit::group::Group;
 use crate::domain::audit::{Audit, Process};
 use crate::domain::recommend::Failed;
 use crate::model::cause::{name_of, reason};
 use crate::model::event::{MmState, ProcessId, UsedShare};
 use crate::model::loss::LossReason::{
-    self, BirthMissed, ChangesMissed, DeathMissed, ExamplesFull, GroupsFull, ReadFailed, RecordingCut,
-    TableFull, TreeFull,
+    self, AnswersLost, BirthMissed, ChangesMissed, DeathMissed, ExamplesFull, GroupsFull, ReadFailed,
+    RecordingCut, TableFull, TreeFull,
 };
 use crate::model::report;
 use crate::model::report::{CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount};
@@ -33,6 +35,8 @@ pub struct Rows {
     pub exact_peaks: bool,
     /// See [`report::Coverage::exact_calls`].
     pub exact_calls: bool,
+    /// See [`report::Coverage::exact_locking_calls`].
+    pub exact_locking_calls: bool,
     /// For [`report::Coverage::notes`].
     pub notes: Vec<String>,
     /// Totals by reason.
@@ -101,14 +105,19 @@ impl Audit {
             && !self.losses.doubt.processes
             && !self.lost(&[TableFull, TreeFull, DeathMissed]);
         // A counter that says more than "details are gone" may stand for calls.
-        let exact_calls = complete
-            && self.sight.exits
+        let exact_locking_calls = complete
+            && self.sight.calls()
             && !self.losses.doubt.calls
-            && !self.lost(&[GroupsFull, ReadFailed, DeathMissed, BirthMissed, ChangesMissed]);
+            && !self.lost(&[GroupsFull, ReadFailed, DeathMissed, BirthMissed, ChangesMissed, AnswersLost]);
+        let exact_calls = exact_locking_calls && self.sight.exits;
+        // Whatever vm.max_map_count has refused was seen.
+        let limit_seen =
+            exact_calls || exact_locking_calls && self.rules.mremap_checks_unlocked == Some(false);
         let mut rows = Rows {
             complete,
             exact_peaks: complete && !self.lost(&[ChangesMissed]),
             exact_calls,
+            exact_locking_calls,
             processes: Vec::with_capacity(self.processes.len()),
             folded: Vec::new(),
             failures: Vec::new(),
@@ -132,14 +141,14 @@ impl Audit {
             if process.mms.is_empty() && process.samples.is_none() {
                 continue;
             }
-            let (row, groups) = self.whole_row(*id, process, exact_calls);
+            let (row, groups) = self.whole_row(*id, process, limit_seen);
             rows.exact_peaks &= row.map_count.exact;
             rows.processes.push(row);
             groups.into_iter().for_each(|group| rows.take(group));
         }
         for mut sum in self.folded.names() {
             sum.row.exact &= !self.peaks_doubtful();
-            sum.row.clipped += if exact_calls { 0 } else { sum.at_limit };
+            sum.row.clipped += if limit_seen { 0 } else { sum.at_limit };
             rows.exact_peaks &= sum.row.exact;
             rows.folded.push(sum.row);
         }
@@ -156,13 +165,13 @@ impl Audit {
         &self,
         id: ProcessId,
         process: &Process,
-        exact_calls: bool,
+        limit_seen: bool,
     ) -> (report::Process, Vec<Group>) {
         let groups = self.failures_of(id, process);
         let stopped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
         let mut row = self.row(id, process);
         // 32-bit calls enter by another door, where refusals are not seen.
-        let unseen = !exact_calls || row.calls.contains_key("[32-bit]");
+        let unseen = !limit_seen || row.calls.contains_key("[32-bit]");
         row.map_count.clipped = stopped || self.at_limit(row.map_count.peak) && unseen;
         (row, groups)
     }
@@ -211,8 +220,11 @@ impl Audit {
             let figures = calls.entry(name_of(*call).to_owned()).or_default();
             figures.added = figures.added.saturating_add(stat.added);
             figures.removed = figures.removed.saturating_add(stat.removed);
-            if self.sight.exits {
+            // Of a call that may do without the lock not all are seen.
+            if self.sight.exits || self.sight.locking && LOCKING >> (*call & 63) & 1 == 1 {
                 figures.calls = Some(figures.calls.unwrap_or(0).saturating_add(stat.calls));
+            }
+            if self.sight.calls() {
                 figures.failed = Some(figures.failed.unwrap_or(0).saturating_add(stat.failed));
             }
         }
@@ -235,7 +247,7 @@ impl Audit {
                 .collect(),
             images_folded: process.images_folded,
             calls,
-            unmap_leaked_bytes: (self.sight.exits && !process.mms.is_empty()).then(|| {
+            unmap_leaked_bytes: (self.sight.calls() && !process.mms.is_empty()).then(|| {
                 let refusals = process.mms.iter().flat_map(|mm| &mm.refusals);
                 refusals.fold(process.kept_bytes, |sum, group| group.kept_bytes.saturating_add(sum))
             }),

@@ -6,7 +6,12 @@ use vmaudit_common::call::CALLS;
 use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
 fn audit() -> Audit {
-    Audit::new(0, Sight { changes: true, exits: true }, KernelRules::for_release("6.18"), ROWS)
+    Audit::new(
+        0,
+        Sight { changes: true, exits: true, locking: false },
+        KernelRules::for_release("6.18"),
+        ROWS,
+    )
 }
 
 /// A process with one address space; `failed` refused calls, one example.

@@ -44,7 +44,6 @@ pub(crate) fn verdict(report: &Report) -> (Colour, String) {
         }
         return (Colour::Red, text);
     }
-    let largest = largest(report);
     if let Some(worst) = report.failures.first() {
         let all: Vec<&Failure> = report.failures.iter().collect();
         let refused = total(all.iter().map(|f| f.count));
@@ -70,7 +69,12 @@ pub(crate) fn verdict(report: &Report) -> (Colour, String) {
             + &count(refused, "memory call", "memory calls");
         return (Colour::Yellow, format!("{refused} failed {who}{why}: {}.{end}", causes.join(", ")));
     }
-    let Some((process, peak)) = largest else {
+    nothing_refused(report, at_least.is_empty())
+}
+
+/// The same where no refused call is known. `all`: and none can have been missed.
+fn nothing_refused(report: &Report, all: bool) -> (Colour, String) {
+    let Some((process, peak)) = largest(report) else {
         return (Colour::Yellow, "Nothing was measured: no process's VMAs could be counted.".into());
     };
     let share = match (process.map_count.percent_of_limit, report.limits.max_map_count) {
@@ -91,7 +95,14 @@ pub(crate) fn verdict(report: &Report) -> (Colour, String) {
             if near { Colour::Yellow } else { Colour::Bold },
             format!("{largest} at its peak{share}.{clipped} Failed calls were not watched."),
         ),
-        SourceKind::Ebpf if !at_least.is_empty() => (
+        SourceKind::Ebpf if !all && !report.locking_failures_may_be_missing() => (
+            colour,
+            format!(
+                "{} {largest} at its peak{share}.{clipped}",
+                no_incident(report).replace("No memory call failed", "No call that changes mappings failed")
+            ),
+        ),
+        SourceKind::Ebpf if !all => (
             Colour::Yellow,
             format!(
                 "No failed memory call was seen, but not all could be seen (below). {largest} at its \

@@ -100,7 +100,8 @@ pub(crate) fn row(process: &Process, report: &Report) -> [String; 7] {
         figure(last),
         peak.map_or("-".into(), |peak| at_least(peak, exact) + if clipped { "+" } else { "" }),
         percent_of_limit.map_or("-".into(), |percent| format!("{percent:.1}")),
-        failed_calls(process, report).map_or("-".into(), |n| at_least(n, report.coverage.exact_calls)),
+        failed_calls(process, report)
+            .map_or("-".into(), |n| at_least(n, report.coverage.exact_locking_calls)),
     ]
 }
 

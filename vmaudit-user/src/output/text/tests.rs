@@ -84,6 +84,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         coverage: Coverage {
             exact_peaks: true,
             exact_calls: true,
+            exact_locking_calls: true,
             hooks: vec![Hook {
                 name: "sys_exit".into(),
                 state: HookState::Attached,
@@ -235,6 +236,7 @@ pub(crate) fn proc_source() -> Report {
         notes: vec!["Without CAP_BPF and CAP_PERFMON vmaudit looks at /proc every 100 ms.".into()],
         exact_peaks: false,
         exact_calls: false,
+        exact_locking_calls: false,
     };
     report
 }
@@ -350,6 +352,7 @@ fn a_loss_takes_the_certainty_out_of_the_verdict() {
     report.ordinary_answers.clear();
     assert!(text(&report).starts_with("vmaudit: No memory call failed. Largest"));
     report.coverage.exact_calls = false;
+    report.coverage.exact_locking_calls = false;
     let said = text(&report);
     assert!(said.starts_with("vmaudit: No failed memory call was seen, but not all could be seen (below)."));
     assert!(said.contains("  ~0\n") && said.contains("~ in FAILED: not all calls were seen"), "{said}");
@@ -359,6 +362,7 @@ fn a_loss_takes_the_certainty_out_of_the_verdict() {
     assert!(said.contains("Failed calls were not watched."), "{said}");
     let mut report = clipped_run();
     report.coverage.exact_calls = false;
+    report.coverage.exact_locking_calls = false;
     assert!(text(&report).contains(": at least "), "{}", text(&report));
 }
 
@@ -432,6 +436,7 @@ fn a_peak_at_the_limit_is_marked_where_refusals_were_not_seen() {
     let mut report = clipped_run();
     report.failures.clear();
     report.coverage.exact_calls = false;
+    report.coverage.exact_locking_calls = false;
     report.coverage.hooks[0].state = HookState::Unused;
     let said = text(&report).replace("\n  ", " ");
     assert!(

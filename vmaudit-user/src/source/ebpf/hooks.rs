@@ -5,6 +5,10 @@
 //! kernel skips it for everybody else on that CPU; classic ones run with preemption off, but are skipped while any
 //! task is preempted inside a bpf() map call. So raw before 7.0; from 7.0 on classic for the exits of calls, and both for
 //! all else.
+//!
+//! A program at the exits of calls costs every call of the machine. From 6.18 on the programs at the releases of the lock can
+//! do without it ([`can_ask`], vmaudit-ebpf/src/answer.rs), for the calls that take the lock; `--calls all`, budgets on
+//! failures and `trace` take the exits all the same.
 
 use vmaudit_common::ABSENT;
 
@@ -55,7 +59,12 @@ pub const SUBSTITUTES: &[Substitute] = &[
     },
     Substitute {
         row: SNAPSHOT,
-        form: Some(Form { program: "sampled_snapshot", via: Via::Iter("task"), released_arguments: None }),
+        form: Some(Form {
+            program: "sampled_snapshot",
+            via: Via::Iter("task"),
+            released_arguments: None,
+            asks: false,
+        }),
         via: "iter",
         loses: None,
     },
@@ -108,6 +117,8 @@ pub struct Form {
     pub via: Via,
     /// Arguments of mmap_lock_released that this program is written for; `None` = any.
     pub released_arguments: Option<u32>,
+    /// The program that asks for the answers of calls, in place of the one that does not.
+    pub asks: bool,
 }
 
 /// Kind of attachment.
@@ -142,19 +153,23 @@ impl Via {
 }
 
 const fn raw(program: &'static str, event: &'static str) -> Form {
-    Form { program, via: Via::Raw(event), released_arguments: None }
+    Form { program, via: Via::Raw(event), released_arguments: None, asks: false }
 }
 
 const fn classic(program: &'static str, category: &'static str, name: &'static str) -> Form {
-    Form { program, via: Via::Classic(category, name), released_arguments: None }
+    Form { program, via: Via::Classic(category, name), released_arguments: None, asks: false }
 }
 
 const fn function(program: &'static str, via: Via) -> Form {
-    Form { program, via, released_arguments: None }
+    Form { program, via, released_arguments: None, asks: false }
 }
 
 const fn for_arguments(form: Form, arguments: u32) -> Form {
     Form { released_arguments: Some(arguments), ..form }
+}
+
+const fn asking(form: Form) -> Form {
+    Form { asks: true, ..form }
 }
 
 /// The table.
@@ -165,6 +180,8 @@ pub const HOOKS: &[Row] = &[
         loses: "peaks are samples: a burst between two looks at /proc is missed",
         need: Need::Required,
         forms: &[
+            asking(for_arguments(raw("asking_raw2", "mmap_lock_released"), 2)),
+            asking(for_arguments(classic("asking_classic24", "mmap_lock", "mmap_lock_released"), 2)),
             for_arguments(raw("released_raw2", "mmap_lock_released"), 2),
             for_arguments(raw("released_raw3", "mmap_lock_released"), 3),
             for_arguments(classic("released_classic24", "mmap_lock", "mmap_lock_released"), 2),
@@ -247,7 +264,7 @@ pub const HOOKS: &[Row] = &[
         gives: "the counts of processes that already run, without reading /proc",
         loses: "a process that already runs is known only from its next change on",
         need: Need::Attach,
-        forms: &[Form { program: "snapshot", via: Via::Iter("task"), released_arguments: None }],
+        forms: &[Form { program: "snapshot", via: Via::Iter("task"), released_arguments: None, asks: false }],
     },
 ];
 
@@ -366,8 +383,22 @@ pub struct Choice {
     pub reasons: Vec<String>,
 }
 
-/// The decision for one row.
-pub fn choose(row: &'static Row, facts: &Facts) -> Choice {
+/// Answers of calls can be asked for at the releases of the lock, in place of a program at the exit of every call: the
+/// kernel can put off a work to a task's way back, and numbers the sections in the way that the programs rely on.
+pub fn can_ask(facts: &Facts) -> bool {
+    let layout = facts.layout.as_ref();
+    facts.task_work.is_some()
+        && layout.is_ok_and(|layout| {
+            layout.mm_lock_seq_begins == 1 && ![layout.mm_exec_vm, layout.mm_brk].contains(&ABSENT)
+        })
+}
+
+/// What is not watched where answers are asked for.
+pub const UNWATCHED: &str = "calls that do not take the lock of their own address space are not counted, nor, if they are refused, \
+     seen: above all a thread that a limit of tasks does not allow; `--calls all` watches them";
+
+/// The decision for one row. `asks`: answers are asked for.
+pub fn choose(row: &'static Row, facts: &Facts, asks: bool) -> Choice {
     let mut reasons = Vec::new();
     if row.name == LOCK_RELEASED && facts.released_arguments.is_none() && facts.layout.is_ok() {
         reasons.push(
@@ -377,6 +408,7 @@ pub fn choose(row: &'static Row, facts: &Facts) -> Choice {
     let mut forms: Vec<&'static Form> = row
         .forms
         .iter()
+        .filter(|form| row.name != LOCK_RELEASED || form.asks == asks)
         .filter(|form| {
             form.released_arguments.is_none() || form.released_arguments == facts.released_arguments
         })
@@ -414,6 +446,7 @@ mod tests {
             arch: "x86_64".into(),
             layout: Ok(bytemuck::Zeroable::zeroed()),
             released_arguments,
+            task_work: None,
             tracefs: if tracefs {
                 Ok(crate::os::kernel::Tracefs::Mounted("/nowhere".into()))
             } else {
@@ -424,7 +457,7 @@ mod tests {
 
     fn programs(row: &str, facts: &Facts) -> (Vec<&'static str>, bool) {
         let row = HOOKS.iter().find(|r| r.name == row).unwrap();
-        let choice = choose(row, facts);
+        let choice = choose(row, facts, false);
         (choice.forms.iter().map(|f| f.program).collect(), choice.all)
     }
 
@@ -499,6 +532,6 @@ mod tests {
         let seven = facts((7, 2), Some(2), false);
         assert_eq!(programs(LOCK_RELEASED, &seven).0, ["released_raw2"]);
         let row = HOOKS.iter().find(|r| r.name == LOCK_RELEASED).unwrap();
-        assert!(choose(row, &seven).reasons.iter().any(|r| r.contains("tracefs")));
+        assert!(choose(row, &seven, false).reasons.iter().any(|r| r.contains("tracefs")));
     }
 }

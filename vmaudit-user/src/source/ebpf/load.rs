@@ -1,6 +1,7 @@
 //! How the programs get into the kernel: the object is loaded, its settings are frozen, its programs attached.
 
 use std::{
+    borrow::Cow,
     hash::{BuildHasher as _, RandomState},
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     time::Instant,
@@ -12,7 +13,7 @@ use aya::{
     maps::{HashMap as BpfHashMap, RingBuf},
     programs::Program,
 };
-use vmaudit_common::{ABSENT, Config, call};
+use vmaudit_common::{ABSENT, Config, PLACES, call};
 
 use crate::model::hook;
 use crate::model::report::{Hook, HookState};
@@ -20,6 +21,7 @@ use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::os::{kernel_symbol, rights};
 use crate::source::ebpf::hooks::{Form, HOOKS, Need, Row, Via};
+use crate::source::ebpf::placed::{self, Works};
 use crate::source::ebpf::shared_memory::keep_from_children;
 use crate::source::ebpf::{Counted, Live, Names, Options, Shared, Unavailable, hooks, page_size};
 use crate::text::MESSAGES;
@@ -27,29 +29,39 @@ use crate::text::MESSAGES;
 /// Why a row of the hook table that settles causes only is not there beside the substitutes.
 const NO_SUBSTITUTE: &str = "it works with the lock events only: beside the programs that count at the exits of calls \
                              nothing knows the call that a task is in";
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/vmaudit.bpf.o"));
+/// How the exits of calls are watched where answers are asked for, in reports.
+const ASKED: &str = "task_work";
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/vmaudit.bpf.o"));
 
 impl Live {
     /// Loads and attaches everything that `options` ask for. Whoever is to be followed from its first instruction must
     /// wait until this and [`Live::follow`] have returned.
     pub fn open(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
         let _rights = rights::raised(&rights::EBPF);
-        Self::with_lock_events(facts, options).or_else(|Unavailable(why)| {
+        if options.calls && !options.exits && hooks::can_ask(facts) {
+            // Whatever is in the way of it: the complete arrangement works in more places.
+            match Self::with_lock_events(facts, options, true) {
+                Ok(live) => return Ok(live),
+                Err(Unavailable(why)) => log::info!(target: MESSAGES, "[bpf] no answers: {why}"),
+            }
+        }
+        Self::with_lock_events(facts, options, false).or_else(|Unavailable(why)| {
             Self::with_substitutes(facts, options, &why).map_err(|Unavailable(other)| {
                 Unavailable(if other == why { why } else { format!("{why}; in its place: {other}") })
             })
         })
     }
 
-    fn with_lock_events(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
+    fn with_lock_events(facts: &Facts, options: &Options, asks: bool) -> Result<Self, Unavailable> {
         let released = HOOKS.iter().find(|row| row.name == hook::LOCK_RELEASED);
         if let Some(row) = released {
-            let choice = hooks::choose(row, facts);
+            let choice = hooks::choose(row, facts, false);
             if choice.forms.is_empty() && facts.layout.is_ok() {
                 return Err(Unavailable(choice.reasons.join("; ")));
             }
         }
-        let mut live = Self::load(facts, options)?;
+        let mut live = Self::load(facts, options, asks)?;
         for row in HOOKS {
             live.attach_row(row, facts, options)?;
         }
@@ -58,7 +70,7 @@ impl Live {
 
     /// The second set of programs (vmaudit-ebpf/src/hooks/sampled.rs). `why` the first cannot be used.
     fn with_substitutes(facts: &Facts, options: &Options, why: &str) -> Result<Self, Unavailable> {
-        let mut live = Self::load(facts, options)?;
+        let mut live = Self::load(facts, options, false)?;
         for row in HOOKS {
             let wanted = live.wants(row, options);
             let mut hook = Hook::unused(row.name);
@@ -103,13 +115,24 @@ impl Live {
     }
 
     /// The object and its shared memory; nothing is attached yet.
-    fn load(facts: &Facts, options: &Options) -> Result<Self, Unavailable> {
+    fn load(facts: &Facts, options: &Options, asks: bool) -> Result<Self, Unavailable> {
         let layout = facts
             .layout
             .clone()
             .map_err(|e| Unavailable(format!("{e}; a kernel with CONFIG_DEBUG_INFO_BTF is needed")))?;
-        let mut ebpf =
-            load(&layout, &config(facts, options), options).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let works = match facts.task_work.filter(|_| asks) {
+            Some(functions) => {
+                let works = Works::new(PLACES).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+                Some((functions, works))
+            }
+            None => None,
+        };
+        let object = match &works {
+            Some((functions, works)) => Cow::from(placed::patched(OBJECT, *functions, works)),
+            None => Cow::from(OBJECT),
+        };
+        let mut ebpf = load(&object, &layout, &config(facts, options, asks), options)
+            .map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let mut take = |name: &str| {
             ebpf.take_map(name).ok_or_else(|| Unavailable(format!("the eBPF object has no map {name}")))
         };
@@ -135,6 +158,7 @@ impl Live {
             events: Vec::new(),
             iterator: None,
             sampled: false,
+            works: works.map(|(_, works)| works),
             counts_classic_skips: hooks::counts_classic_skips(facts),
             logger: None,
             names: Names { proc: Proc::new("/proc"), second: Instant::now(), looks: 0 },
@@ -164,7 +188,16 @@ impl Live {
             self.hooks.push(hook);
             return Ok(());
         }
-        let choice = hooks::choose(row, facts);
+        if row.name == hook::CALL_EXIT && self.asks() {
+            // The program on the releases does its work.
+            hook.state = HookState::Attached;
+            hook.via = Some(ASKED.into());
+            hook.loses = Some(hooks::UNWATCHED.into());
+            self.at_work.push((row.name, Vec::new()));
+            self.hooks.push(hook);
+            return Ok(());
+        }
+        let choice = hooks::choose(row, facts, self.asks());
         let mut reasons = choice.reasons;
         let mut vias: Vec<Via> = Vec::new();
         let mut programs = Vec::new();
@@ -280,7 +313,12 @@ fn say_why(form: &Form, error: &anyhow::Error) {
 }
 
 /// Loads the object with its maps; no program yet.
-fn load(layout: &vmaudit_common::Layout, config: &Config, options: &Options) -> Result<Ebpf, aya::EbpfError> {
+fn load(
+    object: &[u8],
+    layout: &vmaudit_common::Layout,
+    config: &Config,
+    options: &Options,
+) -> Result<Ebpf, aya::EbpfError> {
     raise_memlock();
     loader()
         .override_global("LAYOUT", bytemuck::bytes_of(layout), true)
@@ -289,7 +327,7 @@ fn load(layout: &vmaudit_common::Layout, config: &Config, options: &Options) -> 
         .map_max_entries("SLOTS", options.slots)
         .map_max_entries("SLOT_OF_MM", options.slots * 2)
         .map_max_entries("RECORDS", options.ring_bytes)
-        .load(OBJECT)
+        .load(object)
 }
 /// A loader without the kernel's BTF, which the programs do not need (offsets come from [`crate::os::btf`]).
 ///
@@ -309,7 +347,7 @@ fn loader() -> EbpfLoader<'static> {
     loader
 }
 
-fn config(facts: &Facts, options: &Options) -> Config {
+fn config(facts: &Facts, options: &Options, asks: bool) -> Config {
     let number =
         if facts.arch == "aarch64" { |c: &call::CallInfo| c.aarch64 } else { |c: &call::CallInfo| c.x86_64 };
     let offset = |event, field| {
@@ -334,6 +372,8 @@ fn config(facts: &Facts, options: &Options) -> Config {
         debug: options.debug.into(),
         calls: options.calls.into(),
         exec_old_pid_offset: offset("sched_process_exec", "old_pid"),
+        asks: asks.into(),
+        reserved: 0,
         call_by_number: call::by_number(number),
     }
 }

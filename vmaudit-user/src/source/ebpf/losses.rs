@@ -99,6 +99,7 @@ impl Live {
             (LossReason::DeathMissed, lost.death_missed),
             (LossReason::BirthMissed, lost.birth_missed),
             (LossReason::ChangesMissed, lost.changes_missed),
+            (LossReason::AnswersLost, lost.answers_lost),
             (LossReason::ProgramSkipped, skipped),
             (LossReason::SkipsUnreadable, unreadable),
         ]
@@ -113,7 +114,7 @@ impl Live {
         Doubt {
             peaks: self.sampled || counting && !self.numbered,
             processes: [hook::FORK, hook::EXEC, hook::EXIT].contains(&row),
-            calls: row == hook::CALL_EXIT || self.sampled && row == hook::LOCK_RELEASED,
+            calls: row == hook::CALL_EXIT || (self.sampled || self.asks()) && row == hook::LOCK_RELEASED,
             // The two others only ever add to what is known (vmaudit-ebpf/src/hooks/probes.rs).
             causes: [hook::LOCK_RELEASED, hook::CALL_EXIT, hook::ADDRESS_SEARCH].contains(&row),
         }

@@ -7,6 +7,7 @@ pub(crate) mod decode;
 pub(crate) mod hooks;
 mod load;
 mod losses;
+mod placed;
 mod shared_memory;
 mod source;
 pub(crate) mod task_iter;
@@ -39,6 +40,7 @@ use crate::os::rights;
 use crate::source::ebpf::decode::{Decoded, decode, mm_state};
 use crate::source::ebpf::load::DebugLog;
 use crate::source::ebpf::losses::Counted;
+use crate::source::ebpf::placed::Works;
 use crate::source::ebpf::shared_memory::Shared;
 
 /// What to load.
@@ -56,6 +58,9 @@ pub struct Options {
     pub attach: bool,
     /// See [`crate::model::hook::CALL_EXIT`]; without it peaks only, at no cost for calls that are not watched.
     pub calls: bool,
+    /// The exits of calls are watched where answers could be asked for as well: every watched call is seen, at a price
+    /// for every call of the machine.
+    pub exits: bool,
     /// Examples of failures carry their user stack.
     pub stacks: bool,
     /// Size of the ring buffer, bytes; a power of two, at least a page.
@@ -89,6 +94,8 @@ pub struct Live {
     iterator: Option<fs::File>,
     /// The substitutes are at work.
     sampled: bool,
+    /// What answers are asked with; else the exits of calls are watched, or nothing of calls is.
+    works: Option<Works>,
     /// The kernel counts how often it skips a classic tracepoint's program.
     counts_classic_skips: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,
@@ -180,6 +187,11 @@ impl Live {
     /// This row of the hook table is at work, itself or by a substitute.
     pub fn has(&self, row: &str) -> bool {
         self.at_work.iter().any(|(name, _)| *name == row)
+    }
+
+    /// Answers of calls are asked for; no program sees the exits of calls.
+    pub fn asks(&self) -> bool {
+        self.works.is_some()
     }
 
     /// Substitutes are at work in place of the lock events.

@@ -17,6 +17,17 @@ pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit run -- make -j8\n  \
     Exit status: the command's own (its signal if it died by one); 86 when a budget was broken and the command \
     itself succeeded; 125 vmaudit failed or was called wrongly, 126 the command cannot be run, 127 it was not found.";
 
+/// Which calls are watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Calls {
+    /// Those that take the lock of their address space, at no cost for other system calls; where the kernel cannot do
+    /// that, all
+    Locking,
+    /// All, at a cost for each system call of the machine
+    #[default]
+    All,
+}
+
 /// What breaks the budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum FailOn {
@@ -26,6 +37,13 @@ pub enum FailOn {
     Peak,
     /// Something was lost or could not be seen
     Lost,
+}
+
+impl FailOn {
+    /// Whether it needs every refused call to be seen.
+    pub const fn wants_all_calls(self) -> bool {
+        matches!(self, Self::Failure | Self::Lost)
+    }
 }
 
 impl From<FailOn> for session::FailOn {
@@ -71,6 +89,9 @@ pub struct RunArgs {
     /// Follow the command alone, not its children
     #[arg(long)]
     pub no_follow: bool,
+    /// Which calls to watch; a budget on failures watches all [example: --calls locking]
+    #[arg(long, value_enum, default_value_t, value_name = "WHICH", conflicts_with = "peaks_only")]
+    pub calls: Calls,
     /// Watch lock releases only: exact peaks at no cost for other system calls, but no failures and no call counts
     #[arg(long)]
     pub peaks_only: bool,

@@ -23,7 +23,7 @@ use vmaudit_user::session::recorder::Recorder;
 use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
 use vmaudit_user::source::ebpf;
 
-use crate::cli::run::RunArgs;
+use crate::cli::run::{Calls, RunArgs};
 use crate::outputs::{Asked, Outputs};
 
 /// `vmaudit run`. Returns vmaudit's exit status; does not return when the command died of a signal.
@@ -46,6 +46,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         stream_failures: false,
         attach: false,
         calls: !args.peaks_only,
+        exits: args.calls == Calls::All || args.fail_on.iter().any(|asked| asked.wants_all_calls()),
         stacks: true,
         ring_bytes: args.common.ring_bytes.unwrap_or(1 << 20),
         slots: args.common.slots,

@@ -76,6 +76,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         stream_failures: true,
         attach: child.is_none() || !args.pid.is_empty(),
         calls: true,
+        exits: true,
         // Names for the stacks of a report.
         stacks: recording.is_some(),
         ring_bytes: args.common.ring_bytes.unwrap_or(8 << 20),

@@ -1,0 +1,89 @@
+//! Which calls are watched, and that of those not one is missing: equality with what the program itself has counted.
+
+use std::collections::BTreeMap;
+
+use vmaudit_tests::rows::assert_nothing_lost;
+use vmaudit_tests::{Done, Session};
+use vmaudit_user::model::report::Report;
+
+const LOCKING: [&str; 2] = ["--calls", "locking"];
+
+/// What was refused, by call, as the report has it and as the program has counted it.
+fn refused(done: &Done) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+    let (own, row) = done.only();
+    let seen = row.calls.iter().map(|(call, figures)| (call.clone(), figures.failed.unwrap_or(0)));
+    let mut counted = BTreeMap::new();
+    for group in &own.refused {
+        *counted.entry(group.syscall.clone()).or_default() += group.count;
+    }
+    (seen.filter(|(_, failed)| *failed > 0).collect(), counted)
+}
+
+fn groups(report: &Report) -> BTreeMap<String, u64> {
+    let mut sums = BTreeMap::new();
+    for failure in report.failures.iter().chain(&report.ordinary_answers) {
+        *sums.entry(failure.syscall.clone()).or_default() += failure.count;
+    }
+    sums
+}
+
+#[track_caller]
+fn every_refusal_is_counted(options: &[&str], words: &[&str]) {
+    let done = Session::run(options, words).go().succeeded();
+    assert_nothing_lost(&done.report());
+    let (seen, counted) = refused(&done);
+    assert!(!counted.is_empty(), "nothing was refused, so nothing was tested");
+    assert_eq!(seen, counted, "{words:?}");
+    assert_eq!(groups(&done.report()), counted, "{words:?}: groups");
+}
+
+#[test]
+fn one_thread_of_refused_and_fine_calls() {
+    every_refusal_is_counted(&LOCKING, &["mixed", "1", "20000"]);
+}
+
+#[test]
+fn threads_of_refused_and_fine_calls() {
+    every_refusal_is_counted(&LOCKING, &["mixed", "4", "10000"]);
+    every_refusal_is_counted(&LOCKING, &["mixed", "16", "5000"]);
+}
+
+#[test]
+fn signal_handlers_that_make_refused_calls_in_their_midst() {
+    every_refusal_is_counted(&LOCKING, &["mixed", "1", "20000", "100"]);
+    every_refusal_is_counted(&LOCKING, &["mixed", "8", "5000", "100"]);
+}
+
+#[test]
+fn the_same_with_all_calls_watched() {
+    every_refusal_is_counted(&["--calls", "all"], &["mixed", "4", "5000", "200"]);
+}
+
+/// What a growing stack adds must not be taken for what the next call has mapped.
+#[test]
+fn a_refused_mmap_after_the_stack_has_grown() {
+    every_refusal_is_counted(&LOCKING, &["mixed-stack", "1000"]);
+}
+
+/// Calls that take the lock are counted where their exits are not seen, others are not; both say which is the case.
+#[test]
+fn counts_of_calls_are_the_same_in_both_arrangements_or_null() {
+    let words = ["mixed", "1", "3000"];
+    let one = Session::run(&LOCKING, &words).go().succeeded();
+    let all = Session::run(&["--calls", "all"], &words).go().succeeded();
+    let (one, all) = (one.only().1, all.only().1);
+    for call in ["mmap", "munmap", "mprotect", "mremap", "brk"] {
+        assert_eq!(one.calls[call].calls, all.calls[call].calls, "{call}");
+        assert_eq!(one.calls[call].failed, all.calls[call].failed, "{call}");
+    }
+    let exact = Session::run(&LOCKING, &words).go().succeeded().report().coverage.exact_calls;
+    assert_eq!(one.calls["madvise"].calls.is_some(), exact, "madvise may do without the lock");
+}
+
+/// A budget on failures must not rest on calls that nobody looks at.
+#[test]
+fn a_budget_on_failures_watches_all_calls() {
+    let done = Session::run(&["--fail-on", "failure"], &["burst", "10"]).go().succeeded();
+    let report = done.report();
+    assert!(report.coverage.exact_calls && report.session.breach.is_none(), "{:?}", report.coverage);
+}

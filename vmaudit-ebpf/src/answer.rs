@@ -1,0 +1,355 @@
+//! Which calls have succeeded, told at the releases of the mmap lock, and the answers of the others: so that no program
+//! has to run at the exit of every system call of the machine.
+//!
+//! A call that has done what it was asked for shows it in the figures that its write section leaves behind, if nothing
+//! else has changed them since the figures of the section before were read; the kernel's numbers of the sections say
+//! whether. The other calls are asked: a task work (bpf_task_work_schedule_resume, 6.18 and later) runs in the task on its
+//! way back to user space, when the answer stands in its saved registers and before it can make another call.
+//!
+//! What lets no lock go as its own is not seen here: it is not counted, and the loader says so.
+
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
+use vmaudit_common::{
+    Figures, SeenInSection,
+    call::{self, Call},
+};
+
+use crate::{
+    call::{ReturnedCall, may_downgrade},
+    call_result,
+    control::{config, lost},
+    current_call::{self, Entry, Question},
+    failure::{counters, failure},
+    kernel::{self, Current, OwnMm},
+    lock_sequence,
+    slots::{self, Slot},
+};
+
+/// The kernel's functions and the map that take part have no number before the loader knows the kernel: it puts them in
+/// place of these (vmaudit-user/src/source/ebpf/placed.rs). A program that calls them is loaded nowhere else.
+mod placed {
+    use core::ffi::c_void;
+
+    /// An array with a `struct bpf_task_work` for each place of [`crate::current_call`]. Not one of the object's: its type
+    /// information is the kernel's own, and older kernels would refuse it.
+    pub const WORKS: u64 = 0x7a5c_0df0_7a5c_0df1;
+    const SCHEDULE: usize = 0x7a5c_0de1;
+    const PREEMPT_DISABLE: usize = 0x7a5c_0de2;
+    const PREEMPT_ENABLE: usize = 0x7a5c_0de3;
+
+    /// What the kernel calls.
+    pub type Callback = unsafe extern "C" fn(*mut c_void, *const u32, *mut c_void) -> i64;
+    type Schedule = unsafe extern "C" fn(*const u8, *mut c_void, *mut c_void, Callback, u64) -> i32;
+
+    /// bpf_task_work_schedule_resume_impl (6.18, 6.19); bpf_task_work_schedule_resume (7.0) has no fifth argument of ours.
+    ///
+    /// # Safety
+    /// `work` is a value of `map`.
+    #[inline(always)]
+    pub unsafe fn schedule(task: *const u8, work: *mut c_void, map: *mut c_void, callback: Callback) -> i32 {
+        // SAFETY: never called as it stands: the loader replaces the instruction.
+        unsafe { core::mem::transmute::<usize, Schedule>(SCHEDULE)(task, work, map, callback, 0) }
+    }
+
+    /// bpf_preempt_disable (6.10).
+    #[inline(always)]
+    pub fn preempt_disable() {
+        // SAFETY: as above.
+        unsafe { core::mem::transmute::<usize, unsafe extern "C" fn()>(PREEMPT_DISABLE)() }
+    }
+
+    /// bpf_preempt_enable (6.10).
+    #[inline(always)]
+    pub fn preempt_enable() {
+        // SAFETY: as above.
+        unsafe { core::mem::transmute::<usize, unsafe extern "C" fn()>(PREEMPT_ENABLE)() }
+    }
+}
+
+const PR_SET_VMA: u64 = 0x5356_4d41;
+/// Type byte of userfaultfd's ioctls.
+const UFFDIO: u64 = 0xaa;
+
+/// The task lets the lock of its own address space go after writing. `before`: the count before; `sequence`:
+/// mm.mm_lock_seq.
+#[inline(always)]
+pub fn write_release(
+    task: Current,
+    call: Call,
+    own: OwnMm,
+    index: u32,
+    slot: Slot,
+    before: u32,
+    sequence: u32,
+) {
+    let was = slot.figures();
+    let (total_vm, data_vm, exec_vm) = own.sizes();
+    let now =
+        Figures { sequence: lock_sequence::ended(sequence, true), reserved: 0, total_vm, data_vm, exec_vm };
+    slot.set_figures(now);
+    if call < call::FIRST_REAL {
+        // Numbers that mean nothing here are also such of 32-bit calls that are of no interest; one such call says enough.
+        if task.in_compat_call() {
+            slot.count_call(call::COMPAT);
+        }
+        return;
+    }
+    // One section lies between them: this one.
+    let comparable =
+        lock_sequence::between(was.sequence, now.sequence) == 1 && was.sequence != Figures::UNKNOWN;
+    if comparable && has_succeeded(task, call, own, &was, &now) {
+        succeeded(task, call, slot);
+        return;
+    }
+    if !task.is_ending()
+        && concerns_memory(task, call, slot)
+        && let Some(entry) = ask(task, call, index)
+    {
+        current_call::keep_section(task, call, own, index, before, own.map_count());
+        let seen = slot.seen();
+        if seen.sequence == sequence && seen.tid == task.tid() {
+            current_call::keep_seen(entry, call, seen);
+        }
+    }
+}
+
+/// The task lets the lock of its own address space go after reading.
+///
+/// A call that has unmapped something and let readers in before (munmap, brk and mremap that shrink) ends so, and nobody
+/// can write before it does. What such a call maps in after that (mm_populate) would end in the same way: it is told apart
+/// by the question that such a call has asked before, see [`has_succeeded`].
+#[inline(always)]
+pub fn read_release(task: Current, call: Call, own: OwnMm, index: u32, slot: Slot, sequence: u32) {
+    match call {
+        call::MUNMAP | call::BRK | call::MREMAP => {
+            let ended = lock_sequence::ended(sequence, false);
+            // Also for the other of two programs on this event.
+            if slot.figures().sequence == ended {
+                return;
+            }
+            if call != call::MUNMAP && Entry::of(task.tid()).is_some_and(|entry| entry.question().is_some()) {
+                return;
+            }
+            let (total_vm, data_vm, exec_vm) = own.sizes();
+            slot.set_figures(Figures { sequence: ended, reserved: 0, total_vm, data_vm, exec_vm });
+            succeeded(task, call, slot);
+        }
+        // A range with a gap is refused without writing.
+        call::MADVISE | call::PROCESS_MADVISE => {
+            ask(task, call, index);
+        }
+        _ => {}
+    }
+}
+
+/// The release of an address space that had no slot. `adopted`: it is the task's own, and now has one.
+#[inline(always)]
+pub fn first_sign(task: Current, mm: u64, adopted: bool) {
+    let call = task.call();
+    if call < call::FIRST_REAL || task.is_ending() {
+        return;
+    }
+    if adopted {
+        if let Some(index) = slots::index_of(mm)
+            && let Some(slot) = Slot::at(index)
+            && concerns_memory(task, call, slot)
+        {
+            ask(task, call, index);
+        }
+    } else if matches!(call, call::EXECVE | call::EXECVEAT)
+        && let Some(index) = index_of_own(task)
+    {
+        // The address space of an image that may yet be refused.
+        ask(task, call, index);
+    }
+}
+
+/// The slot of the address space that the task has, if it has one.
+#[inline(always)]
+fn index_of_own(task: Current) -> Option<u32> {
+    let mm = task.mm();
+    if mm == 0 { None } else { slots::index_of(mm) }
+}
+
+/// A search for a free range has ended; it was made under the lock, for writing.
+#[inline(always)]
+pub fn searched(task: Current, mm: u64, addr: u64) {
+    if let Some((slot, seen)) = in_section(task, mm) {
+        slot.set_seen(SeenInSection { searched: addr, ..seen });
+    }
+}
+
+/// A probe has seen something of the call that the task is in.
+#[inline(always)]
+pub fn probed(task: Current, mm: u64, bit: u32) {
+    if let Some((slot, seen)) = in_section(task, mm) {
+        slot.set_seen(SeenInSection { probes: seen.probes | bit, ..seen });
+    }
+}
+
+/// What was seen so far in the write section that the task is in.
+#[inline(always)]
+fn in_section(task: Current, mm: u64) -> Option<(Slot, SeenInSection)> {
+    if mm == 0 {
+        return None;
+    }
+    let slot = slots::of_mm(mm)?;
+    let sequence = task.own(mm)?.lock_sequence();
+    // Nobody writes: what is seen is of no section.
+    if sequence & 1 == 0 {
+        return None;
+    }
+    let seen = slot.seen();
+    let tid = task.tid();
+    if seen.sequence == sequence && seen.tid == tid {
+        Some((slot, seen))
+    } else {
+        Some((slot, SeenInSection { sequence, tid, ..SeenInSection::default() }))
+    }
+}
+
+/// The call is one that is counted and can be refused for lack of memory; counts it if it is only the former.
+#[inline(always)]
+fn concerns_memory(task: Current, call: Call, slot: Slot) -> bool {
+    if call == call::IOCTL {
+        return task.registers().argument(1) >> 8 & 0xff == UFFDIO;
+    }
+    if call == call::PRCTL && task.registers().argument(0) != PR_SET_VMA {
+        slot.count_call(call);
+        return false;
+    }
+    true
+}
+
+/// The figures show that the call has done all that it was asked for. `was`, `now`: before and after its section, in which
+/// nobody else can have changed them.
+#[inline(always)]
+fn has_succeeded(task: Current, call: Call, own: OwnMm, was: &Figures, now: &Figures) -> bool {
+    const PROT_GROWS: u64 = 0x300_0000;
+    let shift = config!(page_shift) & 31;
+    let more = |now: u64, was: u64| now.wrapping_sub(was);
+    match call {
+        // What is mapped is accounted at the very end (mm/vma.c:__mmap_complete); in place of as much, it is of another kind.
+        call::MMAP => {
+            now.total_vm > was.total_vm
+                || now.total_vm == was.total_vm && (now.data_vm != was.data_vm || now.exec_vm != was.exec_vm)
+        }
+        // All pages have changed sides (mm/mprotect.c:mprotect_fixup).
+        call::MPROTECT | call::PKEY_MPROTECT => {
+            let regs = task.registers();
+            let pages = kernel::whole_pages(regs.argument(1)) >> shift;
+            let moved = |now: u64, was: u64| more(now, was) == pages || more(was, now) == pages;
+            pages != 0
+                && regs.argument(2) & PROT_GROWS == 0
+                && (moved(now.data_vm, was.data_vm) || moved(now.exec_vm, was.exec_vm))
+        }
+        // A break below the start of the heap is a question. Where something is locked the call may read again.
+        call::BRK => {
+            let (start, brk) = own.heap();
+            let asked = task.registers().argument(0);
+            own.locked_vm() == 0 && (brk == asked || asked < start)
+        }
+        call::MREMAP => {
+            let regs = task.registers();
+            let grown =
+                kernel::whole_pages(regs.argument(2)).wrapping_sub(kernel::whole_pages(regs.argument(1)));
+            own.locked_vm() == 0
+                && now.total_vm > was.total_vm
+                && more(now.total_vm, was.total_vm) == grown >> shift
+        }
+        // munmap: what was unmapped ends with readers let in before (mm/vma.c:vms_complete_munmap_vmas).
+        _ => false,
+    }
+}
+
+/// The call has succeeded.
+#[inline(always)]
+fn succeeded(task: Current, call: Call, slot: Slot) {
+    slot.count_call(call);
+    if may_downgrade(call) && slot.leaked_range().read() != 0 {
+        counters::given_back::<true>(slot, &returned(task, call, 0));
+    }
+}
+
+#[inline(always)]
+fn returned(task: Current, id: Call, ret: i64) -> ReturnedCall {
+    ReturnedCall { id, ret, regs: kernel::registers(), task: task.address(), compat: false }
+}
+
+/// Has the answer of the call read at its end, once for each call; the place of the call is the task's until then.
+#[inline(always)]
+fn ask(task: Current, id: Call, slot: u32) -> Option<Entry> {
+    let Some((place, entry)) = current_call::place_of(task.tid()) else {
+        lost!(answers_lost);
+        return None;
+    };
+    if entry.question().is_some() {
+        return Some(entry);
+    }
+    entry.ask(Question { id, slot, ip: task.registers().ip() });
+    let works = core::ptr::without_provenance_mut::<c_void>(placed::WORKS as usize);
+    // SAFETY: the loader puts a map there.
+    let work = unsafe { bpf_map_lookup_elem(works, (&raw const place).cast()) };
+    // SAFETY: the work is of that map.
+    if work.is_null() || unsafe { placed::schedule(task.typed(), work, works, answered) } != 0 {
+        lost!(answers_lost);
+        entry.end_call();
+        return None;
+    }
+    Some(entry)
+}
+
+/// Called in the task that has asked, on its way back to user space.
+unsafe extern "C" fn answered(_works: *mut c_void, place: *const u32, _work: *mut c_void) -> i64 {
+    // SAFETY: the kernel passes the key of the value that was asked with.
+    let place = unsafe { *place };
+    // What a failure is put together in belongs to the CPU.
+    placed::preempt_disable();
+    judge(place);
+    placed::preempt_enable();
+    0
+}
+
+// Global: the verifier looks at it apart from the programs that ask.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge(place: u32) -> u64 {
+    let task = Current::task();
+    // Else the task is about to end.
+    let Some(entry) = Entry::with_question(place, task.tid()) else { return 0 };
+    if let Some(question) = entry.question() {
+        judge_answer(task, question);
+    }
+    entry.end_call();
+    0
+}
+
+#[inline(always)]
+fn judge_answer(task: Current, Question { id, slot, ip }: Question) {
+    let regs = task.registers();
+    let ret = regs.answer();
+    let same = regs.ip() == ip && task.call() == id;
+    let index = if matches!(id, call::EXECVE | call::EXECVEAT) {
+        // The image has changed, or it has not.
+        let Some(index) = index_of_own(task) else { return };
+        if !same {
+            if let Some(slot) = Slot::at(index) {
+                slot.count_call(id);
+            }
+            return;
+        }
+        index
+    } else if same {
+        slot
+    } else {
+        lost!(answers_lost);
+        return;
+    };
+    let Some(slot) = Slot::at(index) else { return };
+    if let Some(errno) = call_result::count::<true>(slot, &returned(task, id, ret)) {
+        failure(index, u32::from(id), u32::from(errno), ret as u64);
+    }
+}

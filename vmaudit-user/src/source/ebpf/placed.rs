@@ -1,0 +1,174 @@
+//! What the asking programs (vmaudit-ebpf/src/answer.rs) take part in and the loader has no name for: calls of the kernel's
+//! own functions, and a map whose values hold a `struct bpf_task_work`.
+//!
+//! aya 0.14 relocates no calls of kernel functions, and a map of the object would have to bear its type on kernels that do
+//! not know it. So the object has placeholders, which are replaced in its bytes before it is loaded. On all other kernels
+//! they stay, in programs that are never loaded.
+
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+
+use crate::os::kernel::TaskWork;
+
+/// An array with room for a task work in each value, made for [`patched`]; the kernel gives up open works when nobody in
+/// user space holds it any more.
+pub struct Works(OwnedFd);
+
+// As in vmaudit-ebpf/src/answer.rs.
+const WORKS: u64 = 0x7a5c_0df0_7a5c_0df1;
+const SCHEDULE: u32 = 0x7a5c_0de1;
+const PREEMPT_DISABLE: u32 = 0x7a5c_0de2;
+const PREEMPT_ENABLE: u32 = 0x7a5c_0de3;
+
+// include/uapi/linux/bpf.h
+const BPF_MAP_CREATE: libc::c_int = 0;
+const BPF_BTF_LOAD: libc::c_int = 18;
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+/// Opcode of a call, and what its source register says when it is one of the kernel's own functions.
+const CALL: u8 = 0x85;
+const KERNEL_FUNCTION: u8 = 2;
+/// Opcode of the load of 64 bits, and what its source register says when they stand for a map.
+const LOAD_64: u8 = 0x18;
+const MAP_DESCRIPTOR: u8 = 1;
+/// Bytes of an instruction.
+const INSTRUCTION: usize = 8;
+
+impl Works {
+    /// So many works.
+    pub fn new(entries: u32) -> std::io::Result<Self> {
+        let types = type_information();
+        // union bpf_attr of BPF_BTF_LOAD: address, room for messages, length.
+        let attr = [types.as_ptr() as u64, 0, types.len() as u64];
+        let types = bpf(BPF_BTF_LOAD, bytemuck::bytes_of(&attr))?;
+        // union bpf_attr of BPF_MAP_CREATE: type, bytes of a key, of a value, entries, flags, inner map, node, name (4 words),
+        // device, descriptor of the types, type of the key, of the value.
+        let mut attr = [0u32; 15];
+        attr[..4].copy_from_slice(&[BPF_MAP_TYPE_ARRAY, 4, WORK_BYTES, entries]);
+        attr[12..].copy_from_slice(&[types.as_raw_fd() as u32, TYPE_OF_KEY, TYPE_OF_VALUE]);
+        bpf(BPF_MAP_CREATE, bytemuck::bytes_of(&attr)).map(Self)
+    }
+}
+
+/// The object with the placeholders replaced.
+pub fn patched(object: &[u8], kernel: TaskWork, works: &Works) -> Vec<u8> {
+    patch(object, kernel, works.0.as_raw_fd())
+}
+
+fn patch(object: &[u8], kernel: TaskWork, works: RawFd) -> Vec<u8> {
+    let mut bytes = object.to_vec();
+    let mut rest = bytes.as_mut_slice();
+    while let Some((instruction, after)) = rest.split_first_chunk_mut::<INSTRUCTION>() {
+        let [opcode, registers, _, _, immediate @ ..] = instruction;
+        let value = u32::from_le_bytes(*immediate);
+        if *opcode == CALL && *registers >> 4 == 0 {
+            let function = match value {
+                SCHEDULE => Some(kernel.schedule),
+                PREEMPT_DISABLE => Some(kernel.preempt_disable),
+                PREEMPT_ENABLE => Some(kernel.preempt_enable),
+                _ => None,
+            };
+            if let Some(function) = function {
+                *registers |= KERNEL_FUNCTION << 4;
+                *immediate = function.to_le_bytes();
+            }
+        } else if *opcode == LOAD_64
+            && value == WORKS as u32
+            && let Some([_, _, _, _, upper @ ..]) = after.first_chunk_mut::<INSTRUCTION>()
+            && u32::from_le_bytes(*upper) == (WORKS >> 32) as u32
+        {
+            *registers |= MAP_DESCRIPTOR << 4;
+            *immediate = works.to_le_bytes();
+            *upper = [0; 4];
+        }
+        rest = after;
+    }
+    bytes
+}
+
+const WORK_BYTES: u32 = 8;
+const TYPE_OF_KEY: u32 = 1;
+const TYPE_OF_VALUE: u32 = 4;
+
+/// The types of the array's keys and values (Documentation/bpf/btf.rst). The kernel knows its work by the name of the
+/// struct (kernel/bpf/btf.c:btf_get_field_type, 6.18).
+fn type_information() -> Vec<u8> {
+    const INT: u32 = 1 << 24;
+    const STRUCT: u32 = 4 << 24;
+    const STRINGS: &[u8] = b"\0u32\0u64\0bpf_task_work\0opaque\0work\0";
+    let name = |name: &str| {
+        let with_ends = [b"\0", name.as_bytes(), b"\0"].concat();
+        let at = STRINGS.windows(with_ends.len()).position(|window| window == with_ends);
+        at.map_or(0, |at| at as u32 + 1)
+    };
+    let types: Vec<u32> = [
+        vec![name("u32"), INT, 4, 32],
+        vec![name("u64"), INT, 8, 64],
+        // struct bpf_task_work { u64 opaque; }
+        vec![name("bpf_task_work"), STRUCT | 1, 8, name("opaque"), 2, 0],
+        // struct work { struct bpf_task_work work; }
+        vec![name("work"), STRUCT | 1, WORK_BYTES, name("work"), 3, 0],
+    ]
+    .concat();
+    let length = (types.len() * 4) as u32;
+    // Magic and version, bytes of the header; where types begin and their length; the same of strings.
+    let head = [0x1_eb9f, 24, 0, length, length, STRINGS.len() as u32];
+    let words = head.iter().chain(&types).flat_map(|word| word.to_le_bytes());
+    words.chain(STRINGS.iter().copied()).collect()
+}
+
+/// A bpf() call that makes something.
+fn bpf(command: libc::c_int, attr: &[u8]) -> std::io::Result<OwnedFd> {
+    // SAFETY: `attr` has the size it is said to have; what it points at outlives the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_ptr(), attr.len()) };
+    if fd < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: a fresh descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::btf::Btf;
+
+    const KERNEL: TaskWork = TaskWork { schedule: 0x11, preempt_disable: 0x22, preempt_enable: 0x33 };
+
+    #[test]
+    fn placeholders_are_replaced_and_nothing_else() {
+        let call = |number: u32| [&[CALL, 0, 0, 0], &number.to_le_bytes()[..]].concat();
+        let load = |lower: u32, upper: u32| {
+            [&[LOAD_64, 1, 0, 0], &lower.to_le_bytes()[..], &[0; 4], &upper.to_le_bytes()[..]].concat()
+        };
+        let others = [
+            call(5),
+            load(WORKS as u32, 9),
+            vec![0; 8],
+            vec![CALL, 0x10, 0, 0],
+            vec![0xe1, 0x0d, 0x5c, 0x7a],
+        ];
+        let others = others.concat();
+        assert_eq!(patch(&others, KERNEL, 7), others);
+        let whole =
+            [call(SCHEDULE), call(PREEMPT_ENABLE), load(WORKS as u32, (WORKS >> 32) as u32), vec![1, 2, 3]];
+        let made = patch(&whole.concat(), KERNEL, 7);
+        assert_eq!(made[..8], [CALL, 0x20, 0, 0, 0x11, 0, 0, 0]);
+        assert_eq!(made[8..16], [CALL, 0x20, 0, 0, 0x33, 0, 0, 0]);
+        assert_eq!(made[16..32], [LOAD_64, 0x11, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(made[32..], [1, 2, 3], "a file may end anywhere");
+    }
+
+    #[test]
+    fn the_object_has_each_placeholder() {
+        let object = crate::source::ebpf::load::OBJECT;
+        let made = patch(object, KERNEL, 7);
+        let changed = object.iter().zip(&made).filter(|(before, after)| before != after).count();
+        assert!(changed >= 3 * 4 + 8, "{changed} bytes changed");
+    }
+
+    #[test]
+    fn the_types_are_what_the_kernel_looks_for() {
+        let types = type_information();
+        let types = Btf::parse(&types, &["work", "bpf_task_work"]).unwrap();
+        assert_eq!(types.nested("work", &["work", "opaque"]), Some(0));
+    }
+}
