@@ -41,8 +41,13 @@ fn a_refused_call_has_the_function_that_made_it() {
     assert!(innermost.offset.is_some(), "{stack:?}");
     // The C library's syscall() has no frame, so its caller needs no frame pointers either: it is a function of the
     // workload (memory::call, or what that was inlined into).
-    let caller = stack.get(1).and_then(|frame| frame.symbol.as_deref()).unwrap_or_default();
-    assert!(caller.starts_with("workload::"), "{stack:?}");
+    assert!(caller(&stack).starts_with("workload::"), "{stack:?}");
+}
+
+/// The function that the second address of a stack is in, whatever was inlined there.
+fn caller(stack: &[Frame]) -> &str {
+    let second = stack.iter().filter(|frame| !frame.inlined).nth(1);
+    second.and_then(|frame| frame.symbol.as_deref()).unwrap_or_default()
 }
 
 /// What a walk over frame pointers finds in code that has none must not be shown as a caller.
@@ -86,15 +91,13 @@ fn named(report: &Report) {
     assert!(report.coverage.lost.iter().all(|(_, &n)| n == 0), "{:?}", report.coverage.lost);
 }
 
-/// Debug information is in the file itself.
-fn has_lines(program: &Path) -> bool {
-    let bytes = std::fs::read(program).expect("the workload is readable");
-    bytes.windows(12).any(|window| window == b".debug_line\0")
-}
-
 #[test]
 fn a_process_that_ends_at_once_has_names_in_its_stack() {
-    let lines = has_lines(&workload());
+    // Where the instruction of the call stands.
+    let source = include_str!("../src/bin/workload/dies.rs");
+    let line =
+        |text| 1 + source.lines().position(|line| line.contains(text)).expect("the source has it") as u32;
+    let inlined = line("fn inlined_here() {")..line("svc 0");
     for n in 0..TIMES {
         let end = ENDS[n % ENDS.len()];
         let report = of_the_dead(Session::run(&["--no-anonymize"], &["dies", end]));
@@ -105,12 +108,21 @@ fn a_process_that_ends_at_once_has_names_in_its_stack() {
             continue;
         }
         named(&report);
-        assert_eq!(stack[0].symbol.as_deref(), Some("workload::dies::refused_here"), "{n} {end}: {stack:?}");
-        assert_eq!(stack[0].module.as_deref().map(Path::new), Some(&*workload()), "{stack:?}");
-        if lines {
-            let file = stack[0].file.as_deref().unwrap_or_default();
-            assert!(file.ends_with("workload/dies.rs") && stack[0].line > Some(40), "{stack:?}");
+        let [inner, outer] = &stack[..2] else { panic!("{n} {end}: {stack:?}") };
+        for frame in [inner, outer] {
+            assert_eq!(frame.module.as_deref().map(Path::new), Some(&*workload()), "{stack:?}");
+            assert!(
+                frame.file.as_deref().is_some_and(|file| file.ends_with("workload/dies.rs")),
+                "{stack:?}"
+            );
         }
+        assert!(
+            inner.inlined && inner.symbol.as_deref().is_some_and(|it| it.ends_with("inlined_here")),
+            "{stack:?}"
+        );
+        assert!(inner.line.is_some_and(|line| inlined.contains(&line)), "{stack:?}");
+        assert_eq!(outer.symbol.as_deref(), Some("workload::dies::refused_here"), "{n} {end}: {stack:?}");
+        assert_eq!((outer.inlined, outer.line), (false, Some(line("    inlined_here();"))), "{stack:?}");
     }
 }
 
@@ -129,8 +141,7 @@ fn a_process_that_ends_at_once_has_names_of_its_libraries() {
         let module = stack[0].module.as_deref().unwrap_or_default();
         // Linked statically, the C library is in the workload's own file.
         assert!(module.contains("libc") || *module == *workload().to_string_lossy(), "{stack:?}");
-        let caller = stack.get(1).and_then(|frame| frame.symbol.as_deref()).unwrap_or_default();
-        assert!(caller.starts_with("workload::"), "{stack:?}");
+        assert!(caller(stack).starts_with("workload::"), "{stack:?}");
     }
 }
 

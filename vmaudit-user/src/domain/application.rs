@@ -286,8 +286,9 @@ impl Anonymizer {
             }
             Event::Owners(owners) => self.texts([&mut owners.holders.sentence]),
             Event::Frame(named) => {
-                let Frame { symbol, module, file, .. } = &mut named.frame;
-                self.texts([symbol, module, file].into_iter().flatten());
+                for Frame { symbol, module, file, .. } in named.inlined.iter_mut().chain([&mut named.frame]) {
+                    self.texts([symbol, module, file].into_iter().flatten());
+                }
             }
             Event::Note(note) => self.texts([note]),
             Event::Limits(_)

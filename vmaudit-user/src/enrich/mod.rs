@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::domain::application::Anonymizer;
 use crate::domain::audit::Audit;
-use crate::model::event::{CgroupExhausted, Event, Owners, StackEnds, StackName};
+use crate::model::event::{CgroupExhausted, Event, Owners, StackEnds};
 use crate::os::apart::Patience;
 use crate::os::clock::now_ns;
 use crate::os::rights;
@@ -103,9 +103,9 @@ impl Enrichment {
             sink(Event::Owners(Box::new(Owners { generation, holders })));
         }
         let mut resolved = self.symbols.resolve();
-        resolved.frames.sort_by_key(|(generation, ip, _)| (*generation, *ip));
-        for (generation, ip, frame) in resolved.frames {
-            sink(Event::Frame(Box::new(StackName { generation, ip, frame })));
+        resolved.frames.sort_by_key(|it| (it.generation, it.ip));
+        for named in resolved.frames {
+            sink(Event::Frame(Box::new(named)));
         }
         resolved.ends.sort_unstable();
         for (generation, ip) in resolved.ends {

@@ -120,6 +120,9 @@ pub struct StackName {
     pub ip: u64,
     /// What it is called.
     pub frame: Frame,
+    /// Functions that were inlined into it there, innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inlined: Vec<Frame>,
 }
 
 /// See [`Event::StackEnds`].

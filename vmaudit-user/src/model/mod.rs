@@ -15,5 +15,6 @@ pub mod scan;
 #[cfg(test)]
 mod schema;
 pub mod session;
+pub(crate) mod stack;
 pub(crate) mod unreadable;
 pub mod vma_layout;

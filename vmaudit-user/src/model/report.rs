@@ -13,6 +13,7 @@ pub use super::cause::Cause;
 use super::hook::CALL_EXIT;
 
 pub use super::crowd::FoldedProcesses;
+pub use super::stack::{Example, Frame};
 
 /// Name of the schema.
 pub const SCHEMA: &str = "vmaudit.report";
@@ -414,38 +415,6 @@ pub struct Holders {
     pub after_ms: u64,
     /// The largest owner, for people.
     pub sentence: String,
-}
-
-/// One failing call.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Example {
-    /// Task id.
-    pub tid: u32,
-    /// Arguments by name: addresses and flags as hexadecimal strings, lengths as numbers; null for an address that is
-    /// not the caller's to know.
-    pub args: serde_json::Map<String, serde_json::Value>,
-    /// User stack, innermost first; empty when it was not taken.
-    pub stack: Vec<Frame>,
-}
-
-/// One frame of a user stack.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Frame {
-    /// Return address, hexadecimal; null when it is not the caller's to know.
-    pub ip: Option<String>,
-    /// Function; null when unresolved.
-    pub symbol: Option<String>,
-    /// Mapped file; null for anonymous memory.
-    pub module: Option<String>,
-    /// Offset in the module's file, bytes.
-    #[serde(default)]
-    pub offset: Option<u64>,
-    /// Source file.
-    pub file: Option<String>,
-    /// Source line.
-    pub line: Option<u32>,
 }
 
 /// What to do.

@@ -75,6 +75,12 @@ fn signal(number: i32) {
 
 #[inline(never)]
 fn refused_here() {
+    inlined_here();
+}
+
+/// Part of the function above: the line of the refused call is one of these.
+#[inline(always)]
+fn inlined_here() {
     let [a0, a1, a2, a3, a4, a5] = ARGUMENTS;
     // SAFETY: the kernel refuses this mapping; the registers are those of the call convention.
     unsafe {

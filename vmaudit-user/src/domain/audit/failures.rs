@@ -203,19 +203,15 @@ impl Audit {
         Example {
             tid: refused.tid,
             args: arguments::by_name(refused.call, &refused.args),
-            stack: self
-                .stack(refused)
-                .map(|ip| {
-                    self.frames.get(&(refused.generation, *ip)).cloned().unwrap_or_else(|| Frame {
-                        ip: Some(format!("{ip:#x}")),
-                        symbol: None,
-                        module: None,
-                        offset: None,
-                        file: None,
-                        line: None,
-                    })
-                })
-                .collect(),
+            stack: self.stack(refused).flat_map(|ip| self.frames_at(refused.generation, *ip)).collect(),
+        }
+    }
+
+    /// The functions at an address of a stack, innermost first.
+    fn frames_at(&self, generation: u64, ip: u64) -> Vec<Frame> {
+        match self.frames.get(&(generation, ip)) {
+            Some((frame, inlined)) => inlined.iter().chain([frame]).cloned().collect(),
+            None => vec![Frame::bare(ip)],
         }
     }
 }

@@ -55,7 +55,7 @@ pub struct Audit {
     /// Details of refused calls, the first one of each kind.
     examples: Examples,
     /// Stacks resolved by the session, by generation and address.
-    frames: HashMap<(u64, u64), Frame>,
+    frames: HashMap<(u64, u64), (Frame, Vec<Frame>)>,
     /// Words on stacks that are no return address, likewise.
     ends: HashSet<(u64, u64)>,
     /// What the VMAs of address spaces at the limit are.
@@ -186,7 +186,7 @@ impl Audit {
                 self.cgroups.insert(it.generation, it.cgroup);
             }
             Event::Frame(named) => {
-                self.frames.insert((named.generation, named.ip), named.frame);
+                self.frames.insert((named.generation, named.ip), (named.frame, named.inlined));
             }
             Event::StackEnds(word) => {
                 self.ends.insert((word.generation, word.ip));

@@ -12,6 +12,8 @@ const MANGLED: usize = 1 << 16;
 pub fn demangle(name: &str) -> String {
     // glibc's debug information names its functions by their inner aliases.
     let name = name.strip_prefix("__GI_").unwrap_or(name);
+    // And in symbol tables each name has the version of the library that it came with.
+    let name = name.split_once('@').map_or(name, |(plain, _)| if plain.is_empty() { name } else { plain });
     if name.len() > MANGLED {
         return cut(name);
     }
@@ -56,6 +58,8 @@ mod tests {
         for (name, wanted) in [
             ("mmap", "mmap"),
             ("__GI_mmap", "mmap"),
+            ("pthread_create@@GLIBC_2.34", "pthread_create"),
+            ("@", "@"),
             ("_ZN4core9panicking9panic_fmt17h5f1a6fd39197ad62E", "core::panicking::panic_fmt"),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
             ("_ZN3foo3barEi", "foo::bar(int)"),

@@ -7,10 +7,10 @@ use gimli::{DwarfSections, EndianSlice, RunTimeEndian, SectionId};
 use object::{Object as _, ObjectSection as _};
 
 use super::elf::{self, Room};
+use super::question::INLINED;
 
-/// What stands at an address, as far as it is known. Where calls were inlined, the function that has code of its own
-/// and the line in it.
-#[derive(Debug, Default)]
+/// A function at an address, as far as it is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
     /// As the linker knows it, or else as the source does.
     pub function: Option<String>,
@@ -25,19 +25,20 @@ pub fn has(object: &object::File<'_>) -> bool {
         .is_some_and(|section| section.file_range().is_some_and(|(_, size)| size > 0))
 }
 
-/// `supplement`: what dwz moved out of this file and others.
+/// For each address: the functions that were inlined into each other there, innermost first, and last the one that has
+/// code of its own. `supplement`: what dwz moved out of this file and others.
 pub fn find(
     object: &object::File<'_>,
     supplement: Option<&object::File<'_>>,
     addresses: &[Option<u64>],
-) -> Vec<Option<Found>> {
+) -> Vec<Vec<Found>> {
     let room = Room::default();
     let sections = sections(object, &room);
     let supplement = supplement.map(|other| self::sections(other, &room));
     let endian = if object.is_little_endian() { RunTimeEndian::Little } else { RunTimeEndian::Big };
     let dwarf = sections.borrow_with_sup(supplement.as_ref(), |bytes| EndianSlice::new(bytes, endian));
     let Ok(context) = Context::from_dwarf(dwarf) else { return Vec::new() };
-    addresses.iter().map(|at| at.and_then(|at| look_up(&context, at))).collect()
+    addresses.iter().map(|at| at.map(|at| look_up(&context, at)).unwrap_or_default()).collect()
 }
 
 /// Those that tell of functions and lines; of variables, nothing is asked.
@@ -67,19 +68,21 @@ fn sections<'a>(object: &object::File<'a>, room: &Room) -> DwarfSections<Cow<'a,
 
 type Bytes<'a> = EndianSlice<'a, RunTimeEndian>;
 
-fn look_up(context: &Context<Bytes<'_>>, at: u64) -> Option<Found> {
-    // Of the functions that were inlined into each other, the last is the one that has code of its own.
-    let mut frames = context.find_frames(at).skip_all_loads().ok()?;
-    let mut outermost = None;
+fn look_up(context: &Context<Bytes<'_>>, at: u64) -> Vec<Found> {
+    let mut all = Vec::new();
+    let Ok(mut frames) = context.find_frames(at).skip_all_loads() else { return all };
     while let Ok(Some(frame)) = frames.next() {
-        outermost = Some(frame);
+        // A made file nests them without end; the outermost has the symbol's name all the same.
+        if all.len() > INLINED {
+            all.pop();
+        }
+        let function = frame.function.and_then(|name| name.raw_name().ok().map(Cow::into_owned));
+        let location = frame.location.as_ref();
+        all.push(Found {
+            function: function.filter(|name| !name.is_empty()),
+            file: location.and_then(|location| location.file).map(str::to_owned),
+            line: location.and_then(|location| location.line),
+        });
     }
-    let frame = outermost?;
-    let function = frame.function.and_then(|name| name.raw_name().ok().map(Cow::into_owned));
-    let location = frame.location.as_ref();
-    Some(Found {
-        function: function.filter(|name| !name.is_empty()),
-        file: location.and_then(|location| location.file).map(str::to_owned),
-        line: location.and_then(|location| location.line),
-    })
+    all
 }

@@ -187,11 +187,9 @@ pub(super) fn take(
             if line == b"null" {
                 todo.pop_front();
                 last = Instant::now();
-            } else if let Ok((index, symbol, file, line)) = serde_json::from_slice(&line) {
+            } else if let Ok((index, name)) = serde_json::from_slice::<(usize, Name)>(&line) {
                 // Whoever took the reader over may say anything; it stays short.
-                let (index, symbol, file): (usize, String, Option<String>) = (index, symbol, file);
-                let (symbol, file) = (cut(&symbol), file.as_deref().map(cut));
-                names.insert(index, Name { symbol, file, line });
+                names.insert(index, name.cut());
             }
             line.clear();
         }

@@ -9,6 +9,7 @@
 //! Bounds: [`LOOKS_PER_IMAGE`], [`LOOKS_PER_SECOND`], [`LOOKS`] looks at a process's mappings, [`QUEUE`] stacks
 //! waiting, [`modules::MODULES`] files held, [`DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
 
+mod c_library;
 mod channel;
 mod checked_open;
 mod child;
@@ -25,6 +26,7 @@ mod opener;
 mod parser;
 pub(crate) mod perf_map;
 mod question;
+mod resolve;
 mod told;
 
 use std::{
@@ -37,7 +39,6 @@ use std::{
 use vmaudit_common::call::Call;
 
 use crate::model::event::{Mapped, Refused};
-use crate::model::report::Frame;
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
 use mappings::{Answer, Found, Looked, Question};
@@ -126,15 +127,6 @@ enum Missing {
     Skipped,
     Cut,
     Unanswered(Unanswered),
-}
-
-/// Names found.
-#[derive(Debug, Default)]
-pub struct Resolved {
-    /// By generation and address.
-    pub frames: Vec<(u64, u64, Frame)>,
-    /// Generation and address of words that are no return address: the stack ends before them.
-    pub ends: Vec<(u64, u64)>,
 }
 
 impl Symbols {
@@ -364,63 +356,6 @@ impl Symbols {
             image.areas.push(Area { start, end, offset, name, module });
         }
         new.iter().all(|&at| image.knows(at))
-    }
-
-    /// Names for all stacks taken. Lasts up to [`DEADLINE`], usually a few milliseconds.
-    pub fn resolve(&mut self) -> Resolved {
-        let mut resolved = Resolved::default();
-        let mut addresses = Vec::new();
-        let mut seen = HashSet::new();
-        for (&generation, image) in &self.images {
-            for stack in &image.stacks {
-                for (n, &ip) in stack.iter().enumerate() {
-                    let at = inside(ip);
-                    // The first is the task's own program counter, whatever it points at; the others are what a walk
-                    // over frame pointers took for return addresses.
-                    if n > 0 && image.holes.contains(&at) {
-                        resolved.ends.push((generation, ip));
-                        break;
-                    }
-                    let Some(area) = image.area(at) else { continue };
-                    if !seen.insert((generation, ip)) {
-                        continue;
-                    }
-                    let offset = ip - area.start + area.offset;
-                    resolved.frames.push((
-                        generation,
-                        ip,
-                        Frame {
-                            ip: Some(format!("{ip:#x}")),
-                            symbol: None,
-                            module: (!area.name.is_empty()).then(|| area.name.clone()),
-                            offset: (!area.name.is_empty()).then_some(offset),
-                            file: None,
-                            line: None,
-                        },
-                    ));
-                    addresses.push(question::Address {
-                        at,
-                        in_file: at - area.start + area.offset,
-                        module: area.module,
-                        generation,
-                        jitted: helper::may_be_jitted(&area.name),
-                    });
-                }
-            }
-        }
-        if !addresses.is_empty() {
-            let read = helper::names(&self.modules, &self.images, &addresses, DEADLINE);
-            self.unreadable = read.given_up;
-            self.left_behind = read.left_behind;
-            for (index, name) in read.names {
-                if let Some((_, _, frame)) = resolved.frames.get_mut(index) {
-                    frame.symbol = Some(name.symbol);
-                    frame.file = name.file;
-                    frame.line = name.line;
-                }
-            }
-        }
-        resolved
     }
 }
 

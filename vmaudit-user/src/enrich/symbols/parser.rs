@@ -10,7 +10,7 @@ use super::{
     channel::{Ask, ask},
     debug_files::Wanted,
     demangle::{cut, demangle},
-    dwarf,
+    dwarf::{self, Found},
     elf::{self, Program},
     perf_map,
     question::{Address, Name, Task},
@@ -45,8 +45,8 @@ pub fn work(addresses: &[Address], tasks: &[Task], opener: &OwnedFd, out: &mut d
             }
         };
         for ((index, _), name) in of_this.iter().zip(names) {
-            if let Some(Name { symbol, file, line }) = name {
-                serde_json::to_writer(&mut lines, &(index, symbol, file, line))?;
+            if let Some(name) = name {
+                serde_json::to_writer(&mut lines, &(index, name))?;
                 lines.push(b'\n');
             }
         }
@@ -61,8 +61,7 @@ fn of_generated_code(mut map: File, wanted: &[u64]) -> Vec<Option<Name>> {
     if map.seek(SeekFrom::Start(0)).is_err() {
         return Vec::new();
     }
-    let name = |symbol| Name { symbol, file: None, line: None };
-    perf_map::names(map, wanted).into_iter().map(|symbol| symbol.map(name)).collect()
+    perf_map::names(map, wanted).into_iter().map(|symbol| symbol.map(Name::bare)).collect()
 }
 
 fn of_program(
@@ -78,7 +77,7 @@ fn of_program(
     let addresses: Vec<Option<u64>> = offsets.iter().map(|&at| elf::address(&object, at)).collect();
     let mut names = elf::names(&object, &addresses);
     if !lines {
-        return Ok(names.into_iter().map(|raw| raw.map(|raw| name(&raw, None, None))).collect());
+        return Ok(names.into_iter().map(|raw| raw.map(|raw| Name::bare(demangle(&raw)))).collect());
     }
     // Debug information is in the program, or in a file of its own, which may have more symbols, too.
     let apart = if dwarf::has(&object) {
@@ -96,16 +95,34 @@ fn of_program(
             *slot = better.or(slot.take());
         }
     }
-    let mut found = found.into_iter();
-    let of_both = |raw: Option<String>| {
-        let found = found.next().flatten().unwrap_or_default();
-        Some(name(&found.function.or(raw)?, found.file, found.line))
+    let found = found.into_iter().chain(std::iter::repeat_with(Vec::new));
+    Ok(names.into_iter().zip(found).map(|(raw, found)| of_both(raw, found)).collect())
+}
+
+/// By symbol and by debug information.
+fn of_both(raw: Option<String>, mut found: Vec<Found>) -> Option<Name> {
+    let own = found.pop().unwrap_or_default();
+    let symbol = match (own.function, raw) {
+        // Sources of C libraries call by inner names what they export by others.
+        (Some(inner), Some(exported)) if inner.starts_with("__") && !exported.starts_with('_') => exported,
+        // Debug information of lines only has names without their modules and types.
+        (Some(short), Some(whole)) if is_mangled(&whole) && !is_mangled(&short) => whole,
+        (Some(function), _) => function,
+        (None, raw) => raw?,
     };
-    Ok(names.into_iter().map(of_both).collect())
+    let inlined = found.into_iter().filter_map(|it| Some((it.function?, it.file, it.line)));
+    Some(Name {
+        inlined: inlined.map(|(symbol, file, line)| name(&symbol, file, line)).collect(),
+        ..name(&symbol, own.file, own.line)
+    })
+}
+
+fn is_mangled(name: &str) -> bool {
+    name.starts_with("_Z") || name.starts_with("_R")
 }
 
 fn name(raw: &str, file: Option<String>, line: Option<u32>) -> Name {
-    Name { symbol: demangle(raw), file: file.as_deref().map(cut), line }
+    Name { file: file.as_deref().map(cut), line, ..Name::bare(demangle(raw)) }
 }
 
 /// The file with a program's debug information.

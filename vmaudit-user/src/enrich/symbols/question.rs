@@ -1,5 +1,12 @@
 //! What the helper is asked and what it answers.
 
+use serde::{Deserialize, Serialize};
+
+use super::demangle::cut;
+
+/// Inlined functions kept of one address.
+pub const INLINED: usize = 16;
+
 /// An address to name.
 #[derive(Clone, Copy, Debug)]
 pub struct Address {
@@ -11,11 +18,32 @@ pub struct Address {
 }
 
 /// What an address is called.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Name {
     pub symbol: String,
     pub file: Option<String>,
     pub line: Option<u32>,
+    /// Functions that were inlined there, innermost first; these have none themselves.
+    pub inlined: Vec<Self>,
+}
+
+impl Name {
+    /// Without a place in a source.
+    pub fn bare(symbol: String) -> Self {
+        Self { symbol, file: None, line: None, inlined: Vec::new() }
+    }
+
+    /// Whoever wrote it, it is short.
+    pub fn cut(&self) -> Self {
+        let inlined =
+            self.inlined.iter().take(INLINED).map(|name| Self { inlined: Vec::new(), ..name.cut() });
+        Self {
+            symbol: cut(&self.symbol),
+            file: self.file.as_deref().map(cut),
+            line: self.line,
+            inlined: inlined.collect(),
+        }
+    }
 }
 
 /// One piece of work, after which the child says that it lives.

@@ -3,7 +3,10 @@ mod hostile;
 use std::io::Write as _;
 
 use crate::enrich::symbols::mappings::Lookup;
+use crate::enrich::symbols::resolve::Resolved;
 use crate::enrich::symbols::*;
+use crate::model::event::StackName;
+use crate::model::report::Frame;
 use crate::os::apart::Patience;
 
 fn refused(generation: u64, tgid: u32, stack: &[u64]) -> Refused {
@@ -40,7 +43,7 @@ fn of_this_process(stack: &[u64]) -> Resolved {
 fn a_function_of_this_program_has_its_name_module_file_and_line() {
     a_function_with_a_name();
     let resolved = of_this_process(&[known()]);
-    let (generation, ip, frame) = &resolved.frames[0];
+    let StackName { generation, ip, frame, .. } = &resolved.frames[0];
     assert_eq!((*generation, *ip), (5, known()));
     assert_eq!(frame.ip, Some(format!("{:#x}", known())));
     let symbol = frame.symbol.as_deref().unwrap_or_default();
@@ -89,7 +92,7 @@ fn in_a_file(bytes: &[u8], inside: u64) -> Frame {
     std::fs::remove_file(&path).unwrap();
     // SAFETY: the mapping made above.
     unsafe { libc::munmap(address, 8192) };
-    resolved.frames[0].2.clone()
+    resolved.frames[0].frame.clone()
 }
 
 #[test]
@@ -175,7 +178,7 @@ fn a_caller_is_named_if_executable_and_left_out_if_not() {
     });
     remember_all(&mut symbols, true);
     let resolved = symbols.resolve();
-    let ips: Vec<u64> = resolved.frames.iter().map(|(_, ip, _)| *ip).collect();
+    let ips: Vec<u64> = resolved.frames.iter().map(|it| it.ip).collect();
     assert_eq!(ips, [known(), known() + 1]);
     assert!(resolved.ends.is_empty());
 }

@@ -4,12 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self};
 
 use crate::model::cause::{because, reason};
-use crate::model::report::{Cause, Failure, Frame, Holders, Report};
-use crate::output::text::page::{Colour, Page, name_pid, shortened};
+use crate::model::report::{Cause, Failure, Holders, Report};
+use crate::output::text::page::{Colour, Page, name_pid};
+use crate::output::text::stack;
 use crate::text::{clean, count, grouped};
-
-/// Frames shown of a stack.
-pub(crate) const FRAMES: usize = 6;
 
 /// Failures that differ only in their process are one block.
 pub(crate) struct Block<'a> {
@@ -111,42 +109,8 @@ pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page
     if block.count > 1 && !stack.is_empty() {
         page.line("  one of them:", Some(Colour::Dim))?;
     }
-    for frame in stack.iter().take(FRAMES) {
-        page.line(&shortened(&format!("    at {}", frame_text(frame)), page.width), Some(Colour::Dim))?;
-    }
-    if stack.len() > FRAMES {
-        page.line(
-            &format!("    and {}", count((stack.len() - FRAMES) as u64, "more frame", "more frames")),
-            Some(Colour::Dim),
-        )?;
-    }
+    stack::stack(stack, page)?;
     Ok(())
-}
-
-/// In place of an address that is not the caller's to know.
-const HIDDEN: &str = "?";
-
-pub(crate) fn frame_text(frame: &Frame) -> String {
-    let module = frame.module.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
-    let text = match (&frame.symbol, module) {
-        (Some(symbol), module) => {
-            let place = match (&frame.file, frame.line) {
-                (Some(file), Some(line)) => format!(" {file}:{line}"),
-                (Some(file), None) => format!(" {file}"),
-                _ => String::new(),
-            };
-            match module {
-                Some(module) => format!("{symbol} ({module}){place}"),
-                None => format!("{symbol}{place}"),
-            }
-        }
-        (None, Some(module)) => match frame.offset {
-            Some(offset) => format!("{module}+{offset:#x}"),
-            None => format!("{module} {}", frame.ip.as_deref().unwrap_or(HIDDEN)),
-        },
-        (None, None) => frame.ip.clone().unwrap_or_else(|| HIDDEN.to_owned()),
-    };
-    clean(&text)
 }
 
 pub(crate) fn ordinary_answers(report: &Report) -> Option<String> {

@@ -12,6 +12,7 @@ mod limit;
 pub mod page;
 pub(crate) mod processes;
 mod scan;
+mod stack;
 mod vma_layout;
 
 use std::io::{self, Write};

@@ -129,6 +129,11 @@ pub(crate) fn shortened(text: &str, columns: usize) -> String {
     cut(text, columns, Lost::End)
 }
 
+/// `text` cut to `columns`, with an ellipsis where its middle is missing.
+pub(crate) fn without_middle(text: &str, columns: usize) -> String {
+    cut(text, columns, Lost::Middle)
+}
+
 fn cut(text: &str, columns: usize, lost: Lost) -> String {
     if text.width() <= columns {
         return text.into();

@@ -184,6 +184,7 @@ pub(crate) fn clipped_run() -> Report {
         offset: Some(0x1234),
         file: line.map(|_| "holes.c".into()),
         line,
+        inlined: false,
     };
     refused.example = Some(Example {
         tid: 123,
