@@ -67,3 +67,5 @@ mod stuck;
 mod terminal;
 #[path = "live/transparency.rs"]
 mod transparency;
+#[path = "live/typed.rs"]
+mod typed;

@@ -215,7 +215,7 @@ fn the_status_of_a_traced_command_is_its_own_affair() {
 #[test]
 fn a_user_that_trace_may_not_become_is_a_plain_failure() {
     // CAP_BPF, CAP_PERFMON: enough to trace, and no right to become anybody.
-    let session = Session::vmaudit(&["trace", "--user", "0", "--"]).then_workload(&["bytes"]);
+    let session = Session::vmaudit(&["trace", "--as", "0", "--"]).then_workload(&["bytes"]);
     let done = session.as_user_with(65534, &[39, 38]).go().ended_with(1);
     assert!(done.stderr_text().contains("cannot become that user"), "{}", done.said());
 }

@@ -182,7 +182,7 @@ fn the_witness_keeps_no_right_at_all() {
 /// With the rights gone, signals still reach a command of another user.
 #[test]
 fn signals_reach_a_command_of_another_user() {
-    let mut running = Session::run(&["--user", "65534"], &["signals", "1"]).reachable().start();
+    let mut running = Session::run(&["--as", "65534"], &["signals", "1"]).reachable().start();
     running.wait_for_stdout("ready");
     vmaudit_tests::send_signal(running.pid(), libc::SIGTERM);
     let done = running.wait().succeeded();

@@ -120,10 +120,10 @@ fn filters_leave_what_they_promise() {
             assert!(found.contains(&other.pid()), "{source} {user}");
             assert!(!found.contains(&known[0].pid), "{source} {user}");
         }
-        let named = of(&["--comm", "orkloa"]);
+        let named = of(&["--comm", "*orkloa*"]);
         assert!(named.contains(&other.pid()) && known.iter().all(|own| named.contains(&own.pid)));
         assert!(!named.contains(&1));
-        assert_eq!(of(&["--comm", "orkloa", "-p", &known[1].pid.to_string()]), [known[1].pid]);
+        assert_eq!(of(&["--comm", "*orkloa*", "-p", &known[1].pid.to_string()]), [known[1].pid]);
         assert_eq!(of(&["--cgroup", "no such group anywhere"]), [0; 0]);
         let group = scan(&["-p", &known[0].pid.to_string()]).processes[0].cgroup.clone().expect("a cgroup");
         assert!(of(&["--container", &group]).contains(&known[0].pid), "{source} {group}");

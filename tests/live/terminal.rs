@@ -143,14 +143,14 @@ fn the_command_reads_from_the_terminal() {
 /// A command of another user shares the terminal and must not type into it: the caller's shell would read that.
 #[test]
 fn a_command_of_another_user_types_nothing_into_the_terminal_and_still_reads_from_it() {
-    let session = || Session::run(&["--user", "65534"], &["type-ahead"]).reachable();
+    let session = || Session::run(&["--as", "65534"], &["type-ahead"]).reachable();
     let done = on_a_terminal(session, |terminal| terminal.wait_for("typed")).succeeded();
     let screen = String::from_utf8_lossy(&done.stdout);
     // EPERM of the filter; EIO and EPERM of a kernel that lets nobody do it.
     let refused = |line: &str| line.starts_with("typed ") && !line.contains(" 0");
     assert!(screen.lines().any(|line| refused(line.trim())), "{screen}");
 
-    let session = || Session::run(&["--user", "65534"], &["cat"]).reachable();
+    let session = || Session::run(&["--as", "65534"], &["cat"]).reachable();
     let done = on_a_terminal(session, |terminal| {
         terminal.keyboard.write_all(b"hello\n\x04").unwrap();
         terminal.wait_for("hello\r\nhello\r\n");

@@ -326,7 +326,7 @@ fn signals_to_the_group_and_to_vmaudit_alone_are_told_apart() {
 #[test]
 fn a_user_that_vmaudit_may_not_become_is_its_own_failure() {
     let done =
-        Session::run(&["--user", "0", "--source", "proc"], &["bytes"]).as_user(65534).go().ended_with(125);
+        Session::run(&["--as", "0", "--source", "proc"], &["bytes"]).as_user(65534).go().ended_with(125);
     assert!(done.stdout.is_empty(), "the command ran");
     assert!(done.stderr_text().contains("cannot become that user"), "{}", done.said());
 }
@@ -359,7 +359,7 @@ fn the_command_can_run_as_another_user_while_vmaudit_keeps_its_rights() {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
     // A bare VM has no names.
     let user = if passwd.lines().any(|l| l.starts_with("nobody:")) { "nobody" } else { "65534" };
-    let session = Session::run(&["--user", user], &["facts"]);
+    let session = Session::run(&["--as", user], &["facts"]);
     let done = session.reachable().go().succeeded();
     let text = String::from_utf8(done.stdout.clone()).unwrap();
     assert!(text.contains("uid 65534 65534 "), "{text}");

@@ -281,24 +281,32 @@ impl Handle {
     }
 
     fn threads(&self) -> Vec<u32> {
-        let Ok(fd) = openat(
-            &self.directory,
-            "task",
-            OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        ) else {
-            return Vec::new();
-        };
+        // A living thread is found among the first ones; a process with 30,000 threads costs no more.
+        self.tasks().into_iter().flatten().take(64).collect()
+    }
+
+    /// One of its threads bears a name that fits. Never blocks.
+    pub fn thread_named(&self, fits: impl Fn(&str) -> bool) -> bool {
+        self.tasks().into_iter().flatten().any(|tid| {
+            let mut name = [0; 64];
+            let read =
+                self.file(&format!("task/{tid}/comm")).ok().and_then(|mut file| file.read(&mut name).ok());
+            let name =
+                read.and_then(|n| name.get(..n)).map(|bytes| bytes.strip_suffix(b"\n").unwrap_or(bytes));
+            name.is_some_and(|name| fits(&String::from_utf8_lossy(name)))
+        })
+    }
+
+    fn tasks(&self) -> Option<impl Iterator<Item = u32>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let fd = openat(&self.directory, "task", flags, Mode::empty()).ok()?;
         // By way of the descriptor, so that it is this process's folder even if the pid has a new owner by now.
-        let Ok(entries) = std::fs::read_dir(format!("/proc/self/fd/{}", fd.as_raw_fd())) else {
-            return Vec::new();
-        };
-        entries
-            .flatten()
-            .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok()))
-            // A living thread is found among the first ones; a process with 30,000 threads costs no more.
-            .take(64)
-            .collect()
+        let entries = std::fs::read_dir(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()?;
+        Some(
+            entries
+                .flatten()
+                .filter_map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())),
+        )
     }
 }
 

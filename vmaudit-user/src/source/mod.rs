@@ -6,6 +6,7 @@ pub mod ebpf;
 pub(crate) mod environment;
 pub mod limit_survey;
 pub(crate) mod process_list;
+pub mod process_names;
 pub(crate) mod procfs_sampler;
 pub mod recording;
 pub mod scan;

@@ -53,7 +53,7 @@ pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow:
     tasks.retain(|task| {
         (asked.is_empty() || asked.binary_search(&task.pid).is_ok())
             && wanted.filter.owner(task.uid)
-            && wanted.filter.name(&task.comm)
+            && named_so(wanted, proc, task.pid, &task.comm)
     });
     let mut rows = all_by_walk(wanted, &tasks, proc, &patience)?;
     // A pid that changed its owner since the first look has lent its command line to the wrong row.
@@ -140,6 +140,12 @@ impl Names<'_> {
     }
 }
 
+/// Its name, or that of one of its threads, is a wanted one. Never blocks.
+fn named_so(wanted: &Wanted<'_>, proc: &Proc, pid: u32, comm: &str) -> bool {
+    let threads = || proc.open(pid).is_ok_and(|handle| handle.thread_named(|name| wanted.filter.name(name)));
+    wanted.filter.name(comm) || threads()
+}
+
 /// The cgroup, if somebody wants to know it. Never blocks.
 fn group(wanted: &Wanted<'_>, proc: &Proc, pid: u32) -> Option<String> {
     let asked_for = wanted.details || wanted.filter.cgroup.is_some();
@@ -207,7 +213,7 @@ fn silent_by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, why: Unreadable) 
     let cgroup = group(wanted, proc, pid);
     let fits = wanted.filter.group(cgroup.as_deref())
         && (wanted.filter.uid.is_none() || uid.is_some_and(|uid| wanted.filter.owner(uid)))
-        && wanted.filter.name(&comm);
+        && named_so(wanted, proc, pid, &comm);
     fits.then(|| Row {
         ppid: stat.map(|stat| stat.ppid),
         uid,
@@ -235,9 +241,10 @@ fn by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, buffer: &mut CountBuffer
     if !wanted.filter.group(cgroup.as_deref()) {
         return None;
     }
-    let details = wanted.details || wanted.filter.comm.is_some();
+    let details = wanted.details || !wanted.filter.comm.is_empty();
     let mut stat = if details { handle.stat().ok() } else { None };
-    if wanted.filter.comm.is_some() && !stat.as_ref().is_some_and(|stat| wanted.filter.name(&stat.comm)) {
+    let fits = |stat: &Stat| named_so(wanted, proc, pid, &stat.comm);
+    if !wanted.filter.comm.is_empty() && !stat.as_ref().is_some_and(fits) {
         return None;
     }
     let count = count_lines(&handle, &mut stat, buffer);

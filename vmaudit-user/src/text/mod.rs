@@ -5,7 +5,7 @@ pub mod sanitize;
 pub(crate) mod shell;
 pub mod time;
 
-pub use number::{bytes, count, grouped, percent, total};
+pub use number::{bytes, count, grouped, percent, read_number, total};
 pub use sanitize::clean;
 
 /// Target in `log` of what people are told on standard error.

@@ -48,9 +48,91 @@ pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "?".into() } else { format!("{:.1}", part as f64 * 100.0 / whole as f64) }
 }
 
+/// A number as people write it: `10000`, `10,000`, `10_000`, `10k`, `1.5m`, `2G`; k, m and g are powers of 1000. Errors, as
+/// a sentence: anything else, a fraction, more than 64 bits.
+pub fn read_number(text: &str) -> Result<u64, String> {
+    let bad = || {
+        let shown = super::clean(text);
+        format!("{shown:?} is no whole number; write for example 10000, 10,000, 10k or 1m")
+    };
+    let (digits, zeros) = match text.char_indices().next_back() {
+        Some((at, 'k' | 'K')) => (&text[..at], 3),
+        Some((at, 'm' | 'M')) => (&text[..at], 6),
+        Some((at, 'g' | 'G')) => (&text[..at], 9),
+        _ => (text, 0),
+    };
+    let (whole, part) = digits.split_once('.').map_or((digits, ""), |(whole, part)| (whole, part));
+    let whole = ungrouped(whole).ok_or_else(bad)?;
+    let fits = part.len() <= zeros && part.bytes().all(|b| b.is_ascii_digit());
+    if !fits || digits.ends_with('.') {
+        return Err(bad());
+    }
+    format!("{whole}{part:0<zeros$}").parse().map_err(|_| bad())
+}
+
+/// Digits without what groups them; groups have three digits, the first has one to three.
+fn ungrouped(text: &str) -> Option<String> {
+    let separator = [',', '_'].into_iter().find(|&c| text.contains(c));
+    let groups: Vec<&str> = text.split(|c| Some(c) == separator).collect();
+    let whole = groups.iter().enumerate().all(|(place, group)| {
+        let length = match (groups.len(), place) {
+            (1, _) => !group.is_empty(),
+            (_, 0) => (1..=3).contains(&group.len()),
+            _ => group.len() == 3,
+        };
+        length && group.bytes().all(|b| b.is_ascii_digit())
+    });
+    whole.then(|| groups.concat())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_read_as_people_write_them() {
+        for (text, number) in [
+            ("0", 0),
+            ("10000", 10_000),
+            ("10,000", 10_000),
+            ("1,048,576", 1_048_576),
+            ("1_048_576", 1_048_576),
+            ("10k", 10_000),
+            ("1m", 1_000_000),
+            ("1.5M", 1_500_000),
+            ("1,000k", 1_000_000),
+            ("2G", 2_000_000_000),
+            ("18446744073709551615", u64::MAX),
+        ] {
+            assert_eq!(read_number(text), Ok(number), "{text}");
+        }
+        for bad in [
+            "",
+            "k",
+            "-1",
+            "+1",
+            "1.5",
+            "1.k",
+            ".5k",
+            "1.2345k",
+            "1,0",
+            "1,00",
+            ",100",
+            "1,,000",
+            "1000,000",
+            "1,000_000",
+            "1e3",
+            "0x10",
+            "10 000",
+            "1kk",
+            "18446744073709551616",
+            "99999999999g",
+            "\u{1b}[2J",
+            "１",
+        ] {
+            assert!(read_number(bad).is_err_and(|said| !said.contains('\u{1b}')), "{bad}");
+        }
+    }
 
     #[test]
     fn numbers_are_grouped() {

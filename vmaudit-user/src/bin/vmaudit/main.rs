@@ -6,13 +6,12 @@ mod outputs;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use vmaudit_user::launch::child::EXIT_OWN_FAILURE;
 use vmaudit_user::os::rights;
 use vmaudit_user::output::say;
 use vmaudit_user::text::MESSAGES;
 
-use cli::{Cli, Command};
+use cli::{Command, Wrong};
 
 /// Of a wrong call, but for `run`.
 const EXIT_USAGE: i32 = 2;
@@ -28,15 +27,19 @@ fn main() -> ExitCode {
         say(&why);
         return code(if runs_a_command { EXIT_OWN_FAILURE } else { 1 });
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(e) => {
+    let usage = if runs_a_command { EXIT_OWN_FAILURE } else { EXIT_USAGE };
+    let command = match cli::parse(std::env::args_os().collect()) {
+        Ok(command) => command,
+        Err(Wrong::Clap(e)) => {
             let _ = e.print();
-            let usage = if runs_a_command { EXIT_OWN_FAILURE } else { EXIT_USAGE };
             return code(if e.use_stderr() { usage } else { 0 });
         }
+        Err(Wrong::Habit(sentence)) => {
+            say(&sentence);
+            return code(usage);
+        }
     };
-    let outcome = match cli.action() {
+    let outcome = match command {
         Command::Scan(args) => command::scan::scan(args),
         Command::Explain(args) => command::explain::explain(args),
         Command::Limit(args) => command::limit::limit(args),

@@ -1,6 +1,7 @@
 //! Tests of `scan` on a made-up /proc.
 
 use super::*;
+use crate::domain::process_filter::NamePattern;
 use crate::domain::recommend::Margin;
 use crate::domain::scan::Key;
 use crate::model::report::{Report, SourceKind};
@@ -87,7 +88,10 @@ fn rows_filters_and_order() {
     assert_eq!(scan.largest.as_ref().unwrap().recommended, 65530);
     assert_eq!(pids(&run(&fake.0, &any(), &by_pid(false))), [10, 11, 12]);
     assert_eq!(pids(&run(&fake.0, &any(), &by_pid(true))), [12, 11, 10]);
-    assert_eq!(pids(&run(&fake.0, &ProcessFilter { comm: Some("jav".into()), ..any() }, &plain())), [11, 10]);
+    assert_eq!(
+        pids(&run(&fake.0, &ProcessFilter { comm: vec![NamePattern::new("jav*")], ..any() }, &plain())),
+        [11, 10]
+    );
     assert_eq!(pids(&run(&fake.0, &ProcessFilter { cgroup: Some("3f2a".into()), ..any() }, &plain())), [10]);
     assert_eq!(pids(&run(&fake.0, &ProcessFilter { pids: vec![12, 10], ..any() }, &plain())), [12, 10]);
     assert_eq!(pids(&run(&fake.0, &ProcessFilter { uid: Some(4_294_967_294), ..any() }, &plain())), [0; 0]);

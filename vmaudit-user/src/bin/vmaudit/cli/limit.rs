@@ -12,6 +12,9 @@ pub const EXAMPLES: &str = "Examples:\n  vmaudit limit\n  vmaudit limit --for el
 /// Options of `limit`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct LimitArgs {
+    /// Show what --apply N would do, and do nothing [example: 262144]
+    #[arg(value_name = "N", conflicts_with_all = ["apply", "undo", "known"], value_parser = values::number)]
+    pub value: Option<u64>,
     /// Also what this software is said to need, running or not; repeat it for several [example: --for elasticsearch]
     #[arg(long = "for", value_name = "NAME")]
     pub software: Vec<String>,
@@ -19,13 +22,13 @@ pub struct LimitArgs {
     #[arg(long, value_name = "SIZE", value_parser = requirements::parse_size)]
     pub heap: Option<u64>,
     /// Number of what a rule counts: connections, threads, log segments [example: --for kafka --items 152892]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::number)]
     pub items: Option<u64>,
     /// List all software whose needs are known, with the source of each rule
     #[arg(long)]
     pub known: bool,
     /// Set the limit to N VMAs now and, by a file of its own in /etc/sysctl.d, at every boot [example: --apply 262144]
-    #[arg(long, value_name = "N", conflicts_with = "undo")]
+    #[arg(long, value_name = "N", conflicts_with = "undo", value_parser = values::number)]
     pub apply: Option<u64>,
     /// Take back what --apply did
     #[arg(long)]
@@ -46,11 +49,21 @@ pub struct LimitArgs {
 }
 
 impl LimitArgs {
+    /// The value to apply, or to show the consequences of.
+    pub fn asked(&self) -> Option<u64> {
+        self.apply.or(self.value)
+    }
+
+    /// Nothing is to be changed.
+    pub fn only_shown(&self) -> bool {
+        self.dry_run || self.value.is_some()
+    }
+
     /// Which document is asked for.
     pub fn kind(&self) -> Kind {
         if self.known {
             Kind::Known
-        } else if self.undo || self.apply.is_some() {
+        } else if self.undo || self.asked().is_some() {
             Kind::Plan
         } else {
             Kind::Limit

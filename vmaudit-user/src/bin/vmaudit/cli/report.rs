@@ -27,6 +27,6 @@ pub struct ReportArgs {
     #[arg(long, value_name = "FORMAT", overrides_with = "format", value_parser = values::screen(Kind::Report))]
     pub format: Option<Format>,
     /// Rows in the table of processes [example: --top 30]
-    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N", value_parser = values::rows)]
     pub top: usize,
 }

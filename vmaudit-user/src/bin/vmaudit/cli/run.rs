@@ -68,7 +68,7 @@ pub struct RunArgs {
     pub format: Option<Format>,
     /// Break the budget when a process has more than N VMAs at its peak, or when peaks are not exact and so cannot
     /// show that it holds [example: --max-peak 10000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = values::number)]
     pub max_peak: Option<u64>,
     /// Break the budget when a peak is more than P percent of vm.max_map_count [example: --max-percent 50]
     #[arg(long, value_name = "P", value_parser = values::percent)]
@@ -79,9 +79,9 @@ pub struct RunArgs {
     /// Exit status of a broken budget, when the command itself succeeded [example: --breach-exit-code 3]
     #[arg(long, default_value_t = 86, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub breach_exit_code: u8,
-    /// Run the command as this user [example: --user postgres]
-    #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
+    /// Run the command as this user, by name or number [example: --as postgres]
+    #[arg(long = "as", value_name = "USER")]
+    pub run_as: Option<String>,
     /// Leave the command those ambient capabilities that vmaudit itself uses (CAP_BPF and its like); without this they
     /// are taken as meant for vmaudit alone
     #[arg(long)]
@@ -112,14 +112,14 @@ pub struct RunArgs {
     #[arg(long, default_value_t = DEFAULT_HEADROOM, value_name = "F")]
     pub headroom: f64,
     /// Round the recommended limit up to a multiple of this [example: --round 1000]
-    #[arg(long, default_value_t = DEFAULT_ROUND, value_name = "N")]
+    #[arg(long, default_value_t = DEFAULT_ROUND, value_name = "N", value_parser = values::number)]
     pub round: u64,
     /// Give every process a row of its own in the report, up to 100,000. By default the 1,000 most remarkable ones have
     /// one, and the others are added up by name
     #[arg(long)]
     pub all_rows: bool,
     /// Rows in the table of processes [example: --top 30]
-    #[arg(short = 'n', long, default_value_t = 10, value_name = "N")]
+    #[arg(short = 'n', long, default_value_t = 10, value_name = "N", value_parser = values::rows)]
     pub top: usize,
     /// Nothing on stderr but errors, unless the budget was broken; what was lost is in the report of -o
     #[arg(short, long)]
@@ -130,7 +130,7 @@ pub struct RunArgs {
     /// Shared options.
     #[command(flatten)]
     pub common: Common,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "CMD")]
+    /// The command: the first word that is no option, or what follows --. All behind it is the command's own
+    #[arg(trailing_var_arg = true, required = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }

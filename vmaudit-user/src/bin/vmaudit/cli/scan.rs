@@ -3,6 +3,7 @@
 use vmaudit_user::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
 use vmaudit_user::domain::scan::Key;
 use vmaudit_user::output::format::{Format, Kind, Named};
+use vmaudit_user::source::process_names::ProcessNamed;
 use vmaudit_user::source::scan::Counter;
 
 use super::values;
@@ -15,26 +16,27 @@ pub const EXAMPLES: &str = "Examples:\n  vmaudit scan --top 5\n  vmaudit scan --
 #[derive(Clone, Debug, clap::Args)]
 pub struct ScanArgs {
     /// How many processes to show; JSON and CSV always hold all of them [example: --top 5]
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10, value_parser = values::rows)]
     pub top: usize,
     /// Factor between the largest count and the recommended limit, at least 1.2 [example: --headroom 1.25]
     #[arg(long, value_name = "F", default_value_t = DEFAULT_HEADROOM)]
     pub headroom: f64,
     /// Round the recommended limit up to a multiple of this many VMAs; 1 = do not round [example: --round 1000]
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_ROUND)]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_ROUND, value_parser = values::number)]
     pub round: u64,
     /// Also say what a process of N VMAs would need [example: --vma 200000]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = values::positive)]
     pub vma: Option<u64>,
-    /// Only these processes (repeat or separate by commas) [example: -p 812,4711]
-    #[arg(short, long, value_name = "PID", value_delimiter = ',')]
-    pub pid: Vec<u32>,
+    /// Only these processes, by number or name; repeat or separate by commas [example: -p 812,java]
+    #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = values::process)]
+    pub pid: Vec<ProcessNamed>,
     /// Only processes of this user, by name or number [example: --user postgres]
     #[arg(long, value_name = "USER")]
     pub user: Option<String>,
-    /// Only processes whose name contains this [example: --comm java]
-    #[arg(long, value_name = "NAME")]
-    pub comm: Option<String>,
+    /// Only processes with this name, or with a thread of it; * and ? stand for any text and any character; repeat or separate by
+    /// commas [example: --comm 'java,pg*']
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub comm: Vec<String>,
     /// Only processes whose cgroup path contains this: a slice, a unit, a container's id [example: --cgroup docker-3f2a]
     #[arg(long, visible_alias = "container", value_name = "PATH")]
     pub cgroup: Option<String>,

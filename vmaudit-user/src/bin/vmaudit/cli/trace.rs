@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use vmaudit_user::domain::requirements;
 use vmaudit_user::output::format::{Format, Kind, Named};
+use vmaudit_user::source::process_names::ProcessNamed;
 
 use super::values::{self, Common};
 
@@ -18,11 +19,12 @@ pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit trace -p 1234 -d 10s\n  su
 
 /// Options of `trace`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["pid", "all", "command"]))]
+#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["pid", "all", "user", "comm", "command"]))]
 pub struct TraceArgs {
-    /// Follow this process and its future children (repeat or separate by commas) [example: -p 1234,5678]
-    #[arg(short, long, value_delimiter = ',', value_name = "PID")]
-    pub pid: Vec<u32>,
+    /// Follow these processes, by number or name (all that bear it), and their future children; repeat or separate by commas
+    /// [example: -p 1234,java]
+    #[arg(short, long, value_delimiter = ',', value_name = "PID", value_parser = values::process)]
+    pub pid: Vec<ProcessNamed>,
     /// Follow every process
     #[arg(long, conflicts_with = "pid")]
     pub all: bool,
@@ -32,9 +34,13 @@ pub struct TraceArgs {
     /// Only these system calls [example: --call munmap,mprotect]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub call: Vec<String>,
-    /// Only tasks with this name [example: --comm java]
-    #[arg(long, value_name = "NAME")]
-    pub comm: Option<String>,
+    /// Only processes of this user, by name or number [example: --user postgres]
+    #[arg(long, value_name = "USER", conflicts_with = "command")]
+    pub user: Option<String>,
+    /// Only processes or threads with this name; * and ? stand for any text and any character; repeat or separate by commas
+    /// [example: --comm 'java,G1*']
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub comm: Vec<String>,
     /// Stop after this time [example: -d 30s]
     #[arg(short, long, value_parser = values::duration, value_name = "TIME")]
     pub duration: Option<Duration>,
@@ -56,9 +62,9 @@ pub struct TraceArgs {
     /// Do not follow children
     #[arg(long)]
     pub no_follow: bool,
-    /// Run the command as this user [example: --user postgres]
-    #[arg(long, value_name = "NAME")]
-    pub user: Option<String>,
+    /// Run the command as this user, by name or number [example: --as postgres]
+    #[arg(long = "as", value_name = "USER", requires = "command")]
+    pub run_as: Option<String>,
     /// Leave the command those ambient capabilities that vmaudit itself uses (CAP_BPF and its like); without this they
     /// are taken as meant for vmaudit alone
     #[arg(long)]
@@ -72,7 +78,7 @@ pub struct TraceArgs {
     /// Shared options.
     #[command(flatten)]
     pub common: Common,
-    /// A command to run and follow
-    #[arg(last = true, value_name = "CMD")]
+    /// A command to run and follow: the first word that is no option, or what follows --. All behind it is the command's own
+    #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
 }

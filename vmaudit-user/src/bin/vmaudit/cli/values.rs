@@ -6,6 +6,8 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser}
 use clap::{Args, ValueEnum};
 use vmaudit_user::output::format::{self, Format, Kind, Named};
 use vmaudit_user::session::opening::SourceWanted;
+use vmaudit_user::source::process_names::ProcessNamed;
+use vmaudit_user::text;
 
 /// Understands `-o` for such a document.
 pub fn output(kind: Kind) -> impl TypedValueParser<Value = Named> {
@@ -96,11 +98,39 @@ pub fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A share in percent.
+/// A number as people write it.
+pub fn number(text: &str) -> Result<u64, String> {
+    text::read_number(text)
+}
+
+/// The same, at least 1.
+pub fn positive(text: &str) -> Result<u64, String> {
+    match text::read_number(text)? {
+        0 => Err("write at least 1".into()),
+        number => Ok(number),
+    }
+}
+
+/// A number of rows.
+pub fn rows(text: &str) -> Result<usize, String> {
+    Ok(usize::try_from(text::read_number(text)?).unwrap_or(usize::MAX))
+}
+
+/// A process's number, or a name.
+pub fn process(text: &str) -> Result<ProcessNamed, String> {
+    ProcessNamed::read(text)
+}
+
+/// A share of the limit, percent.
 pub fn percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').parse::<f64>() {
-        Ok(p) if p.is_finite() && p > 0.0 => Ok(p),
-        _ => Err("write a number above 0, for example 80".into()),
+        Ok(p) if p > 100.0 => {
+            Err("the limit stops every process at 100 %, so more can never be passed; write for \
+                                   example 80"
+                .into())
+        }
+        Ok(p) if p > 0.0 => Ok(p),
+        _ => Err("write a number above 0 and up to 100, for example 80".into()),
     }
 }
 
@@ -140,6 +170,18 @@ mod tests {
         assert_eq!(size("10M"), Ok(10_000_000));
         for bad in ["", "M", "-1M", "1.5M", "10MiB", "4095", "99999999999G"] {
             assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shares_lie_below_the_limit() {
+        assert_eq!(percent("50%"), Ok(50.0));
+        assert_eq!(percent("0.5"), Ok(0.5));
+        for bad in ["0", "-1", "nan", "x", "", "%"] {
+            assert!(percent(bad).is_err_and(|said| said.starts_with("write a number")), "{bad}");
+        }
+        for bad in ["200", "100.1", "inf"] {
+            assert!(percent(bad).is_err_and(|said| said.starts_with("the limit stops")), "{bad}");
         }
     }
 

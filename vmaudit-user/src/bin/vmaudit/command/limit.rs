@@ -29,11 +29,11 @@ pub fn limit(args: LimitArgs) -> anyhow::Result<ExitCode> {
     }
     let machine = Machine::look();
     if args.kind() == Kind::Plan {
-        let plan = match args.apply {
+        let plan = match args.asked() {
             Some(value) => machine.plan_apply(value)?,
             None => machine.plan_undo()?,
         };
-        let done = if args.dry_run { Done::Not } else { Done::Yes };
+        let done = if args.only_shown() { Done::Not } else { Done::Yes };
         if done == Done::Yes {
             machine.carry_out(&plan)?;
         }

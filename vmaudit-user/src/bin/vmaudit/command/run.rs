@@ -33,7 +33,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let outputs = Outputs::open_or(&asked, Writing::Whole, Destination::Stderr)?;
     let recording = args.record.as_deref().map(open_recording).transpose()?;
     let for_outputs = outputs.rights();
-    let user = args.user.as_deref().map(User::find).transpose()?;
+    let user = args.run_as.as_deref().map(User::find).transpose()?;
     let mut child = match Child::prepare(&args.command, user.as_ref(), args.keep_caps) {
         Ok(child) => child,
         Err(e) => return Ok(unwatched(&args, user.as_ref(), &e)),

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use vmaudit_user::domain::process_filter::ProcessFilter;
+use vmaudit_user::domain::process_filter::{NamePattern, ProcessFilter};
 use vmaudit_user::domain::recommend::Margin;
 use vmaudit_user::domain::scan::ScanOptions;
 use vmaudit_user::os::users;
 use vmaudit_user::output::format::{Document, Kind};
-use vmaudit_user::source::scan;
+use vmaudit_user::source::{process_names, scan};
 
 use crate::cli::scan::ScanArgs;
 use crate::outputs::{Asked, Outputs};
@@ -23,9 +23,9 @@ pub fn scan(args: ScanArgs) -> anyhow::Result<ExitCode> {
     };
     let outputs = Outputs::open(&Asked { named: &args.output, screen: args.format, kind: Kind::Scan })?;
     let filter = ProcessFilter {
-        pids: args.pid,
+        pids: process_names::pids_of(&args.pid).map_err(anyhow::Error::msg)?,
         uid: args.user.as_deref().map(users::resolve_user).transpose()?,
-        comm: args.comm,
+        comm: args.comm.iter().map(|name| NamePattern::new(name)).collect(),
         cgroup: args.cgroup,
     };
     let anonymizer = users::anonymizer(args.no_anonymize);

@@ -4,6 +4,7 @@
 //! printed where they are missing. Alike lines are written as one, see [`vmaudit_user::domain::repeats`].
 
 mod lines;
+mod shown;
 
 use std::time::{Duration, Instant};
 
@@ -27,9 +28,11 @@ use vmaudit_user::output::{json, say};
 
 use vmaudit_user::source::ebpf;
 use vmaudit_user::source::ebpf::Unavailable;
+use vmaudit_user::source::process_names;
 use vmaudit_user::text;
 
 use self::lines::Lines;
+use self::shown::Shown;
 use vmaudit_user::domain::application::Anonymizer;
 use vmaudit_user::domain::audit::Audit;
 use vmaudit_user::domain::repeats::{Folding, Line};
@@ -53,7 +56,9 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         say(&format!("{unknown} is not one of the watched system calls"));
         return Ok(2);
     }
-    let roots = args.pid.iter().map(|pid| Root::hold(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+    let pids = process_names::pids_of(&args.pid).map_err(anyhow::Error::msg)?;
+    let roots = pids.iter().map(|pid| Root::hold(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+    let owner = args.user.as_deref().map(users::resolve_user).transpose()?;
     if args.common.source == Source::Proc {
         return Err(anyhow!("trace needs eBPF: /proc shows counts, not changes and failures"));
     }
@@ -61,7 +66,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let (format, destination) = Outputs::open_or(&asked, Writing::Lines, Destination::Stdout)?
         .into_first()
         .context("there is nowhere to write to")?;
-    let user = args.user.as_deref().map(User::find).transpose()?;
+    let user = args.run_as.as_deref().map(User::find).transpose()?;
     let mut child = match args.command.is_empty() {
         true => None,
         false => Some(Child::prepare(&args.command, user.as_ref(), args.keep_caps)?),
@@ -69,12 +74,12 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let facts = Facts::gather();
     let recording = args.record.as_deref().map(open_recording).transpose()?;
     let options = ebpf::Options {
-        watch_all: args.all,
+        watch_all: args.all || (pids.is_empty() && child.is_none()),
         follow_children: !args.no_follow,
         // A recording has all of them, whatever is shown.
         stream_changes: !args.failed || recording.is_some(),
         stream_failures: true,
-        attach: child.is_none() || !args.pid.is_empty(),
+        attach: child.is_none() || !pids.is_empty(),
         calls: true,
         exits: true,
         // Names for the stacks of a report.
@@ -85,7 +90,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     };
     let unavailable = |Unavailable(why)| anyhow!("eBPF is not available: {why}");
     let own_child = child.as_ref().map(|child| (child.pid.as_raw() as u32, true));
-    let follow: Vec<_> = args.pid.iter().map(|pid| (*pid, false)).chain(own_child).collect();
+    let follow: Vec<_> = pids.iter().map(|pid| (*pid, false)).chain(own_child).collect();
     let mut live = open_live(&facts, &options, &follow).map_err(unavailable)?;
     live.snapshot()?;
     let mut opened = of_live(live, &facts);
@@ -93,7 +98,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let anonymizer = users::anonymizer(false);
     let command = args.command.first().map(|file| child::short_name(file)).into_iter().collect();
     let header = opened.header(command, &anonymizer, AskedOf::default());
-    let mut stream = Stream::new(&args, (format, destination), header.start_ns);
+    let mut stream = Stream::new(&args, (format, destination), owner, header.start_ns);
     let mut recorder = recording
         .map(|file| Recorder::new(Box::new(file), &header, args.record_max))
         .transpose()
@@ -147,12 +152,12 @@ struct Stream {
     /// Records known to be dropped, as last printed.
     dropped: u64,
     failed: bool,
-    call: Vec<String>,
-    comm: Option<String>,
+    shown: Shown,
 }
 
 impl Sink for Stream {
     fn event(&mut self, event: &Event, audit: &Audit) {
+        self.shown.heed(event);
         if matches!(event, Event::Lost(_)) {
             self.losses(audit);
         } else {
@@ -181,7 +186,12 @@ impl Sink for Stream {
 }
 
 impl Stream {
-    fn new(args: &TraceArgs, (format, destination): (Format, Destination), start_ns: u64) -> Self {
+    fn new(
+        args: &TraceArgs,
+        (format, destination): (Format, Destination),
+        owner: Option<u32>,
+        start_ns: u64,
+    ) -> Self {
         let json = format == Format::Json;
         Self {
             out: Lines::new(destination, json, args.max_bytes),
@@ -190,8 +200,7 @@ impl Stream {
             start_ns,
             dropped: 0,
             failed: args.failed,
-            call: args.call.clone(),
-            comm: args.comm.clone(),
+            shown: Shown::new(&args.call, owner, &args.comm),
         }
     }
 
@@ -199,11 +208,13 @@ impl Stream {
         let now = Instant::now();
         let mut lines = Vec::new();
         match event {
-            Event::Change(it) if !self.failed && self.wanted(it.call, &it.comm) => match &mut self.folding {
-                Some(folding) => folding.change(it.clone(), now, &mut lines),
-                None => lines.push(Line::Change(it.clone())),
-            },
-            Event::Refused(it) if self.wanted(it.call, &it.comm) => {
+            Event::Change(it) if !self.failed && self.shown.wanted(it.call, it.tgid, &it.comm) => {
+                match &mut self.folding {
+                    Some(folding) => folding.change(it.clone(), now, &mut lines),
+                    None => lines.push(Line::Change(it.clone())),
+                }
+            }
+            Event::Refused(it) if self.shown.wanted(it.call, it.tgid, &it.comm) => {
                 let Verdict { cause, certain, .. } = audit.verdict_of(it);
                 match &mut self.folding {
                     Some(folding) => folding.refused(it.clone(), (cause, certain), now, &mut lines),
@@ -225,11 +236,6 @@ impl Stream {
             }
         };
         self.out.line(&text, now);
-    }
-
-    fn wanted(&self, call: u8, comm: &str) -> bool {
-        (self.call.is_empty() || self.call.iter().any(|name| name == name_of(call)))
-            && self.comm.as_ref().is_none_or(|wanted| wanted == comm)
     }
 
     fn seconds(&self, at_ns: u64) -> f64 {
@@ -350,7 +356,13 @@ impl Stream {
 
     fn end(self, audit: &Audit) -> anyhow::Result<()> {
         let losses = audit.losses();
-        let notes: Vec<String> = losses.shares.iter().map(UsedShare::sentence).collect();
+        let mut notes: Vec<String> = losses.shares.iter().map(UsedShare::sentence).collect();
+        if self.shown.unknown() > 0 {
+            notes.push(format!(
+                "{} not shown: their processes were gone before their owner could be asked for",
+                text::count(self.shown.unknown(), "line is", "lines are")
+            ));
+        }
         let line = if self.json {
             let at = self.seconds(now_ns());
             json::line(&object!({"type": "end", "at_s": at, "lost": losses.counters, "notes": notes}))
