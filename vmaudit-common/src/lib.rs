@@ -96,14 +96,17 @@ pub struct GroupKey {
     /// Positive errno (brk: ENOMEM by convention, the kernel gives none).
     pub errno: u8,
     /// `CLASS_*` bits.
-    pub class: u32,
+    pub class: u64,
 }
 
 impl GroupKey {
     /// One word for a compare-and-swap; never 0.
     #[inline(always)]
     pub const fn pack(self) -> u64 {
-        1 << 63 | (self.call as u64) << 40 | (self.errno as u64) << 32 | self.class as u64
+        1 << 63
+            | (self.call as u64) << 56
+            | (self.errno as u64) << CLASS_BITS
+            | self.class & ((1 << CLASS_BITS) - 1)
     }
 
     /// Reads [`GroupKey::pack`] back; `None` for an unused entry.
@@ -111,7 +114,11 @@ impl GroupKey {
         if key >> 63 == 0 {
             return None;
         }
-        Some(Self { call: (key >> 40) as u8, errno: (key >> 32) as u8, class: key as u32 })
+        Some(Self {
+            call: (key >> 56) as u8 & 0x3f,
+            errno: (key >> CLASS_BITS) as u8,
+            class: key & ((1 << CLASS_BITS) - 1),
+        })
     }
 }
 /// Sizes of an address space when a write section ended.
@@ -336,7 +343,7 @@ mod tests {
 
     #[test]
     fn group_keys_survive_packing() {
-        let key = GroupKey { call: call::MUNMAP, errno: 12, class: CLASS_SECTION | 7 };
+        let key = GroupKey { call: call::ARCH_PRCTL, errno: 133, class: CLASS_SECTION | CLASS_ASKED | 7 };
         assert_eq!(GroupKey::unpack(key.pack()), Some(key));
         assert_eq!(GroupKey::unpack(0), None);
     }

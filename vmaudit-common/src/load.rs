@@ -22,6 +22,8 @@ pub struct Layout {
     pub mm_brk: u32,
     /// mm_struct.mmap_lock.count (rw_semaphore); bit 0 = held for writing.
     pub mm_lock_count: u32,
+    /// mm_struct.def_flags; [`ABSENT`]: whether mlockall(MCL_FUTURE) was called is not known.
+    pub mm_def_flags: u32,
     /// mm_struct.start_brk.
     pub mm_start_brk: u32,
     /// mm_struct.mm_users; [`ABSENT`] counts as several.
@@ -133,6 +135,12 @@ pub struct Config {
     /// Random: where a task's call and a user's share are kept depends on it, so that nobody can choose an id that meets
     /// another's.
     pub table_key: u64,
+    /// See [`crate::Bounds::task_size`], bytes.
+    pub task_size: u64,
+    /// See [`crate::Bounds::address_end`], bytes.
+    pub address_end: u64,
+    /// See [`crate::Bounds::ram_and_swap_pages`].
+    pub ram_and_swap_pages: u64,
     /// Follow every process instead of the table of followed ones.
     pub watch_all: u32,
     /// Children of followed processes are followed.

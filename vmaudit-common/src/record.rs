@@ -62,10 +62,12 @@ pub struct FailureRecord {
     pub call: u32,
     /// Positive errno.
     pub errno: u32,
-    /// `CLASS_*`.
-    pub class: u32,
     /// vm.max_map_count as the programs knew it.
     pub max_map_count: u32,
+    /// Not used.
+    pub reserved: u32,
+    /// `CLASS_*`.
+    pub class: u64,
     /// Return value as the kernel gave it.
     pub ret: i64,
     /// The six arguments.

@@ -360,7 +360,7 @@ pub fn forget(tid: u32) {
 /// What was kept of the call that a task is refused, as class bits and figures, and mm.mm_lock_seq; `max`:
 /// vm.max_map_count.
 #[inline(always)]
-pub fn seen(tid: u32, id: Call, max: u32) -> (u32, Section, u32) {
+pub fn seen(tid: u32, id: Call, max: u32) -> (u64, Section, u32) {
     let mut class = 0;
     let mut figures = Section::default();
     let mut lock_sequence = 0;

@@ -2,12 +2,13 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use vmaudit_common::{
-    CLASS_GROWS, CLASS_LIMIT_POLLED, CLASS_OVER_AS, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, Section, call,
+    ABSENT, Bounds, CLASS_LIMIT_POLLED, CLASS_LOCKS, CLASS_NONE_LOCKED, CLASS_OVER_AS, CLASS_OVER_DATA,
+    CLASS_OVER_MEMLOCK, Section, call,
 };
 
 use crate::{
     call::FailedCall,
-    control::{Page, config, lost},
+    control::{Page, config, layout, lost},
     kernel::{self, whole_pages},
 };
 
@@ -18,7 +19,7 @@ const RLIMIT_AS: u32 = 9;
 
 /// vm.max_map_count now, or as user space last saw it; and the class bit that tells which.
 #[inline(always)]
-pub fn max_map_count(page: Page) -> (u32, u32) {
+pub fn max_map_count(page: Page) -> (u32, u64) {
     let at = config!(max_map_count_at);
     if at != 0 {
         // SAFETY: the helper checks the address itself and never faults.
@@ -43,14 +44,29 @@ pub fn rlimits(task: u64) -> [u64; 4] {
 
 /// What the call asks for, as class bits.
 #[inline(always)]
-pub fn request(failed: &FailedCall) -> u32 {
-    let [a0, a1, a2, a3] = kernel::first_arguments(failed.regs);
-    let grows = match failed.id {
-        call::MREMAP => a2 > a1,
-        call::BRK => a0 > failed.ret,
-        _ => false,
+pub fn request(failed: &FailedCall) -> u64 {
+    let bounds = Bounds {
+        page_shift: config!(page_shift) & 31,
+        task_size: config!(task_size),
+        address_end: config!(address_end),
+        ram_and_swap_pages: config!(ram_and_swap_pages),
+        start_brk: kernel::start_brk(failed.task),
+        rlimit_data: kernel::rlimit(failed.task, RLIMIT_DATA),
     };
-    vmaudit_common::asked_for(failed.id, a2, a3) | if grows { CLASS_GROWS } else { 0 }
+    vmaudit_common::asked_for(failed.id, failed.ret, kernel::first_arguments(failed.regs), &bounds)
+        | locks(failed.task)
+}
+
+/// Whether all that the address space maps from now on is locked.
+#[inline(always)]
+fn locks(task: u64) -> u64 {
+    const VM_LOCKED: u64 = 0x2000;
+    let def_flags = layout!(mm_def_flags);
+    if def_flags != ABSENT && kernel::read::<u64>(kernel::mm_of(task), def_flags) & VM_LOCKED != 0 {
+        CLASS_LOCKS
+    } else {
+        0
+    }
 }
 
 /// Pages by which the call would have made the address space (mlock: its locked part) larger.
@@ -71,11 +87,11 @@ fn asked_pages(failed: &FailedCall) -> u64 {
 /// may_expand_vm, mm/mlock.c:do_mlock), on the figures (pages) of the lock section in which it was refused. Whether the
 /// kernel asks that question for this kind of request is the diagnosis's to know.
 #[inline(always)]
-pub fn exceeded(failed: &FailedCall, section: &Section) -> u32 {
+pub fn exceeded(failed: &FailedCall, section: &Section) -> u64 {
     let Section { total_vm, data_vm, locked_vm, .. } = *section;
     let pages = asked_pages(failed);
     let shift = config!(page_shift) & 31;
-    let mut class = 0;
+    let mut class = if locked_vm == 0 { CLASS_NONE_LOCKED } else { 0 };
     if total_vm + pages > kernel::rlimit(failed.task, RLIMIT_AS) >> shift {
         class |= CLASS_OVER_AS;
     }

@@ -27,11 +27,11 @@ use crate::{
 /// The parts of an examination that differ between newer and older kernels.
 trait Variant {
     /// What the call asks for, as class bits.
-    fn request(&self, failed: &FailedCall) -> u32;
+    fn request(&self, failed: &FailedCall) -> u64;
     /// Limits that it exceeds, as class bits.
-    fn exceeded(&self, failed: &FailedCall, section: &Section) -> u32;
+    fn exceeded(&self, failed: &FailedCall, section: &Section) -> u64;
     /// What lies in its range: class bits, and the address of the first gap.
-    fn range(&self, failed: &FailedCall, class: u32, lock_sequence: u32) -> (u32, u64);
+    fn range(&self, failed: &FailedCall, class: u64, lock_sequence: u32) -> (u64, u64);
     /// Counts it; says how many of the kind there were before.
     fn count(&self, failed: &FailedCall, key: u64, now: u64) -> u64;
     /// Takes the user stack.
@@ -45,18 +45,18 @@ struct Modern(u32);
 
 impl Variant for Modern {
     #[inline(always)]
-    fn request(&self, failed: &FailedCall) -> u32 {
-        failure_request(u32::from(failed.id), failed.ret) as u32
+    fn request(&self, failed: &FailedCall) -> u64 {
+        failure_request(u32::from(failed.id), failed.ret)
     }
 
     #[inline(always)]
-    fn exceeded(&self, failed: &FailedCall, section: &Section) -> u32 {
+    fn exceeded(&self, failed: &FailedCall, section: &Section) -> u64 {
         let Section { total_vm, data_vm, locked_vm, .. } = *section;
-        failure_exceeded(u32::from(failed.id), failed.ret, total_vm, data_vm, locked_vm) as u32
+        failure_exceeded(u32::from(failed.id), failed.ret, total_vm, data_vm, locked_vm)
     }
 
     #[inline(always)]
-    fn range(&self, failed: &FailedCall, class: u32, lock_sequence: u32) -> (u32, u64) {
+    fn range(&self, failed: &FailedCall, class: u64, lock_sequence: u32) -> (u64, u64) {
         // Without the kernel's count of write sections nothing would prove that the look holds.
         if layout!(mm_lock_seq) == ABSENT {
             return (0, 0);
@@ -88,17 +88,17 @@ struct Legacy(*mut core::ffi::c_void, u32);
 
 impl Variant for Legacy {
     #[inline(always)]
-    fn request(&self, failed: &FailedCall) -> u32 {
+    fn request(&self, failed: &FailedCall) -> u64 {
         evidence::request(failed)
     }
 
     #[inline(always)]
-    fn exceeded(&self, failed: &FailedCall, section: &Section) -> u32 {
+    fn exceeded(&self, failed: &FailedCall, section: &Section) -> u64 {
         evidence::exceeded(failed, section)
     }
 
     #[inline(always)]
-    fn range(&self, _: &FailedCall, _: u32, _: u32) -> (u32, u64) {
+    fn range(&self, _: &FailedCall, _: u64, _: u32) -> (u64, u64) {
         (0, 0)
     }
 
@@ -144,7 +144,7 @@ pub extern "C" fn failure(index: u32, id: u32, errno: u32, ret: u64) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn failure_request(id: u32, ret: u64) -> u64 {
-    u64::from(evidence::request(&of_current(id, 0, ret)))
+    evidence::request(&of_current(id, 0, ret))
 }
 
 /// See [`Variant::exceeded`]; pages.
@@ -152,7 +152,7 @@ extern "C" fn failure_request(id: u32, ret: u64) -> u64 {
 #[inline(never)]
 extern "C" fn failure_exceeded(id: u32, ret: u64, total_vm: u64, data_vm: u64, locked_vm: u64) -> u64 {
     let section = Section { total_vm, data_vm, locked_vm, ..Section::default() };
-    u64::from(evidence::exceeded(&of_current(id, 0, ret), &section))
+    evidence::exceeded(&of_current(id, 0, ret), &section)
 }
 
 /// See [`Variant::count`].
@@ -189,7 +189,7 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     let (max, polled) = evidence::max_map_count(page);
     let (_, tid) = kernel::ids();
     let (seen, section, lock_sequence) = current_call::seen(tid, id, max);
-    let mut class = (polled | seen) ^ zero;
+    let mut class = (polled | seen) ^ u64::from(zero);
     class |= parts.request(failed);
     let mut hole = 0;
     if class & CLASS_SECTION != 0 {
@@ -198,7 +198,7 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
         class |= bits;
         hole = first;
     }
-    class ^= zero;
+    class ^= u64::from(zero);
     slot.count_refusal(id);
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -220,6 +220,7 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
         (*record).call = u32::from(id);
         (*record).errno = u32::from(errno);
         (*record).class = class;
+        (*record).reserved = 0;
         (*record).max_map_count = max;
         (*record).ret = ret as i64;
         (*record).args = kernel::arguments(regs);

@@ -87,15 +87,15 @@ unsafe extern "C" fn step(_index: u32, walk: *mut Walk) -> i64 {
 
 /// Class bits and the address of the first gap, 0 for none. `class`: what is known so far.
 #[inline(always)]
-pub fn look(id: call::Call, class: u32, lock_sequence: u32) -> (u32, u64) {
+pub fn look(id: call::Call, class: u64, lock_sequence: u32) -> (u64, u64) {
     let answer = look_at_range(u32::from(id), class, lock_sequence);
-    ((answer as u32 & ((1 << BITS) - 1)) << SHIFT, answer >> BITS << 12)
+    ((answer & ((1 << BITS) - 1)) << SHIFT, answer >> BITS << 12)
 }
 
 // SAFETY: no other symbol of the object has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn look_at_range(id: u32, known: u32, lock_sequence: u32) -> u64 {
+extern "C" fn look_at_range(id: u32, known: u64, lock_sequence: u32) -> u64 {
     let arguments = kernel::first_arguments(kernel::registers());
     let Some((from, length)) = range_of(id as call::Call, known, arguments) else { return 0 };
     let protection = arguments[2];
@@ -136,7 +136,7 @@ extern "C" fn look_at_range(id: u32, known: u32, lock_sequence: u32) -> u64 {
     if followed {
         class |= CLASS_DONE;
     }
-    class ^= zero as u32;
+    class ^= zero;
     match id {
         call::MLOCK | call::MLOCK2 | call::MUNLOCK => {
             if any & VM_SPECIAL != 0 {
@@ -176,12 +176,12 @@ extern "C" fn look_at_range(id: u32, known: u32, lock_sequence: u32) -> u64 {
         }
         _ => {}
     }
-    (u64::from(class >> SHIFT) | hole >> 12 << BITS) ^ zero
+    (class >> SHIFT | hole >> 12 << BITS) ^ zero
 }
 
 /// The range whose mappings decide about the cause: start and length.
 #[inline(always)]
-fn range_of(id: call::Call, class: u32, [a0, a1, a2, a3]: [u64; 4]) -> Option<(u64, u64)> {
+fn range_of(id: call::Call, class: u64, [a0, a1, a2, a3]: [u64; 4]) -> Option<(u64, u64)> {
     match id {
         call::MPROTECT
         | call::PKEY_MPROTECT

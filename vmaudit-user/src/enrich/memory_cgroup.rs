@@ -43,7 +43,7 @@ impl Looks {
     /// Looks, the first time that a call was refused in this address space for no reason that its figures show. `named`: the
     /// cgroup it was seen in before, for a process that has died of the shortage meanwhile.
     pub fn notice(&mut self, refused: &Refused, named: Option<&str>) {
-        const SHOWN: u32 = CLASS_GAP
+        const SHOWN: u64 = CLASS_GAP
             | CLASS_NO_HOLE
             | CLASS_OVER_AS
             | CLASS_OVER_DATA

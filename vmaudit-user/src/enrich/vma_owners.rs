@@ -33,7 +33,7 @@ const MOST_VMAS: u64 = 300_000;
 const MOST_TIME: Duration = Duration::from_millis(200);
 
 /// The class of a count so near the limit that a call may be refused for it, see `vmaudit_common::relative_to_max`.
-const NEAR: u32 = 1;
+const NEAR: u64 = 1;
 
 /// Looks at processes that are at the limit.
 #[derive(Debug)]
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::model::event::Refused;
 
-    fn refused(generation: u64, class: u32) -> Refused {
+    fn refused(generation: u64, class: u64) -> Refused {
         Refused {
             at_ns: 0,
             generation,

@@ -277,7 +277,7 @@ pub struct RefusalGroup {
     pub errno: u8,
     /// `vmaudit_common::CLASS_*` bits.
     #[serde(with = "event_names::class")]
-    pub class: u32,
+    pub class: u64,
     /// How many.
     pub count: u64,
     /// First, CLOCK_MONOTONIC ns.
@@ -308,7 +308,7 @@ pub struct Refused {
     pub errno: u8,
     /// `vmaudit_common::CLASS_*` bits.
     #[serde(with = "event_names::class")]
-    pub class: u32,
+    pub class: u64,
     /// Return value as the kernel gave it.
     pub ret: i64,
     /// Arguments as passed.

@@ -3,15 +3,17 @@
 
 use vmaudit_common::call::{CALLS, Call};
 use vmaudit_common::{
-    CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_FIXED, CLASS_GAP,
-    CLASS_GROWS, CLASS_HEAP_REACHED, CLASS_HUGE, CLASS_LIMIT_POLLED, CLASS_LOOKED, CLASS_MAYMOVE,
-    CLASS_MC0_MASK, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_ONE, CLASS_OVER_AS, CLASS_OVER_DATA,
-    CLASS_OVER_MEMLOCK, CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION,
-    CLASS_SECTION_LOST, CLASS_TARGETED,
+    CLASS_ASKED, CLASS_BEYOND, CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE,
+    CLASS_FILE, CLASS_FIRST, CLASS_FIXED, CLASS_GAP, CLASS_GROWS, CLASS_HEAP_REACHED, CLASS_HUGE,
+    CLASS_LIMIT_POLLED, CLASS_LOCKS, CLASS_LOOKED, CLASS_LOW, CLASS_MAYMOVE, CLASS_MC0_MASK, CLASS_MC1_SHIFT,
+    CLASS_NO_ACCESS, CLASS_NO_HOLE, CLASS_NONE_LOCKED, CLASS_NORESERVE, CLASS_ONE, CLASS_OVER_AS,
+    CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_OVER_RAM, CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST,
+    CLASS_SEARCHED, CLASS_SECOND, CLASS_SECTION, CLASS_SECTION_LOST, CLASS_TARGETED, CLASS_TOO_LONG,
+    CLASS_VAST,
 };
 
 /// Each fact of a class with its bit.
-const FACTS: [(&str, u32); 24] = [
+const FACTS: [(&str, u64); 37] = [
     ("lock_section", CLASS_SECTION),
     ("fixed", CLASS_FIXED),
     ("may_move", CLASS_MAYMOVE),
@@ -37,6 +39,20 @@ const FACTS: [(&str, u32); 24] = [
     ("targeted", CLASS_TARGETED),
     // mmap: MAP_HUGETLB; mremap: MREMAP_DONTUNMAP.
     ("huge_or_dontunmap", CLASS_HUGE),
+    ("no_access", CLASS_NO_ACCESS),
+    ("vast", CLASS_VAST),
+    ("of_a_file", CLASS_FILE),
+    ("noreserve", CLASS_NORESERVE),
+    ("below_4_gib", CLASS_LOW),
+    ("beyond_last_address", CLASS_BEYOND),
+    ("too_long", CLASS_TOO_LONG),
+    ("more_than_ram_and_swap", CLASS_OVER_RAM),
+    ("nothing_locked", CLASS_NONE_LOCKED),
+    ("locks", CLASS_LOCKS),
+    // By call: see vmaudit_common::CLASS_FIRST and CLASS_SECOND.
+    ("first_of_call", CLASS_FIRST),
+    ("second_of_call", CLASS_SECOND),
+    ("arguments_told", CLASS_ASKED),
 ];
 
 /// The number of a call by its name. Error: no call of this version is called so.
@@ -100,20 +116,20 @@ pub mod class {
     struct Named<'a> {
         /// Where map_count stood when the lock was taken, see `vmaudit_common::relative_to_max`.
         #[serde(default, skip_serializing_if = "is_zero")]
-        before: u32,
+        before: u64,
         /// Where it stood when the lock was let go.
         #[serde(default, skip_serializing_if = "is_zero")]
-        after: u32,
+        after: u64,
         #[serde(default, borrow, skip_serializing_if = "Vec::is_empty")]
         facts: Vec<std::borrow::Cow<'a, str>>,
     }
 
-    fn is_zero(number: &u32) -> bool {
+    fn is_zero(number: &u64) -> bool {
         *number == 0
     }
 
     /// Writes the facts.
-    pub fn serialize<S: Serializer>(class: &u32, out: S) -> Result<S::Ok, S::Error> {
+    pub fn serialize<S: Serializer>(class: &u64, out: S) -> Result<S::Ok, S::Error> {
         let facts =
             FACTS.iter().filter(|(_, bit)| class & bit != 0).map(|(name, _)| (*name).into()).collect();
         Named { before: class & CLASS_MC0_MASK, after: class >> CLASS_MC1_SHIFT & CLASS_MC0_MASK, facts }
@@ -121,7 +137,7 @@ pub mod class {
     }
 
     /// Reads them.
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
         let Named { before, after, facts } = Named::deserialize(from)?;
         if before > CLASS_MC0_MASK || after > CLASS_MC0_MASK {
             return Err(D::Error::custom("a class out of range"));
@@ -143,7 +159,7 @@ mod tests {
     use super::*;
     use crate::model::event::RefusalGroup;
 
-    fn group(call: Call, class: u32) -> RefusalGroup {
+    fn group(call: Call, class: u64) -> RefusalGroup {
         RefusalGroup { call, errno: 12, class, count: 1, first_ns: 2, last_ns: 3, kept_bytes: 4 }
     }
 
@@ -153,12 +169,12 @@ mod tests {
             assert_eq!(all & bit, 0, "twice");
             all | bit
         });
-        assert_eq!(all, u32::MAX);
+        assert_eq!(all, (1 << (FACTS.len() + 8)) - 1);
     }
 
     #[test]
     fn what_is_written_is_read_again() {
-        for class in [0, u32::MAX, 7 | 8 << CLASS_MC1_SHIFT | CLASS_SECTION, CLASS_HUGE | CLASS_GAP] {
+        for class in [0, (1 << 45) - 1, 7 | 8 << CLASS_MC1_SHIFT | CLASS_SECTION, CLASS_HUGE | CLASS_GAP] {
             for call in 0..CALLS.len() {
                 let group = group(call as Call, class);
                 let text = serde_json::to_string(&group).unwrap();
@@ -170,7 +186,7 @@ mod tests {
     /// Recordings of every version must be read for ever: a change here is a new version of the format.
     #[test]
     fn the_names_are_frozen() {
-        let text = serde_json::to_string(&group(vmaudit_common::call::MUNMAP, u32::MAX)).unwrap();
+        let text = serde_json::to_string(&group(vmaudit_common::call::MUNMAP, u64::MAX)).unwrap();
         assert_eq!(
             text,
             concat!(
@@ -178,7 +194,9 @@ mod tests {
                 r#""grows","over_rlimit_as","over_rlimit_data","over_rlimit_memlock","no_free_range","searched","#,
                 r#""lock_section_lost","search_lost","limit_polled","range_has_gap","starts_inside_mapping","#,
                 r#""ends_inside_mapping","single_mapping","counts_as_data","charged","already_so","overcommit_refused","#,
-                r#""heap_reached","range_looked_at","targeted","huge_or_dontunmap"]},"count":1,"first_ns":2,"last_ns":3,"#,
+                r#""heap_reached","range_looked_at","targeted","huge_or_dontunmap","no_access","vast","of_a_file","noreserve","#,
+                r#""below_4_gib","beyond_last_address","too_long","more_than_ram_and_swap","nothing_locked","locks","#,
+                r#""first_of_call","second_of_call","arguments_told"]},"count":1,"first_ns":2,"last_ns":3,"#,
                 r#""kept_bytes":4}"#
             )
         );

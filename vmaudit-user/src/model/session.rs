@@ -119,6 +119,9 @@ pub struct KernelRules {
     pub searches_seen: bool,
     /// The source sets CLASS_OVER_MEMLOCK only for tasks without CAP_IPC_LOCK, to which the limit applies.
     pub memlock_bit_knows_capability: bool,
+    /// The source fills CLASS_LOCKS.
+    #[serde(default)]
+    pub future_locks_captured: bool,
 }
 
 /// How many VMAs mremap wants to see free, by kernel.

@@ -223,6 +223,7 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         mm_exec_vm: may("mm_struct", &["exec_vm"]),
         mm_brk: may("mm_struct", &["brk"]),
         mm_lock_count: may("mm_struct", &["mmap_lock", "count"]),
+        mm_def_flags: may("mm_struct", &["def_flags"]),
         mm_start_brk: need("mm_struct", "start_brk")?,
         mm_users: may("mm_struct", &["mm_users"]),
         task_mm: need("task_struct", "mm")?,

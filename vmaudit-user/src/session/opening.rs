@@ -138,6 +138,10 @@ fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
         sections_seen: live.is_some_and(|live| live.has(hook::LOCK_RELEASED) && !live.sampled()),
         searches_seen: live.is_some_and(|live| live.has(hook::ADDRESS_SEARCH)),
         memlock_bit_knows_capability: true,
+        future_locks_captured: facts
+            .layout
+            .as_ref()
+            .is_ok_and(|layout| layout.mm_def_flags != vmaudit_common::ABSENT),
         ..KernelRules::for_release(&facts.release)
     }
 }

@@ -235,7 +235,7 @@ fn records() -> Vec<Vec<u8>> {
     let mut failure = FailureRecord::zeroed();
     failure.head.kind = RECORD_FAILURE;
     failure.stack[..4].copy_from_slice(&[1, 2, 2, 2]);
-    (failure.stack_bytes, failure.errno, failure.class) = (32, 12, u32::MAX);
+    (failure.stack_bytes, failure.errno, failure.class) = (32, 12, u64::MAX);
     let mut mapping = MappingRecord::zeroed();
     mapping.head.kind = RECORD_MAPPING;
     mapping.flags = u32::MAX;

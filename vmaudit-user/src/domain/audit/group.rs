@@ -5,7 +5,7 @@ use vmaudit_common::call::Call;
 use crate::model::report::Failure;
 
 /// Where an example is: its address space, call, errno and class.
-pub type Place = (u64, Call, u8, u32);
+pub type Place = (u64, Call, u8, u64);
 
 /// Refused calls of one process that are alike.
 #[derive(Clone, Debug)]

@@ -44,7 +44,7 @@ const MAX_NOTES: usize = 1000;
 const MAX_LIMIT_CHANGES: usize = 100;
 
 /// One refused call of each kind: by address space, call, errno and class.
-type Examples = HashMap<(u64, Call, u8, u32), Refused>;
+type Examples = HashMap<(u64, Call, u8, u64), Refused>;
 
 /// State of one session.
 pub struct Audit {

@@ -146,7 +146,7 @@ fn a_crowd_of_names_and_failures_fits_and_stays_counted() {
         let mm = audit.processes.last_entry().unwrap().into_mut().mms.first_mut().unwrap();
         let call = (pid % u32::try_from(CALLS.len()).unwrap()) as u8;
         mm.calls[0].0 = call;
-        (mm.refusals[0].call, mm.refusals[0].class) = (call, CLASS_SECTION | pid);
+        (mm.refusals[0].call, mm.refusals[0].class) = (call, CLASS_SECTION | u64::from(pid));
         audit.processes.last_entry().unwrap().get_mut().comm = "\u{1b}".repeat(14) + &pid.to_string();
         thin_out(&mut audit);
     }
@@ -208,7 +208,7 @@ fn image(audit: &mut Audit, n: u32, peak: u32, kind: Option<RefusalGroup>) {
     audit.apply(Event::Mm(Box::new(mm)));
 }
 
-fn refusal(class: u32, count: u64, kept_bytes: u64) -> RefusalGroup {
+fn refusal(class: u64, count: u64, kept_bytes: u64) -> RefusalGroup {
     RefusalGroup {
         call: MUNMAP,
         errno: libc::ENOMEM as u8,
@@ -220,8 +220,8 @@ fn refusal(class: u32, count: u64, kept_bytes: u64) -> RefusalGroup {
     }
 }
 
-const AT_THE_LIMIT: u32 = CLASS_SECTION | 7 | 7 << CLASS_MC1_SHIFT;
-const ABOVE: u32 = CLASS_SECTION | 8 | 8 << CLASS_MC1_SHIFT;
+const AT_THE_LIMIT: u64 = CLASS_SECTION | 7 | 7 << CLASS_MC1_SHIFT;
+const ABOVE: u64 = CLASS_SECTION | 8 | 8 << CLASS_MC1_SHIFT;
 
 #[test]
 fn a_process_that_execs_without_end_takes_bounded_memory_and_keeps_its_figures() {
@@ -280,7 +280,7 @@ fn kinds_beyond_what_is_kept_stay_counted() {
     let mut audit = audit();
     let n = 2 * MAX_KINDS as u32;
     for i in 1..=n {
-        image(&mut audit, i, 20, Some(refusal(CLASS_SECTION | 1 | i << 20, 3, 4096)));
+        image(&mut audit, i, 20, Some(refusal(CLASS_SECTION | 1 | u64::from(i) << 20, 3, 4096)));
     }
     let rows = audit.rows();
     let counted: u64 = rows.failures.iter().chain(&rows.ordinary).map(|f| f.count).sum();

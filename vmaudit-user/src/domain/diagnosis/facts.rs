@@ -2,14 +2,15 @@
 
 use vmaudit_common::call;
 use vmaudit_common::{
-    CLASS_CHARGED, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_FIXED, CLASS_GAP, CLASS_LOOKED,
-    CLASS_MC0_MASK, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_ONE, CLASS_OVER_AS, CLASS_OVER_DATA,
-    CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST,
-    asked_for,
+    Bounds, CLASS_ASKED, CLASS_BEYOND, CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START,
+    CLASS_DONE, CLASS_FILE, CLASS_FIXED, CLASS_GAP, CLASS_HUGE, CLASS_LOCKS, CLASS_LOOKED, CLASS_MC0_MASK,
+    CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_NONE_LOCKED, CLASS_NORESERVE, CLASS_ONE, CLASS_OVER_AS,
+    CLASS_OVER_DATA, CLASS_OVER_RAM, CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST, CLASS_SEARCHED,
+    CLASS_SECTION, CLASS_SECTION_LOST, CLASS_VAST, asked_for,
 };
 
 use crate::domain::diagnosis::{Finding, Question};
-use crate::model::event::Section;
+use crate::model::event::{Refused, Section};
 use crate::model::session::KernelRules;
 
 /// Index into [`crate::model::event::Refused::rlimits`].
@@ -23,21 +24,17 @@ pub(super) enum Rlimit {
 
 pub(super) const EAGAIN: u8 = libc::EAGAIN as u8;
 
-pub(super) const PROT_WRITE: u64 = 2;
 pub(super) const MAP_FIXED: u64 = 0x10;
-pub(super) const MAP_ANONYMOUS: u64 = 0x20;
-/// On x86-64 only (arch/x86/include/uapi/asm/mman.h).
-pub(super) const MAP_32BIT: u64 = if cfg!(target_arch = "x86_64") { 0x40 } else { 0 };
-pub(super) const MAP_NORESERVE: u64 = 0x4000;
+pub(super) const MAP_SHARED: u64 = 1;
 pub(super) const MAP_STACK: u64 = 0x20000;
-pub(super) const CLONE_VM: u64 = 0x100;
 pub(super) const PR_SET_VMA: u64 = 0x5356_4d41;
-/// A reservation so large that programs which try it can do without (V8, sanitizers), bytes.
-pub(super) const PROBE_BYTES: u64 = 1 << 40;
 
 /// What is known of the refused calls.
 pub(super) struct Facts<'a> {
     pub(super) question: &'a Question<'a>,
+    /// `vmaudit_common::CLASS_*` bits: the kind's own, and what the example's arguments say where a recording was made
+    /// by a version that did not put that into the kind.
+    class: u64,
     /// The class's distance to the limit (`vmaudit_common::relative_to_max`) when the lock was taken and let go;
     /// `None` without a lock section.
     pub(super) at: Option<(u32, u32)>,
@@ -47,15 +44,20 @@ pub(super) struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     pub(super) fn new(question: &'a Question<'a>) -> Self {
-        let class = question.class;
+        let class = question.class | question.example.map_or(0, |example| asked_by(question, example));
         let at = (class & CLASS_SECTION != 0)
-            .then_some((class & CLASS_MC0_MASK, class >> CLASS_MC1_SHIFT & CLASS_MC0_MASK));
+            .then_some(((class & CLASS_MC0_MASK) as u32, (class >> CLASS_MC1_SHIFT & CLASS_MC0_MASK) as u32));
         let max = question.example.map(|example| u64::from(example.max_map_count)).filter(|max| *max > 0);
-        Self { question, at, max: max.or(question.limits.max_map_count) }
+        Self { question, class, at, max: max.or(question.limits.max_map_count) }
     }
 
-    pub(super) fn has(&self, bit: u32) -> bool {
-        self.question.class & bit != 0
+    pub(super) fn has(&self, bit: u64) -> bool {
+        self.class & bit != 0
+    }
+
+    /// Whether the calls asked for this; `None` when nothing tells.
+    pub(super) fn asks(&self, bit: u64) -> Option<bool> {
+        self.has(CLASS_ASKED).then(|| self.has(bit))
     }
 
     pub(super) fn kernel(&self) -> &KernelRules {
@@ -128,6 +130,20 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Whether what the call maps is locked at once; `None` when nothing tells.
+    pub(super) fn locks(&self) -> Option<bool> {
+        let seen = self.kernel().future_locks_captured && self.question.class & CLASS_ASKED != 0;
+        (seen || self.has(CLASS_LOCKS)).then(|| self.has(CLASS_LOCKS))
+    }
+
+    /// Whether nothing was locked in the address space when the call was refused.
+    pub(super) fn none_locked(&self) -> Option<bool> {
+        if self.question.class & CLASS_ASKED != 0 && self.counters() {
+            return Some(self.has(CLASS_NONE_LOCKED));
+        }
+        self.section().map(|section| section.locked_vm == 0)
+    }
+
     /// The mappings in the call's range are known as they were when it was refused.
     pub(super) fn looked(&self) -> bool {
         self.has(CLASS_LOOKED)
@@ -162,7 +178,7 @@ impl<'a> Facts<'a> {
     }
 
     /// Of a range in a single mapping: whether `bit` is set. `None` when there are more, or nobody looked.
-    pub(super) fn of_the_one(&self, bit: u32) -> Option<bool> {
+    pub(super) fn of_the_one(&self, bit: u64) -> Option<bool> {
         (self.whole() && self.has(CLASS_ONE)).then(|| self.has(bit))
     }
 
@@ -194,18 +210,16 @@ impl<'a> Facts<'a> {
         }
     }
 
-    pub(super) fn pages(&self, bytes: u64) -> u64 {
-        bytes.div_ceil(self.kernel().page_size.max(1))
-    }
-
     pub(super) fn fixed(&self) -> bool {
         self.has(CLASS_FIXED)
     }
 
-    /// The example's fixed range goes beyond the end of all addresses (mm/mmap.c:__get_unmapped_area).
+    /// The fixed range goes beyond the end of all addresses (mm/mmap.c:__get_unmapped_area).
     pub(super) fn beyond_the_end(&self) -> Option<bool> {
-        let (address, length, end) = (self.arg(0)?, self.asked()?, self.kernel().address_end?);
-        Some(self.question.call == call::MMAP && self.fixed() && address > end.saturating_sub(length))
+        match self.asks(CLASS_BEYOND)? {
+            true => self.kernel().address_end.map(|_| true),
+            false => Some(false),
+        }
     }
 
     pub(super) fn counters(&self) -> bool {
@@ -249,13 +263,12 @@ impl<'a> Facts<'a> {
         if counts == Some(false) || mode == Some(1) {
             return Finding::No;
         }
-        let pages = self.asked().map(|bytes| self.pages(bytes));
-        match (mode, pages, self.kernel().ram_and_swap_pages) {
+        match (mode, self.kernel().ram_and_swap_pages.and(self.asks(CLASS_OVER_RAM))) {
             // Mode 0 looks at this one request only.
-            (Some(0), Some(pages), Some(most)) if pages <= most => Finding::No,
+            (Some(0), Some(false)) => Finding::No,
             // What a replaced mapping had been charged already is not captured.
-            (Some(0), Some(_), Some(_)) if counts == Some(true) && !self.fixed() => Finding::Met,
-            (Some(0), Some(_), Some(_)) => Finding::Likely,
+            (Some(0), Some(true)) if counts == Some(true) && !self.fixed() => Finding::Met,
+            (Some(0), Some(true)) => Finding::Likely,
             _ => Finding::Possible,
         }
     }
@@ -268,14 +281,11 @@ impl<'a> Facts<'a> {
         }
         let made = self.kernel().searches_seen
             && !self.has(CLASS_SEARCH_LOST)
-            && (self.has(CLASS_SEARCHED) || self.question.example.is_some());
+            && (self.has(CLASS_SEARCHED) || self.asks(CLASS_SEARCHED).is_some());
         if made || self.always_has_hole() {
             return Finding::No;
         }
-        match self.asked() {
-            Some(asked) if asked >= PROBE_BYTES => Finding::Possible,
-            _ => Finding::Unlikely,
-        }
+        if self.has(CLASS_VAST) { Finding::Possible } else { Finding::Unlikely }
     }
 
     /// n mappings leave n + 1 holes, so one of them has at least the mean size of all.
@@ -294,8 +304,27 @@ impl<'a> Facts<'a> {
         if self.has(CLASS_CHARGED) || self.question.limits.overcommit_memory != Some(2) {
             return Some(self.has(CLASS_CHARGED));
         }
-        // Strict accounting ignores MAP_NORESERVE (mm/mmap.c:do_mmap).
-        let flags = self.arg(3)?;
-        Some(asked_for(call::MMAP, self.arg(2)?, flags & !MAP_NORESERVE) & CLASS_CHARGED != 0)
+        // Strict accounting ignores MAP_NORESERVE (mm/mmap.c:do_mmap), which alone keeps what counts from being charged; of
+        // shared memory only the arguments tell.
+        match (self.asks(CLASS_NORESERVE)?, self.has(CLASS_COUNTS)) {
+            (false, _) => Some(false),
+            (true, true) => Some(!self.has(CLASS_HUGE)),
+            (true, false) => self.arg_has(3, MAP_SHARED).map(|shared| shared && !self.has(CLASS_FILE)),
+        }
     }
+}
+
+/// What the example's arguments ask for, measured against what is known.
+fn asked_by(question: &Question<'_>, example: &Refused) -> u64 {
+    let rules = question.kernel;
+    let bounds = Bounds {
+        page_shift: rules.page_size.max(1).trailing_zeros(),
+        task_size: rules.task_size,
+        address_end: rules.address_end.unwrap_or(0),
+        ram_and_swap_pages: rules.ram_and_swap_pages.unwrap_or(0),
+        start_brk: example.start_brk,
+        rlimit_data: example.rlimits.get(Rlimit::Data as usize).copied().unwrap_or(u64::MAX),
+    };
+    let [a0, a1, a2, a3, ..] = example.args;
+    asked_for(question.call, example.ret as u64, [a0, a1, a2, a3], &bounds)
 }

@@ -31,6 +31,7 @@ impl KernelRules {
             sections_seen: false,
             searches_seen: false,
             memlock_bit_knows_capability: false,
+            future_locks_captured: false,
         }
     }
 }

@@ -5,8 +5,8 @@
 //! kernel goes no further. A verdict is certain when one candidate is left, and more speaks for it than that nothing else
 //! is left: a failed allocation inside the kernel needs a memory cgroup that is known to have run out.
 //!
-//! Two conventions. (1) Class bits come from the kernel side and hold for the whole kind; arguments come from one
-//! example of it. (2) A kernel allocation of a few hundred bytes may fail anywhere (a task that is being killed, a
+//! Two conventions. (1) Class bits come from the kernel side and hold for the whole kind: they alone decide. Arguments come
+//! from one example of it, and are told. (2) A kernel allocation of a few hundred bytes may fail anywhere (a task that is being killed, a
 //! memory cgroup at its end); where a check that is *known to fail* fits, that is not counted as an alternative.
 
 mod checks;
@@ -16,8 +16,9 @@ mod sentences;
 
 use std::collections::BTreeMap;
 
-use facts::{Facts, MAP_FIXED, PROBE_BYTES, Rlimit};
+use facts::{Facts, Rlimit};
 use vmaudit_common::call::{self, Call};
+use vmaudit_common::{CLASS_NO_ACCESS, CLASS_VAST};
 
 use crate::model::event::{MemoryCgroup, Refused, Section};
 use crate::model::report::{Cause, Limits};
@@ -31,7 +32,7 @@ pub struct Question<'a> {
     /// Positive errno (brk: ENOMEM by convention).
     pub errno: u8,
     /// `vmaudit_common::CLASS_*` bits.
-    pub class: u32,
+    pub class: u64,
     /// Refusals of this kind.
     pub count: u64,
     /// Bytes that they should have unmapped and did not.
@@ -213,9 +214,9 @@ fn ordinary(facts: &Facts<'_>, reason: Reason) -> bool {
         // Programs reserve huge ranges without access, and try a smaller one when refused.
         _ => {
             facts.question.call == call::MMAP
-                && facts.arg(2) == Some(0)
-                && facts.arg_has(3, MAP_FIXED) == Some(false)
-                && facts.asked().is_some_and(|length| length >= PROBE_BYTES)
+                && facts.has(CLASS_NO_ACCESS)
+                && !facts.fixed()
+                && facts.has(CLASS_VAST)
         }
     }
 }

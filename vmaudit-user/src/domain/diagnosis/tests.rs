@@ -7,6 +7,8 @@ use crate::domain::diagnosis::*;
 use crate::model::event::Section;
 use crate::model::session::KernelRules;
 
+const MAP_NORESERVE: u64 = 0x4000;
+const MAP_ANONYMOUS: u64 = 0x20;
 const MAX: u32 = 65530;
 const MAP_PRIVATE: u64 = 2;
 const MAP_HUGETLB: u64 = 0x40000;
@@ -38,16 +40,16 @@ fn limits(overcommit: u64) -> Limits {
 }
 
 /// Class bits of a call that took the lock at `before` VMAs and let it go at `after`.
-fn section(before: u32, after: u32) -> u32 {
+fn section(before: u32, after: u32) -> u64 {
     CLASS_SECTION | relative_to_max(before, MAX) | relative_to_max(after, MAX) << CLASS_MC1_SHIFT
 }
 
-fn at(count: u32) -> u32 {
+fn at(count: u32) -> u64 {
     section(count, count)
 }
 
 /// An example with the figures of `class`.
-fn refused(call: Call, errno: u8, class: u32, count: u32, args: [u64; 6]) -> Refused {
+fn refused(call: Call, errno: u8, class: u64, count: u32, args: [u64; 6]) -> Refused {
     Refused {
         call,
         errno,
@@ -68,14 +70,14 @@ fn refused(call: Call, errno: u8, class: u32, count: u32, args: [u64; 6]) -> Ref
     }
 }
 
-fn bare(call: Call, errno: u8, class: u32, kernel: &KernelRules) -> Verdict {
+fn bare(call: Call, errno: u8, class: u64, kernel: &KernelRules) -> Verdict {
     why(&question(call, errno, class, &limits(0), kernel))
 }
 
 fn question<'a>(
     call: Call,
     errno: u8,
-    class: u32,
+    class: u64,
     limits: &'a Limits,
     kernel: &'a KernelRules,
 ) -> Question<'a> {
@@ -87,7 +89,7 @@ fn with(example: &Refused, limits: &Limits, kernel: &KernelRules) -> Verdict {
     why(&Question {
         call: example.call,
         errno: example.errno,
-        class: example.class | asked_for(example.call, example.args[2], example.args[3]),
+        class: example.class,
         count: 1,
         kept_bytes: 0,
         example: Some(example),
@@ -98,7 +100,7 @@ fn with(example: &Refused, limits: &Limits, kernel: &KernelRules) -> Verdict {
 }
 
 /// `mmap(NULL, length, prot, flags)` of anonymous memory.
-fn anonymous(class: u32, count: u32, length: u64, prot: u64, flags: u64) -> Refused {
+fn anonymous(class: u64, count: u32, length: u64, prot: u64, flags: u64) -> Refused {
     refused(call::MMAP, ENOMEM, class, count, [0, length, prot, flags | MAP_ANONYMOUS, UNLIMITED, 0])
 }
 
@@ -111,7 +113,7 @@ fn is(verdict: &Verdict, cause: Cause, certain: bool) {
 fn class_bits_alone_decide_the_limit() {
     use Cause::{KernelMemory, MaxMapCount, Unknown};
     let (madvise, mremap_grow) = (call::MADVISE, CLASS_GROWS | CLASS_MAYMOVE);
-    let cases: [(&str, Call, u8, u32, Cause, bool); 30] = [
+    let cases: [(&str, Call, u8, u64, Cause, bool); 30] = [
         ("6.18.44", call::MMAP, ENOMEM, at(MAX + 1), MaxMapCount, true),
         ("6.18.44", call::MMAP, ENOMEM, at(MAX + 9), MaxMapCount, true),
         ("5.10.0", call::MMAP, ENOMEM, at(MAX + 1), MaxMapCount, true),
@@ -384,7 +386,7 @@ fn gaps_are_ordinary_for_advice_only() {
 
 #[test]
 fn mremap_questions_and_refusals() {
-    let grow = |class: u32, count, flags| {
+    let grow = |class: u64, count, flags| {
         refused(call::MREMAP, ENOMEM, class | CLASS_GROWS, count, [0x7000_0000, 4096, 8192, flags, 0, 0])
     };
     // May it grow here? An answer, not an incident.
@@ -434,7 +436,7 @@ fn mremap_questions_and_refusals() {
 #[test]
 fn the_heap() {
     let rules = seeing("6.18.44");
-    let grow = |class: u32, count| Refused {
+    let grow = |class: u64, count| Refused {
         ret: 0x1000_4000,
         ..refused(call::BRK, ENOMEM, class | CLASS_GROWS, count, [0x1010_4000, 0, 0, 0, 0, 0])
     };
@@ -568,11 +570,11 @@ fn a_split_that_was_made_is_said() {
 #[test]
 fn a_look_at_the_range_decides() {
     use Cause::{KernelMemory, MaxMapCount, Overcommit, RangeNotMapped, RlimitData};
-    const LIMIT: u32 = CLASS_LOOKED | CLASS_ONE;
-    const GAP: u32 = CLASS_LOOKED | CLASS_GAP;
+    const LIMIT: u64 = CLASS_LOOKED | CLASS_ONE;
+    const GAP: u64 = CLASS_LOOKED | CLASS_GAP;
     let rules = seeing("6.18.44");
     let full = at(MAX);
-    let cases: [(Call, [u64; 2], u32, Cause, bool); 24] = [
+    let cases: [(Call, [u64; 2], u64, Cause, bool); 24] = [
         (call::MPROTECT, [4096, 0], full | LIMIT | CLASS_CUT_START | CLASS_CUT_END, MaxMapCount, true),
         (call::MPROTECT, [4096, 0], section(MAX - 1, MAX) | LIMIT | CLASS_CUT_END, MaxMapCount, true),
         (call::MPROTECT, [4096, 0], full | CLASS_LOOKED | CLASS_CUT_START, MaxMapCount, true),
@@ -631,7 +633,7 @@ fn a_look_at_the_range_decides() {
 #[test]
 fn mremap_by_the_mapping_it_should_enlarge() {
     let rules = seeing("6.18.44");
-    let grow = |class: u32, to: u64, flags: u64| {
+    let grow = |class: u64, to: u64, flags: u64| {
         let class = at(100) | CLASS_GROWS | CLASS_LOOKED | CLASS_ONE | class;
         let mut example = refused(call::MREMAP, ENOMEM, class, 100, [0x7000_0000, 4096, to, flags, 0, 0]);
         example.rlimits[1] = 1 << 20;
@@ -654,7 +656,7 @@ fn what_was_listened_to_settles_it() {
         let class = at(MAX + 1) | CLASS_OVERCOMMIT_REFUSED;
         is(&with(&refused(call, ENOMEM, class, 100, [0; 6]), &limits(2), &rules), Cause::Overcommit, true);
     }
-    let grow = |class: u32| {
+    let grow = |class: u64| {
         let example = Refused {
             ret: 0x1000_4000,
             ..refused(call::BRK, ENOMEM, class | CLASS_GROWS, MAX + 1, [0x1010_4000, 0, 0, 0, 0, 0])
@@ -718,7 +720,7 @@ fn other_calls() {
 
 #[test]
 fn nothing_asked_makes_it_panic_or_fall_silent() {
-    let classes = [0, CLASS_SECTION_LOST, u32::MAX, at(0), at(MAX), CLASS_SECTION | 0xff];
+    let classes = [0, CLASS_SECTION_LOST, u64::MAX, at(0), at(MAX), CLASS_SECTION | 0xff];
     for call in 0..=u8::MAX {
         for errno in [0, ENOMEM, EAGAIN, 255] {
             for class in classes {

@@ -99,7 +99,7 @@ pub struct Symbols {
     desk: Desk<Question, Answer>,
     /// The stack whose mappings are being looked at, and its addresses that are not known.
     under_way: Option<(Waiting, Vec<u64>)>,
-    kinds: HashSet<(u64, Call, u8, u32)>,
+    kinds: HashSet<(u64, Call, u8, u64)>,
     queue: VecDeque<Waiting>,
     images: HashMap<u64, Image>,
     told: Told,

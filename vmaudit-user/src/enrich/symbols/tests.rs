@@ -156,7 +156,7 @@ fn what_was_remembered_names_stacks_after_the_end() {
 fn one_image_is_looked_at_a_bounded_number_of_times() {
     let mut symbols = Symbols::new(false, &Patience::default());
     for n in 0..100u64 {
-        let refused = Refused { class: n as u32, ..refused(5, std::process::id(), &[0x1000 * n + 9]) };
+        let refused = Refused { class: n, ..refused(5, std::process::id(), &[0x1000 * n + 9]) };
         symbols.notice(&refused);
         symbols.notice(&refused);
     }

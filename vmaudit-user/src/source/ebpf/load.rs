@@ -17,6 +17,7 @@ use vmaudit_common::{ABSENT, Config, PLACES, call};
 
 use crate::model::hook;
 use crate::model::report::{Hook, HookState};
+use crate::model::session::KernelRules;
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::os::{kernel_symbol, rights};
@@ -348,6 +349,7 @@ fn loader() -> EbpfLoader<'static> {
 }
 
 fn config(facts: &Facts, options: &Options, asks: bool) -> Config {
+    let proc = Proc::new("/proc");
     let number =
         if facts.arch == "aarch64" { |c: &call::CallInfo| c.aarch64 } else { |c: &call::CallInfo| c.x86_64 };
     let offset = |event, field| {
@@ -360,6 +362,9 @@ fn config(facts: &Facts, options: &Options, asks: bool) -> Config {
             .flatten()
             .unwrap_or(0),
         table_key: RandomState::new().hash_one(()),
+        task_size: KernelRules::for_release(&facts.release).task_size,
+        address_end: proc.address_end().unwrap_or(0),
+        ram_and_swap_pages: proc.ram_and_swap_bytes().map_or(0, |bytes| bytes / page_size()),
         watch_all: options.watch_all.into(),
         follow_children: options.follow_children.into(),
         stream_changes: options.stream_changes.into(),

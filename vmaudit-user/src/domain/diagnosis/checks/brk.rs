@@ -1,13 +1,14 @@
 //! brk.
 
-use vmaudit_common::{CLASS_GROWS, CLASS_HEAP_REACHED, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK};
+use vmaudit_common::{
+    CLASS_FIRST, CLASS_GROWS, CLASS_HEAP_REACHED, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_SECOND,
+};
 
 use crate::domain::diagnosis::facts::*;
 use crate::domain::diagnosis::{Checks, Finding, Reason};
 
 pub(crate) fn brk(facts: &Facts<'_>, checks: &mut Checks) {
-    let example = facts.question.example;
-    if example.is_some_and(|example| example.start_brk > 0 && example.args[0] < example.start_brk) {
+    if facts.has(CLASS_FIRST) {
         checks.add(Reason::BreakQuery, Finding::Met);
         return;
     }
@@ -26,13 +27,12 @@ pub(crate) fn brk(facts: &Facts<'_>, checks: &mut Checks) {
     // Seen to have come as far as making the heap larger (mm/vma.c:do_brk_flags): all that comes before had passed.
     let reached = facts.has(CLASS_HEAP_REACHED);
     // The heap alone, first thing (mm/mmap.c:check_data_rlimit); its second figure is at least this.
-    let heap = example.map(|example| example.args[0].saturating_sub(example.start_brk));
     checks.add(
         Reason::Data,
-        match (heap, facts.rlimit(Rlimit::Data)) {
-            (_, Some(u64::MAX)) => Finding::No,
+        match facts.asks(CLASS_SECOND) {
             _ if reached => Finding::No,
-            (Some(heap), Some(limit)) if heap > limit => Finding::Met,
+            Some(true) => Finding::Met,
+            _ if facts.rlimit(Rlimit::Data) == Some(u64::MAX) => Finding::No,
             // data_vm holds the heap and the image's data.
             _ if facts.counters() && !facts.has(CLASS_OVER_DATA) => Finding::No,
             _ => Finding::Possible,
@@ -47,8 +47,12 @@ pub(crate) fn brk(facts: &Facts<'_>, checks: &mut Checks) {
             _ if reached && facts.kernel().brk_memlock_first == Some(true) => Finding::No,
             (_, true) if !facts.has(CLASS_OVER_MEMLOCK) => Finding::No,
             // Applies only after mlockall(MCL_FUTURE), which almost nobody calls.
-            (_, true) if facts.section().is_some_and(|section| section.locked_vm == 0) => Finding::No,
-            (_, true) => Finding::Possible,
+            (_, true) => match facts.locks() {
+                Some(true) => Finding::Likely,
+                Some(false) => Finding::No,
+                None if facts.none_locked() == Some(true) => Finding::No,
+                None => Finding::Possible,
+            },
             (_, false) => Finding::No,
         },
     );

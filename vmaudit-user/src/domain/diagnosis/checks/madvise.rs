@@ -1,6 +1,6 @@
 //! madvise and process_madvise.
 
-use vmaudit_common::call;
+use vmaudit_common::{CLASS_FIRST, CLASS_SECOND};
 
 use crate::domain::diagnosis::checks::mprotect;
 use crate::domain::diagnosis::facts::*;
@@ -22,13 +22,12 @@ pub(crate) enum Advice {
 }
 
 pub(crate) fn advice(facts: &Facts<'_>) -> Advice {
-    let index = if facts.question.call == call::PROCESS_MADVISE { 3 } else { 2 };
-    match facts.arg(index) {
-        None => Advice::Unknown,
-        Some(0..=2 | 10..=19) => Advice::Flags,
-        Some(22 | 23 | 102) => Advice::Memory,
-        Some(25) => Advice::Collapse,
-        Some(_) => Advice::Plain,
+    match (facts.asks(CLASS_FIRST), facts.asks(CLASS_SECOND)) {
+        (Some(true), Some(true)) => Advice::Collapse,
+        (Some(true), _) => Advice::Memory,
+        (_, Some(true)) => Advice::Plain,
+        (Some(false), Some(false)) => Advice::Flags,
+        _ => Advice::Unknown,
     }
 }
 

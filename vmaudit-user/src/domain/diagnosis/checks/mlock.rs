@@ -15,8 +15,7 @@ pub(crate) fn mlock(facts: &Facts<'_>, checks: &mut Checks) {
     }
     if facts.question.call != call::MUNLOCK {
         // Nothing was locked before, so no part of the range was counted twice.
-        let exact = facts.kernel().memlock_bit_knows_capability
-            && facts.section().is_some_and(|section| section.locked_vm == 0);
+        let exact = facts.kernel().memlock_bit_knows_capability && facts.none_locked() == Some(true);
         checks.add(
             Reason::Memlock,
             match (facts.rlimit(Rlimit::Memlock), facts.counters()) {

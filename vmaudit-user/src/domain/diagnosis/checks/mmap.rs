@@ -1,17 +1,20 @@
 //! mmap, munmap and calls that map something inside.
 
 use vmaudit_common::call;
-use vmaudit_common::{CLASS_COUNTS, CLASS_HUGE, CLASS_OVER_MEMLOCK};
+use vmaudit_common::{
+    CLASS_COUNTS, CLASS_FILE, CLASS_FIRST, CLASS_HUGE, CLASS_LOW, CLASS_NORESERVE, CLASS_OVER_MEMLOCK,
+    CLASS_TOO_LONG,
+};
 
 use crate::domain::diagnosis::checks::met_if_inside;
 use crate::domain::diagnosis::facts::*;
 use crate::domain::diagnosis::{Checks, Finding, Reason};
 
 pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
-    let anonymous = facts.arg_has(3, MAP_ANONYMOUS);
+    let anonymous = facts.asks(CLASS_FILE).map(|file| !file);
     // Pages are reserved last, by the file's own mmap, and not at all with MAP_NORESERVE (fs/hugetlbfs/inode.c:
     // hugetlbfs_file_mmap; on 6.18 a refusal at RLIMIT_MEMLOCK was seen to come first).
-    let huge = facts.has(CLASS_HUGE) && facts.arg_has(3, MAP_NORESERVE) == Some(false);
+    let huge = facts.has(CLASS_HUGE) && facts.asks(CLASS_NORESERVE) == Some(false);
     if facts.question.errno == EAGAIN {
         let over = !facts.counters() || facts.has(CLASS_OVER_MEMLOCK);
         checks.add(
@@ -25,30 +28,19 @@ pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
         checks.add(Reason::Driver, if anonymous == Some(true) { Finding::No } else { Finding::Unlikely });
         return;
     }
-    let task_size = facts.kernel().task_size;
     // Only the rounding of the length to pages comes before the first look at the count (mm/mmap.c:do_mmap).
-    let overflows =
-        facts.asked().is_some_and(|length| length > u64::MAX - facts.kernel().page_size.saturating_sub(1));
-    checks.add(Reason::NoHole, if overflows { Finding::Met } else { Finding::No });
+    checks.add(Reason::NoHole, if facts.has(CLASS_FIRST) { Finding::Met } else { Finding::No });
     checks.add(Reason::MapCount, facts.count_check(1));
-    let too_long = facts.asked().is_some_and(|length| length > task_size)
-        && facts.arg(0).is_some_and(|hint| hint < task_size);
     checks.add(
         Reason::NoHole,
-        match (too_long, facts.fixed()) {
+        match (facts.has(CLASS_TOO_LONG), facts.fixed()) {
             (true, _) => Finding::Met,
-            // Only the arguments of one call are known.
-            (false, true) if facts.beyond_the_end() == Some(true) => match facts.question.count {
-                0 | 1 => Finding::Met,
-                _ => Finding::Likely,
+            (false, true) => match facts.beyond_the_end() {
+                Some(true) => Finding::Met,
+                Some(false) => Finding::No,
+                None => Finding::Possible,
             },
-            (false, true) => match (facts.arg(0), facts.asked()) {
-                (Some(address), Some(length)) if address <= task_size - length.min(task_size) => Finding::No,
-                _ => Finding::Possible,
-            },
-            (false, false) if facts.arg_has(3, MAP_32BIT) == Some(true) && !facts.kernel().searches_seen => {
-                Finding::Possible
-            }
+            (false, false) if facts.has(CLASS_LOW) && !facts.kernel().searches_seen => Finding::Possible,
             (false, false) => facts.search(),
         },
     );

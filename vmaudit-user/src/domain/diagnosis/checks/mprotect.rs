@@ -1,12 +1,12 @@
 //! mprotect, mbind and prctl, which split mappings.
 
-use vmaudit_common::{CLASS_CHARGED, CLASS_COUNTS, CLASS_OVER_AS};
+use vmaudit_common::{CLASS_CHARGED, CLASS_COUNTS, CLASS_FIRST, CLASS_OVER_AS};
 
 use crate::domain::diagnosis::facts::*;
 use crate::domain::diagnosis::{Checks, Finding, Reason};
 
 pub(crate) fn mprotect(facts: &Facts<'_>, checks: &mut Checks) {
-    let writes = facts.arg_has(2, PROT_WRITE).filter(|writes| !writes);
+    let writes = facts.asks(CLASS_FIRST).filter(|writes| !writes);
     // The test is "fails now and did not before", so only memory that becomes writable is looked at, and not where the
     // address space alone is over its limit.
     let counts = match facts.of_the_one(CLASS_COUNTS) {

@@ -1,6 +1,6 @@
 //! Calls that make processes, images and userfaultfd ranges.
 
-use vmaudit_common::call;
+use vmaudit_common::{CLASS_FIRST, call};
 
 use crate::domain::diagnosis::checks::mprotect;
 use crate::domain::diagnosis::facts::*;
@@ -14,7 +14,7 @@ pub(crate) fn fork(facts: &Facts<'_>, checks: &mut Checks) {
     }
     let shares = match facts.question.call {
         call::VFORK => Some(true),
-        call::CLONE => facts.arg_has(0, CLONE_VM),
+        call::CLONE => facts.asks(CLASS_FIRST),
         call::FORK => Some(false),
         _ => None,
     };
