@@ -232,3 +232,34 @@ fn the_machines_own_limit_is_shown_and_needs_root_to_change() {
     let refused = Session::vmaudit(&["limit", "--apply", "262144"]).as_user(NOBODY).go().ended_with(1);
     assert!(refused.stderr_text().contains("needs root"), "{}", refused.said());
 }
+
+/// An admin put lines of his own into vmaudit's file.
+#[test]
+fn lines_of_others_in_the_file_survive_undo_and_a_second_apply() {
+    let machine = Machine::new();
+    let text = || std::fs::read_to_string(machine.0.path("etc/sysctl.d/99-vmaudit.conf")).unwrap();
+    machine.limit(&["--apply", "262144"]).succeeded();
+    machine.put("etc/sysctl.d/99-vmaudit.conf", &(text() + "vm.swappiness = 10\n"));
+    for words in [&["--apply", "300000"][..], &["--undo"], &["--apply", "262144"]] {
+        let done = machine.limit(words).succeeded();
+        assert!(text().ends_with("\nvm.swappiness = 10\n"), "{words:?} left {}", text());
+        assert!(
+            out(&done).contains("lines that are not vmaudit's; they are kept: vm.swappiness = 10"),
+            "{}",
+            done.said()
+        );
+        assert_eq!(text().contains("vm.max_map_count"), words[0] == "--apply", "{}", text());
+    }
+}
+
+#[test]
+fn a_file_too_large_to_be_read_is_named() {
+    let machine = Machine::new();
+    machine.put("etc/sysctl.d/95-huge.conf", &("#\n".repeat(600 << 10) + "vm.max_map_count = 100000\n"));
+    let text = out(&machine.limit(&[]).succeeded());
+    assert!(text.contains("/etc/sysctl.d/95-huge.conf is larger than 1,048,576 bytes"), "{text}");
+    let report = machine.json(&[]);
+    assert_eq!(report["boot"]["unread"][0]["file"], "/etc/sysctl.d/95-huge.conf");
+    let done = machine.limit(&["--apply", "262144"]).succeeded();
+    assert!(out(&done).contains("95-huge.conf"), "{}", done.said());
+}

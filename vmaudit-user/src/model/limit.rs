@@ -240,6 +240,25 @@ pub struct Boot {
     pub value: Option<u64>,
     /// Set on the kernel's command line (before any file), VMAs.
     pub command_line: Option<u64>,
+    /// Files that could not be read, or not to their end: what they set is not known.
+    pub unread: Vec<Unread>,
+}
+
+/// A file that could not be read, or not to its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Unread {
+    /// The file.
+    pub file: PathBuf,
+    /// Why.
+    pub why: String,
+}
+
+impl Unread {
+    /// The same for people.
+    pub fn sentence(&self) -> String {
+        format!("{} {}: what it sets is not known, and may be another value", self.file.display(), self.why)
+    }
 }
 
 impl Boot {

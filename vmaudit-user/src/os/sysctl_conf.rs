@@ -6,11 +6,12 @@
 //! /etc/sysctl.conf at the end, systemd-sysctl does not read it (Debian links it into /etc/sysctl.d).
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Component, Path, PathBuf};
 
-use crate::model::limit::{Applier, Boot, Fate, Setting};
+use crate::model::limit::{Applier, Boot, Fate, Setting, Unread};
+use crate::text::grouped;
 
 /// The key, as systemd-sysctl normalises it.
 const KEY: &str = "vm/max_map_count";
@@ -66,9 +67,13 @@ pub fn read(root: &Path, applier: Applier, overlay: Option<Overlay<'_>>) -> Boot
             }
         }
     }
-    let content = |path: &str| match overlay {
+    let mut unread: Vec<Unread> = Vec::new();
+    let mut content = |path: &str| match overlay {
         Some(overlay) if overlay.path == path => overlay.content.unwrap_or_default().to_owned(),
-        _ => load(root, path),
+        _ => load(root, path).unwrap_or_else(|(text, why)| {
+            unread.push(Unread { file: Path::new("/").join(path), why });
+            text
+        }),
     };
 
     let mut settings = Vec::new();
@@ -88,7 +93,7 @@ pub fn read(root: &Path, applier: Applier, overlay: Option<Overlay<'_>>) -> Boot
         parse(CLASSIC, &content(CLASSIC), Fate::NotRead, &mut settings);
     }
     let value = settings.iter().find(|setting| setting.fate == Fate::Wins).and_then(|setting| setting.value);
-    Boot { applier, settings, value, command_line: command_line(root) }
+    Boot { applier, settings, value, command_line: command_line(root), unread }
 }
 
 /// Whether a file that is read is a link to /etc/sysctl.conf.
@@ -129,20 +134,31 @@ fn resolve(root: &Path, path: &str) -> PathBuf {
     root.join(path)
 }
 
-/// A regular file's text; anything else (`/dev/null` as a mask, a folder, a pipe) is empty.
-fn load(root: &Path, path: &str) -> String {
+/// A regular file's text; anything else (`/dev/null` as a mask, a folder, a pipe, nothing) is empty. Error: what could be
+/// read of it, and why that is not all.
+fn load(root: &Path, path: &str) -> Result<String, (String, String)> {
     let mut bytes = Vec::new();
     // Opened before it is looked at, so that nobody puts another one there in between; O_NONBLOCK waits for no FIFO.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
     let read =
         std::fs::File::options().read(true).custom_flags(flags).open(resolve(root, path)).and_then(|file| {
             let regular = file.metadata()?.is_file();
-            if regular { file.take(MAX_FILE).read_to_end(&mut bytes) } else { Ok(0) }
+            if regular { file.take(MAX_FILE + 1).read_to_end(&mut bytes) } else { Ok(0) }
         });
-    if read.is_err() {
-        bytes.clear();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match read {
+        Err(e) if [ErrorKind::NotFound, ErrorKind::IsADirectory].contains(&e.kind()) => Ok(String::new()),
+        // What no driver is behind (a socket, a device).
+        Err(e) if e.raw_os_error() == Some(libc::ENXIO) => Ok(String::new()),
+        Err(e) => Err((String::new(), format!("cannot be read ({e})"))),
+        Ok(_) if bytes.len() as u64 > MAX_FILE => {
+            // No half of a line.
+            let most = bytes.iter().take(MAX_FILE as usize).rposition(|&b| b == b'\n').unwrap_or(0);
+            let read = text(bytes.get(..most).unwrap_or_default());
+            Err((read, format!("is larger than {} bytes and was read only so far", grouped(MAX_FILE))))
+        }
+        Ok(_) => Ok(text(&bytes)),
     }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// Adds the lines of one file that set the limit; true when it takes the key out of every pattern.
@@ -277,8 +293,11 @@ fn command_line(root: &Path) -> Option<u64> {
 /// Files of other programs that set the limit after boot: (file, line, value as written).
 pub fn others(root: &Path) -> Vec<(PathBuf, u64, String)> {
     let mut files = vec!["etc/ufw/sysctl.conf".to_owned()];
-    let mut profiles: Vec<String> =
-        load(root, "etc/tuned/active_profile").split_ascii_whitespace().map(str::to_owned).collect();
+    let mut profiles: Vec<String> = load(root, "etc/tuned/active_profile")
+        .unwrap_or_default()
+        .split_ascii_whitespace()
+        .map(str::to_owned)
+        .collect();
     let mut seen = 0;
     // A profile includes others; a chain longer than this is a loop.
     while let Some(profile) = profiles.get(seen).filter(|_| seen < 16).cloned() {
@@ -288,7 +307,7 @@ pub fn others(root: &Path) -> Vec<(PathBuf, u64, String)> {
         }
         for folder in ["etc/tuned/profiles", "etc/tuned", "usr/lib/tuned/profiles", "usr/lib/tuned"] {
             let path = format!("{folder}/{profile}/tuned.conf");
-            let text = load(root, &path);
+            let text = load(root, &path).unwrap_or_default();
             if text.is_empty() {
                 continue;
             }
@@ -305,7 +324,7 @@ pub fn others(root: &Path) -> Vec<(PathBuf, u64, String)> {
     }
     let mut settings = Vec::new();
     for path in files {
-        parse(&path, &load(root, &path), Fate::NotRead, &mut settings);
+        parse(&path, &load(root, &path).unwrap_or_default(), Fate::NotRead, &mut settings);
     }
     settings.into_iter().map(|setting| (setting.file, setting.line, setting.text)).collect()
 }

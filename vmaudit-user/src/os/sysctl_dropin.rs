@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 
-use crate::model::limit::{Applier, Fate, KERNEL_DEFAULT, KERNEL_LARGEST, Plan};
+use crate::model::limit::{Applier, Fate, KERNEL_DEFAULT, KERNEL_LARGEST, Plan, Unread};
 use crate::os::sysctl_conf;
 use crate::os::sysctl_conf::Overlay;
 use crate::text::grouped;
@@ -24,6 +24,15 @@ const MARK: &str = "# Written by vmaudit";
 
 /// Line that remembers the value to go back to.
 const BEFORE: &str = "# Running value before: ";
+
+/// In the first line, before the value that was applied.
+const APPLY: &str = "`vmaudit limit --apply ";
+
+/// The line that sets it, before the value.
+const KEY: &str = "vm.max_map_count = ";
+
+/// Largest file that is changed, bytes.
+const LARGEST: u64 = 64 * 1024;
 
 /// Plans `--apply value`. `largest` is the process with most VMAs now: (name, pid, VMAs).
 pub fn plan_apply(
@@ -54,15 +63,19 @@ pub fn plan_apply(
     let old = existing(root)?;
     // The value to go back to is the one before the first change, not before this one.
     let before = old.as_deref().and_then(remembered).unwrap_or(current);
-    let content = format!(
-        "{MARK} {version}: `vmaudit limit --apply {value}`. To take it back: `vmaudit limit --undo`.\n{BEFORE}{before}\nvm.max_map_count = {value}\n"
+    let others = old.as_deref().map(of_others).unwrap_or_default();
+    let mut content = format!(
+        "{MARK} {version}: {APPLY}{value}`. To take it back: `vmaudit limit --undo`.\n{BEFORE}{before}\n{KEY}{value}\n"
     );
+    others.iter().for_each(|(_, line)| content.extend([line, "\n"]));
     let overlay = Overlay { path: DROP_IN, content: Some(&content) };
     let file = Path::new("/").join(DROP_IN);
     let wins = |applier| {
         let boot = sysctl_conf::read(root, applier, Some(overlay));
         match boot.winner() {
-            Some(winner) if winner.file == file => Ok(()),
+            // The third line is ours.
+            Some(winner) if winner.file == file && winner.line == 3 => Ok(()),
+            Some(winner) if winner.file == file => Err(format!("another line of it sets {}", winner.text)),
             Some(winner) => Err(format!(
                 "{}:{} sets {} and is applied later",
                 winner.file.display(),
@@ -87,6 +100,7 @@ pub fn plan_apply(
         );
     }
     let mut notes = Vec::new();
+    notes.extend(kept_sentence(&file, &others));
     let other = if applier == Applier::Procps { Applier::SystemdSysctl } else { Applier::Procps };
     if let Err(why) = wins(other) {
         notes.push(format!(
@@ -95,6 +109,7 @@ pub fn plan_apply(
             applier.name()
         ));
     }
+    notes.extend(sysctl_conf::read(root, applier, Some(overlay)).unread.iter().map(Unread::sentence));
     for (path, line, text) in sysctl_conf::others(root) {
         notes.push(format!(
             "{}:{line} sets {text} when its service starts and may replace this value.",
@@ -113,12 +128,22 @@ pub fn plan_undo(root: &Path, applier: Applier) -> anyhow::Result<Plan> {
     let Some(old) = existing(root)? else {
         bail!("there is nothing to undo: {} does not exist", file.display())
     };
-    let boot_without = sysctl_conf::read(root, applier, Some(Overlay { path: DROP_IN, content: None }));
+    let Some(applied) = applied(&old) else {
+        bail!("there is nothing to undo: {} holds only lines of others", file.display())
+    };
+    let others = of_others(&old);
+    let content = (!others.is_empty()).then(|| {
+        let mut content = format!("{MARK}, which took its own line back; the lines below are of others.\n");
+        others.iter().for_each(|(_, line)| content.extend([line, "\n"]));
+        content
+    });
+    let overlay = Overlay { path: DROP_IN, content: content.as_deref() };
+    let boot_without = sysctl_conf::read(root, applier, Some(overlay));
     let current = running(root)?;
-    let ours =
-        old.lines().find_map(|line| sysctl_conf::kernel_number(line.strip_prefix("vm.max_map_count = ")?));
+    let ours = Some(applied);
     let before = remembered(&old);
     let mut notes = Vec::new();
+    notes.extend(kept_sentence(&file, &others));
     let running = match before {
         Some(before) if ours == Some(current) && before != current => Some(before),
         Some(_) if ours != Some(current) => {
@@ -138,7 +163,8 @@ pub fn plan_undo(root: &Path, applier: Applier) -> anyhow::Result<Plan> {
             format!("At the next boot no file sets it: the kernel's default, {}.", grouped(KERNEL_DEFAULT))
         }
     });
-    Ok(Plan { file, content: None, running, notes })
+    notes.extend(boot_without.unread.iter().map(Unread::sentence));
+    Ok(Plan { file, content, running, notes })
 }
 
 /// Carries a plan out. The file comes first; if the running value is refused then, the file is put back as it was.
@@ -201,14 +227,47 @@ fn existing(root: &Path) -> anyhow::Result<Option<String>> {
         );
     }
     let mut text = String::new();
-    // Ours has three lines.
-    file.take(64 * 1024)
+    // Ours has three lines; of what others added every byte must be kept.
+    file.take(LARGEST + 1)
         .read_to_string(&mut text)
         .with_context(|| format!("cannot read {}", path.display()))?;
+    if text.len() as u64 > LARGEST {
+        bail!("{} is larger than {} bytes; it is left alone", path.display(), grouped(LARGEST));
+    }
     if !text.starts_with(MARK) {
         bail!("{} was not written by vmaudit; it is left alone", path.display());
     }
     Ok(Some(text))
+}
+
+/// The value that the file's first line says was applied; `None` when that was taken back.
+fn applied(text: &str) -> Option<u64> {
+    let (_, rest) = text.lines().next()?.split_once(APPLY)?;
+    rest.split_once('`')?.0.parse().ok()
+}
+
+/// The lines that are not ours, with their numbers in the file. Ours are the first one, the one that remembers, and the
+/// one that sets what was applied, as it was written.
+fn of_others(text: &str) -> Vec<(usize, &str)> {
+    let set = applied(text).map(|value| format!("{KEY}{value}"));
+    let (mut remembers, mut sets) = (false, false);
+    let is_other = |(number, line): &(usize, &str)| {
+        let (before, ours) = (line.starts_with(BEFORE), Some(*line) == set.as_deref());
+        let own = *number == 1 || before && !remembers || ours && !sets;
+        remembers |= before;
+        sets |= ours;
+        !own
+    };
+    (1..).zip(text.lines()).filter(is_other).collect()
+}
+
+/// What is said of them; `None` when there is nothing but blank lines.
+fn kept_sentence(file: &Path, others: &[(usize, &str)]) -> Option<String> {
+    let mut lines = others.iter().map(|(_, line)| line.trim()).filter(|line| !line.is_empty());
+    let first = lines.next()?;
+    let more = lines.count();
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    Some(format!("{} holds lines that are not vmaudit's; they are kept: {first}{rest}", file.display()))
 }
 
 fn remembered(text: &str) -> Option<u64> {
@@ -298,6 +357,62 @@ mod tests {
         assert!(root.undo().unwrap_err().to_string().contains("nothing to undo"));
         let left: Vec<_> = std::fs::read_dir(root.0.join("etc/sysctl.d")).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
+    }
+
+    #[test]
+    fn lines_of_others_are_kept_and_named() {
+        let root = Root::new("others", 65530);
+        root.apply(262_144).unwrap();
+        let add = |text: &str| {
+            let now = std::fs::read_to_string(root.0.join(DROP_IN)).unwrap();
+            root.put(DROP_IN, &(now + text));
+        };
+        let others = "# the admin's\nvm.swappiness = 10\n\nnet.core.somaxconn=1024";
+        add(others);
+        let kept = |plan: &Plan| {
+            let text = std::fs::read_to_string(root.0.join(DROP_IN)).unwrap();
+            assert!(text.ends_with(&format!("\n{others}\n")), "{text}");
+            assert!(
+                plan.notes.iter().any(|note| note.ends_with("kept: # the admin's and 2 more")),
+                "{plan:?}"
+            );
+        };
+        kept(&root.apply(300_000).unwrap());
+        assert_eq!((running(&root.0).unwrap(), root.boot()), (300_000, Some(300_000)));
+        kept(&root.undo().unwrap());
+        assert_eq!((running(&root.0).unwrap(), root.boot()), (65530, None));
+        assert!(root.undo().unwrap_err().to_string().contains("only lines of others"));
+        kept(&root.apply(270_000).unwrap());
+        assert_eq!(root.boot(), Some(270_000));
+        // A line of another's that would win.
+        add("vm.max_map_count = 80000\n");
+        let error = root.apply(310_000).unwrap_err().to_string();
+        assert!(error.contains("another line of it sets 80000"), "{error}");
+        root.undo().unwrap();
+        assert_eq!(root.boot(), Some(80_000));
+    }
+
+    #[test]
+    fn a_line_that_somebody_changed_is_not_ours_any_more() {
+        let root = Root::new("changed", 65530);
+        root.apply(262_144).unwrap();
+        let text = std::fs::read_to_string(root.0.join(DROP_IN)).unwrap();
+        root.put(DROP_IN, &text.replace("count = 262144", "count = 400000"));
+        let plan = root.undo().unwrap();
+        assert_eq!((running(&root.0).unwrap(), root.boot()), (65530, Some(400_000)));
+        assert!(plan.notes.iter().any(|note| note.ends_with("kept: vm.max_map_count = 400000")), "{plan:?}");
+    }
+
+    #[test]
+    fn a_file_too_large_to_keep_is_left_alone() {
+        let root = Root::new("large", 65530);
+        root.apply(262_144).unwrap();
+        let text = std::fs::read_to_string(root.0.join(DROP_IN)).unwrap() + &"#\n".repeat(40_000);
+        root.put(DROP_IN, &text);
+        for answer in [root.apply(300_000), root.undo()] {
+            assert!(answer.unwrap_err().to_string().contains("left alone"));
+        }
+        assert_eq!(std::fs::read_to_string(root.0.join(DROP_IN)).unwrap(), text);
     }
 
     #[test]

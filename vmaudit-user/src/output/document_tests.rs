@@ -137,6 +137,7 @@ fn limited() -> LimitReport {
             ],
             value: Some(262_144),
             command_line: None,
+            unread: Vec::new(),
         },
         after_boot: 262_144,
         other_files: vec![OtherFile {

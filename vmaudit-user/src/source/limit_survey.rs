@@ -156,6 +156,7 @@ pub fn report(
     let other = if applier == Applier::Procps { Applier::SystemdSysctl } else { Applier::Procps };
     let otherwise = sysctl_conf::read(root, other, None);
     let mut warnings = domain_limit::warnings(&boot, &otherwise, running, after_boot, &other_files);
+    warnings.extend(boot.unread.iter().map(|file| file.sentence() + "."));
     warnings.extend(machine.silent.clone());
 
     let (suggested, commands) =
