@@ -169,6 +169,28 @@ impl Drop for Scratch {
     }
 }
 
+/// A tmpfs of so many bytes, gone when dropped.
+pub struct SmallDisk(std::ffi::CString);
+
+/// Mounts one.
+pub fn mount_small(folder: &Path, bytes: u64) -> SmallDisk {
+    use std::os::unix::ffi::OsStrExt as _;
+    let at = std::ffi::CString::new(folder.as_os_str().as_bytes()).expect("a path without NUL");
+    let options = std::ffi::CString::new(format!("size={bytes},mode=755")).expect("no NUL");
+    // SAFETY: all strings end in NUL and live through the call.
+    let answer =
+        unsafe { libc::mount(c"none".as_ptr(), at.as_ptr(), c"tmpfs".as_ptr(), 0, options.as_ptr().cast()) };
+    assert_eq!(answer, 0, "a small disk: {}", std::io::Error::last_os_error());
+    SmallDisk(at)
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // SAFETY: the string ends in NUL.
+        unsafe { libc::umount2(self.0.as_ptr(), libc::MNT_DETACH) };
+    }
+}
+
 /// Looks every few milliseconds until there is an answer; panics with `what` at the backstop.
 pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();

@@ -10,18 +10,19 @@ mod walk;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Seek as _, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
 use std::path::Path;
 
 use caps::Capability;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, OFlag, fallocate, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
 use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
 use self::walk::{Found, find, is_shared, own_descriptor, planted};
+use crate::os::inherited;
 use crate::os::rights;
 
 /// Names tried for a file beside another.
@@ -62,6 +63,8 @@ enum State {
     Found,
     /// The file itself, or one that has its name by now.
     Begun,
+    /// The file itself, with the rest of what it held behind what was written.
+    Over,
     /// A file that takes its name when it is complete.
     Beside(Beside),
 }
@@ -72,8 +75,8 @@ struct Beside {
     name: OsString,
     /// Its name meanwhile, where files without one are not to be had.
     temporary: Option<OsString>,
-    /// Root's own right over the files of others is needed to put it in its place.
-    overrides: bool,
+    /// Root's own rights over the folders and files of others that are needed to put it in its place.
+    rights: &'static [Capability],
 }
 
 impl Destination {
@@ -86,12 +89,11 @@ impl Destination {
         Target::open(path, writing).map(Self::File)
     }
 
-    /// The capability that root must keep for the end, because only it lets root write into a folder of somebody else.
+    /// The capabilities that root must keep for the end, because only they let root write into a folder of somebody else, or
+    /// name a file of somebody else's.
     pub fn rights(&self) -> &'static [Capability] {
         match self {
-            Self::File(Target { state: State::Beside(beside), .. }) if beside.overrides => {
-                &[Capability::CAP_DAC_OVERRIDE]
-            }
+            Self::File(Target { state: State::Beside(beside), .. }) => beside.rights,
             _ => &[],
         }
     }
@@ -128,10 +130,10 @@ impl Destination {
 impl Write for Destination {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Stderr => io::stderr().write(bytes),
-            Self::Stdout => io::stdout().write(bytes),
+            Self::Stderr => write_standard(libc::STDERR_FILENO, bytes),
+            Self::Stdout => write_standard(libc::STDOUT_FILENO, bytes),
             Self::File(target) => {
-                target.begin()?;
+                target.begin(bytes.len())?;
                 target.file.write(bytes)
             }
         }
@@ -139,10 +141,9 @@ impl Write for Destination {
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Stderr => io::stderr().flush(),
-            Self::Stdout => io::stdout().flush(),
+            Self::Stderr | Self::Stdout => Ok(()),
             // Whoever flushes has said all, be it nothing.
-            Self::File(target) => target.begin().and_then(|()| target.publish()),
+            Self::File(target) => target.begin(0).and_then(|()| target.publish()),
         }
     }
 }
@@ -181,7 +182,7 @@ impl Target {
 
     fn new(folder: OwnedFd, name: OsString, writing: Writing) -> io::Result<Self> {
         if writing == Writing::Whole {
-            return Self::beside(folder, name);
+            return Self::beside(folder, name, true);
         }
         let flags = WRITE | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
         let mode = if writing == Writing::Recording { Mode::S_IRUSR | Mode::S_IWUSR } else { mode_of_new() };
@@ -215,10 +216,9 @@ impl Target {
             return Self::new(folder, name, writing);
         }
         if writing == Writing::Whole
-            && own
-            && let Ok(target) = Self::beside(folder, name)
-            && std::os::unix::fs::fchown(&target.file, None, Some(found.gid())).is_ok()
+            && let Ok(target) = Self::beside(folder, name, own)
             && target.file.set_permissions(PermissionsExt::from_mode(found.mode() & 0o777)).is_ok()
+            && given_to(&target.file, (!own).then_some(found.uid()), found.gid()).is_ok()
         {
             return Ok(target);
         }
@@ -226,7 +226,8 @@ impl Target {
         Ok(Self { file, state: State::Found })
     }
 
-    fn beside(folder: OwnedFd, name: OsString) -> io::Result<Self> {
+    /// `own`: its owner will be the caller.
+    fn beside(folder: OwnedFd, name: OsString, own: bool) -> io::Result<Self> {
         let overrides = geteuid().is_root() && {
             let stat = fstat(&folder)?;
             stat.st_uid != 0 || stat.st_mode & libc::S_IWUSR == 0
@@ -246,26 +247,49 @@ impl Target {
             }
             Err(errno) => return Err(errno.into()),
         };
-        let beside = Beside { folder, name, temporary, overrides };
+        // CAP_FOWNER to link what is another's (fs/namei.c:may_linkat).
+        let rights: &[_] = match (overrides, own || !geteuid().is_root()) {
+            (false, true) => &[],
+            (true, true) => &[Capability::CAP_DAC_OVERRIDE],
+            (false, false) => &[Capability::CAP_FOWNER],
+            (true, false) => &[Capability::CAP_DAC_OVERRIDE, Capability::CAP_FOWNER],
+        };
+        let beside = Beside { folder, name, temporary, rights };
         Ok(Self { file: File::from(file), state: State::Beside(beside) })
     }
 
-    /// Takes away what a file held before.
-    fn begin(&mut self) -> io::Result<()> {
-        if matches!(self.state, State::Found) {
-            if self.file.metadata()?.is_file() {
-                self.file.set_len(0)?;
+    /// Takes away what a file held before. `room`: bytes that are about to be written; where the disk has no room for
+    /// them, the file keeps what it holds.
+    fn begin(&mut self, room: usize) -> io::Result<()> {
+        if !matches!(self.state, State::Found) {
+            return Ok(());
+        }
+        self.state = State::Begun;
+        if !self.file.metadata()?.is_file() {
+            return Ok(());
+        }
+        let mode = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        let room = libc::off_t::try_from(room).unwrap_or(libc::off_t::MAX);
+        match if room > 0 { fallocate(&self.file, mode, 0, room) } else { Err(Errno::EOPNOTSUPP) } {
+            Ok(()) => self.state = State::Over,
+            Err(errno @ (Errno::ENOSPC | Errno::EDQUOT | Errno::EFBIG)) => {
+                self.state = State::Found;
+                return Err(errno.into());
             }
-            self.state = State::Begun;
+            // A file system without it.
+            Err(_) => self.file.set_len(0)?,
         }
         Ok(())
     }
 
     /// Gives a complete file its name.
     fn publish(&mut self) -> io::Result<()> {
+        if matches!(self.state, State::Over) {
+            let end = self.file.stream_position()?;
+            self.file.set_len(end)?;
+        }
         let State::Beside(beside) = &mut self.state else { return self.file.flush() };
-        let wanted: &[_] = if beside.overrides { &[Capability::CAP_DAC_OVERRIDE] } else { &[] };
-        let _rights = rights::raised(wanted);
+        let _rights = rights::raised(beside.rights);
         if beside.temporary.is_none() {
             let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
             let link = |name: &OsStr| {
@@ -285,9 +309,28 @@ impl Target {
 impl Drop for Beside {
     fn drop(&mut self) {
         if let Some(temporary) = &self.temporary {
+            let _rights = rights::raised(self.rights);
             let _ = unlinkat(&self.folder, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
     }
+}
+
+/// Writes to a standard descriptor. Not through the standard library, which takes a closed one, or one that is open for
+/// reading only, for a success (library/std/src/io/stdio.rs:handle_ebadf) and has opened /dev/null in its place at start.
+fn write_standard(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    if inherited::closed_descriptors().any(|closed| closed == fd) {
+        return Err(Errno::EBADF.into());
+    }
+    // SAFETY: `bytes` lives through the call; a descriptor that is not open is an answer.
+    let written = Errno::result(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })?;
+    Ok(usize::try_from(written).unwrap_or(0))
+}
+
+/// Gives a file to an owner, where that is another one, and to a group. Only root can give a file away.
+fn given_to(file: &File, owner: Option<u32>, group: u32) -> io::Result<()> {
+    let wanted: &[_] = if geteuid().is_root() { &[Capability::CAP_CHOWN] } else { &[] };
+    let _rights = rights::raised(wanted);
+    std::os::unix::fs::fchown(file, owner, Some(group))
 }
 
 /// A terminal that is opened does not become ours.

@@ -84,7 +84,7 @@ fn where_files_have_names_from_the_start_none_is_left() {
             folder: at(),
             name: "report".into(),
             temporary: Some(".t".into()),
-            overrides: false,
+            rights: &[],
         }),
     };
     drop(target());
