@@ -8,6 +8,15 @@ fn run(options: &[&str], words: &[&str], code: i32) -> Done {
     let breach = done.report().session.breach;
     let broken = code != 0;
     assert_eq!(breach.is_some(), broken, "breach: {breach:?} with {options:?}");
+    let breaches = done.report().breaches;
+    assert_eq!(breaches.first().map(|breach| breach.sentence.clone()), breach);
+    // Each has its line, also beside `-o`.
+    let said = done.stderr_text();
+    let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("vmaudit: budget broken")).collect();
+    assert_eq!(lines.len(), breaches.len(), "{said}");
+    for breach in &breaches {
+        assert!(lines.iter().any(|line| line.ends_with(&breach.sentence)), "{breach:?} in {said}");
+    }
     done
 }
 
@@ -63,4 +72,34 @@ fn a_peak_at_the_limit_can_be_a_breach() {
     let _lower = LowerLimit::new();
     run(&["--fail-on", "peak"], &["limit", "munmap"], 86);
     run(&["--fail-on", "peak"], &["burst", "5000"], 0);
+}
+
+#[test]
+fn an_ordinary_answer_breaks_a_budget_on_any_refusal() {
+    let done = run(&["--fail-on", "failure,any-refusal"], &["causes", "blocked-mremap"], 86);
+    let [breach] = &done.report().breaches[..] else { panic!("{:?}", done.report().breaches) };
+    assert_eq!((breach.budget.as_str(), breach.shown), ("fail_on_any_refusal", true));
+    run(&["--fail-on", "any-refusal"], &["burst", "100"], 0);
+}
+
+/// Several at once, with a quiet report and with none.
+#[test]
+fn each_broken_budget_has_its_line_and_a_headline_that_agrees() {
+    let budget = ["--max-peak", "50", "--max-percent", "0.01"];
+    let done = run(&[&budget[..], &["-q"]].concat(), &["burst", "100"], 86);
+    let (own, report) = (done.own().remove(0), done.report());
+    let told: Vec<_> = report.breaches.iter().map(|it| (it.budget.as_str(), it.pid, it.shown)).collect();
+    assert_eq!(told, [("max_peak", Some(own.pid), true), ("max_percent", Some(own.pid), true)]);
+    let limit = report.breaches[0].limit.unwrap();
+    assert_eq!(serde_json::to_value(limit).unwrap(), 50);
+    assert_eq!(serde_json::to_value(report.breaches[0].actual.unwrap()).unwrap(), own.peak);
+
+    let words = [&["run", "-q"], &budget[..], &["--"]].concat();
+    let quiet = Session::vmaudit(&words).then_workload(&["burst", "100"]).go().ended_with(86);
+    assert_eq!(quiet.stderr_text().lines().count(), 2, "{}", quiet.said());
+
+    let words = [&["run"], &budget[..], &["--"]].concat();
+    let screen = Session::vmaudit(&words).then_workload(&["burst", "100"]).go().ended_with(86).stderr_text();
+    assert!(screen.starts_with("vmaudit: Budget broken: "), "{screen}");
+    assert_eq!(screen.matches("Budget broken: ").count(), 2, "{screen}");
 }

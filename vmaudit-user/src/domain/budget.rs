@@ -3,88 +3,185 @@
 //! A budget passes only when it is shown to hold. A figure that is not exact can break a budget (the truth is at least
 //! as large) but never keep it: then the breach says that it could not be shown.
 
+use crate::model::breach::{Bound, Breach};
+use crate::model::report::{Failure, Process, Report, SourceKind};
 use crate::model::session::{Budget, FailOn};
-use crate::{
-    model::report::{Report, SourceKind},
-    text,
-};
+use crate::text::{self, count, grouped};
 
-/// The first demand that was broken or could not be shown to hold, in one sentence.
-pub fn breach(budget: &Budget, report: &Report) -> Option<String> {
-    failures(budget, report).or_else(|| peaks(budget, report)).or_else(|| losses(budget, report))
+/// Every demand that was broken or could not be shown to hold, the gravest kind first.
+pub fn breaches(budget: &Budget, report: &Report) -> Vec<Breach> {
+    let mut all: Vec<Breach> = [FailOn::Failure, FailOn::AnyRefusal]
+        .into_iter()
+        .filter(|demand| budget.fail_on.contains(demand))
+        .filter_map(|demand| refusals(demand, report))
+        .collect();
+    all.extend(peaks(budget, report));
+    if budget.fail_on.contains(&FailOn::Lost) {
+        all.extend(losses(report));
+    }
+    all
 }
 
-fn failures(budget: &Budget, report: &Report) -> Option<String> {
-    if !budget.fail_on.contains(&FailOn::Failure) {
-        return None;
+/// What nobody's figures show to hold.
+fn not_shown(budget: &str, option: &str, limit: Option<Bound>, why: &str) -> Breach {
+    Breach {
+        budget: budget.into(),
+        limit,
+        actual: None,
+        pid: None,
+        comm: None,
+        shown: false,
+        sentence: format!("{option} is not shown to hold: {why}"),
     }
-    let failed = text::total(report.failures.iter().map(|f| f.count));
-    if failed > 0 {
-        return Some(format!("{} failed", text::count(failed, "memory call", "memory calls")));
+}
+
+fn refusals(demand: FailOn, report: &Report) -> Option<Breach> {
+    let any = demand == FailOn::AnyRefusal;
+    let (budget, option, what) = match any {
+        true => (
+            "fail_on_any_refusal",
+            "--fail-on any-refusal",
+            ("memory call was refused", "memory calls were refused"),
+        ),
+        false => ("fail_on_failure", "--fail-on failure", ("memory call failed", "memory calls failed")),
+    };
+    let ordinary = if any { report.ordinary_answers.as_slice() } else { &[] };
+    let refused: Vec<&Failure> = report.failures.iter().chain(ordinary).collect();
+    let sum = text::total(refused.iter().map(|it| it.count));
+    if sum == 0 {
+        let why = "no failed call was seen, but some may be missing, see coverage";
+        return report.failures_may_be_missing().then(|| not_shown(budget, option, None, why));
     }
-    report.failures_may_be_missing().then(|| {
-        "--fail-on failure is not shown to hold: no failed call was seen, but some may be missing, see coverage".into()
+    // By process: one has several groups.
+    let of = |one: &Failure| {
+        text::total(
+            refused.iter().filter(|it| (it.pid, it.started_s) == (one.pid, one.started_s)).map(|it| it.count),
+        )
+    };
+    let worst = refused.iter().copied().reduce(|worst, it| if of(it) > of(worst) { it } else { worst })?;
+    let several =
+        refused.iter().any(|it| it.processes > 1 || (it.pid, it.started_s) != (worst.pid, worst.started_s));
+    let most = if several { ", most of them" } else { "" };
+    Some(Breach {
+        budget: budget.into(),
+        limit: None,
+        actual: Some(Bound::Count(sum)),
+        pid: Some(worst.pid),
+        comm: Some(worst.comm.clone()),
+        shown: true,
+        sentence: format!(
+            "{}{most} in {} (pid {}): {option}",
+            count(sum, what.0, what.1),
+            worst.comm,
+            worst.pid
+        ),
     })
 }
 
-fn peaks(budget: &Budget, report: &Report) -> Option<String> {
+/// A demand on peaks.
+struct OnPeak {
+    budget: &'static str,
+    option: String,
+    limit: Option<Bound>,
+    /// Needs vm.max_map_count.
+    of_the_limit: bool,
+}
+
+fn peaks(budget: &Budget, report: &Report) -> Vec<Breach> {
     let demands = [
-        budget.max_peak.map(|n| format!("--max-peak {n}")),
-        budget.max_percent.map(|p| format!("--max-percent {p}")),
-        budget.fail_on.contains(&FailOn::Peak).then(|| "--fail-on peak".to_owned()),
+        budget.max_peak.map(|most| OnPeak {
+            budget: "max_peak",
+            option: format!("--max-peak {}", grouped(most)),
+            limit: Some(Bound::Count(most)),
+            of_the_limit: false,
+        }),
+        budget.max_percent.map(|most| OnPeak {
+            budget: "max_percent",
+            option: format!("--max-percent {most}"),
+            limit: Some(Bound::Percent(most)),
+            of_the_limit: true,
+        }),
+        budget.fail_on.contains(&FailOn::Peak).then(|| OnPeak {
+            budget: "fail_on_peak",
+            option: "--fail-on peak".into(),
+            limit: None,
+            of_the_limit: true,
+        }),
     ];
-    let first = demands.into_iter().flatten().next()?;
-    let not_shown = |why: &str| Some(format!("{first} is not shown to hold: {why}"));
+    demands.into_iter().flatten().filter_map(|demand| peak(&demand, report)).collect()
+}
+
+fn peak(demand: &OnPeak, report: &Report) -> Option<Breach> {
+    let OnPeak { budget, option, limit: most, of_the_limit } = demand;
+    let not_shown = |why: &str| Some(not_shown(budget, option, *most, why));
     let Some((top, peak)) = report.processes.first().and_then(|p| Some((p, p.map_count.peak?))) else {
         return not_shown("no process was seen");
     };
-    let whose = format!("{} (pid {})", top.peak_comm(), top.pid);
-    if let Some(most) = budget.max_peak
-        && peak > most
-    {
-        return Some(format!(
-            "{whose} had {} VMAs, more than --max-peak {}",
-            text::grouped(peak),
-            text::grouped(most)
-        ));
+    let limit = report.limits.max_map_count;
+    if *of_the_limit && limit.is_none() {
+        return not_shown("vm.max_map_count could not be read");
     }
-    if budget.max_percent.is_some() || budget.fail_on.contains(&FailOn::Peak) {
-        let Some(limit) = report.limits.max_map_count else {
-            return not_shown("vm.max_map_count could not be read");
-        };
-        if budget.fail_on.contains(&FailOn::Peak) && peak >= limit {
-            return Some(format!("{whose} reached vm.max_map_count = {}", text::grouped(limit)));
+    let limit = limit.unwrap_or(0);
+    let had = format!("{} had {} VMAs", whose(top), grouped(peak));
+    let (sentence, actual) = match most {
+        Some(Bound::Count(most)) if peak > *most => {
+            (format!("{had}, more than {option}"), Bound::Count(peak))
         }
-        if let Some(most) = budget.max_percent
-            && peak as f64 * 100.0 > most * limit as f64
-        {
-            return Some(format!(
-                "{whose} had {} VMAs, more than --max-percent {most} of the limit {}",
-                text::grouped(peak),
-                text::grouped(limit)
-            ));
-        }
-    }
-    match report.source {
-        SourceKind::Proc => not_shown("peaks are samples, a burst between two looks at /proc is missed"),
-        SourceKind::Ebpf if !report.coverage.exact_peaks => not_shown(
-            "not every peak is exact, or a process may be missing: see coverage.lost and the rows marked ~",
+        Some(Bound::Percent(most)) if peak as f64 * 100.0 > most * limit as f64 => (
+            format!("{had}, more than {option} of the limit {}", grouped(limit)),
+            Bound::Percent(peak as f64 * 100.0 / limit as f64),
         ),
-        SourceKind::Ebpf => None,
-    }
+        None if peak >= limit => (
+            format!("{} reached vm.max_map_count = {}: {option}", whose(top), grouped(limit)),
+            Bound::Count(peak),
+        ),
+        _ => {
+            return match report.source {
+                SourceKind::Proc => {
+                    not_shown("peaks are samples, a burst between two looks at /proc is missed")
+                }
+                SourceKind::Ebpf if !report.coverage.exact_peaks => not_shown(
+                    "not every peak is exact, or a process may be missing: see coverage.lost and the rows marked ~",
+                ),
+                SourceKind::Ebpf => None,
+            };
+        }
+    };
+    Some(Breach {
+        budget: (*budget).into(),
+        limit: most.or(Some(Bound::Count(limit))),
+        actual: Some(actual),
+        pid: Some(top.pid),
+        comm: Some(top.peak_comm().to_owned()),
+        shown: true,
+        sentence,
+    })
 }
 
-fn losses(budget: &Budget, report: &Report) -> Option<String> {
-    if !budget.fail_on.contains(&FailOn::Lost) {
-        return None;
-    }
+fn whose(process: &Process) -> String {
+    format!("{} (pid {})", process.peak_comm(), process.pid)
+}
+
+fn losses(report: &Report) -> Option<Breach> {
+    let (budget, option) = ("fail_on_lost", "--fail-on lost");
     let lost = text::total(report.coverage.lost.values().copied());
     match report.source {
-        SourceKind::Proc => Some("counts are samples, not exact".into()),
-        SourceKind::Ebpf if lost > 0 => {
-            Some(format!("{} lost, see coverage.lost", text::count(lost, "event was", "events were")))
+        SourceKind::Proc => Some(not_shown(budget, option, None, "counts are samples, not exact")),
+        SourceKind::Ebpf if lost > 0 => Some(Breach {
+            budget: budget.into(),
+            limit: None,
+            actual: Some(Bound::Count(lost)),
+            pid: None,
+            comm: None,
+            shown: true,
+            sentence: format!(
+                "{} lost, see coverage.lost: {option}",
+                count(lost, "event was", "events were")
+            ),
+        }),
+        SourceKind::Ebpf if !report.coverage.exact_peaks => {
+            Some(not_shown(budget, option, None, "not every peak is exact"))
         }
-        SourceKind::Ebpf if !report.coverage.exact_peaks => Some("not every peak is exact".into()),
         SourceKind::Ebpf => None,
     }
 }
@@ -119,6 +216,54 @@ mod tests {
 
     fn only(max_peak: Option<u64>, max_percent: Option<f64>, fail_on: &[FailOn]) -> Budget {
         Budget { max_peak, max_percent, fail_on: fail_on.to_vec() }
+    }
+
+    /// The first one's sentence.
+    fn breach(budget: &Budget, report: &Report) -> Option<String> {
+        breaches(budget, report).into_iter().next().map(|breach| breach.sentence)
+    }
+
+    #[test]
+    fn each_broken_demand_is_told_with_its_figures() {
+        let mut report = good();
+        report.processes[0].map_count.peak = Some(1000);
+        report.failures = clipped_run().failures;
+        report.coverage.lost.insert("ring_full".into(), 2);
+        let budget = Budget {
+            fail_on: vec![FailOn::Lost, FailOn::Peak, FailOn::AnyRefusal, FailOn::Failure],
+            ..all()
+        };
+        let told = breaches(&budget, &report);
+        let names: Vec<&str> = told.iter().map(|breach| breach.budget.as_str()).collect();
+        let expected = [
+            "fail_on_failure",
+            "fail_on_any_refusal",
+            "max_peak",
+            "max_percent",
+            "fail_on_peak",
+            "fail_on_lost",
+        ];
+        assert_eq!(names, expected);
+        assert!(told.iter().all(|breach| breach.shown && breach.actual.is_some()), "{told:?}");
+        assert_eq!((told[2].limit, told[2].actual), (Some(Bound::Count(100)), Some(Bound::Count(1000))));
+        assert_eq!(
+            (told[3].limit, told[3].actual),
+            (Some(Bound::Percent(10.0)), Some(Bound::Percent(100.0)))
+        );
+        assert_eq!(told[2].pid, Some(report.processes[0].pid));
+    }
+
+    #[test]
+    fn an_ordinary_answer_is_a_refusal_and_no_failure() {
+        let mut report = good();
+        report.ordinary_answers = clipped_run().failures;
+        let asked = |demand| breaches(&only(None, None, &[demand]), &report);
+        assert!(asked(FailOn::Failure).is_empty());
+        assert!(asked(FailOn::AnyRefusal)[0].shown);
+        report.ordinary_answers.clear();
+        assert!(breaches(&only(None, None, &[FailOn::AnyRefusal]), &report).is_empty());
+        report.coverage.exact_calls = false;
+        assert!(!breaches(&only(None, None, &[FailOn::AnyRefusal]), &report)[0].shown);
     }
 
     #[test]

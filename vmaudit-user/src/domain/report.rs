@@ -3,9 +3,15 @@
 use crate::domain::audit::Audit;
 use crate::domain::recommend::{self, Margin, MarginError, Measured};
 use crate::domain::{arguments, budget};
-use crate::model::report::{Cause, Coverage, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION};
+use crate::model::report::{
+    Action, Cause, Coverage, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION,
+};
 use crate::model::session::Header;
 use crate::text::count;
+
+/// A limit that may stay is no comfort where a budget does not hold.
+const NOT_THE_LIMIT: &str =
+    "Another vm.max_map_count mends no budget: what was measured has to change, or the budget.";
 
 /// Makes the report. The only error: the header asks for a margin that is refused.
 pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
@@ -68,9 +74,14 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         folded: rows.folded,
         failures: rows.failures,
         ordinary_answers: rows.ordinary,
+        breaches: Vec::new(),
         recommendation,
     };
-    report.session.breach = budget::breach(&header.budget, &report);
+    report.breaches = budget::breaches(&header.budget, &report);
+    report.session.breach = report.breaches.first().map(|breach| breach.sentence.clone());
+    if !report.breaches.is_empty() && report.recommendation.action == Action::Leave {
+        report.recommendation.sentences.insert(0, NOT_THE_LIMIT.into());
+    }
     Ok(report)
 }
 

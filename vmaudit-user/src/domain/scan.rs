@@ -123,6 +123,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
             folded: Vec::new(),
             failures: Vec::new(),
             ordinary_answers: Vec::new(),
+            breaches: Vec::new(),
             recommendation,
         },
         applications,

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::{CALLS, COMPAT};
 
+pub use super::breach::Breach;
 pub use super::cause::Cause;
 use super::hook::CALL_EXIT;
 
@@ -50,6 +51,9 @@ pub struct Report {
     /// Refusals that are a normal answer to the question the call asks, not incidents; same shape.
     #[serde(default)]
     pub ordinary_answers: Vec<Failure>,
+    /// Budgets that were broken or could not be shown to hold.
+    #[serde(default)]
+    pub breaches: Vec<Breach>,
     /// What to do about vm.max_map_count.
     pub recommendation: Recommendation,
 }
@@ -104,7 +108,7 @@ pub struct Session {
     pub duration_s: f64,
     /// How the command ended; null while it runs or when there is none.
     pub exit: Option<Exit>,
-    /// Which budget was broken, in one sentence; null when none was.
+    /// The first of `breaches`, in one sentence; null when none was broken.
     pub breach: Option<String>,
     /// Followed processes still alive when the report was written.
     #[serde(default)]

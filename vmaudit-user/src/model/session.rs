@@ -77,6 +77,8 @@ pub struct Budget {
 pub enum FailOn {
     /// A memory call failed.
     Failure,
+    /// A memory call was refused, be it as an ordinary answer.
+    AnyRefusal,
     /// A peak reached the limit.
     Peak,
     /// Something was lost or could not be seen.

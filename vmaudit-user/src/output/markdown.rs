@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use crate::model::cause::reason;
 use crate::model::report::{Failure, Hook, HookState, Report, SourceKind};
 use crate::output::document::Document;
-use crate::output::text::headline::{circumstances, verdict};
+use crate::output::text::headline::{circumstances, more_breaches, verdict};
 use crate::output::text::page::Style;
 use crate::output::text::processes::row;
 use crate::text::{clean, count, grouped};
@@ -36,8 +36,8 @@ fn plain(text: &str) -> String {
 
 fn report(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "## vmaudit\n\n**{}**\n", plain(&verdict(report).1))?;
-    if let Some(breach) = &report.session.breach {
-        writeln!(out, "**Budget broken:** {}\n", plain(breach))?;
+    for breach in more_breaches(report) {
+        writeln!(out, "**Budget broken:** {}\n", plain(&breach.sentence))?;
     }
     writeln!(out, "{}", plain(&circumstances(report)))?;
     processes(report, style.top, out)?;

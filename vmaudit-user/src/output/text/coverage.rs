@@ -57,7 +57,8 @@ pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
 pub(crate) fn recommendation(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let advice = &report.recommendation;
     let colour = match advice.action {
-        Action::Leave => Colour::Green,
+        Action::Leave if report.breaches.is_empty() => Colour::Green,
+        Action::Leave => Colour::Bold,
         Action::Raise | Action::RaiseAndRerun => Colour::Red,
         Action::WillNotHelp | Action::Unknown => Colour::Yellow,
     };

@@ -3,13 +3,29 @@
 use std::collections::BTreeMap;
 
 use crate::model::cause::{reason, reasons};
-use crate::model::report::{Cause, Failure, HookState, Process, Report, SourceKind};
+use crate::model::report::{Breach, Cause, Failure, HookState, Process, Report, SourceKind};
 use crate::output::text::crowd::{distinct_processes, folded};
 use crate::output::text::page::{Colour, name_pid, seconds, shortened};
 use crate::text::{bytes, clean, count, grouped, total};
 
-/// The single most important sentence, and its colour.
+/// The single most important sentence, and its colour. Where nothing failed it is a budget that was broken.
 pub(crate) fn verdict(report: &Report) -> (Colour, String) {
+    let (colour, sentence) = of_figures(report);
+    match report.breaches.first() {
+        Some(breach) if report.failures.is_empty() => {
+            (Colour::Red, format!("Budget broken: {}. {sentence}", clean(&breach.sentence)))
+        }
+        _ => (colour, sentence),
+    }
+}
+
+/// The broken budgets that the verdict does not name.
+pub(crate) fn more_breaches(report: &Report) -> &[Breach] {
+    let named = usize::from(report.failures.is_empty());
+    report.breaches.get(named..).unwrap_or_default()
+}
+
+fn of_figures(report: &Report) -> (Colour, String) {
     let limit = report.limits.max_map_count.map_or("its limit".into(), grouped);
     let at_least = if report.failures_may_be_missing() { "at least " } else { "" };
     let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();

@@ -40,8 +40,8 @@ fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     let mut page = Page { out, style: *style, width: style.width.max(40) };
     let (colour, verdict) = headline::verdict(report);
     page.paragraph("vmaudit: ", "  ", &verdict, Some(colour))?;
-    if let Some(breach) = &report.session.breach {
-        page.paragraph("Budget broken: ", "  ", &clean(breach), Some(Colour::Red))?;
+    for breach in headline::more_breaches(report) {
+        page.paragraph("Budget broken: ", "  ", &clean(&breach.sentence), Some(Colour::Red))?;
     }
     page.paragraph("", "  ", &headline::circumstances(report), Some(Colour::Dim))?;
     processes::processes(report, &mut page)?;

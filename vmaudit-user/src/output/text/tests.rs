@@ -8,6 +8,7 @@ use super::failures::looked;
 use super::headline::verdict;
 use super::*;
 use crate::domain::recommend::{Failed, Measured, recommend};
+use crate::model::breach::Bound;
 use crate::model::cause::because;
 use crate::model::report::*;
 use crate::output::text::crowd::distinct_processes;
@@ -102,6 +103,20 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         folded: Vec::new(),
         failures: Vec::new(),
         ordinary_answers: Vec::new(),
+        breaches: Vec::new(),
+    }
+}
+
+/// A broken budget.
+fn breach(sentence: &str) -> Breach {
+    Breach {
+        budget: "max_peak".into(),
+        limit: Some(Bound::Count(100)),
+        actual: Some(Bound::Count(200)),
+        pid: Some(1),
+        comm: Some(sentence.into()),
+        shown: true,
+        sentence: sentence.into(),
     }
 }
 
@@ -279,6 +294,7 @@ fn a_hostile_name_never_reaches_the_terminal_raw() {
     }
     report.session.command = vec![evil.into()];
     report.session.breach = Some(evil.into());
+    report.breaches = vec![breach(evil); 2];
     report.host.kernel = evil.into();
     report.coverage.notes.push(evil.into());
     report.coverage.lost.insert(evil.into(), 1);

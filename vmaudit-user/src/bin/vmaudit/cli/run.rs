@@ -33,6 +33,8 @@ pub enum Calls {
 pub enum FailOn {
     /// A memory call failed
     Failure,
+    /// A memory call was refused, also as an ordinary answer that broke nothing
+    AnyRefusal,
     /// A peak reached the limit
     Peak,
     /// Something was lost or could not be seen
@@ -50,6 +52,7 @@ impl From<FailOn> for session::FailOn {
     fn from(asked: FailOn) -> Self {
         match asked {
             FailOn::Failure => Self::Failure,
+            FailOn::AnyRefusal => Self::AnyRefusal,
             FailOn::Peak => Self::Peak,
             FailOn::Lost => Self::Lost,
         }
@@ -121,7 +124,7 @@ pub struct RunArgs {
     /// Rows in the table of processes [example: --top 30]
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N", value_parser = values::rows)]
     pub top: usize,
-    /// Nothing on stderr but errors, unless the budget was broken; what was lost is in the report of -o
+    /// Nothing on stderr but errors and broken budgets; what was lost is in the report of -o
     #[arg(short, long)]
     pub quiet: bool,
     /// Keep what the report is made of in FILE; `vmaudit report FILE` makes it again [example: --record tests.vma]
