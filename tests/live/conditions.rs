@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use vmaudit_tests::rows::{assert_exact, assert_exact_peak};
 use vmaudit_tests::session::{become_user, until_sampled};
 use vmaudit_tests::{Done, Session};
-use vmaudit_user::model::report::{Condition, HookState, Report, SourceKind};
+use vmaudit_user::model::report::{Cause, Condition, HookState, Report, SourceKind};
 
 const NOBODY: u32 = 65534;
 const CAP_PERFMON: u32 = 38;
@@ -390,4 +390,21 @@ mod guest_only {
             assert_samples(|| Ok(()), "lockdown", "programs may not read the kernel's memory");
         }
     }
+}
+
+/// Nobody knows vm.max_map_count there: it must not be named as what a refusal hit.
+#[test]
+fn without_proc_no_limit_is_invented() {
+    let session = Session::run(&[], &["over-as", "2"]).unrecorded();
+    let mut command = changed(&session, || hide(c"/proc"));
+    let done = session.start_as(&mut command).wait().succeeded();
+    let report = done.report();
+    let all: Vec<_> = report.failures.iter().chain(&report.ordinary_answers).collect();
+    let [failure] = all[..] else { panic!("{all:?}") };
+    assert_eq!(failure.count, 2);
+    assert!([Cause::RlimitAs, Cause::Unknown].contains(&failure.cause), "{failure:?}");
+    assert_eq!(report.limits.max_map_count, None);
+    assert!(!failure.evidence.contains_key("max_map_count"), "{failure:?}");
+    assert!(report.processes.iter().all(|row| !row.map_count.clipped), "{:?}", report.processes);
+    assert!(report.recommendation.commands.is_empty(), "{:?}", report.recommendation);
 }

@@ -106,6 +106,17 @@ fn rlimit_as(own: &mut Own, n: usize) {
     refused(own, n, ("brk", CAUSE), libc::ENOMEM, || brk_by(TOO_MUCH));
 }
 
+/// The same for a reservation of 4 GiB at a limit of 1 GiB. Needs no /proc.
+pub fn over_as(n: usize) -> ! {
+    limit(libc::RLIMIT_AS, 1 << 30);
+    for _ in 0..n {
+        if mmap(4 << 30, PROT_NONE, MAP_NORESERVE).is_ok() {
+            die(99, format_args!("4 GiB were not refused"));
+        }
+    }
+    leave(0)
+}
+
 fn rlimit_data(own: &mut Own, n: usize) {
     const CAUSE: &str = "rlimit_data";
     let block = must(mmap(PAGE, READ_WRITE, 0), "mmap");

@@ -36,7 +36,7 @@ pub(super) struct Facts<'a> {
     /// by a version that did not put that into the kind.
     class: u64,
     /// The class's distance to the limit (`vmaudit_common::relative_to_max`) when the lock was taken and let go;
-    /// `None` without a lock section.
+    /// `None` without a lock section, or where the limit is not known.
     pub(super) at: Option<(u32, u32)>,
     /// vm.max_map_count at that time.
     pub(super) max: Option<u64>,
@@ -45,10 +45,12 @@ pub(super) struct Facts<'a> {
 impl<'a> Facts<'a> {
     pub(super) fn new(question: &'a Question<'a>) -> Self {
         let class = question.class | question.example.map_or(0, |example| asked_by(question, example));
-        let at = (class & CLASS_SECTION != 0)
-            .then_some(((class & CLASS_MC0_MASK) as u32, (class >> CLASS_MC1_SHIFT & CLASS_MC0_MASK) as u32));
         let max = question.example.map(|example| u64::from(example.max_map_count)).filter(|max| *max > 0);
-        Self { question, class, at, max: max.or(question.limits.max_map_count) }
+        let max = max.or(question.limits.max_map_count);
+        // A distance to a limit that nobody could read says nothing.
+        let at = (class & CLASS_SECTION != 0 && max.is_some())
+            .then_some(((class & CLASS_MC0_MASK) as u32, (class >> CLASS_MC1_SHIFT & CLASS_MC0_MASK) as u32));
+        Self { question, class, at, max }
     }
 
     pub(super) fn has(&self, bit: u64) -> bool {
