@@ -215,3 +215,14 @@ fn a_job_in_the_foreground_reads_from_the_terminal() {
     });
     done.succeeded();
 }
+
+/// A command that stops by itself (sudo and su do, when what they run stops).
+#[test]
+fn a_command_that_stops_itself_gives_the_shell_its_prompt_and_goes_on_with_it() {
+    let session = || under_a_shell(&["stop-self"]);
+    let done = on_a_terminal(session, |terminal| terminal.wait_for("went on")).succeeded();
+    let screen = String::from_utf8_lossy(&done.stdout);
+    assert_eq!(screen.matches("stopped").count(), 1, "{screen}");
+    assert!(screen.contains("stopping\r\nstopped\r\n"), "{screen}");
+    assert_eq!(done.report().session.exit.unwrap().code, Some(0));
+}

@@ -1,9 +1,11 @@
 //! `vmaudit run CMD` is CMD, with a report beside it.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::process::CommandExt as _;
 
 use vmaudit_tests::{Scratch, Session, send_signal, workload};
+use vmaudit_user::model::report::SourceKind;
 
 /// The case with each source. Loading eBPF takes seconds on an emulated machine; what a case shares with the first one
 /// up to its last moment is tried without.
@@ -89,6 +91,75 @@ fn a_lost_report_is_125_when_the_command_succeeded() {
         let said = done.stderr_text();
         assert!(said.contains("the report could not be written: No space left"), "{}", done.said());
     }
+}
+
+/// Starts it with a standard descriptor closed, or open for reading only.
+fn without(fd: i32, readable: bool, session: Session) -> vmaudit_tests::Done {
+    let mut command = session.command();
+    // SAFETY: system calls only; nothing of Rust's uses the descriptor between fork and exec.
+    unsafe {
+        command.pre_exec(move || {
+            libc::close(fd);
+            // The lowest number that is free.
+            if readable && libc::open(c"/dev/null".as_ptr(), libc::O_RDONLY) != fd {
+                return Err(io::Error::last_os_error());
+            }
+            Ok(())
+        });
+    }
+    session.start_as(&mut command).wait()
+}
+
+#[test]
+fn a_report_that_finds_its_descriptor_closed_is_lost_with_125_or_1() {
+    for readable in [false, true] {
+        for (command, code) in [(["exit", "0"], 125), (["exit", "3"], 3)] {
+            let session = Session::vmaudit(&["run", "--source", "proc", "--"]).then_workload(&command);
+            without(2, readable, session).ended_with(code);
+        }
+        // Nobody asked for what would have been there.
+        let session = Session::vmaudit(&["run", "--source", "proc", "-q", "--"]);
+        without(2, readable, session.then_workload(&["exit", "0"])).succeeded();
+        for words in [&["scan", "--format", "json"][..], &["limit"], &["doctor"], &["--help"]] {
+            let session = Session::vmaudit(words);
+            let done = without(1, readable, session);
+            // The standard library hides it from clap's own printing.
+            if words != ["--help"] || !readable {
+                done.ended_with(1);
+            }
+        }
+    }
+}
+
+/// A disk with room for a page: neither half a report nor a file of vmaudit's own is left, and the one before stays.
+#[test]
+fn a_full_disk_leaves_the_earlier_report_and_nothing_else() {
+    let scratch = Scratch::new();
+    let folder = scratch.path("disk");
+    std::fs::create_dir(&folder).unwrap();
+    let disk = vmaudit_tests::mount_small(&folder, 16 << 10);
+    std::fs::write(folder.join("old.json"), "an earlier one").unwrap();
+    // Root gives the new one to the owner of the earlier one.
+    std::os::unix::fs::chown(folder.join("old.json"), Some(65534), Some(65534)).unwrap();
+    std::fs::write(folder.join("fill"), vec![0; 8 << 10]).unwrap();
+    let run = |name: &str, code| {
+        let session = Session::vmaudit(&["run", "--source", "proc", "-q", "-o"]).words(&[folder.join(name)]);
+        session.words(&["--"]).then_workload(&["exit", "0"]).go().ended_with(code);
+        let mut names: Vec<_> =
+            std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        names
+    };
+    for name in ["new.json", "old.json"] {
+        assert_eq!(run(name, 125), ["fill", "old.json"], "{name}");
+        assert_eq!(std::fs::read_to_string(folder.join("old.json")).unwrap(), "an earlier one");
+    }
+    std::fs::remove_file(folder.join("fill")).unwrap();
+    run("old.json", 0);
+    let (text, meta) = (folder.join("old.json"), folder.join("old.json").metadata().unwrap());
+    assert!(std::fs::read_to_string(text).unwrap().ends_with("}\n"));
+    assert_eq!((meta.uid(), meta.gid()), (65534, 65534));
+    drop(disk);
 }
 
 #[test]
@@ -354,6 +425,130 @@ fn a_signal_that_ends_the_command_ends_vmaudit_the_same_way_after_the_report() {
     }
 }
 
+/// All that would end vmaudit, had it not taken them for the command.
+#[test]
+fn every_signal_is_passed_on_and_leaves_a_report() {
+    let all = [
+        libc::SIGALRM,
+        libc::SIGVTALRM,
+        libc::SIGPROF,
+        libc::SIGUSR1,
+        libc::SIGUSR2,
+        libc::SIGPIPE,
+        libc::SIGXCPU,
+        libc::SIGQUIT,
+        libc::SIGIO,
+        libc::SIGPWR,
+        libc::SIGSTKFLT,
+        libc::SIGABRT,
+        libc::SIGTRAP,
+        libc::SIGSYS,
+        libc::SIGRTMIN(),
+        libc::SIGRTMAX(),
+    ];
+    for (source, signal) in ebpf_once(all) {
+        let session = Session::run(source, &["sleep", "3600"]);
+        let mut command = session.command();
+        // SAFETY: the limit lives through the call.
+        unsafe {
+            command.pre_exec(|| {
+                let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+                libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+                Ok(())
+            });
+        }
+        let mut running = session.start_as(&mut command);
+        running.wait_for_stdout("sleeping");
+        send_signal(running.pid(), signal);
+        let report = running.wait().died_of(signal).report();
+        assert_eq!(report.session.exit.unwrap().signal, Some(signal));
+        // Samples may have come too late for one that ends so soon.
+        assert!(report.processes.len() == 1 || report.source == SourceKind::Proc, "signal {signal}");
+    }
+    // Nobody ends for it, and it is the command's all the same.
+    let mut running = Session::run(&["--source", "proc"], &["signals", "1"]).start();
+    running.wait_for_stdout("ready");
+    send_signal(running.pid(), libc::SIGWINCH);
+    running.wait_for_stdout(&format!("signal {}", libc::SIGWINCH));
+    running.wait().succeeded().report();
+}
+
+/// `alarm 1; exec CMD`: an exec keeps the caller's timer, a fork does not.
+#[test]
+fn a_timer_of_the_callers_is_the_commands() {
+    for (source, kind) in ebpf_once([libc::ITIMER_REAL, libc::ITIMER_PROF]) {
+        // The second kind runs while the command computes.
+        let words: &[&str] =
+            if kind == libc::ITIMER_REAL { &["sleep", "3600"] } else { &["exec-loop", "100000"] };
+        let session = Session::run_as_usual(source, words);
+        let mut command = session.command();
+        // SAFETY: the timer lives through the call.
+        unsafe {
+            command.pre_exec(move || {
+                let timer = libc::itimerval {
+                    it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+                    it_value: libc::timeval { tv_sec: 1, tv_usec: 0 },
+                };
+                libc::syscall(libc::SYS_setitimer, kind, &raw const timer, 0);
+                Ok(())
+            });
+        }
+        let signal = if kind == libc::ITIMER_REAL { libc::SIGALRM } else { libc::SIGPROF };
+        let done = session.start_as(&mut command).wait().died_of(signal);
+        assert_eq!(done.report().session.exit.unwrap().signal, Some(signal));
+    }
+}
+
+/// The state letter of a process (man 5 proc_pid_stat).
+fn state(pid: u32) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(") ").next()?.chars().next()
+}
+
+fn child_of(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    let is_it = |child: &u32| {
+        std::fs::read_to_string(format!("/proc/{child}/comm")).is_ok_and(|comm| comm.trim() == "workload")
+    };
+    children.split_ascii_whitespace().filter_map(|child| child.parse().ok()).find(is_it)
+}
+
+/// Somebody else stops the command and continues it. With a shell above, vmaudit stops and goes on with it; without one,
+/// where nobody could continue vmaudit, it does not stop, and leaves the command as it is.
+#[test]
+fn a_command_that_is_continued_alone_takes_vmaudit_with_it() {
+    for shell in [true, false] {
+        let session = Session::run(&["--source", "proc"], &["stop-self"]);
+        let mut command = session.command();
+        if shell {
+            command.process_group(0);
+        } else {
+            // SAFETY: takes nothing.
+            unsafe {
+                command
+                    .pre_exec(|| if libc::setsid() < 0 { Err(io::Error::last_os_error()) } else { Ok(()) });
+            }
+        }
+        let mut running = session.start_as(&mut command);
+        running.wait_for_stdout("stopping");
+        let vmaudit = running.pid();
+        let cmd = vmaudit_tests::wait_for("the command to stop", || {
+            child_of(vmaudit).filter(|cmd| state(*cmd) == Some('T'))
+        });
+        if shell {
+            vmaudit_tests::wait_for("vmaudit to stop", || (state(vmaudit) == Some('T')).then_some(()));
+        } else {
+            // It has had its turn when the next samples are taken.
+            std::thread::sleep(std::time::Duration::from_millis(500));
+            assert_eq!((state(cmd), state(vmaudit) == Some('T')), (Some('T'), false));
+        }
+        send_signal(cmd, libc::SIGCONT);
+        let done = running.wait().succeeded();
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "stopping\nwent on\n");
+        done.report();
+    }
+}
+
 #[test]
 fn the_command_can_run_as_another_user_while_vmaudit_keeps_its_rights() {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -366,7 +561,7 @@ fn the_command_can_run_as_another_user_while_vmaudit_keeps_its_rights() {
     assert!(!text.contains(" gid 0"), "{text}");
     assert!(text.contains("status CapEff:\t0000000000000000"), "{text}");
     let report = done.report();
-    assert_eq!(report.source, vmaudit_user::model::report::SourceKind::Ebpf);
+    assert_eq!(report.source, SourceKind::Ebpf);
     assert_eq!(report.processes[0].uid, Some(65534));
     assert!(report.processes[0].map_count.exact);
 }
@@ -404,6 +599,14 @@ fn small_limits_on_descriptors_and_files_are_the_commands() {
         let done = limited(libc::RLIMIT_NOFILE, most, &["exit", "3"]).ended_with(3);
         assert!(!done.stderr_text().contains("panicked"), "{}", done.said());
     }
+    // What vmaudit has not got the command may have; 125 in place of 0, because there is no report.
+    let data = [400, 1000, 2048, 3072].map(|kib| (libc::RLIMIT_DATA, kib));
+    let addresses = [12_000, 20_000, 40_000].map(|kib| (libc::RLIMIT_AS, kib));
+    for (resource, kib) in data.into_iter().chain(addresses) {
+        let done = limited(resource, kib << 10, &["exit", "3"]).ended_with(3);
+        assert!(done.stderr_text().lines().count() <= 1, "{kib} KiB: {}", done.said());
+    }
+    limited(libc::RLIMIT_DATA, 1 << 20, &["exit", "0"]).ended_with(125);
     // No file has room for the report, nor for what is said of that.
     limited(libc::RLIMIT_FSIZE, 0, &["exit", "0"]).ended_with(125);
     limited(libc::RLIMIT_FSIZE, 0, &["exit", "3"]).ended_with(3);

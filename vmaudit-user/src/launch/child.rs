@@ -6,7 +6,10 @@
 
 use std::{
     ffi::{CString, OsStr, OsString},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
 };
 
 use anyhow::Context as _;
@@ -14,16 +17,18 @@ use nix::{
     errno::Errno,
     fcntl::OFlag,
     sys::{
-        resource::{Resource, getrlimit, setrlimit},
+        resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit},
         signal::{SigHandler, Signal, signal},
-        wait::{WaitStatus, waitpid},
     },
     unistd::{ForkResult, Pid, fork, getpgid, getpgrp, pipe2},
 };
 
 use crate::launch::group_signals::Witness;
+pub use crate::launch::job::Look;
+use crate::launch::timers::Timers;
 use crate::launch::typing::Typing;
 use crate::launch::user::User;
+use crate::launch::{job, last_resort};
 use crate::model::report::Exit;
 use crate::os::inherited;
 use crate::os::rights;
@@ -80,16 +85,22 @@ impl Child {
         let witness = Witness::start().ok();
         let (wait, go) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
         let (refused, refusal) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+        let timers = Timers::take();
         // SAFETY: no other thread exists yet; the child only makes system calls and execvp.
-        match unsafe { fork() }.context("cannot start a process")? {
+        let forked = unsafe { fork() };
+        if forked.is_err() {
+            timers.give();
+        }
+        match forked.context("cannot start a process")? {
             ForkResult::Parent { child } => {
+                last_resort::waits(child.as_raw(), go.as_raw_fd(), refused.as_raw_fd());
                 lift_own_limits();
                 let Passed { withheld, .. } = passed;
                 Ok(Self { pid: child, withheld, terminal, go: Some(go), refused, witness })
             }
             ForkResult::Child => {
                 drop(go);
-                let (step, errno) = become_command(&wait, user, (&passed, terminal), &file, &argv);
+                let (step, errno) = become_command(&wait, user, (&passed, terminal, timers), &file, &argv);
                 let _ = nix::unistd::write(&refusal, &[step as u8, errno as i32 as u8]);
                 // SAFETY: ends the child without running the parent's destructors or flushing its buffers twice.
                 unsafe { libc::_exit(EXIT_NOT_FOUND) }
@@ -99,6 +110,7 @@ impl Child {
 
     /// Lets the command run. Whether it could is told by [`Child::refusal`] when it has ended. Errors: the child is gone.
     pub fn go(&mut self) -> Result<(), Errno> {
+        last_resort::runs();
         match self.go.take() {
             Some(go) => nix::unistd::write(&go, b"!").map(drop),
             None => Ok(()),
@@ -117,42 +129,34 @@ impl Child {
         Some(refused(step, Errno::from_raw(errno.into())))
     }
 
-    /// Waits for the command's end and does nothing else.
+    /// Waits for the command's end and does nothing else but what a shell expects of it.
     pub fn wait(&self) -> Exit {
-        loop {
-            match waitpid(self.pid, None) {
-                Ok(WaitStatus::Exited(_, code)) => return Exit { code: Some(code), signal: None },
-                Ok(WaitStatus::Signaled(_, signal, _)) => {
-                    return Exit { code: None, signal: Some(signal as i32) };
-                }
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => return Exit { code: None, signal: None },
-            }
-        }
+        job::only_wait(self.pid.as_raw())
     }
 
     /// What has happened to the command since the last look, without waiting.
     pub fn look(&self) -> Look {
-        let mut status = 0;
-        // nix knows no real-time signals and would turn a death by one into an error, after the fact was taken.
-        // SAFETY: `status` lives through the call.
-        match unsafe { libc::waitpid(self.pid.as_raw(), &raw mut status, libc::WNOHANG | libc::WUNTRACED) } {
-            0 => Look::Running,
-            n if n < 0 && Errno::last() == Errno::ECHILD => Look::Ended(Exit { code: None, signal: None }),
-            n if n < 0 => Look::Running,
-            _ if libc::WIFEXITED(status) => {
-                Look::Ended(Exit { code: Some(libc::WEXITSTATUS(status)), signal: None })
-            }
-            _ if libc::WIFSIGNALED(status) => {
-                Look::Ended(Exit { code: None, signal: Some(libc::WTERMSIG(status)) })
-            }
-            // Stopped as a shell's job; a SIGSTOP from somewhere is not ours to imitate.
-            _ if libc::WIFSTOPPED(status)
-                && [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&libc::WSTOPSIG(status)) =>
-            {
-                Look::Stopped
-            }
-            _ => Look::Running,
+        job::look(self.pid.as_raw())
+    }
+
+    /// The command was stopped: stops vmaudit as well, where somebody is there to continue it, and then the command.
+    pub fn stop_too(&mut self) {
+        // Whoever continues the command alone means vmaudit too.
+        if let Some(witness) = &mut self.witness {
+            witness.wake_with(self.pid.as_raw());
+        }
+        if job::stop_too() {
+            self.signal(libc::SIGCONT);
+        }
+    }
+
+    /// The terminal's line is cut: the kernel tells the leader of its session alone, which may be vmaudit in the
+    /// command's place (drivers/tty/tty_jobctrl.c:tty_signal_session_leader).
+    pub fn hung_up(&mut self) {
+        // SAFETY: takes a number.
+        let leads = unsafe { libc::getsid(0) } == Pid::this().as_raw();
+        if leads && !self.witness.as_mut().is_none_or(|witness| witness.saw(libc::SIGHUP)) {
+            self.signal(libc::SIGHUP);
         }
     }
 
@@ -173,36 +177,46 @@ impl Child {
     }
 }
 
-/// See [`Child::look`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
-    /// Nothing new.
-    Running,
-    /// Stopped by a signal.
-    Stopped,
-    /// Ended.
-    Ended(Exit),
-}
-
 /// What the child could not do, as an exit status and a reason.
 fn refused(step: u8, errno: Errno) -> (i32, String) {
-    let why = errno.desc();
-    match step {
-        step if step == Step::User as u8 => (EXIT_OWN_FAILURE, format!("it cannot become that user: {why}")),
-        step if step == Step::Rights as u8 => {
-            (EXIT_OWN_FAILURE, format!("vmaudit's capabilities cannot be kept from it: {why}"))
-        }
-        step if step == Step::Terminal as u8 => {
-            (EXIT_OWN_FAILURE, format!("it cannot be kept from typing into this terminal: {why}"))
-        }
-        _ if errno == Errno::ENOENT => (EXIT_NOT_FOUND, why.to_owned()),
-        _ => (EXIT_NOT_EXECUTABLE, why.to_owned()),
+    let (status, why) = refused_with(step, errno);
+    let what = match step {
+        step if step == Step::User as u8 => "it cannot become that user: ",
+        step if step == Step::Rights as u8 => "vmaudit's capabilities cannot be kept from it: ",
+        step if step == Step::Terminal as u8 => "it cannot be kept from typing into this terminal: ",
+        _ => "",
+    };
+    (status, format!("{what}{why}"))
+}
+
+/// The same without a word that needs memory.
+pub(crate) fn refused_with(step: u8, errno: Errno) -> (i32, &'static str) {
+    let own = [Step::User, Step::Rights, Step::Terminal].iter().any(|own| *own as u8 == step);
+    let status = match errno {
+        _ if own => EXIT_OWN_FAILURE,
+        Errno::ENOENT => EXIT_NOT_FOUND,
+        _ => EXIT_NOT_EXECUTABLE,
+    };
+    (status, errno.desc())
+}
+
+/// Runs the command without anything of vmaudit's beside it but one process that waits, and without that in vmaudit's
+/// place, because vmaudit itself cannot go on. Returns how it ended, or why it cannot be run: the exit status and the
+/// reason.
+pub fn run_instead(
+    command: &[OsString],
+    user: Option<&User>,
+    keep_caps: bool,
+) -> Result<Exit, (i32, String)> {
+    // SAFETY: no other thread exists yet, and the child goes on as this process would.
+    match unsafe { fork() } {
+        Ok(ForkResult::Parent { child }) => Ok(job::only_wait(child.as_raw())),
+        Ok(ForkResult::Child) | Err(_) => Err(become_instead(command, user, keep_caps)),
     }
 }
 
-/// Becomes the command in vmaudit's place, because vmaudit itself cannot go on beside it. Returns only when the command
-/// cannot be run: the exit status and the reason.
-pub fn become_instead(command: &[OsString], user: Option<&User>, keep_caps: bool) -> (i32, String) {
+/// Becomes the command. Returns only when it cannot be run.
+fn become_instead(command: &[OsString], user: Option<&User>, keep_caps: bool) -> (i32, String) {
     let args: Option<Vec<CString>> = command.iter().map(|arg| CString::new(arg.as_bytes()).ok()).collect();
     let args = args.unwrap_or_default();
     let Some(file) = args.first() else {
@@ -221,7 +235,7 @@ pub fn become_instead(command: &[OsString], user: Option<&User>, keep_caps: bool
 fn become_command(
     wait: &OwnedFd,
     user: Option<&User>,
-    (passed, terminal): (&Passed, Typing),
+    (passed, terminal, timers): (&Passed, Typing, Timers),
     file: &CString,
     argv: &[*const libc::c_char],
 ) -> (Step, Errno) {
@@ -236,6 +250,7 @@ fn become_command(
             _ => unsafe { libc::_exit(EXIT_OWN_FAILURE) },
         }
     }
+    timers.give();
     exec(rights, user, terminal, file, argv)
 }
 
@@ -268,13 +283,21 @@ fn exec(
     (Step::Exec, Errno::last())
 }
 
-/// The caller's limits are meant for the command, which has them by now. vmaudit takes the descriptors that it needs, and
-/// is told of a report that is too long by an error instead of a signal.
+/// The caller's limits are meant for the command, which has them by now. vmaudit takes what it needs where it may, and is
+/// told of a report that is too long by an error instead of a signal.
 fn lift_own_limits() {
     const DESCRIPTORS: u64 = 4096;
     // SAFETY: SIG_IGN installs no handler.
     let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
     let _rights = rights::raised(&[caps::Capability::CAP_SYS_RESOURCE]);
+    for resource in [Resource::RLIMIT_CPU, Resource::RLIMIT_DATA, Resource::RLIMIT_AS] {
+        if let Ok((soft, hard)) = getrlimit(resource)
+            && soft != RLIM_INFINITY
+            && setrlimit(resource, RLIM_INFINITY, RLIM_INFINITY).is_err()
+        {
+            let _ = setrlimit(resource, hard, hard);
+        }
+    }
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < DESCRIPTORS
         && setrlimit(Resource::RLIMIT_NOFILE, DESCRIPTORS, hard.max(DESCRIPTORS)).is_err()
@@ -285,7 +308,7 @@ fn lift_own_limits() {
 }
 
 /// Puts back what Rust's start and [`Child::prepare`] have changed.
-fn as_the_caller_left_it() {
+pub(crate) fn as_the_caller_left_it() {
     if !inherited::sigpipe_ignored() {
         // SAFETY: SIG_DFL installs no handler.
         let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };

@@ -24,6 +24,13 @@ use crate::os::rights;
 /// Longest wait for an answer: somebody may have stopped the witness. Then signals are passed on unasked.
 const PATIENCE: Duration = Duration::from_millis(200);
 
+/// An order in the place of a signal's number: the command's process id follows.
+const WAKE: u8 = u8::MAX;
+/// Between two looks at who is stopped, ms.
+const LOOKS: i32 = 100;
+/// Looks until vmaudit is stopped, or will not be.
+const PATIENT_LOOKS: u32 = 10;
+
 /// A process that only looks which signals it was sent.
 pub struct Witness {
     pid: Pid,
@@ -54,6 +61,15 @@ impl Witness {
     }
 }
 
+impl Witness {
+    /// Has vmaudit, which is about to stop with the command, continued when the command is. Nothing is answered.
+    pub fn wake_with(&mut self, command: i32) {
+        let mut order = [WAKE; 5];
+        order[1..].copy_from_slice(&command.to_ne_bytes());
+        self.mute |= !self.mute && self.line.write_all(&order).is_err();
+    }
+}
+
 impl Drop for Witness {
     fn drop(&mut self) {
         let _ = kill(self.pid, nix::sys::signal::Signal::SIGKILL);
@@ -78,6 +94,13 @@ fn watch(line: RawFd) -> ! {
         libc::syscall(libc::SYS_close_range, 1, libc::c_uint::MAX, 0);
         let mut question = 0u8;
         while libc::read(0, (&raw mut question).cast(), 1) == 1 {
+            if question == WAKE {
+                let mut command = [0; 4];
+                if libc::read(0, command.as_mut_ptr().cast(), command.len()) == 4 {
+                    wake_with(i32::from_ne_bytes(command));
+                }
+                continue;
+            }
             libc::sigemptyset(&raw mut set);
             libc::sigaddset(&raw mut set, question.into());
             let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -87,6 +110,51 @@ fn watch(line: RawFd) -> ! {
         }
         libc::_exit(0)
     }
+}
+
+/// Continues vmaudit when it is stopped and the command is not, or is gone. Ends when vmaudit goes on, or asks something.
+fn wake_with(command: i32) {
+    // SAFETY: takes nothing.
+    let vmaudit = unsafe { libc::getppid() };
+    let mut patience = PATIENT_LOOKS;
+    loop {
+        let mut line = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
+        // SAFETY: one live pollfd.
+        if unsafe { libc::poll(&raw mut line, 1, LOOKS) } > 0 {
+            return;
+        }
+        match (is_stopped(command), is_stopped(vmaudit)) {
+            (_, false) if patience <= 1 => return,
+            (_, false) => patience -= 1,
+            (true, true) => patience = 1,
+            (false, true) => {
+                // SAFETY: takes numbers only.
+                unsafe { libc::kill(vmaudit, libc::SIGCONT) };
+                return;
+            }
+        }
+    }
+}
+
+/// By /proc/PID/stat; asks for no memory. What cannot be read is not stopped.
+fn is_stopped(pid: i32) -> bool {
+    let mut path = [0_u8; 32];
+    let mut text = [0_u8; 512];
+    let mut rest = path.as_mut_slice();
+    if write!(rest, "/proc/{pid}/stat\0").is_err() {
+        return false;
+    }
+    // SAFETY: the path ends in NUL, and `text` has room for what is read.
+    let read = unsafe {
+        let fd = libc::open(path.as_ptr().cast(), libc::O_RDONLY | libc::O_CLOEXEC);
+        let read = libc::read(fd, text.as_mut_ptr().cast(), text.len());
+        libc::close(fd);
+        read
+    };
+    let text = usize::try_from(read).ok().and_then(|read| text.get(..read)).unwrap_or_default();
+    // The name in the parentheses may hold any byte.
+    let end = text.iter().rposition(|&byte| byte == b')').unwrap_or(text.len());
+    text.get(end + 2) == Some(&b'T')
 }
 
 #[cfg(test)]

@@ -2,5 +2,9 @@
 
 pub mod child;
 pub(crate) mod group_signals;
+pub(crate) mod job;
+pub mod last_resort;
+pub(crate) mod signals;
+pub(crate) mod timers;
 pub(crate) mod typing;
 pub mod user;

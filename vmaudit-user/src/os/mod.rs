@@ -4,7 +4,7 @@ pub mod apart;
 pub(crate) mod btf;
 pub mod clock;
 pub mod destination;
-pub(crate) mod inherited;
+pub mod inherited;
 pub mod kernel;
 pub(crate) mod kernel_symbol;
 pub mod procfs;

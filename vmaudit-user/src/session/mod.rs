@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use crate::domain::application::Anonymizer;
 use crate::domain::audit::Audit;
 use crate::enrich::Enrichment;
 use crate::launch::child::{Child, Look};
+use crate::launch::last_resort;
+use crate::launch::signals::is_harmless;
 use crate::model::event::{End, Event, ProcessId};
 use crate::model::report::Exit;
 use crate::model::session::Header;
@@ -28,7 +30,7 @@ use crate::os::clock::now_ns;
 use crate::os::procfs::Proc;
 use crate::os::rights;
 use crate::source::{Source, ebpf};
-use crate::text;
+use crate::text::{self, MESSAGES};
 use signals::{Asked, Signals, Wake};
 
 /// For so long no followed address space must be seen before all count as ended.
@@ -132,6 +134,8 @@ pub struct Session<'s> {
     patience: Patience,
     /// When figures of the living are due; `None` where nobody wants them.
     checkpoint: Option<Instant>,
+    /// What people are told when nothing can keep the session from beginning any more.
+    announced: Option<String>,
 }
 
 /// What takes events.
@@ -175,7 +179,7 @@ impl<'s> Session<'s> {
         let checkpoint =
             sinks.iter().any(|sink| sink.wants_checkpoints()).then(|| Instant::now() + CHECKPOINT);
         let state = State { audit: Audit::of(header), anonymizer, sinks };
-        let mut session = Self { source, enrichment, state, patience, checkpoint };
+        let mut session = Self { source, enrichment, state, patience, checkpoint, announced: None };
         session.take(Event::Limits(Proc::new("/proc").limits()));
         session
     }
@@ -183,6 +187,11 @@ impl<'s> Session<'s> {
     /// Takes an event that comes from no source: what was seen when it was opened.
     pub fn take(&mut self, event: Event) {
         self.state.take(event, &mut self.enrichment);
+    }
+
+    /// Has people told this when the session begins.
+    pub fn announce(&mut self, what: String) {
+        self.announced = Some(what);
     }
 
     /// Lets the command go, if there is one, and follows to the end. Errors: see [`Unfollowed`].
@@ -193,6 +202,9 @@ impl<'s> Session<'s> {
             let mut signals = Signals::take().map_err(Unfollowed::NotBegun)?;
             let wake_fd = self.source.wake_fd().context("cannot wait for records");
             let wake = wake_fd.and_then(Wake::new).map_err(Unfollowed::NotBegun)?;
+            if let Some(what) = self.announced.take() {
+                log::info!(target: MESSAGES, "{what}");
+            }
             if let Some(child) = &mut child {
                 let gone = |e| Unfollowed::Lost(anyhow!("the command's process is gone: {e}"));
                 child.go().map_err(gone)?;
@@ -222,9 +234,11 @@ impl<'s> Session<'s> {
             tokio::select! {
                 biased;
                 asked = signals.next() => match (asked?, child.as_deref_mut()) {
-                    (Asked::Child, _) => {}
+                    (Asked::Child | Asked::Nothing, _) => {}
                     (Asked::PassOn(number), Some(child)) if exit.is_none() => child.pass_on(number),
-                    (Asked::Terminal(_), Some(_)) if exit.is_none() => {}
+                    (Asked::Kernel(libc::SIGHUP), Some(child)) if exit.is_none() => child.hung_up(),
+                    (Asked::Kernel(_), Some(_)) if exit.is_none() => {}
+                    (Asked::PassOn(number) | Asked::Kernel(number), _) if is_harmless(number) => {}
                     // There is no command, or it is gone, and somebody wants us to end: no waiting for its descendants.
                     _ => deadline = Some(Instant::now()),
                 },
@@ -237,7 +251,7 @@ impl<'s> Session<'s> {
                 next = Instant::now() + self.tick();
             }
             more = self.drain(BATCHES);
-            if let (None, Some(child)) = (exit, child.as_deref()) {
+            if let (None, Some(child)) = (exit, child.as_deref_mut()) {
                 exit = look(child);
                 if exit.is_some() {
                     let lingered = Instant::now() + ends.linger;
@@ -335,18 +349,18 @@ impl<'s> Session<'s> {
     }
 }
 
-/// How the command ended, if it did. One that was stopped as a shell's job stops vmaudit too.
-fn look(child: &Child) -> Option<Exit> {
+/// How the command ended, if it did. One that was stopped stops vmaudit too, as a part of the same job.
+fn look(child: &mut Child) -> Option<Exit> {
     match child.look() {
         Look::Running => None,
-        // Stop as the command did, so that the shell sees a stopped job. SIGTSTP, because the kernel ignores it where no
-        // shell is there to continue us.
         Look::Stopped => {
-            let _ = nix::sys::signal::raise(Signal::SIGTSTP);
-            child.signal(libc::SIGCONT);
+            child.stop_too();
             None
         }
-        Look::Ended(exit) => Some(exit),
+        Look::Ended(exit) => {
+            last_resort::ended(exit);
+            Some(exit)
+        }
     }
 }
 

@@ -3,53 +3,22 @@
 use std::os::fd::OwnedFd;
 
 use anyhow::{Context as _, anyhow};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::unix::AsyncFd;
+
+use crate::launch::signals;
+pub use crate::launch::signals::Asked;
 
 /// The signals that a session answers, readable as a descriptor. They are blocked from here on, so the command must
 /// have been forked before.
 pub struct Signals(AsyncFd<SignalFd>);
 
-/// What a signal asks of the session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
-    /// A child changed its state.
-    Child,
-    /// Somebody sent this signal to vmaudit; it is meant for the command.
-    PassOn(i32),
-    /// The terminal sent it to the whole foreground group; the command has it already.
-    Terminal(i32),
-}
-
-/// Every signal that would end vmaudit and is not about a fault of its own.
-fn answered() -> SigSet {
-    let mut set = SigSet::empty();
-    for signal in [
-        Signal::SIGCHLD,
-        Signal::SIGINT,
-        Signal::SIGTERM,
-        Signal::SIGHUP,
-        Signal::SIGQUIT,
-        Signal::SIGUSR1,
-        Signal::SIGUSR2,
-        Signal::SIGALRM,
-        Signal::SIGVTALRM,
-        Signal::SIGPROF,
-        Signal::SIGIO,
-        Signal::SIGPWR,
-        Signal::SIGSTKFLT,
-        Signal::SIGXCPU,
-    ] {
-        set.add(signal);
-    }
-    set
-}
-
 impl Signals {
     /// Must be called inside the runtime.
     pub fn take() -> anyhow::Result<Self> {
-        let set = answered();
+        // SAFETY: made by sigemptyset and sigaddset.
+        let set = unsafe { SigSet::from_sigset_t_unchecked(signals::answered()) };
         set.thread_block().context("cannot block signals")?;
         let fd = SignalFd::with_flags(&set, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
             .context("cannot listen to signals")?;
@@ -64,12 +33,7 @@ impl Signals {
             match guard.get_inner_mut().read_signal() {
                 Ok(Some(info)) => {
                     let number = i32::try_from(info.ssi_signo).unwrap_or(0);
-                    return Ok(match number {
-                        libc::SIGCHLD => Asked::Child,
-                        // SI_USER and below come from a process, positive codes from the kernel.
-                        _ if info.ssi_code > 0 => Asked::Terminal(number),
-                        _ => Asked::PassOn(number),
-                    });
+                    return Ok(signals::meaning(number, info.ssi_code, info.ssi_pid));
                 }
                 Ok(None) => guard.clear_ready(),
                 Err(e) => return Err(anyhow!(e)).context("cannot read a signal"),

@@ -33,14 +33,14 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
-  refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | full-cgroup FOLDER N | exec-without-room | stacks N
+  refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N
                 dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
   neighbours    busy N | map-calls N   (until stdin ends) | beside-thief CASE [ARGUMENTS]
   terminal      job-shell PROGRAM ARGUMENTS... | type-ahead
   stuck         stuck FOLDER | stuck-refused FOLDER | stuck-exec FOLDER WORDS...   (root, /dev/fuse)
-  plain         cat | exit STATUS | kill-self SIGNAL | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
+  plain         cat | exit STATUS | kill-self SIGNAL | stop-self | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
   bench         bench pair|threads|getppid|fault [SECONDS]";
 
 fn main() {
@@ -108,6 +108,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["limit", call, repeat] => limit::run(call, number(repeat)),
         ["causes", kind] => causes::run(kind, 5),
         ["causes", kind, n] => causes::run(kind, number(n)),
+        ["over-as", n] => causes::over_as(number(n)),
         ["full-cgroup", folder, n] => near::full_cgroup(folder, n),
         ["exec-without-room"] => near::exec_without_room(),
         ["fill-cgroup", n] => near::fill_cgroup(number(n)),
@@ -132,6 +133,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["cat"] => makers::cat(),
         ["exit", status] => memory::leave(number(status)),
         ["kill-self", signal] => plain::kill_self(number(signal)),
+        ["stop-self"] => plain::stop_self(),
         ["sleep", seconds] => plain::sleep(number(seconds)),
         ["signals", count] => plain::signals(number(count)),
         ["job-shell", program, ref arguments @ ..] => job_shell::run(program, arguments),

@@ -7,16 +7,24 @@ mod outputs;
 use std::process::ExitCode;
 
 use vmaudit_user::launch::child::EXIT_OWN_FAILURE;
-use vmaudit_user::os::rights;
+use vmaudit_user::launch::last_resort;
+use vmaudit_user::os::{inherited, rights};
 use vmaudit_user::output::say;
 use vmaudit_user::text::MESSAGES;
 
 use cli::{Command, Wrong};
 
+/// A command that waits for vmaudit runs also when vmaudit gets no memory.
+#[global_allocator]
+static MEMORY: last_resort::Memory = last_resort::Memory;
+
 /// Of a wrong call, but for `run`.
 const EXIT_USAGE: i32 = 2;
 
 fn main() -> ExitCode {
+    if inherited::plain_command().is_some() {
+        last_resort::arm();
+    }
     if log::set_logger(&Messages).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
     }
@@ -31,8 +39,14 @@ fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os().collect()) {
         Ok(command) => command,
         Err(Wrong::Clap(e)) => {
-            let _ = e.print();
-            return code(if e.use_stderr() { usage } else { 0 });
+            return code(match e.print() {
+                _ if e.use_stderr() => usage,
+                Ok(()) if !inherited::closed_descriptors().any(|fd| fd == 1) => 0,
+                // Help that nobody saw.
+                Ok(()) => 1,
+                Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => 0,
+                Err(_) => 1,
+            });
         }
         Err(Wrong::Habit(sentence)) => {
             say(&sentence);

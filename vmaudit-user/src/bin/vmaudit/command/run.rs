@@ -55,12 +55,6 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let patience = Patience::default();
     let pid = child.pid.as_raw() as u32;
     let mut opened = open_source(args.common.source.into(), &facts, &options, pid, &patience)?;
-    // No error, and the report's coverage says it too.
-    if let Some(why) = opened.instead.as_ref().filter(|_| !args.quiet) {
-        say(&format!(
-            "looking at /proc instead of eBPF ({why}); counts are samples, bursts between looks and failed calls are missed"
-        ));
-    }
     opened.events.extend(give_up_rights(Some(&child), &for_outputs));
     let anonymizer = || users::anonymizer(args.no_anonymize);
     let budget = Budget {
@@ -78,6 +72,12 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let enrichment = Enrichment::new(!args.no_symbols, anonymizer(), header.start_ns, &patience);
     let mut session = Session::new(&header, opened.source, Some(enrichment), anonymizer(), sinks, patience);
     opened.events.into_iter().for_each(|event| session.take(event));
+    // No error, and the report's coverage says it too.
+    if let Some(why) = opened.instead.filter(|_| !args.quiet) {
+        session.announce(format!(
+            "looking at /proc instead of eBPF ({why}); counts are samples, bursts between looks and failed calls are missed"
+        ));
+    }
     let ends = Ends { linger: args.linger, ..Ends::default() };
     // A command that cannot be run has nothing to report: its message and status are the answer.
     let exit = match session.run(Some(&mut child), &ends) {
@@ -91,8 +91,17 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     // Nothing of others is read any more; what was read is rendered without rights.
     rights::finish(&for_outputs);
     let report = report::report(&header, &audit)?;
+    let succeeded = exit.code == Some(0);
+    // A report on stderr has them in it.
+    if outputs.named() || args.quiet {
+        let status =
+            if succeeded { format!(" (exit status {})", args.breach_exit_code) } else { String::new() };
+        for breach in &report.breaches {
+            say(&format!("budget broken{status}: {}", breach.sentence));
+        }
+    }
     let mut lost = false;
-    if !args.quiet || outputs.named() || report.session.breach.is_some() {
+    if !args.quiet || outputs.named() {
         for e in outputs.write_each(&Document::Report(&report), args.top) {
             say(&format!("the report could not be written: {e}"));
             lost = true;
@@ -102,8 +111,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         say(&complaint);
         lost = true;
     }
-    let succeeded = exit.code == Some(0);
-    if succeeded && report.session.breach.is_some() {
+    if succeeded && !report.breaches.is_empty() {
         return Ok(args.breach_exit_code.into());
     }
     // Never instead of the command's own failure.
@@ -119,14 +127,18 @@ fn cannot_run(args: &RunArgs, status: i32, why: &str) -> i32 {
     status
 }
 
-/// Never refuses to run the workload because of itself: without a process of its own beside vmaudit it runs in its place.
+/// Never refuses to run the workload because of itself. Its status is its own, and 125 in place of 0, because there is no
+/// report.
 fn unwatched(args: &RunArgs, user: Option<&User>, e: &anyhow::Error) -> i32 {
     say(&format!("{e:#}: the command runs without being watched, and there is no report"));
-    let (status, why) = child::become_instead(&args.command, user, args.keep_caps);
-    cannot_run(args, status, &why)
+    match child::run_instead(&args.command, user, args.keep_caps) {
+        Ok(exit) if exit.code == Some(0) => child::EXIT_OWN_FAILURE,
+        Ok(exit) => child::end_like(exit),
+        Err((status, why)) => cannot_run(args, status, &why),
+    }
 }
 
-/// The same for a command that waits already: its status is its own, and 125 in place of 0, because there is no report.
+/// The same for a command that waits already.
 fn only_wait(args: &RunArgs, child: &mut Child, e: &anyhow::Error) -> anyhow::Result<i32> {
     say(&format!("{e:#}: the command runs without being watched, and there is no report"));
     child.go().map_err(|e| anyhow!("the command's process is gone: {e}"))?;
