@@ -19,7 +19,7 @@ static CHILD: AtomicI32 = AtomicI32::new(0);
 /// Where it is let go, and where it says why it could not run; -1: it needs neither.
 static GO: AtomicI32 = AtomicI32::new(-1);
 static REFUSED: AtomicI32 = AtomicI32::new(-1);
-/// What the command ended with, as [`Ended`] has it.
+/// What the command ended with: a status, or a signal below 0.
 static ENDED: AtomicI32 = AtomicI32::new(NOT_ENDED);
 const NOT_ENDED: i32 = i32::MIN;
 
