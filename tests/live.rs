@@ -10,6 +10,8 @@
     reason = "a test fails by panicking; names are sentences"
 )]
 
+#[path = "live/advice.rs"]
+mod advice;
 #[path = "live/attach.rs"]
 mod attach;
 #[path = "live/budgets.rs"]

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use own::Own;
-pub use session::{Done, Session};
+pub use session::{Done, Running, Session};
 
 /// How long anything may take before it counts as hanging (VMs without hardware help are slow).
 pub const BACKSTOP: Duration = Duration::from_secs(300);

@@ -20,14 +20,16 @@ use vmaudit_common::call::CALLS;
 
 use crate::domain::application::{Anonymizer, application, arguments};
 use crate::domain::arguments as call_arguments;
-use crate::domain::vma_layout::analysis;
+use crate::domain::vma_layout::analysis::{self, Beside, Mappings};
 use crate::domain::vma_layout::maps_parser::{Flag, Mapping, Parser};
-use crate::domain::vma_layout::verdict::verdict;
+use crate::domain::vma_layout::verdict::conclude;
 use crate::model::limit::Fate;
 use crate::model::vma_layout::Damage;
 use crate::os::{procfs, sysctl_conf};
 use crate::output::format::{Document, Format, write};
 use crate::output::text::page::Style;
+use crate::source::vma_layout::core::Core;
+use crate::source::vma_layout::jvm_log::JvmLog;
 use crate::text::sanitize::steers;
 
 pub use programs::{btf, perf_map, program, ring_record};
@@ -37,10 +39,12 @@ pub use recordings::{recorded_changes, recorded_events, recorded_header, recordi
 pub type Input = (&'static str, fn(&[u8]));
 
 /// All of them; the targets of `fuzz/` bear these names.
-pub const INPUTS: [Input; 16] = [
+pub const INPUTS: [Input; 18] = [
     ("maps", maps),
     ("explained", explained),
     ("numa_maps", numa_maps),
+    ("jvm_log", jvm_log),
+    ("core_file", core_file),
     ("stat", stat),
     ("cgroup", cgroup),
     ("cmdline", cmdline),
@@ -125,8 +129,9 @@ pub fn explained(bytes: &[u8]) {
     let (all, _) = parsed(bytes);
     let policies = analysis::policies(bytes);
     let mut notes = Vec::new();
-    let anonymizer = Anonymizer::new(["ann".to_owned()]);
-    let mut it = analysis::stream(bytes, 1000, policies, &anonymizer, &mut notes).expect("bytes in memory");
+    let beside = Beside { max_vmas: 1000, policies, anonymizer: Anonymizer::new(["ann".to_owned()]) };
+    let threads = bytes.first().map(|&byte| u64::from(byte)).filter(|&threads| threads > 0);
+    let mut it = analysis::read(bytes, beside, threads, &mut notes).expect("bytes in memory");
     assert_eq!(it.vmas, all.len().min(1000) as u64);
     let sums = [
         it.kinds.iter().map(|(_, tally)| tally.vmas).sum::<u64>(),
@@ -140,13 +145,40 @@ pub fn explained(bytes: &[u8]) {
     assert_eq!(sums, [it.vmas; 7]);
     assert!(it.owners.iter().map(|row| row.tally.vmas).sum::<u64>() <= it.vmas);
     it.notes = notes;
-    it.verdict = verdict(&it);
+    conclude(&mut it);
     for format in [Format::Text, Format::Json, Format::Csv] {
         let mut shown = Vec::new();
-        write(&Document::Explanation(&it), format, &Style::default(), &mut shown)
+        write(&Document::Explanation(&it, true), format, &Style::default(), &mut shown)
             .expect("memory can be written to");
         assert_harmless(std::str::from_utf8(&shown).expect("text"));
     }
+}
+
+fn all_of(mappings: &mut impl Mappings) -> Vec<Mapping> {
+    let mut all = Vec::new();
+    while let Some(mapping) = mappings.next_mapping().expect("bytes in memory can be read") {
+        assert!(mapping.start < mapping.end && !mapping.name.contains('\n'));
+        all.push(mapping);
+    }
+    all
+}
+
+/// A JVM's log: no more mappings than lines, the same in whatever pieces its bytes come; what it tells is short.
+pub fn jvm_log(bytes: &[u8]) {
+    let mut log = JvmLog::new(bytes);
+    let all = all_of(&mut log);
+    assert!(all.len() <= bytes.split(|&b| b == b'\n').count());
+    let mut again = JvmLog::new(BufReader::with_capacity(7, bytes));
+    assert_eq!(all_of(&mut again), all);
+    assert_eq!((again.facts(), again.damage()), (log.facts(), log.damage()));
+    assert!(log.facts().time.as_ref().is_none_or(|time| time.chars().count() <= 64));
+}
+
+/// A core file: no more mappings than there is room for in it, whatever number it claims.
+pub fn core_file(bytes: &[u8]) {
+    let Ok(mut core) = Core::new(bytes) else { return };
+    assert!(core.facts.threads <= bytes.len() as u64 / 12);
+    assert!(all_of(&mut core).len() <= bytes.len() / 56);
 }
 
 /// /proc/PID/numa_maps: no more policies than lines, each of which is read again as it is.

@@ -13,5 +13,6 @@ pub mod repeats;
 pub mod report;
 pub mod requirements;
 pub mod scan;
+pub mod unit;
 pub(crate) mod vma_cost;
 pub(crate) mod vma_layout;

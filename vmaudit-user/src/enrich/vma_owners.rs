@@ -14,12 +14,14 @@ use vmaudit_common::call::Call;
 use vmaudit_common::{CLASS_MC0_MASK, CLASS_SECTION};
 
 use crate::domain::application::Anonymizer;
-use crate::domain::vma_layout::{analysis, verdict};
+use crate::domain::vma_layout::analysis::{self, Beside};
+use crate::domain::vma_layout::verdict;
 use crate::model::event::Refused;
 use crate::model::report::Holders;
 use crate::model::unreadable::Unreadable;
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
+use crate::os::procfs::Proc;
 use crate::os::{procfs, rights};
 use crate::text::count;
 
@@ -185,7 +187,9 @@ fn see(tgid: u32, hidden: bool, anonymizer: &Anonymizer) -> Option<Seen> {
     let mut notes = Vec::new();
     let until = Instant::now() + MOST_TIME;
     let reader = BufReader::with_capacity(256 << 10, Timed { inner: &file, until });
-    let read = analysis::stream(reader, MOST_VMAS, HashMap::new(), anonymizer, &mut notes);
+    let beside = Beside { max_vmas: MOST_VMAS, policies: HashMap::new(), anonymizer: anonymizer.clone() };
+    let threads = Proc::new("/proc").open(tgid).and_then(|handle| handle.stat()).map(|stat| stat.threads);
+    let read = analysis::read(reader, beside, threads.ok(), &mut notes);
     let mut explanation = read.ok().filter(|explanation| explanation.vmas > 0)?;
     let ended = !procfs::still_there(&file);
     if hidden {
@@ -193,11 +197,12 @@ fn see(tgid: u32, hidden: bool, anonymizer: &Anonymizer) -> Option<Seen> {
     }
     // Of what was not read to the end no share of the whole is said.
     explanation.complete &= notes.is_empty() && !ended;
+    verdict::conclude(&mut explanation);
     Some(Seen {
         vmas: explanation.vmas,
         complete: explanation.complete,
         ended,
-        sentence: verdict::verdict(&explanation).into_iter().next().unwrap_or_default(),
+        sentence: explanation.verdict.into_iter().next().unwrap_or_default(),
     })
 }
 

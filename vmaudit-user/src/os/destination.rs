@@ -6,7 +6,7 @@
 //! whether or not that is switched on), and only a new file or the caller's own one is written to. A report is written
 //! into a file without a name, which takes the place of an earlier one when it is complete.
 
-mod walk;
+pub(super) mod walk;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;

@@ -5,6 +5,7 @@ pub(crate) mod btf;
 pub mod clock;
 pub mod destination;
 pub mod inherited;
+pub(crate) mod input;
 pub mod kernel;
 pub(crate) mod kernel_symbol;
 pub mod procfs;

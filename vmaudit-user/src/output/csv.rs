@@ -14,7 +14,7 @@ use crate::text::clean;
 pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
     match document {
         Document::Scan(it) => scan(it, out),
-        Document::Explanation(it) => explanation(it, out),
+        Document::Explanation(it, _) => explanation(it, out),
         Document::Limit(it) => limit(it, out),
         _ => Err(io::Error::other("there is no table in it")),
     }

@@ -14,7 +14,7 @@ pub enum Document<'a> {
     /// Of `scan`.
     Scan(&'a Scan),
     /// Of `explain`.
-    Explanation(&'a Explanation),
+    Explanation(&'a Explanation, bool),
     /// Of `limit`.
     Limit(&'a LimitReport),
     /// What `limit` did; or, when nothing was done, would do.

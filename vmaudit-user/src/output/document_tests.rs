@@ -1,12 +1,13 @@
 //! `scan`, `explain` and `limit` in each format, as they are kept in `snapshots/`, see [`super::snapshots`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::format::{Document, Done, Format, Kind, write};
 use super::text::page::Style;
 use super::text::tests::clean_run;
 use crate::domain::application::Anonymizer;
-use crate::domain::vma_layout::{analysis, verdict::verdict};
+use crate::domain::vma_layout::analysis::{self, Beside};
+use crate::domain::vma_layout::verdict::conclude;
 use crate::model::doctor::{Doctor, HookFound};
 use crate::model::limit::{
     Applier, Boot, Fate, Found, KERNEL_DEFAULT, KERNEL_LARGEST, Known, Largest, LimitReport, Need, OtherFile,
@@ -14,7 +15,7 @@ use crate::model::limit::{
 };
 use crate::model::report::Condition;
 use crate::model::scan::{self, AppFigures, Scan, Slab};
-use crate::model::vma_layout::Explanation;
+use crate::model::vma_layout::{Explanation, Origin};
 
 /// Each format that can show it, for people also in the width of a small terminal.
 fn each(name: &str, kind: Kind, document: &Document<'_>) {
@@ -83,20 +84,24 @@ fn explained() -> Explanation {
         "7f1000000000-7f1000001000 rw-s 0 08:01 9 /home/ann/=1,\"q\"\\012\u{1b}[31m\u{202e}\nrubbish\n",
     );
     let mut notes = Vec::new();
-    let anonymizer = Anonymizer::new([]);
-    let mut it = analysis::stream(text.as_bytes(), 1000, HashMap::new(), &anonymizer, &mut notes).unwrap();
+    let beside = Beside { max_vmas: 1000, anonymizer: Anonymizer::new([]), ..Beside::default() };
+    let mut it = analysis::read(text.as_bytes(), beside, Some(1), &mut notes).unwrap();
     it.notes = notes;
     it.pid = Some(812);
+    it.origin = Origin::Process;
     it.subject = "/usr/bin/java".into();
     it.max_map_count = Some(KERNEL_DEFAULT);
-    it.verdict = verdict(&it);
+    conclude(&mut it);
     it
 }
 
 #[test]
 fn explanations() {
     let it = explained();
-    each("explain", Kind::Explanation, &Document::Explanation(&it));
+    each("explain", Kind::Explanation, &Document::Explanation(&it, false));
+    let mut out = Vec::new();
+    write(&Document::Explanation(&it, true), Format::Text, &Style::default(), &mut out).unwrap();
+    insta::assert_snapshot!("explain -v", String::from_utf8(out).unwrap());
 }
 
 fn limited() -> LimitReport {

@@ -16,7 +16,7 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     match document {
         Document::Report(it) => value(it, out),
         Document::Scan(it) => value(it, out),
-        Document::Explanation(it) => value(it, out),
+        Document::Explanation(it, _) => value(it, out),
         Document::Limit(it) => value(it, out),
         Document::Plan(it, _) => value(it, out),
         Document::Known(it) => value(it, out),

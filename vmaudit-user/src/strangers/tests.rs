@@ -19,6 +19,7 @@ use crate::made;
 use crate::model::event::Event;
 use crate::source::recording::Writer;
 use crate::source::recording::format::Changes;
+use crate::source::vma_layout::core::tests::sample as core_sample;
 
 /// Random inputs of each kind, and as many damaged samples.
 const CASES: u32 = 256;
@@ -153,6 +154,13 @@ fn samples(name: &str) -> Vec<Vec<u8>> {
             b"00400000 default file=/bin/a mapped=1\n7f0000001000 bind:0-1 anon=3 dirty=3 N0=3\n\
               7f0000003000 interleave:0 heap\n",
         ]),
+        "jvm_log" => texts(&[
+            b"# There is insufficient memory for the Java Runtime Environment to continue.\n#  pid=24064, tid=1\n\
+              Time: Wed Nov 25 22:16:16 2026 UTC elapsed time: 12\nDynamic libraries:\n\
+              1000-2000 r--s 00000000 08:01 7 /srv/a b.bin\n2000-3000 rw-p 00000000 00:00 0 \n\n\
+              /proc/sys/vm/max_map_count (maximum number): 65530\n",
+        ]),
+        "core_file" => vec![core_sample(false), core_sample(true)],
         "stat" => texts(&[
             b"42 (a) b (\nc) S 7 42 42 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 3 0 998877 1 2 3",
             b"2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 6 0 0\n",
@@ -318,6 +326,8 @@ mod tried {
         maps,
         explained,
         numa_maps,
+        jvm_log,
+        core_file,
         stat,
         cgroup,
         cmdline,

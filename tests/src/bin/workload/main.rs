@@ -9,6 +9,7 @@ mod causes;
 mod dies;
 mod hostile;
 mod job_shell;
+mod layouts;
 mod limit;
 mod makers;
 mod memory;
@@ -37,6 +38,8 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N
                 dies abort|kill|exit [libc|without PROGRAM OTHER]
                 (names: workload list)
+  layouts       layout NAME before|after N   (what explain is told of, and the same after its advice; until stdin ends)
+                shared-until-refused
   neighbours    busy N | map-calls N   (until stdin ends) | beside-thief CASE [ARGUMENTS]
   terminal      job-shell PROGRAM ARGUMENTS... | type-ahead
   stuck         stuck FOLDER | stuck-refused FOLDER | stuck-exec FOLDER WORDS...   (root, /dev/fuse)
@@ -120,6 +123,9 @@ fn dispatch(words: &[&str]) -> ! {
         ["stuck", folder] => stuck::lock(folder),
         ["stuck-refused", folder] => stuck::refused(folder),
         ["stuck-exec", folder, ref words @ ..] => stuck::exec(folder, words),
+        ["layout", name, "before", n] => layouts::run(name, false, number(n)),
+        ["layout", name, "after", n] => layouts::run(name, true, number(n)),
+        ["shared-until-refused"] => layouts::shared_until_refused(),
         ["stacks", n] => near::stacks(number(n)),
         ["busy", n] => neighbours::busy(number(n)),
         ["beside-thief", ref rest @ ..] => {

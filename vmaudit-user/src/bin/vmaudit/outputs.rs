@@ -132,7 +132,11 @@ fn unheard(named: &[Named], screen: Option<Format>) -> Option<String> {
 /// pipe.
 fn style(destination: &Destination, document: &Document<'_>, top: usize) -> Style {
     let without_terminal =
-        if matches!(document, Document::Report(_) | Document::Doctor(_)) { 100 } else { usize::MAX };
+        if matches!(document, Document::Report(_) | Document::Doctor(_) | Document::Explanation(..)) {
+            100
+        } else {
+            usize::MAX
+        };
     Style { colour: destination.colour(), width: destination.columns().unwrap_or(without_terminal), top }
 }
 

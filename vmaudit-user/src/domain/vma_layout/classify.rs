@@ -2,64 +2,54 @@
 
 use crate::domain::vma_layout::maps_parser::Mapping;
 use crate::domain::vma_layout::merge_blockers::{is_library, kernel_made};
+use crate::domain::vma_layout::names::shared_memory;
 use crate::model::vma_layout::Kind;
 
 /// The mapping that touches another from below.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Below {
-    pub(super) kind: Kind,
+    pub(super) told: Told,
     pub(super) bytes: u64,
+}
+
+/// What can be told of a mapping from itself and its neighbours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Told {
+    Kind(Kind),
+    /// A short range without access below memory of so many bytes.
+    Below(u64),
+    /// Memory above a short range without access of so many bytes.
+    Above(u64),
 }
 
 pub(crate) const MIB: u64 = 1 << 20;
 
 /// Guards are at most this long, bytes (a page of 64 KiB) ...
 pub(super) const MAX_GUARD: u64 = 64 << 10;
-/// ... and guard at least so many times their length.
+/// ... and one above what it guards at least so many times shorter.
 pub(super) const GUARDED: u64 = 4;
 
 /// What `it` is; `before` touches it from below, `after` is the next one.
-pub(super) fn kind(before: Option<Below>, it: &Mapping, after: Option<&Mapping>) -> Kind {
+pub(super) fn told(before: Option<Below>, it: &Mapping, after: Option<&Mapping>) -> Told {
     let name = it.name.as_str();
     let touching = after.filter(|after| after.start == it.end && !after.has_file() && after.name.is_empty());
     if kernel_made(name) {
-        return Kind::Kernel;
+        return Told::Kind(Kind::Kernel);
     }
     if it.has_file() {
-        let shared_memory = ["/memfd:", "/dev/shm/", "/SYSV", "/dev/zero", "/anon_hugepage", "[anon_shmem"];
-        return if shared_memory.iter().any(|prefix| name.starts_with(prefix)) {
-            Kind::SharedMemory
-        } else if name.starts_with("/dev/") || name.starts_with("anon_inode:") {
-            Kind::Device
-        } else if name.ends_with(" (deleted)") {
-            Kind::DeletedFile
-        } else if it.permissions.execute || is_library(name) {
-            Kind::Library
-        } else {
-            Kind::File
-        };
+        return Told::Kind(file_kind(it));
     }
     match name {
-        "[heap]" => return Kind::Heap,
-        "[stack]" => return Kind::MainStack,
+        "[heap]" => return Told::Kind(Kind::Heap),
+        "[stack]" => return Told::Kind(Kind::MainStack),
         "" => {}
-        _ => return Kind::Named,
+        _ => return Told::Kind(Kind::Named),
     }
     if it.inaccessible() {
-        // The unused part of an arena ends where the arena ends.
-        if before.is_some_and(|before| before.kind == Kind::Arena) && it.end.is_multiple_of(64 * MIB) {
-            return Kind::Arena;
-        }
-        let guards = |bytes: u64| it.bytes() <= MAX_GUARD && bytes / GUARDED >= it.bytes();
-        let above = touching.is_some_and(|next| next.permissions.write && guards(next.bytes()));
-        let below = before.is_some_and(|before| {
-            matches!(before.kind, Kind::Stack | Kind::Anonymous | Kind::Named | Kind::Jit)
-                && guards(before.bytes)
-        });
-        return if above || below { Kind::Guard } else { Kind::Reserved };
+        return without_access(before, it, touching);
     }
     if it.permissions.execute {
-        return Kind::Jit;
+        return Told::Kind(Kind::Jit);
     }
     if it.start.is_multiple_of(64 * MIB)
         && it.permissions.write
@@ -67,14 +57,58 @@ pub(super) fn kind(before: Option<Below>, it: &Mapping, after: Option<&Mapping>)
             next.inaccessible() && next.end.is_multiple_of(64 * MIB) && next.end - it.start == 64 * MIB
         })
     {
-        return Kind::Arena;
+        return Told::Kind(Kind::Arena);
     }
-    if it.permissions.write
-        && before.is_some_and(|before| before.kind == Kind::Guard && it.bytes() / GUARDED >= before.bytes)
+    match before {
+        Some(Below { told: Told::Below(_), bytes }) if it.permissions.write => Told::Above(bytes),
+        _ => Told::Kind(Kind::Anonymous),
+    }
+}
+
+fn file_kind(it: &Mapping) -> Kind {
+    let name = it.name.as_str();
+    if shared_memory(name).is_some() || name.starts_with("/dev/shm/") {
+        Kind::SharedMemory
+    } else if name.starts_with("/dev/") || name.starts_with("anon_inode:") {
+        Kind::Device
+    } else if name.ends_with(" (deleted)") {
+        Kind::DeletedFile
+    } else if it.permissions.execute || is_library(name) {
+        Kind::Library
+    } else {
+        Kind::File
+    }
+}
+
+/// Anonymous memory without access; `above` touches it and is anonymous.
+fn without_access(before: Option<Below>, it: &Mapping, above: Option<&Mapping>) -> Told {
+    // The unused part of an arena ends where the arena ends.
+    if before.is_some_and(|before| before.told == Told::Kind(Kind::Arena)) && it.end.is_multiple_of(64 * MIB)
     {
-        return Kind::Stack;
+        return Told::Kind(Kind::Arena);
     }
-    Kind::Anonymous
+    let short = it.bytes() <= MAX_GUARD;
+    // What goes on below is a longer range without access.
+    let goes_on =
+        before.is_some_and(|it| matches!(it.told, Told::Below(_) | Told::Kind(Kind::Reserved | Kind::Guard)));
+    if let Some(above) = above.filter(|above| above.permissions.write && !above.permissions.execute)
+        && short
+        && !goes_on
+        && !is_arena(above)
+    {
+        return Told::Below(above.bytes());
+    }
+    let below = before.is_some_and(|before| {
+        let memory =
+            matches!(before.told, Told::Above(_) | Told::Kind(Kind::Anonymous | Kind::Named | Kind::Jit));
+        memory && short && before.bytes / GUARDED >= it.bytes()
+    });
+    Told::Kind(if below { Kind::Guard } else { Kind::Reserved })
+}
+
+/// It begins where arenas of glibc begin: whether it is one its other end tells.
+fn is_arena(it: &Mapping) -> bool {
+    it.start.is_multiple_of(64 * MIB)
 }
 
 /// Ending of a file's name: `.dvd (deleted)`, `.so`; `None` for what is no file.

@@ -11,6 +11,9 @@ use std::io::{self, BufRead};
 /// Bytes of a line that are kept. A path has at most 4,095 bytes, each of which may be written as four.
 const MAX_LINE: usize = 20 * 1024;
 
+/// Where x86-64 has its gate page (arch/x86/include/uapi/asm/vsyscall.h:VSYSCALL_ADDR).
+pub(crate) const VSYSCALL: u64 = 0xffff_ffff_ff60_0000;
+
 /// Mnemonics kept of one VmFlags line; the kernel has fewer bits than that.
 const MAX_FLAGS: usize = 64;
 
@@ -113,58 +116,35 @@ impl Mapping {
     }
 }
 
-/// Reads mappings one after the other. smaps or maps: told apart line by line.
+/// Lines of any length, of which a beginning is kept.
 #[derive(Debug)]
-pub struct Parser<R> {
+pub(crate) struct Lines<R> {
     reader: R,
     line: Vec<u8>,
     number: u64,
-    pending: Option<Mapping>,
-    damage: Damage,
+    /// Lines that were too long.
+    cut: u64,
+    /// The last one does not end in a newline.
+    truncated: bool,
 }
 
-impl<R: BufRead> Parser<R> {
-    /// Reads from `reader`.
-    pub fn new(reader: R) -> Self {
-        Self { reader, line: Vec::new(), number: 0, pending: None, damage: Damage::default() }
+impl<R: BufRead> Lines<R> {
+    pub(crate) fn new(reader: R) -> Self {
+        Self { reader, line: Vec::new(), number: 0, cut: 0, truncated: false }
     }
 
-    /// What was wrong so far.
-    pub fn damage(&self) -> Damage {
-        self.damage
+    /// The last one that was read, without its newline.
+    pub(crate) fn line(&self) -> &[u8] {
+        &self.line
     }
 
-    /// The next mapping; `None` at the end. An error of the reader ends the file where it is.
-    pub fn next_mapping(&mut self) -> io::Result<Option<Mapping>> {
-        loop {
-            if !self.read_line()? {
-                return Ok(self.pending.take());
-            }
-            if let Some(mapping) = parse_header(&self.line) {
-                // `[vsyscall]` is printed and is no VMA of the process.
-                let kept =
-                    Some(mapping).filter(|m| !(m.name == "[vsyscall]" && m.start == 0xffff_ffff_ff60_0000));
-                if let Some(done) = std::mem::replace(&mut self.pending, kept) {
-                    return Ok(Some(done));
-                }
-            } else if let Some(known) = self.pending.as_mut().map(|mapping| parse_field(&self.line, mapping))
-            {
-                if !known {
-                    self.note_damage();
-                }
-            } else if !looks_like_field(&self.line) && !self.line.iter().all(u8::is_ascii_whitespace) {
-                self.note_damage();
-            }
-        }
+    /// The last one does not end in a newline.
+    pub(crate) fn truncated(&self) -> bool {
+        self.truncated
     }
 
-    fn note_damage(&mut self) {
-        self.damage.lines += 1;
-        self.damage.first.get_or_insert(self.number);
-    }
-
-    /// Reads a line without its newline into `self.line`; false at the end.
-    fn read_line(&mut self) -> io::Result<bool> {
+    /// Reads one; false at the end.
+    pub(crate) fn read(&mut self) -> io::Result<bool> {
         self.line.clear();
         let (mut any, mut long) = (false, false);
         loop {
@@ -174,7 +154,7 @@ impl<R: BufRead> Parser<R> {
                 Err(error) => return Err(error),
             };
             if available.is_empty() {
-                self.damage.truncated |= any;
+                self.truncated |= any;
                 break;
             }
             any = true;
@@ -190,13 +170,68 @@ impl<R: BufRead> Parser<R> {
             }
         }
         self.number += u64::from(any);
-        self.damage.cut += u64::from(long);
+        self.cut += u64::from(long);
         Ok(any)
     }
 }
 
+/// Reads mappings one after the other. smaps or maps: told apart line by line.
+#[derive(Debug)]
+pub struct Parser<R> {
+    lines: Lines<R>,
+    pending: Option<Mapping>,
+    /// Lines that were not understood, and the first of them.
+    wrong: u64,
+    first: Option<u64>,
+}
+
+impl<R: BufRead> Parser<R> {
+    /// Reads from `reader`.
+    pub fn new(reader: R) -> Self {
+        Self { lines: Lines::new(reader), pending: None, wrong: 0, first: None }
+    }
+
+    /// What was wrong so far.
+    pub fn damage(&self) -> Damage {
+        let Lines { cut, truncated, .. } = self.lines;
+        Damage { lines: self.wrong, first: self.first, cut, truncated }
+    }
+
+    /// The next mapping; `None` at the end. An error of the reader ends the file where it is.
+    pub fn next_mapping(&mut self) -> io::Result<Option<Mapping>> {
+        loop {
+            if !self.lines.read()? {
+                return Ok(self.pending.take());
+            }
+            let line = self.lines.line();
+            if let Some(mapping) = parse_header(line) {
+                let kept = Some(mapping).filter(is_vma);
+                if let Some(done) = std::mem::replace(&mut self.pending, kept) {
+                    return Ok(Some(done));
+                }
+            } else if let Some(known) = self.pending.as_mut().map(|mapping| parse_field(line, mapping)) {
+                if !known {
+                    self.note_damage();
+                }
+            } else if !looks_like_field(line) && !line.iter().all(u8::is_ascii_whitespace) {
+                self.note_damage();
+            }
+        }
+    }
+
+    fn note_damage(&mut self) {
+        self.wrong += 1;
+        self.first.get_or_insert(self.lines.number);
+    }
+}
+
+/// `[vsyscall]` is printed and is no VMA of the process.
+pub(crate) fn is_vma(mapping: &Mapping) -> bool {
+    mapping.start != VSYSCALL || mapping.name != "[vsyscall]"
+}
+
 /// `start-end perms offset major:minor inode   name`
-fn parse_header(line: &[u8]) -> Option<Mapping> {
+pub(crate) fn parse_header(line: &[u8]) -> Option<Mapping> {
     let (start, rest) = hex(line)?;
     let (end, rest) = hex(rest.strip_prefix(b"-")?)?;
     let rest = rest.strip_prefix(b" ")?;

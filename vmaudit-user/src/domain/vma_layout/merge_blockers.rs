@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::domain::vma_layout::maps_parser::{Flag, Mapping, Permissions};
+use crate::domain::vma_layout::names::shared_memory;
 use crate::model::vma_layout::{Reason, Step};
 
 /// Holes up to this many bytes between equal mappings count as punched.
@@ -55,8 +56,12 @@ pub fn why(a: &Mapping, b: &Mapping, policies: (Option<&str>, Option<&str>), seg
         return Reason::Special;
     }
     if !same_object(a, b) {
-        let nameless = |m: &Mapping| m.permissions.shared && m.name.starts_with("/dev/zero");
-        return if nameless(a) && nameless(b) { Reason::SharedObjects } else { Reason::Object };
+        let no_file = |m: &Mapping| m.has_file() && shared_memory(&m.name).is_some();
+        return if no_file(a) && no_file(b) {
+            Reason::SharedObjects { permissions_differ: a.permissions != b.permissions }
+        } else {
+            Reason::Object
+        };
     }
     // Pieces whose offsets do not continue stay apart whatever else becomes equal, so no other reason is told for them.
     let continues = !a.has_file() || a.offset.wrapping_add(a.bytes()) == b.offset;
@@ -106,6 +111,8 @@ pub fn why(a: &Mapping, b: &Mapping, policies: (Option<&str>, Option<&str>), seg
 fn step(a: &Mapping, b: &Mapping) -> Step {
     if a.offset == b.offset {
         Step::Repeats
+    } else if b.offset.wrapping_add(b.bytes()) == a.offset {
+        Step::Reversed
     } else if b.offset < a.offset {
         Step::Back
     } else {
@@ -192,7 +199,8 @@ mod tests {
             Reason::Hidden { flags_seen: false, file: true }
         );
         assert_eq!(is("3000-4000 r--s 00002000 08:01 7 /data"), Reason::Offset { step: Step::Repeats });
-        assert_eq!(is("3000-4000 r--s 00001000 08:01 7 /data"), Reason::Offset { step: Step::Back });
+        assert_eq!(is("3000-4000 r--s 00001000 08:01 7 /data"), Reason::Offset { step: Step::Reversed });
+        assert_eq!(is("3000-4000 r--s 00000000 08:01 7 /data"), Reason::Offset { step: Step::Back });
         // Equal permissions would not make them one.
         assert_eq!(is("3000-4000 rw-s 00002000 08:01 7 /data"), Reason::Offset { step: Step::Repeats });
         let pair = "rw-s | r--s".into();
@@ -205,7 +213,10 @@ mod tests {
         assert_eq!(two(text), Reason::Segments);
         let text =
             "1000-2000 rw-s 0 00:01 7 /dev/zero (deleted)\n2000-3000 rw-s 0 00:01 8 /dev/zero (deleted)\n";
-        assert_eq!(two(text), Reason::SharedObjects);
+        assert_eq!(two(text), Reason::SharedObjects { permissions_differ: false });
+        let text =
+            "1000-2000 rw-s 0 00:01 7 /memfd:a (deleted)\n2000-3000 r--s 0 00:01 8 /SYSV00000000 (deleted)\n";
+        assert_eq!(two(text), Reason::SharedObjects { permissions_differ: true });
     }
 
     #[test]

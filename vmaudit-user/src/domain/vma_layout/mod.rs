@@ -6,8 +6,11 @@
 pub(crate) mod address_map;
 pub(crate) mod analysis;
 pub(crate) mod classify;
+mod guards;
 pub(crate) mod maps_parser;
 pub(crate) mod merge_blockers;
+pub(crate) mod names;
+mod regions;
 pub(crate) mod verdict;
 
 #[cfg(test)]

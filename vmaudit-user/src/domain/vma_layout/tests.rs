@@ -1,22 +1,27 @@
 //! Made-up maps files, from their lines to the verdict and to every format.
 
-use std::collections::HashMap;
 use std::io::BufReader;
 
 use crate::domain::application::Anonymizer;
-use crate::domain::vma_layout::analysis::{Analysis, MAX_OWNERS, policies, stream};
+use crate::domain::vma_layout::analysis::{Analysis, Beside, policies, read};
 use crate::domain::vma_layout::classify::MIB;
 use crate::domain::vma_layout::maps_parser::Parser;
-use crate::domain::vma_layout::verdict::verdict;
+use crate::domain::vma_layout::names::MAX_OWNERS;
+use crate::domain::vma_layout::verdict::conclude;
 use crate::model::vma_layout::{Explanation, Kind, Tally};
 use crate::output::format::{self, Document, Format};
 use crate::output::text::page::Style;
 
 fn explain(text: &str) -> Explanation {
+    explain_with(text, None)
+}
+
+fn explain_with(text: &str, threads: Option<u64>) -> Explanation {
     let mut notes = Vec::new();
-    let mut it = stream(text.as_bytes(), u64::MAX, HashMap::new(), &Anonymizer::off(), &mut notes).unwrap();
+    let beside = Beside { max_vmas: u64::MAX, ..Beside::default() };
+    let mut it = read(text.as_bytes(), beside, threads, &mut notes).unwrap();
     it.notes = notes;
-    it.verdict = verdict(&it);
+    conclude(&mut it);
     it
 }
 
@@ -58,7 +63,11 @@ fn holes_punched_into_a_region() {
         "{:?}",
         it.verdict
     );
-    assert!(it.verdict[1].contains("MADV_DONTNEED"));
+    assert!(
+        it.advice[0].text.contains("MADV_DONTNEED") && it.advice[0].fewer == Some(499),
+        "{:?}",
+        it.advice
+    );
 }
 
 #[test]
@@ -69,13 +78,156 @@ fn stacks_and_their_guards() {
         text.push_str(&format!("{start:x}-{:x} ---p 00000000 00:00 0 \n", start + 0x1000));
         text.push_str(&format!("{:x}-{:x} rw-p 00000000 00:00 0 \n", start + 0x1000, start + 0x10_1000));
     }
+    for (threads, whose) in [(None, "100 threads or fibers"), (Some(101), "100 threads")] {
+        let it = explain_with(&text, threads);
+        check_sums(&it);
+        let expected = format!(
+            "200 of 200 VMAs (100.0%) are stacks behind guard pages: two for each of {whose}, its stack and the guard page."
+        );
+        assert_eq!(it.verdict[0], expected);
+        assert_eq!(it.verdict.concat().contains("Their shape says so"), threads.is_none());
+        assert_eq!(it.advice[0].fewer, Some(100));
+        assert_eq!(it.kinds.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), [Kind::Stack, Kind::Guard]);
+    }
+    // In a process with one thread the same is no stack.
+    let it = explain_with(&text, Some(1));
+    check_sums(&it);
+    assert!(it.verdict.concat().contains("one thread: these are no stacks"), "{:?}", it.verdict);
+}
+
+/// A region whose pieces have as many sizes as an allocator gives, with holes decommitted by mmap(PROT_NONE).
+#[test]
+fn decommitted_holes_are_no_stacks() {
+    let mut dice = Dice(7);
+    let (mut text, mut at) = (String::new(), 0x7f00_0000_0000u64);
+    for _ in 0..1000 {
+        let (live, hole) = (4096 * (4 + dice.next(24) as u64), 4096 * (1 + dice.next(3) as u64));
+        text.push_str(&format!("{at:x}-{:x} rw-p 00000000 00:00 0 \n", at + live));
+        text.push_str(&format!("{:x}-{:x} ---p 00000000 00:00 0 \n", at + live, at + live + hole));
+        at += live + hole;
+    }
+    for threads in [None, Some(1), Some(2000)] {
+        let it = explain_with(&text, threads);
+        check_sums(&it);
+        assert_eq!(it.stacks.stacks, 0, "{threads:?}");
+        let said = it.verdict.concat();
+        assert!(said.contains("999 short ranges without access inside it"), "{said}");
+        assert!(it.advice[0].text.contains("jemalloc"), "{:?}", it.advice);
+        assert!(it.advice[0].fewer >= Some(1990), "{:?}", it.advice);
+    }
+}
+
+#[test]
+fn single_protected_pages_are_no_stacks() {
+    for (page, threads) in [(0x1000u64, None), (0x1000, Some(8)), (0x10000, Some(8))] {
+        let mut text = String::new();
+        for piece in 0..500u64 {
+            let at = 0x7f00_0000_0000 + piece * (page + 0x1000);
+            text.push_str(&format!("{at:x}-{:x} ---p 00000000 00:00 0 \n", at + 0x1000));
+            text.push_str(&format!("{:x}-{:x} rw-p 00000000 00:00 0 \n", at + 0x1000, at + 0x1000 + page));
+        }
+        let it = explain_with(&text, threads);
+        check_sums(&it);
+        assert_eq!(it.stacks.stacks, 0);
+        assert!(it.verdict[0].contains("500 short ranges without access"), "{:?}", it.verdict);
+    }
+}
+
+#[test]
+fn threads_of_rust_are_four_vmas() {
+    let (mut text, mut at) = (String::new(), 0x7f00_0000_0000u64);
+    for _ in 0..100 {
+        for (bytes, mode) in [(0x1000, "---p"), (0x2000, "rw-p"), (0x1000, "---p"), (8 << 20, "rw-p")] {
+            text.push_str(&format!("{at:x}-{:x} {mode} 00000000 00:00 0 \n", at + bytes));
+            at += bytes;
+        }
+    }
+    let mut it = explain_with(&text, Some(101));
+    check_sums(&it);
+    it.max_map_count = Some(65_530);
+    conclude(&mut it);
+    assert_eq!(
+        it.verdict,
+        [
+            "400 of 400 VMAs (100.0%) are stacks behind guard pages: four for each of 100 threads, its stack, an alternate signal stack and a guard page of each.",
+            "About 16,382 such fit into the limit of 65,530."
+        ]
+    );
+    assert_eq!(it.advice[0].fewer, Some(200));
+}
+
+#[test]
+fn separate_shared_objects_are_no_file() {
+    for name in ["/dev/zero (deleted)", "/memfd:x (deleted)", "/SYSV00000000 (deleted)"] {
+        let mut text = String::new();
+        for piece in 0..500u64 {
+            let at = 0x7f00_0000_0000 + piece * 0x1000;
+            let mode = if piece % 2 == 0 { "r--s" } else { "rw-s" };
+            text.push_str(&format!("{at:x}-{:x} {mode} 00000000 00:01 {} {name}\n", at + 0x1000, piece + 1));
+        }
+        let it = explain(&text);
+        check_sums(&it);
+        assert!(it.verdict[0].contains("are 500 separate pieces of"), "{:?}", it.verdict);
+        let all = format!("{:?} {:?} {:?} {:?}", it.verdict, it.advice, it.owners, it.patterns);
+        assert!(!all.contains("file,") && !all.contains("deleted"), "{all}");
+        assert_eq!(it.advice[0].fewer, Some(499));
+    }
+}
+
+#[test]
+fn pieces_of_a_file_in_ascending_order_never_merge() {
+    let mut text = String::new();
+    for piece in 0..500u64 {
+        let (at, offset) = (0x7f00_0000_0000 + piece * 0x1000, (500 - piece) * 0x1000);
+        text.push_str(&format!("{at:x}-{:x} r--s {offset:08x} 08:01 7 /srv/data.bin\n", at + 0x1000));
+    }
     let it = explain(&text);
     check_sums(&it);
+    assert!(it.verdict[0].contains("ascending order, each placed below the last (499)"), "{:?}", it.verdict);
+    assert!(it.advice[0].text.contains("from the file's end to its beginning"), "{:?}", it.advice);
+    assert_eq!(it.advice[0].fewer, Some(499));
+}
+
+#[test]
+fn large_reservations_with_a_small_beginning() {
+    let mut text = String::new();
+    for memory in 0..100u64 {
+        let at = 0x7000_0000_0000 + memory * (10 << 30);
+        text.push_str(&format!("{at:x}-{:x} rw-p 00000000 00:00 0 \n", at + 0x10000));
+        text.push_str(&format!("{:x}-{:x} ---p 00000000 00:00 0 \n", at + 0x10000, at + (10 << 30)));
+    }
+    let it = explain(&text);
+    check_sums(&it);
+    assert!(it.verdict[0].contains("are 100 reservations of 10 GiB"), "{:?}", it.verdict);
     assert!(
-        it.verdict[0].starts_with("200 of 200 VMAs (100.0%) are 100 stacks behind guard pages"),
+        it.verdict[1].contains("1,000 GiB of address space; 128 TiB have room for 13,107"),
         "{:?}",
         it.verdict
     );
+    assert_eq!(it.advice[0].fewer, Some(100));
+}
+
+#[test]
+fn a_reservation_is_told_to_be_noreserve_only_when_it_is_not() {
+    let pieces = |flags: [&str; 2]| {
+        let mut text = String::new();
+        for piece in 0..200u64 {
+            let at = 0x7f00_0000_0000 + piece * 0x20000;
+            let flags = flags[piece as usize % 2];
+            text.push_str(&format!("{at:x}-{:x} ---p 00000000 00:00 0 \nVmFlags: {flags}\n", at + 0x20000));
+        }
+        format!("{:?}", explain(&text).advice)
+    };
+    assert!(pieces(["mr mw", "mr mw ac"]).contains("reserve with MAP_NORESERVE"));
+    assert!(!pieces(["mr mw nr", "mr mw ac"]).contains("reserve with MAP_NORESERVE"));
+    let mut text = String::new();
+    for piece in 0..200u64 {
+        let at = 0x7f00_0000_0000 + piece * 0x20000;
+        let (mode, flags) = if piece % 2 == 0 { ("rw-p", "rd wr nr") } else { ("---p", "mr mw nr") };
+        text.push_str(&format!("{at:x}-{:x} {mode} 00000000 00:00 0 \nVmFlags: {flags}\n", at + 0x20000));
+    }
+    let said = format!("{:?}", explain(&text));
+    assert!(!said.contains("NORESERVE"), "{said}");
 }
 
 #[test]
@@ -94,7 +246,7 @@ fn reserve_and_commit_in_equal_pieces_is_no_stack() {
     assert_eq!(it.kinds[0], (Kind::Reserved, Tally { vmas: 600, bytes: 600 << 16, resident_bytes: 0 }));
     let first = &it.verdict[0];
     assert!(first.contains("flags differ: ac (VM_ACCOUNT) (400); a reserved range"), "{first}");
-    assert!(it.verdict[1].contains("MAP_NORESERVE"), "{:?}", it.verdict);
+    assert!(it.advice[0].text.contains("MAP_NORESERVE"), "{:?}", it.advice);
 }
 
 #[test]
@@ -117,10 +269,11 @@ fn deleted_files_of_one_kind() {
     let it = explain(&text);
     check_sums(&it);
     assert!(
-        it.verdict[0].contains("ending .dvd (deleted)") && it.verdict[1].contains("still mapped"),
+        it.verdict[0].ends_with("map files /d/_*.dvd (deleted).") && it.verdict[1].contains("still mapped"),
         "{:?}",
         it.verdict
     );
+    assert_eq!(it.advice[0].fewer, Some(300));
 }
 
 #[test]
@@ -135,8 +288,13 @@ fn owners_without_end_take_bounded_memory() {
     while let Some(mapping) = parser.next_mapping().unwrap() {
         analysis.push(mapping);
     }
-    assert!(analysis.owners.len() <= MAX_OWNERS + 1 && analysis.extensions.len() <= MAX_OWNERS + 1);
-    check_sums(&analysis.finish(&Anonymizer::off()));
+    let names = &analysis.names;
+    assert!(
+        [names.owners.len(), names.extensions.len(), names.patterns.len()]
+            .iter()
+            .all(|&n| n <= MAX_OWNERS + 1)
+    );
+    check_sums(&analysis.finish(None, &Anonymizer::off()));
 }
 
 /// xorshift64*: the same sequence everywhere.
@@ -215,14 +373,16 @@ fn hostile_files_neither_panic_nor_lose_count() {
         // In pieces of any length, as a pipe gives them.
         let reader = BufReader::with_capacity(1 + dice.next(100), input.as_slice());
         let policies = policies(input.as_slice());
-        let mut it =
-            stream(reader, u64::MAX, policies, &Anonymizer::new(["x".to_owned()]), &mut notes).unwrap();
-        it.verdict = verdict(&it);
+        let anonymizer = Anonymizer::new(["x".to_owned()]);
+        let threads = [None, Some(1), Some(3)][dice.next(3)];
+        let beside = Beside { max_vmas: u64::MAX, policies, anonymizer };
+        let mut it = read(reader, beside, threads, &mut notes).unwrap();
+        conclude(&mut it);
         check_sums(&it);
         let style = Style { colour: false, width: [usize::MAX, 1, 80][dice.next(3)], top: 1 + dice.next(20) };
         for format in [Format::Text, Format::Json, Format::Csv] {
             let mut out = Vec::new();
-            format::write(&Document::Explanation(&it), format, &style, &mut out).unwrap();
+            format::write(&Document::Explanation(&it, run % 2 == 0), format, &style, &mut out).unwrap();
             let text = String::from_utf8(out).unwrap();
             assert!(!text.contains(['\x1b', '\x07']), "run {run}");
             assert!(format == Format::Json || !text.contains('\u{202e}'), "run {run}");

@@ -27,7 +27,7 @@ pub(crate) fn document(document: &Document<'_>, style: &Style, out: &mut dyn Wri
     match document {
         Document::Report(it) => write(it, style, out),
         Document::Scan(it) => scan::write(it, style, out),
-        Document::Explanation(it) => vma_layout::write(it, style, out),
+        Document::Explanation(it, verbose) => vma_layout::write(it, *verbose, style, out),
         Document::Limit(it) => limit::write(it, style, out),
         Document::Plan(it, done) => limit::plan(it, *done == Done::Not, out),
         Document::Known(it) => limit::known(it, style, out),

@@ -125,7 +125,7 @@ enum Lost {
 }
 
 /// `text` cut to `columns`, with an ellipsis where its end is missing.
-pub(crate) fn shortened(text: &str, columns: usize) -> String {
+pub fn shortened(text: &str, columns: usize) -> String {
     cut(text, columns, Lost::End)
 }
 

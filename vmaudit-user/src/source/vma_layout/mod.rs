@@ -1,24 +1,31 @@
-//! Reads the mappings of one process, or a copy of them, for [`crate::domain::vma_layout`].
+//! Reads the mappings of one process, or of a file that holds them, for [`crate::domain::vma_layout`].
 //!
 //! Mappings stream through once; what is kept is bounded whatever the input: tallies by kind, by owner, by reason, the
 //! largest regions, and a folded picture.
 
+mod by_name;
+pub(crate) mod core;
+mod file;
+pub(crate) mod jvm_log;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
 use crate::domain::application::{Anonymizer, application, arguments};
-use crate::domain::vma_layout::analysis::{policies, stream};
-use crate::domain::vma_layout::verdict::verdict;
+use crate::domain::vma_layout::analysis::{self, Beside, policies};
+use crate::domain::vma_layout::verdict::conclude;
 use crate::model::unreadable::Unreadable;
-use crate::model::vma_layout::Explanation;
+use crate::model::vma_layout::{Explanation, Origin, Reason};
 use crate::os::apart::{Beat, Patience, Unanswered};
 use crate::os::procfs::{Handle, Paced, Proc, Stat};
 use crate::os::{apart, procfs, rights};
 use crate::text;
+
+pub use by_name::{Match, find};
+pub use file::{Recorded, recorded};
 
 /// How a process or a copy of its files is looked at.
 #[derive(Clone, Debug)]
@@ -27,17 +34,6 @@ pub struct ExplainOptions {
     pub details: Details,
     /// Stop reading after this many VMAs.
     pub max_vmas: u64,
-}
-
-/// What is read instead of a process; `-` is standard input.
-#[derive(Clone, Debug)]
-pub struct Recorded {
-    /// A copy of /proc/PID/maps.
-    pub maps: Option<PathBuf>,
-    /// A copy of /proc/PID/smaps; it holds all that maps holds, so it is used alone.
-    pub smaps: Option<PathBuf>,
-    /// A copy of /proc/PID/numa_maps beside it.
-    pub numa_maps: Option<PathBuf>,
 }
 
 /// When smaps is read.
@@ -53,40 +49,10 @@ pub enum Details {
 
 /// With `--details auto` smaps is read up to this many VMAs ...
 const SMALL_VMAS: u64 = 5_000;
+/// ... up to so many where nothing else tells why they do not merge ...
+const TELLING_VMAS: u64 = 200_000;
 /// ... and up to so many resident bytes: its page tables are walked.
 const SMALL_RESIDENT: u64 = 1 << 30;
-
-/// Explains what was recorded. Errors: no file was named, or it cannot be read.
-pub fn recorded(
-    files: &Recorded,
-    options: &ExplainOptions,
-    anonymizer: &Anonymizer,
-) -> anyhow::Result<Explanation> {
-    let path =
-        files.smaps.as_deref().or(files.maps.as_deref()).context("neither a process nor a file was given")?;
-    let policies = match &files.numa_maps {
-        Some(path) => policies(open(path)?),
-        None => HashMap::new(),
-    };
-    let mut notes = Vec::new();
-    if files.smaps.is_some() && files.maps.is_some() {
-        notes.push("smaps holds all that maps holds: the maps file was not read.".to_owned());
-    }
-    let mut explanation = stream(open(path)?, options.max_vmas, policies, anonymizer, &mut notes)
-        .with_context(|| format!("cannot read {}", path.display()))?;
-    explanation.subject = anonymizer.apply(&path.display().to_string()).into_owned();
-    explanation.notes = notes;
-    explanation.verdict = verdict(&explanation);
-    Ok(explanation)
-}
-
-fn open(path: &Path) -> anyhow::Result<Box<dyn BufRead>> {
-    if path.as_os_str() == "-" {
-        return Ok(Box::new(BufReader::new(std::io::stdin())));
-    }
-    let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;
-    Ok(Box::new(BufReader::with_capacity(256 << 10, file)))
-}
 
 /// The answer to the only question.
 fn only<R>(answers: Vec<Result<R, Unanswered>>) -> Result<R, Unreadable> {
@@ -130,6 +96,7 @@ pub fn live(pid: u32, options: &ExplainOptions, anonymizer: &Anonymizer) -> anyh
         stat.comm.clone()
     });
     explanation.pid = Some(pid);
+    explanation.origin = Origin::Process;
     explanation.subject = anonymizer.apply(&subject).into_owned();
     explanation.max_map_count = proc.limits().max_map_count;
     if hidden {
@@ -139,7 +106,7 @@ pub fn live(pid: u32, options: &ExplainOptions, anonymizer: &Anonymizer) -> anyh
                 .to_owned(),
         );
     }
-    explanation.verdict = verdict(&explanation);
+    conclude(&mut explanation);
     Ok(explanation)
 }
 
@@ -161,7 +128,8 @@ fn mappings(
         let file = handle
             .map_file(stat, name)
             .map_err(|reason| anyhow::anyhow!("process {pid} {}", reason.sentence()))?;
-        let mut read = stream(paced(&file, beat), options.max_vmas, policies, anonymizer, notes)
+        let beside = Beside { max_vmas: options.max_vmas, policies, anonymizer: anonymizer.clone() };
+        let mut read = analysis::read(paced(&file, beat), beside, Some(stat.threads), notes)
             .with_context(|| format!("process {pid}: cannot read its {name}"))?;
         if !procfs::still_there(&file) {
             read.complete = false;
@@ -178,9 +146,8 @@ fn mappings(
         bail!("process {pid} has no mappings: it is ending");
     }
     if options.details == Details::Auto {
-        if explanation.vmas <= SMALL_VMAS
-            && handle.resident_bytes().is_some_and(|bytes| bytes <= SMALL_RESIDENT)
-        {
+        let few = explanation.vmas <= SMALL_VMAS || explanation.vmas <= TELLING_VMAS && untold(&explanation);
+        if few && handle.resident_bytes().is_some_and(|bytes| bytes <= SMALL_RESIDENT) {
             let mut second = Vec::new();
             // Between the two looks it may have ended, or smaps may be forbidden: the first look stands.
             match read("smaps", &mut second, true) {
@@ -199,6 +166,12 @@ fn mappings(
     }
     explanation.notes = notes;
     Ok(explanation)
+}
+
+/// Much of why neighbours do not merge stands in smaps and numa_maps, if anywhere.
+fn untold(it: &Explanation) -> bool {
+    let hidden = it.boundaries.iter().filter(|row| matches!(row.reason, Reason::Hidden { .. }));
+    hidden.map(|row| row.boundaries).sum::<u64>() * 4 >= it.vmas
 }
 
 fn paced<'a>(file: &'a File, beat: &'a Beat) -> impl BufRead + 'a {
