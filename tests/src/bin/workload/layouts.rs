@@ -3,6 +3,7 @@
 //! Each case makes its layout, says on stdout how many VMAs that added (`standing N`), and stands until stdin ends. The
 //! second word is `before` or `after`.
 
+use std::fmt::Write as _;
 use std::sync::{Arc, Barrier};
 
 use libc::{
@@ -10,7 +11,9 @@ use libc::{
     PROT_WRITE, c_int,
 };
 
-use crate::memory::{PAGE, call, die, leave, madvise, mmap, mmap_at, mprotect, munmap, must, read};
+use crate::memory::{
+    Line, PAGE, call, die, leave, madvise, mmap, mmap_at, mprotect, munmap, must, read, write_all,
+};
 use crate::own::count;
 
 const RW: c_int = PROT_READ | PROT_WRITE;
@@ -46,7 +49,9 @@ pub fn run(name: &str, after: bool, n: usize) -> ! {
 }
 
 fn stand(before: u64) -> ! {
-    println!("standing {}", count() - before);
+    let mut line = Line::new();
+    let _ = writeln!(line, "standing {}", count() - before);
+    write_all(1, line.bytes());
     while read(0, &mut [0; 16]) > 0 {}
     leave(0)
 }
