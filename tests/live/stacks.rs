@@ -66,6 +66,45 @@ fn without_symbols_the_addresses_stay() {
     }
 }
 
+/// A call refused so many callers deep; before Linux 6.11 mappings of a small process are read in time.
+fn callers(words: &[&str]) -> (Vec<Frame>, Vec<String>) {
+    let words = [&["--linger", "1500", "callers"], words].concat();
+    let report = Session::run(&["--no-anonymize"], &words).go().succeeded().report();
+    assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
+    let example = report.failures[0].example.clone().expect("an example arrived");
+    (example.stack, example.stack_notes)
+}
+
+fn named_below(stack: &[Frame]) -> usize {
+    stack.iter().filter(|frame| frame.symbol.as_deref() == Some("workload::callers::below")).count()
+}
+
+/// Rust's programs keep no frame pointers, nor do C libraries.
+#[test]
+fn a_stack_without_frame_pointers_reaches_its_first_function() {
+    let (stack, notes) = callers(&["5"]);
+    assert_eq!((named_below(&stack), notes.as_slice()), (6, [].as_slice()), "{stack:?}");
+    let names: Vec<&str> = stack.iter().filter_map(|frame| frame.symbol.as_deref()).collect();
+    assert!(names.contains(&"workload::main") && names.last() == Some(&"_start"), "{names:?}");
+}
+
+#[test]
+fn a_thread_s_stack_reaches_its_first_function() {
+    let (stack, notes) = callers(&["5", "thread"]);
+    assert_eq!((named_below(&stack), notes.as_slice()), (6, [].as_slice()), "{stack:?}");
+    let last = stack.last().and_then(|frame| frame.symbol.as_deref()).unwrap_or_default();
+    assert!(last.contains("clone"), "{stack:?}");
+}
+
+#[test]
+fn a_stack_that_is_longer_than_its_copy_says_where_it_is_cut() {
+    let (stack, notes) = callers(&["100"]);
+    let [note] = notes.as_slice() else { panic!("{notes:?} {stack:?}") };
+    assert!(note.starts_with("The stack is cut here: its innermost 3") && note.contains(" KiB"), "{note}");
+    assert!((20..80).contains(&named_below(&stack)), "{} of {stack:?}", named_below(&stack));
+    assert_eq!(stack.last().and_then(|frame| frame.symbol.as_deref()), Some("workload::callers::below"));
+}
+
 /// In the moment after its refused call. The workload stops vmaudit meanwhile, so that nobody looks while it lives.
 const ENDS: [&str; 3] = ["abort", "kill", "exit"];
 /// Often enough that no luck of the scheduler makes this pass.
@@ -142,6 +181,8 @@ fn a_process_that_ends_at_once_has_names_of_its_libraries() {
         // Linked statically, the C library is in the workload's own file.
         assert!(module.contains("libc") || *module == *workload().to_string_lossy(), "{stack:?}");
         assert!(caller(stack).starts_with("workload::"), "{stack:?}");
+        // What the kernel told of the innermost ones is all that the others lie in.
+        assert!(stack.iter().any(|frame| frame.symbol.as_deref() == Some("workload::main")), "{stack:?}");
     }
 }
 

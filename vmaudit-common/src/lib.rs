@@ -231,6 +231,8 @@ pub struct Lost {
     pub section_lost: u64,
     /// User stacks that could not be taken.
     pub stack_missing: u64,
+    /// Copies of user stacks that were left out or cut short because the ring buffer is needed for other records.
+    pub stack_copy_missing: u64,
     /// Processes that found the table of followed processes full.
     pub tree_full: u64,
     /// Address spaces whose end was not seen.
@@ -335,6 +337,7 @@ const _: () = assert!(size_of::<Control>() <= 4096);
 const _: () = assert!(size_of::<Section>() == 40);
 const _: () = assert!(size_of::<RecordHeader>() == 32);
 const _: () = assert!(size_of::<FailureRecord>().is_multiple_of(8));
+const _: () = assert!(STACK_PIECE.is_power_of_two());
 const _: () = assert!(PATH_BYTES.is_power_of_two() && MAPPINGS.is_power_of_two());
 
 #[cfg(test)]

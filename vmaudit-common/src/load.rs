@@ -26,6 +26,8 @@ pub struct Layout {
     pub mm_def_flags: u32,
     /// mm_struct.start_brk.
     pub mm_start_brk: u32,
+    /// mm_struct.start_stack: where the main thread's stack begins; [`ABSENT`]: more is copied of it.
+    pub mm_start_stack: u32,
     /// mm_struct.mm_users; [`ABSENT`] counts as several.
     pub mm_users: u32,
     /// task_struct.mm.

@@ -16,6 +16,9 @@ pub const RECORD_DEAD: u32 = 6;
 /// [`RecordHeader::kind`]: a [`MappingRecord`].
 pub const RECORD_MAPPING: u32 = 7;
 
+/// [`RecordHeader::kind`]: a [`StackRecord`].
+pub const RECORD_STACK: u32 = 8;
+
 /// Head of each record in the ring buffer.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -124,6 +127,32 @@ pub struct MappingRecord {
     pub reserved: u32,
     /// Names, each with its `\0`: the file's, its folder's, and so on.
     pub path: [u8; PATH_BYTES + NAME_BYTES],
+}
+
+/// Registers of a [`StackRecord`]: `struct user_pt_regs` of arm64; `struct pt_regs` of x86 is shorter.
+pub const REGISTERS: usize = 34;
+/// Bytes of a stack in one [`StackRecord`].
+pub const STACK_PIECE: usize = 4096;
+/// [`StackRecord`]s of one stack at most: 32 KiB wherever in a page it begins.
+pub const STACK_PIECES: usize = 9;
+
+/// A piece of the user stack of a refused call, up to the end of a page. The pieces come in order, before the
+/// [`FailureRecord`], and have its time and task.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct StackRecord {
+    /// Kind [`RECORD_STACK`].
+    pub head: RecordHeader,
+    /// The stack pointer.
+    pub sp: u64,
+    /// Address of the first byte.
+    pub start: u64,
+    /// Bytes of `data`, which the record ends behind.
+    pub bytes: u64,
+    /// As the kernel keeps them.
+    pub registers: [u64; REGISTERS],
+    /// What the process keeps there.
+    pub data: [u8; STACK_PIECE],
 }
 
 /// A process has a new image.

@@ -176,6 +176,32 @@ pub fn submit_failure(entry: RingBufEntry<FailureRecord>) {
     entry.submit(WAKE);
 }
 
+/// Whether a copy of a stack may be sent; counted if not. Copies are large, and other records are worth more: so they have
+/// what half of the buffer leaves free.
+#[inline(always)]
+pub fn has_room_for_stacks() -> bool {
+    let room = RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 2;
+    if !room {
+        lost!(stack_copy_missing);
+    }
+    room
+}
+
+/// A piece of the stack of a call that was refused in this address space: the bytes of a `StackRecord` up to the end of its
+/// data. `false`, and counted: there was no room.
+#[inline(always)]
+pub fn stack_piece(slot: Slot, bytes: &[u8]) -> bool {
+    if !may_write(slot, bytes.len()) {
+        return false;
+    }
+    // The record of the call itself follows and wakes the reader.
+    let written = RECORDS.output::<[u8]>(bytes, NO_WAKEUP).is_ok();
+    if !written {
+        lost!(stack_copy_missing);
+    }
+    written
+}
+
 /// A mapping of the stack of a call that was refused in this address space: the bytes of a `MappingRecord` up to the end
 /// of its path.
 #[inline(always)]

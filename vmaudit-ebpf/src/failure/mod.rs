@@ -1,6 +1,6 @@
 //! A refused call: what it asked for and which limits that exceeds ([`evidence`]), what the kernel showed during the call
 //! ([`crate::current_call`]), what lies in its range ([`range`]), how many of its kind there were ([`counters`]), from
-//! where it was called ([`stack`], [`stack_mappings`]); and its record, which puts these together.
+//! where it was called ([`stack`], [`stack_mappings`], [`stack_copy`]); and its record, which puts these together.
 //!
 //! For the verifier, the parts are global functions of plain numbers: each is looked at once, without what its callers
 //! know. The price is that each begins with asking for the current call anew.
@@ -9,6 +9,7 @@ pub mod counters;
 mod evidence;
 mod range;
 mod stack;
+mod stack_copy;
 mod stack_mappings;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
@@ -38,6 +39,8 @@ trait Variant {
     fn stack(&self, regs: u64) -> Option<Stack>;
     /// Reports the mappings that the stack lies in.
     fn mappings(&self);
+    /// Sends a copy of the stack.
+    fn copy(&self, regs: u64, now: u64);
 }
 
 /// With the index of the address space's slot.
@@ -80,6 +83,11 @@ impl Variant for Modern {
             stack_mappings::report_mappings(self.0);
         }
     }
+
+    #[inline(always)]
+    fn copy(&self, _: u64, now: u64) {
+        stack_copy::copy_stack(self.0, now);
+    }
 }
 
 /// For `hooks::sampled`: no looks, no task known by type, so that what needs one is in the program itself. With the
@@ -115,6 +123,11 @@ impl Variant for Legacy {
 
     #[inline(always)]
     fn mappings(&self) {}
+
+    #[inline(always)]
+    fn copy(&self, regs: u64, now: u64) {
+        stack_copy::copy_stack_by_registers(self.1, regs, now);
+    }
 }
 
 /// The refused call of `current` that this is about.
@@ -210,6 +223,7 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     // Names are looked up for the first stack of a kind.
     if before == 0 && stack.is_some() {
         parts.mappings();
+        parts.copy(regs, now);
     }
     let Some(mut entry) = records::failure(slot) else { return };
     let record = entry.as_mut_ptr();

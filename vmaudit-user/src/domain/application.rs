@@ -265,6 +265,9 @@ impl Anonymizer {
 
     /// The same for a group of failures. Symbols of generated code hold paths of scripts.
     pub fn failure(&self, failure: &mut Failure) {
+        if let Some(example) = &mut failure.example {
+            self.texts(&mut example.stack_notes);
+        }
         let frames = failure.example.iter_mut().flat_map(|example| &mut example.stack);
         let paths =
             frames.flat_map(|frame| [&mut frame.symbol, &mut frame.module, &mut frame.file]).flatten();
@@ -290,12 +293,14 @@ impl Anonymizer {
                     self.texts([symbol, module, file].into_iter().flatten());
                 }
             }
+            Event::Stack(stack) => self.texts(&mut stack.notes),
             Event::Note(note) => self.texts([note]),
             Event::Limits(_)
             | Event::LimitSeen(_)
             | Event::Lost(_)
             | Event::CgroupExhausted(_)
             | Event::StackEnds(_)
+            | Event::StackPiece(_)
             | Event::Hooks(_)
             | Event::Conditions(_)
             | Event::Gone(_)

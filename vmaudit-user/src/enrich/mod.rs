@@ -64,6 +64,7 @@ impl Enrichment {
                 }
             }
             Event::Mapped(mapped) => self.symbols.told(mapped),
+            Event::StackPiece(piece) => self.symbols.piece(piece),
             _ => {}
         }
     }
@@ -106,6 +107,9 @@ impl Enrichment {
         resolved.frames.sort_by_key(|it| (it.generation, it.ip));
         for named in resolved.frames {
             sink(Event::Frame(Box::new(named)));
+        }
+        for stack in resolved.stacks {
+            sink(Event::Stack(Box::new(stack)));
         }
         resolved.ends.sort_unstable();
         for (generation, ip) in resolved.ends {

@@ -9,6 +9,7 @@ use vmaudit_common::call::Call;
 
 use super::event_names;
 use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
+pub use super::stack::{FollowedStack, StackPiece};
 
 /// Identity of a process: pids are reused, a pid with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -44,8 +45,12 @@ pub enum Event {
     Owners(Box<Owners>),
     /// The memory cgroup of an address space in which a call was refused ran out of memory.
     CgroupExhausted(CgroupExhausted),
+    /// A piece of the stack that a call was refused on. Comes before the call, and is nowhere written down.
+    StackPiece(Box<StackPiece>),
     /// The name of an address on a refused call's stack.
     Frame(Box<StackName>),
+    /// The stack of a refused call, followed.
+    Stack(Box<FollowedStack>),
     /// A word on a stack that is no return address: stacks end before it.
     StackEnds(StackEnds),
     /// What became of each hook; a later one replaces it.

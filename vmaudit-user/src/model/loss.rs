@@ -30,6 +30,8 @@ pub enum LossReason {
     SectionLost,
     /// Programs whose counter of skipped events cannot be read.
     SkipsUnreadable,
+    /// Copies of stacks that gave way to other records: these stacks are followed by frame pointers alone.
+    StackCopyMissing,
     /// Stacks that could not be taken.
     StackMissing,
     /// Address spaces that found no slot.
@@ -40,7 +42,7 @@ pub enum LossReason {
 
 impl LossReason {
     /// All, in order.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::AnswersLost,
         Self::BirthMissed,
         Self::ChangesMissed,
@@ -53,6 +55,7 @@ impl LossReason {
         Self::RingFull,
         Self::SectionLost,
         Self::SkipsUnreadable,
+        Self::StackCopyMissing,
         Self::StackMissing,
         Self::TableFull,
         Self::TreeFull,
@@ -73,6 +76,7 @@ impl LossReason {
             Self::RingFull => "ring_full",
             Self::SectionLost => "section_lost",
             Self::SkipsUnreadable => "skips_unreadable",
+            Self::StackCopyMissing => "stack_copy_missing",
             Self::StackMissing => "stack_missing",
             Self::TableFull => "table_full",
             Self::TreeFull => "tree_full",

@@ -1,4 +1,4 @@
-//! An example of a refused call, and where it was made.
+//! An example of a refused call, and where it was made: its stack.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +13,9 @@ pub struct Example {
     pub args: serde_json::Map<String, serde_json::Value>,
     /// User stack, innermost first; empty when it was not taken.
     pub stack: Vec<Frame>,
+    /// Sentences about the stack: where and why it is cut, what may be missing, how names could be had.
+    #[serde(default)]
+    pub stack_notes: Vec<String>,
 }
 
 /// One frame of a user stack.
@@ -44,4 +47,40 @@ impl Frame {
         let ip = Some(format!("{ip:#x}"));
         Self { ip, symbol: None, module: None, offset: None, file: None, line: None, inlined: false }
     }
+}
+
+/// A part of a thread's user stack, as it was when its call was refused.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StackPiece {
+    /// Address space.
+    pub generation: u64,
+    /// Task id.
+    pub tid: u32,
+    /// [`crate::model::event::Refused::at_ns`] of the call.
+    pub at_ns: u64,
+    /// The stack pointer.
+    pub sp: u64,
+    /// Address of the first byte.
+    pub start: u64,
+    /// The registers in the kernel's order.
+    #[serde(skip)]
+    pub registers: Vec<u64>,
+    /// What the process keeps there, which is nobody's to read.
+    #[serde(skip)]
+    pub bytes: Vec<u8>,
+}
+
+/// See [`crate::model::event::Event::Stack`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FollowedStack {
+    /// Address space.
+    pub generation: u64,
+    /// [`crate::model::event::Refused::tid`] of the call.
+    pub tid: u32,
+    /// [`crate::model::event::Refused::at_ns`] of the call.
+    pub at_ns: u64,
+    /// The program counter, then return addresses, innermost first; empty where [`crate::model::event::Refused::stack`] has to do.
+    pub addresses: Vec<u64>,
+    /// Sentences: where and why it is cut, and how its names could be had.
+    pub notes: Vec<String>,
 }

@@ -225,6 +225,7 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         mm_lock_count: may("mm_struct", &["mmap_lock", "count"]),
         mm_def_flags: may("mm_struct", &["def_flags"]),
         mm_start_brk: need("mm_struct", "start_brk")?,
+        mm_start_stack: may("mm_struct", &["start_stack"]),
         mm_users: may("mm_struct", &["mm_users"]),
         task_mm: need("task_struct", "mm")?,
         task_pid: need("task_struct", "pid")?,

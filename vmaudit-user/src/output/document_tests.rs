@@ -27,7 +27,7 @@ fn each(name: &str, kind: Kind, document: &Document<'_>) {
     ] {
         if format.must_show(kind).is_ok() {
             let mut out = Vec::new();
-            write(document, format, &Style { colour: false, width, top: 12 }, &mut out).unwrap();
+            write(document, format, &Style { width, top: 12, ..Style::default() }, &mut out).unwrap();
             insta::assert_snapshot!(format!("{name} {how}"), String::from_utf8(out).unwrap());
         }
     }

@@ -5,7 +5,10 @@ use std::io::BufReader;
 use object::Object as _;
 
 use super::parsed;
+use crate::enrich::symbols::cfi::Cfi;
 use crate::enrich::symbols::demangle::{NAME, demangle};
+use crate::enrich::symbols::registers::Registers;
+use crate::enrich::symbols::stack_copy::StackCopy;
 use crate::enrich::symbols::{debug_files, dwarf, elf, perf_map as perf};
 use crate::model::event::Event;
 use crate::os::btf::Btf;
@@ -50,8 +53,20 @@ fn of_file(bytes: &[u8]) {
     assert!(elf::build_id(&file).is_none_or(|id| id.len() <= bytes.len()));
     assert!(elf::wanted(&file).link.is_none_or(|(name, _)| debug_files::plain(&name)));
     let _ = (dwarf::has(&file), file.gnu_debugaltlink());
+    callers(&file, &addresses);
     let found = dwarf::find(&file, None, &addresses);
     assert!(found.is_empty() || found.len() == addresses.len());
+}
+
+/// From each address to its caller: an answer or a reason, whatever the file says.
+fn callers(file: &object::File<'_>, addresses: &[Option<u64>]) {
+    let words: Vec<u64> = (0..512).map(|n| 0x7000 + n % 64 * 8).collect();
+    let bytes = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let stack = StackCopy::new(0x7000, vec![0x7010; 34], bytes);
+    let cfi = Cfi::of(file);
+    for at in addresses.iter().flatten().copied().chain(ADDRESSES) {
+        let _ = cfi.above(at, &Registers::of_call(&stack.registers), &stack);
+    }
 }
 
 /// Type information: an id is one of those that fit into the bytes, and what follows it makes no difference.
@@ -87,6 +102,10 @@ pub fn ring_record(bytes: &[u8]) {
         Event::Refused(it) => {
             assert!(it.stack.len() * 8 <= bytes.len() && !it.stack.contains(&0));
             vec![&it.comm]
+        }
+        Event::StackPiece(it) => {
+            assert!(it.bytes.len() <= bytes.len());
+            Vec::new()
         }
         Event::Mapped(it) => it.file.iter().map(|file| file.path.as_str()).collect(),
         Event::Process(it) => it.exe.as_deref().into_iter().collect(),

@@ -118,7 +118,7 @@ pub fn recorded_changes(bytes: &[u8]) {
 
 /// Changes come in frames of their own, so only their order among themselves stays; mappings are not written down.
 fn apart(events: &[Event]) -> [Vec<&Event>; 2] {
-    let kept = events.iter().filter(|event| !matches!(event, Event::Mapped(_)));
+    let kept = events.iter().filter(|event| !matches!(event, Event::Mapped(_) | Event::StackPiece(_)));
     let (changes, others) = kept.partition(|event| matches!(event, Event::Change(_)));
     [changes, others]
 }

@@ -5,6 +5,7 @@
 //! arithmetic; 99: the kernel did something that a case does not expect.
 
 mod bench;
+mod callers;
 mod causes;
 mod dies;
 mod hostile;
@@ -36,7 +37,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N
-                dies abort|kill|exit [libc|without PROGRAM OTHER]
+                dies abort|kill|exit [libc|without PROGRAM OTHER] | callers DEPTH [thread]
                 (names: workload list)
   layouts       layout NAME before|after N   (what explain is told of, and the same after its advice; until stdin ends)
                 shared-until-refused
@@ -117,6 +118,8 @@ fn dispatch(words: &[&str]) -> ! {
         ["fill-cgroup", n] => near::fill_cgroup(number(n)),
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),
+        ["callers", depth] => callers::run(number(depth), false),
+        ["callers", depth, "thread"] => callers::run(number(depth), true),
         ["dies", how] => dies::run(how, false),
         ["dies", how, "libc"] => dies::run(how, true),
         ["dies", how, "without", program, other] => dies::without(how, program, other),

@@ -8,7 +8,7 @@ use vmaudit_user::os::destination::{Destination, Writing};
 use vmaudit_user::os::rights;
 use vmaudit_user::output::format::{self, Document, Format, Kind, Named};
 use vmaudit_user::output::say;
-use vmaudit_user::output::text::page::Style;
+use vmaudit_user::output::text::page::{FRAMES, Style};
 
 /// The command was called wrongly; the sentence says how.
 #[derive(Debug)]
@@ -89,11 +89,11 @@ impl Outputs {
         self.all.iter().any(|(format, _)| *format != Format::Text)
     }
 
-    /// Gives up all rights, since everything was read, and writes. `top`: rows of each table. Errors: the system's; a
+    /// Gives up all rights, since everything was read, and writes. `shown`: how much of it. Errors: the system's; a
     /// reader that has seen enough (`| head`) is none.
-    pub fn write(self, document: &Document<'_>, top: usize) -> anyhow::Result<()> {
+    pub fn write(self, document: &Document<'_>, shown: impl Into<Shown>) -> anyhow::Result<()> {
         rights::finish(&self.rights());
-        self.write_each(document, top)
+        self.write_each(document, shown)
             .into_iter()
             .next()
             .map_or(Ok(()), Err)
@@ -102,13 +102,29 @@ impl Outputs {
 
     /// Writes to each, also after one could not take it. Returns what they answered; a reader that has seen enough is no
     /// failure.
-    pub fn write_each(self, document: &Document<'_>, top: usize) -> Vec<io::Error> {
+    pub fn write_each(self, document: &Document<'_>, shown: impl Into<Shown>) -> Vec<io::Error> {
+        let shown = shown.into();
         let write = |(format, mut destination): (Format, Destination)| {
-            let style = style(&destination, document, top);
+            let style = style(&destination, document, shown);
             format::write(document, format, &style, &mut destination).err()
         };
         let errors = self.all.into_iter().filter_map(write);
         errors.filter(|error| error.kind() != io::ErrorKind::BrokenPipe).collect()
+    }
+}
+
+/// How much of a document a text shows.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown {
+    /// Of each table.
+    pub rows: usize,
+    /// Of each stack.
+    pub frames: usize,
+}
+
+impl From<usize> for Shown {
+    fn from(rows: usize) -> Self {
+        Self { rows, frames: FRAMES }
     }
 }
 
@@ -130,14 +146,15 @@ fn unheard(named: &[Named], screen: Option<Format>) -> Option<String> {
 
 /// Reports are wrapped on a terminal and in a pipe; the tables of the others are cut where a terminal ends, and nowhere in a
 /// pipe.
-fn style(destination: &Destination, document: &Document<'_>, top: usize) -> Style {
+fn style(destination: &Destination, document: &Document<'_>, shown: Shown) -> Style {
     let without_terminal =
         if matches!(document, Document::Report(_) | Document::Doctor(_) | Document::Explanation(..)) {
             100
         } else {
             usize::MAX
         };
-    Style { colour: destination.colour(), width: destination.columns().unwrap_or(without_terminal), top }
+    let width = destination.columns().unwrap_or(without_terminal);
+    Style { colour: destination.colour(), width, top: shown.rows, frames: shown.frames }
 }
 
 #[cfg(test)]

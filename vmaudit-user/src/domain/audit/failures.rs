@@ -188,7 +188,7 @@ impl Audit {
         Some(Group { call, example: example.map(|(place, _)| place), ordinary, limit_excluded, failure })
     }
 
-    /// Addresses of the stack as far as they are callers.
+    /// Addresses of the stack that the kernel followed by frame pointers, as far as they are callers.
     fn stack<'a>(&self, refused: &'a Refused) -> impl Iterator<Item = &'a u64> {
         let generation = refused.generation;
         let mut walked = refused.stack.iter().take_while(move |ip| !self.ends.contains(&(generation, **ip)));
@@ -200,10 +200,16 @@ impl Audit {
     }
 
     fn example(&self, refused: &Refused) -> Example {
+        let followed = self.stacks.get(&(refused.generation, refused.tid, refused.at_ns));
+        let addresses: Vec<u64> = match followed {
+            Some(it) if !it.addresses.is_empty() => it.addresses.clone(),
+            _ => self.stack(refused).copied().collect(),
+        };
         Example {
             tid: refused.tid,
             args: arguments::by_name(refused.call, &refused.args),
-            stack: self.stack(refused).flat_map(|ip| self.frames_at(refused.generation, *ip)).collect(),
+            stack: addresses.iter().flat_map(|&ip| self.frames_at(refused.generation, ip)).collect(),
+            stack_notes: followed.map(|it| it.notes.clone()).unwrap_or_default(),
         }
     }
 

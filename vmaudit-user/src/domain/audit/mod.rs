@@ -12,7 +12,8 @@ use vmaudit_common::call::Call;
 use crate::domain::audit::folded::Folded;
 pub use crate::domain::audit::rows::Rows;
 use crate::model::event::{
-    Cut, End, Event, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
+    Cut, End, Event, FollowedStack, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup,
+    Refused, Sample,
 };
 use crate::model::report::{Condition, Frame, Holders, Hook, Limits};
 use crate::model::session::{Header, KernelRules, Sight};
@@ -56,6 +57,8 @@ pub struct Audit {
     examples: Examples,
     /// Stacks resolved by the session, by generation and address.
     frames: HashMap<(u64, u64), (Frame, Vec<Frame>)>,
+    /// Stacks followed by the session, with sentences about them, by generation, task and time of the call.
+    stacks: HashMap<(u64, u32, u64), FollowedStack>,
     /// Words on stacks that are no return address, likewise.
     ends: HashSet<(u64, u64)>,
     /// What the VMAs of address spaces at the limit are.
@@ -135,6 +138,7 @@ impl Audit {
             processes: BTreeMap::new(),
             examples: HashMap::new(),
             frames: HashMap::new(),
+            stacks: HashMap::new(),
             ends: HashSet::new(),
             holders: HashMap::new(),
             cgroups: HashMap::new(),
@@ -166,7 +170,7 @@ impl Audit {
         match event {
             Event::Mm(state) => self.mm(*state),
             Event::Sample(sample) => self.sample(&sample),
-            Event::Change(_) | Event::Mapped(_) => {}
+            Event::Change(_) | Event::Mapped(_) | Event::StackPiece(_) => {}
             Event::Refused(refused) => self.refused(*refused),
             Event::Process(named) => {
                 let process = self.processes.entry(named.process).or_default();
@@ -187,6 +191,9 @@ impl Audit {
             }
             Event::Frame(named) => {
                 self.frames.insert((named.generation, named.ip), (named.frame, named.inlined));
+            }
+            Event::Stack(it) => {
+                self.stacks.insert((it.generation, it.tid, it.at_ns), *it);
             }
             Event::StackEnds(word) => {
                 self.ends.insert((word.generation, word.ip));

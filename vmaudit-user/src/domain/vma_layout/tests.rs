@@ -379,7 +379,12 @@ fn hostile_files_neither_panic_nor_lose_count() {
         let mut it = read(reader, beside, threads, &mut notes).unwrap();
         conclude(&mut it);
         check_sums(&it);
-        let style = Style { colour: false, width: [usize::MAX, 1, 80][dice.next(3)], top: 1 + dice.next(20) };
+        let style = Style {
+            colour: false,
+            width: [usize::MAX, 1, 80][dice.next(3)],
+            top: 1 + dice.next(20),
+            frames: 1 + dice.next(20),
+        };
         for format in [Format::Text, Format::Json, Format::Csv] {
             let mut out = Vec::new();
             format::write(&Document::Explanation(&it, run % 2 == 0), format, &style, &mut out).unwrap();

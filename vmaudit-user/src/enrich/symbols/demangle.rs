@@ -3,6 +3,8 @@
 
 use std::fmt::{self, Write};
 
+use super::elf::without_version;
+
 /// Characters kept of a name or a path.
 pub const NAME: usize = 1024;
 /// Bytes of a name that is looked into.
@@ -12,8 +14,7 @@ const MANGLED: usize = 1 << 16;
 pub fn demangle(name: &str) -> String {
     // glibc's debug information names its functions by their inner aliases.
     let name = name.strip_prefix("__GI_").unwrap_or(name);
-    // And in symbol tables each name has the version of the library that it came with.
-    let name = name.split_once('@').map_or(name, |(plain, _)| if plain.is_empty() { name } else { plain });
+    let name = without_version(name);
     if name.len() > MANGLED {
         return cut(name);
     }

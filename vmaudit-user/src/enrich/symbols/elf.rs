@@ -84,9 +84,15 @@ struct Symbol<'a> {
 impl Symbol<'_> {
     /// The better of two that hold an address: the nearest, one that says where it ends, the one for users.
     fn rank(&self) -> (u64, bool, bool, std::cmp::Reverse<usize>, std::cmp::Reverse<&str>) {
-        let inner = self.name.starts_with("__");
-        (self.start, self.size > 0, !inner, std::cmp::Reverse(self.name.len()), std::cmp::Reverse(self.name))
+        let name = without_version(self.name);
+        let inner = name.starts_with("__");
+        (self.start, self.size > 0, !inner, std::cmp::Reverse(name.len()), std::cmp::Reverse(self.name))
     }
+}
+
+/// A symbol's name without the version of the library that it came with.
+pub fn without_version(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(plain, _)| if plain.is_empty() { name } else { plain })
 }
 
 /// Raw names of the functions at these addresses, by .symtab, else by .dynsym. One pass over the symbols, whatever their

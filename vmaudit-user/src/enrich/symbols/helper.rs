@@ -19,7 +19,8 @@ use super::{
     locked,
     opener::Opener,
     parser,
-    question::{Address, Name, Task},
+    question::{Address, Answer, Name, Task, Work},
+    unwind::{FUNCTIONS, Followed, Stack},
 };
 
 /// Pairs of children after the first.
@@ -43,6 +44,8 @@ pub fn may_be_jitted(mapping: &str) -> bool {
 pub struct Names {
     /// By index of the address.
     pub names: HashMap<usize, Name>,
+    /// By index of the stack.
+    pub stacks: HashMap<usize, Followed>,
     /// Files that could not be read to the end, as their processes name them.
     pub given_up: Vec<String>,
     /// Children that did not end when they were killed.
@@ -56,8 +59,21 @@ pub fn names(
     addresses: &[Address],
     time: Duration,
 ) -> Names {
+    run(modules, &Work { addresses, stacks: &[], images }, tasks(addresses), time)
+}
+
+/// Follows these stacks, in this time. Those that are not among the answers could not be followed.
+pub fn follow(modules: &[Module], images: &HashMap<u64, Image>, stacks: &[Stack], time: Duration) -> Names {
+    let tasks =
+        stacks.iter().enumerate().map(|(index, stack)| Task::Stack(index, stack.generation)).collect();
+    let mut answers = run(modules, &Work { addresses: &[], stacks, images }, tasks, time);
+    answers.given_up.clear();
+    answers
+}
+
+fn run(modules: &[Module], work: &Work<'_>, mut todo: VecDeque<Task>, time: Duration) -> Names {
+    let images = work.images;
     let deadline = Instant::now() + time;
-    let mut todo = tasks(addresses);
     let mut result = Names::default();
     let mut given_up: Vec<Task> = Vec::new();
     for _ in 0..=RETRIES {
@@ -65,8 +81,8 @@ pub fn names(
             break;
         }
         let opener = Opener { modules, images };
-        let Ok(mut pair) = Pair::start(&opener, addresses, todo.make_contiguous()) else { break };
-        take(&mut pair.answers, &mut todo, &mut result.names, deadline);
+        let Ok(mut pair) = Pair::start(&opener, work, todo.make_contiguous()) else { break };
+        take(&mut pair.answers, &mut todo, &mut result, deadline);
         result.left_behind += pair.end();
         if let Some(deadly) = todo.pop_front() {
             given_up.push(deadly.file());
@@ -92,6 +108,7 @@ fn called(task: Task, modules: &[Module], images: &HashMap<u64, Image>) -> Strin
         Task::Elf(index) | Task::Dwarf(index) => {
             modules.get(index).map(|module| cut(&module.key.name)).unwrap_or_default()
         }
+        Task::Stack(..) => String::new(),
         Task::PerfMap(generation) => {
             let pid = images.get(&generation).and_then(|image| Some(image.root.as_ref()?.1));
             format!("/tmp/perf-{}.map", pid.unwrap_or(0))
@@ -119,12 +136,12 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(opener: &Opener<'_>, addresses: &[Address], tasks: &[Task]) -> io::Result<Self> {
+    fn start(opener: &Opener<'_>, work: &Work<'_>, tasks: &[Task]) -> io::Result<Self> {
         let (answers, mut out) = io::pipe()?;
         let (questions, files): (OwnedFd, OwnedFd) = channel::pair()?;
         let reader = Child::start(&[out.as_raw_fd(), questions.as_raw_fd()], || {
             if locked::give_up().is_some() {
-                let _ = parser::work(addresses, tasks, &questions, &mut out);
+                let _ = parser::work(work, tasks, &questions, &mut out);
             }
         })?;
         let mut keep = opener.descriptors();
@@ -146,12 +163,7 @@ impl Pair {
 }
 
 /// Reads answers until all is done, the reader is gone, or time or space ran out; takes what is done from `todo`.
-pub(super) fn take(
-    from: &mut PipeReader,
-    todo: &mut VecDeque<Task>,
-    names: &mut HashMap<usize, Name>,
-    deadline: Instant,
-) {
+pub(super) fn take(from: &mut PipeReader, todo: &mut VecDeque<Task>, result: &mut Names, deadline: Instant) {
     let mut line = Vec::new();
     let mut buffer = [0; 4096];
     let mut total = 0;
@@ -184,12 +196,20 @@ pub(super) fn take(
                 line.push(byte);
                 continue;
             }
-            if line == b"null" {
-                todo.pop_front();
-                last = Instant::now();
-            } else if let Ok((index, name)) = serde_json::from_slice::<(usize, Name)>(&line) {
+            match serde_json::from_slice(&line) {
+                Ok(Answer::Done) => {
+                    todo.pop_front();
+                    last = Instant::now();
+                }
                 // Whoever took the reader over may say anything; it stays short.
-                names.insert(index, name.cut());
+                Ok(Answer::Name(index, name)) => {
+                    result.names.insert(index, name.cut());
+                }
+                Ok(Answer::Stack(index, mut followed)) => {
+                    followed.addresses.truncate(FUNCTIONS);
+                    result.stacks.insert(index, followed);
+                }
+                Err(_) => {}
             }
             line.clear();
         }

@@ -22,6 +22,8 @@ use crate::os::rights;
 pub struct Question {
     pub tgid: u32,
     pub addresses: Vec<u64>,
+    /// Words of a stack: the code among them is wanted.
+    pub words: Vec<u64>,
     /// See [`Lookup::find`].
     pub text: bool,
     /// The root directory is wanted, if there is a use for it.
@@ -42,12 +44,12 @@ pub struct Answer {
 /// Looks; in a child. Rights to other users' processes (CAP_SYS_PTRACE) and to map_files (CAP_CHECKPOINT_RESTORE) are
 /// needed in here.
 pub fn answer(question: &Question, beat: &Beat) -> (Answer, Vec<OwnedFd>) {
-    let Question { tgid, ref addresses, text, root: root_wanted } = *question;
+    let Question { tgid, ref addresses, ref words, text, root: root_wanted } = *question;
     beat.begin(tgid.into());
-    let Some(looked) = Lookup::open(tgid).and_then(|lookup| lookup.find(addresses, text)) else {
+    let Some(looked) = Lookup::open(tgid).and_then(|lookup| lookup.find(addresses, words, text)) else {
         return Default::default();
     };
-    let found = || looked.found.iter().filter_map(|(_, found)| found.as_ref());
+    let found = || looked.found.iter().filter_map(|(_, found)| found.as_ref()).chain(&looked.more);
     let (mut held, mut descriptors) = (Vec::new(), Vec::new());
     for Found { start, end, .. } in found().filter(|found| found.inode != 0) {
         if !held.contains(&(*start, *end))
@@ -104,6 +106,12 @@ struct Query {
 /// _IOWR('f', 17, struct procmap_query).
 const PROCMAP_QUERY: libc::c_ulong = 0xc068_6611;
 const VMA_EXECUTABLE: u64 = 4;
+/// Query flag: the mapping of the address or else the next one.
+const OR_NEXT: u64 = 16;
+/// Questions about words of a stack: each says of a mapping, or of a gap between two, what lies there.
+const ASKED: usize = 256;
+/// Mappings that words lead to.
+const MORE: usize = 64;
 /// Where the query is not known, the text is read: this much of it, this long, and once per image.
 const TEXT_BYTES: u64 = 16 << 20;
 const TEXT_TIME: Duration = Duration::from_millis(100);
@@ -115,6 +123,8 @@ pub struct Looked {
     pub found: Vec<(u64, Option<Found>)>,
     /// Addresses that are not in `found`: the text was not read that far, or not once more.
     pub unread: usize,
+    /// Executable mappings that words lie in; some, because words are mostly no addresses.
+    pub more: Vec<Found>,
 }
 
 /// An open /proc/PID/maps: it stays with the address space that the process had when it was opened.
@@ -127,29 +137,68 @@ impl Lookup {
         File::open(format!("/proc/{tgid}/maps")).ok().map(Self)
     }
 
-    /// Looks for the mappings of these addresses. `text`: the whole file may be read where the kernel (before 6.11)
-    /// cannot be asked for one address.
-    pub fn find(&self, addresses: &[u64], text: bool) -> Option<Looked> {
+    /// Looks for the mappings of these addresses, and of those of these words that are addresses of code. `text`: the whole
+    /// file may be read where the kernel (before 6.11) cannot be asked for one address.
+    pub fn find(&self, addresses: &[u64], words: &[u64], text: bool) -> Option<Looked> {
         let mut found = Vec::with_capacity(addresses.len());
         for &at in addresses {
             match self.query(at) {
                 Ok(mapping) => found.push((at, mapping)),
-                Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) if text => return self.read(addresses),
+                Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) if text => {
+                    return self.read(addresses, words);
+                }
                 Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) => {
                     let unread = addresses.len() - found.len();
-                    return Some(Looked { found, unread });
+                    return Some(Looked { found, unread, more: Vec::new() });
                 }
                 Err(_) => return None,
             }
         }
-        Some(Looked { found, unread: 0 })
+        match self.fall_into(words) {
+            Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) if text => self.read(addresses, words),
+            more => Some(Looked { found, unread: 0, more: more.unwrap_or_default() }),
+        }
+    }
+
+    /// The executable mappings that words lie in. What is learned of one word answers for all that lie beside it.
+    fn fall_into(&self, words: &[u64]) -> Result<Vec<Found>, i32> {
+        let mut more: Vec<Found> = Vec::new();
+        let mut known: Vec<(u64, u64)> = Vec::new();
+        let mut asked = 0;
+        for &word in words {
+            if known.iter().any(|&(start, end)| (start..end).contains(&word)) {
+                continue;
+            }
+            if asked >= ASKED || more.len() >= MORE {
+                break;
+            }
+            asked += 1;
+            match self.ask(word, OR_NEXT)? {
+                Some((query, _)) if query.vma_start > word => known.push((word, query.vma_start)),
+                Some((query, found)) => {
+                    known.push((query.vma_start, query.vma_end));
+                    more.extend(found);
+                }
+                None => known.push((word, u64::MAX)),
+            }
+        }
+        Ok(more)
     }
 
     fn query(&self, at: u64) -> Result<Option<Found>, i32> {
+        Ok(self
+            .ask(at, 0)?
+            .and_then(|(_, found)| found)
+            .filter(|found| (found.start..found.end).contains(&at)))
+    }
+
+    /// The kernel's answer, and the mapping if it is executable.
+    fn ask(&self, at: u64, flags: u64) -> Result<Option<(Query, Option<Found>)>, i32> {
         // The kernel gives at most PATH_MAX bytes.
         let mut name = [0u8; 4096];
         let mut query = Query {
             size: size_of::<Query>() as u64,
+            query_flags: flags,
             query_addr: at,
             vma_name_size: name.len() as u32,
             vma_name_addr: name.as_mut_ptr() as u64,
@@ -163,25 +212,29 @@ impl Lookup {
                 errno => Err(errno.unwrap_or(0)),
             };
         }
-        if query.vma_flags & VMA_EXECUTABLE == 0 || !(query.vma_start..query.vma_end).contains(&at) {
-            return Ok(None);
+        if query.vma_flags & VMA_EXECUTABLE == 0 {
+            return Ok(Some((query, None)));
         }
         // Its length includes the final NUL.
         let length = (query.vma_name_size as usize).saturating_sub(1).min(name.len());
-        Ok(Some(Found {
+        let found = Found {
             start: query.vma_start,
             end: query.vma_end,
             offset: query.vma_offset,
             device: (query.dev_major, query.dev_minor),
             inode: query.inode,
             name: String::from_utf8_lossy(name.get(..length).unwrap_or_default()).into_owned(),
-        }))
+        };
+        Ok(Some((query, Some(found))))
     }
 
-    pub(super) fn read(&self, addresses: &[u64]) -> Option<Looked> {
+    pub(super) fn read(&self, addresses: &[u64], words: &[u64]) -> Option<Looked> {
+        let mut words = words.to_vec();
+        words.sort_unstable();
+        let mut more = Vec::new();
         let began = Instant::now();
         let mut found: Vec<(u64, Option<Found>)> = addresses.iter().map(|&at| (at, None)).collect();
-        let last = addresses.iter().max()?;
+        let last = *addresses.iter().chain(words.last()).max()?;
         let mut parser = Parser::new(BufReader::with_capacity(1 << 16, (&self.0).take(TEXT_BYTES)));
         let mut lines = 0u64;
         while let Some(mapping) = parser.next_mapping().ok()? {
@@ -190,26 +243,33 @@ impl Lookup {
             if lines.is_multiple_of(1024) && began.elapsed() > TEXT_TIME {
                 found.retain(|(_, mapping)| mapping.is_some());
                 let unread = addresses.len() - found.len();
-                return Some(Looked { found, unread });
+                return Some(Looked { found, unread, more });
             }
-            for (at, slot) in &mut found {
-                if mapping.permissions.execute && (mapping.start..mapping.end).contains(at) {
-                    *slot = Some(Found {
-                        start: mapping.start,
-                        end: mapping.end,
-                        offset: mapping.offset,
-                        device: mapping.device,
-                        inode: mapping.inode,
-                        name: mapping.name.clone(),
-                    });
+            let executable = || Found {
+                start: mapping.start,
+                end: mapping.end,
+                offset: mapping.offset,
+                device: mapping.device,
+                inode: mapping.inode,
+                name: mapping.name.clone(),
+            };
+            if mapping.permissions.execute {
+                for (at, slot) in &mut found {
+                    if (mapping.start..mapping.end).contains(at) {
+                        *slot = Some(executable());
+                    }
+                }
+                let next = words.get(words.partition_point(|&word| word < mapping.start));
+                if next.is_some_and(|&word| word < mapping.end) && more.len() < MORE {
+                    more.push(executable());
                 }
             }
-            if mapping.end > *last {
+            if mapping.end > last {
                 break;
             }
         }
         // A process that has just ended has an empty file, and that says nothing of its addresses.
-        (lines > 0).then_some(Looked { found, unread: 0 })
+        (lines > 0).then_some(Looked { found, unread: 0, more })
     }
 }
 

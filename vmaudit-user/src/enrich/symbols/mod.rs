@@ -10,6 +10,7 @@
 //! waiting, [`modules::MODULES`] files held, [`DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
 
 mod c_library;
+pub(crate) mod cfi;
 mod channel;
 mod checked_open;
 mod child;
@@ -26,8 +27,12 @@ mod opener;
 mod parser;
 pub(crate) mod perf_map;
 mod question;
+pub(crate) mod registers;
 mod resolve;
+pub(crate) mod stack_copy;
+mod stack_notes;
 mod told;
+mod unwind;
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -38,11 +43,12 @@ use std::{
 
 use vmaudit_common::call::Call;
 
-use crate::model::event::{Mapped, Refused};
+use crate::model::event::{Mapped, Refused, StackPiece};
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
 use mappings::{Answer, Found, Looked, Question};
 use modules::{By, Handle, Key, Module, held, hold};
+use stack_copy::{Copies, StackCopy};
 use told::Told;
 
 /// Looks at the mappings of one process image. Each asks only for addresses that are not known yet.
@@ -57,7 +63,15 @@ const QUEUE: usize = 256;
 const ROOTS: usize = 64;
 /// Kinds of refusal whose first stack is taken, of address spaces that the report may show.
 const KINDS: usize = 2000;
-/// Time for reading symbols at the session's end.
+/// Executable mappings known of one image.
+const AREAS: usize = 1024;
+/// Words of one stack that are looked up.
+const WORDS: usize = 1024;
+/// No program is mapped below but by those who lowered vm.mmap_min_addr.
+const LOWEST: u64 = 4096;
+/// Time for following stacks at the session's end.
+const FOLLOWING: Duration = Duration::from_millis(1500);
+/// Time for reading symbols then.
 const DEADLINE: Duration = Duration::from_secs(3);
 /// An executable mapping.
 #[derive(Clone, Debug)]
@@ -90,6 +104,19 @@ struct Waiting {
     comm: String,
     stack: Vec<u64>,
     caller: Option<u64>,
+    taken: Taken,
+}
+
+/// The stack of one refused call.
+#[derive(Debug)]
+struct Taken {
+    generation: u64,
+    tgid: u32,
+    tid: u32,
+    at_ns: u64,
+    /// By frame pointers.
+    stack: Vec<u64>,
+    copy: Option<StackCopy>,
 }
 
 /// Stacks of one session and what is known of the mappings below them.
@@ -102,6 +129,9 @@ pub struct Symbols {
     kinds: HashSet<(u64, Call, u8, u64)>,
     queue: VecDeque<Waiting>,
     images: HashMap<u64, Image>,
+    copies: Copies,
+    /// Stacks whose mappings were looked at as far as may be.
+    taken: Vec<Taken>,
     told: Told,
     modules: Vec<Module>,
     roots: usize,
@@ -139,6 +169,8 @@ impl Symbols {
             kinds: HashSet::new(),
             queue: VecDeque::new(),
             images: HashMap::new(),
+            copies: Copies::default(),
+            taken: Vec::new(),
             told: Told::default(),
             modules: Vec::new(),
             roots: 0,
@@ -155,30 +187,52 @@ impl Symbols {
 
     /// Takes the stack of a refused call, if it is the first of its kind.
     pub fn notice(&mut self, refused: &Refused) {
-        if self.off || refused.stack.is_empty() {
+        let copy = self.copies.take(refused);
+        let walked = copy.iter().filter_map(|copy| copy.ip()).filter(|_| refused.stack.is_empty());
+        let stack: Vec<u64> = refused.stack.iter().copied().chain(walked).collect();
+        if self.off || stack.is_empty() {
             return;
         }
         let kind = (refused.generation, refused.call, refused.errno, refused.class);
         if self.kinds.contains(&kind) {
+            self.copies.release(copy.as_ref());
             return;
         }
         if self.kinds.len() < KINDS {
             self.kinds.insert(kind);
         }
         if self.queue.len() >= QUEUE || self.kinds.len() >= KINDS {
+            self.copies.release(copy.as_ref());
             self.skipped += 1;
             return;
         }
-        let Refused { generation, tgid, caller, ref comm, ref stack, .. } = *refused;
-        self.queue.push_back(Waiting { generation, tgid, comm: comm.clone(), stack: stack.clone(), caller });
+        let Refused { generation, tgid, tid, at_ns, caller, ref comm, .. } = *refused;
+        let taken = Taken { generation, tgid, tid, at_ns, stack: stack.clone(), copy };
+        self.queue.push_back(Waiting { generation, tgid, comm: comm.clone(), stack, caller, taken });
     }
 
     /// Forgets what the report will not show, to make room. `wanted`: address spaces with an example.
     pub fn keep(&mut self, wanted: &HashSet<u64>) {
         self.kinds.retain(|(generation, ..)| wanted.contains(generation));
-        self.queue.retain(|waiting| wanted.contains(&waiting.generation));
+        let copies = &mut self.copies;
+        let mut keep = |taken: &Taken| {
+            let keep = wanted.contains(&taken.generation);
+            if !keep {
+                copies.release(taken.copy.as_ref());
+            }
+            keep
+        };
+        self.queue.retain(|waiting| keep(&waiting.taken));
+        self.taken.retain(keep);
         self.images.retain(|generation, _| wanted.contains(generation));
         self.told.keep(wanted);
+    }
+
+    /// Takes a piece of a stack, for the refused call that follows it.
+    pub fn piece(&mut self, piece: &StackPiece) {
+        if !self.off {
+            self.copies.piece(piece);
+        }
     }
 
     /// Takes what the kernel says of a mapping below a stack, in case its process is gone when it is needed.
@@ -205,7 +259,8 @@ impl Symbols {
                 .map(|&ip| inside(ip))
                 .filter(|&at| !image.knows(at))
                 .collect();
-            if new.is_empty() {
+            let words = waiting.taken.copy.as_ref().map(|copy| image.unknown_words(copy)).unwrap_or_default();
+            if new.is_empty() && words.is_empty() {
                 self.keep_stack(waiting);
                 continue;
             }
@@ -215,7 +270,7 @@ impl Symbols {
             } else if spent {
                 self.without(waiting, &new, Missing::Skipped);
             } else if self.may_look() {
-                self.ask(waiting, new);
+                self.ask(waiting, new, words);
                 self.turn(MOMENT, &lives);
             } else {
                 self.queue.push_front(waiting);
@@ -259,14 +314,16 @@ impl Symbols {
             // A stack of its own: where it is not executable, it ends no other.
             image.stacks.extend(waiting.caller.map(|ip| vec![ip]));
         }
+        self.taken.push(waiting.taken);
     }
 
-    fn ask(&mut self, waiting: Waiting, new: Vec<u64>) {
+    fn ask(&mut self, waiting: Waiting, new: Vec<u64>, words: Vec<u64>) {
         self.looks += 1;
         let image = self.images.entry(waiting.generation).or_default();
         image.looks += 1;
         let root = image.root.is_none() && self.roots < ROOTS;
-        let question = Question { tgid: waiting.tgid, addresses: new.clone(), text: image.looks == 1, root };
+        let text = image.looks == 1;
+        let question = Question { tgid: waiting.tgid, addresses: new.clone(), words, text, root };
         match self.desk.ask(&question) {
             Ok(()) => self.under_way = Some((waiting, new)),
             Err(why) => self.without(waiting, &new, Missing::Unanswered(why)),
@@ -312,7 +369,7 @@ impl Symbols {
 
     /// Takes an answer; returns how many of the addresses were not reached.
     fn take(&mut self, generation: u64, answer: Answer, mut descriptors: Vec<OwnedFd>) -> usize {
-        let Looked { found, unread } = answer.looked.unwrap_or_default();
+        let Looked { found, unread, more } = answer.looked.unwrap_or_default();
         let image = self.images.entry(generation).or_default();
         let root = answer.root.and_then(|pid| Some((Rc::new(descriptors.pop()?), pid)));
         if image.root.is_none() && root.is_some() {
@@ -320,12 +377,17 @@ impl Symbols {
             self.roots += 1;
         }
         let mut files: HashMap<(u64, u64), OwnedFd> = answer.held.into_iter().zip(descriptors).collect();
-        for (at, mapping) in found {
-            let Some(found) = mapping else {
+        let known = found.into_iter().filter_map(|(at, mapping)| match mapping {
+            Some(found) => Some((at, found)),
+            None => {
                 image.holes.insert(at);
-                continue;
-            };
-            if image.knows(at) {
+                None
+            }
+        });
+        let known: Vec<(u64, Found)> =
+            known.chain(more.into_iter().map(|found| (found.start, found))).collect();
+        for (at, found) in known {
+            if image.area(at).is_some() || image.areas.len() >= AREAS {
                 continue;
             }
             let file = files.remove(&(found.start, found.end));
@@ -340,12 +402,13 @@ impl Symbols {
     fn recall(&mut self, generation: u64, new: &[u64]) -> bool {
         let image = self.images.entry(generation).or_default();
         for &at in new {
-            if image.knows(at) {
-                continue;
-            }
-            let Some(mapped) = self.told.at(generation, at) else { continue };
-            if !mapped.executable {
+            if !image.knows(at) && self.told.at(generation, at).is_some_and(|mapped| !mapped.executable) {
                 image.holes.insert(at);
+            }
+        }
+        // Also what callers lie in that are found only when the stack is followed.
+        for mapped in self.told.code_of(generation) {
+            if image.area(mapped.start).is_some() || image.areas.len() >= AREAS {
                 continue;
             }
             let Mapped { start, end, offset, .. } = *mapped;
@@ -363,6 +426,21 @@ impl Image {
     fn area(&self, at: u64) -> Option<&Area> {
         // The newest: a later look tells more of an address than an earlier one.
         self.areas.iter().rev().find(|area| (area.start..area.end).contains(&at))
+    }
+
+    /// Words of a stack that may be return addresses into code that is not known yet, from the inside on.
+    fn unknown_words(&self, copy: &StackCopy) -> Vec<u64> {
+        // Addresses of arm64 may be signed, above one of these bits.
+        let bits: &[u32] = if cfg!(target_arch = "aarch64") { &[48, 39] } else { &[47] };
+        let own = copy.sp..copy.end();
+        let mut seen = HashSet::new();
+        copy.words()
+            .flat_map(|word| bits.iter().map(move |bits| word & ((1 << bits) - 1)))
+            .filter(|word| *word > LOWEST && !own.contains(word))
+            .map(inside)
+            .filter(|&at| self.area(at).is_none() && seen.insert(at))
+            .take(WORDS)
+            .collect()
     }
 
     fn knows(&self, at: u64) -> bool {

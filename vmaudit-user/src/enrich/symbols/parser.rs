@@ -13,7 +13,8 @@ use super::{
     dwarf::{self, Found},
     elf::{self, Program},
     perf_map,
-    question::{Address, Name, Task},
+    question::{Address, Answer, Name, Task, Work},
+    unwind::{self, Followed},
 };
 
 /// Processor time for a piece of work, in milliseconds: for any file, and for each MiB of it. Files of compilers need a
@@ -22,12 +23,20 @@ const TIME: u64 = 500;
 const TIME_PER_MIB: u64 = 10;
 
 /// The tasks one after the other; after each, `out` is told that it is done. An error: nobody answers or listens.
-pub fn work(addresses: &[Address], tasks: &[Task], opener: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
+pub fn work(work: &Work<'_>, tasks: &[Task], opener: &OwnedFd, out: &mut dyn Write) -> io::Result<()> {
+    let addresses = work.addresses;
     for &task in tasks {
         let mut lines = Vec::new();
         let of_this: Vec<(usize, &Address)> =
             addresses.iter().enumerate().filter(|(_, address)| task.concerns(address)).collect();
         let names = match task {
+            Task::Stack(index, generation) => {
+                if let Some(followed) = followed(work, index, generation, opener)? {
+                    serde_json::to_writer(&mut lines, &Answer::Stack(index, followed))?;
+                    lines.push(b'\n');
+                }
+                Vec::new()
+            }
             Task::Elf(module) | Task::Dwarf(module) => {
                 let offsets: Vec<u64> = of_this.iter().map(|(_, address)| address.in_file).collect();
                 let lines = matches!(task, Task::Dwarf(_));
@@ -46,14 +55,36 @@ pub fn work(addresses: &[Address], tasks: &[Task], opener: &OwnedFd, out: &mut d
         };
         for ((index, _), name) in of_this.iter().zip(names) {
             if let Some(name) = name {
-                serde_json::to_writer(&mut lines, &(index, name))?;
+                serde_json::to_writer(&mut lines, &Answer::Name(*index, name))?;
                 lines.push(b'\n');
             }
         }
-        lines.extend_from_slice(b"null\n");
+        serde_json::to_writer(&mut lines, &Answer::Done)?;
+        lines.push(b'\n');
         out.write_all(&lines)?;
     }
     Ok(())
+}
+
+fn followed(
+    work: &Work<'_>,
+    index: usize,
+    generation: u64,
+    opener: &OwnedFd,
+) -> io::Result<Option<Followed>> {
+    let (Some(stack), Some(image)) = (work.stacks.get(index), work.images.get(&generation)) else {
+        return Ok(None);
+    };
+    let mut size = 0;
+    allow(size);
+    let mut load = |module| {
+        let Some(file) = ask(opener, &Ask::Module(module))? else { return Ok(None) };
+        let Some(program) = Program::new(&file) else { return Ok(None) };
+        size += program.size();
+        allow(size);
+        Ok(Some(program))
+    };
+    unwind::follow(stack, image, &mut load).map(Some)
 }
 
 fn of_generated_code(mut map: File, wanted: &[u64]) -> Vec<Option<Name>> {
@@ -104,7 +135,7 @@ fn of_both(raw: Option<String>, mut found: Vec<Found>) -> Option<Name> {
     let own = found.pop().unwrap_or_default();
     let symbol = match (own.function, raw) {
         // Sources of C libraries call by inner names what they export by others.
-        (Some(inner), Some(exported)) if inner.starts_with("__") && !exported.starts_with('_') => exported,
+        (Some(inner), Some(exported)) if inner.starts_with("__") && is_plainer(&exported, &inner) => exported,
         // Debug information of lines only has names without their modules and types.
         (Some(short), Some(whole)) if is_mangled(&whole) && !is_mangled(&short) => whole,
         (Some(function), _) => function,
@@ -115,6 +146,11 @@ fn of_both(raw: Option<String>, mut found: Vec<Found>) -> Option<Name> {
         inlined: inlined.map(|(symbol, file, line)| name(&symbol, file, line)).collect(),
         ..name(&symbol, own.file, own.line)
     })
+}
+
+fn is_plainer(name: &str, than: &str) -> bool {
+    let name = elf::without_version(name);
+    !name.starts_with('_') || (than.starts_with(name) && name.len() < than.len())
 }
 
 fn is_mangled(name: &str) -> bool {

@@ -1,8 +1,12 @@
 //! What the helper is asked and what it answers.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
+use super::Image;
 use super::demangle::cut;
+use super::unwind::{Followed, Stack};
 
 /// Inlined functions kept of one address.
 pub const INLINED: usize = 16;
@@ -46,9 +50,32 @@ impl Name {
     }
 }
 
+/// All that may be asked.
+pub struct Work<'w> {
+    /// Addresses to name.
+    pub addresses: &'w [Address],
+    /// Stacks to follow.
+    pub stacks: &'w [Stack],
+    /// The mappings that they lie in.
+    pub images: &'w HashMap<u64, Image>,
+}
+
+/// A line of an answer.
+#[derive(Debug, Serialize, Deserialize)]
+pub enum Answer {
+    /// By index of the address.
+    Name(usize, Name),
+    /// By index of the stack.
+    Stack(usize, Followed),
+    /// A task is done.
+    Done,
+}
+
 /// One piece of work, after which the child says that it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Task {
+    /// The stack of this index, of a process with this address space.
+    Stack(usize, u64),
     /// ELF symbols: cheap, so of all files first.
     Elf(usize),
     PerfMap(u64),
@@ -57,10 +84,11 @@ pub enum Task {
 }
 
 impl Task {
-    /// The same for all tasks on one file.
+    /// The same for all tasks on one file, or on one process's stacks.
     pub fn file(self) -> Self {
         match self {
             Self::Dwarf(module) => Self::Elf(module),
+            Self::Stack(_, generation) => Self::Stack(0, generation),
             other => other,
         }
     }
@@ -69,6 +97,7 @@ impl Task {
     pub fn concerns(self, address: &Address) -> bool {
         match self {
             Self::Elf(module) | Self::Dwarf(module) => address.module == Some(module),
+            Self::Stack(..) => false,
             Self::PerfMap(generation) => address.jitted && address.generation == generation,
         }
     }

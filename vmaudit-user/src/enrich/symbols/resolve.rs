@@ -1,10 +1,12 @@
 //! From addresses to frames, at the session's end.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use super::helper::Names;
 use super::question::{Address, Name};
-use super::{Area, DEADLINE, Symbols, c_library, helper, inside};
-use crate::model::event::StackName;
+use super::unwind::{Followed, Stack};
+use super::{Area, DEADLINE, FOLLOWING, Image, Symbols, Taken, c_library, helper, inside, stack_notes};
+use crate::model::event::{FollowedStack, StackName};
 use crate::model::report::Frame;
 
 /// Names found.
@@ -13,56 +15,115 @@ pub struct Resolved {
     pub frames: Vec<StackName>,
     /// Generation and address of words that are no return address: the stack ends before them.
     pub ends: Vec<(u64, u64)>,
+    /// Stacks, followed.
+    pub stacks: Vec<FollowedStack>,
 }
 
 impl Symbols {
-    /// Names for all stacks taken. Lasts up to [`DEADLINE`], usually a few milliseconds.
+    /// Names for all stacks taken. Lasts up to [`FOLLOWING`] and [`DEADLINE`], usually a few milliseconds.
     pub fn resolve(&mut self) -> Resolved {
-        let mut resolved = Resolved::default();
-        let mut addresses = Vec::new();
-        let mut seen = HashSet::new();
-        for (&generation, image) in &self.images {
-            for stack in &image.stacks {
-                for (n, &ip) in stack.iter().enumerate() {
-                    let at = inside(ip);
-                    // The first is the task's own program counter, whatever it points at; the others are what a walk
-                    // over frame pointers took for return addresses.
-                    if n > 0 && image.holes.contains(&at) {
-                        resolved.ends.push((generation, ip));
-                        break;
-                    }
-                    let Some(area) = image.area(at) else { continue };
-                    if !seen.insert((generation, ip)) {
-                        continue;
-                    }
-                    let frame = without_name(ip, area);
-                    resolved.frames.push(StackName { generation, ip, frame, inlined: Vec::new() });
-                    addresses.push(Address {
-                        at,
-                        in_file: at - area.start + area.offset,
-                        module: area.module,
-                        generation,
-                        jitted: helper::may_be_jitted(&area.name),
-                    });
-                }
+        let mut found = Addresses::default();
+        self.by_frame_pointers(&mut found);
+        let followed = self.follow();
+        for (taken, followed) in &followed {
+            let Some(image) = self.images.get(&taken.generation) else { continue };
+            for &ip in followed.iter().flat_map(|it| &it.addresses) {
+                found.add(taken.generation, ip, image);
             }
         }
-        if !addresses.is_empty() {
-            let read = helper::names(&self.modules, &self.images, &addresses, DEADLINE);
+        if !found.addresses.is_empty() {
+            let read = helper::names(&self.modules, &self.images, &found.addresses, DEADLINE);
             self.unreadable = read.given_up;
-            self.left_behind = read.left_behind;
+            self.left_behind += read.left_behind;
             for (index, name) in read.names {
-                if let Some(it) = resolved.frames.get_mut(index) {
+                if let Some(it) = found.resolved.frames.get_mut(index) {
                     put(name, it);
                 }
             }
         }
+        let mut resolved = found.resolved;
+        let named: HashMap<(u64, u64), &Frame> =
+            resolved.frames.iter().map(|it| ((it.generation, it.ip), &it.frame)).collect();
+        resolved.stacks = followed
+            .into_iter()
+            .filter_map(|(taken, followed)| {
+                let image = self.images.get(&taken.generation)?;
+                Some(stack_notes::noted(&taken, followed, image, &named))
+            })
+            .collect();
         resolved
+    }
+
+    /// What the kernel found by frame pointers, and the words beside it.
+    fn by_frame_pointers(&self, found: &mut Addresses) {
+        for (&generation, image) in &self.images {
+            for stack in &image.stacks {
+                for (n, &ip) in stack.iter().enumerate() {
+                    // The first is the task's own program counter, whatever it points at; the others are what a walk
+                    // over frame pointers took for return addresses.
+                    if n > 0 && image.holes.contains(&inside(ip)) {
+                        found.resolved.ends.push((generation, ip));
+                        break;
+                    }
+                    found.add(generation, ip, image);
+                }
+            }
+        }
+    }
+
+    /// Follows the copies of stacks.
+    fn follow(&mut self) -> Vec<(Taken, Option<Followed>)> {
+        let mut taken = std::mem::take(&mut self.taken);
+        // In the order of events, whatever the looks took.
+        taken.sort_by_key(|taken| (taken.generation, taken.at_ns, taken.tid));
+        let mut stacks = Vec::new();
+        let mut indices = Vec::new();
+        for taken in &mut taken {
+            indices.push(taken.copy.take().map(|copy| {
+                let by_frame_pointers = taken.stack.clone();
+                stacks.push(Stack { generation: taken.generation, copy, by_frame_pointers });
+                stacks.len() - 1
+            }));
+        }
+        let mut read = Names::default();
+        if !stacks.is_empty() {
+            read = helper::follow(&self.modules, &self.images, &stacks, FOLLOWING);
+            self.left_behind += read.left_behind;
+        }
+        let mut answer = |index: Option<usize>| read.stacks.remove(&index?);
+        taken.into_iter().zip(indices).map(|(taken, index)| (taken, answer(index))).collect()
+    }
+}
+
+/// Addresses to name, each once, and what is known of them before.
+#[derive(Default)]
+struct Addresses {
+    resolved: Resolved,
+    addresses: Vec<Address>,
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Addresses {
+    fn add(&mut self, generation: u64, ip: u64, image: &Image) {
+        let at = inside(ip);
+        let Some(area) = image.area(at) else { return };
+        if !self.seen.insert((generation, ip)) {
+            return;
+        }
+        let frame = without_name(ip, area);
+        self.resolved.frames.push(StackName { generation, ip, frame, inlined: Vec::new() });
+        self.addresses.push(Address {
+            at,
+            in_file: (at - area.start).wrapping_add(area.offset),
+            module: area.module,
+            generation,
+            jitted: helper::may_be_jitted(&area.name),
+        });
     }
 }
 
 fn without_name(ip: u64, area: &Area) -> Frame {
-    let offset = ip - area.start + area.offset;
+    let offset = (ip - area.start).wrapping_add(area.offset);
     let named = !area.name.is_empty();
     Frame { module: named.then(|| area.name.clone()), offset: named.then_some(offset), ..Frame::bare(ip) }
 }

@@ -1,4 +1,5 @@
 mod hostile;
+mod unwinding;
 
 use std::io::Write as _;
 
@@ -122,12 +123,12 @@ fn reading_the_text_finds_what_the_query_finds() {
     let heap = Box::new(0u8);
     let addresses = [known(), &raw const *heap as u64, libc::getpid as *const () as u64, 8];
     let lookup = Lookup::open(std::process::id()).unwrap();
-    let by_text = lookup.read(&addresses).unwrap();
+    let by_text = lookup.read(&addresses, &[]).unwrap();
     assert!(
         by_text.found.iter().map(|(_, mapping)| mapping.is_some()).eq([true, false, true, false]),
         "{by_text:?}"
     );
-    let by_query = Lookup::open(std::process::id()).unwrap().find(&addresses, true).unwrap();
+    let by_query = Lookup::open(std::process::id()).unwrap().find(&addresses, &[], true).unwrap();
     assert_eq!(by_text, by_query);
 }
 

@@ -46,6 +46,11 @@ impl Told {
         self.kept = self.mappings.values().map(Vec::len).sum();
     }
 
+    /// All that was told of code of this address space, the newest first.
+    pub fn code_of(&self, generation: u64) -> impl Iterator<Item = &Mapped> {
+        self.mappings.get(&generation).into_iter().flatten().rev().filter(|mapped| mapped.executable)
+    }
+
     /// What was told last of an address.
     pub fn at(&self, generation: u64, at: u64) -> Option<&Mapped> {
         self.mappings.get(&generation)?.iter().rev().find(|mapped| (mapped.start..mapped.end).contains(&at))

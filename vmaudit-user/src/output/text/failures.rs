@@ -109,7 +109,8 @@ pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page
     if block.count > 1 && !stack.is_empty() {
         page.line("  one of them:", Some(Colour::Dim))?;
     }
-    stack::stack(stack, page)?;
+    let notes = worst.example.as_ref().map(|example| example.stack_notes.as_slice()).unwrap_or_default();
+    stack::stack(stack, notes, page)?;
     Ok(())
 }
 

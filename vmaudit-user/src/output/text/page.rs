@@ -10,6 +10,9 @@ use crate::text::{clean, grouped};
 /// made visible.
 pub(crate) const NAME_COLUMNS: usize = 24;
 
+/// Frames of each stack, if nobody asks for another number.
+pub const FRAMES: usize = 8;
+
 /// How the text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Style {
@@ -19,11 +22,13 @@ pub struct Style {
     pub width: usize,
     /// Rows of each table.
     pub top: usize,
+    /// Frames of each stack.
+    pub frames: usize,
 }
 
 impl Default for Style {
     fn default() -> Self {
-        Self { colour: false, width: 80, top: 10 }
+        Self { colour: false, width: 80, top: 10, frames: FRAMES }
     }
 }
 

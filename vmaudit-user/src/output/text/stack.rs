@@ -8,8 +8,6 @@ use crate::model::report::Frame;
 use crate::output::text::page::{Colour, Page, without_middle};
 use crate::text::{clean, count};
 
-/// Frames shown of a stack.
-const FRAMES: usize = 6;
 /// In place of an address that is not the caller's to know.
 const HIDDEN: &str = "?";
 const HEAD: &str = "    at ";
@@ -22,17 +20,41 @@ const MODULE: usize = 32;
 /// Paths of sources are not shortened below this, columns.
 const PATH: usize = 24;
 
-pub(crate) fn stack(stack: &[Frame], page: &mut Page<'_>) -> io::Result<()> {
-    for frame in stack.iter().take(FRAMES) {
+pub(crate) fn stack(stack: &[Frame], notes: &[String], page: &mut Page<'_>) -> io::Result<()> {
+    let most = page.style.frames.max(1);
+    let mut shown = 0;
+    let mut rest = stack;
+    while let Some((frame, after)) = rest.split_first().filter(|_| shown < most) {
+        // What a language's own library is made of says nothing of the program: one line for all of it.
+        let folded = rest.iter().take_while(|frame| is_of_library(frame)).count();
+        if folded > 1 {
+            let what = count(folded as u64, "inlined function", "inlined functions");
+            page.line(&format!("{INDENT}({what} of the language's library)"), Some(Colour::Dim))?;
+            rest = rest.get(folded..).unwrap_or_default();
+            continue;
+        }
         for line in lines(frame, page.width) {
             page.line(&line, Some(Colour::Dim))?;
         }
+        shown += 1;
+        rest = after;
     }
-    if stack.len() > FRAMES {
-        let more = count((stack.len() - FRAMES) as u64, "more frame", "more frames");
+    if !rest.is_empty() {
+        let more = count(rest.len() as u64, "more frame", "more frames");
         page.line(&format!("    and {more}"), Some(Colour::Dim))?;
     }
+    for note in notes {
+        page.paragraph("    ", "    ", &clean(note), Some(Colour::Dim))?;
+    }
     Ok(())
+}
+
+/// An inlined function of the libraries of Rust or C++ themselves.
+fn is_of_library(frame: &Frame) -> bool {
+    const SOURCES: [&str; 4] =
+        ["/library/core/src/", "/library/alloc/src/", "/library/std/src/", "/include/c++/"];
+    frame.inlined
+        && frame.file.as_deref().is_some_and(|file| SOURCES.iter().any(|folder| file.contains(folder)))
 }
 
 /// One line, or two where a frame is too long for one: a name may lose its middle, never its module and line.
@@ -86,6 +108,7 @@ fn module(frame: &Frame) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::text::page::Style;
 
     fn frame(symbol: &str, file: &str) -> Frame {
         Frame {
@@ -122,6 +145,34 @@ mod tests {
             assert!(lines.last().unwrap().ends_with("heap.cc:1203"), "{lines:?}");
             assert!(width < 60 || lines.iter().all(|line| line.width() <= width), "{lines:?}");
         }
+    }
+
+    fn shown(stack: &[Frame], frames: usize) -> String {
+        let mut out = Vec::new();
+        let style = Style { frames, ..Style::default() };
+        let mut page = Page { out: &mut out, style, width: style.width };
+        super::stack(stack, &["Cut.".into()], &mut page).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn as_many_frames_as_wanted_without_what_the_library_inlined() {
+        let library = Frame { inlined: true, ..frame("fold", "/x/library/core/src/iter.rs") };
+        let stack = [
+            frame("a", "a.c"),
+            library.clone(),
+            library.clone(),
+            frame("b", "b.c"),
+            library,
+            frame("c", "c.c"),
+        ];
+        let all = "    at a (node) a.c:1203\n       (2 inlined functions of the language's library)\n    \
+                   at b (node) b.c:1203\n    at fold (node) /x/library/core/src/iter.rs:1203 (inlined)\n    \
+                   at c (node) c.c:1203\n    Cut.\n";
+        assert_eq!(shown(&stack, 4), all);
+        let two = "    at a (node) a.c:1203\n       (2 inlined functions of the language's library)\n    \
+                   at b (node) b.c:1203\n    and 2 more frames\n    Cut.\n";
+        assert_eq!(shown(&stack, 2), two);
     }
 
     #[test]

@@ -209,6 +209,7 @@ pub(crate) fn clipped_run() -> Report {
             frame(Some("main"), "/tmp/holes", Some(20)),
             frame(None, "/tmp/holes", None),
         ],
+        stack_notes: vec!["The stack is cut here: holes has no unwind information for it.".into()],
     });
     report.failures.push(refused);
     report

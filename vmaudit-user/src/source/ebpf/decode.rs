@@ -7,12 +7,12 @@ use vmaudit_common::{
     CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, ExecRecord, FailureRecord, GroupKey,
     MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
     MM_SHARED, MappingRecord, MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_FAILURE,
-    RECORD_MAPPING, RecordHeader,
+    RECORD_MAPPING, RECORD_STACK, REGISTERS, RecordHeader, StackRecord,
 };
 
 use crate::model::event::{
     CallStat, Change, Event, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup, Refused,
-    Section,
+    Section, StackPiece,
 };
 
 pub enum Decoded {
@@ -42,6 +42,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
         }
         RECORD_FAILURE => Decoded::Event(Event::Refused(Box::new(refused(&read_record(bytes)?)))),
         RECORD_MAPPING => Decoded::Event(Event::Mapped(Box::new(mapped(bytes)?))),
+        RECORD_STACK => Decoded::Event(Event::StackPiece(Box::new(stack_piece(bytes)?))),
         RECORD_EXEC => {
             let r: ExecRecord = read_record(bytes)?;
             let path = text(&r.filename);
@@ -115,6 +116,24 @@ fn callers(walked: impl Iterator<Item = u64>) -> Vec<u64> {
         stack.pop();
     }
     stack
+}
+
+fn stack_piece(bytes: &[u8]) -> Option<StackPiece> {
+    // The record ends behind its data.
+    let whole = offset_of!(StackRecord, data);
+    let (head, data) = (bytes.get(..whole)?, bytes.get(whole..)?);
+    let word = |at: usize| head.get(at..at + 8).map(bytemuck::pod_read_unaligned::<u64>);
+    let at = |n: usize| offset_of!(StackRecord, registers) + 8 * n;
+    let record: RecordHeader = read_record(bytes)?;
+    Some(StackPiece {
+        generation: record.generation,
+        tid: record.tid,
+        at_ns: record.at_ns,
+        sp: word(offset_of!(StackRecord, sp))?,
+        start: word(offset_of!(StackRecord, start))?,
+        registers: (0..REGISTERS).map_while(|n| word(at(n))).collect(),
+        bytes: data.get(..usize::try_from(word(offset_of!(StackRecord, bytes))?).ok()?)?.to_vec(),
+    })
 }
 
 fn mapped(bytes: &[u8]) -> Option<Mapped> {

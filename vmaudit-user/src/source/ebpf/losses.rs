@@ -95,6 +95,7 @@ impl Live {
             (LossReason::ReadFailed, lost.read_failed),
             (LossReason::SectionLost, lost.section_lost),
             (LossReason::StackMissing, lost.stack_missing),
+            (LossReason::StackCopyMissing, lost.stack_copy_missing),
             (LossReason::TreeFull, lost.tree_full),
             (LossReason::DeathMissed, lost.death_missed),
             (LossReason::BirthMissed, lost.birth_missed),

@@ -50,7 +50,7 @@ impl<W: Write> Writer<W> {
     pub fn event(&mut self, event: &Event) -> io::Result<()> {
         match event {
             // What the reports need of it is in the names of frames.
-            Event::Mapped(_) => return Ok(()),
+            Event::Mapped(_) | Event::StackPiece(_) => return Ok(()),
             Event::Change(change) => {
                 if self.most.is_some_and(|most| self.written >= most) {
                     self.left_out += 1;

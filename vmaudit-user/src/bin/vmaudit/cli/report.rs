@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use vmaudit_user::output::format::{Format, Kind, Named};
+use vmaudit_user::output::text::page::FRAMES;
 
 use super::values;
 
@@ -29,4 +30,7 @@ pub struct ReportArgs {
     /// Rows in the table of processes [example: --top 30]
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N", value_parser = values::rows)]
     pub top: usize,
+    /// Frames shown of each stack; JSON always holds all of them [example: --stack-depth 30]
+    #[arg(long, default_value_t = FRAMES, value_name = "N", value_parser = values::rows)]
+    pub stack_depth: usize,
 }

@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use vmaudit_user::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
 use vmaudit_user::model::session;
 use vmaudit_user::output::format::{Format, Kind, Named};
+use vmaudit_user::output::text::page::FRAMES;
 
 use super::values::{self, Common};
 
@@ -124,6 +125,9 @@ pub struct RunArgs {
     /// Rows in the table of processes [example: --top 30]
     #[arg(short = 'n', long, default_value_t = 10, value_name = "N", value_parser = values::rows)]
     pub top: usize,
+    /// Frames shown of each stack; JSON always holds all of them [example: --stack-depth 30]
+    #[arg(long, default_value_t = FRAMES, value_name = "N", value_parser = values::rows)]
+    pub stack_depth: usize,
     /// Nothing on stderr but errors and broken budgets; what was lost is in the report of -o
     #[arg(short, long)]
     pub quiet: bool,

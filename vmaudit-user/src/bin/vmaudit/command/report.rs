@@ -14,7 +14,7 @@ use vmaudit_user::session::replay::replay;
 use vmaudit_user::source::recording::Reader;
 
 use crate::cli::report::ReportArgs;
-use crate::outputs::{Asked, Outputs};
+use crate::outputs::{Asked, Outputs, Shown};
 
 /// Runs the command: 1 when the recording is damaged, after what it holds was shown.
 pub fn show(args: &ReportArgs) -> anyhow::Result<i32> {
@@ -24,7 +24,7 @@ pub fn show(args: &ReportArgs) -> anyhow::Result<i32> {
         Reader::new(BufReader::new(open(&args.file)?)).with_context(|| format!("cannot read {shown}"))?;
     let (header, audit) = replay(recording).with_context(|| format!("cannot read {shown}"))?;
     let report = report::report(&header, &audit)?;
-    outputs.write(&Document::Report(&report), args.top)?;
+    outputs.write(&Document::Report(&report), Shown { rows: args.top, frames: args.stack_depth })?;
     if let Some(cut) = audit.cut() {
         let why = if cut.damaged { "is damaged" } else { "ends before its session did" };
         say(&format!("{shown} {why}: the report holds what came before"));

@@ -24,7 +24,7 @@ use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
 use vmaudit_user::source::ebpf;
 
 use crate::cli::run::{Calls, RunArgs};
-use crate::outputs::{Asked, Outputs};
+use crate::outputs::{Asked, Outputs, Shown};
 
 /// `vmaudit run`. Returns vmaudit's exit status; does not return when the command died of a signal.
 pub fn run(args: RunArgs) -> anyhow::Result<i32> {
@@ -102,7 +102,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     }
     let mut lost = false;
     if !args.quiet || outputs.named() {
-        for e in outputs.write_each(&Document::Report(&report), args.top) {
+        let shown = Shown { rows: args.top, frames: args.stack_depth };
+        for e in outputs.write_each(&Document::Report(&report), shown) {
             say(&format!("the report could not be written: {e}"));
             lost = true;
         }

@@ -12,7 +12,7 @@ use crate::enrich::symbols::{
     dwarf,
     elf::{self, Program},
     helper::Names,
-    question::{Address, Task},
+    question::{Address, Task, Work},
     told::Stamp,
     *,
 };
@@ -442,7 +442,8 @@ fn status_while_it_reads() -> String {
     let (_answers, mut out) = std::io::pipe().unwrap();
     let reader = Child::start(&[out.as_raw_fd(), questions.as_raw_fd()], || {
         if locked::give_up().is_some() {
-            let _ = parser::work(&[address(0, 1)], &[Task::Elf(0)], &questions, &mut out);
+            let work = Work { addresses: &[address(0, 1)], stacks: &[], images: &HashMap::new() };
+            let _ = parser::work(&work, &[Task::Elf(0)], &questions, &mut out);
         }
     });
     let reader = reader.unwrap();
@@ -555,8 +556,10 @@ fn an_opener_that_never_answers_costs_the_file_that_it_opens() {
     let (mut answers, mut out) = std::io::pipe().unwrap();
     let (questions, files) = channel::pair().unwrap();
     let tasks = [Task::Elf(0), Task::Elf(1)];
+    let addresses = [address(0, 1), address(1, 1)];
+    let work = Work { addresses: &addresses, stacks: &[], images: &HashMap::new() };
     let reader = Child::start(&[out.as_raw_fd(), questions.as_raw_fd()], || {
-        let _ = parser::work(&[address(0, 1), address(1, 1)], &tasks, &questions, &mut out);
+        let _ = parser::work(&work, &tasks, &questions, &mut out);
     });
     let opener = Child::start(&[files.as_raw_fd()], || {
         channel::serve(&files, |ask| {
@@ -569,7 +572,7 @@ fn an_opener_that_never_answers_costs_the_file_that_it_opens() {
     drop((out, questions, files));
     let mut todo = VecDeque::from(tasks);
     let deadline = Instant::now() + DEADLINE;
-    helper::take(&mut answers, &mut todo, &mut HashMap::new(), deadline);
+    helper::take(&mut answers, &mut todo, &mut Names::default(), deadline);
     assert_eq!(todo, [Task::Elf(1)]);
     assert!(Instant::now() < deadline, "its share is not all of the time");
     assert!(reader.unwrap().end() && opener.unwrap().end());

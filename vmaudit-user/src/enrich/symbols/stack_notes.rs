@@ -1,0 +1,174 @@
+//! What a stack does not show is said beside it: where it is cut and why, and how names could be had.
+
+use std::collections::HashMap;
+
+use super::unwind::{End, FUNCTIONS, Followed};
+use super::{Image, Taken, helper, inside};
+use crate::model::event::FollowedStack;
+use crate::model::report::Frame;
+
+/// A program that makes code or interprets it, and how it is brought to give the names.
+struct Runtime {
+    /// Beginnings of the names of its files.
+    files: &'static [&'static str],
+    /// What its generated code is called.
+    code: &'static str,
+    /// Its names are had so; `PID` stands for the process.
+    names: &'static str,
+    /// Its generated code keeps frame pointers always, or so.
+    frame_pointers: FramePointers,
+}
+
+enum FramePointers {
+    Always,
+    If(&'static str),
+    Unknown,
+}
+
+const RUNTIMES: [Runtime; 3] = [
+    Runtime {
+        files: &["libjvm.so"],
+        code: "Java code",
+        names: "run `jcmd PID Compiler.perfmap` (JDK 17 or later) while java runs and before vmaudit reports",
+        frame_pointers: FramePointers::If("start java with -XX:+PreserveFramePointer"),
+    },
+    Runtime {
+        files: &["node", "libnode.so"],
+        code: "JavaScript code",
+        names: "start node with --perf-basic-prof-only-functions",
+        frame_pointers: FramePointers::Always,
+    },
+    Runtime {
+        files: &["python3", "libpython3"],
+        code: "Python code",
+        names: "start Python 3.12 or later with -X perf",
+        frame_pointers: FramePointers::Unknown,
+    },
+];
+
+const ALONE: &str = "Found by frame pointers alone: callers that keep none are missing.";
+
+fn numbered(index: usize) -> String {
+    format!("address {} of the stack", index + 1)
+}
+
+/// The event of a stack, with its sentences.
+pub fn noted(
+    taken: &Taken,
+    followed: Option<Followed>,
+    image: &Image,
+    named: &HashMap<(u64, u64), &Frame>,
+) -> FollowedStack {
+    let runtime = RUNTIMES.iter().find(|runtime| runtime.runs_in(image));
+    let mut notes = Vec::new();
+    let addresses = match followed {
+        Some(followed) => {
+            notes.extend(end(&followed, image, runtime));
+            match followed.end {
+                // All of it: with the word beside it, as if there were no copy.
+                End::FramePointers { from: 0, .. } => Vec::new(),
+                _ => followed.addresses,
+            }
+        }
+        None => {
+            notes.push(ALONE.to_owned());
+            Vec::new()
+        }
+    };
+    let shown = if addresses.is_empty() { &taken.stack } else { &addresses };
+    notes.extend(names(taken, shown, image, named, runtime));
+    let Taken { generation, tid, at_ns, .. } = *taken;
+    FollowedStack { generation, tid, at_ns, addresses, notes }
+}
+
+/// How it ends, if there is something to say of it.
+fn end(followed: &Followed, image: &Image, runtime: Option<&Runtime>) -> Option<String> {
+    let last = followed.addresses.last().and_then(|&ip| image.area(inside(ip)));
+    let file = last.map(|area| area.name.rsplit('/').next().unwrap_or_default());
+    let file = file.filter(|name| !name.is_empty()).unwrap_or("the file");
+    Some(match &followed.end {
+        End::First => {
+            let keeps =
+                runtime.is_some_and(|runtime| matches!(runtime.frame_pointers, FramePointers::Always));
+            let from = followed.by_frame_pointer.filter(|_| !keeps)?;
+            format!(
+                "Beyond {} its callers were found by frame pointers: where code keeps none, some are missing.",
+                numbered(from)
+            )
+        }
+        End::FramePointers { certain: true, .. } => return None,
+        End::FramePointers { from: 0, .. } => ALONE.to_owned(),
+        End::FramePointers { from, .. } => {
+            format!("Beyond {} found by frame pointers: callers that keep none are missing.", numbered(*from))
+        }
+        End::NoFramePointer => {
+            let how = match runtime.map(|runtime| &runtime.frame_pointers) {
+                Some(FramePointers::If(how)) => format!(": {how}"),
+                _ => String::new(),
+            };
+            let what = match runtime {
+                Some(runtime) => runtime.code,
+                None if last.is_some_and(|area| !area.name.is_empty()) => file,
+                None => "generated code",
+            };
+            format!("The stack is cut here, at {what} without frame pointers{how}.")
+        }
+        End::Contradiction => {
+            format!("The stack is cut here: what {file} says of this function does not fit the stack.")
+        }
+        End::NotCopied(bytes) => format!(
+            "The stack is cut here: its innermost {} KiB were copied, and the next caller lies further out.",
+            bytes / 1024
+        ),
+        End::NoCode => {
+            "The stack is cut here: the next address lies in no code that vmaudit knows of.".to_owned()
+        }
+        End::Deep => format!("The stack goes on: its innermost {FUNCTIONS} functions are kept."),
+    })
+}
+
+/// How functions without a name could have one.
+fn names(
+    taken: &Taken,
+    stack: &[u64],
+    image: &Image,
+    named: &HashMap<(u64, u64), &Frame>,
+    runtime: Option<&Runtime>,
+) -> Option<String> {
+    let generated =
+        |ip: &&u64| image.area(inside(**ip)).is_some_and(|area| helper::may_be_jitted(&area.name));
+    let has_name = |ip: &u64| named.get(&(taken.generation, *ip)).is_some_and(|frame| frame.symbol.is_some());
+    let (with, without): (Vec<&u64>, Vec<&u64>) = stack.iter().filter(generated).partition(|ip| has_name(ip));
+    let what = runtime.map_or("Generated code", |runtime| runtime.code);
+    let how = runtime.map(|runtime| runtime.names.replace("PID", &taken.tgid.to_string()));
+    if !without.is_empty() {
+        let how = how.unwrap_or_else(|| {
+            "a program that makes code can write its names to /tmp/perf-PID.map".to_owned()
+        });
+        return Some(format!("{what} has no names here: {how}."));
+    }
+    // An interpreter's functions are one loop in C.
+    let interprets = runtime.is_some_and(|runtime| runtime.interprets() && runtime.on(stack, image));
+    (interprets && with.is_empty())
+        .then(|| format!("{what} is not told apart here: {}.", how.unwrap_or_default()))
+}
+
+impl Runtime {
+    fn has(&self, name: &str) -> bool {
+        let name = name.rsplit('/').next().unwrap_or_default();
+        self.files.iter().any(|file| name.starts_with(file))
+    }
+
+    fn runs_in(&self, image: &Image) -> bool {
+        image.areas.iter().any(|area| self.has(&area.name))
+    }
+
+    /// It generates no code unless it is told to.
+    fn interprets(&self) -> bool {
+        self.code == "Python code"
+    }
+
+    fn on(&self, stack: &[u64], image: &Image) -> bool {
+        stack.iter().any(|&ip| image.area(inside(ip)).is_some_and(|area| self.has(&area.name)))
+    }
+}
