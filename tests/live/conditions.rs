@@ -408,3 +408,34 @@ fn without_proc_no_limit_is_invented() {
     assert!(report.processes.iter().all(|row| !row.map_count.clipped), "{:?}", report.processes);
     assert!(report.recommendation.commands.is_empty(), "{:?}", report.recommendation);
 }
+
+/// Programs in the kernel know no time namespaces, and vmaudit's own clock is shifted in one.
+#[test]
+fn times_are_right_in_a_time_namespace() {
+    if !std::path::Path::new("/proc/self/ns/time").exists() {
+        assert!(vmaudit_tests::kernel_version() < (5, 6), "this kernel has time namespaces");
+        return;
+    }
+    for offset in ["monotonic 86400 0", "monotonic 3600 500000000"] {
+        let session = Session::run(&[], &["burst", "300"]);
+        let mut command = session.command();
+        // SAFETY: system calls only, on a static string.
+        unsafe {
+            command.pre_exec(move || {
+                const CLONE_NEWTIME: libc::c_int = 0x80;
+                check(libc::unshare(CLONE_NEWTIME))?;
+                let file = libc::open(c"/proc/self/timens_offsets".as_ptr(), libc::O_WRONLY);
+                check(file)?;
+                let written = libc::write(file, offset.as_ptr().cast(), offset.len());
+                check(libc::c_int::try_from(written).unwrap_or(-1))
+            });
+        }
+        let done = session.start_as(&mut command).wait().succeeded();
+        let report = done.report();
+        let row = &report.processes[0];
+        let duration = report.session.duration_s;
+        let within = |time: Option<f64>| time.is_some_and(|time| time <= duration);
+        assert!(within(row.started_s) && within(row.ended_s) && within(row.map_count.peak_at_s), "{row:?}");
+        assert!(row.ended_s > Some(0.0) && row.map_count.peak_at_s > Some(0.0), "{row:?}");
+    }
+}
