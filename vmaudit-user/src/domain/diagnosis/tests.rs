@@ -740,3 +740,14 @@ fn nothing_asked_makes_it_panic_or_fall_silent() {
         }
     }
 }
+
+/// The one call that was kept is lost, and the kind says only that huge pages were asked for.
+#[test]
+fn hugetlb_without_an_example_is_among_what_is_said() {
+    let seeing = seeing("6.18");
+    let told = |class| bare(call::MMAP, ENOMEM, at(100) | CLASS_SEARCHED | CLASS_HUGE | class, &seeing);
+    assert_eq!((told(CLASS_ASKED).cause, told(CLASS_ASKED).certain), (Cause::Hugetlb, true));
+    let old = told(0);
+    assert_eq!((old.cause, old.certain), (Cause::Hugetlb, false), "{old:?}");
+    assert_ne!(told(CLASS_ASKED | CLASS_NORESERVE).cause, Cause::Hugetlb);
+}

@@ -14,7 +14,13 @@ pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
     let anonymous = facts.asks(CLASS_FILE).map(|file| !file);
     // Pages are reserved last, by the file's own mmap, and not at all with MAP_NORESERVE (fs/hugetlbfs/inode.c:
     // hugetlbfs_file_mmap; on 6.18 a refusal at RLIMIT_MEMLOCK was seen to come first).
-    let huge = facts.has(CLASS_HUGE) && facts.asks(CLASS_NORESERVE) == Some(false);
+    let huge = match facts.asks(CLASS_NORESERVE) {
+        _ if !facts.has(CLASS_HUGE) => Finding::No,
+        Some(true) => Finding::No,
+        Some(false) => Finding::Met,
+        // No example arrived, and the kind is of a version that did not put it there.
+        None => Finding::Likely,
+    };
     if facts.question.errno == EAGAIN {
         let over = !facts.counters() || facts.has(CLASS_OVER_MEMLOCK);
         checks.add(
@@ -55,9 +61,7 @@ pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
     checks.add(Reason::AddressSpace, facts.address_space());
     checks.add(Reason::Data, facts.data(Some(facts.has(CLASS_COUNTS))));
     checks.add(Reason::Overcommit, facts.overcommit(facts.mmap_charged()));
-    if huge {
-        checks.add(Reason::Hugetlb, Finding::Met);
-    }
+    checks.add(Reason::Hugetlb, huge);
     if splits == Finding::Likely && anonymous == Some(true) {
         // Convention (2): only the split is known to fail.
         return;
