@@ -89,3 +89,54 @@ fn nothing_is_left_on_the_machine_after_a_session() {
         (mounts().lines().count() <= before.lines().count()).then_some(())
     });
 }
+
+/// A game that its launcher starts so (Wine does): the one in between ends at once, and init would be the parent.
+#[test]
+fn without_rights_a_process_that_leaves_the_family_is_kept_in_sight() {
+    let session = Session::run(&["--linger", "60s"], &["daemon", "100", "3000"]).as_user(NOBODY);
+    let done = session.go().succeeded();
+    let (own, report) = (done.own(), done.report());
+    let daemon = own.iter().find(|own| own.role == "daemon").unwrap();
+    let row = report.processes.iter().find(|row| row.pid == daemon.pid);
+    let row = row.unwrap_or_else(|| panic!("pid {} in {:?}", daemon.pid, report.processes));
+    assert!(row.map_count.peak.is_some() && row.ended_s.is_some(), "{row:?}");
+    assert_eq!(report.session.still_running, 0);
+    // The one in between was too quick for a sample, and vmaudit saw it end only if it became its child.
+    assert_eq!(report.recommendation.value, None);
+}
+
+/// Orphans that end are waited for as init would do, long before vmaudit ends, and a daemon that does not end is waited
+/// for no longer than `--linger`.
+#[test]
+fn orphans_leave_no_zombies_and_do_not_hold_the_session() {
+    let session = Session::vmaudit(&["run", "--source", "proc", "--linger", "100ms", "-q", "--"]);
+    let session = session.then_workload(&["orphans", "8", "50", "30000"]);
+    let start = std::time::Instant::now();
+    let done = session.go().ended_with(7);
+    assert!(start.elapsed() < std::time::Duration::from_secs(25), "{:?}", start.elapsed());
+    // The command, the witness and a reader; an orphan that had ended would be here.
+    let children = String::from_utf8_lossy(&done.stdout).split_whitespace().count();
+    assert!((1..=3).contains(&children), "{}", done.said());
+}
+
+/// What was too quick for a look is counted, and nothing is recommended from the rest.
+#[test]
+fn processes_that_no_sample_shows_are_counted_and_leave_no_recommendation() {
+    let session = Session::run(&["--source", "proc"], &["orphans", "9", "0", "0"]);
+    let done = session.go().ended_with(7);
+    let report = done.report();
+    assert!(report.coverage.lost["process_unseen"] > 0, "{:?}", report.coverage.lost);
+    assert_eq!((report.recommendation.action, report.recommendation.value), (Action::Unknown, None));
+    let said = &report.recommendation.sentences[0];
+    assert!(said.contains("No sample was taken of "), "{said}");
+}
+
+/// In the report for people one sentence names them.
+#[test]
+fn missing_rights_are_told_once_in_a_report() {
+    let session = Session::vmaudit(&["run", "-o", "-", "--"]).then_workload(&["sleep", "1"]).as_user(NOBODY);
+    let done = session.go().succeeded();
+    let text = String::from_utf8(done.stdout.clone()).unwrap();
+    assert_eq!(text.matches("CAP_BPF:").count(), 1, "{text}");
+    assert!(!text.contains("Missing:"), "{text}");
+}

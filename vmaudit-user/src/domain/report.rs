@@ -3,6 +3,7 @@
 use crate::domain::audit::Audit;
 use crate::domain::recommend::{self, Margin, MarginError, Measured};
 use crate::domain::{arguments, budget};
+use crate::model::loss::LossReason;
 use crate::model::report::{
     Action, Cause, Coverage, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION,
 };
@@ -32,6 +33,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         ));
     }
     let seen = audit.session();
+    let rows_unseen = rows.lost.get(&LossReason::ProcessUnseen).copied().unwrap_or(0);
     let coverage = Coverage {
         exact_peaks: ebpf && rows.exact_peaks,
         exact_calls: ebpf && rows.exact_calls,
@@ -46,6 +48,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         peak: top.and_then(|p| p.map_count.peak),
         exact: coverage.exact_peaks,
         sampled: !ebpf,
+        unseen: rows_unseen,
         clipped: rows.processes.iter().any(|p| p.map_count.clipped)
             || rows.folded.iter().any(|sum| sum.clipped > 0),
         who: top.map(|p| (p.peak_comm().to_owned(), p.pid)),

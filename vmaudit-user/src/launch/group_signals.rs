@@ -19,7 +19,7 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
-use crate::os::rights;
+use crate::os::{own_children, rights};
 
 /// Longest wait for an answer: somebody may have stopped the witness. Then signals are passed on unasked.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -45,7 +45,10 @@ impl Witness {
         line.set_read_timeout(Some(PATIENCE))?;
         // SAFETY: no other thread exists yet; the child only makes system calls and leaves through _exit.
         match unsafe { fork() }? {
-            ForkResult::Parent { child } => Ok(Self { pid: child, line, mute: false }),
+            ForkResult::Parent { child } => {
+                own_children::note(child.as_raw());
+                Ok(Self { pid: child, line, mute: false })
+            }
             ForkResult::Child => watch(theirs.as_raw_fd()),
         }
     }
@@ -74,6 +77,7 @@ impl Drop for Witness {
     fn drop(&mut self) {
         let _ = kill(self.pid, nix::sys::signal::Signal::SIGKILL);
         let _ = waitpid(self.pid, None);
+        own_children::forget(self.pid.as_raw());
     }
 }
 

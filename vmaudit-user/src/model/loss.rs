@@ -18,6 +18,8 @@ pub enum LossReason {
     ExamplesFull,
     /// Kinds of failure beyond the room of an address space.
     GroupsFull,
+    /// Processes of which samples say nothing: they ended too soon, or could not be read.
+    ProcessUnseen,
     /// Events that the kernel did not show to a program.
     ProgramSkipped,
     /// The kernel's memory could not be read.
@@ -42,13 +44,14 @@ pub enum LossReason {
 
 impl LossReason {
     /// All, in order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AnswersLost,
         Self::BirthMissed,
         Self::ChangesMissed,
         Self::DeathMissed,
         Self::ExamplesFull,
         Self::GroupsFull,
+        Self::ProcessUnseen,
         Self::ProgramSkipped,
         Self::ReadFailed,
         Self::RecordingCut,
@@ -70,6 +73,7 @@ impl LossReason {
             Self::DeathMissed => "death_missed",
             Self::ExamplesFull => "examples_full",
             Self::GroupsFull => "groups_full",
+            Self::ProcessUnseen => "process_unseen",
             Self::ProgramSkipped => "program_skipped",
             Self::ReadFailed => "read_failed",
             Self::RecordingCut => "recording_cut",

@@ -8,6 +8,7 @@ pub mod inherited;
 pub(crate) mod input;
 pub mod kernel;
 pub(crate) mod kernel_symbol;
+pub(crate) mod own_children;
 pub mod procfs;
 pub mod rights;
 pub(crate) mod sysctl_conf;

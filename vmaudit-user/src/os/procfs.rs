@@ -122,6 +122,15 @@ impl Proc {
         Ok(pids)
     }
 
+    /// This process's own children, the ended ones that were not waited for among them; none where the kernel was built
+    /// without CONFIG_PROC_CHILDREN. This process must have one thread.
+    pub fn own_children(&self) -> Vec<u32> {
+        let pid = std::process::id();
+        let path = self.root.join(format!("{pid}/task/{pid}/children"));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
     /// Takes hold of one process.
     pub fn open(&self, pid: u32) -> Result<Handle, Unreadable> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;

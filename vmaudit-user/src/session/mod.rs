@@ -234,7 +234,8 @@ impl<'s> Session<'s> {
             tokio::select! {
                 biased;
                 asked = signals.next() => match (asked?, child.as_deref_mut()) {
-                    (Asked::Child | Asked::Nothing, _) => {}
+                    (Asked::Child, _) => self.source.child_changed(),
+                    (Asked::Nothing, _) => {}
                     (Asked::PassOn(number), Some(child)) if exit.is_none() => child.pass_on(number),
                     (Asked::Kernel(libc::SIGHUP), Some(child)) if exit.is_none() => child.hung_up(),
                     (Asked::Kernel(_), Some(_)) if exit.is_none() => {}

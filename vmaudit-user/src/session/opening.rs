@@ -97,7 +97,12 @@ pub fn open_source(
             Err(Unavailable(why)) => why,
         },
     };
-    let sampling = Sampling::new(Proc::new("/proc"), [pid], options.follow_children, patience);
+    let mut sampling = Sampling::new(Proc::new("/proc"), [pid], options.follow_children, patience);
+    let mut missed =
+        "bursts between two looks, processes that live no longer, and failed calls are missed".to_owned();
+    if options.follow_children && !sampling.keep_orphans() {
+        missed.push_str(", and so are processes that leave the command's family");
+    }
     Ok(Opened {
         source: Box::new(sampling),
         kind: SourceKind::Proc,
@@ -106,9 +111,7 @@ pub fn open_source(
         events: vec![
             Event::Hooks(hooks::all_missing(&why)),
             Event::Conditions(environment::look(facts, None)),
-            Event::Note(
-                "Counts are samples from /proc: bursts between two looks and failed calls are missed".into(),
-            ),
+            Event::Note(format!("Counts are samples from /proc ({why}): {missed}")),
         ],
         instead: Some(why),
     })

@@ -31,6 +31,9 @@ pub trait Source {
     /// What has to be done from time to time; returns the time until the next.
     fn tick(&mut self, sink: &mut dyn FnMut(Event)) -> Duration;
 
+    /// A child of vmaudit's changed its state.
+    fn child_changed(&mut self) {}
+
     /// Address spaces or processes that are followed and have not ended.
     fn living(&self) -> usize;
 

@@ -9,11 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::model::event::{Event, ProcessFacts, ProcessId, Sample};
+use crate::model::event::{Event, Losses, ProcessFacts, ProcessId, Sample};
+use crate::model::loss::LossReason;
 use crate::model::unreadable::Unreadable;
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Beat, Patience, Unanswered};
 use crate::os::clock::now_ns;
+use crate::os::own_children;
 use crate::os::procfs::{CountBuffer, Proc, Stat};
 use crate::source::{OwnedFd, Source, io};
 use crate::text;
@@ -40,6 +42,12 @@ pub struct Sampling {
     known: BTreeMap<u32, Known>,
     tick_ns: u64,
     uncounted: BTreeMap<Unreadable, Uncounted>,
+    /// Those that leave the family become vmaudit's own children.
+    orphans: bool,
+    /// Processes that ended before they could be counted.
+    unseen: u64,
+    /// The command was counted once.
+    counted_roots: bool,
     /// Takes process ids with their start in clock ticks.
     desk: Desk<Vec<(u32, u64)>, Counts>,
     round: Round,
@@ -75,6 +83,8 @@ struct Known {
     exe: Option<String>,
     /// Counted in [`Uncounted`].
     uncounted: bool,
+    /// Its mappings were counted once.
+    counted: bool,
     /// It did not answer, and is not asked again.
     silent: bool,
 }
@@ -117,8 +127,41 @@ impl Sampling {
             known: BTreeMap::new(),
             tick_ns: 1_000_000_000 / u64::try_from(ticks).unwrap_or(100).max(1),
             uncounted: BTreeMap::new(),
+            orphans: false,
+            unseen: 0,
+            counted_roots: false,
             desk: Desk::new(patience, counts),
             round: Round { began: Instant::now(), at_ns: 0, waiting: VecDeque::new(), asked: Vec::new() },
+        }
+    }
+
+    /// Keeps in sight whoever leaves the family: as with systemd's user manager, orphans get vmaudit for a parent, which
+    /// reaps them as init would. To be called before the command runs. `false`: the kernel refuses.
+    pub fn keep_orphans(&mut self) -> bool {
+        // SAFETY: takes numbers only.
+        self.orphans = unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) } == 0;
+        self.orphans
+    }
+
+    /// Waits for the orphans among these children of vmaudit that have ended, and never for one that has not.
+    fn reap(&mut self, children: impl Iterator<Item = u32>) {
+        for pid in children {
+            let (number, mut status) = (pid.cast_signed(), 0);
+            if self.roots.contains(&pid) || own_children::is_own(number) {
+                continue;
+            }
+            // Not by nix, which knows no real-time signals.
+            // SAFETY: `status` lives through the call.
+            if unsafe { libc::waitpid(number, &raw mut status, libc::WNOHANG) } == number {
+                match self.known.get_mut(&pid) {
+                    Some(known) if known.counted || known.uncounted => {}
+                    Some(known) => {
+                        known.counted = true;
+                        self.unseen += 1;
+                    }
+                    None => self.unseen += 1,
+                }
+            }
         }
     }
 
@@ -167,6 +210,14 @@ impl Sampling {
                 stats.insert(pid, (stat.ppid, stat.start_ticks));
             }
         }
+        let own_pid = std::process::id();
+        let orphans: Vec<u32> = stats
+            .iter()
+            .filter(|(pid, (ppid, _))| {
+                self.orphans && *ppid == own_pid && !own_children::is_own(pid.cast_signed())
+            })
+            .map(|(pid, _)| *pid)
+            .collect();
         let identity =
             |pid: u32, start_ticks: u64| ProcessId { tgid: pid, start_ns: start_ticks * self.tick_ns };
         let mut followed: BTreeSet<u32> =
@@ -176,6 +227,7 @@ impl Sampling {
                 followed.insert(*pid);
             }
         }
+        followed.extend(&orphans);
         if self.children {
             add_descendants(&mut followed, stats.iter().map(|(pid, (ppid, _))| (*pid, *ppid)));
         }
@@ -193,6 +245,7 @@ impl Sampling {
                 comm: stat.comm.clone(),
                 exe: handle.exe(),
                 uncounted: before.is_some_and(|before| before.uncounted),
+                counted: before.is_some_and(|before| before.counted),
                 silent: before.is_some_and(|before| before.silent),
             };
             // Again after an exec: what is known then is of the image before.
@@ -212,6 +265,7 @@ impl Sampling {
         }
         for (pid, known) in &self.known {
             if seen.get(pid).is_none_or(|now| now.process != known.process) {
+                self.unseen += u64::from(!known.counted && !known.uncounted);
                 sink(Event::Sample(Sample {
                     at_ns: now_ns,
                     process: known.process,
@@ -222,6 +276,7 @@ impl Sampling {
             }
         }
         self.known = seen;
+        self.reap(orphans.into_iter());
     }
 
     /// Asks for counts and takes them, until one is not ready.
@@ -244,13 +299,19 @@ impl Sampling {
                 Turn::Answer(counts, _) => {
                     for (process, count) in std::mem::take(&mut self.round.asked).into_iter().zip(counts) {
                         match count {
-                            Ok(count) => sink(Event::Sample(Sample {
-                                at_ns: self.round.at_ns,
-                                process: process.process,
-                                ppid: process.ppid,
-                                comm: process.comm,
-                                map_count: Some(u32::try_from(count).unwrap_or(u32::MAX)),
-                            })),
+                            Ok(count) => {
+                                self.counted_roots |= self.roots.contains(&process.process.tgid);
+                                if let Some(known) = self.known.get_mut(&process.process.tgid) {
+                                    known.counted |= known.process == process.process;
+                                }
+                                sink(Event::Sample(Sample {
+                                    at_ns: self.round.at_ns,
+                                    process: process.process,
+                                    ppid: process.ppid,
+                                    comm: process.comm,
+                                    map_count: Some(u32::try_from(count).unwrap_or(u32::MAX)),
+                                }));
+                            }
                             Err(why @ (Unreadable::Forbidden | Unreadable::Failed(_))) => {
                                 self.missing(&process, why);
                             }
@@ -302,6 +363,13 @@ impl Source for Sampling {
         self.look(now_ns(), sink)
     }
 
+    fn child_changed(&mut self) {
+        if self.orphans {
+            let children = self.proc.own_children();
+            self.reap(children.into_iter());
+        }
+    }
+
     fn living(&self) -> usize {
         self.known.len()
     }
@@ -317,7 +385,30 @@ impl Source for Sampling {
     fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64 {
         self.settle(now_ns(), sink);
         self.uncounted.values().for_each(|it| sink(Event::Note(it.sentence())));
+        // The command itself may have been too quick, or still be there and never counted.
+        let never = self.known.values().filter(|known| !known.counted && !known.uncounted).count() as u64;
+        let quick =
+            u64::from(!self.counted_roots && !self.roots.iter().any(|root| self.known.contains_key(root)));
+        let unseen = self.unseen.max(quick) + never;
+        if unseen > 0 {
+            sink(Event::Note(format!(
+                "{} ended before a sample could be taken",
+                text::count(unseen, "process or more", "processes or more")
+            )));
+        }
+        let unread: u64 = self.uncounted.values().map(|it| it.processes).sum();
+        let counters = [(LossReason::ProcessUnseen, unseen + unread)].into();
+        sink(Event::Lost(Losses { counters, ..Losses::default() }));
         self.known.len() as u64
+    }
+}
+
+impl Drop for Sampling {
+    fn drop(&mut self) {
+        if self.orphans {
+            // SAFETY: takes numbers only.
+            unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) };
+        }
     }
 }
 

@@ -34,6 +34,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 hostile
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
+                orphans N MS STAY
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N
@@ -102,6 +103,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["each", ref lines @ ..] => processes::each(&lines.split(|word| *word == "--").collect::<Vec<_>>()),
         ["exec-by-thread", n, k] => processes::exec_by_thread(number(n), number(k)),
         ["daemon", n, ms] => processes::daemon(number(n), number(ms)),
+        ["orphans", n, ms, stay] => processes::orphans(number(n), number(ms), number(stay)),
         ["flood", n] => processes::flood(number(n)),
         ["beside-standing", n, m] => processes::beside_standing(number(n), number(m)),
         ["one-by-one", n] => processes::one_by_one(number(n)),

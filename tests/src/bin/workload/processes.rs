@@ -5,7 +5,7 @@ use std::ffi::CString;
 use libc::{MAP_NORESERVE, PROT_READ, PROT_WRITE, c_int, c_void};
 
 use crate::makers::{pause_ms, up_and_down};
-use crate::memory::{Errno, Holes, call, close, die, errno, leave, mmap, must, read, write_all};
+use crate::memory::{Errno, Holes, call, close, die, errno, leave, mmap, must, read, read_text, write_all};
 use crate::own::{Calls, Own, count, counted, looked};
 
 /// How a child of [`children`] ends.
@@ -418,6 +418,33 @@ fn daemon_life(holes: Holes, base: u64, ready: c_int, ms: u64) -> ! {
     own.peak = base + 2 * n as u64;
     own.print();
     leave(0)
+}
+
+/// `n` grandchildren one after the other that lose their parent at once and live for `ms`. A second later it says which
+/// children its own parent has; then one more orphan, for `stay` ms if that is not 0. Ends with 7.
+pub fn orphans(n: usize, ms: u64, stay: u64) -> ! {
+    (0..n).for_each(|_| orphan(ms));
+    pause_ms(1000);
+    // SAFETY: takes nothing.
+    let parent = unsafe { libc::getppid() };
+    let path = format!("/proc/{parent}/task/{parent}/children\0");
+    let mut buffer = [0; 512];
+    write_all(1, read_text(path.as_bytes(), &mut buffer).as_bytes());
+    if stay > 0 {
+        orphan(stay);
+    }
+    leave(7)
+}
+
+fn orphan(ms: u64) {
+    let middle = fork();
+    if middle == 0 {
+        if fork() == 0 {
+            pause_ms(ms);
+        }
+        leave(0);
+    }
+    reap(middle);
 }
 
 /// One child whose calls are all known: `n` pairs of mmap and munmap, then `n / 10` pages that stay until its end.

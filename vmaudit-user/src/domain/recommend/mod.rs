@@ -110,6 +110,8 @@ pub struct Measured {
     pub exact: bool,
     /// Counts are looks at /proc from time to time.
     pub sampled: bool,
+    /// Processes of which samples say nothing.
+    pub unseen: u64,
     /// The limit stopped a process, or may have: its demand is not known.
     pub clipped: bool,
     /// Name and pid of the process with that peak, of one that the limit stopped if there is such.
@@ -191,6 +193,14 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
         advice.sentences.extend(others_sentence(measured, others));
         return advice;
     };
+    if measured.unseen > 0 && !clipped {
+        advice.sentences.push(format!(
+            "No sample was taken of {}, so there is nothing to recommend.",
+            count(measured.unseen, "process or more", "processes or more")
+        ));
+        advice.sentences.extend(others_sentence(measured, others));
+        return advice;
+    }
     advice.basis = Some(Basis { peak, clipped, headroom: margin.headroom(), round: margin.round() });
     let name = |(comm, pid): &(String, u32)| format!("{comm} (pid {pid})");
     let case = Case {
@@ -216,9 +226,7 @@ fn advise(measured: &Measured, seen: Seen) -> Recommendation {
     }
     if case.lower_bound && !clipped {
         advice.sentences.push(if measured.sampled {
-            "The peak was sampled, so the true one may be higher; run as root, or with CAP_BPF and CAP_PERFMON, and \
-             with eBPF to know it."
-                .into()
+            "The peak was sampled, so the true one may be higher.".into()
         } else {
             "Not every peak is exact, so the true one may be higher.".into()
         });

@@ -148,8 +148,12 @@ fn a_lower_bound_is_no_reason_to_leave_the_limit() {
         "Nothing seen asks for more than vm.max_map_count = 65,530: java (pid 42) was seen with 1,204 VMAs, 1.8 % \
          of it."
     );
-    assert!(advice.sentences[1].contains("CAP_BPF and CAP_PERFMON"), "{advice:?}");
+    assert_eq!(advice.sentences[1], "The peak was sampled, so the true one may be higher.");
     assert_eq!(recommend(&sampled(60000)).action, Action::Raise);
+    // Nobody knows what those without a sample had.
+    let advice = recommend(&Measured { unseen: 2, ..sampled(60000) });
+    assert_eq!((advice.action, advice.value, advice.basis), (Action::Unknown, None, None));
+    assert!(advice.sentences[0].starts_with("No sample was taken of 2 processes or more"), "{advice:?}");
     let advice = recommend(&Measured { sampled: false, ..sampled(1204) });
     assert_eq!(advice.action, Action::Unknown);
     assert_eq!(advice.sentences[1], "Not every peak is exact, so the true one may be higher.");

@@ -18,6 +18,8 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
+use crate::os::own_children;
+
 /// Time for a killed child to end. One in state D, as over a dead file server, does not.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -50,7 +52,10 @@ impl Child {
                 // SAFETY: ends this process without running anything of the parent's.
                 unsafe { libc::_exit(0) }
             }
-            ForkResult::Parent { child } => Ok(Self(child)),
+            ForkResult::Parent { child } => {
+                own_children::note(child.as_raw());
+                Ok(Self(child))
+            }
         }
     }
 
@@ -74,7 +79,10 @@ impl Child {
                 Ok(WaitStatus::StillAlive) if Instant::now() >= until => return false,
                 Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_millis(1)),
                 Err(nix::errno::Errno::EINTR) => {}
-                _ => return true,
+                _ => {
+                    own_children::forget(self.0.as_raw());
+                    return true;
+                }
             }
         }
     }

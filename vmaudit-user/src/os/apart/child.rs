@@ -18,7 +18,7 @@ use rustix::net::{
 };
 
 use crate::os::procfs::Proc;
-use crate::os::{inherited, rights};
+use crate::os::{inherited, own_children, rights};
 
 /// Bytes of one packet.
 const PACKET: usize = 32 << 10;
@@ -163,6 +163,7 @@ impl Child {
         // SAFETY: vmaudit has one thread, see above; the child leaves through _exit.
         match unsafe { fork() }? {
             ForkResult::Parent { child } => {
+                own_children::note(child.as_raw());
                 Ok(Self { pid: child, socket: ours, beat, message: Vec::new(), descriptors: Vec::new() })
             }
             ForkResult::Child => {
@@ -237,7 +238,11 @@ pub struct Killed(Pid);
 impl Killed {
     /// It has ended. Never waits.
     pub fn ended(&self) -> bool {
-        !matches!(waitpid(self.0, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive))
+        let ended = !matches!(waitpid(self.0, Some(WaitPidFlag::WNOHANG)), Ok(WaitStatus::StillAlive));
+        if ended {
+            own_children::forget(self.0.as_raw());
+        }
+        ended
     }
 }
 

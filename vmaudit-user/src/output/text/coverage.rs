@@ -18,12 +18,8 @@ pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     match (any, list.is_empty()) {
         (true, _) => page.paragraph("Lost: ", "  ", &format!("{list}."), Some(Colour::Yellow))?,
         (false, true) => page.paragraph("Lost: ", "  ", "nothing that this source counts.", None)?,
-        (false, false) if report.source == SourceKind::Proc => page.paragraph(
-            "Lost: ",
-            "  ",
-            &format!("what happened between two looks; nothing else ({list})."),
-            None,
-        )?,
+        // The notes say what samples miss.
+        (false, false) if report.source == SourceKind::Proc => {}
         (false, false) => page.paragraph("Lost: ", "  ", &format!("nothing ({list})."), None)?,
     }
     let missing: Vec<&Hook> = coverage.hooks.iter().filter(|hook| hook.state == HookState::Missing).collect();
@@ -32,6 +28,11 @@ pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         && missing.len() > ONE_BY_ONE
         && missing.iter().all(|hook| hook.reason == first.reason)
     {
+        // With samples a note names it, once.
+        let told = |note: &String| first.reason.as_ref().is_some_and(|why| note.contains(why.as_str()));
+        if report.source == SourceKind::Proc && coverage.notes.iter().any(told) {
+            return notes(report, page);
+        }
         // One reason, one sentence; what each would give is not the point then.
         let text = format!(
             "all {} kernel hooks, from {} to {}{}; `vmaudit doctor` says what each gives",
@@ -48,7 +49,11 @@ pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
             page.paragraph("Missing: ", "  ", &clean(&text), Some(Colour::Yellow))?;
         }
     }
-    for note in &coverage.notes {
+    notes(report, page)
+}
+
+fn notes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    for note in &report.coverage.notes {
         page.paragraph("Note: ", "  ", &clean(note), None)?;
     }
     Ok(())

@@ -83,7 +83,10 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let exit = match session.run(Some(&mut child), &ends) {
         Ok(exit) => exit.unwrap_or(Exit { code: None, signal: None }),
         Err(Unfollowed::Refused(status, why)) => return Ok(cannot_run(&args, status, &why)),
-        Err(Unfollowed::NotBegun(e)) => return only_wait(&args, &mut child, &e),
+        Err(Unfollowed::NotBegun(e)) => {
+            drop(session);
+            return only_wait(&args, &mut child, &e);
+        }
         Err(Unfollowed::Lost(e)) => return Err(e),
     };
     drop(child);
