@@ -22,6 +22,8 @@ mod calls;
 mod conditions;
 #[path = "live/crowds.rs"]
 mod crowds;
+#[path = "live/ends.rs"]
+mod ends;
 #[path = "live/explain.rs"]
 mod explain;
 #[path = "live/failures.rs"]

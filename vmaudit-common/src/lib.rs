@@ -8,13 +8,14 @@
 
 pub mod call;
 mod class;
+mod end;
 mod load;
 mod record;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::call::{CALL_COUNT, NUMBERS};
-pub use crate::{class::*, load::*, record::*};
+pub use crate::{class::*, end::*, load::*, record::*};
 
 /// Length of a task's name in the kernel, `\0` included (include/linux/sched.h:TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
@@ -246,6 +247,8 @@ pub struct Lost {
     /// Calls of which it is not known whether they were refused: their answer could not be asked for, or what came was not
     /// theirs.
     pub answers_lost: u64,
+    /// Signals that found the table of last signals full: who sent them is not known.
+    pub signals_full: u64,
 }
 
 /// One page shared between user space and the programs.

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::call::NUMBERS;
+use crate::{EndLayout, call::NUMBERS};
 
 /// Byte offsets of kernel structure members, from BTF; [`ABSENT`] where this kernel lacks one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -90,6 +90,8 @@ pub struct Layout {
     pub vma_flags: u32,
     /// What a mapped file is; all [`ABSENT`] if any is.
     pub file: FileLayout,
+    /// How processes end.
+    pub end: EndLayout,
 }
 
 /// See [`Layout`]; for the mappings below stacks.

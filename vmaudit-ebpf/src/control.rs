@@ -22,8 +22,8 @@ static LAYOUT: Layout = zeroed();
 #[unsafe(no_mangle)]
 static CONFIG: Config = zeroed();
 
-const fn zeroed<T: Copy>() -> T {
-    // SAFETY: used for `Layout` and `Config` only, which are plain integers (Pod).
+pub const fn zeroed<T: Copy>() -> T {
+    // SAFETY: used for `Layout`, `Config` and `SignalSeen` only, which are plain integers (Pod).
     unsafe { core::mem::zeroed() }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! * [`answer`]: at the releases of the lock, which calls have succeeded, and asking for the answers of the others
 //! * [`call_result`]: is what a call has given back a refusal?
+//! * [`ends`]: how processes end
 //! * [`failure`]: the evidence of a refused call, its counters, its record
 //! * [`current_call`]: what was seen during the call that a task is in; nobody else touches that scratch
 //! * [`address_space`]: how a followed address space begins and ends
@@ -33,6 +34,7 @@ mod call;
 mod call_result;
 mod control;
 mod current_call;
+mod ends;
 mod failure;
 mod followed;
 mod hooks;

@@ -6,8 +6,8 @@ use aya_ebpf::{
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
 use vmaudit_common::{
-    ChangeRecord, DeadRecord, ExecRecord, FailureRecord, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC,
-    RecordHeader, call::Call,
+    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, OomRecord, RECORD_CHANGE,
+    RECORD_DEAD, RECORD_EXEC, RecordHeader, SignalSeen, call::Call,
 };
 
 use crate::{
@@ -209,4 +209,48 @@ pub fn mapping(slot: Slot, bytes: &[u8]) {
     if may_write(slot, bytes.len()) && RECORDS.output::<[u8]>(bytes, WAKE).is_err() {
         lost!(ring_full);
     }
+}
+
+/// A process of the user with this share has ended, of no signal that was seen.
+#[inline(always)]
+pub fn ended(end: EndRecord, share: u32) {
+    if share_may_write(share, size_of::<EndRecord>() as u32) == 0 {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<EndRecord>(0) else {
+        lost!(ring_full);
+        return;
+    };
+    entry.write(end);
+    entry.submit(wake_rarely());
+}
+
+/// One has died of a signal.
+#[inline(always)]
+pub fn killed(end: EndRecord, signal: &SignalSeen, share: u32) {
+    if share_may_write(share, size_of::<KilledRecord>() as u32) == 0 {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<KilledRecord>(0) else {
+        lost!(ring_full);
+        return;
+    };
+    let record = entry.as_mut_ptr();
+    // SAFETY: `record` points at reserved memory of this size; both fields are written before it is submitted.
+    unsafe {
+        (*record).end = end;
+        (*record).signal = *signal;
+    }
+    entry.submit(wake_rarely());
+}
+
+/// The OOM killer has chosen a process: the reader looks at its cgroup at once.
+#[inline(always)]
+pub fn oom(record: OomRecord) {
+    let Some(mut entry) = RECORDS.reserve::<OomRecord>(0) else {
+        lost!(ring_full);
+        return;
+    };
+    entry.write(record);
+    entry.submit(WAKE);
 }

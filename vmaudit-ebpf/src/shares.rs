@@ -95,6 +95,15 @@ pub fn admit<const CAS: bool>(uid: u32) -> Option<u32> {
     Some(number)
 }
 
+/// The number of this user's share, for what belongs to no slot; 0 where shares do not matter.
+#[inline(always)]
+pub fn of_user<const CAS: bool>(uid: u32) -> u32 {
+    if config!(watch_all) == 0 {
+        return 0;
+    }
+    (if CAS { share_of_user(uid) } else { share_of_user_without_cas(uid) }) as u32
+}
+
 /// The slot was not used after all.
 #[inline(always)]
 pub fn give_back(number: u32) {

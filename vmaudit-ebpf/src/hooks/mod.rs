@@ -4,5 +4,6 @@ mod mmap_lock;
 mod probes;
 mod process;
 mod sampled;
+mod signals;
 mod syscall_exit;
 mod task_iter;

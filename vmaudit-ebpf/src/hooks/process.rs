@@ -15,7 +15,7 @@ use vmaudit_common::{MM_FROM_BIRTH, MM_FROM_EXEC};
 use crate::{
     address_space::{self, Owner},
     control::{config, layout},
-    current_call,
+    current_call, ends,
     followed::{self, follows, follows_or_waits},
     kernel, lock_sequence, records,
     slots::{self, Slot},
@@ -170,6 +170,7 @@ fn exited() {
         }
     }
     if kernel::group_is_dead(task) {
+        ends::over::<true>(task, tgid);
         followed::remove(tgid);
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     call_result,
     control::{config, layout, lost},
     current_call::{self, Entry},
+    ends,
     failure::legacy_failure,
     followed::{self, follows},
     kernel::{self, TaskIterContext},
@@ -225,6 +226,7 @@ pub fn sampled_end(_ctx: RawTracePointContext) -> i32 {
         slot.set_comm(kernel::comm_of(kernel::leader_of(task)));
     }
     end(tgid, 0);
+    ends::over::<false>(task, tgid);
     followed::remove(tgid);
     0
 }

@@ -287,6 +287,13 @@ impl Anonymizer {
             Event::Mapped(mapped) => {
                 self.texts(mapped.file.as_mut().map(|file| &mut file.path));
             }
+            Event::Ended(ended) => {
+                let by = ended.signal.as_mut().map(|signal| &mut signal.by.comm);
+                self.texts([Some(&mut ended.comm), by].into_iter().flatten());
+            }
+            Event::OomCgroups(cgroups) => {
+                self.texts(cgroups.levels.iter_mut().map(|level| &mut level.path));
+            }
             Event::Owners(owners) => self.texts([&mut owners.holders.sentence]),
             Event::Frame(named) => {
                 for Frame { symbol, module, file, .. } in named.inlined.iter_mut().chain([&mut named.frame]) {
@@ -299,6 +306,7 @@ impl Anonymizer {
             | Event::LimitSeen(_)
             | Event::Lost(_)
             | Event::CgroupExhausted(_)
+            | Event::OomVictim(_)
             | Event::StackEnds(_)
             | Event::StackPiece(_)
             | Event::Hooks(_)

@@ -6,7 +6,7 @@
 use crate::model::breach::{Bound, Breach};
 use crate::model::report::{Failure, Process, Report, SourceKind};
 use crate::model::session::{Budget, FailOn};
-use crate::text::{self, count, grouped};
+use crate::text::{self, count, grouped, signal_name};
 
 /// Every demand that was broken or could not be shown to hold, the gravest kind first.
 pub fn breaches(budget: &Budget, report: &Report) -> Vec<Breach> {
@@ -15,6 +15,7 @@ pub fn breaches(budget: &Budget, report: &Report) -> Vec<Breach> {
         .filter(|demand| budget.fail_on.contains(demand))
         .filter_map(|demand| refusals(demand, report))
         .collect();
+    all.extend(budget.fail_on.contains(&FailOn::Killed).then(|| ends(report)).flatten());
     all.extend(peaks(budget, report));
     if budget.fail_on.contains(&FailOn::Lost) {
         all.extend(losses(report));
@@ -76,6 +77,57 @@ fn refusals(demand: FailOn, report: &Report) -> Option<Breach> {
             worst.pid
         ),
     })
+}
+
+/// Processes that died of signals.
+fn ends(report: &Report) -> Option<Breach> {
+    const BUDGET: &str = "fail_on_killed";
+    const OPTION: &str = "--fail-on killed";
+    let signal = |process: &Process| process.end.as_ref().and_then(|end| end.signal);
+    let without_row = text::total(report.folded.iter().map(|sum| sum.killed));
+    let with_row = report.processes.iter().filter(|process| signal(process).is_some()).count() as u64;
+    let killed = text::total([with_row, without_row]);
+    if killed > 0 {
+        let first = report.processes.iter().find_map(|process| Some((process, signal(process)?)));
+        let sentence = match first {
+            Some((process, signal)) => {
+                let more = match killed - 1 {
+                    0 => String::new(),
+                    others => {
+                        format!(", and {} of signals", count(others, "other process", "other processes"))
+                    }
+                };
+                format!(
+                    "{} (pid {}) died of {}{more}: {OPTION}",
+                    process.comm,
+                    process.pid,
+                    signal_name(signal)
+                )
+            }
+            None => format!("{} died of signals: {OPTION}", count(killed, "process", "processes")),
+        };
+        return Some(Breach {
+            budget: BUDGET.into(),
+            limit: None,
+            actual: Some(Bound::Count(killed)),
+            pid: first.map(|(process, _)| process.pid),
+            comm: first.map(|(process, _)| process.comm.clone()),
+            shown: true,
+            sentence,
+        });
+    }
+    let not_shown = |why: &str| Some(not_shown(BUDGET, OPTION, None, why));
+    let untold = report.processes.iter().any(|p| p.ended_s.is_some() && p.end.is_none())
+        || report.folded.iter().any(|sum| sum.end_unknown > 0);
+    let missed = ["table_full", "tree_full", "program_skipped", "recording_cut"]
+        .iter()
+        .any(|reason| report.coverage.lost.get(*reason).is_some_and(|count| *count > 0));
+    match report.source {
+        SourceKind::Proc => not_shown("in /proc only the end of the command itself can be seen"),
+        SourceKind::Ebpf if untold => not_shown("how some processes ended was not seen"),
+        SourceKind::Ebpf if missed => not_shown("a process may be missing, see coverage.lost"),
+        SourceKind::Ebpf => None,
+    }
 }
 
 /// A demand on peaks.

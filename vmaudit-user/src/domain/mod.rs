@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod audit;
 pub(crate) mod budget;
 pub mod diagnosis;
+pub mod end;
 pub(crate) mod exactness;
 pub mod limit;
 pub mod process_filter;

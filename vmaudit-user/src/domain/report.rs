@@ -67,6 +67,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
             started: header.started.clone(),
             duration_s: seen.duration_s,
             exit: seen.exit,
+            end: audit.command_end(header.command.first().map(String::as_str)),
             breach: None,
             still_running: seen.still_running,
         },

@@ -113,6 +113,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
                 started,
                 duration_s,
                 exit: None,
+                end: None,
                 breach: None,
                 still_running: processes.len() as u64,
             },
@@ -207,6 +208,7 @@ fn process(row: Row, limits: &Limits) -> Process {
         images_folded: 0,
         calls: BTreeMap::new(),
         unmap_leaked_bytes: None,
+        end: None,
         unreadable: row.silent.or(row.count.err()).map(|reason| reason.sentence()),
     }
 }

@@ -19,11 +19,11 @@ use crate::os::procfs::Proc;
 /// Looks in one session.
 const LOOKS: usize = 20;
 /// Levels looked at, from the process's own cgroup upwards.
-const LEVELS: usize = 32;
+pub const LEVELS: usize = 32;
 /// Bytes read of one file.
 const MOST: u64 = 4096;
 /// A v1 limit above this is none (mm/page_counter.c: PAGE_COUNTER_MAX, in bytes).
-const NO_LIMIT: u64 = 1 << 62;
+pub const NO_LIMIT: u64 = 1 << 62;
 
 /// Looks at the cgroups of processes with refused calls.
 #[derive(Debug)]
@@ -120,7 +120,8 @@ impl Files {
     }
 }
 
-fn read(path: &Path) -> Option<String> {
+/// The beginning of a file.
+pub fn read(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     File::open(path).ok()?.take(MOST).read_to_end(&mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())

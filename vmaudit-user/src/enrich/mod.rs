@@ -2,6 +2,7 @@
 //! is given back as events.
 
 pub(crate) mod memory_cgroup;
+mod oom_cgroups;
 pub(crate) mod symbols;
 pub(crate) mod vma_owners;
 
@@ -14,6 +15,7 @@ use crate::model::event::{CgroupExhausted, Event, Owners, StackEnds};
 use crate::os::apart::Patience;
 use crate::os::clock::now_ns;
 use crate::os::rights;
+use oom_cgroups::OomLooks;
 use symbols::Symbols;
 use vma_owners::Looks;
 
@@ -27,6 +29,7 @@ pub struct Enrichment {
     symbols: Symbols,
     owners: Option<Looks>,
     cgroups: memory_cgroup::Looks,
+    oom: OomLooks,
 }
 
 impl Enrichment {
@@ -37,13 +40,14 @@ impl Enrichment {
             symbols: Symbols::new(!symbols, patience),
             owners: Some(Looks::new(anonymizer, start_ns, patience)),
             cgroups: memory_cgroup::Looks::default(),
+            oom: OomLooks::default(),
         }
     }
 
     /// Looks only at what verdicts need.
     pub fn for_verdicts(patience: &Patience) -> Self {
         let cgroups = memory_cgroup::Looks::default();
-        Self { symbols: Symbols::new(true, patience), owners: None, cgroups }
+        Self { symbols: Symbols::new(true, patience), owners: None, cgroups, oom: OomLooks::default() }
     }
 
     /// Takes note of an event before anybody else does, and tells `sink` what has to be known before it.
@@ -62,6 +66,15 @@ impl Enrichment {
                 for (generation, cgroup) in self.cgroups.take() {
                     sink(Event::CgroupExhausted(CgroupExhausted { generation, cgroup }));
                 }
+            }
+            Event::Process(facts) => {
+                if let Some(path) = &facts.cgroup {
+                    self.oom.meet(path);
+                }
+            }
+            Event::OomVictim(victim) => {
+                let found = self.oom.look(victim, audit.cgroup_of(victim.process.tgid));
+                found.into_iter().for_each(|cgroups| sink(Event::OomCgroups(Box::new(cgroups))));
             }
             Event::Mapped(mapped) => self.symbols.told(mapped),
             Event::StackPiece(piece) => self.symbols.piece(piece),

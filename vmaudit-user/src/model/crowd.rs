@@ -28,6 +28,12 @@ pub struct FoldedProcesses {
     pub exact: bool,
     /// Of them, those whose true demand is unknown, see `map_count.clipped` of a row.
     pub clipped: u64,
+    /// Of them, those that died of a signal.
+    #[serde(default)]
+    pub killed: u64,
+    /// Of them, those of which it is not known how they ended.
+    #[serde(default)]
+    pub end_unknown: u64,
     /// Of them, those that vm.max_map_count refused a call.
     pub stopped: u64,
     /// Of them, those where a call failed (ordinary answers left out).

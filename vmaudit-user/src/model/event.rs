@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;
 
+use super::end::{Ended, OomCgroups, OomVictim};
 use super::event_names;
 use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
 pub use super::stack::{FollowedStack, StackPiece};
@@ -47,6 +48,12 @@ pub enum Event {
     CgroupExhausted(CgroupExhausted),
     /// A piece of the stack that a call was refused on. Comes before the call, and is nowhere written down.
     StackPiece(Box<StackPiece>),
+    /// A process has ended.
+    Ended(Box<Ended>),
+    /// The OOM killer has chosen a process.
+    OomVictim(OomVictim),
+    /// The memory cgroups of such a process. Comes before the choice.
+    OomCgroups(Box<OomCgroups>),
     /// The name of an address on a refused call's stack.
     Frame(Box<StackName>),
     /// The stack of a refused call, followed.
@@ -92,6 +99,8 @@ impl Event {
             Self::Refused(it) => Some(it.at_ns),
             Self::Process(it) => Some(it.at_ns),
             Self::LimitSeen(it) => Some(it.at_ns),
+            Self::Ended(it) => Some(it.at_ns),
+            Self::OomVictim(it) => Some(it.at_ns),
             Self::End(it) => Some(it.at_ns),
             _ => None,
         }

@@ -18,7 +18,11 @@ pub const EXEC: &str = "sched_process_exec";
 pub const HEAP_GROWTH: &str = "do_brk_flags";
 /// Name of the row that sees overcommit accounting refuse.
 pub const OVERCOMMIT: &str = "vm_enough_memory";
+/// Name of the row that sees signals.
+pub const SIGNAL: &str = "signal_generate";
+/// Name of the row that sees the OOM killer's choices.
+pub const VICTIM: &str = "mark_victim";
 /// Rows that only settle causes: nothing they miss touches a figure.
-pub const SETTLING: [&str; 3] = [ADDRESS_SEARCH, HEAP_GROWTH, OVERCOMMIT];
+pub const SETTLING: [&str; 5] = [ADDRESS_SEARCH, HEAP_GROWTH, OVERCOMMIT, SIGNAL, VICTIM];
 /// Name of the row that starts with running processes.
 pub const SNAPSHOT: &str = "task_iterator";

@@ -30,6 +30,8 @@ pub enum LossReason {
     RingFull,
     /// State of a call that found no room, or was overwritten by another's.
     SectionLost,
+    /// Signals of which nothing could be kept: who sent them is not known.
+    SignalsFull,
     /// Programs whose counter of skipped events cannot be read.
     SkipsUnreadable,
     /// Copies of stacks that gave way to other records: these stacks are followed by frame pointers alone.
@@ -44,7 +46,7 @@ pub enum LossReason {
 
 impl LossReason {
     /// All, in order.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AnswersLost,
         Self::BirthMissed,
         Self::ChangesMissed,
@@ -57,6 +59,7 @@ impl LossReason {
         Self::RecordingCut,
         Self::RingFull,
         Self::SectionLost,
+        Self::SignalsFull,
         Self::SkipsUnreadable,
         Self::StackCopyMissing,
         Self::StackMissing,
@@ -79,6 +82,7 @@ impl LossReason {
             Self::RecordingCut => "recording_cut",
             Self::RingFull => "ring_full",
             Self::SectionLost => "section_lost",
+            Self::SignalsFull => "signals_full",
             Self::SkipsUnreadable => "skips_unreadable",
             Self::StackCopyMissing => "stack_copy_missing",
             Self::StackMissing => "stack_missing",

@@ -6,6 +6,7 @@ mod call_stat;
 pub mod cause;
 pub(crate) mod crowd;
 pub mod doctor;
+pub mod end;
 pub mod event;
 pub(crate) mod event_names;
 pub(crate) mod hook;

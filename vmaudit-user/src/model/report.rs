@@ -11,6 +11,7 @@ use vmaudit_common::call::{CALLS, COMPAT};
 
 pub use super::breach::Breach;
 pub use super::cause::Cause;
+pub use super::end::{CommandEnd, EndCause, Killer, ProcessEnd};
 use super::hook::CALL_EXIT;
 
 pub use super::crowd::FoldedProcesses;
@@ -108,6 +109,9 @@ pub struct Session {
     pub duration_s: f64,
     /// How the command ended; null while it runs or when there is none.
     pub exit: Option<Exit>,
+    /// The same with its reason and the command's name at its end; null while it runs or when there is none.
+    #[serde(default)]
+    pub end: Option<CommandEnd>,
     /// The first of `breaches`, in one sentence; null when none was broken.
     pub breach: Option<String>,
     /// Followed processes still alive when the report was written.
@@ -274,6 +278,9 @@ pub struct Process {
     /// know. A retry of the range refused last counts once, and takes its bytes back when it succeeds. What was
     /// unmapped later in another way is still in the sum.
     pub unmap_leaked_bytes: Option<u64>,
+    /// How it ended; null while it lives, and when that was not seen.
+    #[serde(default)]
+    pub end: Option<ProcessEnd>,
     /// Why figures are missing from this row; null when none are.
     #[serde(default)]
     pub unreadable: Option<String>,

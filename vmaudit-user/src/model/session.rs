@@ -42,6 +42,9 @@ pub struct Sight {
     /// Not the exits, but each watched call that takes the lock of its own address space.
     #[serde(default)]
     pub locking: bool,
+    /// How each process ended.
+    #[serde(default)]
+    pub ends: bool,
 }
 
 impl Sight {
@@ -83,6 +86,8 @@ pub enum FailOn {
     Peak,
     /// Something was lost or could not be seen.
     Lost,
+    /// A process died of a signal.
+    Killed,
 }
 
 /// Facts that decide which checks a kernel makes, in which order. `None` in a field means that the release string does

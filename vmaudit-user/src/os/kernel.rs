@@ -9,7 +9,7 @@ use std::{
     ptr::NonNull,
 };
 
-use vmaudit_common::{ABSENT, FileLayout, Layout};
+use vmaudit_common::{ABSENT, EndLayout, FileLayout, Layout};
 
 use crate::os::btf::Btf;
 use crate::os::rights;
@@ -31,6 +31,8 @@ pub struct Facts {
     pub released_arguments: Option<u32>,
     /// Programs can have a task do something on its way back to user space.
     pub task_work: Option<TaskWork>,
+    /// Programs can look for the mapping at an address (kernel/bpf/task_iter.c:bpf_find_vma, 5.17 and later).
+    pub finds_mappings: bool,
     /// tracefs, for classic tracepoints.
     pub tracefs: Result<Tracefs, String>,
 }
@@ -111,7 +113,7 @@ impl std::ops::Deref for BtfBytes {
 /// The names of one function: 6.18 and 6.19, and from 7.0 on.
 const SCHEDULE: [&str; 2] = ["bpf_task_work_schedule_resume_impl", "bpf_task_work_schedule_resume"];
 
-const NAMES: [&str; 17] = [
+const NAMES: [&str; 22] = [
     "mm_struct",
     "vm_area_struct",
     "task_struct",
@@ -124,11 +126,16 @@ const NAMES: [&str; 17] = [
     "dentry",
     "vfsmount",
     "mount",
+    "sighand_struct",
+    "super_block",
+    "shmem_sb_info",
     "btf_trace_mmap_lock_released",
     SCHEDULE[0],
     SCHEDULE[1],
     "bpf_preempt_disable",
     "bpf_preempt_enable",
+    "btf_trace_mark_victim",
+    "bpf_find_vma",
 ];
 
 impl Facts {
@@ -157,6 +164,7 @@ impl Facts {
                 .as_ref()
                 .and_then(|b| b.tracepoint_arguments("btf_trace_mmap_lock_released")),
             task_work: btf.as_ref().and_then(|btf| TaskWork::find(btf, &build)),
+            finds_mappings: btf.as_ref().is_some_and(|b| b.function("bpf_find_vma").is_some()),
             tracefs: Tracefs::find(),
         }
     }
@@ -258,7 +266,39 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         vma_end: need("vm_area_struct", "vm_end")?,
         vma_flags: need("vm_area_struct", "vm_flags")?,
         file: file_layout(btf).unwrap_or_else(|| bytemuck::cast([ABSENT; size_of::<FileLayout>() / 4])),
+        end: end_layout(btf, arch),
     })
+}
+
+/// How processes end. None of it is needed for a count.
+fn end_layout(btf: &Btf<'_>, arch: &str) -> EndLayout {
+    let may = |of: &'static str, path: &[&str]| btf.nested(of, path).unwrap_or(ABSENT);
+    let cpu = |part| may("signal_struct", &["cputimer", "cputime_atomic", part]);
+    EndLayout {
+        signal_flags: may("signal_struct", &["flags"]),
+        group_exit_code: may("signal_struct", &["group_exit_code"]),
+        cpu_user: cpu("utime"),
+        cpu_system: cpu("stime"),
+        sighand: may("task_struct", &["sighand"]),
+        actions: may("sighand_struct", &["action"]),
+        kernel_stack: may("task_struct", &["stack"]),
+        // The last member on x86-64; elsewhere the programs that need it do not read registers.
+        regs_bytes: if arch == "x86_64" {
+            btf.member("pt_regs", "ss").map_or(ABSENT, |ss| ss + 8)
+        } else {
+            ABSENT
+        },
+        regs_user_sp: btf.member("pt_regs", "sp").unwrap_or(ABSENT),
+        mm_stack_vm: btf.member("mm_struct", "stack_vm").unwrap_or(ABSENT),
+        mm_start_stack: btf.member("mm_struct", "start_stack").unwrap_or(ABSENT),
+        mm_env_end: btf.member("mm_struct", "env_end").unwrap_or(ABSENT),
+        inode_size: may("inode", &["i_size"]),
+        inode_sb: may("inode", &["i_sb"]),
+        sb_magic: may("super_block", &["s_magic"]),
+        sb_info: may("super_block", &["s_fs_info"]),
+        shmem_max_blocks: may("shmem_sb_info", &["max_blocks"]),
+        victim_is_task: u32::from(btf.tracepoint_arguments("btf_trace_mark_victim").is_some_and(|n| n > 1)),
+    }
 }
 
 /// How the programs find a mapped file's path; `None` where a member is missing.

@@ -61,8 +61,8 @@ fn processes(report: &Report, top: usize, out: &mut dyn Write) -> io::Result<()>
     if report.processes.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n| pid | process | first | last | peak | % of the limit | failed calls |")?;
-    writeln!(out, "|--:|:--|--:|--:|--:|--:|--:|")?;
+    writeln!(out, "\n| pid | process | first | last | peak | % of the limit | failed calls | end |")?;
+    writeln!(out, "|--:|:--|--:|--:|--:|--:|--:|:--|")?;
     for process in report.processes.iter().take(top.max(1)) {
         writeln!(out, "| {} |", row(process, report).map(|cell| plain(&cell)).join(" | "))?;
     }

@@ -106,7 +106,7 @@ pub fn open_source(
     Ok(Opened {
         source: Box::new(sampling),
         kind: SourceKind::Proc,
-        sight: Sight { changes: false, exits: false, locking: false },
+        sight: Sight { changes: false, exits: false, locking: false, ends: false },
         rules: rules(facts, None),
         events: vec![
             Event::Hooks(hooks::all_missing(&why)),
@@ -122,7 +122,12 @@ pub fn of_live(live: Live, facts: &Facts) -> Opened {
     let rules = rules(facts, Some(&live));
     let mut events = vec![Event::Conditions(environment::look(facts, Some(&live.hooks())))];
     let (watched, asks) = (live.has(hook::CALL_EXIT), live.asks());
-    let sight = Sight { changes: true, exits: watched && !asks, locking: watched && asks };
+    let sight = Sight {
+        changes: true,
+        exits: watched && !asks,
+        locking: watched && asks,
+        ends: live.has(hook::EXIT),
+    };
     events.extend(asks.then(|| Event::Note(hooks::UNWATCHED.into())));
     Opened { source: Box::new(live), kind: SourceKind::Ebpf, sight, rules, events, instead: None }
 }

@@ -9,6 +9,9 @@ use vmaudit_common::{CLASS_OVER_DATA, CLASS_SECTION};
 
 use super::assert_harmless;
 use crate::domain::{audit::Audit, report::report};
+use crate::model::end::{
+    CgroupLevel, Ended, Fault, FaultFile, FaultMapping, OomCgroups, OomVictim, OwnState, Raised, Sender,
+};
 use crate::model::event::{
     CallStat, Change, Cut, End, Event, LimitSeen, Losses, MmState, ProcessFacts, ProcessId, RefusalGroup,
     Refused, Section,
@@ -27,7 +30,7 @@ pub(crate) fn header() -> Header {
         vmaudit: "0.1.0".into(),
         host: Host { kernel: "6.18".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
         source: SourceKind::Ebpf,
-        sight: Sight { changes: true, exits: true, locking: false },
+        sight: Sight { changes: true, exits: true, locking: false, ends: true },
         rules: KernelRules::for_release("6.18"),
         started: "2026-11-26T00:00:00Z".into(),
         start_ns: 1_000,
@@ -36,6 +39,36 @@ pub(crate) fn header() -> Header {
         budget: Budget { max_peak: Some(1), ..Budget::default() },
         all_rows: false,
     }
+}
+
+/// A process that died of a fault in a mapped file.
+fn ended(process: ProcessId) -> Ended {
+    let file = FaultFile { offset: 8192, size: 4096, magic: 0x0102_1994, blocks: Some(4) };
+    let mapping = FaultMapping { start: 0x1000, flags: 3, file: Some(file) };
+    let raised = Raised {
+        at_ns: 2,
+        code: 2,
+        tid: 8,
+        by: Sender { tgid: process.tgid, tid: 8, comm: "\u{1b}x".into() },
+        oom: false,
+        in_exec: false,
+        own: Some(OwnState { stack: Some([1, 2]), ..OwnState::default() }),
+        fault: Some(Fault { address: 0x2000, looked: true, mapping: Some(mapping) }),
+    };
+    let signal = Some(Box::new(raised));
+    Ended { process, at_ns: 3, ppid: 1, comm: "\u{1b}x".into(), status: 7, signal }
+}
+
+fn cgroups(process: ProcessId) -> OomCgroups {
+    let level = CgroupLevel {
+        path: "/\u{1b}x".into(),
+        v1: false,
+        limit_bytes: Some(4096),
+        out_of_memory: 2,
+        out_of_memory_before: Some(1),
+        killed: Some(1),
+    };
+    OomCgroups { process, levels: vec![level], complete: true }
 }
 
 /// A whole frame of these plain bytes.
@@ -206,6 +239,9 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Mm(Box::new(image(7))),
         Event::Mm(Box::new(image(8))),
         Event::Process(facts),
+        Event::Ended(Box::new(ended(process))),
+        Event::OomVictim(OomVictim { process, at_ns: 4 }),
+        Event::OomCgroups(Box::new(cgroups(process))),
         change(2),
         Event::LimitSeen(LimitSeen { at_ns: 5, max_map_count: 65530 }),
         Event::Lost(Losses { counters: [(LossReason::RingFull, 2)].into(), ..Losses::default() }),

@@ -3,10 +3,12 @@
 pub(crate) mod number;
 pub mod sanitize;
 pub(crate) mod shell;
+mod signal;
 pub mod time;
 
 pub use number::{bytes, count, grouped, percent, read_number, total};
 pub use sanitize::clean;
+pub use signal::signal_name;
 
 /// Target in `log` of what people are told on standard error.
 pub const MESSAGES: &str = "vmaudit";

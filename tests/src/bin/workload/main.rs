@@ -8,6 +8,7 @@ mod bench;
 mod callers;
 mod causes;
 mod dies;
+mod ends;
 mod hostile;
 mod job_shell;
 mod layouts;
@@ -38,6 +39,8 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N
+                ends stack|stack-no-room|stack-no-space|thread-stack|null|abort|file-cut FOLDER|tmpfs FOLDER|huge-page
+                     |cpu-soft|cpu-hard|kill-child SIGNAL|child WORDS...|exec PROGRAM WORDS...|handled N|cgroup FOLDER
                 dies abort|kill|exit [libc|without PROGRAM OTHER] | callers DEPTH [thread]
                 (names: workload list)
   layouts       layout NAME before|after N   (what explain is told of, and the same after its advice; until stdin ends)
@@ -122,6 +125,8 @@ fn dispatch(words: &[&str]) -> ! {
         ["near", name, n] => near::run(name, number(n)),
         ["callers", depth] => callers::run(number(depth), false),
         ["callers", depth, "thread"] => callers::run(number(depth), true),
+        ["ends", how, ref more @ ..] => ends::run(how, more),
+        ["fill"] => ends::fill(),
         ["dies", how] => dies::run(how, false),
         ["dies", how, "libc"] => dies::run(how, true),
         ["dies", how, "without", program, other] => dies::without(how, program, other),

@@ -151,6 +151,8 @@ fn sum_of(row: report::Process, at_limit: bool) -> Sum {
         peak_max: count.peak,
         exact: count.exact,
         clipped: count.clipped.into(),
+        killed: row.end.as_ref().is_some_and(|end| end.signal.is_some()).into(),
+        end_unknown: (row.ended_s.is_some() && row.end.is_none()).into(),
         stopped: 0,
         failing: 0,
         failed: row.unmap_leaked_bytes.map(|_| 0),
@@ -177,6 +179,8 @@ impl Sum {
         sum.peak_max = sum.peak_max.max(other.peak_max);
         sum.exact &= other.exact;
         sum.clipped += other.clipped;
+        sum.killed += other.killed;
+        sum.end_unknown += other.end_unknown;
         sum.stopped += other.stopped;
         sum.failing += other.failing;
         sum.failed = both(sum.failed, other.failed);
@@ -253,7 +257,7 @@ impl Audit {
         let only_mentioned = |p: &Process| p.mms.is_empty() && p.samples.is_none();
         self.processes
             .iter()
-            .filter(move |(_, p)| p.ended_ns.is_some() || only_mentioned(p))
+            .filter(move |(_, p)| p.ended_ns.is_some() && self.end_is_told(p) || only_mentioned(p))
             .map(|(id, _)| *id)
     }
 
@@ -269,7 +273,8 @@ impl Audit {
     /// Adds up the less remarkable of the processes that are `over`: of which nothing more will come.
     pub fn fold(&mut self, over: &HashSet<ProcessId>) {
         // Only mentioned (an exec whose slot was not to be had): nothing is known of its counts.
-        self.processes.retain(|id, p| !(p.mms.is_empty() && p.samples.is_none() && over.contains(id)));
+        self.processes
+            .retain(|id, p| !(p.mms.is_empty() && p.samples.is_none() && !p.killed() && over.contains(id)));
         self.inherit();
         for id in self.less_remarkable() {
             if over.contains(&id) {
@@ -296,7 +301,7 @@ impl Audit {
         if let Some((_, others)) = all.split_at_mut_checked(self.rows / 2) {
             others.sort_by_cached_key(|(id, p)| {
                 let special = Some(*id) == self.root || first(p) || self.at_limit(p.peak());
-                (Reverse((special, p.refused() > 0, p.peak())), id.start_ns, id.tgid)
+                (Reverse((special, p.refused() > 0 || p.killed(), p.peak())), id.start_ns, id.tgid)
             });
         }
         all.into_iter().map(|(id, _)| id).collect()

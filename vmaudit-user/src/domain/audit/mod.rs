@@ -1,5 +1,6 @@
 //! What is known so far: takes events, holds state, makes the report. No I/O, no clock: time comes from events.
 
+mod ends;
 mod failures;
 mod folded;
 mod group;
@@ -11,6 +12,7 @@ use vmaudit_common::call::Call;
 
 use crate::domain::audit::folded::Folded;
 pub use crate::domain::audit::rows::Rows;
+use crate::model::end::{Ended, OomCgroups};
 use crate::model::event::{
     Cut, End, Event, FollowedStack, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup,
     Refused, Sample,
@@ -111,6 +113,9 @@ struct Process {
     /// Bytes that were not unmapped by refused calls of kinds beyond [`MAX_KINDS`].
     kept_bytes: u64,
     samples: Option<Sampled>,
+    ended: Option<Box<Ended>>,
+    /// Its memory cgroups when the OOM killer chose it.
+    oom: Option<Box<OomCgroups>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -189,6 +194,9 @@ impl Audit {
             Event::CgroupExhausted(it) => {
                 self.cgroups.insert(it.generation, it.cgroup);
             }
+            Event::Ended(ended) => self.took_end(*ended),
+            Event::OomVictim(_) => {}
+            Event::OomCgroups(cgroups) => self.oom_cgroups(*cgroups),
             Event::Frame(named) => {
                 self.frames.insert((named.generation, named.ip), (named.frame, named.inlined));
             }
@@ -318,11 +326,12 @@ impl Audit {
             }
         }
     }
-    /// Processes in which a call was refused, each with its owner.
+
+    /// Processes of whom a report may show addresses, each with its owner: a call was refused, or they died of a fault.
     pub fn refused_processes(&self) -> impl Iterator<Item = (u32, Option<u32>)> {
         self.processes
             .iter()
-            .filter(|(_, process)| process.refused() > 0)
+            .filter(|(_, process)| process.refused() > 0 || process.faulted())
             .map(|(id, process)| (id.tgid, process.uid))
     }
 
@@ -353,6 +362,18 @@ impl Audit {
 }
 
 impl Process {
+    fn faulted(&self) -> bool {
+        self.ended
+            .as_ref()
+            .and_then(|ended| ended.signal.as_ref())
+            .is_some_and(|signal| signal.fault.is_some())
+    }
+
+    /// It died of a signal.
+    fn killed(&self) -> bool {
+        self.ended.as_ref().is_some_and(|ended| ended.signal().is_some())
+    }
+
     /// Makes one of the two oldest images: the older one, with the sums of both and the larger peak.
     fn fold_oldest(&mut self, examples: &mut Examples) {
         if self.mms.len() < 2 {

@@ -138,11 +138,12 @@ impl Audit {
         }
         for (id, process) in &self.processes {
             // Only mentioned (an exec whose slot was not to be had): nothing is known of its counts.
-            if process.mms.is_empty() && process.samples.is_none() {
+            let only_mentioned = process.mms.is_empty() && process.samples.is_none();
+            if only_mentioned && !process.killed() {
                 continue;
             }
             let (row, groups) = self.whole_row(*id, process, limit_seen);
-            rows.exact_peaks &= row.map_count.exact;
+            rows.exact_peaks &= row.map_count.exact || only_mentioned;
             rows.processes.push(row);
             groups.into_iter().for_each(|group| rows.take(group));
         }
@@ -170,6 +171,7 @@ impl Audit {
         let groups = self.failures_of(id, process);
         let stopped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
         let mut row = self.row(id, process);
+        row.end = self.end_of(id, process, &groups);
         // 32-bit calls enter by another door, where refusals are not seen.
         let unseen = !limit_seen || row.calls.contains_key("[32-bit]");
         row.map_count.clipped = stopped || self.at_limit(row.map_count.peak) && unseen;
@@ -251,6 +253,7 @@ impl Audit {
                 let refusals = process.mms.iter().flat_map(|mm| &mm.refusals);
                 refusals.fold(process.kept_bytes, |sum, group| group.kept_bytes.saturating_add(sum))
             }),
+            end: None,
             unreadable: None,
         }
     }

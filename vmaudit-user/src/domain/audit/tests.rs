@@ -8,7 +8,7 @@ use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 fn audit() -> Audit {
     Audit::new(
         0,
-        Sight { changes: true, exits: true, locking: false },
+        Sight { changes: true, exits: true, locking: false, ends: false },
         KernelRules::for_release("6.18"),
         ROWS,
     )

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use crate::model::cause::{reason, reasons};
 use crate::model::report::{Breach, Cause, Failure, HookState, Process, Report, SourceKind};
 use crate::output::text::crowd::{distinct_processes, folded};
+use crate::output::text::ends;
 use crate::output::text::page::{Colour, name_pid, seconds, shortened};
-use crate::text::{bytes, clean, count, grouped, total};
+use crate::text::{bytes, clean, count, grouped, signal_name, total};
 
 /// The single most important sentence, and its colour. Where nothing failed it is a budget that was broken.
 pub(crate) fn verdict(report: &Report) -> (Colour, String) {
@@ -25,7 +26,18 @@ pub(crate) fn more_breaches(report: &Report) -> &[Breach] {
     report.breaches.get(named..).unwrap_or_default()
 }
 
+/// Refused calls at the limit, then who died of what.
 fn of_figures(report: &Report) -> (Colour, String) {
+    let (colour, calls) = of_calls(report);
+    match ends::headline(report) {
+        None => (colour, calls),
+        Some((_, end)) if !report.failures.is_empty() => (colour, format!("{calls} {end}")),
+        Some((alarm, end)) => (alarm, format!("{end} {calls}")),
+    }
+}
+
+/// What it says of calls and counts.
+fn of_calls(report: &Report) -> (Colour, String) {
     let limit = report.limits.max_map_count.map_or("its limit".into(), grouped);
     let at_least = if report.failures_may_be_missing() { "at least " } else { "" };
     let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();
@@ -167,8 +179,8 @@ pub(crate) fn circumstances(report: &Report) -> String {
         seconds(report.session.duration_s)
     )];
     if let Some(exit) = report.session.exit {
-        let command =
-            report.session.command.first().map_or("the command".into(), |name| shortened(&clean(name), 40));
+        let command = report.session.end.as_ref().map(|end| &end.name).or(report.session.command.first());
+        let command = command.map_or("the command".into(), |name| shortened(&clean(name), 60));
         match (exit.code, exit.signal) {
             (_, Some(signal)) => parts.push(format!("{command} died of {}", signal_name(signal))),
             (Some(code), None) => parts.push(format!("{command} ended with status {code}")),
@@ -211,9 +223,4 @@ pub(crate) fn largest(report: &Report) -> Option<(&Process, u64)> {
 /// Reasons with their counts, most frequent first.
 pub(crate) fn by_reason(failures: &[&Failure]) -> Vec<(&'static str, u64)> {
     reasons(failures.iter().map(|failure| (failure.cause, reason(failure), failure.count)))
-}
-
-pub(crate) fn signal_name(signal: i32) -> String {
-    nix::sys::signal::Signal::try_from(signal)
-        .map_or_else(|_| format!("signal {signal}"), |signal| signal.as_str().into())
 }

@@ -6,6 +6,7 @@
 mod coverage;
 mod crowd;
 mod doctor;
+mod ends;
 mod failures;
 pub(crate) mod headline;
 mod limit;
@@ -45,6 +46,7 @@ fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     }
     page.paragraph("", "  ", &headline::circumstances(report), Some(Colour::Dim))?;
     processes::processes(report, &mut page)?;
+    ends::ends(report, &mut page)?;
     failures::failures(report, &mut page)?;
     page.blank()?;
     if let Some(answers) = failures::ordinary_answers(report) {

@@ -6,6 +6,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::model::report::{Cause, HookState, MapCount, Process, Report, SourceKind};
 use crate::output::text::crowd::without_row;
+use crate::output::text::ends::cell;
 use crate::output::text::page::{Colour, NAME_COLUMNS, Page, shortened};
 use crate::text::{clean, count, grouped, total};
 
@@ -15,8 +16,8 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     }
     page.blank()?;
     let shown: Vec<&Process> = report.processes.iter().take(page.style.top.max(1)).collect();
-    let heads = ["PID", "NAME", "FIRST", "LAST", "PEAK", "% LIMIT", "FAILED"];
-    let rows: Vec<[String; 7]> = shown.iter().map(|process| row(process, report)).collect();
+    let heads = ["PID", "NAME", "FIRST", "LAST", "PEAK", "% LIMIT", "FAILED", "END"];
+    let rows: Vec<[String; 8]> = shown.iter().map(|process| row(process, report)).collect();
     let mut widths = heads.map(UnicodeWidthStr::width);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -28,13 +29,13 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     if let Some(name) = widths.get_mut(1) {
         *name = (*name).min(page.width.saturating_sub(others).max(8));
     }
-    let line = |cells: [&str; 7]| -> String {
+    let line = |cells: [&str; 8]| -> String {
         let mut line = String::new();
         for (index, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
             let cell = shortened(cell, width);
             let pad = " ".repeat(width.saturating_sub(cell.width()));
             let gap = if index == 0 { "" } else { "  " };
-            if index == 1 {
+            if index == 1 || index == 7 {
                 line.push_str(&format!("{gap}{cell}{pad}"));
             } else {
                 line.push_str(&format!("{gap}{pad}{cell}"));
@@ -42,6 +43,10 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
         }
         line.trim_end().into()
     };
+    let mut heads = heads;
+    if rows.iter().all(|row| row.last().is_none_or(String::is_empty)) {
+        heads[7] = "";
+    }
     page.line(&line(heads), Some(Colour::Bold))?;
     for (row, process) in rows.iter().zip(&shown) {
         page.line(
@@ -61,7 +66,7 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     if shown.iter().any(|p| p.map_count.peak.is_some() && !p.map_count.exact) {
         notes.push("~ sampled or seen only in part: the true peak may be higher");
     }
-    if rows.iter().any(|row| row.last().is_some_and(|failed| failed.starts_with('~'))) {
+    if rows.iter().any(|[.., failed, _]| failed.starts_with('~')) {
         notes.push("~ in FAILED: not all calls were seen, more may have failed");
     }
     if shown.iter().any(|p| p.map_count.clipped) {
@@ -83,7 +88,7 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     Ok(())
 }
 
-pub(crate) fn row(process: &Process, report: &Report) -> [String; 7] {
+pub(crate) fn row(process: &Process, report: &Report) -> [String; 8] {
     let MapCount { first, last, peak, exact, clipped, percent_of_limit, .. } = process.map_count;
     let figure = |value: Option<u64>| value.map_or("-".into(), grouped);
     let at_least = |value: u64, exact| format!("{}{}", if exact { "" } else { "~" }, grouped(value));
@@ -102,6 +107,7 @@ pub(crate) fn row(process: &Process, report: &Report) -> [String; 7] {
         percent_of_limit.map_or("-".into(), |percent| format!("{percent:.1}")),
         failed_calls(process, report)
             .map_or("-".into(), |n| at_least(n, report.coverage.exact_locking_calls)),
+        cell(process),
     ]
 }
 

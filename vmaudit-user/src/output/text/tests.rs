@@ -40,6 +40,7 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         images_folded: 0,
         calls: BTreeMap::new(),
         unmap_leaked_bytes: Some(0),
+        end: None,
         unreadable: None,
     }
 }
@@ -56,6 +57,8 @@ pub(crate) fn alike(comm: &str, processes: u64, (peak_min, peak_max): (u64, u64)
         peak_max: Some(peak_max),
         exact: true,
         clipped: 0,
+        killed: 0,
+        end_unknown: 0,
         stopped: 0,
         failing: 0,
         failed: Some(0),
@@ -78,6 +81,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
             started: "2026-11-21T01:12:00Z".into(),
             duration_s: 12.3,
             exit: Some(Exit { code: Some(0), signal: None }),
+            end: None,
             breach: None,
             still_running: 0,
         },

@@ -4,12 +4,15 @@ use std::mem::{offset_of, size_of};
 
 use bytemuck::{Pod, Zeroable as _};
 use vmaudit_common::{
-    CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, ExecRecord, FailureRecord, GroupKey,
-    MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
-    MM_SHARED, MappingRecord, MmSlot, RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_FAILURE,
-    RECORD_MAPPING, RECORD_STACK, REGISTERS, RecordHeader, StackRecord,
+    CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord,
+    GroupKey, KilledRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MM_FROM_BIRTH,
+    MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OomRecord, RECORD_CHANGE, RECORD_DEAD,
+    RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS,
+    RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED,
+    SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, StackRecord,
 };
 
+use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomVictim, OwnState, Raised, Sender};
 use crate::model::event::{
     CallStat, Change, Event, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup, Refused,
     Section, StackPiece,
@@ -61,6 +64,12 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
                 _ => Decoded::Event(Event::Process(named)),
             }
         }
+        RECORD_END => Decoded::Event(Event::Ended(Box::new(ended(bytes)?))),
+        RECORD_OOM => {
+            let r: OomRecord = read_record(bytes)?;
+            let process = ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns };
+            Decoded::Event(Event::OomVictim(OomVictim { process, at_ns: head.at_ns }))
+        }
         RECORD_DEAD => Decoded::Dead(read_record::<DeadRecord>(bytes)?.slot),
         _ => return None,
     })
@@ -68,6 +77,59 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
 
 fn read_record<T: Pod>(bytes: &[u8]) -> Option<T> {
     bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
+}
+
+fn ended(bytes: &[u8]) -> Option<Ended> {
+    let r: EndRecord = read_record(bytes)?;
+    // The longer record ends behind the signal; the ring buffer gives no more bytes than were written.
+    let signal = read_record::<KilledRecord>(bytes).map(|killed| Box::new(raised(&killed.signal)));
+    Some(Ended {
+        process: ProcessId { tgid: r.head.tgid, start_ns: r.start_boottime_ns },
+        at_ns: r.head.at_ns,
+        ppid: r.ppid,
+        comm: text(&r.comm),
+        status: r.status & 0xffff,
+        signal,
+    })
+}
+
+fn raised(s: &SignalSeen) -> Raised {
+    let has = |bit| s.flags & bit != 0;
+    let file = FaultFile {
+        offset: s.file_offset,
+        size: s.file_size,
+        magic: s.file_magic,
+        blocks: has(SIGNAL_BLOCKS).then_some(s.blocks),
+    };
+    let mapping =
+        FaultMapping { start: s.vma_start, flags: s.vma_flags, file: has(SIGNAL_FILE).then_some(file) };
+    let fault = Fault {
+        address: s.address,
+        looked: has(SIGNAL_LOOKED),
+        mapping: has(SIGNAL_MAPPED).then_some(mapping),
+    };
+    let [rlimit_stack, rlimit_as] = s.rlimits;
+    let own = OwnState {
+        sp: s.sp,
+        total_vm: s.total_vm,
+        stack_vm: s.stack_vm,
+        env_end: s.env_end,
+        rlimit_stack,
+        rlimit_as,
+        rlimit_cpu: s.rlimit_cpu,
+        cpu_ns: s.cpu_ns,
+        stack: has(SIGNAL_STACK).then_some([s.stack_start, s.stack_end]),
+    };
+    Raised {
+        at_ns: s.at_ns,
+        code: s.code,
+        tid: s.tid,
+        by: Sender { tgid: s.sender_tgid, tid: s.sender_tid, comm: text(&s.sender_comm) },
+        oom: has(SIGNAL_OOM),
+        in_exec: has(SIGNAL_IN_EXEC),
+        own: has(SIGNAL_OWN).then_some(own),
+        fault: has(SIGNAL_FAULT).then_some(fault),
+    }
 }
 
 /// A `\0`-terminated name; bytes that are no UTF-8 become U+FFFD.

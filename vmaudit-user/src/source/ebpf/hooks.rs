@@ -13,7 +13,8 @@
 use vmaudit_common::ABSENT;
 
 use crate::model::hook::{
-    ADDRESS_SEARCH, CALL_EXIT, EXEC, EXIT, EXIT_MMAP, FORK, HEAP_GROWTH, LOCK_RELEASED, OVERCOMMIT, SNAPSHOT,
+    ADDRESS_SEARCH, CALL_EXIT, EXEC, EXIT, EXIT_MMAP, FORK, HEAP_GROWTH, LOCK_RELEASED, OVERCOMMIT, SIGNAL,
+    SNAPSHOT, VICTIM,
 };
 use crate::model::report::{Hook, HookState};
 use crate::os::kernel::Facts;
@@ -58,12 +59,20 @@ pub const SUBSTITUTES: &[Substitute] = &[
         loses: None,
     },
     Substitute {
+        row: SIGNAL,
+        form: Some(raw("signal_plain_raw", "signal_generate")),
+        via: "raw_tp",
+        loses: None,
+    },
+    Substitute { row: VICTIM, form: Some(raw("victim_raw", "mark_victim")), via: "raw_tp", loses: None },
+    Substitute {
         row: SNAPSHOT,
         form: Some(Form {
             program: "sampled_snapshot",
             via: Via::Iter("task"),
             released_arguments: None,
             asks: false,
+            finds_mappings: None,
         }),
         via: "iter",
         loses: None,
@@ -105,6 +114,8 @@ pub enum Need {
     Optional,
     /// Only when processes are followed that already run.
     Attach,
+    /// As [`Need::Optional`], also when calls are not watched: the events are rare.
+    Rare,
     /// As [`Need::Optional`], and only with vm.overcommit_memory = 2: in the other modes the figures decide.
     StrictOvercommit,
 }
@@ -119,6 +130,8 @@ pub struct Form {
     pub released_arguments: Option<u32>,
     /// The program that asks for the answers of calls, in place of the one that does not.
     pub asks: bool,
+    /// For kernels where programs can look for mappings, or for those where they cannot; `None` = any.
+    pub finds_mappings: Option<bool>,
 }
 
 /// Kind of attachment.
@@ -153,15 +166,21 @@ impl Via {
 }
 
 const fn raw(program: &'static str, event: &'static str) -> Form {
-    Form { program, via: Via::Raw(event), released_arguments: None, asks: false }
+    Form { program, via: Via::Raw(event), released_arguments: None, asks: false, finds_mappings: None }
 }
 
 const fn classic(program: &'static str, category: &'static str, name: &'static str) -> Form {
-    Form { program, via: Via::Classic(category, name), released_arguments: None, asks: false }
+    Form {
+        program,
+        via: Via::Classic(category, name),
+        released_arguments: None,
+        asks: false,
+        finds_mappings: None,
+    }
 }
 
 const fn function(program: &'static str, via: Via) -> Form {
-    Form { program, via, released_arguments: None, asks: false }
+    Form { program, via, released_arguments: None, asks: false, finds_mappings: None }
 }
 
 const fn for_arguments(form: Form, arguments: u32) -> Form {
@@ -170,6 +189,10 @@ const fn for_arguments(form: Form, arguments: u32) -> Form {
 
 const fn asking(form: Form) -> Form {
     Form { asks: true, ..form }
+}
+
+const fn finding_mappings(form: Form, finds: bool) -> Form {
+    Form { finds_mappings: Some(finds), ..form }
 }
 
 /// The table.
@@ -260,11 +283,35 @@ pub const HOOKS: &[Row] = &[
         ],
     },
     Row {
+        name: SIGNAL,
+        gives: "who sent the signal that a process died of, and what was at the address of a fault",
+        loses: "of a process that died of a signal, who sent it, or what its fault was, is not known",
+        need: Need::Rare,
+        forms: &[
+            finding_mappings(raw("signal_raw", "signal_generate"), true),
+            finding_mappings(raw("signal_plain_raw", "signal_generate"), false),
+            classic("signal_classic", "signal", "signal_generate"),
+        ],
+    },
+    Row {
+        name: VICTIM,
+        gives: "which processes the OOM killer chose",
+        loses: "a process that the OOM killer ended cannot be told from others that the kernel killed",
+        need: Need::Rare,
+        forms: &[raw("victim_raw", "mark_victim"), classic("victim_classic", "oom", "mark_victim")],
+    },
+    Row {
         name: SNAPSHOT,
         gives: "the counts of processes that already run, without reading /proc",
         loses: "a process that already runs is known only from its next change on",
         need: Need::Attach,
-        forms: &[Form { program: "snapshot", via: Via::Iter("task"), released_arguments: None, asks: false }],
+        forms: &[Form {
+            program: "snapshot",
+            via: Via::Iter("task"),
+            released_arguments: None,
+            asks: false,
+            finds_mappings: None,
+        }],
     },
 ];
 
@@ -368,6 +415,10 @@ pub fn cost_of_a_skip(row: &str, numbered: bool, counted: bool) -> Option<&'stat
             "this kernel does not count that, so counts of calls are not called complete and no cause certain"
         }
         (ADDRESS_SEARCH, _, true) => "then no cause is called certain",
+        (SIGNAL | VICTIM, _, true) => "then who killed a process may not be known",
+        (SIGNAL | VICTIM, _, false) => {
+            "this kernel does not count that, so who killed a process may not be known"
+        }
         (ADDRESS_SEARCH, _, false) => "this kernel does not count that, so no cause is called certain",
         _ => return None,
     })
@@ -412,6 +463,7 @@ pub fn choose(row: &'static Row, facts: &Facts, asks: bool) -> Choice {
         .filter(|form| {
             form.released_arguments.is_none() || form.released_arguments == facts.released_arguments
         })
+        .filter(|form| form.finds_mappings.is_none_or(|finds| finds == facts.finds_mappings))
         .filter(|form| {
             let usable = !matches!(form.via, Via::Classic(..)) || facts.tracefs.is_ok();
             if !usable && let Err(reason) = &facts.tracefs {
@@ -447,6 +499,7 @@ mod tests {
             layout: Ok(bytemuck::Zeroable::zeroed()),
             released_arguments,
             task_work: None,
+            finds_mappings: version >= (5, 17),
             tracefs: if tracefs {
                 Ok(crate::os::kernel::Tracefs::Mounted("/nowhere".into()))
             } else {

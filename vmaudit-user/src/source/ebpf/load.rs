@@ -177,7 +177,7 @@ impl Live {
     fn wants(&self, row: &Row, options: &Options) -> bool {
         match row.need {
             Need::Attach => options.attach,
-            Need::Required => true,
+            Need::Required | Need::Rare => true,
             Need::Optional => options.calls,
             Need::StrictOvercommit => options.calls && self.names.proc.limits().overcommit_memory == Some(2),
         }

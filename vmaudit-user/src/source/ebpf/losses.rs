@@ -101,6 +101,7 @@ impl Live {
             (LossReason::BirthMissed, lost.birth_missed),
             (LossReason::ChangesMissed, lost.changes_missed),
             (LossReason::AnswersLost, lost.answers_lost),
+            (LossReason::SignalsFull, lost.signals_full),
             (LossReason::ProgramSkipped, skipped),
             (LossReason::SkipsUnreadable, unreadable),
         ]

@@ -40,6 +40,8 @@ pub enum FailOn {
     Peak,
     /// Something was lost or could not be seen
     Lost,
+    /// A process died of a signal, the OOM killer's or another
+    Killed,
 }
 
 impl FailOn {
@@ -56,6 +58,7 @@ impl From<FailOn> for session::FailOn {
             FailOn::AnyRefusal => Self::AnyRefusal,
             FailOn::Peak => Self::Peak,
             FailOn::Lost => Self::Lost,
+            FailOn::Killed => Self::Killed,
         }
     }
 }

@@ -1,0 +1,252 @@
+//! Which memory cgroup ran out of memory when the OOM killer chose a process.
+//!
+//! The kernel's event does not name it, and a cgroup can be gone a moment later. So the counters of each cgroup are read
+//! when the session first meets it, and again as soon as one of its processes is chosen; what is made of them is decided
+//! in `domain::end`.
+//!
+//! Bounds: [`CGROUPS`] cgroups met, [`LOOKS`] looks, [`LEVELS`] levels each.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::memory_cgroup::{LEVELS, NO_LIMIT, read};
+use crate::model::end::{CgroupLevel, OomCgroups, OomVictim};
+use crate::os::procfs::Proc;
+
+/// Cgroups met in one session.
+const CGROUPS: usize = 512;
+/// Looks in one session.
+const LOOKS: usize = 256;
+
+/// Counters of the memory cgroups of followed processes.
+#[derive(Debug)]
+pub struct OomLooks {
+    root: PathBuf,
+    /// Paths whose levels were met.
+    met: HashSet<String>,
+    /// By folder.
+    before: HashMap<PathBuf, u64>,
+    looks: usize,
+}
+
+impl Default for OomLooks {
+    fn default() -> Self {
+        Self { root: "/".into(), met: HashSet::new(), before: HashMap::new(), looks: 0 }
+    }
+}
+
+impl OomLooks {
+    /// A process was seen in this cgroup.
+    pub fn meet(&mut self, path: &str) {
+        if self.met.len() >= CGROUPS || self.met.contains(path) {
+            return;
+        }
+        self.met.insert(path.to_owned());
+        let Some(found) = levels(&self.root, path) else { return };
+        for (folder, level) in found.levels {
+            self.before.entry(folder).or_insert(level.out_of_memory);
+        }
+    }
+
+    /// The OOM killer has chosen this process. `named`: the cgroup it was seen in before.
+    pub fn look(&mut self, victim: &OomVictim, named: Option<&str>) -> Option<OomCgroups> {
+        if self.looks >= LOOKS {
+            return None;
+        }
+        self.looks += 1;
+        let proc = Proc::new(self.root.join("proc"));
+        let now = proc.open(victim.process.tgid).ok().and_then(|process| process.cgroup());
+        let found =
+            [now.as_deref(), named].into_iter().flatten().find_map(|path| levels(&self.root, path))?;
+        let levels = found.levels.into_iter().map(|(folder, level)| CgroupLevel {
+            out_of_memory_before: self.before.get(&folder).copied(),
+            ..level
+        });
+        let cgroups =
+            OomCgroups { process: victim.process, levels: levels.collect(), complete: found.complete };
+        // The next one to be chosen is compared with what was true after this one.
+        for level in &cgroups.levels {
+            let folder = self.root.join(mount(level.v1)).join(level.path.trim_start_matches('/'));
+            self.before.insert(folder, level.out_of_memory);
+        }
+        Some(cgroups)
+    }
+}
+
+struct Found {
+    levels: Vec<(PathBuf, CgroupLevel)>,
+    complete: bool,
+}
+
+fn mount(v1: bool) -> &'static str {
+    if v1 { "sys/fs/cgroup/memory" } else { "sys/fs/cgroup" }
+}
+
+/// The cgroup at this path and all above it; `None` when there is no such one.
+fn levels(root: &Path, path: &str) -> Option<Found> {
+    // Outside of our own cgroup namespace: not to be found below the mount.
+    if path.split('/').any(|part| part == "..") {
+        return None;
+    }
+    [false, true].into_iter().find_map(|v1| {
+        let mount = root.join(mount(v1));
+        let relative = path.trim_start_matches('/');
+        // The root of version 2 has no files of its own; these are there in each cgroup.
+        let (any, of_root) = if v1 {
+            ("memory.limit_in_bytes", mount.join("release_agent").exists())
+        } else {
+            ("cgroup.procs", mount.join("cgroup.controllers").exists() && !mount.join("memory.max").exists())
+        };
+        let folder = mount.join(relative);
+        if !folder.join(any).exists() {
+            return None;
+        }
+        let mut complete = of_root;
+        let mut levels = Vec::new();
+        for (n, folder) in folder.ancestors().take_while(|folder| folder.starts_with(&mount)).enumerate() {
+            if n >= LEVELS {
+                complete = false;
+                break;
+            }
+            // Nothing limits the root.
+            if folder == mount && of_root {
+                break;
+            }
+            match level(folder, &mount, v1) {
+                Some(level) => levels.push((folder.to_owned(), level)),
+                // Without the memory controller it belongs to the nearest one above that has it.
+                None if !v1 && !folder.join("memory.max").exists() => {}
+                None => complete = false,
+            }
+        }
+        Some(Found { levels, complete })
+    })
+}
+
+fn level(folder: &Path, mount: &Path, v1: bool) -> Option<CgroupLevel> {
+    let key = |file: &str, key: &str| {
+        read(&folder.join(file))?
+            .lines()
+            .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse::<u64>().ok())
+    };
+    let number = |name: &str| read(&folder.join(name))?.trim().parse::<u64>().ok();
+    let path = format!("/{}", folder.strip_prefix(mount).ok()?.to_string_lossy());
+    Some(if v1 {
+        CgroupLevel {
+            path,
+            v1,
+            limit_bytes: number("memory.limit_in_bytes").filter(|limit| *limit < NO_LIMIT),
+            out_of_memory: number("memory.failcnt")?,
+            out_of_memory_before: None,
+            killed: key("memory.oom_control", "oom_kill"),
+        }
+    } else {
+        CgroupLevel {
+            path,
+            v1,
+            limit_bytes: number("memory.max"),
+            out_of_memory: key("memory.events.local", "oom").or_else(|| key("memory.events", "oom"))?,
+            out_of_memory_before: None,
+            killed: key("memory.events", "oom_kill"),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::model::event::ProcessId;
+
+    /// A made-up machine, removed at the end of the test.
+    struct Machine(PathBuf);
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    impl Machine {
+        fn new(name: &str) -> Self {
+            Self(std::env::temp_dir().join(format!("vmaudit-oom-{name}-{}", std::process::id())))
+        }
+
+        fn put(&self, path: &str, text: &str) {
+            let path = self.0.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+    }
+
+    fn victim() -> OomVictim {
+        OomVictim { process: ProcessId { tgid: 7, start_ns: 1 }, at_ns: 2 }
+    }
+
+    #[test]
+    fn the_counters_of_all_levels_are_compared_with_those_when_they_were_met() {
+        let machine = Machine::new("v2");
+        machine.put("sys/fs/cgroup/cgroup.controllers", "memory\n");
+        machine.put("sys/fs/cgroup/cgroup.procs", "");
+        for (path, limit, oom) in [("a", "20971520", 5), ("a/b", "max", 0)] {
+            machine.put(&format!("sys/fs/cgroup/{path}/cgroup.procs"), "");
+            machine.put(&format!("sys/fs/cgroup/{path}/memory.max"), limit);
+            machine.put(&format!("sys/fs/cgroup/{path}/memory.events"), &format!("oom {oom}\noom_kill 0\n"));
+        }
+        let mut looks = OomLooks { root: machine.0.clone(), ..OomLooks::default() };
+        looks.meet("/a/b");
+        machine.put("sys/fs/cgroup/a/memory.events", "oom 6\noom_kill 1\n");
+        machine.put("sys/fs/cgroup/a/b/memory.events", "oom 0\noom_kill 1\n");
+        let found = looks.look(&victim(), Some("/a/b")).unwrap();
+        assert!(found.complete);
+        let of = |n: usize| {
+            let CgroupLevel { path, limit_bytes, out_of_memory, out_of_memory_before, killed, .. } =
+                found.levels[n].clone();
+            (path, limit_bytes, out_of_memory_before, out_of_memory, killed)
+        };
+        assert_eq!(of(0), ("/a/b".into(), None, Some(0), 0, Some(1)));
+        assert_eq!(of(1), ("/a".into(), Some(20_971_520), Some(5), 6, Some(1)));
+        assert_eq!(found.levels.len(), 2);
+        let again = looks.look(&victim(), Some("/a/b")).unwrap();
+        assert_eq!(
+            again.levels[1].out_of_memory_before,
+            Some(6),
+            "each choice is compared with the one before"
+        );
+    }
+
+    #[test]
+    fn a_container_does_not_see_what_is_above_it() {
+        let machine = Machine::new("container");
+        machine.put("sys/fs/cgroup/cgroup.controllers", "memory\n");
+        machine.put("sys/fs/cgroup/cgroup.procs", "");
+        machine.put("sys/fs/cgroup/memory.max", "max\n");
+        machine.put("sys/fs/cgroup/memory.events", "oom 0\noom_kill 1\n");
+        let mut looks = OomLooks { root: machine.0.clone(), ..OomLooks::default() };
+        let found = looks.look(&victim(), Some("/")).unwrap();
+        assert!(!found.complete);
+        assert_eq!(found.levels.len(), 1);
+        for odd in ["/../a", "/no/such", "/a/../.."] {
+            assert_eq!(looks.look(&victim(), Some(odd)), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn version_1_counts_how_often_the_limit_was_met() {
+        let machine = Machine::new("v1");
+        for (path, limit) in [("", "9223372036854771712"), ("x/", "4096")] {
+            machine.put(&format!("sys/fs/cgroup/memory/{path}memory.limit_in_bytes"), limit);
+            machine.put(&format!("sys/fs/cgroup/memory/{path}memory.failcnt"), "3\n");
+            machine.put(&format!("sys/fs/cgroup/memory/{path}memory.oom_control"), "oom_kill 2\n");
+        }
+        machine.put("sys/fs/cgroup/memory/release_agent", "");
+        let mut looks = OomLooks { root: machine.0.clone(), ..OomLooks::default() };
+        let found = looks.look(&victim(), Some("/x")).unwrap();
+        assert!(found.complete);
+        assert_eq!(found.levels.len(), 1, "nothing limits the root");
+        assert_eq!(
+            (found.levels[0].limit_bytes, found.levels[0].out_of_memory_before, found.levels[0].killed),
+            (Some(4096), None, Some(2))
+        );
+    }
+}
