@@ -145,7 +145,10 @@ fn names(
         let how = how.unwrap_or_else(|| {
             "a program that makes code can write its names to /tmp/perf-PID.map".to_owned()
         });
-        return Some(format!("{what} has no names here: {how}."));
+        let which =
+            if with.is_empty() { what.to_owned() } else { format!("{what} without a name is among it") };
+        let has_none = if with.is_empty() { " has no names here" } else { "" };
+        return Some(format!("{which}{has_none}: {how}."));
     }
     // An interpreter's functions are one loop in C.
     let interprets = runtime.is_some_and(|runtime| runtime.interprets() && runtime.on(stack, image));
@@ -170,5 +173,57 @@ impl Runtime {
 
     fn on(&self, stack: &[u64], image: &Image) -> bool {
         stack.iter().any(|&ip| image.area(inside(ip)).is_some_and(|area| self.has(&area.name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrich::symbols::Area;
+
+    fn area(start: u64, name: &str) -> Area {
+        Area { start, end: start + 0x100, offset: 0, name: name.into(), module: None }
+    }
+
+    fn notes(files: &[&str], followed: Option<Followed>, named: &[u64]) -> Vec<String> {
+        let mut areas = vec![area(0x9000, "")];
+        areas.extend(files.iter().zip(1..).map(|(name, n)| area(0x1000 * n, name)));
+        let image = Image { areas, ..Image::default() };
+        let taken = Taken { generation: 1, tgid: 7, tid: 7, at_ns: 0, stack: vec![0x1001], copy: None };
+        let frame = Frame { symbol: Some("f".into()), ..Frame::bare(1) };
+        let named = named.iter().map(|&ip| ((1, ip), &frame)).collect();
+        noted(&taken, followed, &image, &named).notes
+    }
+
+    fn stack(addresses: &[u64], end: End, by_frame_pointer: Option<usize>) -> Option<Followed> {
+        Some(Followed { addresses: addresses.to_vec(), end, by_frame_pointer })
+    }
+
+    #[test]
+    fn a_whole_stack_needs_no_words_and_one_without_a_copy_does() {
+        assert_eq!(notes(&["/bin/a"], stack(&[0x1001], End::First, None), &[]), [""; 0]);
+        assert_eq!(notes(&["/bin/a"], None, &[]), [ALONE]);
+        let go = End::FramePointers { from: 0, certain: true };
+        assert_eq!(notes(&["/bin/a"], stack(&[0x1001], go, None), &[]), [""; 0]);
+    }
+
+    #[test]
+    fn each_runtime_is_told_how_its_code_gets_names() {
+        let java = ["/usr/lib/jvm/libjvm.so"];
+        let cut = notes(&java, stack(&[0x1001, 0x9001], End::NoFramePointer, Some(1)), &[]);
+        assert_eq!(cut.len(), 2);
+        assert!(cut[0].contains("cut here, at Java code") && cut[0].contains("-XX:+PreserveFramePointer"));
+        assert!(cut[1].starts_with("Java code has no names here: run `jcmd 7 Compiler.perfmap`"), "{cut:?}");
+        let some = notes(&java, stack(&[0x9001, 0x9009], End::First, None), &[0x9001]);
+        assert!(some[0].starts_with("Java code without a name is among it: run"), "{some:?}");
+        assert_eq!(notes(&java, stack(&[0x9001], End::First, None), &[0x9001]), [""; 0]);
+        // V8's code keeps frame pointers.
+        let node = notes(&["/usr/bin/node"], stack(&[0x1001, 0x9001], End::First, Some(1)), &[]);
+        assert!(node.len() == 1 && node[0].contains("--perf-basic-prof-only-functions"), "{node:?}");
+        let python = notes(&["/usr/lib/libpython3.12.so.1.0"], stack(&[0x1001], End::First, None), &[]);
+        assert!(python.len() == 1 && python[0].contains("-X perf"), "{python:?}");
+        let other = notes(&["/usr/bin/qemu"], stack(&[0x9001], End::First, Some(0)), &[]);
+        assert!(other.len() == 2 && other[0].starts_with("Beyond address 1 of the stack"), "{other:?}");
+        assert!(other[1].contains("/tmp/perf-PID.map"), "{other:?}");
     }
 }
