@@ -44,6 +44,8 @@ mod losses;
 mod names;
 #[path = "live/neighbours.rs"]
 mod neighbours;
+#[path = "live/outcomes.rs"]
+mod outcomes;
 #[path = "live/peaks.rs"]
 mod peaks;
 #[path = "live/preamble.rs"]

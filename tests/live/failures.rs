@@ -296,9 +296,12 @@ fn a_cause_that_vanishes_before_the_call_returns_is_still_the_cause() {
         return;
     }
     let (_, failures) = near("race", "3000");
-    let [failure] = failures.as_slice() else { panic!("{failures:?}") };
-    assert_eq!((failure.cause, failure.certain), (Cause::MaxMapCount, true), "{failure:?}");
-    assert_eq!(failure.evidence["map_count"], failure.evidence["max_map_count"] + 1);
+    // Its thread asks again and again: what it got after all is recovered.
+    assert!((1..=2).contains(&failures.len()), "{failures:?}");
+    for failure in &failures {
+        assert_eq!((failure.cause, failure.certain), (Cause::MaxMapCount, true), "{failure:?}");
+        assert_eq!(failure.evidence["map_count"], failure.evidence["max_map_count"] + 1);
+    }
 }
 
 #[test]

@@ -11,11 +11,12 @@ mod class;
 mod end;
 mod load;
 mod record;
+mod site;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::call::{CALL_COUNT, NUMBERS};
-pub use crate::{class::*, end::*, load::*, record::*};
+pub use crate::{class::*, end::*, load::*, record::*, site::*};
 
 /// Length of a task's name in the kernel, `\0` included (include/linux/sched.h:TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
@@ -87,6 +88,10 @@ pub struct FailureGroup {
     pub leaked_bytes: u64,
     /// How much the last of them added to `leaked_bytes`.
     pub last_leaked: u64,
+    /// Of them, those after which the same thread got the like.
+    pub recovered: u64,
+    /// Places in the table of [`Site`]s that it has taken.
+    pub sites: u64,
 }
 
 /// What makes two failures the same kind.
@@ -202,6 +207,8 @@ pub struct MmSlot {
     pub sequence: u32,
     /// Whose share of the table it counts in: index in the table of [`Share`]s + 1, or 0 for nobody's.
     pub share: u32,
+    /// Threads whose last memory call was refused, at least: it may count some that are past that.
+    pub waiting: u64,
     /// What `mm` had at the end of the write section with the number `figures_sequence`, pages; see
     /// vmaudit-ebpf/src/answer.rs.
     pub figures: Figures,
@@ -333,7 +340,7 @@ pub struct Section {
     pub searched: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 176 + CALL_COUNT * 32 + GROUPS * 48);
+const _: () = assert!(size_of::<MmSlot>() == 184 + CALL_COUNT * 32 + GROUPS * 64);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);

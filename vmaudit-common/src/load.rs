@@ -24,6 +24,10 @@ pub struct Layout {
     pub mm_lock_count: u32,
     /// mm_struct.def_flags; [`ABSENT`]: whether mlockall(MCL_FUTURE) was called is not known.
     pub mm_def_flags: u32,
+    /// mm_struct.start_code; [`ABSENT`] is left out.
+    pub mm_start_code: u32,
+    /// mm_struct.end_code.
+    pub mm_end_code: u32,
     /// mm_struct.start_brk.
     pub mm_start_brk: u32,
     /// mm_struct.start_stack: where the main thread's stack begins; [`ABSENT`]: more is copied of it.

@@ -88,6 +88,8 @@ pub struct FailureRecord {
     /// Where the wrapper of the call returns to, if it keeps nothing on the stack; else any word. 0 = not read. The
     /// walk over frame pointers misses this caller, because wrappers have no frame of their own.
     pub caller: u64,
+    /// [`crate::Site::key`] of the place that it came from, or 0.
+    pub site: u64,
     /// Bytes of `stack` that are valid, or a negative errno.
     pub stack_bytes: i64,
     /// User return addresses, innermost first.

@@ -21,7 +21,7 @@ use crate::{
     call_result,
     control::{config, lost},
     current_call::{self, Entry, Question},
-    failure::{counters, failure},
+    failure::{counters, failure, outcome},
     kernel::{self, Current, OwnMm},
     lock_sequence,
     slots::{self, Slot},
@@ -268,9 +268,15 @@ fn has_succeeded(task: Current, call: Call, own: OwnMm, was: &Figures, now: &Fig
 #[inline(always)]
 fn succeeded(task: Current, call: Call, slot: Slot) {
     slot.count_call(call);
-    if may_downgrade(call) && slot.leaked_range().read() != 0 {
-        counters::given_back::<true>(slot, &returned(task, call, 0));
+    let leaked = may_downgrade(call) && slot.leaked_range().read() != 0;
+    if !leaked && slot.waiting().read() == 0 {
+        return;
     }
+    let returned = returned(task, call, 0);
+    if leaked {
+        counters::given_back::<true>(slot, &returned);
+    }
+    outcome::granted(slot, &returned);
 }
 
 #[inline(always)]

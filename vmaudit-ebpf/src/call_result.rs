@@ -4,7 +4,7 @@ use vmaudit_common::call::{self, CALL_COUNT, CALLS, Refusal};
 
 use crate::{
     call::{ReturnedCall, index_of, may_downgrade},
-    failure::counters,
+    failure::{counters, outcome},
     kernel::{self, argument},
     slots::Slot,
 };
@@ -42,8 +42,11 @@ pub fn count<const CAS: bool>(slot: Slot, returned: &ReturnedCall) -> Option<u8>
     }
     slot.count_call(id);
     let errno = refusal(returned);
-    if errno.is_none() && may_downgrade(id) {
-        counters::given_back::<CAS>(slot, returned);
+    if errno.is_none() {
+        if may_downgrade(id) {
+            counters::given_back::<CAS>(slot, returned);
+        }
+        outcome::granted(slot, returned);
     }
     errno
 }

@@ -185,6 +185,13 @@ impl Slot {
         unsafe { Word::new(&raw mut (*self.0).leaked_range) }
     }
 
+    /// See [`MmSlot::waiting`].
+    #[inline(always)]
+    pub fn waiting(self) -> Word {
+        // SAFETY: points into SLOTS.
+        unsafe { Word::new(&raw mut (*self.0).waiting) }
+    }
+
     /// The failure group with this number, which is below [`GROUPS`].
     #[inline(always)]
     pub fn group(self, n: usize) -> Option<Group> {
@@ -262,6 +269,18 @@ impl Group {
     pub fn last_leaked(self) -> Word {
         // SAFETY: points into SLOTS.
         unsafe { Word::new(&raw mut (*self.0).last_leaked) }
+    }
+
+    #[inline(always)]
+    pub fn recovered(self) -> Word {
+        // SAFETY: points into SLOTS.
+        unsafe { Word::new(&raw mut (*self.0).recovered) }
+    }
+
+    #[inline(always)]
+    pub fn sites(self) -> Word {
+        // SAFETY: points into SLOTS.
+        unsafe { Word::new(&raw mut (*self.0).sites) }
     }
 
     #[inline(always)]

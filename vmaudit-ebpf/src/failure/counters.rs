@@ -92,10 +92,35 @@ fn add_leaked(slot: Slot, group: Group, n: usize, leaked: Leaked) {
     slot.leaked_range().write(leaked.mark | n as u64);
 }
 
-/// Counts a failure under its kind; returns how many of the kind there were before. `CAS`: see [`given_back`].
+/// Where a failure was counted.
+#[derive(Clone, Copy)]
+pub struct Counted {
+    /// Number of the group; [`GROUPS`]: there was no room for one more kind.
+    pub group: usize,
+    /// How many of the kind there were before.
+    pub before: u64,
+}
+
+impl Counted {
+    /// Not at all.
+    pub const NOWHERE: Self = Self { group: GROUPS, before: EXAMPLES_PER_GROUP };
+
+    /// In one word: global functions return no more.
+    #[inline(always)]
+    pub const fn pack(self) -> u64 {
+        self.before << 8 | self.group as u64
+    }
+
+    #[inline(always)]
+    pub const fn unpack(word: u64) -> Self {
+        Self { group: (word & 0xff) as usize, before: word >> 8 }
+    }
+}
+
+/// Counts a failure under its kind. `CAS`: see [`given_back`].
 #[inline(always)]
-pub fn count<const CAS: bool>(slot: Slot, key: u64, now: u64, leaked: Leaked) -> u64 {
-    let Some(page) = Page::get() else { return EXAMPLES_PER_GROUP };
+pub fn count<const CAS: bool>(slot: Slot, key: u64, now: u64, leaked: Leaked) -> Counted {
+    let Some(page) = Page::get() else { return Counted::NOWHERE };
     let zero = page.unknown_zero();
     let mut found = GROUPS;
     for n in 0..GROUPS {
@@ -124,7 +149,7 @@ pub fn count<const CAS: bool>(slot: Slot, key: u64, now: u64, leaked: Leaked) ->
     let n = found ^ zero as usize;
     let Some(group) = slot.group(n) else {
         lost!(groups_full);
-        return EXAMPLES_PER_GROUP;
+        return Counted::NOWHERE;
     };
     let before = group.count().read();
     group.count().add(1);
@@ -132,5 +157,5 @@ pub fn count<const CAS: bool>(slot: Slot, key: u64, now: u64, leaked: Leaked) ->
     if leaked.bytes != 0 {
         add_leaked(slot, group, n, leaked);
     }
-    before
+    Counted { group: n, before }
 }

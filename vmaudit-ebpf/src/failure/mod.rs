@@ -1,13 +1,17 @@
 //! A refused call: what it asked for and which limits that exceeds ([`evidence`]), what the kernel showed during the call
 //! ([`crate::current_call`]), what lies in its range ([`range`]), how many of its kind there were ([`counters`]), from
-//! where it was called ([`stack`], [`stack_mappings`], [`stack_copy`]); and its record, which puts these together.
+//! where it was called ([`place`], [`sites`], [`stack`], [`stack_mappings`], [`stack_copy`]), what became of the need
+//! ([`outcome`]); and its record, which puts these together.
 //!
 //! For the verifier, the parts are global functions of plain numbers: each is looked at once, without what its callers
 //! know. The price is that each begins with asking for the current call anew.
 
 pub mod counters;
 mod evidence;
+pub mod outcome;
+mod place;
 mod range;
+mod sites;
 mod stack;
 mod stack_copy;
 mod stack_mappings;
@@ -17,7 +21,10 @@ use vmaudit_common::{
     ABSENT, CLASS_SECTION, EXAMPLES_PER_GROUP, GroupKey, RECORD_FAILURE, Section, call::Call,
 };
 
-use self::{counters::Leaked, stack::Stack};
+use self::{
+    counters::{Counted, Leaked},
+    stack::Stack,
+};
 use crate::{
     call::FailedCall,
     control::{Page, config, layout},
@@ -33,14 +40,18 @@ trait Variant {
     fn exceeded(&self, failed: &FailedCall, section: &Section) -> u64;
     /// What lies in its range: class bits, and the address of the first gap.
     fn range(&self, failed: &FailedCall, class: u64, lock_sequence: u32) -> (u64, u64);
-    /// Counts it; says how many of the kind there were before.
-    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> u64;
+    /// Counts it under its kind; says in which group, and how many of the kind there were before.
+    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> Counted;
+    /// Counts it in this group under the place that it came from.
+    fn site(&self, n: usize, stack: u64, bytes: u64, now: u64) -> sites::Counted;
     /// Takes the user stack.
     fn stack(&self, regs: u64) -> Option<Stack>;
     /// Reports the mappings that the stack lies in.
     fn mappings(&self);
     /// Sends a copy of the stack.
     fn copy(&self, regs: u64, now: u64);
+    /// Index of the address space's slot.
+    fn index(&self) -> u32;
 }
 
 /// With the index of the address space's slot.
@@ -68,8 +79,13 @@ impl Variant for Modern {
     }
 
     #[inline(always)]
-    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> u64 {
-        failure_count(self.0, key, now, u32::from(failed.id), failed.ret)
+    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> Counted {
+        Counted::unpack(failure_count(self.0, key, now, u32::from(failed.id), failed.ret))
+    }
+
+    #[inline(always)]
+    fn site(&self, n: usize, stack: u64, bytes: u64, now: u64) -> sites::Counted {
+        sites::count(true, self.0, n, stack, bytes, now)
     }
 
     #[inline(always)]
@@ -87,6 +103,11 @@ impl Variant for Modern {
     #[inline(always)]
     fn copy(&self, _: u64, now: u64) {
         stack_copy::copy_stack(self.0, now);
+    }
+
+    #[inline(always)]
+    fn index(&self) -> u32 {
+        self.0
     }
 }
 
@@ -111,9 +132,14 @@ impl Variant for Legacy {
     }
 
     #[inline(always)]
-    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> u64 {
+    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> Counted {
         let Leaked { bytes, mark } = counters::leaked_by(failed);
-        failure_count_without_cas(self.1, key, now, bytes, mark)
+        Counted::unpack(failure_count_without_cas(self.1, key, now, bytes, mark))
+    }
+
+    #[inline(always)]
+    fn site(&self, n: usize, stack: u64, bytes: u64, now: u64) -> sites::Counted {
+        sites::count(false, self.1, n, stack, bytes, now)
     }
 
     #[inline(always)]
@@ -127,6 +153,11 @@ impl Variant for Legacy {
     #[inline(always)]
     fn copy(&self, regs: u64, now: u64) {
         stack_copy::copy_stack_by_registers(self.1, regs, now);
+    }
+
+    #[inline(always)]
+    fn index(&self) -> u32 {
+        self.1
     }
 }
 
@@ -173,8 +204,10 @@ extern "C" fn failure_exceeded(id: u32, ret: u64, total_vm: u64, data_vm: u64, l
 #[inline(never)]
 extern "C" fn failure_count(index: u32, key: u64, now: u64, id: u32, ret: u64) -> u64 {
     match Slot::at(index) {
-        Some(slot) => counters::count::<true>(slot, key, now, counters::leaked_by(&of_current(id, 0, ret))),
-        None => EXAMPLES_PER_GROUP,
+        Some(slot) => {
+            counters::count::<true>(slot, key, now, counters::leaked_by(&of_current(id, 0, ret))).pack()
+        }
+        None => Counted::NOWHERE.pack(),
     }
 }
 
@@ -183,8 +216,8 @@ extern "C" fn failure_count(index: u32, key: u64, now: u64, id: u32, ret: u64) -
 #[inline(never)]
 extern "C" fn failure_count_without_cas(index: u32, key: u64, now: u64, bytes: u64, mark: u64) -> u64 {
     match Slot::at(index) {
-        Some(slot) => counters::count::<false>(slot, key, now, Leaked { bytes, mark }),
-        None => EXAMPLES_PER_GROUP,
+        Some(slot) => counters::count::<false>(slot, key, now, Leaked { bytes, mark }).pack(),
+        None => Counted::NOWHERE.pack(),
     }
 }
 
@@ -215,13 +248,16 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     slot.count_refusal(id);
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
-    let before = parts.count(failed, GroupKey { call: id, errno, class }.pack(), now);
-    if before >= EXAMPLES_PER_GROUP && config!(stream_failures) == 0 {
+    let Counted { group, before } = parts.count(failed, GroupKey { call: id, errno, class }.pack(), now);
+    let stack = if config!(failure_stacks) != 0 { parts.stack(regs) } else { None };
+    let identity = stack.map_or(0, |_| place::identity(regs, task));
+    let site = parts.site(group, identity, outcome::asked_bytes(id, ret, regs), now);
+    outcome::refused(tid, (parts.index(), slot), group, site.place, failed);
+    if before >= EXAMPLES_PER_GROUP && !site.new && config!(stream_failures) == 0 {
         return;
     }
-    let stack = if config!(failure_stacks) != 0 { parts.stack(regs) } else { None };
-    // Names are looked up for the first stack of a kind.
-    if before == 0 && stack.is_some() {
+    // Names are looked up for the first stack from a place.
+    if (before == 0 || site.new) && stack.is_some() {
         parts.mappings();
         parts.copy(regs, now);
     }
@@ -245,6 +281,7 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
         (*record).comm = kernel::comm_of(task);
         (*record).stack_bytes = 0;
         (*record).caller = 0;
+        (*record).site = site.key();
         if let Some(stack) = stack {
             (*record).caller = stack.word(0);
             (*record).stack_bytes = stack.bytes();

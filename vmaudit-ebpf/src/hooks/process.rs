@@ -16,6 +16,7 @@ use crate::{
     address_space::{self, Owner},
     control::{config, layout},
     current_call, ends,
+    failure::outcome,
     followed::{self, follows, follows_or_waits},
     kernel, lock_sequence, records,
     slots::{self, Slot},
@@ -152,6 +153,7 @@ fn exited() {
     }
     // Also one that is not followed but shares a followed address space.
     current_call::forget(tid);
+    outcome::forget(tid);
     if !follows(tgid) {
         return;
     }

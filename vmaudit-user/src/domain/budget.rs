@@ -46,8 +46,10 @@ fn refusals(demand: FailOn, report: &Report) -> Option<Breach> {
         ),
         false => ("fail_on_failure", "--fail-on failure", ("memory call failed", "memory calls failed")),
     };
-    let ordinary = if any { report.ordinary_answers.as_slice() } else { &[] };
-    let refused: Vec<&Failure> = report.failures.iter().chain(ordinary).collect();
+    let refused: Vec<&Failure> = match any {
+        true => report.failures.iter().chain(&report.ordinary_answers).collect(),
+        false => report.unrecovered().collect(),
+    };
     let sum = text::total(refused.iter().map(|it| it.count));
     if sum == 0 {
         let why = "no failed call was seen, but some may be missing, see coverage";

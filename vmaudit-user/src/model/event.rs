@@ -282,7 +282,7 @@ impl Doubt {
 }
 
 /// Refusals of one kind in one address space, counted in the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefusalGroup {
     /// Which call.
     #[serde(with = "event_names::call")]
@@ -300,6 +300,36 @@ pub struct RefusalGroup {
     pub last_ns: u64,
     /// Bytes that should have been unmapped and were not.
     pub kept_bytes: u64,
+    /// Of them, those after which the same thread got the like in its next memory calls.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub recovered: u64,
+    /// From where they came, as far as places are kept apart: `count` may be more than their sum.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sites: Vec<RefusalSite>,
+}
+
+/// Refusals of one kind that came from one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalSite {
+    /// Tells the place from others, as in [`Refused::site`]; never 0.
+    pub site: u64,
+    /// How many.
+    pub count: u64,
+    /// See [`RefusalGroup::recovered`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub recovered: u64,
+    /// First, CLOCK_MONOTONIC ns.
+    pub first_ns: u64,
+    /// Last, CLOCK_MONOTONIC ns.
+    pub last_ns: u64,
+    /// Least that was asked for; 0 where no argument tells.
+    pub smallest_bytes: u64,
+    /// Most that was asked for.
+    pub largest_bytes: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// One refused call.
@@ -342,6 +372,9 @@ pub struct Refused {
     /// it lies in an executable mapping, else nothing.
     #[serde(default)]
     pub caller: Option<u64>,
+    /// The [`RefusalSite`] that it belongs to; 0: none is kept.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub site: u64,
     /// User return addresses, innermost first.
     pub stack: Vec<u64>,
 }
@@ -484,6 +517,7 @@ impl Refused {
             start_brk: 0,
             hole: None,
             caller: None,
+            site: 0,
             stack: Vec::new(),
         }
     }

@@ -160,7 +160,17 @@ mod tests {
     use crate::model::event::RefusalGroup;
 
     fn group(call: Call, class: u64) -> RefusalGroup {
-        RefusalGroup { call, errno: 12, class, count: 1, first_ns: 2, last_ns: 3, kept_bytes: 4 }
+        RefusalGroup {
+            call,
+            errno: 12,
+            class,
+            count: 1,
+            first_ns: 2,
+            last_ns: 3,
+            kept_bytes: 4,
+            recovered: 0,
+            sites: Vec::new(),
+        }
     }
 
     #[test]

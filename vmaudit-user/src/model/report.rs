@@ -60,6 +60,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// Refused calls whose need was not met another way: what makes an incident.
+    pub fn unrecovered(&self) -> impl Iterator<Item = &Failure> {
+        self.failures.iter().filter(|failure| failure.outcome == Outcome::Unrecovered)
+    }
+
     /// Whether a failed call may be missing from the report altogether.
     pub fn failures_may_be_missing(&self) -> bool {
         !self.coverage.exact_calls || self.has_compat_calls()
@@ -362,6 +367,9 @@ pub struct Failure {
     pub errno: String,
     /// Why.
     pub cause: Cause,
+    /// What became of the need.
+    #[serde(default)]
+    pub outcome: Outcome,
     /// The kernel's state leaves no other cause possible.
     pub certain: bool,
     /// Failures in the group.
@@ -379,6 +387,13 @@ pub struct Failure {
     pub last_at_s: Option<f64>,
     /// One of them; null when none arrived.
     pub example: Option<Example>,
+    /// From where they came, the most frequent places and the last one; empty for processes without a row of their own,
+    /// and where stacks were not taken.
+    #[serde(default)]
+    pub sites: Vec<Site>,
+    /// Of `count`, those from places that are not in `sites`.
+    #[serde(default)]
+    pub elsewhere: u64,
     /// Figures that the verdict rests on: name → value (counts of VMAs, or bytes where the name ends in `_bytes`).
     pub evidence: BTreeMap<String, u64>,
     /// The verdict for people, with the numbers in it.
@@ -400,6 +415,43 @@ impl Failure {
     pub fn is_of(&self, process: &Process) -> bool {
         (self.pid, self.started_s) == (process.pid, process.started_s)
     }
+}
+
+/// What became of the need behind a refused call. Decided for each call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The same thread did not get the like in its next memory calls.
+    #[default]
+    Unrecovered,
+    /// It did: the same protection and flags in steps each at least a quarter of the one before, the same without huge
+    /// pages, mmap of at least the same after brk, any other call once more.
+    Recovered,
+    /// A question that is normally answered with no; or a reservation of at least 1 TiB without access by a process that
+    /// lived on for a second or more, or ended with status 0.
+    Ordinary,
+}
+
+/// A place that calls were refused at.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Site {
+    /// How many.
+    pub count: u64,
+    /// First there, whatever its outcome.
+    pub first_at_s: f64,
+    /// Last there, likewise.
+    pub last_at_s: f64,
+    /// Least that was asked for there; null where no argument tells.
+    pub smallest_bytes: Option<u64>,
+    /// Most that was asked for there; likewise.
+    pub largest_bytes: Option<u64>,
+    /// Of the first call there, innermost first; empty when it did not arrive.
+    pub stack: Vec<Frame>,
+    /// See [`Example::stack_notes`].
+    #[serde(default)]
+    pub stack_notes: Vec<String>,
 }
 
 /// Who holds the VMAs of a process at the limit, from one look at its mappings soon after a refusal.

@@ -232,6 +232,8 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         mm_brk: may("mm_struct", &["brk"]),
         mm_lock_count: may("mm_struct", &["mmap_lock", "count"]),
         mm_def_flags: may("mm_struct", &["def_flags"]),
+        mm_start_code: may("mm_struct", &["start_code"]),
+        mm_end_code: may("mm_struct", &["end_code"]),
         mm_start_brk: need("mm_struct", "start_brk")?,
         mm_start_stack: may("mm_struct", &["start_stack"]),
         mm_users: may("mm_struct", &["mm_users"]),

@@ -75,12 +75,13 @@ fn processes(report: &Report, top: usize, out: &mut dyn Write) -> io::Result<()>
 }
 
 fn failures(report: &Report, top: usize, out: &mut dyn Write) -> io::Result<()> {
-    if report.failures.is_empty() {
+    let failures: Vec<&Failure> = report.unrecovered().collect();
+    if failures.is_empty() {
         return Ok(());
     }
     writeln!(out, "\n### Calls that failed\n")?;
-    for failure in report.failures.iter().take(top.max(1)) {
-        let Failure { count: calls, syscall, errno, comm, pid, .. } = failure;
+    for failure in failures.iter().take(top.max(1)) {
+        let Failure { count: calls, syscall, errno, comm, pid, .. } = *failure;
         let who = match failure.processes {
             1 => format!("{comm} (pid {pid})"),
             n => count(n, "process", "processes"),
@@ -97,7 +98,7 @@ fn failures(report: &Report, top: usize, out: &mut dyn Write) -> io::Result<()> 
             plain(&failure.sentence)
         )?;
     }
-    let more = report.failures.len().saturating_sub(top.max(1)) as u64;
+    let more = failures.len().saturating_sub(top.max(1)) as u64;
     if more > 0 {
         writeln!(out, "* and {}", count(more, "more kind of failure", "more kinds of failure"))?;
     }

@@ -196,6 +196,8 @@ pub(crate) fn events() -> Vec<Event> {
         first_ns: 5,
         last_ns: 9,
         kept_bytes: 4096,
+        recovered: 0,
+        sites: Vec::new(),
     };
     let image = |generation: u64| MmState {
         generation,
@@ -216,7 +218,7 @@ pub(crate) fn events() -> Vec<Event> {
         gaps: Some(1),
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: 4, added: 2, removed: 1, failed: 3 })],
-        refusals: vec![kind],
+        refusals: vec![kind.clone()],
     };
     let change = |n: u32| {
         Event::Change(Change {
@@ -251,7 +253,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::End(End { at_ns: 3_000, exit: None, still_running: 1 }),
     ];
     let each = (0..CALLS.len() as u8).flat_map(|call| {
-        let group = RefusalGroup { call, class: refused(call).class, ..kind };
+        let group = RefusalGroup { call, class: refused(call).class, ..kind.clone() };
         let of_it = MmState { refusals: vec![group], ..image(7) };
         [Event::Refused(Box::new(refused(call))), Event::Mm(Box::new(of_it))]
     });
@@ -260,6 +262,7 @@ pub(crate) fn events() -> Vec<Event> {
 
 fn refused(call: Call) -> Refused {
     Refused {
+        site: 0,
         at_ns: 1,
         generation: 7,
         tgid: 10,

@@ -18,6 +18,7 @@ mod memory;
 mod mixed;
 mod near;
 mod neighbours;
+mod outcomes;
 mod own;
 mod plain;
 mod processes;
@@ -38,7 +39,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 orphans N MS STAY
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N | exec-without-room | stacks N
-                mixed THREADS N [SIGNAL EVERY US] | mixed-stack N
+                mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | outcomes CASE | sites HERE THERE
                 ends stack|stack-no-room|stack-no-space|thread-stack|null|abort|file-cut FOLDER|tmpfs FOLDER|huge-page
                      |cpu-soft|cpu-hard|kill-child SIGNAL|child WORDS...|exec PROGRAM WORDS...|handled N|cgroup FOLDER
                 dies abort|kill|exit [libc|without PROGRAM OTHER] | callers DEPTH [thread]
@@ -121,6 +122,8 @@ fn dispatch(words: &[&str]) -> ! {
         ["full-cgroup", folder, n] => near::full_cgroup(folder, n),
         ["exec-without-room"] => near::exec_without_room(),
         ["fill-cgroup", n] => near::fill_cgroup(number(n)),
+        ["outcomes", name] => outcomes::run(name),
+        ["sites", here, there] => outcomes::sites(number(here), number(there)),
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),
         ["callers", depth] => callers::run(number(depth), false),

@@ -6,7 +6,7 @@ use crate::domain::end::{self, LINKED_NS};
 use crate::model::cause::reason;
 use crate::model::end::{Ended, OomCgroups, ProcessEnd};
 use crate::model::event::ProcessId;
-use crate::model::report::{CommandEnd, Exit};
+use crate::model::report::{CommandEnd, Exit, Outcome};
 
 /// How long after the end of its memory the end of a process is waited for: it comes a moment later, or was lost.
 const LATEST_NS: u64 = 1_000_000_000;
@@ -82,7 +82,9 @@ impl Audit {
             return None;
         }
         let at_s = self.seconds(at_ns);
-        let last = |group: &&Group| !group.ordinary && group.failure.last_at_s.is_some_and(|at| at <= at_s);
+        let last = |group: &&Group| {
+            group.outcome == Outcome::Unrecovered && group.failure.last_at_s.is_some_and(|at| at <= at_s)
+        };
         let time = |group: &&Group| (group.failure.last_at_s.unwrap_or(0.0) * 1e9) as u64;
         let failure = &groups.iter().filter(last).max_by_key(time)?.failure;
         let apart_s = at_s - failure.last_at_s?;

@@ -6,21 +6,41 @@ use vmaudit_common::{CLASS_LIMIT_POLLED, call::Call};
 
 use crate::domain::audit::folded::{Alike, shorten};
 use crate::domain::audit::group::{Group, Place};
-use crate::domain::audit::{Audit, Process};
+use crate::domain::audit::{Audit, Process, places};
 use crate::domain::diagnosis::{Question, Verdict};
 use crate::domain::{arguments, diagnosis};
 use crate::model::cause::name_of;
 use crate::model::event::{MmState, ProcessId, RefusalGroup, Refused};
-use crate::model::report::{Cause, Example, Failure, Frame};
+use crate::model::report::{Cause, Example, Failure, Frame, Outcome, Site};
+use crate::model::stack::FollowedStack;
 use crate::text::total;
 
+/// Places told of one row.
+const SITES: usize = 6;
 const LIMIT_DOUBTFUL: &str = " vm.max_map_count changed about that time, and this kernel does not let vmaudit read it \
                               at the moment of a failure.";
 const PARTLY_SEEN: &str = " The kernel skipped programs of vmaudit (program_skipped), so what this call did may have \
                            been seen only in part.";
 
-/// What the refused calls of one row have in common: call, errno, cause, ordinary or not.
-type Key = (Call, u8, Cause, bool);
+/// What the refused calls of one row have in common: call, errno, cause, what became of the need.
+type Key = (Call, u8, Cause, Outcome);
+
+/// Refusals of one kind with the same outcome.
+#[derive(Clone, Copy)]
+struct Part<'a> {
+    mm: &'a MmState,
+    refusals: &'a RefusalGroup,
+    /// Of the kind, those with this outcome.
+    count: u64,
+    recovered: bool,
+}
+
+impl Part<'_> {
+    /// Bytes that are put down to this part: a call that left something mapped did not get the like.
+    fn kept_bytes(&self) -> u64 {
+        if self.recovered { 0 } else { self.refusals.kept_bytes }
+    }
+}
 
 impl Audit {
     /// The limit that these refusals were judged by may not be the one they met.
@@ -31,16 +51,30 @@ impl Audit {
                 .iter()
                 .any(|(from, to)| *from <= refusals.last_ns && refusals.first_ns <= *to)
     }
-    /// Failures of one process, grouped by (call, errno, cause, ordinary or not).
+    /// Failures of one process, grouped by (call, errno, cause, outcome).
     pub(super) fn failures_of(&self, id: ProcessId, process: &Process) -> Vec<Group> {
         let started_s = Some(self.seconds(process.started_ns));
         // What a row says, it says of all its kinds: so their sums come first.
-        let mut kinds: BTreeMap<Key, Vec<(&MmState, &RefusalGroup)>> = BTreeMap::new();
+        let mut kinds: BTreeMap<Key, Vec<Part<'_>>> = BTreeMap::new();
         for mm in &process.mms {
             for refusals in &mm.refusals {
                 let verdict = self.verdict(mm, refusals, (refusals.count, refusals.kept_bytes));
-                let key = (refusals.call, refusals.errno, verdict.cause, verdict.ordinary);
-                kinds.entry(key).or_default().push((mm, refusals));
+                let recovered = refusals.recovered.min(refusals.count);
+                let left = refusals.count - recovered;
+                for (count, recovered) in [(recovered, true), (left, false)] {
+                    let outcome = match recovered {
+                        _ if verdict.ordinary => Outcome::Ordinary,
+                        true => Outcome::Recovered,
+                        false if verdict.probe && self.went_on(id, process, refusals.last_ns) => {
+                            Outcome::Ordinary
+                        }
+                        false => Outcome::Unrecovered,
+                    };
+                    if count > 0 {
+                        let key = (refusals.call, refusals.errno, verdict.cause, outcome);
+                        kinds.entry(key).or_default().push(Part { mm, refusals, count, recovered });
+                    }
+                }
             }
         }
         let mut groups: BTreeMap<Key, Group> = kinds
@@ -53,7 +87,7 @@ impl Audit {
                 let explained = total(mm.refusals.iter().filter(|r| r.call == *call).map(|r| r.count));
                 let unexplained = stat.failed.saturating_sub(explained);
                 if unexplained > 0 {
-                    let key = (*call, 0, Cause::Unknown, false);
+                    let key = (*call, 0, Cause::Unknown, Outcome::Unrecovered);
                     let group =
                         groups.entry(key).or_insert_with(|| unexplained_group(id, started_s, mm, *call));
                     group.failure.count = group.failure.count.saturating_add(unexplained);
@@ -78,8 +112,7 @@ impl Audit {
     }
 
     fn example_of(&self, mm: &MmState, refusals: &RefusalGroup) -> Option<(Place, &Refused)> {
-        let place = (mm.generation, refusals.call, refusals.errno, refusals.class);
-        self.examples.get(&place).map(|example| (place, example))
+        places(mm.generation, refusals).find_map(|place| Some((place, self.examples.get(&place)?)))
     }
 
     /// The address space that the kind's example is of: images that were put together have examples of all of them.
@@ -124,6 +157,8 @@ impl Audit {
             first_ns: refused.at_ns,
             last_ns: refused.at_ns,
             kept_bytes: 0,
+            recovered: 0,
+            sites: Vec::new(),
         };
         self.judge(&question, &alone)
     }
@@ -145,47 +180,95 @@ impl Audit {
         verdict
     }
 
+    /// The process went on without what it was refused: it lived on for a second, or ended with status 0.
+    fn went_on(&self, id: ProcessId, process: &Process, refused_ns: u64) -> bool {
+        const WENT_ON_NS: u64 = 1_000_000_000;
+        let Some(ended_ns) = process.ended_ns else { return true };
+        let exit = self.end.and_then(|end| end.exit).filter(|_| self.root == Some(id));
+        let well = process.ended.as_ref().is_some_and(|ended| ended.status == 0);
+        well || exit.is_some_and(|exit| exit.code == Some(0))
+            || ended_ns.saturating_sub(refused_ns) >= WENT_ON_NS
+    }
+
     /// One row of kinds that have their key in common.
-    fn group(
-        &self,
-        (id, process): (ProcessId, &Process),
-        key: Key,
-        alike: &[(&MmState, &RefusalGroup)],
-    ) -> Option<Group> {
-        let (call, errno, cause, ordinary) = key;
-        let count = total(alike.iter().map(|(_, refusals)| refusals.count));
-        let kept_bytes =
-            alike.iter().fold(0u64, |sum, (_, refusals)| sum.saturating_add(refusals.kept_bytes));
+    fn group(&self, (id, process): (ProcessId, &Process), key: Key, alike: &[Part<'_>]) -> Option<Group> {
+        let (call, errno, cause, outcome) = key;
+        let count = total(alike.iter().map(|part| part.count));
+        let kept_bytes = alike.iter().fold(0u64, |sum, part| sum.saturating_add(part.kept_bytes()));
         let verdicts: Vec<Verdict> =
-            alike.iter().map(|(mm, refusals)| self.verdict(mm, refusals, (count, kept_bytes))).collect();
+            alike.iter().map(|part| self.verdict(part.mm, part.refusals, (count, kept_bytes))).collect();
         let limit_excluded = verdicts.iter().all(|verdict| verdict.limit_excluded);
-        let examples = || alike.iter().map(|(mm, refusals)| self.example_of(mm, refusals));
+        let examples = || alike.iter().map(|part| self.example_of(part.mm, part.refusals));
         // The least certain speaks for all, because it names the other causes; of several one with an example.
         let (example, verdict) =
             examples().zip(verdicts).min_by_key(|(example, verdict)| (verdict.certain, example.is_none()))?;
         let example = example.or_else(|| examples().flatten().next());
         let holders =
-            || alike.iter().find_map(|(mm, refusals)| self.holders.get(&self.generation_of(mm, refusals)));
+            || alike.iter().find_map(|part| self.holders.get(&self.generation_of(part.mm, part.refusals)));
+        let (sites, elsewhere) = self.sites(alike, count);
         let failure = Failure {
             pid: id.tgid,
             started_s: Some(self.seconds(process.started_ns)),
-            comm: alike.first()?.0.comm.clone(),
+            comm: alike.first()?.mm.comm.clone(),
             syscall: name_of(call).into(),
             errno: errno_name(errno),
             cause,
+            outcome,
             certain: verdict.certain,
             count,
             processes: 1,
             various: false,
-            first_at_s: alike.iter().map(|(_, refusals)| refusals.first_ns).min().map(|ns| self.seconds(ns)),
-            last_at_s: alike.iter().map(|(_, refusals)| refusals.last_ns).max().map(|ns| self.seconds(ns)),
+            first_at_s: alike.iter().map(|part| part.refusals.first_ns).min().map(|ns| self.seconds(ns)),
+            last_at_s: alike.iter().map(|part| part.refusals.last_ns).max().map(|ns| self.seconds(ns)),
             example: example.map(|(_, example)| self.example(example)),
+            sites,
+            elsewhere,
             evidence: verdict.evidence,
             sentence: verdict.sentence,
             cure: verdict.cure,
             holders: holders().filter(|_| cause == Cause::MaxMapCount).cloned(),
         };
-        Some(Group { call, example: example.map(|(place, _)| place), ordinary, limit_excluded, failure })
+        Some(Group { call, example: example.map(|(place, _)| place), outcome, limit_excluded, failure })
+    }
+
+    /// Where `count` calls were refused, the most frequent places and the last one, and how many were elsewhere. Places
+    /// whose stacks have come out alike are one.
+    fn sites(&self, alike: &[Part<'_>], count: u64) -> (Vec<Site>, u64) {
+        let mut sites: Vec<Site> = Vec::new();
+        for part in alike {
+            let (generation, kind) = (part.mm.generation, part.refusals);
+            for site in &kind.sites {
+                let count =
+                    if part.recovered { site.recovered } else { site.count.saturating_sub(site.recovered) };
+                if count == 0 {
+                    continue;
+                }
+                let place = (generation, kind.call, kind.errno, kind.class, site.site);
+                let example = self.examples.get(&place);
+                let sizes = site.largest_bytes > 0;
+                let one = Site {
+                    count,
+                    first_at_s: self.seconds(site.first_ns),
+                    last_at_s: self.seconds(site.last_ns),
+                    smallest_bytes: sizes.then_some(site.smallest_bytes),
+                    largest_bytes: sizes.then_some(site.largest_bytes),
+                    stack: example.map(|refused| self.frames_of(refused)).unwrap_or_default(),
+                    stack_notes: example.map(|refused| self.notes_of(refused)).unwrap_or_default(),
+                };
+                match sites.iter_mut().find(|known| known.stack == one.stack) {
+                    Some(known) => known.add(&one),
+                    None => sites.push(one),
+                }
+            }
+        }
+        sites.sort_by(|a, b| b.count.cmp(&a.count).then(a.first_at_s.total_cmp(&b.first_at_s)));
+        let last = (0..sites.len()).max_by(|a, b| sites[*a].last_at_s.total_cmp(&sites[*b].last_at_s));
+        if let Some(last) = last.filter(|last| *last >= SITES) {
+            sites.swap(SITES - 1, last);
+        }
+        sites.truncate(SITES);
+        let elsewhere = count.saturating_sub(total(sites.iter().map(|site| site.count)));
+        (sites, elsewhere)
     }
 
     /// Addresses of the stack that the kernel followed by frame pointers, as far as they are callers.
@@ -200,16 +283,11 @@ impl Audit {
     }
 
     fn example(&self, refused: &Refused) -> Example {
-        let followed = self.stacks.get(&(refused.generation, refused.tid, refused.at_ns));
-        let addresses: Vec<u64> = match followed {
-            Some(it) if !it.addresses.is_empty() => it.addresses.clone(),
-            _ => self.stack(refused).copied().collect(),
-        };
         Example {
             tid: refused.tid,
             args: arguments::by_name(refused.call, &refused.args),
-            stack: addresses.iter().flat_map(|&ip| self.frames_at(refused.generation, ip)).collect(),
-            stack_notes: followed.map(|it| it.notes.clone()).unwrap_or_default(),
+            stack: self.frames_of(refused),
+            stack_notes: self.notes_of(refused),
         }
     }
 
@@ -219,6 +297,33 @@ impl Audit {
             Some((frame, inlined)) => inlined.iter().chain([frame]).cloned().collect(),
             None => vec![Frame::bare(ip)],
         }
+    }
+
+    fn frames_of(&self, refused: &Refused) -> Vec<Frame> {
+        let addresses: Vec<u64> = match self.followed(refused) {
+            Some(it) if !it.addresses.is_empty() => it.addresses.clone(),
+            _ => self.stack(refused).copied().collect(),
+        };
+        addresses.iter().flat_map(|&ip| self.frames_at(refused.generation, ip)).collect()
+    }
+
+    /// What there is to say of its stack.
+    fn notes_of(&self, refused: &Refused) -> Vec<String> {
+        self.followed(refused).map(|it| it.notes.clone()).unwrap_or_default()
+    }
+
+    fn followed(&self, refused: &Refused) -> Option<&FollowedStack> {
+        self.stacks.get(&(refused.generation, refused.tid, refused.at_ns))
+    }
+}
+
+impl Site {
+    fn add(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.first_at_s = self.first_at_s.min(other.first_at_s);
+        self.last_at_s = self.last_at_s.max(other.last_at_s);
+        self.smallest_bytes = self.smallest_bytes.into_iter().chain(other.smallest_bytes).min();
+        self.largest_bytes = self.largest_bytes.into_iter().chain(other.largest_bytes).max();
     }
 }
 
@@ -230,6 +335,7 @@ fn unexplained_group(id: ProcessId, started_s: Option<f64>, mm: &MmState, call: 
         syscall: name_of(call).into(),
         errno: "ENOMEM".into(),
         cause: Cause::Unknown,
+        outcome: Outcome::Unrecovered,
         certain: false,
         count: 0,
         processes: 1,
@@ -237,6 +343,8 @@ fn unexplained_group(id: ProcessId, started_s: Option<f64>, mm: &MmState, call: 
         first_at_s: None,
         last_at_s: None,
         example: None,
+        sites: Vec::new(),
+        elsewhere: 0,
         evidence: BTreeMap::new(),
         sentence: "More kinds of failure occurred in this process than are kept apart; these are counted, their cause \
                    is unknown."
@@ -244,7 +352,7 @@ fn unexplained_group(id: ProcessId, started_s: Option<f64>, mm: &MmState, call: 
         cure: None,
         holders: None,
     };
-    Group { call, example: None, ordinary: false, limit_excluded: false, failure }
+    Group { call, example: None, outcome: Outcome::Unrecovered, limit_excluded: false, failure }
 }
 /// Symbolic name of the errnos that count as failures.
 fn errno_name(errno: u8) -> String {

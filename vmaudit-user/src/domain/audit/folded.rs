@@ -14,7 +14,7 @@ use super::{ALL_ROWS, Audit, MOST_ROW_BYTES, Process, group::Group};
 use crate::model::cause::reason;
 use crate::model::event::{ProcessId, Refused};
 use crate::model::report;
-use crate::model::report::{Cause, Failure, FoldedProcesses};
+use crate::model::report::{Cause, Failure, FoldedProcesses, Outcome};
 
 /// Names kept apart, and kinds of failure; beyond these, those with the fewest processes go by no name.
 const NAMES: usize = 400;
@@ -29,7 +29,7 @@ type Name = Option<(String, Option<String>)>;
 /// What failures have in common that become one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Kind {
-    ordinary: bool,
+    outcome: Outcome,
     comm: Option<String>,
     call: Call,
     /// Of those that are known by number only, none.
@@ -68,14 +68,16 @@ impl Folded {
         for (mut group, refused) in groups {
             // Made of `refused` at the end, when the frames have names.
             group.failure.example = None;
+            group.failure.sites.clear();
+            group.failure.elsewhere = 0;
             let failure = &group.failure;
-            if !group.ordinary {
+            if group.outcome == Outcome::Unrecovered {
                 sum.row.failing = 1;
                 sum.row.failed = sum.row.failed.map(|all| all.saturating_add(failure.count));
                 sum.row.stopped |= u64::from(failure.cause == Cause::MaxMapCount);
             }
             let kind = Kind {
-                ordinary: group.ordinary,
+                outcome: group.outcome,
                 comm: Some(failure.comm.clone()),
                 call: group.call,
                 errno: failure.first_at_s.is_some().then(|| failure.errno.clone()),
@@ -357,7 +359,9 @@ impl Audit {
         let Some(process) = self.processes.remove(&id) else { return };
         for mm in &process.mms {
             for kind in &mm.refusals {
-                self.examples.remove(&(mm.generation, kind.call, kind.errno, kind.class));
+                for place in super::places(mm.generation, kind) {
+                    self.examples.remove(&place);
+                }
             }
         }
         self.folded.take(row, at_limit, groups);

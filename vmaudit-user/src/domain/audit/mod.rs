@@ -8,8 +8,6 @@ mod rows;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use vmaudit_common::call::Call;
-
 use crate::domain::audit::folded::Folded;
 pub use crate::domain::audit::rows::Rows;
 use crate::model::end::{Ended, OomCgroups};
@@ -43,11 +41,13 @@ const MAX_KINDS: usize = 64;
 const MOST_ROW_BYTES: usize = 6_000_000;
 /// Sentences kept about what could not be seen.
 const MAX_NOTES: usize = 1000;
+/// Places kept apart of a kind of refusal in images that were put together.
+const MAX_SITES: usize = 16;
 /// Changes of vm.max_map_count kept apart.
 const MAX_LIMIT_CHANGES: usize = 100;
 
-/// One refused call of each kind: by address space, call, errno and class.
-type Examples = HashMap<(u64, Call, u8, u64), Refused>;
+/// One refused call of each kind and place.
+type Examples = HashMap<group::Place, Refused>;
 
 /// State of one session.
 pub struct Audit {
@@ -299,7 +299,7 @@ impl Audit {
         if self.first_refused.len() < FIRST_REFUSED {
             self.first_refused.insert(refused.generation);
         }
-        let key = (refused.generation, refused.call, refused.errno, refused.class);
+        let key = (refused.generation, refused.call, refused.errno, refused.class, refused.site);
         if self.examples.len() < (self.rows * EXAMPLES.0).min(EXAMPLES.1) {
             self.examples.entry(key).or_insert(refused);
         } else if !self.examples.contains_key(&key) {
@@ -361,6 +361,15 @@ impl Audit {
     }
 }
 
+/// Where examples of a kind may be: the most frequent place first.
+fn places(generation: u64, kind: &RefusalGroup) -> impl Iterator<Item = group::Place> {
+    let (call, errno, class) = (kind.call, kind.errno, kind.class);
+    let mut sites: Vec<_> = kind.sites.iter().map(|site| (site.count, site.last_ns, site.site)).collect();
+    sites.sort_unstable_by_key(|site| std::cmp::Reverse(*site));
+    let sites = sites.into_iter().map(|(_, _, site)| site).chain([0]);
+    sites.map(move |site| (generation, call, errno, class, site))
+}
+
 impl Process {
     fn faulted(&self) -> bool {
         self.ended
@@ -403,7 +412,8 @@ impl Process {
             }
         }
         for kind in newer.refusals {
-            let example = examples.remove(&(newer.generation, kind.call, kind.errno, kind.class));
+            let found: Vec<Refused> =
+                places(newer.generation, &kind).filter_map(|place| examples.remove(&place)).collect();
             let of = |kind: &RefusalGroup| (kind.call, kind.errno, kind.class);
             let full = older.refusals.len() >= MAX_KINDS;
             match older.refusals.iter_mut().find(|known| of(known) == of(&kind)) {
@@ -412,6 +422,10 @@ impl Process {
                     sum.first_ns = sum.first_ns.min(kind.first_ns);
                     sum.last_ns = sum.last_ns.max(kind.last_ns);
                     sum.kept_bytes = sum.kept_bytes.saturating_add(kind.kept_bytes);
+                    sum.recovered = sum.recovered.saturating_add(kind.recovered);
+                    sum.sites.extend(&kind.sites);
+                    sum.sites.sort_by_key(|site| std::cmp::Reverse((site.count, site.last_ns)));
+                    sum.sites.truncate(MAX_SITES);
                 }
                 None if !full => older.refusals.push(kind),
                 // The sums above have its calls; they become a row without a cause.
@@ -420,8 +434,9 @@ impl Process {
                     continue;
                 }
             }
-            if let Some(example) = example {
-                examples.entry((older.generation, kind.call, kind.errno, kind.class)).or_insert(example);
+            for example in found {
+                let place = (older.generation, example.call, example.errno, example.class, example.site);
+                examples.entry(place).or_insert(example);
             }
         }
     }

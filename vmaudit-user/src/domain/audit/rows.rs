@@ -14,7 +14,9 @@ use crate::model::loss::LossReason::{
     RecordingCut, TableFull, TreeFull,
 };
 use crate::model::report;
-use crate::model::report::{CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount};
+use crate::model::report::{
+    CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount, Outcome,
+};
 use crate::text::bytes;
 
 /// What [`Audit::rows`] found.
@@ -64,13 +66,16 @@ pub struct SessionSeen<'a> {
 
 impl Rows {
     fn take(&mut self, group: Group) {
-        if group.ordinary {
+        if group.outcome == Outcome::Ordinary {
             self.ordinary.push(group.failure);
             return;
         }
         let Failure { cause, count, .. } = group.failure;
         let reason = reason(&group.failure);
-        self.kinds.push(Failed { cause, reason, count, limit_excluded: group.limit_excluded });
+        // Who got the like after a refusal at the VMA limit stood at the limit all the same.
+        if group.outcome == Outcome::Unrecovered || cause == Cause::MaxMapCount {
+            self.kinds.push(Failed { cause, reason, count, limit_excluded: group.limit_excluded });
+        }
         self.failures.push(group.failure);
     }
 }
@@ -169,7 +174,8 @@ impl Audit {
         limit_seen: bool,
     ) -> (report::Process, Vec<Group>) {
         let groups = self.failures_of(id, process);
-        let stopped = groups.iter().any(|g| !g.ordinary && g.failure.cause == Cause::MaxMapCount);
+        let stopped =
+            groups.iter().any(|g| g.outcome != Outcome::Ordinary && g.failure.cause == Cause::MaxMapCount);
         let mut row = self.row(id, process);
         row.end = self.end_of(id, process, &groups);
         // 32-bit calls enter by another door, where refusals are not seen.

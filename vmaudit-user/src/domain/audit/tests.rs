@@ -24,6 +24,8 @@ fn process(audit: &mut Audit, n: u32, peak: u32, failed: u64, ended: bool) {
         first_ns: 1,
         last_ns: 2,
         kept_bytes: 0,
+        recovered: 0,
+        sites: Vec::new(),
     };
     if failed > 0 {
         let refused = Refused { generation: n.into(), tgid: n, tid: n, call: MUNMAP, ..Refused::example() };
@@ -202,7 +204,7 @@ fn image(audit: &mut Audit, n: u32, peak: u32, kind: Option<RefusalGroup>) {
     mm.process = ProcessId { tgid: 7, start_ns: 1 };
     mm.generation = n.into();
     (mm.first, mm.last) = (n, n + 1);
-    let failed = kind.map_or(0, |kind| kind.count);
+    let failed = kind.as_ref().map_or(0, |kind| kind.count);
     mm.calls = vec![(MUNMAP, CallStat { calls: 10, added: 2, removed: 1, failed })];
     mm.refusals = kind.into_iter().collect();
     audit.apply(Event::Mm(Box::new(mm)));
@@ -217,6 +219,8 @@ fn refusal(class: u64, count: u64, kept_bytes: u64) -> RefusalGroup {
         first_ns: 1,
         last_ns: 2,
         kept_bytes,
+        recovered: 0,
+        sites: Vec::new(),
     }
 }
 

@@ -56,6 +56,8 @@ pub struct Verdict {
     pub certain: bool,
     /// A normal answer to the question the call asks, no incident.
     pub ordinary: bool,
+    /// A reservation so large that programs which try it can do without: no incident if they go on.
+    pub probe: bool,
     /// vm.max_map_count had no part in it, whether or not the cause is known.
     pub limit_excluded: bool,
     /// Figures the verdict rests on: counts of VMAs, or bytes where the name ends in `_bytes`; `cgroup_out_of_memory`:
@@ -78,6 +80,7 @@ pub fn why(question: &Question<'_>) -> Verdict {
         certain,
         // Where the VMA limit is among the candidates, nobody is told that all is well.
         ordinary: ordinary(&facts, reason) && !others.contains(&Reason::MapCount),
+        probe: probe(&facts, reason) && !others.contains(&Reason::MapCount),
         limit_excluded: reason != Reason::MapCount
             && !others.contains(&Reason::MapCount)
             && (reason != Reason::Unknown || !others.is_empty()),
@@ -210,15 +213,17 @@ fn ordinary(facts: &Facts<'_>, reason: Reason) -> bool {
     match reason {
         Reason::NoRoomInPlace | Reason::BreakQuery | Reason::Busy => true,
         Reason::Gap => matches!(facts.question.call, call::MADVISE | call::PROCESS_MADVISE | call::PRCTL),
-        Reason::MapCount => false,
-        // Programs reserve huge ranges without access, and try a smaller one when refused.
-        _ => {
-            facts.question.call == call::MMAP
-                && facts.has(CLASS_NO_ACCESS)
-                && !facts.fixed()
-                && facts.has(CLASS_VAST)
-        }
+        _ => false,
     }
+}
+
+/// Programs reserve huge ranges without access, and try a smaller one when refused.
+fn probe(facts: &Facts<'_>, reason: Reason) -> bool {
+    reason != Reason::MapCount
+        && facts.question.call == call::MMAP
+        && facts.has(CLASS_NO_ACCESS)
+        && !facts.fixed()
+        && facts.has(CLASS_VAST)
 }
 
 fn evidence(facts: &Facts<'_>, reason: Reason) -> BTreeMap<String, u64> {

@@ -262,7 +262,7 @@ fn mmap_and_memory_that_is_not_there() {
         &rules,
     );
     is(&probe, Cause::NoAddressRange, true);
-    assert!(probe.ordinary);
+    assert!(probe.probe);
     let long = with(&anonymous(at(100), 100, 1 << 60, 3, MAP_PRIVATE), &limits(0), &kernel("6.18.44"));
     is(&long, Cause::NoAddressRange, true);
     assert_eq!(long.sentence, "mmap() asked for 1 EiB, more than a process has addresses.");

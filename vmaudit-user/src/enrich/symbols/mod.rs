@@ -126,7 +126,7 @@ pub struct Symbols {
     desk: Desk<Question, Answer>,
     /// The stack whose mappings are being looked at, and its addresses that are not known.
     under_way: Option<(Waiting, Vec<u64>)>,
-    kinds: HashSet<(u64, Call, u8, u64)>,
+    kinds: HashSet<(u64, Call, u8, u64, u64)>,
     queue: VecDeque<Waiting>,
     images: HashMap<u64, Image>,
     copies: Copies,
@@ -193,7 +193,7 @@ impl Symbols {
         if self.off || stack.is_empty() {
             return;
         }
-        let kind = (refused.generation, refused.call, refused.errno, refused.class);
+        let kind = (refused.generation, refused.call, refused.errno, refused.class, refused.site);
         if self.kinds.contains(&kind) {
             self.copies.release(copy.as_ref());
             return;

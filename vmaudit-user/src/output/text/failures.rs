@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self};
 
 use crate::model::cause::{because, reason};
-use crate::model::report::{Cause, Failure, Holders, Report};
+use crate::model::report::{Cause, Failure, Holders, Outcome, Report};
 use crate::output::text::page::{Colour, Page, name_pid};
 use crate::output::text::stack;
-use crate::text::{clean, count, grouped};
+use crate::text::{bytes, clean, count, grouped};
 
 /// Failures that differ only in their process are one block.
 pub(crate) struct Block<'a> {
@@ -19,7 +19,7 @@ pub(crate) struct Block<'a> {
 pub(crate) fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let mut blocks: Vec<Block<'_>> = Vec::new();
     let mut index = BTreeMap::new();
-    for failure in &report.failures {
+    for failure in report.unrecovered() {
         let key = (
             &failure.comm,
             &failure.syscall,
@@ -105,12 +105,51 @@ pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page
         page.paragraph("  Cure: ", "  ", &clean(cure), None)?;
     }
     let stack = worst.example.as_ref().map(|example| example.stack.as_slice()).unwrap_or_default();
-    // The others may have come from elsewhere.
-    if block.count > 1 && !stack.is_empty() {
-        page.line("  one of them:", Some(Colour::Dim))?;
+    match worst.sites.as_slice() {
+        [only] if only.count == block.count && !only.stack.is_empty() => {
+            stack::stack(&only.stack, &only.stack_notes, page)
+        }
+        [_, _, ..] if block.processes == 1 => sites(worst, page),
+        _ => {
+            // The others may have come from elsewhere.
+            if block.count > 1 && !stack.is_empty() {
+                page.line("  one of them:", Some(Colour::Dim))?;
+            }
+            let notes =
+                worst.example.as_ref().map(|example| example.stack_notes.as_slice()).unwrap_or_default();
+            stack::stack(stack, notes, page)
+        }
     }
-    let notes = worst.example.as_ref().map(|example| example.stack_notes.as_slice()).unwrap_or_default();
-    stack::stack(stack, notes, page)?;
+}
+
+/// The places that calls were refused at.
+fn sites(failure: &Failure, page: &mut Page<'_>) -> io::Result<()> {
+    const SHOWN: usize = 4;
+    // The last place is the one that a program may have ended at.
+    let last = failure.sites.iter().max_by(|a, b| a.last_at_s.total_cmp(&b.last_at_s));
+    let mut left = failure.elsewhere;
+    for (n, site) in failure.sites.iter().enumerate() {
+        let is_last = last.is_some_and(|last| std::ptr::eq(last, site));
+        if n >= SHOWN && !is_last {
+            left = left.saturating_add(site.count);
+            continue;
+        }
+        let size = match (site.smallest_bytes, site.largest_bytes) {
+            (Some(least), Some(most)) if least == most => format!(" of {}", bytes(most)),
+            (Some(least), Some(most)) => format!(" of {} to {}", bytes(least), bytes(most)),
+            _ => String::new(),
+        };
+        let when = if is_last { format!(", the last at {:.3} s", site.last_at_s) } else { String::new() };
+        let from = if site.stack.is_empty() { " from a place that is not known" } else { "" };
+        page.line(
+            &format!("  {}{size}{from}{when}:", count(site.count, "call", "calls")),
+            Some(Colour::Dim),
+        )?;
+        stack::stack(&site.stack, &site.stack_notes, page)?;
+    }
+    if left > 0 {
+        page.line(&format!("  and {} from elsewhere", count(left, "call", "calls")), Some(Colour::Dim))?;
+    }
     Ok(())
 }
 
@@ -128,6 +167,30 @@ pub(crate) fn ordinary_answers(report: &Report) -> Option<String> {
             let meaning = match (syscall, cause) {
                 ("mremap", Cause::NoAddressRange) => "no room to grow in place",
                 ("brk", Cause::NoAddressRange) => "questions for the break",
+                _ => because(cause),
+            };
+            format!("{} {} ({meaning})", clean(syscall), grouped(count))
+        })
+        .collect();
+    (!list.is_empty()).then(|| format!("{}.", list.join(", ")))
+}
+
+/// Refusals after which the same thread got the like.
+pub(crate) fn recovered(report: &Report) -> Option<String> {
+    let recovered = || report.failures.iter().filter(|failure| failure.outcome == Outcome::Recovered);
+    let mut kinds: BTreeMap<(&str, Cause), u64> = BTreeMap::new();
+    for failure in recovered() {
+        let kind: &mut u64 = kinds.entry((failure.syscall.as_str(), failure.cause)).or_default();
+        *kind = kind.saturating_add(failure.count);
+    }
+    let mut kinds: Vec<_> = kinds.into_iter().collect();
+    kinds.sort_by_key(|&(kind, count)| (std::cmp::Reverse(count), kind));
+    let list: Vec<String> = kinds
+        .into_iter()
+        .map(|((syscall, cause), count)| {
+            let meaning = match (syscall, cause) {
+                ("brk", Cause::NoAddressRange) => "something was in the heap's way; mmap gave as much",
+                ("mmap", Cause::Hugetlb) => "no huge pages; ordinary ones were given",
                 _ => because(cause),
             };
             format!("{} {} ({meaning})", clean(syscall), grouped(count))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::cause::{reason, reasons};
-use crate::model::report::{Breach, Cause, Failure, HookState, Process, Report, SourceKind};
+use crate::model::report::{Breach, Cause, Failure, HookState, Outcome, Process, Report, SourceKind};
 use crate::output::text::crowd::{distinct_processes, folded};
 use crate::output::text::ends;
 use crate::output::text::page::{Colour, name_pid, seconds, shortened};
@@ -13,7 +13,7 @@ use crate::text::{bytes, clean, count, grouped, signal_name, total};
 pub(crate) fn verdict(report: &Report) -> (Colour, String) {
     let (colour, sentence) = of_figures(report);
     match report.breaches.first() {
-        Some(breach) if report.failures.is_empty() => {
+        Some(breach) if report.unrecovered().next().is_none() => {
             (Colour::Red, format!("Budget broken: {}. {sentence}", clean(&breach.sentence)))
         }
         _ => (colour, sentence),
@@ -22,7 +22,7 @@ pub(crate) fn verdict(report: &Report) -> (Colour, String) {
 
 /// The broken budgets that the verdict does not name.
 pub(crate) fn more_breaches(report: &Report) -> &[Breach] {
-    let named = usize::from(report.failures.is_empty());
+    let named = usize::from(report.unrecovered().next().is_none());
     report.breaches.get(named..).unwrap_or_default()
 }
 
@@ -40,7 +40,7 @@ fn of_figures(report: &Report) -> (Colour, String) {
 fn of_calls(report: &Report) -> (Colour, String) {
     let limit = report.limits.max_map_count.map_or("its limit".into(), grouped);
     let at_least = if report.failures_may_be_missing() { "at least " } else { "" };
-    let at_limit: Vec<&Failure> = report.failures.iter().filter(|f| f.cause == Cause::MaxMapCount).collect();
+    let at_limit: Vec<&Failure> = report.unrecovered().filter(|f| f.cause == Cause::MaxMapCount).collect();
     if let Some(worst) = at_limit.first() {
         let certain = at_limit.iter().any(|f| f.certain);
         let processes = distinct_processes(report, &at_limit, |sum| sum.stopped);
@@ -63,7 +63,7 @@ fn of_calls(report: &Report) -> (Colour, String) {
             text.push_str(&format!(", {} were not unmapped", bytes(left)));
         }
         text.push('.');
-        let others = total(report.failures.iter().filter(|f| f.cause != Cause::MaxMapCount).map(|f| f.count));
+        let others = total(report.unrecovered().filter(|f| f.cause != Cause::MaxMapCount).map(|f| f.count));
         if others > 0 {
             text.push_str(&format!(
                 " {} failed for other reasons.",
@@ -72,8 +72,8 @@ fn of_calls(report: &Report) -> (Colour, String) {
         }
         return (Colour::Red, text);
     }
-    if let Some(worst) = report.failures.first() {
-        let all: Vec<&Failure> = report.failures.iter().collect();
+    let all: Vec<&Failure> = report.unrecovered().collect();
+    if let Some(worst) = all.first() {
         let refused = total(all.iter().map(|f| f.count));
         let processes = distinct_processes(report, &all, |sum| sum.failing);
         let who = if processes == 1 {
@@ -148,14 +148,16 @@ fn nothing_refused(report: &Report, all: bool) -> (Colour, String) {
     }
 }
 
-/// Nothing failed; refusals that are ordinary answers are named, because a program may still have ended for one.
+/// Nothing failed; refusals that did no harm are named, because a program may still have ended for one.
 pub(crate) fn no_incident(report: &Report) -> String {
-    let refused = total(report.ordinary_answers.iter().map(|f| f.count));
+    let recovered = || report.failures.iter().filter(|failure| failure.outcome == Outcome::Recovered);
+    let harmless = || report.ordinary_answers.iter().chain(recovered());
+    let refused = total(harmless().map(|f| f.count));
     if refused == 0 {
         return "No memory call failed.".into();
     }
     let mut calls: BTreeMap<&str, u64> = BTreeMap::new();
-    for failure in &report.ordinary_answers {
+    for failure in harmless() {
         let sum = calls.entry(&failure.syscall).or_default();
         *sum = sum.saturating_add(failure.count);
     }
@@ -164,10 +166,11 @@ pub(crate) fn no_incident(report: &Report) -> String {
     let more = if calls.len() > 3 { ", ..." } else { "" };
     let list: Vec<String> =
         calls.iter().take(3).map(|(call, count)| format!("{} {}", clean(call), grouped(*count))).collect();
-    let were = if refused == 1 {
-        "call was refused as an ordinary answer"
-    } else {
-        "calls were refused as ordinary answers"
+    let were = match (refused, recovered().next()) {
+        (1, None) => "call was refused as an ordinary answer",
+        (_, None) => "calls were refused as ordinary answers",
+        (1, Some(_)) => "call was refused, and the program got the like another way",
+        (_, Some(_)) => "calls were refused that did no harm",
     };
     format!("No incident; {} {were} ({}{more}), see below.", grouped(refused), list.join(", "))
 }

@@ -52,6 +52,9 @@ fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     if let Some(answers) = failures::ordinary_answers(report) {
         page.paragraph("No incidents, ordinary answers: ", "  ", &answers, None)?;
     }
+    if let Some(recovered) = failures::recovered(report) {
+        page.paragraph("Refused and done without, no incidents: ", "  ", &recovered, None)?;
+    }
     coverage::coverage(report, &mut page)?;
     coverage::recommendation(report, &mut page)
 }

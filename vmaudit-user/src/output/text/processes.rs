@@ -4,7 +4,7 @@ use std::io::{self};
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::model::report::{Cause, HookState, MapCount, Process, Report, SourceKind};
+use crate::model::report::{Cause, HookState, MapCount, Outcome, Process, Report, SourceKind};
 use crate::output::text::crowd::without_row;
 use crate::output::text::ends::cell;
 use crate::output::text::page::{Colour, NAME_COLUMNS, Page, shortened};
@@ -111,7 +111,8 @@ pub(crate) fn row(process: &Process, report: &Report) -> [String; 8] {
     ]
 }
 
-/// Refused calls of a process that are no ordinary answers; `None` when the source cannot see them.
+/// Refused calls of a process whose need was not met another way, and that are no ordinary answers; `None` when the source
+/// cannot see them.
 pub(crate) fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
     let seen = report.call_exit().is_some_and(|hook| hook.state == HookState::Attached);
     if report.source == SourceKind::Proc || !seen {
@@ -119,6 +120,7 @@ pub(crate) fn failed_calls(process: &Process, report: &Report) -> Option<u64> {
     }
     // The calls' own counters include refusals whose kind found no room.
     let refused = total(process.calls.values().filter_map(|figures| figures.failed));
-    let ordinary = total(report.ordinary_answers.iter().filter(|f| f.is_of(process)).map(|f| f.count));
-    Some(refused.saturating_sub(ordinary))
+    let recovered = report.failures.iter().filter(|f| f.outcome != Outcome::Unrecovered);
+    let harmless = report.ordinary_answers.iter().chain(recovered);
+    Some(refused.saturating_sub(total(harmless.filter(|f| f.is_of(process)).map(|f| f.count))))
 }

@@ -136,6 +136,9 @@ fn measured(who: &str, pid: u32, peak: u64) -> Measured {
 
 fn failure(pid: u32, comm: &str, syscall: &str, cause: Cause, count: u64, sentence: &str) -> Failure {
     Failure {
+        outcome: Outcome::Unrecovered,
+        sites: Vec::new(),
+        elsewhere: 0,
         pid,
         started_s: Some(0.01),
         comm: comm.into(),

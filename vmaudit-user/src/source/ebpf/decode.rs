@@ -9,13 +9,13 @@ use vmaudit_common::{
     MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OomRecord, RECORD_CHANGE, RECORD_DEAD,
     RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS,
     RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED,
-    SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, StackRecord,
+    SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord,
 };
 
 use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomVictim, OwnState, Raised, Sender};
 use crate::model::event::{
-    CallStat, Change, Event, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup, Refused,
-    Section, StackPiece,
+    CallStat, Change, Event, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup, RefusalSite,
+    Refused, Section, StackPiece,
 };
 
 pub enum Decoded {
@@ -164,6 +164,7 @@ fn refused(r: &FailureRecord) -> Refused {
         start_brk: r.start_brk,
         hole: (r.class & CLASS_GAP != 0).then_some(r.hole),
         caller: Some(r.caller).filter(|&ip| ip != 0),
+        site: r.site,
         stack: callers(r.stack.iter().take(frames).copied().filter(|&ip| ip != 0)),
     }
 }
@@ -234,7 +235,20 @@ fn path_from(names: &[u8], whole: bool) -> String {
     if whole { path.into_owned() } else { path.trim_start_matches('/').to_owned() }
 }
 
-pub fn mm_state(slot: &MmSlot, numbered: bool) -> MmState {
+fn site_of(site: &Site) -> RefusalSite {
+    RefusalSite {
+        site: site.key,
+        count: site.count,
+        recovered: site.recovered.min(site.count),
+        first_ns: site.first_ns,
+        last_ns: site.last_ns,
+        smallest_bytes: !site.smallest_inverted,
+        largest_bytes: site.largest,
+    }
+}
+
+/// `sites`: of this address space.
+pub fn mm_state(slot: &MmSlot, sites: &[Site], numbered: bool) -> MmState {
     let mut state = MmState {
         generation: slot.generation,
         process: ProcessId { tgid: slot.tgid, start_ns: slot.start_boottime_ns },
@@ -265,7 +279,8 @@ pub fn mm_state(slot: &MmSlot, numbered: bool) -> MmState {
         refusals: slot
             .failures
             .iter()
-            .filter_map(|group| {
+            .enumerate()
+            .filter_map(|(n, group)| {
                 let key = GroupKey::unpack(group.key)?;
                 Some(RefusalGroup {
                     call: key.call,
@@ -275,6 +290,8 @@ pub fn mm_state(slot: &MmSlot, numbered: bool) -> MmState {
                     first_ns: group.first_ns,
                     last_ns: group.last_ns,
                     kept_bytes: group.leaked_bytes,
+                    recovered: group.recovered.min(group.count),
+                    sites: sites.iter().filter(|site| site.group == n as u64).map(site_of).collect(),
                 })
             })
             .collect(),

@@ -142,6 +142,8 @@ impl Live {
         let control = Shared::new(take("CONTROL")?, 1).map_err(|e| Unavailable(refusal(&e)))?;
         let shares = Shared::new(take("USER_SHARES")?, vmaudit_common::SHARES as usize)
             .map_err(|e| Unavailable(refusal(&e)))?;
+        let sites = Shared::new(take("SITE_TABLE")?, vmaudit_common::SITES as usize)
+            .map_err(|e| Unavailable(refusal(&e)))?;
         let ring = RingBuf::try_from(take("RECORDS")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let followed =
             BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
@@ -151,6 +153,7 @@ impl Live {
             slots,
             control,
             shares,
+            sites,
             ring,
             followed,
             hooks: Vec::new(),

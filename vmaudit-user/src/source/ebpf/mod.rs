@@ -30,7 +30,7 @@ use aya::{
 };
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use vmaudit_common::{
-    Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE, Share,
+    Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE, Share, Site,
 };
 
 use crate::model::event::{Event, MmState, ProcessFacts, ProcessId, UsedShare};
@@ -81,6 +81,7 @@ pub struct Live {
     slots: Shared<MmSlot>,
     control: Shared<Control>,
     shares: Shared<Share>,
+    sites: Shared<Site>,
     ring: RingBuf<MapData>,
     followed: BpfHashMap<MapData, u32, u64>,
     hooks: Vec<Hook>,
@@ -244,7 +245,42 @@ impl Live {
     }
 
     fn mm(&self, index: usize) -> MmState {
-        mm_state(&self.slots.read(index), self.numbered)
+        let slot = self.slots.read(index);
+        let sites = if slot.failures.iter().any(|group| group.sites > 0) {
+            self.sites_of(slot.generation)
+        } else {
+            Vec::new()
+        };
+        mm_state(&slot, &sites, self.numbered)
+    }
+
+    /// Places at which calls of this address space were refused.
+    fn sites_of(&self, generation: u64) -> Vec<Site> {
+        (0..self.sites.len())
+            .filter(|&index| self.generation_of_site(index) == generation)
+            .map(|index| self.sites.read(index))
+            .filter(|site| site.key != 0 && site.generation == generation)
+            .collect()
+    }
+
+    fn generation_of_site(&self, index: usize) -> u64 {
+        // SAFETY: `index` is in bounds; the word is written by the kernel side when the entry is taken.
+        unsafe { ptr::read_volatile(&raw const (*self.sites.at(index)).generation) }
+    }
+
+    /// Hands back the entries of an address space that is gone.
+    fn free_sites(&mut self, generation: u64) {
+        for index in 0..self.sites.len() {
+            if self.generation_of_site(index) == generation {
+                let site = self.sites.at(index);
+                // SAFETY: in bounds; nobody counts in it any more: its address space has ended. The key comes last.
+                unsafe {
+                    let rest = site.cast::<u8>().add(size_of::<u64>());
+                    ptr::write_bytes(rest, 0, size_of::<Site>() - size_of::<u64>());
+                    AtomicU64::from_ptr(site.cast()).store(0, Ordering::Release);
+                }
+            }
+        }
     }
 
     fn state(&self, index: usize) -> u32 {
@@ -255,6 +291,10 @@ impl Live {
     /// Hands a dead slot back, zeroed as the kernel side expects it, and takes it out of its user's share.
     fn free(&mut self, index: usize) {
         let slot = self.slots.at(index);
+        let read = self.slots.read(index);
+        if read.failures.iter().any(|group| group.sites > 0) {
+            self.free_sites(read.generation);
+        }
         // SAFETY: the slot is dead: the kernel side does not touch it until its first word is 0.
         let share = unsafe {
             let share = (*slot).share;

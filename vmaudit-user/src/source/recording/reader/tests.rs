@@ -20,6 +20,8 @@ fn sample() -> Vec<Event> {
         first_ns: 5,
         last_ns: 9,
         kept_bytes: u64::MAX,
+        recovered: 0,
+        sites: Vec::new(),
     };
     let mm = MmState {
         generation: 7,
@@ -40,7 +42,7 @@ fn sample() -> Vec<Event> {
         gaps: Some(0),
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: 4, added: 0, removed: 1, failed: 3 })],
-        refusals: vec![kind],
+        refusals: vec![kind.clone()],
     };
     let change = |n: u32| Change {
         at_ns: 2_000 + u64::from(n),

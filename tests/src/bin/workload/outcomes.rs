@@ -1,0 +1,185 @@
+//! Needs that are refused, and what becomes of them: the same thread gets the like, or it does not.
+
+use libc::{MAP_FIXED_NOREPLACE, MAP_HUGETLB, MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE, c_int};
+
+use crate::causes::limit;
+use crate::memory::{Errno, PAGE, PRIVATE, brk, call, die, errno, leave, mmap, munmap, must};
+use crate::own::{Own, count};
+
+const READ_WRITE: c_int = PROT_READ | PROT_WRITE;
+/// More than any machine has, so that no mode of overcommit allows it.
+const TOO_MUCH: usize = 1 << 46;
+const MIB: usize = 1 << 20;
+const TIB: usize = 1 << 40;
+
+/// Refuses something, and says what and why; the status to end with.
+type Case = fn(&mut Own) -> c_int;
+
+const CASES: &[(&str, Case)] = &[
+    ("huge-then-ordinary", huge_then_ordinary),
+    ("heap-then-mmap", heap_then_mmap),
+    ("ladder", ladder),
+    ("too-steep", too_steep),
+    ("interrupted", interrupted),
+    ("another-thread", another_thread),
+    ("another-access", another_access),
+    ("again", again),
+    ("probe-and-success", |own| probe(own, 0)),
+    ("probe-and-failure", |own| probe(own, 1)),
+    ("probe-hides-needs", probe_hides_needs),
+];
+
+/// Runs one case.
+pub fn run(name: &str) -> ! {
+    let Some((_, case)) = CASES.iter().find(|(known, _)| *known == name) else {
+        die(2, format_args!("no such case: {name}"));
+    };
+    let mut own = Own::new("outcomes", count(), 0);
+    let status = case(&mut own);
+    own.last = Some(count());
+    own.peak = 0;
+    own.print();
+    leave(status)
+}
+
+fn refused<T>(own: &mut Own, call: &'static str, cause: &'static str, answer: Result<T, Errno>) {
+    match answer {
+        Err(errno) => own.refuse(call, errno, cause),
+        Ok(_) => die(99, format_args!("{call} was not refused")),
+    }
+}
+
+fn huge_then_ordinary(own: &mut Own) -> c_int {
+    refused(own, "mmap", "hugetlb", mmap(4 * MIB, READ_WRITE, MAP_HUGETLB));
+    must(mmap(4 * MIB, READ_WRITE, 0), "mmap");
+    0
+}
+
+fn heap_then_mmap(own: &mut Own) -> c_int {
+    let start = brk(0);
+    let above = (start + 16 * PAGE).next_multiple_of(PAGE);
+    let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | MAP_FIXED_NOREPLACE) as usize;
+    must(
+        call(libc::SYS_mmap, [above, PAGE, PROT_READ as usize, flags, usize::MAX, 0]),
+        "mmap above the heap",
+    );
+    for _ in 0..3 {
+        let asked = start + 64 * PAGE;
+        refused(own, "brk", "no_address_range", if brk(asked) == asked { Ok(()) } else { Err(libc::ENOMEM) });
+        must(mmap(64 * PAGE, READ_WRITE, 0), "mmap");
+    }
+    0
+}
+
+/// Halves until it is given.
+fn ladder(own: &mut Own) -> c_int {
+    let mut bytes = TOO_MUCH;
+    while let Err(errno) = mmap(bytes, READ_WRITE, 0) {
+        own.refuse("mmap", errno, "overcommit");
+        bytes /= 2;
+    }
+    0
+}
+
+fn too_steep(own: &mut Own) -> c_int {
+    refused(own, "mmap", "overcommit", mmap(TOO_MUCH, READ_WRITE, 0));
+    must(mmap(MIB, READ_WRITE, 0), "mmap");
+    0
+}
+
+/// Another memory call comes between.
+fn interrupted(own: &mut Own) -> c_int {
+    let page = must(mmap(PAGE, PROT_NONE, 0), "mmap");
+    refused(own, "mmap", "hugetlb", mmap(4 * MIB, READ_WRITE, MAP_HUGETLB));
+    must(munmap(page, PAGE), "munmap");
+    must(mmap(4 * MIB, READ_WRITE, 0), "mmap");
+    0
+}
+
+fn another_thread(own: &mut Own) -> c_int {
+    let (ask, asked) = std::sync::mpsc::channel::<()>();
+    let (give, given) = std::sync::mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        if asked.recv().is_ok() {
+            must(mmap(4 * MIB, READ_WRITE, 0), "mmap");
+            let _ = give.send(());
+        }
+        // Its stack is not unmapped before the process ends.
+        std::thread::park();
+    });
+    refused(own, "mmap", "hugetlb", mmap(4 * MIB, READ_WRITE, MAP_HUGETLB));
+    if ask.send(()).is_err() || given.recv().is_err() {
+        die(99, format_args!("the other thread is gone"));
+    }
+    0
+}
+
+fn another_access(own: &mut Own) -> c_int {
+    refused(own, "mmap", "hugetlb", mmap(4 * MIB, READ_WRITE, MAP_HUGETLB));
+    must(mmap(4 * MIB, PROT_READ, 0), "mmap");
+    0
+}
+
+/// The same call once more, with more room.
+fn again(own: &mut Own) -> c_int {
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a valid structure.
+    unsafe { libc::getrlimit(libc::RLIMIT_AS, &raw mut old) };
+    limit(libc::RLIMIT_AS, PAGE);
+    for _ in 0..2 {
+        refused(own, "mmap", "rlimit_as", mmap(MIB, READ_WRITE, 0));
+    }
+    // SAFETY: as above.
+    unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const old) };
+    must(mmap(MIB, READ_WRITE, 0), "mmap");
+    0
+}
+
+fn probe(own: &mut Own, status: c_int) -> c_int {
+    limit(libc::RLIMIT_AS, 8 << 30);
+    refused(own, "mmap", "rlimit_as", mmap(6 * TIB, PROT_NONE, MAP_NORESERVE));
+    status
+}
+
+/// A probe is refused, then real needs.
+fn probe_hides_needs(own: &mut Own) -> c_int {
+    limit(libc::RLIMIT_AS, 1 << 30);
+    refused(own, "mmap", "rlimit_as", mmap(TIB, PROT_NONE, MAP_NORESERVE));
+    for _ in 0..5 {
+        refused(own, "mmap", "rlimit_as", mmap(2 << 30, PROT_NONE, MAP_NORESERVE));
+    }
+    0
+}
+
+/// Refusals from two places: so many here, so many there.
+pub fn sites(here: usize, there: usize) -> ! {
+    let mut own = Own::new("outcomes", count(), 0);
+    for _ in 0..here {
+        first_place(&mut own);
+    }
+    for n in 0..there {
+        second_place(&mut own, n);
+    }
+    own.last = Some(count());
+    own.peak = 0;
+    own.print();
+    leave(0)
+}
+
+#[inline(never)]
+fn first_place(own: &mut Own) {
+    refused(own, "mmap", "overcommit", mmap_here(std::hint::black_box(TOO_MUCH)));
+}
+
+#[inline(never)]
+fn second_place(own: &mut Own, n: usize) {
+    refused(own, "mmap", "overcommit", mmap_here(std::hint::black_box(TOO_MUCH) + (n + 1) * MIB));
+}
+
+/// By the C library's own function, so that the caller is the one who calls this.
+#[inline(always)]
+fn mmap_here(bytes: usize) -> Result<usize, Errno> {
+    // SAFETY: new memory where the kernel likes.
+    let answer = unsafe { libc::mmap(std::ptr::null_mut(), bytes, READ_WRITE, PRIVATE, -1, 0) };
+    if answer == libc::MAP_FAILED { Err(errno()) } else { Ok(answer as usize) }
+}
