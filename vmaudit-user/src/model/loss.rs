@@ -1,5 +1,7 @@
 //! Why something is not in a report.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// Reasons that are counted, in the order of their names: a report lists them so.
@@ -88,6 +90,73 @@ impl LossReason {
             Self::StackMissing => "stack_missing",
             Self::TableFull => "table_full",
             Self::TreeFull => "tree_full",
+        }
+    }
+}
+
+/// What was not seen, so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Losses {
+    /// Totals by reason.
+    pub counters: BTreeMap<LossReason, u64>,
+    /// What events that were shown to none of the programs may have changed.
+    pub doubt: Doubt,
+    /// Whose the losses are that come of a user having had his share.
+    #[serde(default)]
+    pub shares: Vec<UsedShare>,
+}
+
+/// A user of whom something was left out, because he had as much of the table of address spaces, or of the ring buffer,
+/// as was free while others were there too. (`table_full` and `ring_full` count it as well.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedShare {
+    /// Real user id; `None`: several users who are counted together.
+    pub uid: Option<u32>,
+    /// How often an address space was not followed; one that changes tries again, so there may be fewer of them.
+    pub address_spaces: u64,
+    /// Records that were dropped.
+    pub records: u64,
+}
+
+impl UsedShare {
+    /// One sentence for people.
+    pub fn sentence(&self) -> String {
+        let whose = match self.uid {
+            Some(uid) => format!("uid {uid} used its share"),
+            None => "several users, counted together, used their share".to_owned(),
+        };
+        let mut left_out = Vec::new();
+        if self.address_spaces > 0 {
+            left_out.push(format!("an address space not followed {} times", self.address_spaces));
+        }
+        if self.records > 0 {
+            left_out.push(format!("{} details dropped", self.records));
+        }
+        format!("{whose}: {}", left_out.join(", "))
+    }
+}
+
+/// What can be wrong because the kernel skipped programs, and no row tells by itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Doubt {
+    /// Any peak.
+    pub peaks: bool,
+    /// The list of processes: one can be missing, or bear an old name.
+    pub processes: bool,
+    /// Counts of calls and of refusals: they can be too low.
+    pub calls: bool,
+    /// Why a call was refused: what it did may have been seen in part, or be taken for what an earlier one did.
+    pub causes: bool,
+}
+
+impl Doubt {
+    /// Either's.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            peaks: self.peaks || other.peaks,
+            processes: self.processes || other.processes,
+            calls: self.calls || other.calls,
+            causes: self.causes || other.causes,
         }
     }
 }

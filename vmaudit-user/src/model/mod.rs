@@ -12,6 +12,7 @@ pub(crate) mod event_names;
 pub(crate) mod hook;
 pub mod limit;
 pub mod loss;
+mod outcome;
 pub mod report;
 pub mod scan;
 #[cfg(test)]

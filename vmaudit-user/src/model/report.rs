@@ -15,6 +15,7 @@ pub use super::end::{CommandEnd, EndCause, Killer, ProcessEnd};
 use super::hook::CALL_EXIT;
 
 pub use super::crowd::FoldedProcesses;
+pub use super::outcome::{Outcome, Site};
 pub use super::stack::{Example, Frame};
 
 /// Name of the schema.
@@ -415,43 +416,6 @@ impl Failure {
     pub fn is_of(&self, process: &Process) -> bool {
         (self.pid, self.started_s) == (process.pid, process.started_s)
     }
-}
-
-/// What became of the need behind a refused call. Decided for each call.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The same thread did not get the like in its next memory calls.
-    #[default]
-    Unrecovered,
-    /// It did: the same protection and flags in steps each at least a quarter of the one before, the same without huge
-    /// pages, mmap of at least the same after brk, any other call once more.
-    Recovered,
-    /// A question that is normally answered with no; or a reservation of at least 1 TiB without access by a process that
-    /// lived on for a second or more, or ended with status 0.
-    Ordinary,
-}
-
-/// A place that calls were refused at.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Site {
-    /// How many.
-    pub count: u64,
-    /// First there, whatever its outcome.
-    pub first_at_s: f64,
-    /// Last there, likewise.
-    pub last_at_s: f64,
-    /// Least that was asked for there; null where no argument tells.
-    pub smallest_bytes: Option<u64>,
-    /// Most that was asked for there; likewise.
-    pub largest_bytes: Option<u64>,
-    /// Of the first call there, innermost first; empty when it did not arrive.
-    pub stack: Vec<Frame>,
-    /// See [`Example::stack_notes`].
-    #[serde(default)]
-    pub stack_notes: Vec<String>,
 }
 
 /// Who holds the VMAs of a process at the limit, from one look at its mappings soon after a refusal.
