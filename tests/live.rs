@@ -40,6 +40,8 @@ mod lent;
 mod limit_command;
 #[path = "live/losses.rs"]
 mod losses;
+#[path = "live/more_calls.rs"]
+mod more_calls;
 #[path = "live/names.rs"]
 mod names;
 #[path = "live/neighbours.rs"]

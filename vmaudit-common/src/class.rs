@@ -150,6 +150,7 @@ pub fn asked_for(id: call::Call, ret: u64, args: [u64; 4], bounds: &Bounds) -> u
             let more = if heap { CLASS_SECOND } else { 0 };
             CLASS_ASKED | CLASS_GROWS | more | over_ram(grown, bounds)
         }
+        call::SHMGET => CLASS_ASKED | shmget_asks(a1, a2, bounds),
         call::MADVISE => CLASS_ASKED | advice(a2),
         call::PROCESS_MADVISE => CLASS_ASKED | advice(a3),
         call::CLONE if a0 & CLONE_VM != 0 => CLASS_ASKED | CLASS_FIRST,
@@ -211,6 +212,17 @@ fn mremap_asks([_, a1, a2, a3]: [u64; 4], bounds: &Bounds) -> u64 {
         | bit(a2 > a1, CLASS_GROWS)
         | bit(a2 > a1 && grown >= PROBE_BYTES, CLASS_VAST)
         | over_ram(grown, bounds)
+}
+
+/// ipc/shm.c:newseg
+#[inline(always)]
+fn shmget_asks(size: u64, flags: u64, bounds: &Bounds) -> u64 {
+    const SHM_HUGETLB: u64 = 0o4000;
+    const SHM_NORESERVE: u64 = 0o10000;
+    let huge = if flags & SHM_HUGETLB != 0 { CLASS_HUGE } else { 0 };
+    let noreserve = if flags & SHM_NORESERVE != 0 { CLASS_NORESERVE } else { 0 };
+    let charged = if huge | noreserve == 0 { CLASS_CHARGED } else { 0 };
+    huge | noreserve | charged | over_ram(bounds.whole_pages(size), bounds)
 }
 
 #[inline(always)]

@@ -66,6 +66,8 @@ pub struct Layout {
     pub regs_nr: u32,
     /// pt_regs: the six arguments as they were passed.
     pub regs_args: [u32; 6],
+    /// The same of a call through the 32-bit entry: their low words. Not used where no such call has a name.
+    pub regs_compat_args: [u32; 6],
     /// pt_regs: stack pointer, where x86 has the return address on entry to a function; [`ABSENT`] with `regs_lr`.
     pub regs_sp: u32,
     /// pt_regs: address of the next instruction.
@@ -180,4 +182,6 @@ pub struct Config {
     pub reserved: u32,
     /// System call number → [`crate::call::Call`].
     pub call_by_number: [u8; NUMBERS],
+    /// The same of the 32-bit entry.
+    pub compat_call_by_number: [u8; NUMBERS],
 }

@@ -281,7 +281,7 @@ fn succeeded(task: Current, call: Call, slot: Slot) {
 
 #[inline(always)]
 fn returned(task: Current, id: Call, ret: i64) -> ReturnedCall {
-    ReturnedCall { id, ret, regs: kernel::registers(), task: task.address(), compat: false }
+    ReturnedCall { id, ret, regs: kernel::registers(), task: task.address() }
 }
 
 /// Has the answer of the call read at its end, once for each call; the place of the call is the task's until then.

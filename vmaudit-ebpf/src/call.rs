@@ -13,8 +13,6 @@ pub struct ReturnedCall {
     pub regs: u64,
     /// Who made it.
     pub task: u64,
-    /// Through the 32-bit entry.
-    pub compat: bool,
 }
 
 /// A refused call.

@@ -1,6 +1,6 @@
 //! Whether what a call has given back is a refusal for lack of memory or of a limit.
 
-use vmaudit_common::call::{self, CALL_COUNT, CALLS, Refusal};
+use vmaudit_common::call::{self, CALL_COUNT, CALLS, Call, Refusal};
 
 use crate::{
     call::{ReturnedCall, index_of, may_downgrade},
@@ -11,6 +11,8 @@ use crate::{
 
 const ENOMEM: i64 = 12;
 const EAGAIN: i64 = 11;
+const EPERM: i64 = 1;
+const ENOSPC: i64 = 28;
 const PR_SET_VMA: u64 = 0x5356_4d41;
 /// Type byte of userfaultfd's ioctls (include/uapi/linux/userfaultfd.h:UFFDIO).
 const UFFDIO: u64 = 0xaa;
@@ -29,9 +31,9 @@ static REFUSALS: [u8; CALL_COUNT] = {
 /// Counts a call, and what it gave back; the errno of one that was refused. `CAS`: the kernel has compare-and-swap.
 #[inline(always)]
 pub fn count<const CAS: bool>(slot: Slot, returned: &ReturnedCall) -> Option<u8> {
-    let ReturnedCall { id, ret, regs, compat, .. } = *returned;
-    if compat {
-        slot.count_call(call::COMPAT);
+    let ReturnedCall { id, ret, regs, .. } = *returned;
+    if id == call::COMPAT {
+        slot.count_call(id);
         return None;
     }
     if ret == 0 && matches!(id, call::CLONE | call::CLONE3 | call::FORK | call::VFORK) {
@@ -60,12 +62,30 @@ fn refusal(returned: &ReturnedCall) -> Option<u8> {
         return brk_refused(ret, regs, task);
     }
     let errno = -ret;
+    let locks = rule == Refusal::Lock as u8 || rule == Refusal::Mmap as u8;
     let hit = (errno == ENOMEM && rule != Refusal::Never as u8)
-        || (errno == EAGAIN && rule == Refusal::EnomemEagain as u8);
+        || (errno == EAGAIN && (locks || rule == Refusal::EnomemEagain as u8))
+        || (errno == ENOSPC && rule == Refusal::EnomemEnospc as u8)
+        || (errno == EPERM && locks && may_lock_nothing(id, regs, task));
     if !hit || (id == call::PRCTL && argument(regs, 0) != PR_SET_VMA) {
         return None;
     }
     Some(errno as u8)
+}
+
+/// The call wants to lock memory, and RLIMIT_MEMLOCK is 0 (mm/mlock.c:can_do_mlock).
+#[inline(always)]
+fn may_lock_nothing(id: Call, regs: u64, task: u64) -> bool {
+    const MAP_LOCKED: u64 = 0x2000;
+    const SHM_LOCK: u64 = 11;
+    const RLIMIT_MEMLOCK: u32 = 8;
+    let asks = match id {
+        call::MMAP => argument(regs, 3) & MAP_LOCKED != 0,
+        // A version bit may stand beside the command (include/linux/ipc.h:IPC_64).
+        call::SHMCTL => argument(regs, 1) & 0xff == SHM_LOCK,
+        _ => true,
+    };
+    asks && kernel::rlimit(task, RLIMIT_MEMLOCK) == 0 && !kernel::may_lock_any(task)
 }
 
 /// brk answers with the break it leaves behind; asking for another one and not getting it is the refusal. A request

@@ -76,25 +76,32 @@ pub struct OwnMm(Typed);
 
 /// Saved user registers of [`Current`], known by type as well.
 #[derive(Clone, Copy)]
-pub struct Registers(Typed);
+pub struct Registers {
+    at: Typed,
+    /// The call came through the 32-bit entry.
+    compat: bool,
+}
 
 impl Registers {
     /// Argument `n` of the call.
     #[inline(always)]
     pub fn argument(self, n: usize) -> u64 {
-        self.0.load(layout!(regs_args[n]))
+        if self.compat {
+            return u64::from(self.at.load::<u32>(layout!(regs_compat_args[n])));
+        }
+        self.at.load(layout!(regs_args[n]))
     }
 
     /// Where the task goes on.
     #[inline(always)]
     pub fn ip(self) -> u64 {
-        self.0.load(layout!(regs_ip))
+        self.at.load(layout!(regs_ip))
     }
 
     /// The answer of the call.
     #[inline(always)]
     pub fn answer(self) -> i64 {
-        self.0.load(layout!(regs_ret))
+        self.at.load(layout!(regs_ret))
     }
 }
 
@@ -163,13 +170,16 @@ impl Current {
     #[inline(always)]
     pub fn registers(self) -> Registers {
         // SAFETY: a valid task; the helper exists since 5.15.
-        Registers(unsafe { Typed::new(bpf_task_pt_regs(self.0.0.as_ptr().cast()) as *const u8) })
+        let at = unsafe { Typed::new(bpf_task_pt_regs(self.0.0.as_ptr().cast()) as *const u8) };
+        Registers { at, compat: self.in_compat_call() }
     }
 
     /// The number of the system call it is in, as its saved registers have it.
     #[inline(always)]
     pub fn call_number(self) -> u32 {
-        self.registers().0.load(layout!(regs_nr))
+        // SAFETY: as in `registers`.
+        let at = unsafe { Typed::new(bpf_task_pt_regs(self.0.0.as_ptr().cast()) as *const u8) };
+        at.load(layout!(regs_nr))
     }
 
     /// The task is on its way out: what it does is not the call's any more that its registers still name.
@@ -194,8 +204,8 @@ impl Current {
     /// kernel_entry with NO_SYSCALL).
     #[inline(always)]
     pub fn call(self) -> Call {
-        let id = call_by_number(u64::from(self.call_number()));
-        if id >= call::FIRST_REAL && self.in_compat_call() { call::COMPAT } else { id }
+        let number = u64::from(self.call_number());
+        if self.in_compat_call() { compat_call_by_number(number) } else { call_by_number(number) }
     }
 }
 
@@ -289,16 +299,51 @@ pub fn call_by_number(number: u64) -> Call {
     config!(call_by_number[(number & u64::from(NUMBERS_MASK)) as usize])
 }
 
-/// Argument `n` of the call that these saved registers are of.
+/// The watched call with this number of the 32-bit entry.
+#[inline(always)]
+fn compat_call_by_number(number: u64) -> Call {
+    if number > u64::from(NUMBERS_MASK) {
+        return call::OTHER;
+    }
+    config!(compat_call_by_number[(number & u64::from(NUMBERS_MASK)) as usize])
+}
+
+/// The watched call that `current` is in, whose saved registers these are; for programs that know no task by type.
+#[inline(always)]
+pub fn call_of(regs: u64) -> Call {
+    let number = u64::from(read::<u32>(regs, layout!(regs_nr)));
+    if in_compat_call() { compat_call_by_number(number) } else { call_by_number(number) }
+}
+
+/// `current` is inside a 32-bit system call.
+#[inline(always)]
+fn in_compat_call() -> bool {
+    let offset = layout!(task_compat);
+    offset != ABSENT && read::<u32>(current(), offset) & layout!(compat_mask) != 0
+}
+
+/// Argument `n` of the call of `current`, whose saved registers these are.
 #[inline(always)]
 pub fn argument(regs: u64, n: usize) -> u64 {
-    read(regs, layout!(regs_args[n]))
+    argument_of(regs, n, in_compat_call())
+}
+
+#[inline(always)]
+fn argument_of(regs: u64, n: usize, compat: bool) -> u64 {
+    let (at, mask) = if compat {
+        (layout!(regs_compat_args[n]), u64::from(u32::MAX))
+    } else {
+        (layout!(regs_args[n]), u64::MAX)
+    };
+    read::<u64>(regs, at) & mask
 }
 
 /// The first four of them.
 #[inline(always)]
 pub fn first_arguments(regs: u64) -> [u64; 4] {
-    [argument(regs, 0), argument(regs, 1), argument(regs, 2), argument(regs, 3)]
+    let compat = in_compat_call();
+    let at = |n| argument_of(regs, n, compat);
+    [at(0), at(1), at(2), at(3)]
 }
 
 /// All six.

@@ -34,8 +34,8 @@ const CLONE_THREAD: u64 = 0x1_0000;
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sampled_exit(ctx: RawTracePointContext) -> i32 {
     let regs: u64 = ctx.arg(0);
-    let id = kernel::call_by_number(u64::from(kernel::read::<u32>(regs, layout!(regs_nr))));
-    if id >= call::FIRST_REAL {
+    let id = kernel::call_of(regs);
+    if id >= call::COMPAT {
         returned(ctx.as_ptr(), id, ctx.arg::<u64>(1) as i64, regs);
     }
     0
@@ -50,10 +50,7 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
     }
     let Some(index) = slots::index_of(mm).or_else(|| adopt(task, mm)) else { return };
     let Some(slot) = Slot::at(index) else { return };
-    let compat = layout!(task_compat) != ABSENT
-        && kernel::read::<u32>(task, layout!(task_compat)) & layout!(compat_mask) != 0;
-    let by = if compat { call::COMPAT } else { id };
-    let (before, count) = sample(slot, task, mm, by);
+    let (before, count) = sample(slot, task, mm, id);
     if config!(calls) == 0 {
         return;
     }
@@ -62,7 +59,7 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
     if slot.flags() & MM_SHARED == 0 {
         current_call::keep_sample(tid, id, mm, before, count);
     }
-    if let Some(errno) = call_result::count::<false>(slot, &ReturnedCall { id, ret, regs, task, compat }) {
+    if let Some(errno) = call_result::count::<false>(slot, &ReturnedCall { id, ret, regs, task }) {
         legacy_failure(ctx, index, slot, &FailedCall { id, errno, ret: ret as u64, regs, task });
     }
     if let Some(entry) = Entry::of(tid) {

@@ -19,20 +19,20 @@ use crate::{
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn sys_exit_raw(ctx: RawTracePointContext) -> i32 {
     // This runs at every system call of the machine: the number comes by plain loads, not by a reading helper.
-    let id = kernel::call_by_number(u64::from(kernel::Current::task().call_number()));
-    if id >= call::FIRST_REAL {
+    let id = kernel::Current::task().call();
+    if id >= call::COMPAT {
         returned(id, ctx.arg::<u64>(1) as i64, ctx.arg(0));
     }
     0
 }
 
-/// Record: id at 8, ret at 16.
+/// Record: ret at 16.
 #[tracepoint(category = "raw_syscalls", name = "sys_exit")]
 pub fn sys_exit_classic(ctx: TracePointContext) -> u32 {
-    // SAFETY: offsets inside the record (include/trace/events/syscalls.h, ABI in practice since 2.6.33).
-    let (number, ret) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<i64>(16)) };
-    let id = kernel::call_by_number(number.unwrap_or(u64::MAX));
-    if id >= call::FIRST_REAL {
+    // SAFETY: an offset inside the record (include/trace/events/syscalls.h, ABI in practice since 2.6.33).
+    let ret = unsafe { ctx.read_at::<i64>(16) };
+    let id = kernel::Current::task().call();
+    if id >= call::COMPAT {
         returned(id, ret.unwrap_or(0), kernel::registers());
     }
     0
@@ -56,8 +56,7 @@ fn judge(id: Call, ret: i64, regs: u64, current: kernel::Current, entry: Option<
     let known = entry.and_then(|entry| entry.slot(id));
     let Some(index) = known.or_else(|| slots::index_of(current.mm())) else { return };
     let Some(slot) = Slot::at(index) else { return };
-    let compat = current.in_compat_call();
-    let returned = ReturnedCall { id, ret, regs, task: current.address(), compat };
+    let returned = ReturnedCall { id, ret, regs, task: current.address() };
     if let Some(errno) = call_result::count::<true>(slot, &returned) {
         failure(index, u32::from(id), u32::from(errno), ret as u64);
     }

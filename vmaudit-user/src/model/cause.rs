@@ -31,6 +31,10 @@ pub enum Cause {
     RangeNotMapped,
     /// No huge pages.
     Hugetlb,
+    /// fs.aio-max-nr.
+    AioMaxNr,
+    /// kernel.shmmni, kernel.shmall or kernel.shmmax.
+    ShmLimits,
     /// A slab, page table or cgroup charge failed.
     KernelMemory,
     /// mseal.
@@ -52,6 +56,8 @@ impl Cause {
             Self::NoAddressRange => "no_address_range",
             Self::RangeNotMapped => "range_not_mapped",
             Self::Hugetlb => "hugetlb",
+            Self::AioMaxNr => "aio_max_nr",
+            Self::ShmLimits => "shm_limits",
             Self::KernelMemory => "kernel_memory",
             Self::Sealed => "sealed",
             Self::Unknown => "unknown",
@@ -71,6 +77,8 @@ pub fn because(cause: Cause) -> &'static str {
         Cause::NoAddressRange => "no free address range",
         Cause::RangeNotMapped => "a range that is not mapped",
         Cause::Hugetlb => "no free huge pages",
+        Cause::AioMaxNr => "the limit on asynchronous I/O (fs.aio-max-nr)",
+        Cause::ShmLimits => "the limits on shared memory segments (kernel.shm*)",
         Cause::KernelMemory => "a failed allocation in the kernel",
         Cause::Sealed => "sealed memory (mseal)",
         Cause::Unknown => "a cause that could not be told",

@@ -207,6 +207,18 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
             ],
         ),
     };
+    // What the 32-bit entry of x86 leaves where (arch/x86/entry/entry_64_compat.S).
+    let regs_compat_args = match arch {
+        "aarch64" => regs_args,
+        _ => [
+            need("pt_regs", "bx")?,
+            need("pt_regs", "cx")?,
+            need("pt_regs", "dx")?,
+            need("pt_regs", "si")?,
+            need("pt_regs", "di")?,
+            need("pt_regs", "bp")?,
+        ],
+    };
     // x30 of user_pt_regs, the link register, on arm64.
     let (regs_sp, regs_lr) = match arch {
         "aarch64" => (ABSENT, 240),
@@ -253,6 +265,7 @@ fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         signal_rlim: need("signal_struct", "rlim")?,
         regs_nr,
         regs_args,
+        regs_compat_args,
         regs_sp,
         regs_ip,
         regs_ret,

@@ -16,6 +16,7 @@ mod limit;
 mod makers;
 mod memory;
 mod mixed;
+mod more_calls;
 mod near;
 mod neighbours;
 mod outcomes;
@@ -40,6 +41,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | outcomes CASE | sites HERE THERE
+                more-calls CASE N | unmap-everything
                 ends stack|stack-no-room|stack-no-space|thread-stack|null|abort|file-cut FOLDER|tmpfs FOLDER|huge-page
                      |cpu-soft|cpu-hard|kill-child SIGNAL|child WORDS...|exec PROGRAM WORDS...|handled N|cgroup FOLDER
                 dies abort|kill|exit [libc|without PROGRAM OTHER] | callers DEPTH [thread]
@@ -122,6 +124,8 @@ fn dispatch(words: &[&str]) -> ! {
         ["full-cgroup", folder, n] => near::full_cgroup(folder, n),
         ["exec-without-room"] => near::exec_without_room(),
         ["fill-cgroup", n] => near::fill_cgroup(number(n)),
+        ["more-calls", name, n] => more_calls::run(name, number(n)),
+        ["unmap-everything"] => more_calls::unmap_everything(),
         ["outcomes", name] => outcomes::run(name),
         ["sites", here, there] => outcomes::sites(number(here), number(there)),
         ["near", name] => near::run(name, 3),

@@ -359,6 +359,8 @@ fn errno_name(errno: u8) -> String {
     match i32::from(errno) {
         libc::ENOMEM => "ENOMEM".into(),
         libc::EAGAIN => "EAGAIN".into(),
+        libc::EPERM => "EPERM".into(),
+        libc::ENOSPC => "ENOSPC".into(),
         other => format!("errno {other}"),
     }
 }

@@ -23,6 +23,8 @@ pub(super) enum Rlimit {
 }
 
 pub(super) const EAGAIN: u8 = libc::EAGAIN as u8;
+pub(super) const EPERM: u8 = libc::EPERM as u8;
+pub(super) const ENOSPC: u8 = libc::ENOSPC as u8;
 
 pub(super) const MAP_FIXED: u64 = 0x10;
 pub(super) const MAP_SHARED: u64 = 1;
@@ -207,6 +209,7 @@ impl<'a> Facts<'a> {
             call::MREMAP => third.checked_sub(second),
             call::BRK => first.checked_sub(example.ret as u64),
             call::MMAP | call::MUNMAP | call::MPROTECT | call::PKEY_MPROTECT => Some(second),
+            call::SHMGET | call::MSYNC | call::MINCORE => Some(second),
             call::MADVISE | call::MLOCK | call::MLOCK2 | call::MUNLOCK => Some(second),
             _ => None,
         }

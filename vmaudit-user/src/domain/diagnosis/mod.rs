@@ -111,6 +111,10 @@ enum Reason {
     /// The range is mapped, and a part of it allows no access.
     NoAccess,
     Hugetlb,
+    /// A limit on System V shared memory.
+    Segments,
+    /// fs.aio-max-nr.
+    AsynchronousIo,
     KernelMemory,
     /// The mapped file's driver gave the errno.
     Driver,
@@ -135,6 +139,8 @@ impl Reason {
             Self::NoHole | Self::InTheWay | Self::NoRoomInPlace | Self::BreakQuery => Cause::NoAddressRange,
             Self::Gap | Self::NoAccess => Cause::RangeNotMapped,
             Self::Hugetlb => Cause::Hugetlb,
+            Self::Segments => Cause::ShmLimits,
+            Self::AsynchronousIo => Cause::AioMaxNr,
             Self::KernelMemory => Cause::KernelMemory,
             Self::Driver | Self::Tasks | Self::DeadNamespace | Self::Busy | Self::Unknown => Cause::Unknown,
         }
@@ -212,7 +218,10 @@ impl Checks {
 fn ordinary(facts: &Facts<'_>, reason: Reason) -> bool {
     match reason {
         Reason::NoRoomInPlace | Reason::BreakQuery | Reason::Busy => true,
-        Reason::Gap => matches!(facts.question.call, call::MADVISE | call::PROCESS_MADVISE | call::PRCTL),
+        Reason::Gap => matches!(
+            facts.question.call,
+            call::MADVISE | call::PROCESS_MADVISE | call::PRCTL | call::MSYNC | call::MINCORE
+        ),
         _ => false,
     }
 }

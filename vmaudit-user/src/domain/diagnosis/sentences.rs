@@ -5,7 +5,7 @@ use vmaudit_common::{CLASS_GROWS, CLASS_KEEPS, CLASS_TARGETED};
 
 use crate::domain::diagnosis::Reason;
 use crate::domain::diagnosis::checks::madvise::{Advice, advice};
-use crate::domain::diagnosis::facts::{EAGAIN, Facts, MAP_FIXED, MAP_STACK, Rlimit};
+use crate::domain::diagnosis::facts::{EAGAIN, ENOSPC, EPERM, Facts, MAP_FIXED, MAP_STACK, Rlimit};
 use crate::model::session::MremapRule;
 use crate::text::{bytes, count, grouped};
 
@@ -56,6 +56,14 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others:
         Reason::Hugetlb => {
             format!("{} asked for {}of huge pages, and too few are free.", name(facts), amount(facts))
         }
+        Reason::Segments => format!(
+            "{} was refused by a limit on shared memory segments: their number (kernel.shmmni) or pages (kernel.shmall).",
+            name(facts)
+        ),
+        Reason::AsynchronousIo => format!(
+            "{} was refused by fs.aio-max-nr, which limits the requests of all processes of the machine.",
+            name(facts)
+        ),
         Reason::KernelMemory => kernel_memory(facts),
         Reason::Driver => format!(
             "{}: the driver or the file system behind the file descriptor gave {} \
@@ -121,6 +129,10 @@ pub(super) fn cure(facts: &Facts<'_>, reason: Reason) -> Option<String> {
         Reason::Hugetlb => {
             "Reserve huge pages (vm.nr_hugepages), or allow more on demand (vm.nr_overcommit_hugepages)."
         }
+        Reason::Segments => {
+            "Raise kernel.shmmni or kernel.shmall, or remove segments that nobody uses (ipcs -m, ipcrm)."
+        }
+        Reason::AsynchronousIo => "Raise fs.aio-max-nr.",
         Reason::KernelMemory if facts.question.cgroup.is_some() => {
             "Raise memory.max of the process's cgroup (MemoryMax= of systemd, the container's memory limit), or use less."
         }
@@ -157,7 +169,12 @@ fn name(facts: &Facts<'_>) -> String {
 }
 
 fn errno(facts: &Facts<'_>) -> &'static str {
-    if facts.question.errno == EAGAIN { "EAGAIN" } else { "ENOMEM" }
+    match facts.question.errno {
+        EAGAIN => "EAGAIN",
+        EPERM => "EPERM",
+        ENOSPC => "ENOSPC",
+        _ => "ENOMEM",
+    }
 }
 
 fn limit(facts: &Facts<'_>) -> String {
@@ -430,6 +447,8 @@ fn phrase(facts: &Facts<'_>, reason: Reason) -> String {
         Reason::NoRoomInPlace => "no room to grow in place".into(),
         Reason::BreakQuery => "a question for the break".into(),
         Reason::Gap => "a gap in the range".into(),
+        Reason::Segments => "a limit on shared memory segments".into(),
+        Reason::AsynchronousIo => "fs.aio-max-nr".into(),
         Reason::NoAccess => "memory without access".into(),
         Reason::Hugetlb => "too few huge pages".into(),
         Reason::KernelMemory => "a failed allocation in the kernel".into(),

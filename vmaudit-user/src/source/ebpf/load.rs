@@ -382,8 +382,25 @@ fn config(facts: &Facts, options: &Options, asks: bool) -> Config {
         exec_old_pid_offset: offset("sched_process_exec", "old_pid"),
         asks: asks.into(),
         reserved: 0,
-        call_by_number: call::by_number(number),
+        call_by_number: call::by_number(number, call::OTHER),
+        compat_call_by_number: compat_calls(facts),
     }
+}
+
+/// System call numbers of the 32-bit entry.
+fn compat_calls(facts: &Facts) -> [u8; call::NUMBERS] {
+    /// The older mmap, which takes its arguments in memory, and ipc, which may be shmget or shmat.
+    const UNREADABLE: [usize; 2] = [90, 117];
+    if facts.arch != "x86_64" {
+        return [call::COMPAT; call::NUMBERS];
+    }
+    let mut table = call::by_number(|call| call.i386, call::OTHER);
+    for number in UNREADABLE {
+        if let Some(entry) = table.get_mut(number) {
+            *entry = call::COMPAT;
+        }
+    }
+    table
 }
 
 /// Kernels before 5.11 charge BPF memory to RLIMIT_MEMLOCK; later ones do not care, so a refusal is no matter.

@@ -8,6 +8,11 @@ use crate::domain::diagnosis::{Checks, Finding, Reason};
 
 /// mm/mlock.c:do_mlock; munlock has no limit of its own.
 pub(crate) fn mlock(facts: &Facts<'_>, checks: &mut Checks) {
+    if facts.question.errno == EPERM {
+        // Nothing at all may be locked (mm/mlock.c:can_do_mlock).
+        checks.add(Reason::Memlock, Finding::Met);
+        return;
+    }
     if facts.question.errno == EAGAIN {
         // Everything was locked, and filling it with memory failed (mm/mlock.c:__mlock_posix_error_return).
         checks.add(Reason::KernelMemory, Finding::Met);

@@ -21,6 +21,11 @@ pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
         // No example arrived, and the kind is of a version that did not put it there.
         None => Finding::Likely,
     };
+    if facts.question.errno == EPERM {
+        // MAP_LOCKED where nothing may be locked at all; other permissions are not counted (mm/mmap.c:do_mmap).
+        checks.add(Reason::Memlock, Finding::Met);
+        return;
+    }
     if facts.question.errno == EAGAIN {
         let over = !facts.counters() || facts.has(CLASS_OVER_MEMLOCK);
         checks.add(
@@ -84,6 +89,11 @@ pub(crate) fn munmap(facts: &Facts<'_>, checks: &mut Checks) {
 
 /// Calls that map something whose size the arguments do not show. io_setup hides the real errno (fs/aio.c:ioctx_alloc).
 pub(crate) fn inner_mmap(facts: &Facts<'_>, checks: &mut Checks) {
+    if facts.question.call == call::IO_SETUP && facts.question.errno == EAGAIN {
+        // fs/aio.c:ioctx_alloc, before anything is mapped.
+        checks.add(Reason::AsynchronousIo, Finding::Met);
+        return;
+    }
     checks.add(Reason::MapCount, facts.count_check(1));
     checks.add(Reason::NoHole, facts.search());
     let finite = |which| match facts.rlimit(which) {

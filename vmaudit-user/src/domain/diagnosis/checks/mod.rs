@@ -7,6 +7,7 @@ mod mmap;
 mod mprotect;
 mod mremap;
 mod process;
+mod shared_memory;
 
 use vmaudit_common::CLASS_OVERCOMMIT_REFUSED;
 use vmaudit_common::call;
@@ -31,7 +32,10 @@ pub(super) fn all(facts: &Facts<'_>, checks: &mut Checks) {
         call::PRCTL => mprotect::prctl(facts, checks),
         call::MLOCK | call::MLOCK2 | call::MUNLOCK => mlock::mlock(facts, checks),
         // Its only ENOMEM (mm/mlock.c:mlockall); failures of single mappings are ignored.
-        call::MLOCKALL => checks.add(Reason::Memlock, Finding::Met),
+        call::MLOCKALL | call::SHMCTL => checks.add(Reason::Memlock, Finding::Met),
+        call::SHMGET => shared_memory::shmget(facts, checks),
+        // Only ranges that are not mapped have it (mm/msync.c, mm/mincore.c).
+        call::MSYNC | call::MINCORE => checks.add(Reason::Gap, Finding::Met),
         call::MBIND | call::SET_MEMPOLICY_HOME_NODE => mprotect::mbind(facts, checks),
         call::MSEAL => {
             // The whole range is checked before anything is done (mm/mseal.c:do_mseal).
