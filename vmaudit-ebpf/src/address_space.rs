@@ -68,6 +68,31 @@ pub fn claim_for<const CAS: bool>(mm: u64, owner: Owner, count: u32) -> Option<S
     None
 }
 
+/// An address space is being torn down, by the last task that had to do with it.
+// Global: looked at once by the verifier, whoever calls it.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn torn_down(mm: u64) -> u64 {
+    let Some(index) = slots::index_of(mm) else { return 0 };
+    // Before 6.16 sched_process_exit comes too late to ask for the last name. An exec also ends an address space, but
+    // by then the task may bear the new image's name.
+    if let Some(slot) = Slot::at(index)
+        && !kernel::in_exec()
+    {
+        let (tgid, _) = kernel::ids();
+        if slot.tgid() == tgid {
+            slot.set_comm(kernel::comm_of(kernel::leader_of(kernel::current())));
+        } else if kernel::mm_of(kernel::current()) == 0 {
+            // Not a reader who came last, but a task that ends: the owner's end was not seen, and this one's
+            // changes went to the owner's slot. (Or the owner ended before a vfork child of it.)
+            lock_sequence::late(slot);
+        }
+    }
+    finish(index, mm, true);
+    0
+}
+
 /// The figures of this address space are final. `count`: what it has now is its last; else, what was seen last.
 #[inline(always)]
 pub fn finish(index: u32, mm: u64, count: bool) {

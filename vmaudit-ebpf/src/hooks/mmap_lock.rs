@@ -94,6 +94,11 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         return;
     };
     let Some(slot) = Slot::at(index) else { return };
+    // One that has no mapping left is torn down without the event for it (mm/mmap.c:exit_mmap, `goto destroy`).
+    if write && own.is_none() && kernel::map_count(mm) == 0 {
+        address_space::torn_down(mm);
+        return;
+    }
     let (count, sequence) = match own {
         Some(own) => (own.map_count(), own.lock_sequence()),
         None => (kernel::map_count(mm), kernel::lock_sequence(mm)),

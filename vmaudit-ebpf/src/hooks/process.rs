@@ -180,7 +180,7 @@ fn exited() {
 /// match-proto: exit_mmap(struct mm_struct *mm), 6.1 and later
 #[raw_tracepoint(tracepoint = "exit_mmap")]
 pub fn exit_mmap_raw(ctx: RawTracePointContext) -> i32 {
-    torn_down(ctx.arg(0));
+    address_space::torn_down(ctx.arg(0));
     0
 }
 
@@ -189,27 +189,7 @@ pub fn exit_mmap_raw(ctx: RawTracePointContext) -> i32 {
 pub fn exit_mmap_classic(ctx: TracePointContext) -> u32 {
     // SAFETY: offset inside the record, checked against the format file by the loader.
     if let Ok(mm) = unsafe { ctx.read_at::<u64>(8) } {
-        torn_down(mm);
+        address_space::torn_down(mm);
     }
     0
-}
-
-#[inline(always)]
-fn torn_down(mm: u64) {
-    let Some(index) = slots::index_of(mm) else { return };
-    // Before 6.16 sched_process_exit comes too late to ask for the last name. An exec also ends an address space, but
-    // by then the task may bear the new image's name.
-    if let Some(slot) = Slot::at(index)
-        && !kernel::in_exec()
-    {
-        let (tgid, _) = kernel::ids();
-        if slot.tgid() == tgid {
-            slot.set_comm(kernel::comm_of(kernel::leader_of(kernel::current())));
-        } else if kernel::mm_of(kernel::current()) == 0 {
-            // Not a reader who came last, but a task that ends: the owner's end was not seen, and this one's
-            // changes went to the owner's slot. (Or the owner ended before a vfork child of it.)
-            lock_sequence::late(slot);
-        }
-    }
-    address_space::finish(index, mm, true);
 }

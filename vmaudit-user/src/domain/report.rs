@@ -5,10 +5,10 @@ use crate::domain::recommend::{self, Margin, MarginError, Measured};
 use crate::domain::{arguments, budget};
 use crate::model::loss::LossReason;
 use crate::model::report::{
-    Action, Cause, Coverage, Failure, Process, Report, SCHEMA, Session, SourceKind, VERSION,
+    Action, Cause, Coverage, Failure, FoldedProcesses, Process, Report, SCHEMA, Session, SourceKind, VERSION,
 };
 use crate::model::session::Header;
-use crate::text::count;
+use crate::text::{count, total};
 
 /// A limit that may stay is no comfort where a budget does not hold.
 const NOT_THE_LIMIT: &str =
@@ -32,6 +32,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
             count(hidden, "example", "examples")
         ));
     }
+    rows.notes.extend(unwatched(&rows.processes, &rows.folded));
     let seen = audit.session();
     let rows_unseen = rows.lost.get(&LossReason::ProcessUnseen).copied().unwrap_or(0);
     let coverage = Coverage {
@@ -91,10 +92,32 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
 
 /// Takes the addresses out of its example; `false` when there are none.
 fn hide_addresses(failure: &mut Failure) -> bool {
-    let Some(example) = &mut failure.example else { return false };
+    // Notes may speak of addresses, as a stack that ends at one does.
+    for site in &mut failure.sites {
+        site.stack.iter_mut().for_each(|frame| frame.ip = None);
+        site.stack_notes.clear();
+    }
+    let Some(example) = &mut failure.example else { return !failure.sites.is_empty() };
+    example.stack_notes.clear();
     arguments::hide_addresses(&mut example.args);
     example.stack.iter_mut().for_each(|frame| frame.ip = None);
     true
+}
+
+/// What processes have used whose refusals nobody can see.
+fn unwatched(processes: &[Process], folded: &[FoldedProcesses]) -> Vec<String> {
+    let users = |call: &str| {
+        let rows = processes.iter().filter(|row| row.calls.contains_key(call)).count() as u64;
+        let sums = folded.iter().filter(|sum| sum.calls.contains_key(call)).map(|sum| sum.processes);
+        total(sums.chain([rows]))
+    };
+    let used = |call: &str, what: &str| {
+        let users = users(call);
+        (users > 0).then(|| format!("{} used {what}", count(users, "process", "processes")))
+    };
+    let io_uring = "io_uring: a madvise() that is asked for through it is not watched";
+    let compat = "calls of the 32-bit entry that are not watched (the older mmap, ipc)";
+    used("io_uring_setup", io_uring).into_iter().chain(used("[32-bit]", compat)).collect()
 }
 
 /// The process that advice speaks of: one that the limit stopped, else one at the limit, else the largest.

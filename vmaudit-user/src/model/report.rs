@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vmaudit_common::call::{CALLS, COMPAT};
+use vmaudit_common::call::{CALLS, COMPAT, IO_URING_SETUP};
 
 pub use super::breach::Breach;
 pub use super::cause::Cause;
@@ -68,19 +68,22 @@ impl Report {
 
     /// Whether a failed call may be missing from the report altogether.
     pub fn failures_may_be_missing(&self) -> bool {
-        !self.coverage.exact_calls || self.has_compat_calls()
+        !self.coverage.exact_calls || self.has_other_doors()
     }
 
     /// The same of calls that take the lock of their address space.
     pub fn locking_failures_may_be_missing(&self) -> bool {
-        !self.coverage.exact_locking_calls || self.has_compat_calls()
+        !self.coverage.exact_locking_calls || self.has_other_doors()
     }
 
-    /// 32-bit programs enter the kernel in a way of their own: their changes are seen, their refusals are not.
-    fn has_compat_calls(&self) -> bool {
-        let compat = CALLS.get(usize::from(COMPAT)).map_or("", |call| call.name);
-        self.processes.iter().any(|process| process.calls.contains_key(compat))
-            || self.folded.iter().any(|sum| sum.calls.contains_key(compat))
+    /// Some process entered the kernel where its changes are seen and its refusals are not: by calls of the 32-bit entry that
+    /// are not in the list, or through io_uring.
+    fn has_other_doors(&self) -> bool {
+        let other =
+            [COMPAT, IO_URING_SETUP].map(|call| CALLS.get(usize::from(call)).map_or("", |call| call.name));
+        let any = |calls: &BTreeMap<String, CallFigures>| other.iter().any(|name| calls.contains_key(*name));
+        self.processes.iter().any(|process| any(&process.calls))
+            || self.folded.iter().any(|sum| any(&sum.calls))
     }
 
     /// The hook on the exits of system calls, which sees refused calls; `None` when the report does not list it.

@@ -163,6 +163,8 @@ impl Own {
             let errno = match r.errno {
                 libc::ENOMEM => "ENOMEM",
                 libc::EAGAIN => "EAGAIN",
+                libc::EPERM => "EPERM",
+                libc::ENOSPC => "ENOSPC",
                 other => {
                     die(99, format_args!("{} failed with errno {other}, not for lack of memory", r.call))
                 }
