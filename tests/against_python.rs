@@ -95,7 +95,7 @@ const CASES: &[Case] = &[
         "/home/<user>/bin/other",
         "the names of other people are as private",
     ),
-    wrong(&["/opt/annex/tool"], "/opt/<user>ex/tool", "/opt/annex/tool", "`annex` is not the name `ann`"),
+    wrong(&["/opt/annex/kit"], "/opt/<user>ex/kit", "/opt/annex/kit", "`annex` is not the name `ann`"),
     wrong(
         &["/opt/\u{1b}]0;title\u{7}"],
         "/opt/\u{1b}]0;title\u{7}",
@@ -210,30 +210,33 @@ fn four(line: &str) -> Option<([u64; 4], &str)> {
 
 fn read_ours(text: &str) -> Said {
     let mut said = Said { whole: text.to_owned(), ..Said::default() };
-    let (rows, rest) = text.split_once("\nApplications\n").expect("our applications");
+    let (rows, rest) = text.split_once("\nApplications (").expect("our applications");
+    let head = rows.lines().find(|line| line.ends_with("COMMAND")).expect("the heads of our columns");
+    let column = head.find("COMMAND").unwrap();
     for line in rows.lines() {
-        // VMAs, share, pid, user, command
+        // VMAs, share, pid, user, perhaps a unit, command
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         let (Some(count), Some(pid)) =
             (words.first().and_then(|w| number(w)), words.get(2).and_then(|w| w.parse().ok()))
         else {
             continue;
         };
-        let user = words.get(3).expect("a user");
-        let command = line.split_once(&format!("  {user} ")).expect("a command").1.trim_start();
-        said.rows.insert(pid, (count, command.to_owned()));
+        said.rows.insert(pid, (count, line.chars().skip(column).collect()));
     }
-    let (apps, rest) = rest.split_once("\nKernel\n").expect("our kernel part");
+    let (apps, rest) = rest.split_once("\nTogether ").expect("our last lines");
+    let (apps, advice) = apps.split_once("\nRecommendation\n").unwrap_or((apps, ""));
     said.apps.extend(apps.lines().filter_map(four).map(|(figures, app)| (app.to_owned(), figures)));
-    for line in rest.lines() {
-        let words = line.trim_start();
-        if let Some(limit) = words.strip_prefix("vm.max_map_count ") {
-            said.limit = number(limit.split_whitespace().next().unwrap()).expect("our limit");
-        } else if words.starts_with("recommended ") {
-            let recommended = value(line, "vm.max_map_count=").and_then(number).expect("our value");
-            said.recommended.push((recommended, line.rsplit(' ').next().unwrap().to_owned()));
+    for line in advice.lines() {
+        let mut words = line.split_ascii_whitespace();
+        let figures = (words.next().and_then(number), words.next().and_then(number), words.next());
+        if let (Some(_), Some(recommended), Some(free)) = figures
+            && free.ends_with('%')
+        {
+            said.recommended.push((recommended, free.to_owned()));
         }
     }
+    let limit = rest.split_once("vm.max_map_count is ").expect("our limit").1;
+    said.limit = limit.split_whitespace().next().and_then(number).expect("a number");
     said
 }
 

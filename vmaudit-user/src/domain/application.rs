@@ -120,7 +120,34 @@ pub fn application(exe: Option<&str>, arguments: &[String], comm: &str) -> Strin
     {
         return exe.to_owned();
     }
-    first.clone()
+    // `bash`, `-bash` and `/bin/bash` are one: the executable of that name.
+    match exe.map(still_there) {
+        Some(exe) if file_name(exe) == file_name(plain(first)) => exe.to_owned(),
+        _ => plain(first).to_owned(),
+    }
+}
+
+/// A path of the kernel's, without the mark of a file that was removed since (fs/d_path.c:d_path).
+fn still_there(exe: &str) -> &str {
+    exe.strip_suffix(" (deleted)").unwrap_or(exe)
+}
+
+/// A name without the dash of a login shell.
+fn plain(first: &str) -> &str {
+    first.strip_prefix('-').filter(|name| !name.is_empty()).unwrap_or(first)
+}
+
+/// What tells that processes whose names differ by the path alone are one application: their executable and the last part of
+/// the name, where the name is the command itself (`sh` and `/bin/sh`, both /usr/bin/dash). A script or a game is told by
+/// its path.
+pub fn same_application<'a>(
+    app: &'a str,
+    exe: Option<&'a str>,
+    arguments: &[String],
+) -> Option<(&'a str, &'a str)> {
+    let command = arguments.first().map(|first| plain(first));
+    let exe = exe.map(still_there).filter(|_| command == Some(app))?;
+    Some((exe, file_name(app)))
 }
 
 fn file_name(path: &str) -> &str {
@@ -258,7 +285,9 @@ impl Anonymizer {
 
     /// Names of a person in everything that a process is called by: the one rule for all reports.
     pub fn process(&self, process: &mut Process) {
-        let paths = [&mut process.exe, &mut process.app, &mut process.cgroup].into_iter().flatten();
+        let paths = [&mut process.exe, &mut process.app, &mut process.cgroup, &mut process.unit]
+            .into_iter()
+            .flatten();
         let names = process.images.iter_mut().map(|image| &mut image.comm).chain([&mut process.comm]);
         self.texts(paths.chain(names));
     }
@@ -448,6 +477,26 @@ mod tests {
         assert_eq!(application(None, &["postgres: checkpointer".to_owned()], "x"), "postgres: checkpointer");
         assert_eq!(application(None, &[], "comm"), "comm");
         assert_eq!(application(Some("/bin/x"), &[String::new()], "comm"), "/bin/x");
+    }
+
+    #[test]
+    fn an_application_is_its_executable() {
+        let named = |exe: &str, first: &str| application(Some(exe), &[first.to_owned()], "comm");
+        for first in ["bash", "-bash", "/bin/bash", "/usr/bin/bash"] {
+            assert_eq!(named("/usr/bin/bash", first), "/usr/bin/bash");
+            assert_eq!(named("/usr/bin/bash (deleted)", first), "/usr/bin/bash");
+        }
+        assert_eq!(
+            named("/usr/lib/firefox-esr/firefox-esr", "firefox-esr"),
+            "/usr/lib/firefox-esr/firefox-esr"
+        );
+        assert_eq!(named("/usr/bin/busybox", "/bin/ls"), "/bin/ls");
+        assert_eq!(named("/usr/bin/dash", "-sh"), "sh");
+        assert_eq!(named("/usr/bin/x", "-"), "-");
+        let same = |app, exe, first: &str| same_application(app, Some(exe), &[first.to_owned()]);
+        assert_eq!(same("sh", "/usr/bin/dash", "sh"), same("/bin/sh", "/usr/bin/dash (deleted)", "/bin/sh"));
+        assert_eq!(same("/srv/run.py", "/usr/bin/python3", "python3"), None);
+        assert_eq!(same_application("sh", None, &["sh".to_owned()]), None);
     }
 
     #[test]

@@ -57,6 +57,8 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         current: rows.limits.max_map_count,
         failures: rows.kinds,
         vma_bytes: seen.vma_bytes,
+        unread: 0,
+        root: false,
     });
     let mut report = Report {
         schema: SCHEMA.into(),
@@ -77,6 +79,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         limits: rows.limits,
         processes: rows.processes,
         folded: rows.folded,
+        not_counted: Vec::new(),
         failures: rows.failures,
         ordinary_answers: rows.ordinary,
         breaches: Vec::new(),

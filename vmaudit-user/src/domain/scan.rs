@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::domain::application::Anonymizer;
+use crate::domain::application::{Anonymizer, same_application};
 use crate::domain::recommend::{Margin, Measured, recommend_now};
+use crate::domain::unit::unit_of;
 use crate::domain::vma_cost;
 use crate::model::report::{
-    Coverage, Host, Limits, MapCount, Process, Report, SCHEMA, Session, SourceKind, VERSION,
+    Coverage, Host, Limits, MapCount, NotCounted, Process, Report, SCHEMA, Session, SourceKind, VERSION,
 };
 use crate::model::scan::{AppFigures, Need, Row, Scan, Slab};
 use crate::model::unreadable::Unreadable;
@@ -25,6 +26,15 @@ pub struct ScanOptions {
     pub reverse: bool,
     /// With command lines.
     pub show_args: bool,
+    /// How many processes people will look at.
+    pub top: usize,
+}
+
+impl ScanOptions {
+    /// The processes that people look at are those with most VMAs.
+    pub fn largest_first(&self) -> bool {
+        self.sort == Key::Count && !self.reverse
+    }
 }
 
 /// Order of processes.
@@ -60,19 +70,25 @@ pub struct Facts {
     pub duration_s: f64,
     /// Names of owners by uid.
     pub users: BTreeMap<u32, String>,
+    /// vmaudit's own process id: what it needs is no reason for anything.
+    pub own: u32,
 }
 
 /// Puts the rows in order and works out everything that follows from them.
 pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer: &Anonymizer) -> Scan {
-    let Facts { limits, slabs, by_kernel, root, host, started, duration_s, users } = facts;
+    let Facts { limits, slabs, by_kernel, root, host, started, duration_s, users, own } = facts;
     let margin = options.margin;
+    unite(&mut rows);
     order(&mut rows, options.sort, options.reverse, &users);
     let largest = rows
         .iter()
+        .filter(|row| row.pid != own)
         .filter_map(|row| Some((figure(row)?, row)))
         // Of equals the first by name, as in the table.
         .max_by(|(a, x), (b, y)| a.cmp(b).then_with(|| y.app.cmp(&x.app)).then(y.pid.cmp(&x.pid)))
         .map(|(count, row)| (count, anonymizer.apply(&row.app).into_owned(), row.pid));
+    let (counted, uncounted): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.count.is_ok());
+    let (rows, not_counted) = (counted, not_counted(uncounted, &users));
     let recommendation = recommend_now(&Measured {
         peak: largest.as_ref().map(|(count, ..)| *count),
         clipped: largest
@@ -81,6 +97,8 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
         who: largest.as_ref().map(|(_, app, pid)| (app.clone(), *pid)),
         margin,
         current: limits.max_map_count,
+        unread: not_counted.iter().filter(|it| it.forbidden).count() as u64,
+        root,
         vma_bytes: vma_cost::price(&slabs, host.page_size).map(|price| price.usual),
         ..Measured::default()
     });
@@ -100,7 +118,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
     }
     coverage.notes.extend(notes(&rows));
     anonymizer.texts(&mut coverage.notes);
-    let mut processes = rows.into_iter().map(|row| process(row, &limits)).collect::<Vec<_>>();
+    let mut processes = rows.into_iter().map(|row| process(row, &limits, &users)).collect::<Vec<_>>();
     processes.iter_mut().for_each(|process| anonymizer.process(process));
     Scan {
         report: Report {
@@ -122,6 +140,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
             limits,
             processes,
             folded: Vec::new(),
+            not_counted,
             failures: Vec::new(),
             ordinary_answers: Vec::new(),
             breaches: Vec::new(),
@@ -133,7 +152,50 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
         custom: options.vma.map(|vmas| need("custom --vma value".to_owned(), vmas)),
         largest: largest.map(|(count, app, _)| need(app, count)),
         arguments,
-        users,
+        own,
+        root,
+    }
+}
+
+/// Processes without a figure, apart from the others.
+fn not_counted(rows: Vec<Row>, users: &BTreeMap<u32, String>) -> Vec<NotCounted> {
+    let one = |row: Row| {
+        let reason = row.silent.or(row.count.err());
+        NotCounted {
+            pid: row.pid,
+            comm: (!row.comm.is_empty()).then_some(row.comm),
+            uid: row.uid,
+            user: row.uid.and_then(|uid| users.get(&uid)).cloned(),
+            forbidden: reason == Some(Unreadable::Forbidden),
+            reason: reason.map_or_else(|| "is not known".into(), |reason| reason.sentence()),
+        }
+    };
+    let mut all: Vec<NotCounted> = rows.into_iter().map(one).collect();
+    all.sort_by_key(|it| it.pid);
+    all
+}
+
+/// Gives processes of one application one name, see [`same_application`]: of several the first with a path.
+fn unite(rows: &mut [Row]) {
+    let mut names: BTreeMap<(&str, &str), &str> = BTreeMap::new();
+    for row in rows.iter() {
+        if let Some(key) = same_application(&row.app, row.exe.as_deref(), &row.arguments) {
+            let name = names.entry(key).or_insert(&row.app);
+            let rank = |name: &str| (!name.contains('/'), name.to_owned());
+            if rank(&row.app) < rank(name) {
+                *name = &row.app;
+            }
+        }
+    }
+    let united: Vec<Option<String>> = rows
+        .iter()
+        .map(|row| {
+            let key = same_application(&row.app, row.exe.as_deref(), &row.arguments)?;
+            names.get(&key).filter(|name| **name != row.app).map(|name| (*name).to_owned())
+        })
+        .collect();
+    for (row, name) in rows.iter_mut().zip(united) {
+        row.app = name.unwrap_or_else(|| std::mem::take(&mut row.app));
     }
 }
 
@@ -182,18 +244,24 @@ fn applications(rows: &[Row], anonymizer: &Anonymizer) -> Vec<AppFigures> {
     applications
 }
 
-fn process(row: Row, limits: &Limits) -> Process {
+fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process {
     let last = figure(&row);
     let percent = last
         .zip(limits.max_map_count.filter(|&limit| limit > 0))
-        .map(|(count, limit)| (count as f64 * 1000.0 / limit as f64).round() / 10.0);
+        // Below the limit it is not called 100 %.
+        .map(|(count, limit)| {
+            let tenths = (count as f64 * 1000.0 / limit as f64).round();
+            (if count < limit { tenths.min(999.0) } else { tenths }) / 10.0
+        });
     Process {
         pid: row.pid,
         ppid: row.ppid,
         comm: row.name().to_owned(),
         exe: row.exe,
         app: Some(row.app),
+        unit: row.cgroup.as_deref().and_then(unit_of).map(str::to_owned),
         cgroup: row.cgroup,
+        user: row.uid.and_then(|uid| users.get(&uid)).cloned(),
         uid: row.uid,
         started_s: None,
         ended_s: None,
@@ -209,7 +277,7 @@ fn process(row: Row, limits: &Limits) -> Process {
         calls: BTreeMap::new(),
         unmap_leaked_bytes: None,
         end: None,
-        unreadable: row.silent.or(row.count.err()).map(|reason| reason.sentence()),
+        unreadable: row.silent.map(|reason| reason.sentence()),
     }
 }
 

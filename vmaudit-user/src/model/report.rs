@@ -21,7 +21,7 @@ pub use super::stack::{Example, Frame};
 /// Name of the schema.
 pub const SCHEMA: &str = "vmaudit.report";
 /// Version of the schema.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Everything one session found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct Report {
     /// Processes without a row of their own, added up by name. Together with `processes` these are all.
     #[serde(default)]
     pub folded: Vec<FoldedProcesses>,
+    /// Processes that could not be counted; never among `processes`.
+    #[serde(default)]
+    pub not_counted: Vec<NotCounted>,
     /// Failures grouped by (process, system call, errno, cause), most frequent first.
     pub failures: Vec<Failure>,
     /// Refusals that are a normal answer to the question the call asks, not incidents; same shape.
@@ -250,6 +253,24 @@ pub struct Limits {
     pub overcommit_ratio: Option<u64>,
 }
 
+/// A process of which there is no figure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NotCounted {
+    /// Process id.
+    pub pid: u32,
+    /// Name; null when not even that could be read.
+    pub comm: Option<String>,
+    /// Owner; null when unknown.
+    pub uid: Option<u32>,
+    /// The owner's name.
+    pub user: Option<String>,
+    /// Why, as the end of a sentence about it.
+    pub reason: String,
+    /// These rights do not allow it: somebody with more would see it.
+    pub forbidden: bool,
+}
+
 /// One process (thread group), over all its images.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -269,6 +290,12 @@ pub struct Process {
     /// Owner; null when unknown.
     #[serde(default)]
     pub uid: Option<u32>,
+    /// The owner's name, its number where it has none; null when it was not asked for.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// systemd unit, as its cgroup tells; null outside of any.
+    #[serde(default)]
+    pub unit: Option<String>,
     /// First seen.
     pub started_s: Option<f64>,
     /// End; null while it lives.

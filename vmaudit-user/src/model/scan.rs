@@ -1,7 +1,5 @@
 //! What `scan` found.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
 use super::report::Report;
@@ -27,9 +25,12 @@ pub struct Scan {
     /// Command lines, in the order of the processes; empty without `--show-args`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub arguments: Vec<Vec<String>>,
-    /// Names of owners by uid.
+    /// vmaudit's own process id.
     #[serde(skip)]
-    pub users: BTreeMap<u32, String>,
+    pub own: u32,
+    /// vmaudit ran as root.
+    #[serde(skip)]
+    pub root: bool,
 }
 
 /// One application.

@@ -29,15 +29,14 @@ fn field(text: Option<&str>) -> String {
 }
 
 fn scan(scan: &Scan, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "pid,ppid,uid,user,comm,app,exe,cgroup,vmas,percent_of_limit,exact,unreadable")?;
+    writeln!(out, "pid,ppid,uid,user,comm,app,exe,cgroup,vmas,percent_of_limit,exact,unreadable,unit")?;
     let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
     for process in &scan.report.processes {
-        let user = process.uid.and_then(|uid| scan.users.get(&uid)).map(String::as_str);
         let fields = [
             process.pid.to_string(),
             number(process.ppid.map(u64::from)),
             number(process.uid.map(u64::from)),
-            field(user),
+            field(process.user.as_deref()),
             field(Some(&process.comm)),
             field(process.app.as_deref()),
             field(process.exe.as_deref()),
@@ -46,6 +45,7 @@ fn scan(scan: &Scan, out: &mut dyn Write) -> io::Result<()> {
             process.map_count.percent_of_limit.map(|percent| percent.to_string()).unwrap_or_default(),
             process.map_count.exact.to_string(),
             field(process.unreadable.as_deref()),
+            field(process.unit.as_deref()),
         ];
         writeln!(out, "{}", fields.join(","))?;
     }

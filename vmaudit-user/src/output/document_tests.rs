@@ -1,11 +1,13 @@
 //! `scan`, `explain` and `limit` in each format, as they are kept in `snapshots/`, see [`super::snapshots`].
 
-use std::collections::BTreeMap;
+use unicode_width::UnicodeWidthStr;
 
 use super::format::{Document, Done, Format, Kind, write};
 use super::text::page::Style;
 use super::text::tests::clean_run;
 use crate::domain::application::Anonymizer;
+use crate::domain::recommend::Margin;
+use crate::domain::scan::{self as domain, Key, ScanOptions};
 use crate::domain::vma_layout::analysis::{self, Beside};
 use crate::domain::vma_layout::verdict::conclude;
 use crate::model::doctor::{Doctor, HookFound};
@@ -14,7 +16,8 @@ use crate::model::limit::{
     Plan, Price, Rule, Setting,
 };
 use crate::model::report::Condition;
-use crate::model::scan::{self, AppFigures, Scan, Slab};
+use crate::model::scan::{self, AppFigures, Row, Scan, Slab};
+use crate::model::unreadable::Unreadable;
 use crate::model::vma_layout::{Explanation, Origin};
 
 /// Each format that can show it, for people also in the width of a small terminal.
@@ -62,7 +65,8 @@ fn found() -> Scan {
         custom: Some(need("--vma", 200_000)),
         largest: Some(need("/usr/bin/java", 52_344)),
         arguments: report.processes.iter().map(|_| vec!["java".into(), "-jar\u{1b}".into()]).collect(),
-        users: BTreeMap::from([(1000, "db".to_owned())]),
+        own: 1,
+        root: true,
         report,
     }
 }
@@ -218,4 +222,79 @@ fn doctors() {
         given_away: Some("how many VMAs each process has"),
     };
     each("doctor", Kind::Doctor, &Document::Doctor(&doctor));
+}
+
+fn row(pid: u32, comm: &str, (user, unit): (&str, Option<&str>), vmas: u64) -> Row {
+    Row {
+        ppid: Some(1),
+        uid: Some(if user == "root" { 0 } else { 1000 }),
+        comm: comm.into(),
+        exe: Some(format!("/usr/bin/{comm}")),
+        app: format!("/usr/bin/{comm}"),
+        cgroup: Some(unit.map_or_else(|| "/docker/3f2a".into(), |unit| format!("/system.slice/{unit}"))),
+        count: Ok(vmas),
+        exact: true,
+        ..Row::unread(pid, Unreadable::Gone)
+    }
+}
+
+/// A machine with a service that has so many VMAs, as seen with these rights.
+fn machine(java: u64, root: bool) -> Scan {
+    let mut rows = vec![
+        row(28868, "java", ("search", Some("searchnode-of-the-second-floor.service")), java),
+        row(811, "postgres", ("root", Some("postgresql.service")), 248),
+        row(812, "postgres", ("root", Some("postgresql.service")), 231),
+        Row { comm: "Web Content".into(), ..row(901, "firefox-esr", ("search", None), 710) },
+        row(7, "vmaudit", ("root", None), 29),
+    ];
+    if !root {
+        rows.truncate(1);
+        rows.extend((2..50).map(|pid| Row::unread(pid, Unreadable::Forbidden)));
+        rows.push(Row::unread(60, Unreadable::Zombie));
+    }
+    let options = ScanOptions {
+        margin: Margin::default(),
+        vma: None,
+        sort: Key::Count,
+        reverse: false,
+        show_args: false,
+        top: 10,
+    };
+    let report = clean_run();
+    let facts = domain::Facts {
+        limits: report.limits,
+        slabs: Vec::new(),
+        by_kernel: true,
+        root,
+        host: report.host,
+        started: report.session.started,
+        duration_s: 0.01,
+        users: [(0, "root".to_owned()), (1000, "search".to_owned())].into(),
+        own: 7,
+    };
+    domain::build(&options, facts, rows, &Anonymizer::new([]))
+}
+
+/// The screens of `scan` in the situations that people meet.
+#[test]
+fn scans_of_machines() {
+    let nobody = Scan { own: 28868, ..machine(29, false) };
+    for (name, scan) in [
+        ("scan at the limit", machine(65_530, true)),
+        ("scan near the limit", machine(60_218, true)),
+        ("scan with little room", machine(50_000, true)),
+        ("scan clean", machine(300, true)),
+        ("scan many unreadable", machine(300, false)),
+        ("scan of vmaudit alone", nobody),
+    ] {
+        for (how, width) in [("80", 80), ("120", 120), ("piped", usize::MAX)] {
+            let mut out = Vec::new();
+            let style = Style { width, ..Style::default() };
+            write(&Document::Scan(&scan), Format::Text, &style, &mut out).unwrap();
+            let text = String::from_utf8(out).unwrap();
+            let widest = text.lines().map(UnicodeWidthStr::width).max();
+            assert!(width == usize::MAX || widest <= Some(width), "{name} {how}: {widest:?}\n{text}");
+            insta::assert_snapshot!(format!("{name} {how}"), text);
+        }
+    }
 }

@@ -31,8 +31,10 @@ const USUAL_CMDLINE: usize = 16 * 1024;
 pub struct Wanted<'a> {
     /// Of which processes.
     pub filter: &'a ProcessFilter,
-    /// Parent, name, executable and cgroup of each process.
+    /// Parent, name and cgroup of each process.
     pub details: bool,
+    /// The cgroups of so many of the largest, at least.
+    pub units: usize,
 }
 
 /// Every wanted process. `walk`: the kernel's own counts; without it the lines of /proc/PID/maps.
@@ -90,14 +92,22 @@ fn all_by_walk(
     // A child has no descriptor of ours.
     drop(proc.folder().with_context(cannot)?);
     let names = || Names { folder: proc.folder().ok(), proc, buffer: CountBuffer::default() };
+    let least = least_of(tasks, wanted.units);
     // Rights to read other users' processes (CAP_SYS_PTRACE) are needed in there.
-    let answers = apart::each(tasks, patience, names, |task, names, _| by_walk(wanted, task, names));
+    let answers = apart::each(tasks, patience, names, |task, names, _| by_walk(wanted, task, least, names));
     let rows = tasks.iter().zip(answers);
     Ok(rows
         .filter_map(|(task, answer)| {
             answer.unwrap_or_else(|why| silent_by_walk(wanted, task, proc, why.into()))
         })
         .collect())
+}
+
+/// The count of the last among so many of the largest.
+fn least_of(tasks: &[Task], largest: usize) -> u64 {
+    let mut counts: Vec<u64> = tasks.iter().map(|task| task.vmas.unwrap_or(0)).collect();
+    counts.sort_unstable_by(|a, b| b.cmp(a));
+    largest.checked_sub(1).map_or(u64::MAX, |last| counts.get(last).copied().unwrap_or(0))
 }
 
 fn all_by_lines(wanted: &Wanted<'_>, pids: &[u32], proc: &Proc, patience: &Patience) -> Vec<Row> {
@@ -147,14 +157,15 @@ fn named_so(wanted: &Wanted<'_>, proc: &Proc, pid: u32, comm: &str) -> bool {
 }
 
 /// The cgroup, if somebody wants to know it. Never blocks.
-fn group(wanted: &Wanted<'_>, proc: &Proc, pid: u32) -> Option<String> {
-    let asked_for = wanted.details || wanted.filter.cgroup.is_some();
+fn group(wanted: &Wanted<'_>, shown: bool, proc: &Proc, pid: u32) -> Option<String> {
+    let asked_for = shown || wanted.details || wanted.filter.cgroup.is_some();
     if asked_for { proc.open(pid).ok().and_then(|handle| handle.cgroup()) } else { None }
 }
 
 /// A process that the kernel's walk found.
-fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &mut Names<'_>) -> Option<Row> {
-    let cgroup = group(wanted, names.proc, task.pid);
+fn by_walk(wanted: &Wanted<'_>, task: &Task, least: u64, names: &mut Names<'_>) -> Option<Row> {
+    let shown = task.vmas.is_none_or(|vmas| vmas >= least);
+    let cgroup = group(wanted, shown, names.proc, task.pid);
     if !wanted.filter.group(cgroup.as_deref()) {
         return None;
     }
@@ -168,7 +179,7 @@ fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &mut Names<'_>) -> Option<Ro
         }
     };
     let arguments = names.cmdline(task.pid).unwrap_or_default();
-    let exe = if wanted.details || unclear(&arguments) { names.exe(task.pid) } else { None };
+    let exe = names.exe(task.pid);
     Some(Row {
         pid: task.pid,
         ppid: Some(task.ppid),
@@ -186,7 +197,7 @@ fn by_walk(wanted: &Wanted<'_>, task: &Task, names: &mut Names<'_>) -> Option<Ro
 
 /// One that did not answer: what the walk told.
 fn silent_by_walk(wanted: &Wanted<'_>, task: &Task, proc: &Proc, why: Unreadable) -> Option<Row> {
-    let cgroup = group(wanted, proc, task.pid);
+    let cgroup = group(wanted, true, proc, task.pid);
     if !wanted.filter.group(cgroup.as_deref()) {
         return None;
     }
@@ -210,7 +221,7 @@ fn silent_by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, why: Unreadable) 
     let stat = handle.as_ref().and_then(|handle| handle.stat().ok());
     let uid = handle.as_ref().map(|handle| handle.uid);
     let comm = stat.as_ref().map(|stat| stat.comm.clone()).unwrap_or_default();
-    let cgroup = group(wanted, proc, pid);
+    let cgroup = group(wanted, true, proc, pid);
     let fits = wanted.filter.group(cgroup.as_deref())
         && (wanted.filter.uid.is_none() || uid.is_some_and(|uid| wanted.filter.owner(uid)))
         && named_so(wanted, proc, pid, &comm);
@@ -237,7 +248,7 @@ fn by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, buffer: &mut CountBuffer
     if !wanted.filter.owner(handle.uid) {
         return None;
     }
-    let cgroup = if wanted.details || wanted.filter.cgroup.is_some() { handle.cgroup() } else { None };
+    let cgroup = handle.cgroup();
     if !wanted.filter.group(cgroup.as_deref()) {
         return None;
     }
@@ -252,11 +263,8 @@ fn by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, buffer: &mut CountBuffer
         return None;
     }
     let arguments = arguments(&handle.cmdline().unwrap_or_default());
-    let mut exe = if wanted.details { handle.exe() } else { None };
-    if unclear(&arguments) {
-        exe = exe.or_else(|| handle.exe());
-        stat = stat.or_else(|| handle.stat().ok());
-    }
+    let exe = handle.exe();
+    stat = stat.or_else(|| handle.stat().ok());
     let comm = stat.as_ref().map(|stat| stat.comm.clone()).unwrap_or_default();
     Some(Row {
         pid,
@@ -290,11 +298,6 @@ fn count_lines(
     let count = handle.count(&found, buffer);
     *stat = Some(found);
     count
-}
-
-/// The executable and the kernel's name are needed only where the command line does not speak for itself.
-fn unclear(arguments: &[String]) -> bool {
-    arguments.first().is_none_or(|first| first.is_empty() || first.contains(": "))
 }
 
 fn named(exe: Option<&str>, arguments: &[String], comm: &str, pid: u32) -> String {

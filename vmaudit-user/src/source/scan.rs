@@ -47,7 +47,9 @@ pub fn take(
     };
     let walk = census.as_ref().map(|census| || census.take());
     let walk: Option<Walk<'_>> = walk.as_ref().map(|walk| walk as Walk<'_>);
-    let wanted = Wanted { filter, details };
+    // Where people look at the largest, only these are asked for more.
+    let units = if options.largest_first() { options.top } else { usize::MAX };
+    let wanted = Wanted { filter, details, units };
     let mut scan = from(&wanted, options, &Proc::new("/proc"), walk, anonymizer)?;
     if let Some(reason) = refused.filter(|_| nix::unistd::geteuid().is_root()) {
         scan.report
@@ -83,6 +85,7 @@ fn from(
         started: rfc3339(began),
         duration_s: began.elapsed().unwrap_or_default().as_secs_f64(),
         users,
+        own: std::process::id(),
     };
     Ok(scan::build(options, facts, rows, anonymizer))
 }

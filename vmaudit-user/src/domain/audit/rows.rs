@@ -7,6 +7,7 @@ use vmaudit_common::call::LOCKING;
 use crate::domain::audit::group::Group;
 use crate::domain::audit::{Audit, Process};
 use crate::domain::recommend::Failed;
+use crate::domain::unit::unit_of;
 use crate::model::cause::{name_of, reason};
 use crate::model::event::{MmState, ProcessId, UsedShare};
 use crate::model::loss::LossReason::{
@@ -243,8 +244,10 @@ impl Audit {
             comm: process.comm.clone(),
             app: exe.as_deref().and_then(|exe| exe.rsplit('/').next()).map(str::to_owned),
             exe,
+            unit: process.cgroup.as_deref().and_then(unit_of).map(str::to_owned),
             cgroup: process.cgroup.clone(),
             uid: process.uid,
+            user: None,
             started_s: Some(self.seconds(process.started_ns)),
             ended_s: process.ended_ns.map(|ns| self.seconds(ns)),
             map_count: MapCount { percent_of_limit: percent, ..count },

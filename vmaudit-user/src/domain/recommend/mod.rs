@@ -124,6 +124,10 @@ pub struct Measured {
     pub failures: Vec<Failed>,
     /// Kernel memory per VMA on the running kernel, bytes; `None` when slab figures cannot be read.
     pub vma_bytes: Option<f64>,
+    /// Processes that somebody with more rights would see.
+    pub unread: u64,
+    /// Whoever reads the advice is root.
+    pub root: bool,
 }
 
 /// Where a count comes from, in words.
@@ -332,6 +336,18 @@ impl Case<'_> {
                     percent(peak, current)
                 ));
             }
+            // Who has ended is not seen now, and may be who needs more.
+            Some(current) if needed <= current && self.seen == Seen::Now => {
+                let unread = self.measured.unread;
+                advice.action = if unread == 0 { Action::Leave } else { Action::Unknown };
+                advice.sentences.push(format!(
+                    "{} asks for more than vm.max_map_count = {}: {who} has {} VMAs, {} % of it.",
+                    if unread == 0 { "Nothing that runs now" } else { "Nothing that may be read" },
+                    grouped(current),
+                    grouped(peak),
+                    percent(peak, current)
+                ));
+            }
             Some(current) if needed <= current => {
                 advice.action = Action::Leave;
                 advice.sentences.push(format!(
@@ -387,15 +403,18 @@ fn another(kind: &Failed) -> bool {
 
 fn set(advice: &mut Recommendation, value: u64, measured: &Measured) {
     advice.value = Some(value);
-    advice.commands.push(format!("sysctl -w vm.max_map_count={value}"));
+    let sudo = if measured.root { "" } else { "sudo " };
+    advice.commands.push(format!("{sudo}vmaudit limit --apply {value}"));
+    advice.commands.push(format!("{sudo}sysctl -w vm.max_map_count={value}"));
     if value == KERNEL_LARGEST {
         advice.sentences.push(format!("{} is the largest value the kernel accepts.", grouped(value)));
     }
     advice.sentences.push(price(value, measured.vma_bytes));
-    advice.sentences.push(format!(
-        "The command lasts until the next boot; a line `vm.max_map_count = {value}` in a file in \
-         /etc/sysctl.d keeps it."
-    ));
+    advice.sentences.push(
+        "The first command sets it now and, by a file in /etc/sysctl.d, at every boot, and `vmaudit limit --undo` takes \
+         it back; the second lasts until the next boot."
+            .into(),
+    );
 }
 
 fn price(value: u64, vma_bytes: Option<f64>) -> String {

@@ -61,7 +61,12 @@ fn enough_room_means_leave() {
 fn little_room_means_raise() {
     let advice = recommend(&measured(60000, 65530));
     assert_eq!((advice.action, advice.value), (Action::Raise, Some(90000)));
-    assert_eq!(advice.commands, ["sysctl -w vm.max_map_count=90000"]);
+    assert_eq!(
+        advice.commands,
+        ["sudo vmaudit limit --apply 90000", "sudo sysctl -w vm.max_map_count=90000"]
+    );
+    let root = recommend(&Measured { root: true, ..measured(60000, 65530) });
+    assert_eq!(root.commands, ["vmaudit limit --apply 90000", "sysctl -w vm.max_map_count=90000"]);
     assert_eq!(
         advice.sentences[1],
         "Its price: a process that uses all of them holds 25.7 MiB of kernel memory that cannot be \

@@ -13,6 +13,7 @@ mod limit;
 pub mod page;
 pub(crate) mod processes;
 mod scan;
+mod scan_headline;
 mod stack;
 mod vma_layout;
 

@@ -66,11 +66,23 @@ impl Style {
         if self.colour { format!("\x1b[{}m{text}\x1b[0m", colour.code()) } else { text.to_owned() }
     }
 
+    /// Columns of paragraphs; where a table may be of any width (a pipe) they are not.
+    pub(crate) fn paragraphs(&self) -> usize {
+        if self.width == usize::MAX { 100 } else { self.width.max(40) }
+    }
+
     /// A stranger's text, made safe and cut to what is left of a line after `used` columns. The end of a path says
     /// more than its beginning, so a path loses its middle.
     pub(crate) fn fit(&self, text: &str, used: usize) -> String {
         cut(&clean(text), self.width.saturating_sub(used).max(12), Lost::Middle)
     }
+}
+
+/// A stranger's text in a column of a table: made safe, cut in the middle and filled up to so many columns.
+pub(crate) fn column(text: &str, columns: usize) -> String {
+    let shown = cut(&clean(text), columns, Lost::Middle);
+    let room = columns.saturating_sub(shown.width());
+    shown + &" ".repeat(room)
 }
 
 pub(crate) struct Page<'a> {
@@ -189,5 +201,7 @@ mod tests {
         assert_eq!(narrow.fit("a\x1b[2J", 0), "a\\x1b[2J");
         assert_eq!(narrow.fit("short", 39), "short");
         assert_eq!(narrow.fit("日本語日本語日本語日本語", 30), "日本…日本語");
+        assert_eq!(column("日本", 5), "日本 ");
+        assert_eq!(column("system-getty.service", 12), "syst…service");
     }
 }

@@ -6,165 +6,182 @@ use std::io::{self, Write};
 use crate::model::limit::origin;
 use crate::model::report::Process;
 use crate::model::scan::{Need, Scan};
-use crate::output::text::page::{Colour, Style};
+use crate::output::text::page::{Colour, Page, Style, column};
+use crate::output::text::scan_headline::headline;
 use crate::text::{bytes, clean, count, grouped, shell};
+
+/// From these shares of the limit on, in percent, a row is red or yellow.
+const MARKED: [(f64, Colour); 2] = [(90.0, Colour::Red), (50.0, Colour::Yellow)];
+/// Below this width a unit has fewer columns.
+const NARROW: usize = 100;
+
+/// How the sentence begins that says what counts of one look are worth.
+const OF_NOW: &str = "The counts are of this moment";
 
 /// Writes `scan`.
 pub(crate) fn write(scan: &Scan, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let bold = |text: &str| style.paint(Colour::Bold, text);
+    let mut page = Page { out, style: *style, width: style.paragraphs() };
+    for (place, (text, colour)) in headline(scan).into_iter().enumerate() {
+        page.paragraph(if place == 0 { "vmaudit: " } else { "  " }, "  ", &text, colour)?;
+    }
+    if !scan.report.processes.is_empty() {
+        page.blank()?;
+        processes(scan, &mut page)?;
+        page.blank()?;
+        applications(scan, &mut page)?;
+    }
+    advice(scan, &mut page)?;
+    page.blank()?;
+    not_counted(scan, &mut page)?;
     for note in &scan.report.coverage.notes {
-        writeln!(out, "{}", style.paint(Colour::Yellow, &clean(note)))?;
+        page.paragraph("Note: ", "  ", &clean(note), None)?;
     }
-    processes(scan, style, out)?;
-
-    writeln!(out, "\n{}", bold("Applications"))?;
-    writeln!(out, "{:>10} {:>10} {:>10} {:>10}  application", "instances", "max", "avg", "min")?;
-    for app in &scan.applications {
-        let figures = [app.instances, app.max, app.avg, app.min]
-            .map(|figure| format!("{:>10}", grouped(figure)))
-            .join(" ");
-        writeln!(out, "{figures}  {}", style.fit(&app.app, 45))?;
-    }
-    let readable =
-        scan.report.processes.iter().filter(|process| process.map_count.last.is_some()).count() as u64;
-    writeln!(
-        out,
-        "Together {} in {}. The limit holds for each process by itself, not for this sum.",
-        count(scan.total_vmas, "VMA", "VMAs"),
-        count(readable, "process", "processes")
-    )?;
-
-    writeln!(out, "\n{}", bold("Kernel"))?;
-    match &scan.slab {
-        Some(slab) => writeln!(
-            out,
-            "  vm_area_struct    {} active, {} allocated, {} each",
-            grouped(slab.active),
-            grouped(slab.total),
-            bytes(slab.object_bytes)
-        )?,
-        None => writeln!(out, "  vm_area_struct    not shown to you: /proc/slabinfo needs root")?,
-    }
-    match scan.report.limits.max_map_count {
-        Some(limit) => writeln!(out, "  vm.max_map_count  {} ({})", grouped(limit), origin(limit))?,
-        None => writeln!(out, "  vm.max_map_count  could not be read")?,
-    }
-    advice(scan, style, out)
+    page.paragraph("", "  ", &circumstances(scan), Some(Colour::Dim))
 }
 
-fn processes(scan: &Scan, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let top = style.top.max(1);
-    let with_arguments = !scan.arguments.is_empty();
+/// `10 of 54`, or all of them.
+fn shown(top: usize, all: usize, what: &str) -> String {
+    match all {
+        all if top >= all => format!("{what} ({all})"),
+        all => format!("{what} ({top} of {all}; -n {all} shows all)"),
+    }
+}
+
+fn processes(scan: &Scan, page: &mut Page<'_>) -> io::Result<()> {
     let all = &scan.report.processes;
-    let readable: Vec<(usize, &Process)> =
-        all.iter().enumerate().filter(|(_, process)| process.map_count.last.is_some()).collect();
-    writeln!(
-        out,
-        "{}",
-        style.paint(
-            Colour::Bold,
-            &format!("Processes by VMA count ({} of {})", top.min(readable.len()), readable.len())
-        )
-    )?;
+    let top = page.style.top.max(1);
+    let with_arguments = !scan.arguments.is_empty();
+    page.line(&shown(top, all.len(), "Processes"), Some(Colour::Bold))?;
     if with_arguments {
-        writeln!(
-            out,
-            "{}",
-            style.paint(
-                Colour::Red,
-                "Command lines may hold secrets: look through them before you share this."
-            )
-        )?;
+        let warning = "Command lines may hold secrets: look through them before you share this.";
+        page.paragraph("", "", warning, Some(Colour::Red))?;
     }
-    let user_width =
-        scan.users.values().map(|name| clean(name).chars().count()).max().unwrap_or(0).clamp(4, 12);
-    let what = if with_arguments { "command" } else { "application" };
-    writeln!(out, "{:>10} {:>8} {:>8}  {:<user_width$}  {what}", "VMAs", "of limit", "PID", "user")?;
-    for (place, process) in readable.iter().take(top) {
-        let now = process.map_count.last.unwrap_or(0);
-        let used = process.map_count.percent_of_limit;
-        let share = format!("{:>8}", used.map_or_else(|| "-".to_owned(), |used| format!("{used:.1}%")));
-        let share = match used {
-            Some(used) => style.paint(room_colour(100.0 - used), &share),
-            None => share,
-        };
-        let user = process
-            .uid
-            .and_then(|uid| scan.users.get(&uid))
-            .map_or_else(|| "?".to_owned(), |name| clean(name));
-        let shown = match scan.arguments.get(*place).filter(|arguments| !arguments.is_empty()) {
-            Some(arguments) => shell::quoted(arguments),
-            None => process.app.clone().unwrap_or_default(),
-        };
-        writeln!(
-            out,
-            "{:>10} {share} {:>8}  {user:<user_width$}  {}",
-            grouped(now),
+    let rows = || all.iter().take(top);
+    let widest = |texts: &mut dyn Iterator<Item = &Option<String>>, least: usize, most: usize| {
+        texts.flatten().map(|text| clean(text).chars().count()).max().map(|widest| widest.clamp(least, most))
+    };
+    let user = widest(&mut rows().map(|row| &row.user), 4, 10).unwrap_or(4);
+    let unit = widest(&mut rows().map(|row| &row.unit), 4, if page.style.width < NARROW { 20 } else { 30 });
+    let unit_column =
+        |text: &str| unit.map(|columns| format!("{}  ", column(text, columns))).unwrap_or_default();
+    let what = if with_arguments { "COMMAND" } else { "APPLICATION" };
+    let head = format!("{:>9} {:>8} {:>7}  {}  ", "VMAs", "OF LIMIT", "PID", column("USER", user));
+    let used = head.len() + unit.map_or(0, |columns| columns + 2);
+    page.line(&format!("{head}{}{what}", unit_column("UNIT")), None)?;
+    for (place, process) in rows().enumerate() {
+        let share = process.map_count.percent_of_limit;
+        let line = format!(
+            "{:>9} {:>8} {:>7}  {}  {}{}",
+            grouped(process.map_count.last.unwrap_or(0)),
+            share.map_or_else(|| "—".to_owned(), |share| format!("{share:.1}%")),
             process.pid,
-            style.fit(&shown, 32 + user_width)
-        )?;
+            column(process.user.as_deref().unwrap_or("—"), user),
+            unit_column(process.unit.as_deref().unwrap_or("—")),
+            page.style.fit(&called(process, scan.arguments.get(place)), used)
+        );
+        let marked = MARKED.into_iter().find(|(from, _)| share.is_some_and(|share| share >= *from));
+        page.line(&line, marked.map(|(_, colour)| colour))?;
     }
-    // Every process that gives no count is accounted for, grouped by reason.
+    Ok(())
+}
+
+/// The command line where it was asked for; else the application, with the process's own name where that is another one.
+fn called(process: &Process, arguments: Option<&Vec<String>>) -> String {
+    if let Some(arguments) = arguments.filter(|arguments| !arguments.is_empty()) {
+        return shell::quoted(arguments);
+    }
+    let app = process.app.clone().unwrap_or_default();
+    if app.contains(&process.comm) { app } else { format!("{app} ({})", process.comm) }
+}
+
+fn applications(scan: &Scan, page: &mut Page<'_>) -> io::Result<()> {
+    let top = page.style.top.max(1);
+    page.line(&shown(top, scan.applications.len(), "Applications"), Some(Colour::Bold))?;
+    page.line(
+        &format!("{:>9} {:>9} {:>9} {:>9}  APPLICATION", "PROCESSES", "MOST VMAs", "MEAN", "FEWEST"),
+        None,
+    )?;
+    for app in scan.applications.iter().take(top) {
+        let figures =
+            [app.instances, app.max, app.avg, app.min].map(|figure| format!("{:>9}", grouped(figure)));
+        let line = format!("{}  {}", figures.join(" "), page.style.fit(&app.app, 41));
+        page.line(&line, None)?;
+    }
+    Ok(())
+}
+
+/// What a raise rests on; nothing where none is needed and none was asked about.
+fn advice(scan: &Scan, page: &mut Page<'_>) -> io::Result<()> {
+    let recommendation = &scan.report.recommendation;
+    if recommendation.value.is_none() && scan.custom.is_none() {
+        return Ok(());
+    }
+    page.blank()?;
+    page.line("Recommendation", Some(Colour::Bold))?;
+    page.line(&format!("{:>9} {:>11} {:>7}  FOR", "VMAs", "RECOMMENDED", "FREE"), None)?;
+    for need in scan.largest.iter().chain(&scan.custom) {
+        let Need { who, vmas, recommended } = need;
+        let free = recommended.saturating_sub(*vmas) as f64 * 100.0 / (*recommended).max(1) as f64;
+        let line = format!(
+            "{:>9} {:>11} {free:>6.1}%  {}",
+            grouped(*vmas),
+            grouped(*recommended),
+            page.style.fit(who, 31)
+        );
+        page.line(&line, None)?;
+    }
+    if recommendation.value.is_some() {
+        // What the first lines say already is not said again.
+        let said = |sentence: &&String| !sentence.starts_with(OF_NOW);
+        for sentence in recommendation.sentences.iter().filter(said) {
+            page.paragraph("  ", "  ", &clean(sentence), None)?;
+        }
+        for command in &recommendation.commands {
+            page.line(&format!("    {}", clean(command)), None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Every process that gives no count is accounted for, by reason.
+fn not_counted(scan: &Scan, page: &mut Page<'_>) -> io::Result<()> {
     let mut reasons: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for process in all.iter().filter(|process| process.map_count.last.is_none()) {
-        let reason = process.unreadable.as_deref().unwrap_or("unknown");
-        reasons.entry(reason).or_default().push(process.pid.to_string());
+    for process in &scan.report.not_counted {
+        reasons.entry(&process.reason).or_default().push(process.pid.to_string());
     }
     for (reason, pids) in reasons {
         let shown: Vec<&str> = pids.iter().map(String::as_str).take(8).collect();
         let more = pids.len().saturating_sub(shown.len());
         let more = if more > 0 { format!(" and {} more", grouped(more as u64)) } else { String::new() };
-        let line = format!(
-            "Not counted: {} ({}{more}): {}",
-            count(pids.len() as u64, "process", "processes"),
-            shown.join(", "),
-            clean(reason)
-        );
-        writeln!(out, "{}", style.paint(Colour::Dim, &line))?;
+        let who = count(pids.len() as u64, "process", "processes");
+        let line = format!("Not counted: {who} ({}{more}): {}.", shown.join(", "), clean(reason));
+        page.paragraph("", "  ", &line, Some(Colour::Dim))?;
     }
     Ok(())
 }
 
-fn advice(scan: &Scan, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "\n{}", style.paint(Colour::Bold, "Recommendation"))?;
-    for need in scan.largest.iter().chain(&scan.custom) {
-        writeln!(out, "  {:<16} {}", "largest", style.fit(&need.who, 20))?;
-        writeln!(out, "  {:<16} {}", "VMAs", grouped(need.vmas))?;
-        if let Some(limit) = scan.report.limits.max_map_count {
-            limit_line("current limit", limit, need, style, out)?;
+fn circumstances(scan: &Scan) -> String {
+    let limit = match scan.report.limits.max_map_count {
+        Some(limit) => {
+            format!(
+                "vm.max_map_count is {} ({}) and holds for each process by itself",
+                grouped(limit),
+                origin(limit)
+            )
         }
-        limit_line("recommended", need.recommended, need, style, out)?;
-        writeln!(out)?;
-    }
-    for sentence in &scan.report.recommendation.sentences {
-        writeln!(out, "  {}", clean(sentence))?;
-    }
-    for command in &scan.report.recommendation.commands {
-        writeln!(out, "    {}", clean(command))?;
-    }
-    Ok(())
-}
-
-fn limit_line(title: &str, limit: u64, need: &Need, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let free = i128::from(limit) - i128::from(need.vmas);
-    let share = if limit == 0 { 0.0 } else { free as f64 * 100.0 / limit as f64 };
-    let sign = if free < 0 { "-" } else { "" };
-    let room = format!("{sign}{} free, {share:.1}%", grouped(free.unsigned_abs() as u64));
-    writeln!(
-        out,
-        "  {title:<16} vm.max_map_count={limit} ({}), {}",
-        origin(limit),
-        style.paint(room_colour(share), &room)
+        None => "vm.max_map_count could not be read".to_owned(),
+    };
+    let slab = match &scan.slab {
+        Some(slab) => format!(
+            "the kernel holds {} vm_area_struct of {} each",
+            grouped(slab.active),
+            bytes(slab.object_bytes)
+        ),
+        None => "the kernel's own figure is not shown to you: /proc/slabinfo needs root".to_owned(),
+    };
+    format!(
+        "Together {} in {}; {slab}. {limit}.",
+        count(scan.total_vmas, "VMA", "VMAs"),
+        count(scan.report.processes.len() as u64, "process", "processes")
     )
-}
-
-/// Colour for the room that is left, in percent: the thresholds people know from the Python tool.
-fn room_colour(percent: f64) -> Colour {
-    if percent >= 20.0 {
-        Colour::Green
-    } else if percent >= 5.0 {
-        Colour::Yellow
-    } else {
-        Colour::Red
-    }
 }

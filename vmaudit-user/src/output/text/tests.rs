@@ -25,6 +25,8 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         app: None,
         cgroup: None,
         uid: Some(1000),
+        user: None,
+        unit: None,
         started_s: Some(0.01),
         ended_s: None,
         map_count: MapCount {
@@ -105,6 +107,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         recommendation: recommend(&measured),
         processes,
         folded: Vec::new(),
+        not_counted: Vec::new(),
         failures: Vec::new(),
         ordinary_answers: Vec::new(),
         breaches: Vec::new(),

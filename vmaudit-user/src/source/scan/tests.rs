@@ -16,7 +16,14 @@ fn any() -> ProcessFilter {
 }
 
 fn plain() -> ScanOptions {
-    ScanOptions { margin: Margin::default(), vma: None, sort: Key::Count, reverse: false, show_args: false }
+    ScanOptions {
+        margin: Margin::default(),
+        vma: None,
+        sort: Key::Count,
+        reverse: false,
+        show_args: false,
+        top: 10,
+    }
 }
 
 fn ann() -> Anonymizer {
@@ -50,7 +57,7 @@ impl Fake {
 }
 
 fn run(root: &Path, filter: &ProcessFilter, options: &ScanOptions) -> Scan {
-    from(&Wanted { filter, details: true }, options, &Proc::new(root), None, &ann()).unwrap()
+    from(&Wanted { filter, details: true, units: 10 }, options, &Proc::new(root), None, &ann()).unwrap()
 }
 
 fn by_pid(reverse: bool) -> ScanOptions {
@@ -72,7 +79,7 @@ fn rows_filters_and_order() {
     assert_eq!(scan.total_vmas, 172);
     assert_eq!(scan.report.processes[0].app.as_deref(), Some("/home/<user>/a.py"));
     assert_eq!(scan.report.processes[0].cgroup.as_deref(), Some("/user.slice/home/<user>/x"));
-    let wanted = Wanted { filter: &any(), details: true };
+    let wanted = Wanted { filter: &any(), details: true, units: 10 };
     let open = from(&wanted, &plain(), &Proc::new(&fake.0), None, &Anonymizer::off()).unwrap();
     assert_eq!(open.report.processes[0].cgroup.as_deref(), Some("/user.slice/home/ann/x"));
     assert_eq!(
@@ -103,9 +110,9 @@ fn a_process_that_is_gone_is_a_row_with_its_reason() {
     fake.process(10, "a", "a\0", "/", 3);
     fake.process(11, "b", "b\0", "/", 0);
     let scan = run(&fake.0, &ProcessFilter { pids: vec![9, 10, 11], ..any() }, &plain());
-    let reasons: Vec<_> = scan.report.processes.iter().map(|process| process.unreadable.is_some()).collect();
-    assert_eq!((pids(&scan), reasons), (vec![10, 9, 11], vec![false, true, true]));
-    assert_eq!(scan.report.processes[1].map_count.last, None);
+    let without: Vec<_> = scan.report.not_counted.iter().map(|it| (it.pid, it.forbidden)).collect();
+    assert_eq!((pids(&scan), without), (vec![10], vec![(9, false), (11, false)]));
+    assert!(scan.report.not_counted.iter().all(|it| it.reason.contains("ended while")), "{scan:?}");
     assert_eq!(scan.applications.len(), 1);
 }
 
@@ -118,7 +125,7 @@ fn counts_of_the_kernel_replace_those_of_proc() {
     let fake = Fake::new("kernel");
     fake.process(10, "a", "a\0", "/", 3);
     fake.process(11, "b", "b\0", "/", 4);
-    let wanted = Wanted { filter: &any(), details: false };
+    let wanted = Wanted { filter: &any(), details: false, units: 10 };
     let zombie = Task { zombie: true, ..task(12, None, 3) };
     let walk = || Ok(vec![task(10, Some(65530), 1), task(11, None, 2), zombie.clone()]);
     let scan = from(&wanted, &plain(), &Proc::new(&fake.0), Some(&walk), &ann()).unwrap();
@@ -131,8 +138,9 @@ fn counts_of_the_kernel_replace_those_of_proc() {
     // In the middle of an exec: counted in the other way, and not called the kernel's count.
     let row = &scan.report.processes[1].map_count;
     assert_eq!((row.last, row.exact), (Some(4), false));
-    let ended = scan.report.processes.iter().find(|process| process.pid == 12).unwrap();
-    assert!(ended.unreadable.as_deref().unwrap().contains("waits for its parent"));
+    let ended = scan.report.not_counted.iter().find(|it| it.pid == 12).unwrap();
+    assert!(ended.reason.contains("waits for its parent") && !ended.forbidden);
+    assert_eq!((ended.uid, ended.user.as_deref().map(str::is_empty)), (Some(5), Some(false)));
     assert_eq!(scan.report.source, SourceKind::Ebpf);
     assert_eq!(scan.report.recommendation.value, Some(100_000));
 }
@@ -141,7 +149,7 @@ fn counts_of_the_kernel_replace_those_of_proc() {
 fn a_pid_that_changed_its_owner_lends_no_name() {
     let fake = Fake::new("reused");
     fake.process(10, "new", "/usr/bin/new\0", "/", 3);
-    let wanted = Wanted { filter: &any(), details: false };
+    let wanted = Wanted { filter: &any(), details: false, units: 10 };
     let looks = std::cell::Cell::new(0);
     let walk = || {
         looks.set(looks.get() + 1);
@@ -149,8 +157,8 @@ fn a_pid_that_changed_its_owner_lends_no_name() {
     };
     let scan = from(&wanted, &plain(), &Proc::new(&fake.0), Some(&walk), &ann()).unwrap();
     assert_eq!(scan.report.processes[0].app.as_deref(), Some("c10"));
-    // The walk left the first process out: still a row, with its reason.
-    assert_eq!((scan.report.processes[1].pid, scan.report.processes[1].unreadable.is_some()), (1, true));
+    // The walk left the first process out: it is named, with its reason.
+    assert_eq!((pids(&scan), scan.report.not_counted[0].pid), (vec![10], 1));
 }
 
 #[test]
@@ -187,4 +195,55 @@ fn every_format_is_whole_and_harmless() {
     );
     let back: Report = serde_json::from_value(json).unwrap();
     assert_eq!(back, scan.report);
+}
+
+#[test]
+fn one_application_is_one_however_it_was_called() {
+    let fake = Fake::new("united");
+    let link =
+        |pid: u32, exe: &str| std::os::unix::fs::symlink(exe, fake.0.join(format!("{pid}/exe"))).unwrap();
+    for (pid, first, exe) in [
+        (10, "bash", "/usr/bin/bash"),
+        (11, "/bin/bash", "/usr/bin/bash"),
+        (12, "-bash", "/usr/bin/bash (deleted)"),
+        (13, "sh", "/usr/bin/dash"),
+        (14, "/bin/sh", "/usr/bin/dash"),
+        (15, "/srv/a/tool", "/usr/bin/elsewhere"),
+    ] {
+        fake.process(pid, "x", &format!("{first}\0-c\0"), "/system.slice/a.service/x", 3);
+        link(pid, exe);
+    }
+    let scan = run(&fake.0, &any(), &by_pid(false));
+    let apps: Vec<_> = scan.applications.iter().map(|app| (app.app.as_str(), app.instances)).collect();
+    assert_eq!(apps, [("/bin/sh", 2), ("/srv/a/tool", 1), ("/usr/bin/bash", 3)]);
+    assert!(scan.report.processes.iter().all(|row| row.unit.as_deref() == Some("a.service")));
+    assert!(scan.report.processes.iter().all(|row| row.user.is_some()));
+}
+
+#[test]
+fn vmaudit_itself_is_no_reason_for_advice() {
+    let fake = Fake::new("itself");
+    fake.process(std::process::id(), "vmaudit", "vmaudit\0", "/", 60_000);
+    let scan = run(&fake.0, &any(), &plain());
+    assert_eq!((scan.largest, scan.report.recommendation.value), (None, None));
+    fake.process(1_000_000, "a", "a\0", "/", 3);
+    let scan = run(&fake.0, &any(), &plain());
+    assert_eq!(scan.largest.map(|need| need.vmas), Some(3));
+}
+
+/// The cgroup is read of those that people look at, and of all where all is asked for.
+#[test]
+fn units_are_read_of_the_largest() {
+    let fake = Fake::new("units");
+    (10..20).for_each(|pid| fake.process(pid, "a", "a\0", "/x.service", 3));
+    let walk = || Ok((10..20).map(|pid| task(pid, Some(pid.into()), 1)).collect());
+    let with_unit = |details, units| {
+        let wanted = Wanted { filter: &any(), details, units };
+        let scan = from(&wanted, &plain(), &Proc::new(&fake.0), Some(&walk), &ann()).unwrap();
+        scan.report.processes.iter().filter(|row| row.unit.is_some()).map(|row| row.pid).collect::<Vec<_>>()
+    };
+    assert_eq!(with_unit(false, 3), [19, 18, 17]);
+    assert_eq!(with_unit(false, 0), [0; 0]);
+    assert_eq!(with_unit(true, 0).len(), 10);
+    assert_eq!(with_unit(false, usize::MAX).len(), 10);
 }

@@ -20,6 +20,7 @@ pub fn scan(args: ScanArgs) -> anyhow::Result<ExitCode> {
         sort: args.sort.into(),
         reverse: args.reverse,
         show_args: args.show_args,
+        top: args.top,
     };
     let outputs = Outputs::open(&Asked { named: &args.output, screen: args.format, kind: Kind::Scan })?;
     let filter = ProcessFilter {
