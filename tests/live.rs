@@ -24,6 +24,8 @@ mod conditions;
 mod crowds;
 #[path = "live/ends.rs"]
 mod ends;
+#[path = "live/examples.rs"]
+mod examples;
 #[path = "live/explain.rs"]
 mod explain;
 #[path = "live/failures.rs"]

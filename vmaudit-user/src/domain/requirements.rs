@@ -62,15 +62,57 @@ pub fn known() -> anyhow::Result<Vec<Known>> {
     serde_json::from_str(DATA).context("the list of known needs is damaged")
 }
 
-/// The rule of that name.
+/// The rule of that name, or of the only name that is like it. Errors: nothing is like it, or several are; the sentence says
+/// which.
 pub fn named<'a>(all: &'a [Known], name: &str) -> anyhow::Result<&'a Known> {
-    let wanted = name.to_ascii_lowercase();
-    match all.iter().find(|known| known.name == wanted || known.title.to_ascii_lowercase() == wanted) {
-        Some(known) => Ok(known),
-        None => {
-            let names: Vec<&str> = all.iter().map(|known| known.name.as_str()).collect();
-            bail!("nothing is known about {name}; known are: {}", names.join(", "))
+    let wanted = bare(name);
+    let names = |known: &Known| -> Vec<String> {
+        let all = [&known.name, &known.title].into_iter().chain(&known.comm);
+        all.map(|name| bare(name)).collect()
+    };
+    if let Some(known) = all.iter().find(|known| !wanted.is_empty() && names(known).contains(&wanted)) {
+        return Ok(known);
+    }
+    let shown = crate::text::clean(name);
+    // Part of a name, a name with something about it (elasticsearch-8), or one that is mistyped.
+    let like = |fits: &dyn Fn(&str) -> bool| -> Vec<&'a Known> {
+        all.iter().filter(|known| names(known).iter().any(|name| fits(name))).collect()
+    };
+    let long = wanted.len() >= LEAST_LIKENESS;
+    let part = like(&|name| {
+        long && (name.contains(&wanted) || (name.len() > LEAST_LIKENESS && wanted.contains(name)))
+    });
+    let found = if part.is_empty() { like(&|name| long && one_slip(name, &wanted)) } else { part };
+    match found.as_slice() {
+        [known] => Ok(known),
+        [] => bail!("nothing is known about {shown}; all that is known is listed by: vmaudit limit --known"),
+        several => {
+            let mut names: Vec<&str> = several.iter().map(|known| known.name.as_str()).collect();
+            names.sort_unstable();
+            bail!("{shown} may be {}: say which", names.join(" or "))
         }
+    }
+}
+
+/// Letters that a likeness takes at least.
+const LEAST_LIKENESS: usize = 3;
+
+/// A name without what people write in several ways.
+fn bare(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
+}
+
+/// One letter is missing, too much or another one, or two neighbours changed places.
+fn one_slip(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let same_start = a.iter().zip(&b).take_while(|(x, y)| x == y).count();
+    let (rest_a, rest_b) = (a.get(same_start..).unwrap_or_default(), b.get(same_start..).unwrap_or_default());
+    match (rest_a, rest_b) {
+        ([_, tail @ ..], other) | (other, [_, tail @ ..]) if tail == other => true,
+        ([_, a @ ..], [_, b @ ..]) if a == b => true,
+        ([x, y, a @ ..], [p, q, b @ ..]) => (x, y, a) == (q, p, b),
+        (other, [_, tail @ ..]) => tail == other,
+        _ => false,
     }
 }
 
@@ -129,7 +171,38 @@ mod tests {
         let facts = Facts { items: Some(838_860), ..Facts::default() };
         assert_eq!(named(&all, "mongodb").unwrap().vmas(&facts), Some(1_677_720));
         assert_eq!(named(&all, "MongoDB").unwrap().vmas(&Facts::default()), Some(128_000));
-        assert!(named(&all, "nosuch").unwrap_err().to_string().contains("elasticsearch"));
+        assert!(named(&all, "nosuch").unwrap_err().to_string().contains("limit --known"));
+    }
+
+    #[test]
+    fn names_are_known_by_likeness() {
+        let all = known().unwrap();
+        for (typed, name) in [
+            ("elastic", "elasticsearch"),
+            ("Elasticsearch-8.18", "elasticsearch"),
+            ("elasticsaerch", "elasticsearch"),
+            ("opensearc", "opensearch"),
+            ("postgres-redis", "redis"),
+            ("rediss", "redis"),
+            ("reds", "redis"),
+            ("star citizen", "star-citizen"),
+            ("mongo", "mongodb"),
+            ("Wine", "wine"),
+            ("google-chrome", "chromium"),
+            ("firefox-esr", "firefox"),
+        ] {
+            assert_eq!(named(&all, typed).map(|known| known.name.as_str()).unwrap_or("?"), name, "{typed}");
+        }
+        for (typed, part) in [
+            ("java", "java may be java-threads or zgc: say which"),
+            ("search", "elasticsearch or manticore or opensearch"),
+            ("", "nothing is known"),
+            ("x", "nothing is known"),
+            ("\u{1b}[2J", "\\x1b"),
+        ] {
+            let said = named(&all, typed).unwrap_err().to_string();
+            assert!(said.contains(part) && !said.contains('\u{1b}'), "{typed}: {said}");
+        }
     }
 
     #[test]

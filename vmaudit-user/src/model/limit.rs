@@ -43,6 +43,10 @@ pub struct LimitReport {
     pub warnings: Vec<String>,
     /// A sign that this is a container; null when there is none.
     pub container: Option<String>,
+    /// What this machine's distribution ships; null where nobody has published it.
+    pub shipped: Option<Distribution>,
+    /// Processes that could not be counted.
+    pub not_counted: u64,
     /// Bytes of kernel memory per VMA on this kernel; null when its slab figures cannot be read.
     pub price: Option<Price>,
     /// Process with most VMAs now.
@@ -53,6 +57,24 @@ pub struct LimitReport {
     pub suggested: Option<u64>,
     /// Commands that carry it out.
     pub commands: Vec<String>,
+}
+
+/// What a distribution ships.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Distribution {
+    /// `ID` in /etc/os-release.
+    #[serde(skip)]
+    pub id: &'static str,
+    /// From this `VERSION_ID` on; null: in each.
+    #[serde(skip)]
+    pub from: Option<u32>,
+    /// Name for people.
+    pub name: &'static str,
+    /// Its value, VMAs.
+    pub ships: u64,
+    /// Where it is published.
+    pub source: &'static str,
 }
 
 /// A line in another program's file.

@@ -15,7 +15,7 @@ use crate::model::limit::{
     Applier, Boot, Fate, Found, KERNEL_DEFAULT, KERNEL_LARGEST, Known, Largest, LimitReport, Need, OtherFile,
     Plan, Price, Rule, Setting,
 };
-use crate::model::report::Condition;
+use crate::model::report::{Condition, HookState};
 use crate::model::scan::{self, AppFigures, Row, Scan, Slab};
 use crate::model::unreadable::Unreadable;
 use crate::model::vma_layout::{Explanation, Origin};
@@ -156,6 +156,8 @@ fn limited() -> LimitReport {
         }],
         warnings: vec!["The running value is not what the files set.".into()],
         container: None,
+        shipped: None,
+        not_counted: 0,
         price: Some(Price { least: 190.0, usual: 270.1, most: 330.0 }),
         largest: Some(Largest { app: "/usr/bin/java".into(), pid: 812, vmas: 52_344 }),
         needs: vec![Need {
@@ -177,6 +179,56 @@ fn limits() {
     each("limit", Kind::Limit, &Document::Limit(&report));
     let needs: Vec<Known> = report.needs.into_iter().map(|need| need.known).collect();
     each("known software", Kind::Known, &Document::Known(&needs));
+}
+
+/// The screens of `limit` in the situations that people meet.
+#[test]
+fn limits_of_machines() {
+    let quiet = || LimitReport {
+        boot: Boot { settings: Vec::new(), value: None, ..limited().boot },
+        after_boot: KERNEL_DEFAULT,
+        warnings: Vec::new(),
+        other_files: Vec::new(),
+        largest: Some(Largest { app: "/usr/bin/java".into(), pid: 812, vmas: 122 }),
+        needs: Vec::new(),
+        suggested: None,
+        commands: Vec::new(),
+        ..limited()
+    };
+    let at_limit = LimitReport {
+        largest: Some(Largest { app: "/usr/bin/java".into(), pid: 812, vmas: 65_530 }),
+        needs: Vec::new(),
+        suggested: Some(100_000),
+        commands: vec!["vmaudit limit --apply 100000".into()],
+        ..quiet()
+    };
+    let lost_at_boot = LimitReport {
+        running: Some(262_144),
+        shipped: crate::domain::limit::shipped("ID=fedora\nVERSION_ID=41\n").copied(),
+        commands: vec!["vmaudit limit --apply 262144".into()],
+        ..quiet()
+    };
+    let unreadable = LimitReport { largest: None, not_counted: 49, price: None, ..quiet() };
+    for (name, report) in [
+        ("limit at the limit", at_limit),
+        ("limit clean", quiet()),
+        ("limit that the next boot takes", lost_at_boot),
+        ("limit many unreadable", unreadable),
+    ] {
+        at_each_width(name, &Document::Limit(&report));
+    }
+}
+
+/// As text at two widths, which no line of prose passes, and in a pipe.
+fn at_each_width(name: &str, document: &Document<'_>) {
+    for (how, width) in [("80", 80), ("120", 120), ("piped", usize::MAX)] {
+        let mut out = Vec::new();
+        write(document, Format::Text, &Style { width, ..Style::default() }, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        let widest = text.lines().map(UnicodeWidthStr::width).max();
+        assert!(widest <= Some(width), "{name} {how}: {widest:?}\n{text}");
+        insta::assert_snapshot!(format!("{name} {how}"), text);
+    }
 }
 
 #[test]
@@ -222,6 +274,35 @@ fn doctors() {
         given_away: Some("how many VMAs each process has"),
     };
     each("doctor", Kind::Doctor, &Document::Doctor(&doctor));
+    let met = |doctor: &Doctor| -> Vec<Condition> {
+        let rows = doctor.conditions.iter().cloned();
+        rows.map(|row| Condition { met: Some(true), loses: None, cure: None, ..row }).collect()
+    };
+    let clean = Doctor { conditions: met(&doctor), given_away: None, ..doctor.clone() };
+    let why = "pid namespace: vmaudit runs inside one (a container); run it on the host";
+    let refused = |name: &str| Condition {
+        cure: Some("run it on the host".into()),
+        ..condition(name, Some(false), Some("run and trace -p: no eBPF, counts are samples from /proc"))
+    };
+    let contained = Doctor {
+        exact_peaks: false,
+        verdict: format!("Peaks are samples here: {why}."),
+        reason: Some(why.into()),
+        conditions: [met(&clean), vec![refused("CAP_SYS_PTRACE"), refused("pid namespace")]].concat(),
+        ..clean.clone()
+    };
+    let mut bare = contained.clone();
+    for found in &mut bare.hooks {
+        found.hook.state = HookState::Missing;
+        found.hook.via = None;
+        found.hook.loses = Some("peaks are samples".into());
+        found.hook.reason = bare.reason.clone();
+    }
+    for (name, doctor) in
+        [("doctor clean", clean), ("doctor in a pid namespace", contained), ("doctor without rights", bare)]
+    {
+        at_each_width(name, &Document::Doctor(&doctor));
+    }
 }
 
 fn row(pid: u32, comm: &str, (user, unit): (&str, Option<&str>), vmas: u64) -> Row {
@@ -287,14 +368,6 @@ fn scans_of_machines() {
         ("scan many unreadable", machine(300, false)),
         ("scan of vmaudit alone", nobody),
     ] {
-        for (how, width) in [("80", 80), ("120", 120), ("piped", usize::MAX)] {
-            let mut out = Vec::new();
-            let style = Style { width, ..Style::default() };
-            write(&Document::Scan(&scan), Format::Text, &style, &mut out).unwrap();
-            let text = String::from_utf8(out).unwrap();
-            let widest = text.lines().map(UnicodeWidthStr::width).max();
-            assert!(width == usize::MAX || widest <= Some(width), "{name} {how}: {widest:?}\n{text}");
-            insta::assert_snapshot!(format!("{name} {how}"), text);
-        }
+        at_each_width(name, &Document::Scan(&scan));
     }
 }

@@ -59,7 +59,12 @@ impl Machine {
     pub fn plan_apply(&self, value: u64) -> anyhow::Result<Plan> {
         let held = largest(&self.processes)
             .map(|process| (process.app.clone(), process.pid, process.vmas.unwrap_or(0)));
-        sysctl_dropin::plan_apply(&self.root, self.applier, value, held.as_ref(), env!("CARGO_PKG_VERSION"))
+        let version = env!("CARGO_PKG_VERSION");
+        let mut plan = sysctl_dropin::plan_apply(&self.root, self.applier, value, held.as_ref(), version)?;
+        plan.notes.extend(container(&self.root).map(|sign| {
+            format!("This looks like a container ({sign}): the file is its own, and the limit belongs to the host.")
+        }));
+        Ok(plan)
     }
 
     /// What must be written to take that back. Errors: there is nothing to take back.
@@ -70,13 +75,7 @@ impl Machine {
     /// Does it. Errors: without root, or where the kernel or the file system refuses.
     pub fn carry_out(&self, plan: &Plan) -> anyhow::Result<()> {
         use anyhow::Context as _;
-        sysctl_dropin::carry_out(&self.root, plan).with_context(|| {
-            if nix::unistd::geteuid().is_root() {
-                "it was not changed"
-            } else {
-                "changing the limit needs root"
-            }
-        })
+        sysctl_dropin::carry_out(&self.root, plan).with_context(|| "it was not changed")
     }
 }
 
@@ -88,13 +87,16 @@ fn processes(proc: &Proc, tasks: Option<Vec<Task>>) -> (Vec<Running>, Option<Str
     let pids = proc.pids().unwrap_or_default();
     let answers = apart::each(&pids, &Patience::default(), CountBuffer::default, |&pid, buffer, _| {
         let handle = proc.open(pid).ok()?;
-        let stat = handle.stat().ok().filter(|stat| !stat.kernel_thread)?;
+        let stat = handle
+            .stat()
+            .ok()
+            .filter(|stat| !stat.kernel_thread && !(stat.state == 'Z' && stat.threads <= 1))?;
         let arguments = arguments(&handle.cmdline().unwrap_or_default());
         let vmas = match &counted {
             Some(counts) => counts.get(&pid).copied().flatten(),
             None => handle.count(&stat, buffer).ok(),
         };
-        let app = application(None, &arguments, &stat.comm);
+        let app = application(handle.exe().as_deref(), &arguments, &stat.comm);
         Some(Running { pid, comm: stat.comm, arguments, app, vmas })
     });
     let mut silent: Vec<(Running, Unreadable)> = Vec::new();
@@ -126,7 +128,12 @@ fn processes(proc: &Proc, tasks: Option<Vec<Task>>) -> (Vec<Running>, Option<Str
 }
 
 fn largest(running: &[Running]) -> Option<&Running> {
-    running.iter().filter(|process| process.vmas.is_some()).max_by_key(|process| process.vmas)
+    // vmaudit itself is no reason for anything.
+    let own = std::process::id();
+    running
+        .iter()
+        .filter(|process| process.vmas.is_some() && process.pid != own)
+        .max_by_key(|process| process.vmas)
 }
 
 /// What was found, and what follows from it.
@@ -138,6 +145,7 @@ pub fn report(
 ) -> LimitReport {
     let Machine { root, proc, applier, processes, .. } = machine;
     let (root, applier) = (root.as_path(), *applier);
+    let root_reads = nix::unistd::geteuid().is_root();
     let running = proc.limits().max_map_count;
     let boot = sysctl_conf::read(root, applier, None);
     let after_boot = boot.value.or(boot.command_line).unwrap_or(KERNEL_DEFAULT);
@@ -160,7 +168,7 @@ pub fn report(
     warnings.extend(machine.silent.clone());
 
     let (suggested, commands) =
-        domain_limit::advice(&needs, largest.as_ref().map(|it| it.vmas), running, after_boot);
+        domain_limit::advice(&needs, largest.as_ref().map(|it| it.vmas), running, after_boot, root_reads);
     LimitReport {
         schema: "vmaudit.limit",
         version: 1,
@@ -172,6 +180,8 @@ pub fn report(
         other_files,
         warnings,
         container: container(root),
+        shipped: os_release(root).as_deref().and_then(domain_limit::shipped).copied(),
+        not_counted: processes.iter().filter(|process| process.vmas.is_none()).count() as u64,
         price: {
             let _rights = rights::raised(&rights::PROCESSES);
             price(&proc.slabs(&CACHES), host().page_size)
@@ -181,6 +191,18 @@ pub fn report(
         suggested,
         commands,
     }
+}
+
+/// As os-release(5) orders them; no more of it than such a file has.
+fn os_release(root: &Path) -> Option<String> {
+    use std::io::Read as _;
+    let file = ["etc/os-release", "usr/lib/os-release"].into_iter().find_map(|path| {
+        let file = std::fs::File::open(root.join(path)).ok()?;
+        file.metadata().ok()?.is_file().then_some(file)
+    })?;
+    let mut text = String::new();
+    file.take(64 * 1024).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 fn container(root: &Path) -> Option<String> {
@@ -291,7 +313,15 @@ mod tests {
             format::write(&Document::Limit(&report), format, &Style::default(), &mut out).unwrap();
             assert!(!out.is_empty());
             let text = String::from_utf8_lossy(&out);
-            assert!(format != Format::Text || text.contains("measured now: 500, 1/434 of that."), "{text}");
+            assert!(
+                format != Format::Text
+                    || text
+                        .split_whitespace()
+                        .collect::<Vec<_>>()
+                        .join(" ")
+                        .contains("measured now: 500, 1/434 of that,"),
+                "{text}"
+            );
         }
         std::fs::remove_dir_all(root).unwrap();
     }

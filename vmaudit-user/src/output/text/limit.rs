@@ -2,173 +2,226 @@
 
 use std::io::{self, Write};
 
-use crate::model::limit::{Fate, Found, Known, LimitReport, Plan, Rule, SAFE_VMA_BYTES, SCOPE, origin};
-use crate::output::text::page::{Colour, Style};
-use crate::text::{bytes, clean, grouped, percent};
+use crate::model::limit::{Fate, Found, Known, LimitReport, Need, Plan, Rule, SAFE_VMA_BYTES, SCOPE, origin};
+use crate::output::text::page::{Colour, Page, Style};
+use crate::text::{bytes, clean, count, grouped, percent};
 
 /// Writes the report.
 pub(crate) fn write(report: &LimitReport, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let bold = |text: &str| style.paint(Colour::Bold, text);
-    match report.running {
-        Some(limit) => {
-            writeln!(out, "{}", bold(&format!("vm.max_map_count = {} ({})", grouped(limit), origin(limit))))?
-        }
-        None => writeln!(out, "{}", style.paint(Colour::Red, "vm.max_map_count cannot be read here"))?,
+    let mut page = Page { out, style: *style, width: style.paragraphs() };
+    let page = &mut page;
+    let (colour, verdict) = verdict(report);
+    page.paragraph("vmaudit: ", "  ", &verdict, Some(colour))?;
+    to_change(report, page)?;
+    for warning in &report.warnings {
+        page.paragraph("  ! ", "    ", &clean(warning), Some(Colour::Yellow))?;
     }
-    writeln!(out, "  {SCOPE}")?;
     if let Some(sign) = &report.container {
-        writeln!(
-            out,
-            "  This looks like a container ({}): then change the limit on its host; the files below are the container's own.",
+        let text = format!(
+            "This looks like a container ({}): then change the limit on its host; the files below are the container's own.",
             clean(sign)
-        )?;
+        );
+        page.paragraph("  ! ", "    ", &text, None)?;
     }
-    writeln!(
-        out,
-        "  Kernel default {}, largest possible {}.",
+    at_boot(report, page)?;
+    if !report.needs.is_empty() {
+        page.blank()?;
+        page.line("Known needs", Some(Colour::Bold))?;
+    }
+    report.needs.iter().try_for_each(|it| need(it, page))?;
+    page.blank()?;
+    price(report, page)?;
+    page.paragraph("", "  ", SCOPE, Some(Colour::Dim))?;
+    let shipped = match &report.shipped {
+        Some(it) => format!("{} ships {}: {}", it.name, grouped(it.ships), it.source),
+        None => "What this distribution ships is not known here".to_owned(),
+    };
+    let bounds = format!(
+        "Kernel default {}, largest possible {}. {shipped}.",
         grouped(report.kernel_default),
         grouped(report.kernel_largest)
-    )?;
-    if let (Some(largest), Some(limit)) = (&report.largest, report.running) {
-        writeln!(
-            out,
-            "  Largest process now: {} (pid {}), {} VMAs, {}% of the limit.",
+    );
+    page.paragraph("", "  ", &bounds, Some(Colour::Dim))
+}
+
+fn verdict(report: &LimitReport) -> (Colour, String) {
+    let Some(limit) = report.running else {
+        return (Colour::Red, "vm.max_map_count cannot be read here.".into());
+    };
+    let is = format!("vm.max_map_count = {} ({})", grouped(limit), origin(limit));
+    if let Some(value) = report.suggested {
+        return (
+            Colour::Yellow,
+            format!("{is} is too low for {}: {} is enough.", why(report, value), grouped(value)),
+        );
+    }
+    let unseen = match report.not_counted {
+        0 => String::new(),
+        number => format!(" ({} could not be counted)", count(number, "process", "processes")),
+    };
+    let text = match &report.largest {
+        Some(largest) => format!(
+            "{is}; nothing that runs now asks for more: the largest, {} (pid {}), has {} VMAs, {} % of it{unseen}.",
             clean(&largest.app),
             largest.pid,
             grouped(largest.vmas),
             percent(largest.vmas, limit)
-        )?;
-    }
+        ),
+        None => format!("{is}; nothing was measured, so nothing is said about what is needed{unseen}."),
+    };
+    (if report.largest.is_some() && unseen.is_empty() { Colour::Green } else { Colour::Yellow }, text)
+}
 
-    writeln!(out, "\n{}", bold(&format!("At boot: {}", grouped(report.after_boot))))?;
+/// What asks for the suggested value.
+fn why(report: &LimitReport, value: u64) -> String {
+    let demands = |need: &&Need| {
+        let demand = if need.found == Found::Named { need.vmas } else { need.known.enforced };
+        demand == Some(value)
+    };
+    match (report.needs.iter().find(demands), &report.largest) {
+        (Some(need), _) => clean(&need.known.title),
+        (None, Some(largest)) => {
+            format!("{} (pid {}), which has {} VMAs", clean(&largest.app), largest.pid, grouped(largest.vmas))
+        }
+        (None, None) => "what is asked for".into(),
+    }
+}
+
+fn to_change(report: &LimitReport, page: &mut Page<'_>) -> io::Result<()> {
+    let title = match report.suggested {
+        Some(_) => "To change it (the first does all, and vmaudit limit --undo takes it back):",
+        None if report.commands.is_empty() => {
+            let text = "To change it: vmaudit limit N shows what vmaudit limit --apply N would do, and --undo takes it back.";
+            return page.paragraph("  ", "  ", text, None);
+        }
+        None => "The running value is enough; to keep it at the next boot, one of:",
+    };
+    page.paragraph("  ", "  ", title, None)?;
+    report.commands.iter().try_for_each(|command| page.line(&format!("    {command}"), None))
+}
+
+fn at_boot(report: &LimitReport, page: &mut Page<'_>) -> io::Result<()> {
+    page.blank()?;
+    page.line(&format!("At boot: {}", grouped(report.after_boot)), Some(Colour::Bold))?;
     if report.boot.settings.is_empty() && report.boot.command_line.is_none() {
-        writeln!(out, "  No file sets it.")?;
+        page.line("  No file sets it.", None)?;
     }
     if let Some(value) = report.boot.command_line {
-        writeln!(out, "  {:>13}  kernel command line, before any file", grouped(value))?;
+        page.line(&format!("  {:>13}  kernel command line, before any file", grouped(value)), None)?;
     }
     for setting in &report.boot.settings {
         let value = setting.value.map_or_else(|| format!("{:?}?", setting.text), grouped);
-        let mut line = format!(
-            "  {:>13}  {}:{}  {}",
-            clean(&value),
+        let mut text = format!(
+            "{}:{}  {}",
             clean(&setting.file.to_string_lossy()),
             setting.line,
             clean(&setting.fate.sentence())
         );
         if setting.lowers {
-            line.push_str(", lowers an earlier value");
+            text.push_str(", lowers an earlier value");
         }
-        writeln!(out, "{}", if setting.fate == Fate::Wins { bold(&line) } else { line })?;
+        let line = format!("  {:>13}  {text}", clean(&value));
+        page.line(&line, (setting.fate == Fate::Wins).then_some(Colour::Bold))?;
     }
     if !report.boot.settings.is_empty() {
-        writeln!(out, "  In the order in which {} applies them.", report.boot.applier.name())?;
-    }
-    for warning in &report.warnings {
-        writeln!(out, "  {} {}", style.paint(Colour::Yellow, "!"), clean(warning))?;
-    }
-
-    writeln!(out, "\n{}", bold("Price"))?;
-    price(report, out)?;
-
-    if !report.needs.is_empty() {
-        writeln!(out, "\n{}", bold("Known needs"))?;
-    }
-    for need in &report.needs {
-        let why = match &need.found {
-            Found::Running(pids) => {
-                let shown: Vec<String> = pids.iter().take(5).map(u32::to_string).collect();
-                format!("running, pid {}{}", shown.join(" "), if pids.len() > 5 { " ..." } else { "" })
-            }
-            Found::Installed(path) => format!("installed, {}", clean(&path.to_string_lossy())),
-            Found::Named => "asked for".to_owned(),
-        };
-        writeln!(out, "  {} ({why}) {}", need.known.title, need.sentence)?;
-        if let Some(missing) = &need.missing {
-            writeln!(out, "      To apply its rule {missing}.")?;
-        }
-        writeln!(out, "      {}. {}", need.known.note, style.paint(Colour::Dim, &need.known.source))?;
-    }
-
-    writeln!(out, "\n{}", bold("To change it"))?;
-    match report.suggested {
-        Some(value) => writeln!(out, "  {} satisfies what is listed above:", grouped(value))?,
-        None if report.commands.is_empty() => {
-            writeln!(
-                out,
-                "  Nothing listed above needs a change. `vmaudit limit --apply N --dry-run` shows how one is made."
-            )?;
-        }
-        None => writeln!(out, "  The running value is enough; to keep it at the next boot:")?,
-    }
-    for command in &report.commands {
-        writeln!(out, "    {command}")?;
+        page.line(&format!("  In the order in which {} applies them.", report.boot.applier.name()), None)?;
     }
     Ok(())
 }
 
-fn price(report: &LimitReport, out: &mut dyn Write) -> io::Result<()> {
+fn need(need: &Need, page: &mut Page<'_>) -> io::Result<()> {
+    let why = match &need.found {
+        Found::Running(pids) => {
+            let shown: Vec<String> = pids.iter().take(5).map(u32::to_string).collect();
+            format!("running, pid {}{}", shown.join(" "), if pids.len() > 5 { " ..." } else { "" })
+        }
+        Found::Installed(path) => format!("installed, {}", clean(&path.to_string_lossy())),
+        Found::Named => "asked for".to_owned(),
+    };
+    let missing =
+        need.missing.as_ref().map(|missing| format!(" To apply its rule {missing}.")).unwrap_or_default();
+    let text = format!("{} ({why}) {}{missing}", need.known.title, need.sentence);
+    page.paragraph("  ", "    ", &text, None)?;
+    page.paragraph(
+        "    ",
+        "    ",
+        &format!("{}. {}", capital(&need.known.note), need.known.source),
+        Some(Colour::Dim),
+    )
+}
+
+fn capital(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_uppercase().chain(rest).collect())
+}
+
+fn price(report: &LimitReport, page: &mut Page<'_>) -> io::Result<()> {
     let total = |each: f64, vmas: u64| bytes((each * vmas as f64) as u64);
-    match &report.price {
-        Some(price) => {
-            writeln!(
-                out,
-                "  {:.0} to {:.0} bytes of kernel memory per VMA by this kernel's slab sizes; it cannot be swapped and is charged to the process's cgroup.",
-                price.least, price.most
-            )?;
-            for (name, value) in
-                [("at the running limit", report.running), ("at the suggested one", report.suggested)]
-            {
-                if let Some(value) = value {
-                    writeln!(
-                        out,
-                        "  A process {name} of {} VMAs holds {} to {}.",
-                        grouped(value),
-                        total(price.least, value),
-                        total(price.most, value)
-                    )?;
-                }
-            }
+    let limit = report.suggested.or(report.running);
+    let text = match (&report.price, limit) {
+        (Some(price), limit) => {
+            let full = limit.map(|value| {
+                format!(
+                    "; a process with all {} would hold {} to {}",
+                    grouped(value),
+                    total(price.least, value),
+                    total(price.most, value)
+                )
+            });
+            format!(
+                "{:.0} to {:.0} bytes of kernel memory for each VMA that is in use (by this kernel's slab sizes), not \
+                 swappable, charged to the process's cgroup{}.",
+                price.least,
+                price.most,
+                full.unwrap_or_default()
+            )
         }
-        None => {
-            writeln!(
-                out,
-                "  About {SAFE_VMA_BYTES:.0} bytes of kernel memory per VMA, which cannot be swapped (a safe estimate; root can read this kernel's own sizes)."
-            )?;
-            if let Some(limit) = report.running {
-                writeln!(out, "  A process at the limit holds {}.", total(SAFE_VMA_BYTES, limit))?;
-            }
+        (None, limit) => {
+            let full = limit.map(|value| {
+                format!("; a process with all {} would hold {}", grouped(value), total(SAFE_VMA_BYTES, value))
+            });
+            format!(
+                "about {SAFE_VMA_BYTES:.0} bytes of kernel memory for each VMA that is in use, not swappable (a safe \
+                 estimate; root can read this kernel's own sizes){}.",
+                full.unwrap_or_default()
+            )
         }
-    }
-    writeln!(out, "  A higher limit costs nothing until a process uses it.")
+    };
+    page.paragraph("Price: ", "  ", &format!("nothing until it is used; {text}"), None)
 }
 
 /// Writes what was done, or would be.
-pub(crate) fn plan(plan: &Plan, dry: bool, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn plan(plan: &Plan, dry: bool, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let mut page = Page { out, style: *style, width: style.paragraphs() };
     let file = clean(&plan.file.to_string_lossy());
     match (&plan.content, dry) {
         (Some(content), dry) => {
-            writeln!(out, "{} {file}:", if dry { "Would write" } else { "Wrote" })?;
+            page.line(&format!("{} {file}:", if dry { "Would write" } else { "Wrote" }), None)?;
             for line in content.lines() {
-                writeln!(out, "    {}", clean(line))?;
+                page.line(&format!("    {}", clean(line)), None)?;
             }
         }
-        (None, true) => writeln!(out, "Would remove {file}")?,
-        (None, false) => writeln!(out, "Removed {file}")?,
+        (None, true) => page.line(&format!("Would remove {file}"), None)?,
+        (None, false) => page.line(&format!("Removed {file}"), None)?,
     }
-    match (plan.running, dry) {
-        (Some(value), true) => writeln!(out, "Would set the running value to {}", grouped(value))?,
-        (Some(value), false) => writeln!(out, "The running value is now {}", grouped(value))?,
-        (None, _) => writeln!(out, "The running value stays as it is")?,
-    }
-    for note in &plan.notes {
-        writeln!(out, "! {}", clean(note))?;
+    let running = match (plan.running, dry) {
+        (Some(value), true) => format!("Would set the running value to {}", grouped(value)),
+        (Some(value), false) => format!("The running value is now {}", grouped(value)),
+        (None, _) => "The running value stays as it is".into(),
+    };
+    page.line(&running, None)?;
+    plan.notes.iter().try_for_each(|note| page.paragraph("! ", "  ", &clean(note), None))?;
+    if dry {
+        page.line("Nothing was changed.", None)?;
     }
     Ok(())
 }
 
 /// Writes the list of known needs.
 pub(crate) fn known(all: &[Known], style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let mut page = Page { out, style: *style, width: style.paragraphs() };
+    let mut all: Vec<&Known> = all.iter().collect();
+    all.sort_by_key(|known| &known.name);
     for known in all {
         let rule = match &known.rule {
             Rule::Fixed { vmas } => grouped(*vmas),
@@ -181,9 +234,10 @@ pub(crate) fn known(all: &[Known], style: &Style, out: &mut dyn Write) -> io::Re
             }
             Rule::Unknown => "no number".to_owned(),
         };
-        writeln!(out, "{:<16} {}: {rule}", known.name, style.paint(Colour::Bold, &known.title))?;
-        writeln!(out, "{:<16} {}", "", known.note)?;
-        writeln!(out, "{:<16} {}", "", style.paint(Colour::Dim, &known.source))?;
+        let indent = " ".repeat(17);
+        page.paragraph(&format!("{:<16} ", known.name), &indent, &format!("{}: {rule}", known.title), None)?;
+        page.paragraph(&indent, &indent, &capital(&known.note), None)?;
+        page.paragraph(&indent, &indent, &known.source, Some(Colour::Dim))?;
     }
     Ok(())
 }

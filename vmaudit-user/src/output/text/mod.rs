@@ -31,7 +31,7 @@ pub(crate) fn document(document: &Document<'_>, style: &Style, out: &mut dyn Wri
         Document::Scan(it) => scan::write(it, style, out),
         Document::Explanation(it, verbose) => vma_layout::write(it, *verbose, style, out),
         Document::Limit(it) => limit::write(it, style, out),
-        Document::Plan(it, done) => limit::plan(it, *done == Done::Not, out),
+        Document::Plan(it, done) => limit::plan(it, *done == Done::Not, style, out),
         Document::Known(it) => limit::known(it, style, out),
         Document::Doctor(it) => doctor::write(it, style, out),
     }

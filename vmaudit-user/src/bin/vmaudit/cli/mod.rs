@@ -14,13 +14,18 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+/// Shown below the commands.
+const EXAMPLES: &str = "Examples:\n  sudo vmaudit\n  sudo vmaudit run ./tests\n  sudo vmaudit trace -Z --all -d 1m\n  \
+    sudo vmaudit explain 812\n  sudo vmaudit limit 262144\n\n\
+    Numbers may be written 1,048,576, 10k or 1m. --json is short for --format json.";
+
 /// Follows VMA counts exactly, says why memory calls fail, recommends vm.max_map_count.
 ///
 /// Linux limits each process to vm.max_map_count mappings. At the limit mmap, munmap and even free() fail with ENOMEM
 /// while the machine has plenty of memory. vmaudit runs beside a workload and knows the true peak, each failed call
 /// and its cause.
 #[derive(Debug, Parser)]
-#[command(name = "vmaudit", version, about, max_term_width = 100, subcommand_required = true)]
+#[command(name = "vmaudit", version, about, max_term_width = 100, subcommand_required = true, after_help = EXAMPLES)]
 struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -124,6 +129,68 @@ mod tests {
         assert!(refused(&["vmaudit", "trace"]).starts_with("say what to follow: "));
         assert!(parsed(&["vmaudit", "trace", "-p", "1", "--", "true"]).is_ok());
         assert!(parsed(&["vmaudit", "scan", "--format", "text", "--format", "csv"]).is_ok());
+    }
+
+    /// Words as a shell takes them, as far as examples need it.
+    fn words(line: &str) -> Vec<OsString> {
+        let plain = line.replace(['\'', '"'], "");
+        plain.split_whitespace().filter(|word| *word != "sudo").map(Into::into).collect()
+    }
+
+    /// Every option that takes a value has its example in one form, and the example is one.
+    #[test]
+    fn the_example_of_each_option_can_be_typed() {
+        for command in definition().get_subcommands() {
+            let takes_value = |arg: &&Arg| matches!(arg.get_action(), ArgAction::Set | ArgAction::Append);
+            for arg in command.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_hide_set()) {
+                let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+                let example = help.split_once("[example: ").and_then(|(_, rest)| rest.split_once(']'));
+                let Some((example, _)) = example else {
+                    assert!(
+                        !takes_value(&arg),
+                        "{} {}: no example in {help:?}",
+                        command.get_name(),
+                        arg.get_id()
+                    );
+                    continue;
+                };
+                // With what else the command needs.
+                let tails: [&[&str]; 6] =
+                    [&[], &["true"], &["--all"], &["1"], &["--maps", "m"], &["--record", "r", "true"]];
+                let whole = |tail: &[&str]| -> Vec<OsString> {
+                    let start = ["vmaudit", command.get_name()].map(OsString::from);
+                    start.into_iter().chain(words(example)).chain(tail.iter().map(Into::into)).collect()
+                };
+                let taken = tails.iter().any(|tail| parse(whole(tail)).is_ok());
+                assert!(taken, "{} {example}: is refused", command.get_name());
+            }
+        }
+    }
+
+    /// Lines of help and README that begin with vmaudit are calls of it. `tests/live/examples.rs` runs them.
+    #[test]
+    fn every_example_can_be_typed() {
+        let readme = include_str!("../../../../../README.md");
+        // What stands between fences, and behind the heading of each help.
+        let mut text: String = readme.split("```").skip(1).step_by(2).collect();
+        let whole = definition();
+        for command in whole.get_subcommands().chain([&whole]) {
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            text.extend(after.split("\n\n").next());
+            text.push('\n');
+        }
+        let calls: Vec<&str> = text
+            .lines()
+            .flat_map(|line| line.split(';'))
+            .map(str::trim)
+            .filter(|line| line.starts_with("vmaudit ") || line.starts_with("sudo vmaudit"))
+            .collect();
+        assert!(calls.len() > 25, "{calls:?}");
+        for call in calls {
+            // A number stands for a process's.
+            let typed = call.replace("PID", "812");
+            assert!(parse(words(&typed)).is_ok(), "{call}");
+        }
     }
 
     /// Each command's help ends with its examples.

@@ -12,6 +12,14 @@ use vmaudit_user::source::limit_survey::{self, Machine};
 use crate::cli::limit::LimitArgs;
 use crate::outputs::{Asked, Outputs};
 
+/// Somebody else than root is told what he would have to type, instead of what the system answered.
+fn needs_root(error: anyhow::Error, right: &str) -> anyhow::Error {
+    if nix::unistd::geteuid().is_root() {
+        return error;
+    }
+    anyhow::anyhow!("changing the limit needs root: sudo vmaudit limit {right}")
+}
+
 /// Rows of its tables are never left out.
 const ALL: usize = usize::MAX;
 
@@ -35,7 +43,8 @@ pub fn limit(args: LimitArgs) -> anyhow::Result<ExitCode> {
         };
         let done = if args.only_shown() { Done::Not } else { Done::Yes };
         if done == Done::Yes {
-            machine.carry_out(&plan)?;
+            let right = args.apply.map_or_else(|| "--undo".into(), |value| format!("--apply {value}"));
+            machine.carry_out(&plan).map_err(|error| needs_root(error, &right))?;
         }
         outputs.write(&Document::Plan(&plan, done), ALL)?;
         return Ok(ExitCode::SUCCESS);

@@ -1,0 +1,91 @@
+//! The examples of the help texts and of the README are run, as they stand there, in a folder that has what they name.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use vmaudit_tests::{Scratch, Session, vmaudit};
+
+/// Programs that examples name; each does as little as it can.
+const PROGRAMS: [&str; 4] = ["make", "tests", "server", "wine"];
+
+/// A folder with those programs, `vmaudit`, and a `sudo` for whom everybody is root already.
+fn folder() -> Scratch {
+    let scratch = Scratch::new();
+    let program = |name: &str, text: &str| {
+        let path = scratch.path(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    PROGRAMS.into_iter().for_each(|name| program(name, "#!/bin/sh\nexit 0\n"));
+    program("sudo", "#!/bin/sh\nexec \"$@\"\n");
+    std::os::unix::fs::symlink(vmaudit(), scratch.path("vmaudit")).unwrap();
+    scratch
+}
+
+/// Lines that call vmaudit, each once, in their order: a later one may read what an earlier one wrote.
+fn calls(text: &str) -> Vec<&str> {
+    let is_call =
+        |line: &&str| ["vmaudit ", "sudo vmaudit", "cat /proc"].iter().any(|start| line.starts_with(start));
+    // A report in the README begins with the program's name and a colon.
+    text.lines().map(str::trim).filter(is_call).filter(|line| !line.starts_with("vmaudit: ")).collect()
+}
+
+/// The same call where it does no harm, needs no software and comes to its end.
+fn harmless(call: &str, pid: u32, comm: &str) -> String {
+    let pid = pid.to_string();
+    let mut call = call.replace("PID", &pid);
+    for number in ["812,java", "1234,java", "812", "1234", "4711"] {
+        call = call.replace(number, &pid);
+    }
+    let mut call = call.replace("postgres", "root").replace("java", comm);
+    for changing in ["limit --apply", "limit --undo"] {
+        if call.contains(changing) && !call.contains("--dry-run") {
+            call.push_str(" --dry-run");
+        }
+    }
+    if call.contains("vmaudit trace") && !call.contains(" -d ") {
+        call = call.replace("vmaudit trace", "vmaudit trace -d 200ms");
+    }
+    call.replace("-d 10s", "-d 200ms").replace("-d 1m", "-d 200ms")
+}
+
+fn run(call: &str, folder: &Path) -> (Option<i32>, String) {
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", folder.display());
+    let done = Command::new("sh")
+        .args(["-c", call])
+        .current_dir(folder)
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .output()
+        .expect("a shell starts");
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    (done.status.code(), said)
+}
+
+#[test]
+fn every_example_of_help_and_readme_does_what_it_says() {
+    let folder = folder();
+    let mut target = Session::workload(&["attach", "20"]).start_with_pipe();
+    target.wait_for_stdout("standing");
+    let mut text = String::new();
+    for command in ["scan", "run", "trace", "explain", "limit", "report", "doctor", "--help"] {
+        let help = Session::vmaudit(&[command, "--help"]).go().succeeded();
+        let help = String::from_utf8(help.stdout).unwrap();
+        let (_, examples) = help.split_once("\nExamples:\n").expect("each help has examples");
+        text.extend(examples.split("\n\n").next());
+        text.push('\n');
+    }
+    // What stands between fences.
+    text.extend(include_str!("../../README.md").split("```").skip(1).step_by(2));
+    let calls = calls(&text);
+    assert!(calls.len() > 25, "{calls:?}");
+    for call in calls {
+        let typed = harmless(call, target.pid(), "workload");
+        let (status, said) = run(&typed, folder.path("").as_path());
+        // Nothing was applied here, so there is nothing to take back; and a gate is no promise that the machine is quiet.
+        let nothing = typed.contains("--undo") && said.contains("nothing to undo");
+        let gate = typed.contains("--fail-on") && status == Some(86);
+        assert!(status == Some(0) || nothing || gate, "{typed}: {status:?}\n{said}");
+    }
+}
