@@ -68,6 +68,11 @@ fn every_example_of_help_and_readme_does_what_it_says() {
     let folder = folder();
     let mut target = Session::workload(&["attach", "20"]).start_with_pipe();
     target.wait_for_stdout("standing");
+    // Copies that an example reads and none writes.
+    for file in ["maps", "smaps", "numa_maps"] {
+        let text = std::fs::read(format!("/proc/{}/{file}", target.pid())).unwrap_or_default();
+        std::fs::write(folder.path(&format!("{file}.txt")), text).unwrap();
+    }
     let mut text = String::new();
     for command in ["scan", "run", "trace", "explain", "limit", "report", "doctor", "--help"] {
         let help = Session::vmaudit(&[command, "--help"]).go().succeeded();

@@ -436,7 +436,7 @@ impl Done {
         }
         let report: Report =
             serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e} in the report {text}"));
-        assert_eq!((report.schema.as_str(), report.version), ("vmaudit.report", 1));
+        assert_eq!((report.schema.as_str(), report.version), ("vmaudit.report", 2));
         report
     }
 

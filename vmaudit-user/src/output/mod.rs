@@ -20,3 +20,9 @@ pub fn say(message: &str) {
     let line = format!("vmaudit: {}\n", clean(message));
     let _ = io::stderr().write_all(line.as_bytes());
 }
+
+/// Several lines on standard error, as they are but for what steers a terminal: words of a command line are strangers' too.
+pub fn say_lines(text: &str) {
+    let lines: String = text.lines().map(|line| clean(line) + "\n").collect();
+    let _ = io::stderr().write_all(lines.as_bytes());
+}

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use vmaudit_user::launch::child::EXIT_OWN_FAILURE;
 use vmaudit_user::launch::last_resort;
 use vmaudit_user::os::{inherited, rights};
-use vmaudit_user::output::say;
+use vmaudit_user::output::{self, say};
 use vmaudit_user::text::MESSAGES;
 
 use cli::{Command, Wrong};
@@ -38,9 +38,12 @@ fn main() -> ExitCode {
     let usage = if runs_a_command { EXIT_OWN_FAILURE } else { EXIT_USAGE };
     let command = match cli::parse(std::env::args_os().collect()) {
         Ok(command) => command,
+        Err(Wrong::Clap(e)) if e.use_stderr() => {
+            output::say_lines(&e.render().to_string());
+            return code(usage);
+        }
         Err(Wrong::Clap(e)) => {
             return code(match e.print() {
-                _ if e.use_stderr() => usage,
                 Ok(()) if !inherited::closed_descriptors().any(|fd| fd == 1) => 0,
                 // Help that nobody saw.
                 Ok(()) => 1,
