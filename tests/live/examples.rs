@@ -6,6 +6,10 @@ use std::process::{Command, Stdio};
 
 use vmaudit_tests::{Scratch, Session, vmaudit};
 
+use crate::typed::standing;
+
+/// Nobody else has this name.
+const NAME: &str = "vma-example";
 /// Programs that examples name; each does as little as it can.
 const PROGRAMS: [&str; 4] = ["make", "tests", "server", "wine"];
 
@@ -34,7 +38,8 @@ fn calls(text: &str) -> Vec<&str> {
 /// The same call where it does no harm, needs no software and comes to its end.
 fn harmless(call: &str, pid: u32, comm: &str) -> String {
     let pid = pid.to_string();
-    let mut call = call.replace("PID", &pid);
+    // A core is made, and explained, in `explain.rs`.
+    let mut call = call.replace("/var/crash/core.812", "./maps.txt").replace("PID", &pid);
     for number in ["812,java", "1234,java", "812", "1234", "4711"] {
         call = call.replace(number, &pid);
     }
@@ -66,13 +71,17 @@ fn run(call: &str, folder: &Path) -> (Option<i32>, String) {
 #[test]
 fn every_example_of_help_and_readme_does_what_it_says() {
     let folder = folder();
-    let mut target = Session::workload(&["attach", "20"]).start_with_pipe();
-    target.wait_for_stdout("standing");
+    let target = standing(NAME, None);
     // Copies that an example reads and none writes.
     for file in ["maps", "smaps", "numa_maps"] {
         let text = std::fs::read(format!("/proc/{}/{file}", target.pid())).unwrap_or_default();
         std::fs::write(folder.path(&format!("{file}.txt")), text).unwrap();
     }
+    let maps = std::fs::read_to_string(folder.path("maps.txt")).unwrap();
+    let log = format!(
+        "#\n# A fatal error has been detected by the Java Runtime Environment:\n#\n\nDynamic libraries:\n{maps}\n"
+    );
+    std::fs::write(folder.path(&format!("hs_err_pid{}.log", target.pid())), log).unwrap();
     let mut text = String::new();
     for command in ["scan", "run", "trace", "explain", "limit", "report", "doctor", "--help"] {
         let help = Session::vmaudit(&[command, "--help"]).go().succeeded();
@@ -86,7 +95,7 @@ fn every_example_of_help_and_readme_does_what_it_says() {
     let calls = calls(&text);
     assert!(calls.len() > 25, "{calls:?}");
     for call in calls {
-        let typed = harmless(call, target.pid(), "workload");
+        let typed = harmless(call, target.pid(), NAME);
         let (status, said) = run(&typed, folder.path("").as_path());
         // Nothing was applied here, so there is nothing to take back; and a gate is no promise that the machine is quiet.
         let nothing = typed.contains("--undo") && said.contains("nothing to undo");

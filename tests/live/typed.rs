@@ -10,7 +10,7 @@ use crate::attach::{find, objects};
 const NOBODY: u32 = 65534;
 
 /// A workload of this name, standing.
-fn standing(name: &str, user: Option<u32>) -> Running {
+pub fn standing(name: &str, user: Option<u32>) -> Running {
     let scratch = Scratch::new();
     let copy = scratch.path(name);
     std::fs::copy(workload(), &copy).expect("the workload can be copied");

@@ -35,13 +35,13 @@ pub struct ExplainArgs {
     #[arg(long, value_enum, value_name = "WHEN", default_value_t = When::Auto)]
     pub details: When,
     /// Rows of each table [default: 5, with -v 12] [example: --top 30]
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = values::rows)]
     pub top: Option<usize>,
     /// More tables: owners, files by folder, sizes, permissions, regions, a map of the address space
     #[arg(short, long)]
     pub verbose: bool,
     /// Stop reading after this many VMAs [example: --max-vmas 20000000]
-    #[arg(long, value_name = "N", default_value_t = 4_000_000)]
+    #[arg(long, value_name = "N", default_value_t = 4_000_000, value_parser = values::number)]
     pub max_vmas: u64,
     /// Write to FILE instead of standard output; repeat it for several. Its ending says the format, FORMAT:FILE says it
     /// outright, - is standard output [example: -o 812.json]
