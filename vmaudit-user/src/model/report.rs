@@ -17,6 +17,7 @@ use super::hook::CALL_EXIT;
 pub use super::crowd::FoldedProcesses;
 pub use super::outcome::{Outcome, Site};
 pub use super::stack::{Example, Frame};
+pub use super::unreadable::NotCounted;
 
 /// Name of the schema.
 pub const SCHEMA: &str = "vmaudit.report";
@@ -251,24 +252,6 @@ pub struct Limits {
     pub overcommit_memory: Option<u64>,
     /// vm.overcommit_ratio, percent.
     pub overcommit_ratio: Option<u64>,
-}
-
-/// A process of which there is no figure.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct NotCounted {
-    /// Process id.
-    pub pid: u32,
-    /// Name; null when not even that could be read.
-    pub comm: Option<String>,
-    /// Owner; null when unknown.
-    pub uid: Option<u32>,
-    /// The owner's name.
-    pub user: Option<String>,
-    /// Why, as the end of a sentence about it.
-    pub reason: String,
-    /// These rights do not allow it: somebody with more would see it.
-    pub forbidden: bool,
 }
 
 /// One process (thread group), over all its images.

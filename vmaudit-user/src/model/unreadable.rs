@@ -2,6 +2,24 @@
 
 use serde::{Deserialize, Serialize};
 
+/// A process of which there is no figure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct NotCounted {
+    /// Process id.
+    pub pid: u32,
+    /// Name; null when not even that could be read.
+    pub comm: Option<String>,
+    /// Owner; null when unknown.
+    pub uid: Option<u32>,
+    /// The owner's name.
+    pub user: Option<String>,
+    /// Why, as the end of a sentence about it.
+    pub reason: String,
+    /// These rights do not allow it: somebody with more would see it.
+    pub forbidden: bool,
+}
+
 /// Why a process has no figures.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Unreadable {
