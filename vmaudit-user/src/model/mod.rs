@@ -1,6 +1,7 @@
 //! Plain data: events, and the documents that outputs render. Nothing here computes more than a name, and nothing does
 //! I/O.
 
+mod advice;
 pub mod breach;
 mod call_stat;
 pub mod cause;

@@ -90,7 +90,7 @@ fn processes(proc: &Proc, tasks: Option<Vec<Task>>) -> (Vec<Running>, Option<Str
         let stat = handle
             .stat()
             .ok()
-            .filter(|stat| !stat.kernel_thread && !(stat.state == 'Z' && stat.threads <= 1))?;
+            .filter(|stat| !(stat.kernel_thread || stat.state == 'Z' && stat.threads <= 1))?;
         let arguments = arguments(&handle.cmdline().unwrap_or_default());
         let vmas = match &counted {
             Some(counts) => counts.get(&pid).copied().flatten(),
