@@ -36,7 +36,7 @@ pub struct Site {
     pub largest_bytes: Option<u64>,
     /// Of the first call there, innermost first; empty when it did not arrive.
     pub stack: Vec<Frame>,
-    /// See [`Example::stack_notes`].
+    /// See [`super::stack::Example::stack_notes`].
     #[serde(default)]
     pub stack_notes: Vec<String>,
 }
