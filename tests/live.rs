@@ -18,6 +18,8 @@ mod attach;
 mod budgets;
 #[path = "live/calls.rs"]
 mod calls;
+#[path = "live/causes.rs"]
+mod causes;
 #[path = "live/conditions.rs"]
 mod conditions;
 #[path = "live/crowds.rs"]

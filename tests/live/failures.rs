@@ -55,7 +55,7 @@ fn the_stackoverflow_program_is_explained_to_the_last_byte() {
 /// Options for what takes no lock when it is refused: then all calls have to be watched.
 fn all_calls_for(case: &str) -> &'static [&'static str] {
     let unlocked = ["mremap-fixed", "mremap-dontunmap"].contains(&case) && mremap_checks_unlocked();
-    if unlocked || case == "tasks" { &["--calls", "all"] } else { &[] }
+    if unlocked || ["tasks", "wrap"].contains(&case) { &["--calls", "all"] } else { &[] }
 }
 
 /// mremap to an address looks at the count before it takes the lock (mm/mremap.c:check_mremap_params).
@@ -69,9 +69,9 @@ fn certain(report: &Report, failure: &Failure) -> bool {
     const LOOKED_AT: [&str; 6] =
         ["mprotect", "pkey_mprotect", "mlock", "munlock", "mremap", "remap_file_pages"];
     match failure.syscall.as_str() {
+        // What a driver thinks is not seen.
+        _ if failure.cause == Cause::Driver => false,
         "brk" => hook(report, "do_brk_flags") == HookState::Attached,
-        // Limits on tasks, of which several say the same.
-        "clone" => false,
         // Before 5.17 a refused split is ENOMEM as well, which a gap in the range also is.
         "madvise" if failure.errno == "ENOMEM" => looks(report),
         call if LOOKED_AT.contains(&call) => looks(report),
@@ -141,8 +141,11 @@ fn mentions(sentence: &str, cause: &str) -> bool {
         "overcommit" => &["overcommit", "RAM and swap"],
         "no_address_range" => &["address range", "in the heap's way"],
         "range_not_mapped" => &["gap", "not mapped"],
+        "beyond_end_of_file" => &["end of its file", "end of the file"],
+        "invalid_range" => &["past the last address"],
+        "driver" => &["driver"],
         "hugetlb" => &["huge page"],
-        "unknown" => &["limit on the number of tasks"],
+        "rlimit_nproc" => &["RLIMIT_NPROC"],
         other => panic!("no words for {other}"),
     };
     words.iter().any(|word| sentence.contains(word))
@@ -229,6 +232,13 @@ cases! { for_another_reason:
     mremap_that_may_not_move "blocked-mremap",
     brk_as_a_question "brk-query",
     no_more_tasks "tasks",
+    locks_of_what_comes "future-locks",
+    fixed_ranges_over_rlimit_as "fixed-over-as",
+    no_huge_pages_for_a_file "hugetlb-file",
+    lengths_that_wrap "wrap",
+    a_range_beyond_all_addresses "beyond-addresses",
+    a_range_beyond_the_end_of_its_file "file-end",
+    a_device_that_maps_nothing "driver",
 }
 
 /// Refusals near the limit, all of `call`: their number is the workload's own.

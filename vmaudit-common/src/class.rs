@@ -53,7 +53,7 @@ pub const CLASS_DONE: u64 = 1 << 26;
 pub const CLASS_OVERCOMMIT_REFUSED: u64 = 1 << 27;
 /// brk was seen to come as far as making the heap larger, past the search for what is in its way.
 pub const CLASS_HEAP_REACHED: u64 = 1 << 28;
-/// mmap: MAP_HUGETLB was asked for.
+/// mmap: MAP_HUGETLB was asked for, or a file of huge pages.
 pub const CLASS_HUGE: u64 = 1 << 31;
 /// mremap: MREMAP_FIXED or MREMAP_DONTUNMAP was given.
 pub const CLASS_TARGETED: u64 = 1 << 30;
@@ -70,10 +70,10 @@ pub const CLASS_FILE: u64 = 1 << 34;
 pub const CLASS_NORESERVE: u64 = 1 << 35;
 /// mmap: MAP_32BIT was given (x86-64).
 pub const CLASS_LOW: u64 = 1 << 36;
-/// mmap with MAP_FIXED: the range goes beyond the last address that is known ([`Bounds::address_end`], else
+/// mmap with MAP_FIXED, and brk: the range goes beyond the last address that is known ([`Bounds::address_end`], else
 /// [`Bounds::task_size`]).
 pub const CLASS_BEYOND: u64 = 1 << 37;
-/// mmap: the length exceeds all addresses. Others: address and length together begin at 0 again.
+/// mmap: the length exceeds all addresses. Others: address and length together reach 0 again.
 pub const CLASS_TOO_LONG: u64 = 1 << 38;
 /// More than RAM and swap together was asked for.
 pub const CLASS_OVER_RAM: u64 = 1 << 39;
@@ -84,10 +84,32 @@ pub const CLASS_LOCKS: u64 = 1 << 41;
 /// mmap: the length rounds to 0. mprotect: write access was asked for. clone: CLONE_VM was given. brk: a break below the start of the heap.
 /// madvise: an [`ADVICE_MEMORY`] or [`ADVICE_COLLAPSE`].
 pub const CLASS_FIRST: u64 = 1 << 42;
-/// brk: the heap alone would exceed RLIMIT_DATA. madvise: an [`ADVICE_PLAIN`] or [`ADVICE_COLLAPSE`].
+/// brk: the heap alone would exceed RLIMIT_DATA. clone: CLONE_NEWPID was given. madvise: an [`ADVICE_PLAIN`] or [`ADVICE_COLLAPSE`].
 pub const CLASS_SECOND: u64 = 1 << 43;
 /// [`asked_for`] was answered with all arguments: what it did not set is not so.
 pub const CLASS_ASKED: u64 = 1 << 44;
+/// Calls that make a task, EAGAIN: the limit on tasks that is [`crate::TASKS_OF_USER`] is reached; the bits that follow
+/// are the others'. All these share their bits with what other calls are asked for or looked at.
+pub const CLASS_TASKS_REACHED: u64 = 1 << 20;
+/// Likewise: that limit was read. The bits that follow are the others'.
+pub const CLASS_TASKS_READ: u64 = 1 << 30;
+/// Calls that make a task, ENOMEM: the first process of the pid namespace for children has ended.
+pub const CLASS_NO_INIT: u64 = 1 << 28;
+/// Likewise: and that was looked at. (The bit of [`CLASS_LOOKED`].)
+pub const CLASS_INIT_LOOKED: u64 = CLASS_LOOKED;
+/// [`CLASS_OVER_AS`] whatever a fixed range may replace.
+pub const CLASS_SURELY_OVER_AS: u64 = 1 << 45;
+/// [`CLASS_OVER_DATA`] likewise.
+pub const CLASS_SURELY_OVER_DATA: u64 = 1 << 46;
+/// mmap: of a file that is no regular one: a device, a socket, one that stands for something in the kernel.
+pub const CLASS_DRIVER: u64 = 1 << 47;
+/// mlock, with [`CLASS_LOOKED`]: a part of the range allows no access. (The bit of [`CLASS_COUNTS`]; these three are of
+/// other calls.)
+pub const CLASS_CLOSED: u64 = 1 << 24;
+/// mlock likewise: a part of it lies beyond the end of its file. (The bit of [`CLASS_CHARGED`].)
+pub const CLASS_PAST_FILE: u64 = 1 << 25;
+/// mlock likewise: a part of it is of a file. (The bit of [`CLASS_HEAP_REACHED`].)
+pub const CLASS_OF_FILES: u64 = 1 << 28;
 /// How many bits a class has.
 pub const CLASS_BITS: u32 = 48;
 
@@ -121,6 +143,12 @@ pub struct Bounds {
 }
 
 impl Bounds {
+    /// End of the addresses, as far as it is known.
+    #[inline(always)]
+    const fn end(&self) -> u64 {
+        if self.address_end != 0 { self.address_end } else { self.task_size }
+    }
+
     /// Bytes rounded up to whole pages; what exceeds the last page begins at 0 again, as in the kernel.
     #[inline(always)]
     pub const fn whole_pages(&self, bytes: u64) -> u64 {
@@ -135,6 +163,7 @@ impl Bounds {
 pub fn asked_for(id: call::Call, ret: u64, args: [u64; 4], bounds: &Bounds) -> u64 {
     const PROT_WRITE: u64 = 2;
     const CLONE_VM: u64 = 0x100;
+    const CLONE_NEWPID: u64 = 0x2000_0000;
     let [a0, a1, a2, a3] = args;
     match id {
         call::MMAP => CLASS_ASKED | mmap_asks(args, bounds),
@@ -148,12 +177,16 @@ pub fn asked_for(id: call::Call, ret: u64, args: [u64; 4], bounds: &Bounds) -> u
             let heap = bounds.start_brk != 0 && a0.wrapping_sub(bounds.start_brk) > bounds.rlimit_data;
             let grown = bounds.whole_pages(a0).wrapping_sub(bounds.whole_pages(ret));
             let more = if heap { CLASS_SECOND } else { 0 };
-            CLASS_ASKED | CLASS_GROWS | more | over_ram(grown, bounds)
+            let beyond = if bounds.whole_pages(a0) > bounds.end() { CLASS_BEYOND } else { 0 };
+            CLASS_ASKED | CLASS_GROWS | more | beyond | over_ram(grown, bounds)
         }
         call::SHMGET => CLASS_ASKED | shmget_asks(a1, a2, bounds),
         call::MADVISE => CLASS_ASKED | advice(a2),
         call::PROCESS_MADVISE => CLASS_ASKED | advice(a3),
-        call::CLONE if a0 & CLONE_VM != 0 => CLASS_ASKED | CLASS_FIRST,
+        call::CLONE => {
+            let bit = |flag: u64, bit: u64| if a0 & flag != 0 { bit } else { 0 };
+            CLASS_ASKED | bit(CLONE_VM, CLASS_FIRST) | bit(CLONE_NEWPID, CLASS_SECOND)
+        }
         call::MLOCK | call::MLOCK2 | call::MUNLOCK => CLASS_ASKED | wraps(a0, a1, bounds),
         _ => CLASS_ASKED,
     }
@@ -182,7 +215,7 @@ fn mmap_asks([a0, a1, a2, a3]: [u64; 4], bounds: &Bounds) -> u64 {
     let wraps = length < a1;
     // A hint above opens all addresses (arch/x86/mm/mmap.c:mmap_address_hint_valid).
     let too_long = a1 > bounds.task_size && a0 < bounds.task_size;
-    let end = if bounds.address_end != 0 { bounds.address_end } else { bounds.task_size };
+    let end = bounds.end();
     bit(fixed, CLASS_FIXED)
         | bit(a3 & MAP_HUGETLB != 0, CLASS_HUGE)
         | bit(private_writable && a3 & MAP_GROWSDOWN == 0, CLASS_COUNTS)
@@ -231,11 +264,14 @@ fn over_ram(bytes: u64, bounds: &Bounds) -> u64 {
     if most != 0 && bytes >> (bounds.page_shift & 31) > most { CLASS_OVER_RAM } else { 0 }
 }
 
-/// Address and length together begin at 0 again.
+/// Address and length together reach 0 again.
 #[inline(always)]
 fn wraps(address: u64, length: u64, bounds: &Bounds) -> u64 {
-    let length = bounds.whole_pages(length);
-    if address.wrapping_add(length) < address { CLASS_TOO_LONG } else { 0 }
+    if length != 0 && address.wrapping_add(bounds.whole_pages(length)) <= address {
+        CLASS_TOO_LONG
+    } else {
+        0
+    }
 }
 
 #[inline(always)]

@@ -12,11 +12,12 @@ mod end;
 mod load;
 mod record;
 mod site;
+mod tasks;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::call::{CALL_COUNT, NUMBERS};
-pub use crate::{class::*, end::*, load::*, record::*, site::*};
+pub use crate::{class::*, end::*, load::*, record::*, site::*, tasks::*};
 
 /// Length of a task's name in the kernel, `\0` included (include/linux/sched.h:TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
@@ -280,6 +281,10 @@ pub struct Control {
     pub woken_ns: u64,
     /// How often the programs themselves took and released an mmap lock for reading.
     pub looks: u64,
+    /// kernel.threads-max as user space last read it, 0: not known.
+    pub max_threads: u32,
+    /// kernel.pid_max likewise.
+    pub pid_max: u32,
 }
 
 /// What one user has taken of the table of address spaces and of the ring buffer, which all users share when every

@@ -98,6 +98,86 @@ pub struct Layout {
     pub file: FileLayout,
     /// How processes end.
     pub end: EndLayout,
+    /// What limits tasks; each [`ABSENT`] alone.
+    pub tasks: TaskLayout,
+    /// What kind of file it is; all [`ABSENT`] if any is.
+    pub kind: KindLayout,
+}
+
+/// See [`Layout`]; for files by their descriptors and by what is mapped of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct KindLayout {
+    /// task_struct.files.
+    pub task_files: u32,
+    /// files_struct.fdt.
+    pub files_table: u32,
+    /// fdtable.max_fds.
+    pub table_size: u32,
+    /// fdtable.fd.
+    pub table_files: u32,
+    /// file.f_inode.
+    pub inode: u32,
+    /// inode.i_mode.
+    pub mode: u32,
+    /// inode.i_size.
+    pub size: u32,
+    /// inode.i_sb.
+    pub superblock: u32,
+    /// super_block.s_magic.
+    pub magic: u32,
+    /// vm_area_struct.vm_file.
+    pub vma_file: u32,
+    /// vm_area_struct.vm_pgoff.
+    pub vma_pgoff: u32,
+}
+
+/// See [`Layout`]; for how many tasks there are, and may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct TaskLayout {
+    /// cred.user_ns.
+    pub cred_user_ns: u32,
+    /// user_namespace.level.
+    pub user_ns_level: u32,
+    /// cred.user; with `user_processes` (up to 5.13).
+    pub cred_user: u32,
+    /// user_struct.processes.
+    pub user_processes: u32,
+    /// cred.ucounts; with the four that follow (5.14 and later).
+    pub cred_ucounts: u32,
+    /// ucounts: the count of tasks.
+    pub ucounts_tasks: u32,
+    /// ucounts.ns.
+    pub ucounts_ns: u32,
+    /// user_namespace.ucounts, those of the user who made it.
+    pub user_ns_ucounts: u32,
+    /// user_namespace: how many tasks it may have in the one above.
+    pub user_ns_most_tasks: u32,
+    /// task_struct.thread_pid.
+    pub task_thread_pid: u32,
+    /// pid.numbers\[0\].ns, the machine's first pid namespace.
+    pub pid_first_ns: u32,
+    /// task_struct.nsproxy.
+    pub task_nsproxy: u32,
+    /// nsproxy.pid_ns_for_children.
+    pub nsproxy_children: u32,
+    /// pid_namespace.pid_allocated.
+    pub pid_ns_allocated: u32,
+    /// pid_namespace.parent.
+    pub pid_ns_parent: u32,
+    /// pid_namespace.pid_max (6.14 and later; before, there is one for all).
+    pub pid_ns_max: u32,
+    /// task_struct.cgroups.
+    pub task_cgroups: u32,
+    /// css_set.subsys\[pids_cgrp_id\].
+    pub cgroups_pids: u32,
+    /// cgroup_subsys_state.parent.
+    pub css_parent: u32,
+    /// From the css to pids_cgroup.counter.
+    pub css_counter: u32,
+    /// From the css to pids_cgroup.limit.
+    pub css_limit: u32,
 }
 
 /// See [`Layout`]; for the mappings below stacks.
@@ -142,6 +222,8 @@ pub const ABSENT: u32 = u32::MAX;
 pub struct Config {
     /// Where the kernel keeps vm.max_map_count; 0 = not known, [`crate::Control::max_map_count`] has to do.
     pub max_map_count_at: u64,
+    /// Where the kernel keeps the number of tasks (nr_threads); 0 = not known.
+    pub threads_at: u64,
     /// Random: where a task's call and a user's share are kept depends on it, so that nobody can choose an id that meets
     /// another's.
     pub table_key: u64,

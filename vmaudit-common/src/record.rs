@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{COMM_LEN, NAME_BYTES, PATH_BYTES, STACK_FRAMES, Section};
+use crate::{COMM_LEN, NAME_BYTES, PATH_BYTES, STACK_FRAMES, Section, TASK_LIMITS};
 
 /// [`RecordHeader::kind`]: a [`ChangeRecord`].
 pub const RECORD_CHANGE: u32 = 1;
@@ -83,6 +83,8 @@ pub struct FailureRecord {
     pub start_brk: u64,
     /// First address of the range that is not mapped, with [`crate::CLASS_GAP`].
     pub hole: u64,
+    /// Calls that make a task: how many there are, see [`crate::TaskCount::pack`]. 0 = not read.
+    pub tasks: [u64; TASK_LIMITS],
     /// Name of the task.
     pub comm: [u8; COMM_LEN],
     /// Where the wrapper of the call returns to, if it keeps nothing on the stack; else any word. 0 = not read. The

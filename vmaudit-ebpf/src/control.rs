@@ -92,6 +92,20 @@ impl Page {
         unsafe { core::ptr::read_volatile(&raw const (*self.0).max_map_count) }
     }
 
+    /// kernel.threads-max as user space last read it, 0: not known.
+    #[inline(always)]
+    pub fn max_threads(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).max_threads) }
+    }
+
+    /// kernel.pid_max likewise.
+    #[inline(always)]
+    pub fn pid_max(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).pid_max) }
+    }
+
     /// Where the next search for a free slot begins.
     #[inline(always)]
     pub fn cursor(self) -> Word {

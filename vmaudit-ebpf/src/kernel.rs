@@ -414,7 +414,15 @@ pub fn group_is_dead(task: u64) -> bool {
 #[inline(always)]
 pub fn may_lock_any(task: u64) -> bool {
     const CAP_IPC_LOCK: u32 = 14;
-    read::<u32>(read(task, layout!(task_cred)), layout!(cred_cap_effective)) >> CAP_IPC_LOCK & 1 == 1
+    let cred = read(task, layout!(task_cred));
+    read::<u32>(cred, layout!(cred_cap_effective)) >> CAP_IPC_LOCK & 1 == 1 && in_first_user_namespace(cred)
+}
+
+/// These credentials are of the initial user namespace: elsewhere capabilities have no power over what is the machine's.
+#[inline(always)]
+pub fn in_first_user_namespace(cred: u64) -> bool {
+    let (namespace, level) = (layout!(tasks.cred_user_ns), layout!(tasks.user_ns_level));
+    namespace == ABSENT || level == ABSENT || read::<u32>(read(cred, namespace), level) == 0
 }
 
 /// Real user id of a task, as the initial user namespace knows it.

@@ -2,8 +2,9 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use vmaudit_common::{
-    ABSENT, Bounds, CLASS_LIMIT_POLLED, CLASS_LOCKS, CLASS_NONE_LOCKED, CLASS_OVER_AS, CLASS_OVER_DATA,
-    CLASS_OVER_MEMLOCK, Section, call,
+    ABSENT, Bounds, CLASS_FILE, CLASS_LIMIT_POLLED, CLASS_LOCKS, CLASS_NONE_LOCKED, CLASS_OVER_AS,
+    CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_OVER_RAM, CLASS_SURELY_OVER_AS, CLASS_SURELY_OVER_DATA,
+    Section, call,
 };
 
 use crate::{
@@ -53,8 +54,12 @@ pub fn request(failed: &FailedCall) -> u64 {
         start_brk: kernel::start_brk(failed.task),
         rlimit_data: kernel::rlimit(failed.task, RLIMIT_DATA),
     };
-    vmaudit_common::asked_for(failed.id, failed.ret, kernel::first_arguments(failed.regs), &bounds)
-        | locks(failed.task)
+    let mut asked =
+        vmaudit_common::asked_for(failed.id, failed.ret, kernel::first_arguments(failed.regs), &bounds);
+    if failed.id == call::MMAP && asked & CLASS_FILE != 0 {
+        asked |= super::file_kind::file_kind(kernel::argument(failed.regs, 4));
+    }
+    asked | locks(failed.task)
 }
 
 /// Whether all that the address space maps from now on is locked.
@@ -78,9 +83,17 @@ fn asked_pages(failed: &FailedCall) -> u64 {
         call::MREMAP if a2 > a1 => (whole_pages(a2) - whole_pages(a1)) >> shift,
         call::MREMAP => 0,
         call::BRK if a0 > failed.ret => (whole_pages(a0) - whole_pages(failed.ret)) >> shift,
-        call::BRK => 0,
+        call::BRK | call::CLONE | call::CLONE3 | call::FORK | call::VFORK => 0,
         _ => whole_pages(a1) >> shift,
     }
+}
+
+/// mmap's flags ask for a range in place of what is there.
+#[inline(always)]
+fn replaces(flags: u64) -> bool {
+    const MAP_FIXED: u64 = 0x10;
+    const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
+    flags & MAP_FIXED != 0 && flags & MAP_FIXED_NOREPLACE == 0
 }
 
 /// Which of the process's limits the request exceeds, as class bits, by the kernel's own formulas (mm/mmap.c:
@@ -92,11 +105,30 @@ pub fn exceeded(failed: &FailedCall, section: &Section) -> u64 {
     let pages = asked_pages(failed);
     let shift = config!(page_shift) & 31;
     let mut class = if locked_vm == 0 { CLASS_NONE_LOCKED } else { 0 };
-    if total_vm + pages > kernel::rlimit(failed.task, RLIMIT_AS) >> shift {
+    // What a fixed range replaces is not counted again: no more than there is, and nothing where it must be free.
+    let replaced = if failed.id == call::MMAP && replaces(kernel::argument(failed.regs, 3)) {
+        if pages < total_vm { pages } else { total_vm }
+    } else {
+        0
+    };
+    let limit = kernel::rlimit(failed.task, RLIMIT_AS) >> shift;
+    if total_vm + pages > limit {
         class |= CLASS_OVER_AS;
     }
-    if data_vm + pages > kernel::rlimit(failed.task, RLIMIT_DATA) >> shift {
+    if total_vm + pages - replaced > limit {
+        class |= CLASS_SURELY_OVER_AS;
+    }
+    let limit = kernel::rlimit(failed.task, RLIMIT_DATA) >> shift;
+    if data_vm + pages > limit {
         class |= CLASS_OVER_DATA;
+    }
+    if data_vm + pages - replaced > limit {
+        class |= CLASS_SURELY_OVER_DATA;
+    }
+    // What is copied is charged mapping by mapping, none of which is larger than all.
+    let most = config!(ram_and_swap_pages);
+    if super::tasks::makes_one(failed.id) && most != 0 && total_vm > most {
+        class |= CLASS_OVER_RAM;
     }
     let limit = kernel::rlimit(failed.task, RLIMIT_MEMLOCK) >> shift;
     let locked = if failed.id == call::MLOCKALL { total_vm } else { locked_vm + pages };

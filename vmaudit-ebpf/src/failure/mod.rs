@@ -1,13 +1,15 @@
 //! A refused call: what it asked for and which limits that exceeds ([`evidence`]), what the kernel showed during the call
-//! ([`crate::current_call`]), what lies in its range ([`range`]), how many of its kind there were ([`counters`]), from
-//! where it was called ([`place`], [`sites`], [`stack`], [`stack_mappings`], [`stack_copy`]), what became of the need
-//! ([`outcome`]); and its record, which puts these together.
+//! ([`crate::current_call`]), what lies in its range ([`range`]) and behind its descriptor ([`file_kind`]), how many tasks
+//! there were ([`tasks`]), how many of its kind there were ([`counters`]), from where it was called ([`place`], [`sites`],
+//! [`stack`], [`stack_mappings`], [`stack_copy`]), what became of the need ([`outcome`]); and its record, which puts these
+//! together.
 //!
 //! For the verifier, the parts are global functions of plain numbers: each is looked at once, without what its callers
 //! know. The price is that each begins with asking for the current call anew.
 
 pub mod counters;
 mod evidence;
+mod file_kind;
 pub mod outcome;
 mod place;
 mod range;
@@ -15,10 +17,11 @@ mod sites;
 mod stack;
 mod stack_copy;
 mod stack_mappings;
+mod tasks;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use vmaudit_common::{
-    ABSENT, CLASS_SECTION, EXAMPLES_PER_GROUP, GroupKey, RECORD_FAILURE, Section, call::Call,
+    ABSENT, CLASS_SECTION, EXAMPLES_PER_GROUP, GroupKey, RECORD_FAILURE, Section, TASK_LIMITS, call::Call,
 };
 
 use self::{
@@ -31,6 +34,8 @@ use crate::{
     current_call, kernel, records,
     slots::Slot,
 };
+
+const EAGAIN: u32 = 11;
 
 /// The parts of an examination that differ between newer and older kernels.
 trait Variant {
@@ -244,6 +249,17 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
         class |= bits;
         hole = first;
     }
+    let mut counts = [0; TASK_LIMITS];
+    if tasks::makes_one(id) {
+        if u32::from(errno) == EAGAIN {
+            for which in 0..TASK_LIMITS {
+                counts[which] = tasks::count_tasks(which as u32);
+            }
+            class |= tasks::class(&counts);
+        } else {
+            class |= tasks::init_ended();
+        }
+    }
     class ^= u64::from(zero);
     slot.count_refusal(id);
     // SAFETY: no preconditions.
@@ -278,6 +294,7 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
         (*record).rlimits = evidence::rlimits(task);
         (*record).start_brk = kernel::start_brk(task);
         (*record).hole = hole;
+        (*record).tasks = counts;
         (*record).comm = kernel::comm_of(task);
         (*record).stack_bytes = 0;
         (*record).caller = 0;

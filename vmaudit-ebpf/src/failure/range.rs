@@ -8,12 +8,12 @@
 use aya_ebpf::helpers::generated::{bpf_find_vma, bpf_get_current_task_btf, bpf_loop};
 use core::ffi::c_void;
 use vmaudit_common::{
-    CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE, CLASS_FIXED, CLASS_GAP,
-    CLASS_LOOKED, CLASS_ONE, call,
+    ABSENT, CLASS_CHARGED, CLASS_CLOSED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE,
+    CLASS_FIXED, CLASS_GAP, CLASS_LOOKED, CLASS_OF_FILES, CLASS_ONE, CLASS_PAST_FILE, call,
 };
 
 use crate::{
-    control::{Page, count_lock_takes, layout},
+    control::{Page, config, count_lock_takes, layout},
     kernel::{self, Typed, whole_pages},
 };
 
@@ -26,6 +26,7 @@ const SHIFT: u32 = CLASS_GAP.trailing_zeros();
 const BITS: u32 = 13;
 
 // include/linux/mm.h, the same in 5.10 to 7.3.
+const VM_ACCESS: u64 = 0x7;
 const VM_WRITE: u64 = 0x2;
 const VM_PROTECTION: u64 = 0x7;
 const VM_SHARED: u64 = 0x8;
@@ -56,6 +57,8 @@ struct Walk {
     answer: i64,
     /// Mappings met.
     steps: u64,
+    /// Bits of what mlock cannot fill with memory: [`CLASS_CLOSED`], [`CLASS_PAST_FILE`], [`CLASS_OF_FILES`].
+    unfit: u64,
 }
 
 /// Called by `bpf_find_vma` under the mmap lock; the verifier knows the type of `vma`.
@@ -64,11 +67,28 @@ unsafe extern "C" fn found(_task: *mut c_void, vma: *const u8, walk: *mut Walk) 
     let vma = unsafe { Typed::new(vma) };
     let start: u64 = vma.load(layout!(vma_start));
     let flags: u64 = vma.load(layout!(vma_flags));
+    let end: u64 = vma.load(layout!(vma_end));
+    let mut unfit = if flags & VM_ACCESS == 0 { CLASS_CLOSED } else { 0 };
+    if layout!(kind.vma_file) != ABSENT {
+        let file: u64 = vma.load(layout!(kind.vma_file));
+        if file != 0 {
+            unfit |= CLASS_OF_FILES;
+            let shift = config!(page_shift) & 31;
+            let pages: u64 = vma.load(layout!(kind.vma_pgoff));
+            let size: u64 = kernel::read(kernel::read(file, layout!(kind.inode)), layout!(kind.size));
+            // SAFETY: as below.
+            let last = unsafe { if end < (*walk).end { end } else { (*walk).end } };
+            if (pages << shift) + (last - start) > whole_pages(size) {
+                unfit |= CLASS_PAST_FILE;
+            }
+        }
+    }
     // SAFETY: the kernel passes what `find` passed: its caller's own live value.
     unsafe {
+        (*walk).unfit |= unfit;
         (*walk).start |= start & (*walk).first;
         (*walk).first = 0;
-        (*walk).cursor = vma.load(layout!(vma_end));
+        (*walk).cursor = end;
         (*walk).all &= flags;
         (*walk).any |= flags;
         (*walk).steps += 1;
@@ -101,12 +121,21 @@ extern "C" fn look_at_range(id: u32, known: u64, lock_sequence: u32) -> u64 {
     let protection = arguments[2];
     let at = from & !(whole_pages(1) - 1);
     let end = whole_pages(from + length);
-    let mut walk =
-        Walk { cursor: at, end, start: 0, first: u64::MAX, all: u64::MAX, any: 0, answer: 0, steps: 0 };
+    let mut walk = Walk {
+        cursor: at,
+        end,
+        start: 0,
+        first: u64::MAX,
+        all: u64::MAX,
+        any: 0,
+        answer: 0,
+        steps: 0,
+        unfit: 0,
+    };
     // SAFETY: a function of the prototype that the helper wants, and a value that outlives the call.
     unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
     // SAFETY: written by the callbacks; volatile because the compiler does not see that.
-    let Walk { cursor, start, all, any, answer, steps, .. } =
+    let Walk { cursor, start, all, any, answer, steps, unfit, .. } =
         unsafe { core::ptr::read_volatile(&raw const walk) };
     let gap = answer == -ENOENT;
     if !gap && (answer != 0 || cursor < end) {
@@ -146,6 +175,7 @@ extern "C" fn look_at_range(id: u32, known: u64, lock_sequence: u32) -> u64 {
             if done {
                 class |= CLASS_DONE;
             }
+            class |= unfit;
         }
         call::MPROTECT | call::PKEY_MPROTECT => {
             let wanted = protection & VM_PROTECTION;

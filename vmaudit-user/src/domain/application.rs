@@ -309,7 +309,10 @@ impl Anonymizer {
             Event::Mm(state) => self.texts([&mut state.comm]),
             Event::Sample(sample) => self.texts([&mut sample.comm]),
             Event::Change(change) => self.texts([&mut change.comm]),
-            Event::Refused(refused) => self.texts([&mut refused.comm]),
+            Event::Refused(refused) => {
+                let cgroup = refused.tasks.as_mut().and_then(|tasks| tasks.cgroup_path.as_mut());
+                self.texts([&mut refused.comm].into_iter().chain(cgroup));
+            }
             Event::Process(facts) => {
                 self.texts([&mut facts.exe, &mut facts.cgroup].into_iter().flatten());
             }

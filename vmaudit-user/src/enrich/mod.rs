@@ -1,8 +1,10 @@
 //! What is looked up about a process or a refused call while a session runs; each look is bounded, and what it finds
 //! is given back as events.
 
+pub(crate) mod commit;
 pub(crate) mod memory_cgroup;
 mod oom_cgroups;
+pub(crate) mod pids_cgroup;
 pub(crate) mod symbols;
 pub(crate) mod vma_owners;
 
@@ -30,6 +32,8 @@ pub struct Enrichment {
     owners: Option<Looks>,
     cgroups: memory_cgroup::Looks,
     oom: OomLooks,
+    task_cgroups: pids_cgroup::Looks,
+    commits: commit::Looks,
 }
 
 impl Enrichment {
@@ -41,13 +45,21 @@ impl Enrichment {
             owners: Some(Looks::new(anonymizer, start_ns, patience)),
             cgroups: memory_cgroup::Looks::default(),
             oom: OomLooks::default(),
+            task_cgroups: pids_cgroup::Looks::default(),
+            commits: commit::Looks::default(),
         }
     }
 
     /// Looks only at what verdicts need.
     pub fn for_verdicts(patience: &Patience) -> Self {
-        let cgroups = memory_cgroup::Looks::default();
-        Self { symbols: Symbols::new(true, patience), owners: None, cgroups, oom: OomLooks::default() }
+        Self {
+            symbols: Symbols::new(true, patience),
+            owners: None,
+            cgroups: memory_cgroup::Looks::default(),
+            oom: OomLooks::default(),
+            task_cgroups: pids_cgroup::Looks::default(),
+            commits: commit::Looks::default(),
+        }
     }
 
     /// Takes note of an event before anybody else does, and tells `sink` what has to be known before it.
@@ -61,6 +73,10 @@ impl Enrichment {
                 self.symbols.notice(refused);
                 if let Some(owners) = &mut self.owners {
                     owners.notice(refused);
+                }
+                self.commits.notice(refused, audit.overcommit_memory());
+                if let Some(tasks) = &mut refused.tasks {
+                    self.task_cgroups.notice(refused.tgid, tasks);
                 }
                 self.cgroups.notice(refused, audit.cgroup_of(refused.tgid));
                 for (generation, cgroup) in self.cgroups.take() {

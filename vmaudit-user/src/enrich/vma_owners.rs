@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;
-use vmaudit_common::{CLASS_MC0_MASK, CLASS_SECTION};
+use vmaudit_common::{CLASS_LOW, CLASS_MC0_MASK, CLASS_NO_HOLE, CLASS_SECTION};
 
 use crate::domain::application::Anonymizer;
 use crate::domain::vma_layout::analysis::{self, Beside};
+use crate::domain::vma_layout::by_size::Sizes;
 use crate::domain::vma_layout::verdict;
 use crate::model::event::Refused;
 use crate::model::report::Holders;
@@ -41,8 +42,8 @@ const NEAR: u64 = 1;
 #[derive(Debug)]
 pub struct Looks {
     /// Takes a process id.
-    /// A process, and whether its addresses are hidden.
-    desk: Desk<(u32, bool), Option<Seen>>,
+    /// A process, whether its addresses are hidden, and whether sizes are asked for.
+    desk: Desk<(u32, bool, bool), Option<Seen>>,
     /// What is looked for, and since when, CLOCK_MONOTONIC ns.
     under_way: Option<(Waiting, u64)>,
     start_ns: u64,
@@ -72,15 +73,18 @@ struct Waiting {
     call: Call,
     /// VMAs when the call was refused.
     count: Option<u64>,
+    /// No free range was found: who holds the addresses is asked, not the VMAs.
+    by_size: bool,
 }
 
 impl Looks {
     /// Names of users in paths are replaced by `anonymizer`. `start_ns`: the session's start, CLOCK_MONOTONIC.
     pub fn new(anonymizer: Anonymizer, start_ns: u64, patience: &Patience) -> Self {
         Self {
-            desk: Desk::new(patience, move |(tgid, hidden): (u32, bool), beat| {
+            desk: Desk::new(patience, move |(tgid, hidden, by_size): (u32, bool, bool), beat| {
                 beat.begin(tgid.into());
-                (see(tgid, hidden, &anonymizer), Vec::new())
+                let seen = if by_size { see_sizes(tgid) } else { see(tgid, hidden, &anonymizer) };
+                (seen, Vec::new())
             }),
             under_way: None,
             start_ns,
@@ -92,13 +96,24 @@ impl Looks {
         }
     }
 
-    /// Takes note of an address space in which a call was refused near the limit, the first time.
+    /// Takes note of an address space in which a call was refused near the limit, or for want of addresses, the first
+    /// time.
     pub fn notice(&mut self, refused: &Refused) {
         let near = refused.class & CLASS_SECTION != 0 && refused.class & CLASS_MC0_MASK >= NEAR;
-        if near && self.noticed.len() < LOOKS && self.noticed.insert(refused.generation) {
+        // Below 4 GiB other mappings are in the way than those that hold most.
+        let by_size = !near && refused.class & (CLASS_NO_HOLE | CLASS_LOW) == CLASS_NO_HOLE;
+        if (near || by_size) && self.noticed.len() < LOOKS && self.noticed.insert(refused.generation) {
             let Refused { generation, tgid, at_ns, call, ref comm, .. } = *refused;
             let count = refused.section.map(|section| section.mc1.into());
-            self.queue.push_back(Waiting { generation, tgid, at_ns, comm: comm.clone(), call, count });
+            self.queue.push_back(Waiting {
+                generation,
+                tgid,
+                at_ns,
+                comm: comm.clone(),
+                call,
+                count,
+                by_size,
+            });
         }
     }
 
@@ -111,7 +126,8 @@ impl Looks {
         }
         let Some(waiting) = self.queue.pop_front() else { return };
         self.last = Some(Instant::now());
-        match self.desk.ask(&(waiting.tgid, !rights::may_know_addresses(waiting.tgid, None))) {
+        let hidden = !rights::may_know_addresses(waiting.tgid, None);
+        match self.desk.ask(&(waiting.tgid, hidden, waiting.by_size)) {
             Ok(()) => {
                 self.under_way = Some((waiting, now_ns()));
                 self.turn(MOMENT, &lives);
@@ -152,6 +168,7 @@ impl Looks {
                         syscall: crate::model::cause::name_of(waiting.call).into(),
                         after_ms: at_ns.saturating_sub(waiting.at_ns) / 1_000_000,
                         sentence: seen.sentence,
+                        by_size: waiting.by_size,
                     },
                 );
             }
@@ -204,6 +221,18 @@ fn see(tgid: u32, hidden: bool, anonymizer: &Anonymizer) -> Option<Seen> {
         ended,
         sentence: explanation.verdict.into_iter().next().unwrap_or_default(),
     })
+}
+
+/// In the child: what it says of who holds the addresses.
+fn see_sizes(tgid: u32) -> Option<Seen> {
+    let file = File::open(format!("/proc/{tgid}/maps")).ok()?;
+    let until = Instant::now() + MOST_TIME;
+    let mut sizes = Sizes::default();
+    let whole =
+        sizes.read(BufReader::with_capacity(256 << 10, Timed { inner: &file, until }), MOST_VMAS).is_ok();
+    let ended = !procfs::still_there(&file);
+    let sentence = sizes.sentence()?;
+    Some(Seen { vmas: sizes.vmas, complete: whole && !ended, ended, sentence })
 }
 
 /// Ends with an error at a deadline, so that what was read stands and is called incomplete.

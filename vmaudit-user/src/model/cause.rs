@@ -29,12 +29,28 @@ pub enum Cause {
     NoAddressRange,
     /// The range has a gap.
     RangeNotMapped,
+    /// The range is mapped, and a part of it lies beyond the end of its file.
+    BeyondEndOfFile,
+    /// Address and length together go past the last number.
+    InvalidRange,
     /// No huge pages.
     Hugetlb,
+    /// RLIMIT_NPROC.
+    RlimitNproc,
+    /// pids.max of a cgroup.
+    PidsMax,
+    /// kernel.threads-max.
+    ThreadsMax,
+    /// kernel.pid_max.
+    PidMax,
+    /// The first process of the pid namespace has ended.
+    PidNamespaceEnded,
     /// fs.aio-max-nr.
     AioMaxNr,
     /// kernel.shmmni, kernel.shmall or kernel.shmmax.
     ShmLimits,
+    /// The file's own driver refused.
+    Driver,
     /// A slab, page table or cgroup charge failed.
     KernelMemory,
     /// mseal.
@@ -55,9 +71,17 @@ impl Cause {
             Self::Overcommit => "overcommit",
             Self::NoAddressRange => "no_address_range",
             Self::RangeNotMapped => "range_not_mapped",
+            Self::BeyondEndOfFile => "beyond_end_of_file",
+            Self::InvalidRange => "invalid_range",
             Self::Hugetlb => "hugetlb",
+            Self::RlimitNproc => "rlimit_nproc",
+            Self::PidsMax => "pids_max",
+            Self::ThreadsMax => "threads_max",
+            Self::PidMax => "pid_max",
+            Self::PidNamespaceEnded => "pid_namespace_ended",
             Self::AioMaxNr => "aio_max_nr",
             Self::ShmLimits => "shm_limits",
+            Self::Driver => "driver",
             Self::KernelMemory => "kernel_memory",
             Self::Sealed => "sealed",
             Self::Unknown => "unknown",
@@ -76,9 +100,17 @@ pub fn because(cause: Cause) -> &'static str {
         Cause::Overcommit => "overcommit accounting (vm.overcommit_memory)",
         Cause::NoAddressRange => "no free address range",
         Cause::RangeNotMapped => "a range that is not mapped",
+        Cause::BeyondEndOfFile => "a range beyond the end of its file",
+        Cause::InvalidRange => "a range that goes past the last address",
         Cause::Hugetlb => "no free huge pages",
+        Cause::RlimitNproc => "the limit on tasks of the user RLIMIT_NPROC",
+        Cause::PidsMax => "the limit on tasks of a cgroup (pids.max)",
+        Cause::ThreadsMax => "the limit on tasks of the machine (kernel.threads-max)",
+        Cause::PidMax => "the limit on process numbers (kernel.pid_max)",
+        Cause::PidNamespaceEnded => "a pid namespace whose first process has ended",
         Cause::AioMaxNr => "the limit on asynchronous I/O (fs.aio-max-nr)",
         Cause::ShmLimits => "the limits on shared memory segments (kernel.shm*)",
+        Cause::Driver => "the file's own driver",
         Cause::KernelMemory => "a failed allocation in the kernel",
         Cause::Sealed => "sealed memory (mseal)",
         Cause::Unknown => "a cause that could not be told",

@@ -9,6 +9,7 @@ use vmaudit_common::call::Call;
 use super::end::{Ended, OomCgroups, OomVictim};
 use super::event_names;
 use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
+use super::shortage::{Commit, Tasks};
 pub use super::stack::{FollowedStack, StackPiece};
 
 /// Identity of a process: pids are reused, a pid with its start time is not.
@@ -300,6 +301,12 @@ pub struct Refused {
     /// First address of the range that is not mapped; `None` when there is none or nobody looked.
     #[serde(default)]
     pub hole: Option<u64>,
+    /// Of calls that make a task: how many there were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<Box<Tasks>>,
+    /// Of calls that overcommit accounting may have refused: what was promised to all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
     /// Where the function that made the call probably returns to: a walk over frame pointers misses it. A caller if
     /// it lies in an executable mapping, else nothing.
     #[serde(default)]
@@ -448,6 +455,8 @@ impl Refused {
             rlimits: [u64::MAX; 4],
             start_brk: 0,
             hole: None,
+            tasks: None,
+            commit: None,
             caller: None,
             site: 0,
             stack: Vec::new(),

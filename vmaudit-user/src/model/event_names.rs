@@ -4,16 +4,16 @@
 use vmaudit_common::call::{CALLS, Call};
 use vmaudit_common::{
     CLASS_ASKED, CLASS_BEYOND, CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE,
-    CLASS_FILE, CLASS_FIRST, CLASS_FIXED, CLASS_GAP, CLASS_GROWS, CLASS_HEAP_REACHED, CLASS_HUGE,
-    CLASS_LIMIT_POLLED, CLASS_LOCKS, CLASS_LOOKED, CLASS_LOW, CLASS_MAYMOVE, CLASS_MC0_MASK, CLASS_MC1_SHIFT,
-    CLASS_NO_ACCESS, CLASS_NO_HOLE, CLASS_NONE_LOCKED, CLASS_NORESERVE, CLASS_ONE, CLASS_OVER_AS,
-    CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_OVER_RAM, CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST,
-    CLASS_SEARCHED, CLASS_SECOND, CLASS_SECTION, CLASS_SECTION_LOST, CLASS_TARGETED, CLASS_TOO_LONG,
-    CLASS_VAST,
+    CLASS_DRIVER, CLASS_FILE, CLASS_FIRST, CLASS_FIXED, CLASS_GAP, CLASS_GROWS, CLASS_HEAP_REACHED,
+    CLASS_HUGE, CLASS_LIMIT_POLLED, CLASS_LOCKS, CLASS_LOOKED, CLASS_LOW, CLASS_MAYMOVE, CLASS_MC0_MASK,
+    CLASS_MC1_SHIFT, CLASS_NO_ACCESS, CLASS_NO_HOLE, CLASS_NONE_LOCKED, CLASS_NORESERVE, CLASS_ONE,
+    CLASS_OVER_AS, CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_OVER_RAM, CLASS_OVERCOMMIT_REFUSED,
+    CLASS_SEARCH_LOST, CLASS_SEARCHED, CLASS_SECOND, CLASS_SECTION, CLASS_SECTION_LOST, CLASS_SURELY_OVER_AS,
+    CLASS_SURELY_OVER_DATA, CLASS_TARGETED, CLASS_TOO_LONG, CLASS_VAST,
 };
 
-/// Each fact of a class with its bit.
-const FACTS: [(&str, u64); 37] = [
+/// Each fact of a class with its bit. Where calls share a bit, its name is that of the first meaning.
+const FACTS: [(&str, u64); 40] = [
     ("lock_section", CLASS_SECTION),
     ("fixed", CLASS_FIXED),
     ("may_move", CLASS_MAYMOVE),
@@ -53,6 +53,9 @@ const FACTS: [(&str, u64); 37] = [
     ("first_of_call", CLASS_FIRST),
     ("second_of_call", CLASS_SECOND),
     ("arguments_told", CLASS_ASKED),
+    ("surely_over_rlimit_as", CLASS_SURELY_OVER_AS),
+    ("surely_over_rlimit_data", CLASS_SURELY_OVER_DATA),
+    ("of_a_driver", CLASS_DRIVER),
 ];
 
 /// The number of a call by its name. Error: no call of this version is called so.
@@ -184,7 +187,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_again() {
-        for class in [0, (1 << 45) - 1, 7 | 8 << CLASS_MC1_SHIFT | CLASS_SECTION, CLASS_HUGE | CLASS_GAP] {
+        for class in [0, (1 << 48) - 1, 7 | 8 << CLASS_MC1_SHIFT | CLASS_SECTION, CLASS_HUGE | CLASS_GAP] {
             for call in 0..CALLS.len() {
                 let group = group(call as Call, class);
                 let text = serde_json::to_string(&group).unwrap();
@@ -206,7 +209,8 @@ mod tests {
                 r#""ends_inside_mapping","single_mapping","counts_as_data","charged","already_so","overcommit_refused","#,
                 r#""heap_reached","range_looked_at","targeted","huge_or_dontunmap","no_access","vast","of_a_file","noreserve","#,
                 r#""below_4_gib","beyond_last_address","too_long","more_than_ram_and_swap","nothing_locked","locks","#,
-                r#""first_of_call","second_of_call","arguments_told"]},"count":1,"first_ns":2,"last_ns":3,"#,
+                r#""first_of_call","second_of_call","arguments_told","surely_over_rlimit_as","#,
+                r#""surely_over_rlimit_data","of_a_driver"]},"count":1,"first_ns":2,"last_ns":3,"#,
                 r#""kept_bytes":4}"#
             )
         );

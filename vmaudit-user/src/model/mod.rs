@@ -19,6 +19,7 @@ pub mod scan;
 #[cfg(test)]
 mod schema;
 pub mod session;
+pub mod shortage;
 pub(crate) mod stack;
 pub(crate) mod unreadable;
 pub mod vma_layout;

@@ -416,7 +416,8 @@ pub struct Failure {
     /// What would help; null where nothing is known.
     #[serde(default)]
     pub cure: Option<String>,
-    /// With cause `max_map_count`: what the process's VMAs are; null when nobody could look while it lived.
+    /// With cause `max_map_count` or `no_address_range`: what the process's VMAs are; null when nobody could look while it
+    /// lived.
     #[serde(default)]
     pub holders: Option<Holders>,
 }
@@ -456,4 +457,7 @@ pub struct Holders {
     pub after_ms: u64,
     /// The largest owner, for people.
     pub sentence: String,
+    /// It is the owner of most addresses, not of most VMAs: no free range was found.
+    #[serde(default)]
+    pub by_size: bool,
 }

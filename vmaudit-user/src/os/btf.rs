@@ -11,6 +11,7 @@ const MAGIC: u16 = 0xeb9f;
 const KIND_PTR: u32 = 2;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_ENUM: u32 = 6;
 const KIND_TYPEDEF: u32 = 8;
 const KIND_FUNC: u32 = 12;
 const KIND_FUNC_PROTO: u32 = 13;
@@ -31,7 +32,7 @@ pub struct Btf<'a> {
 }
 
 impl<'a> Btf<'a> {
-    /// Walks `bytes` once and indexes structs, typedefs and functions whose names are in `names`. `None` if it is no BTF that
+    /// Walks `bytes` once and indexes structs, enums, typedefs and functions whose names are in `names`. `None` if it is no BTF that
     /// this reader knows.
     pub fn parse(bytes: &'a [u8], names: &[&'a str]) -> Option<Self> {
         if u16_at(bytes, 0)? != MAGIC {
@@ -56,7 +57,7 @@ impl<'a> Btf<'a> {
             let info = u32_at(bytes, at as usize + 4)?;
             let kind = info >> 24 & 0x1f;
             btf.types.push(at);
-            if matches!(kind, KIND_STRUCT | KIND_TYPEDEF | KIND_FUNC) {
+            if matches!(kind, KIND_STRUCT | KIND_ENUM | KIND_TYPEDEF | KIND_FUNC) {
                 let place = u32_at(bytes, at as usize)?;
                 let promising = strings.get(place as usize).is_some_and(|&byte| first[usize::from(byte)]);
                 let name = if promising { btf.name(place) } else { &[] };
@@ -161,6 +162,20 @@ impl<'a> Btf<'a> {
         (info & 0xffff).checked_sub(1)
     }
 
+    /// The number of a name in an enum, of which none is negative here.
+    pub fn enumerator(&self, of: &'a str, name: &str) -> Option<u64> {
+        let at = self.at(*self.named.get(&(KIND_ENUM, of))?)?;
+        let info = u32_at(self.bytes, at + 4)?;
+        for n in 0..(info & 0xffff) as usize {
+            self.left.set(self.left.get().checked_sub(1)?);
+            let entry = at + 12 + n * 8;
+            if self.name(u32_at(self.bytes, entry)?) == name.as_bytes() {
+                return u32_at(self.bytes, entry + 4).map(u64::from);
+            }
+        }
+        None
+    }
+
     /// Type id of a function, by which a program names what it attaches to.
     pub fn function(&self, name: &'a str) -> Option<u32> {
         self.named.get(&(KIND_FUNC, name)).copied()
@@ -173,8 +188,8 @@ fn payload(kind: u32, count: u32) -> Option<u32> {
         1 | 14 | 17 => 4, // int, var, decl tag
         3 => 12,          // array
         KIND_STRUCT | KIND_UNION => count * 12,
-        6 | KIND_FUNC_PROTO => count * 8, // enum
-        15 | 19 => count * 12,            // datasec, enum64
+        KIND_ENUM | KIND_FUNC_PROTO => count * 8,
+        15 | 19 => count * 12, // datasec, enum64
         2 | 7..=12 | 16 | 18 => 0,
         _ => return None,
     })
@@ -193,9 +208,9 @@ mod tests {
     use super::*;
 
     /// `struct s { int a; struct { int b; struct in c; }; }`, `struct in { int x; int y; }`,
-    /// `typedef void (*t)(void *, int, int)`.
+    /// `typedef void (*t)(void *, int, int)`, `enum e { one = 1, two = 7 }`.
     fn sample() -> Vec<u8> {
-        let strings = b"\0int\0s\0a\0b\0c\0in\0x\0y\0t\0";
+        let strings = b"\0int\0s\0a\0b\0c\0in\0x\0y\0t\0e\0one\0two\0";
         let name = |n: &str| {
             let needle = [b"\0", n.as_bytes(), b"\0"].concat();
             strings.windows(needle.len()).position(|w| w == needle).unwrap() as u32 + 1
@@ -209,6 +224,7 @@ mod tests {
         types.extend([0, info(13, 3), 0, 0, 0, 0, 1, 0, 1]); // 5
         types.extend([0, info(2, 0), 5]); // 6
         types.extend([name("t"), info(8, 0), 6]); // 7
+        types.extend([name("e"), info(6, 2), 4, name("one"), 1, name("two"), 7]); // 8
         let body: Vec<u8> = types.iter().flat_map(|w| w.to_le_bytes()).collect();
         let mut blob = Vec::new();
         blob.extend(MAGIC.to_le_bytes());
@@ -224,7 +240,8 @@ mod tests {
     #[test]
     fn members_are_found_through_anonymous_structs_and_paths() {
         let blob = sample();
-        let btf = Btf::parse(&blob, &["s", "t"]).unwrap();
+        let btf = Btf::parse(&blob, &["s", "t", "e"]).unwrap();
+        assert_eq!((btf.enumerator("e", "two"), btf.enumerator("e", "none")), (Some(7), None));
         assert_eq!(btf.member("s", "a"), Some(0));
         assert_eq!(btf.member("s", "b"), Some(4));
         assert_eq!(btf.nested("s", &["c", "y"]), Some(12));
@@ -254,15 +271,16 @@ mod tests {
     fn damaged_files_are_refused_quietly() {
         let blob = sample();
         for cut in 0..blob.len() {
-            if let Some(btf) = Btf::parse(&blob[..cut], &["s", "t"]) {
-                let _ = btf.nested("s", &["c", "y"]);
+            if let Some(btf) = Btf::parse(&blob[..cut], &["s", "t", "e"]) {
+                let _ = (btf.nested("s", &["c", "y"]), btf.enumerator("e", "two"));
             }
         }
         for at in 0..blob.len() {
             let mut bad = blob.clone();
             bad[at] ^= 0xff;
-            if let Some(btf) = Btf::parse(&bad, &["s", "t"]) {
-                let _ = (btf.nested("s", &["c", "y"]), btf.tracepoint_arguments("t"));
+            if let Some(btf) = Btf::parse(&bad, &["s", "t", "e"]) {
+                let _ =
+                    (btf.nested("s", &["c", "y"]), btf.enumerator("e", "two"), btf.tracepoint_arguments("t"));
             }
         }
     }

@@ -9,9 +9,10 @@ use std::{
     ptr::NonNull,
 };
 
-use vmaudit_common::{ABSENT, EndLayout, FileLayout, Layout};
+use vmaudit_common::Layout;
 
 use crate::os::btf::Btf;
+use crate::os::kernel_layout::layout;
 use crate::os::rights;
 
 /// Where the kernel shows its type information.
@@ -113,7 +114,7 @@ impl std::ops::Deref for BtfBytes {
 /// The names of one function: 6.18 and 6.19, and from 7.0 on.
 const SCHEDULE: [&str; 2] = ["bpf_task_work_schedule_resume_impl", "bpf_task_work_schedule_resume"];
 
-const NAMES: [&str; 22] = [
+const NAMES: [&str; 37] = [
     "mm_struct",
     "vm_area_struct",
     "task_struct",
@@ -129,6 +130,21 @@ const NAMES: [&str; 22] = [
     "sighand_struct",
     "super_block",
     "shmem_sb_info",
+    "files_struct",
+    "fdtable",
+    "user_struct",
+    "user_namespace",
+    "ucounts",
+    "ucount_type",
+    "rlimit_type",
+    "pid",
+    "upid",
+    "pid_namespace",
+    "nsproxy",
+    "css_set",
+    "cgroup_subsys_state",
+    "pids_cgroup",
+    "cgroup_subsys_id",
     "btf_trace_mmap_lock_released",
     SCHEDULE[0],
     SCHEDULE[1],
@@ -180,166 +196,6 @@ pub fn in_first_pid_namespace() -> bool {
 pub fn version_of(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
-}
-
-/// Offsets for the programs; `Err` names the first member that a program cannot do without.
-fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
-    let need = |of: &'static str, member: &str| {
-        btf.member(of, member).ok_or_else(|| format!("this kernel's BTF has no {of}.{member}"))
-    };
-    let may = |of: &'static str, path: &[&str]| btf.nested(of, path).unwrap_or(ABSENT);
-    // pt_regs of the two architectures: number of the call and the arguments as passed (arm64 keeps the first one
-    // apart because x0 is also the return value; arch/arm64/include/asm/ptrace.h).
-    let (regs_nr, regs_args) = match arch {
-        "aarch64" => {
-            let first = need("pt_regs", "orig_x0")?;
-            (need("pt_regs", "syscallno")?, [first, 8, 16, 24, 32, 40])
-        }
-        _ => (
-            need("pt_regs", "orig_ax")?,
-            [
-                need("pt_regs", "di")?,
-                need("pt_regs", "si")?,
-                need("pt_regs", "dx")?,
-                need("pt_regs", "r10")?,
-                need("pt_regs", "r8")?,
-                need("pt_regs", "r9")?,
-            ],
-        ),
-    };
-    // What the 32-bit entry of x86 leaves where (arch/x86/entry/entry_64_compat.S).
-    let regs_compat_args = match arch {
-        "aarch64" => regs_args,
-        _ => [
-            need("pt_regs", "bx")?,
-            need("pt_regs", "cx")?,
-            need("pt_regs", "dx")?,
-            need("pt_regs", "si")?,
-            need("pt_regs", "di")?,
-            need("pt_regs", "bp")?,
-        ],
-    };
-    // x30 of user_pt_regs, the link register, on arm64.
-    let (regs_sp, regs_lr) = match arch {
-        "aarch64" => (ABSENT, 240),
-        _ => (need("pt_regs", "sp")?, ABSENT),
-    };
-    // user_pt_regs on arm64: x0, and pc behind sp.
-    let (regs_ip, regs_ret) = match arch {
-        "aarch64" => (256, 0),
-        _ => (need("pt_regs", "ip")?, need("pt_regs", "ax")?),
-    };
-    // 32-bit calls: TS_COMPAT in thread_info.status on x86 (arch/x86/include/asm/thread_info.h), TIF_32BIT = bit 22 of
-    // thread_info.flags on arm64 (arch/arm64/include/asm/thread_info.h).
-    let (task_compat, compat_mask) = match arch {
-        "aarch64" => (may("task_struct", &["thread_info", "flags"]), 1 << 22),
-        _ => (may("task_struct", &["thread_info", "status"]), 2),
-    };
-    Ok(Layout {
-        mm_map_count: need("mm_struct", "map_count").or_else(|_| need("mm_struct", "vma_count"))?,
-        mm_total_vm: need("mm_struct", "total_vm")?,
-        mm_locked_vm: need("mm_struct", "locked_vm")?,
-        mm_data_vm: need("mm_struct", "data_vm")?,
-        mm_exec_vm: may("mm_struct", &["exec_vm"]),
-        mm_brk: may("mm_struct", &["brk"]),
-        mm_lock_count: may("mm_struct", &["mmap_lock", "count"]),
-        mm_def_flags: may("mm_struct", &["def_flags"]),
-        mm_start_code: may("mm_struct", &["start_code"]),
-        mm_end_code: may("mm_struct", &["end_code"]),
-        mm_start_brk: need("mm_struct", "start_brk")?,
-        mm_start_stack: may("mm_struct", &["start_stack"]),
-        mm_users: may("mm_struct", &["mm_users"]),
-        task_mm: need("task_struct", "mm")?,
-        task_pid: need("task_struct", "pid")?,
-        task_tgid: need("task_struct", "tgid")?,
-        task_start_boottime: need("task_struct", "start_boottime")?,
-        task_group_leader: need("task_struct", "group_leader")?,
-        task_real_parent: need("task_struct", "real_parent")?,
-        task_signal: need("task_struct", "signal")?,
-        task_comm: need("task_struct", "comm")?,
-        task_exit_code: need("task_struct", "exit_code")?,
-        task_flags: need("task_struct", "flags")?,
-        task_compat,
-        compat_mask,
-        signal_live: need("signal_struct", "live")?,
-        signal_rlim: need("signal_struct", "rlim")?,
-        regs_nr,
-        regs_args,
-        regs_compat_args,
-        regs_sp,
-        regs_ip,
-        regs_ret,
-        regs_lr,
-        bprm_filename: need("linux_binprm", "filename")?,
-        task_cred: need("task_struct", "cred")?,
-        cred_uid: need("cred", "uid")?,
-        cred_cap_effective: need("cred", "cap_effective")?,
-        mm_lock_seq: may("mm_struct", &["mm_lock_seq"]),
-        // It became a seqcount when it began to count twice.
-        mm_lock_seq_begins: u32::from(may("mm_struct", &["mm_lock_seq", "sequence"]) != ABSENT),
-        vma_start: need("vm_area_struct", "vm_start")?,
-        vma_end: need("vm_area_struct", "vm_end")?,
-        vma_flags: need("vm_area_struct", "vm_flags")?,
-        file: file_layout(btf).unwrap_or_else(|| bytemuck::cast([ABSENT; size_of::<FileLayout>() / 4])),
-        end: end_layout(btf, arch),
-    })
-}
-
-/// How processes end. None of it is needed for a count.
-fn end_layout(btf: &Btf<'_>, arch: &str) -> EndLayout {
-    let may = |of: &'static str, path: &[&str]| btf.nested(of, path).unwrap_or(ABSENT);
-    let cpu = |part| may("signal_struct", &["cputimer", "cputime_atomic", part]);
-    EndLayout {
-        signal_flags: may("signal_struct", &["flags"]),
-        group_exit_code: may("signal_struct", &["group_exit_code"]),
-        cpu_user: cpu("utime"),
-        cpu_system: cpu("stime"),
-        sighand: may("task_struct", &["sighand"]),
-        actions: may("sighand_struct", &["action"]),
-        kernel_stack: may("task_struct", &["stack"]),
-        // The last member on x86-64; elsewhere the programs that need it do not read registers.
-        regs_bytes: if arch == "x86_64" {
-            btf.member("pt_regs", "ss").map_or(ABSENT, |ss| ss + 8)
-        } else {
-            ABSENT
-        },
-        regs_user_sp: btf.member("pt_regs", "sp").unwrap_or(ABSENT),
-        mm_stack_vm: btf.member("mm_struct", "stack_vm").unwrap_or(ABSENT),
-        mm_start_stack: btf.member("mm_struct", "start_stack").unwrap_or(ABSENT),
-        mm_env_end: btf.member("mm_struct", "env_end").unwrap_or(ABSENT),
-        inode_size: may("inode", &["i_size"]),
-        inode_sb: may("inode", &["i_sb"]),
-        sb_magic: may("super_block", &["s_magic"]),
-        sb_info: may("super_block", &["s_fs_info"]),
-        shmem_max_blocks: may("shmem_sb_info", &["max_blocks"]),
-        victim_is_task: u32::from(btf.tracepoint_arguments("btf_trace_mark_victim").is_some_and(|n| n > 1)),
-    }
-}
-
-/// How the programs find a mapped file's path; `None` where a member is missing.
-fn file_layout(btf: &Btf<'_>) -> Option<FileLayout> {
-    // Two numbers since 6.11, before that one timespec64, which had another name before 6.6 (include/linux/fs.h).
-    let changed = |alone, part| {
-        btf.member("inode", alone)
-            .or_else(|| btf.nested("inode", &["__i_ctime", part]))
-            .or_else(|| btf.nested("inode", &["i_ctime", part]))
-    };
-    Some(FileLayout {
-        vma_pgoff: btf.member("vm_area_struct", "vm_pgoff")?,
-        vma_file: btf.member("vm_area_struct", "vm_file")?,
-        mnt: btf.nested("file", &["f_path", "mnt"])?,
-        dentry: btf.nested("file", &["f_path", "dentry"])?,
-        inode: btf.member("file", "f_inode")?,
-        inode_number: btf.member("inode", "i_ino")?,
-        inode_changed_s: changed("i_ctime_sec", "tv_sec")?,
-        inode_changed_ns: changed("i_ctime_nsec", "tv_nsec")?,
-        dentry_name: btf.nested("dentry", &["d_name", "name"])?,
-        dentry_parent: btf.member("dentry", "d_parent")?,
-        mnt_root: btf.member("vfsmount", "mnt_root")?,
-        mount_mnt: btf.member("mount", "mnt")?,
-        mount_parent: btf.member("mount", "mnt_parent")?,
-        mount_mountpoint: btf.member("mount", "mnt_mountpoint")?,
-    })
 }
 
 /// A way to read tracefs that leaves no mount behind.

@@ -7,6 +7,7 @@ pub mod destination;
 pub mod inherited;
 pub(crate) mod input;
 pub mod kernel;
+mod kernel_layout;
 pub(crate) mod kernel_symbol;
 pub(crate) mod own_children;
 pub mod procfs;

@@ -161,6 +161,12 @@ impl Proc {
         self.memory_bytes()?.checked_add(self.meminfo_bytes("SwapTotal:")?)
     }
 
+    /// CommitLimit and Committed_AS in bytes.
+    pub fn promised_bytes(&self) -> Option<(u64, u64)> {
+        let text = std::fs::read_to_string(self.root.join("meminfo")).ok()?;
+        kib_of(&text, "CommitLimit:").zip(kib_of(&text, "Committed_AS:"))
+    }
+
     /// End of all addresses that a process can ask for; `None` where nobody tells.
     pub fn address_end(&self) -> Option<u64> {
         if !cfg!(target_arch = "x86_64") {
@@ -175,9 +181,7 @@ impl Proc {
     }
 
     fn meminfo_bytes(&self, name: &str) -> Option<u64> {
-        let text = std::fs::read_to_string(self.root.join("meminfo")).ok()?;
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
+        kib_of(&std::fs::read_to_string(self.root.join("meminfo")).ok()?, name)
     }
 
     /// Figures of the named slab caches; `None` without root, or where SLUB merged one into another.
@@ -244,6 +248,13 @@ impl Handle {
         let mut bytes = Vec::new();
         self.file("cgroup").ok()?.take(64 * 1024).read_to_end(&mut bytes).ok()?;
         parse_cgroup(&String::from_utf8_lossy(&bytes))
+    }
+
+    /// The cgroup by which `controller` of version 1 counts, or that of version 2 where it has none of its own.
+    pub fn cgroup_of(&self, controller: &str) -> Option<String> {
+        let mut bytes = Vec::new();
+        self.file("cgroup").ok()?.take(64 * 1024).read_to_end(&mut bytes).ok()?;
+        parse_cgroup_of(&String::from_utf8_lossy(&bytes), controller)
     }
 
     /// Resident memory in bytes; `None` when unknown.
@@ -459,6 +470,18 @@ pub(crate) fn parse_cgroup(text: &str) -> Option<String> {
     }
 }
 
+pub(crate) fn parse_cgroup_of(text: &str, controller: &str) -> Option<String> {
+    let lines = || text.split('\n').filter_map(|line| line.split_once(':')?.1.split_once(':'));
+    let own = lines().find(|(controllers, _)| controllers.split(',').any(|name| name == controller));
+    own.or_else(|| lines().find(|(controllers, _)| controllers.is_empty())).map(|(_, path)| path.to_owned())
+}
+
+/// The figure of a line of meminfo, bytes.
+fn kib_of(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
 pub(crate) fn parse_slab(line: &str, cache: &str) -> Option<Slab> {
     let mut fields = line.split_ascii_whitespace();
     if fields.next()? != cache {
@@ -531,6 +554,10 @@ mod tests {
         assert_eq!(parse_cgroup("0::/\n").as_deref(), Some("/"));
         assert_eq!(parse_cgroup("0::/a\r\n").as_deref(), Some("/a\r"));
         assert_eq!(parse_cgroup("rubbish"), None);
+        let both = "9:name=systemd:/\n4:memory:/box\n3:cpu,pids:/a:b\n0::/u\n";
+        assert_eq!(parse_cgroup_of(both, "pids").as_deref(), Some("/a:b"));
+        assert_eq!(parse_cgroup_of("4:memory:/box\n0::/u\n", "pids").as_deref(), Some("/u"));
+        assert_eq!(parse_cgroup_of("rubbish\n1:", "pids"), None);
     }
 
     #[test]

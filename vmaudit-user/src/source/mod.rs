@@ -52,6 +52,11 @@ pub trait Source {
     fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64;
 }
 
+/// `kernel.` and this name as it is now; `None` when /proc does not say.
+pub fn proc_kernel_number(name: &str) -> Option<u32> {
+    std::fs::read_to_string(format!("/proc/sys/kernel/{name}")).ok()?.trim().parse().ok()
+}
+
 /// vm.max_map_count as it is now, VMAs; `None` when /proc does not say.
 pub fn proc_max_map_count() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/vm/max_map_count").ok()?.trim().parse().ok()

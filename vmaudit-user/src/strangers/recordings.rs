@@ -19,6 +19,7 @@ use crate::model::event::{
 use crate::model::loss::LossReason;
 use crate::model::report::{Host, Limits, SourceKind};
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
+use crate::model::shortage::{Commit, TaskFigure, Tasks};
 use crate::output::format::{Document, Format, write};
 use crate::output::text::page::Style;
 use crate::source::recording::format::{self, Changes, Head, Kind, MAGIC, VERSION};
@@ -278,6 +279,13 @@ fn refused(call: Call) -> Refused {
         rlimits: [1 << 40; 4],
         start_brk: 0x5000,
         hole: None,
+        tasks: Some(Box::new(Tasks {
+            user: Some(TaskFigure { count: 1 << 40, limit: None, level: 3 }),
+            cgroup: Some(TaskFigure { count: 2, limit: Some(2), level: 0 }),
+            cgroup_path: Some("/\u{1b}[2J".into()),
+            ..Tasks::default()
+        })),
+        commit: Some(Commit { limit_bytes: 1 << 40, committed_bytes: u64::MAX, after_us: 3 }),
         caller: Some(9),
         stack: vec![1, 2],
     }

@@ -30,6 +30,13 @@ const KINDS: &[(&str, Maker)] = &[
     ("blocked-mremap", blocked_mremap),
     ("brk-query", brk_query),
     ("tasks", tasks),
+    ("future-locks", future_locks),
+    ("fixed-over-as", fixed_over_as),
+    ("hugetlb-file", hugetlb_file),
+    ("wrap", wrap),
+    ("beyond-addresses", beyond_addresses),
+    ("file-end", file_end),
+    ("driver", driver),
 ];
 
 /// Names for the usage line and for the tests.
@@ -259,5 +266,81 @@ pub fn child() -> Result<usize, Errno> {
 fn tasks(own: &mut Own, n: usize) {
     limit(libc::RLIMIT_NPROC, 0);
     become_nobody();
-    refused(own, n, ("clone", "unknown"), libc::EAGAIN, child);
+    refused(own, n, ("clone", "rlimit_nproc"), libc::EAGAIN, child);
+}
+
+/// What is mapped from now on is locked, and little may be.
+fn future_locks(own: &mut Own, n: usize) {
+    const CAUSE: &str = "rlimit_memlock";
+    must(call(libc::SYS_mlockall, [libc::MCL_FUTURE as usize, 0, 0, 0, 0, 0]), "mlockall");
+    limit(libc::RLIMIT_MEMLOCK, 2 * PAGE);
+    become_nobody();
+    refused(own, n, ("brk", CAUSE), libc::ENOMEM, || brk_by(TOO_MUCH));
+    refused(own, n, ("mmap", CAUSE), libc::EAGAIN, || mmap(TOO_MUCH, READ_WRITE, 0));
+}
+
+/// Fixed ranges where nothing is mapped: as a sanitizer's shadow, and as a small one that must be free.
+fn fixed_over_as(own: &mut Own, n: usize) {
+    const CAUSE: &str = "rlimit_as";
+    const SHADOW: (usize, usize) = (0x1000_0000_0000, 1 << 40);
+    let at = |(start, length): (usize, usize), flag| {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | MAP_NORESERVE | flag;
+        call(libc::SYS_mmap, [start, length, READ_WRITE as usize, flags as usize, usize::MAX, 0])
+    };
+    limit(libc::RLIMIT_AS, (statm(0) + ROOM) * PAGE);
+    refused(own, n, ("mmap", CAUSE), libc::ENOMEM, || at(SHADOW, libc::MAP_FIXED));
+    refused(own, n, ("mmap", CAUSE), libc::ENOMEM, || at((SHADOW.0, TOO_MUCH), libc::MAP_FIXED_NOREPLACE));
+}
+
+/// A new file in memory, of so many bytes.
+fn memory_file(flags: libc::c_uint, bytes: usize) -> usize {
+    let name = b"vmaudit\0";
+    let file = must(
+        call(libc::SYS_memfd_create, [name.as_ptr() as usize, flags as usize, 0, 0, 0, 0]),
+        "memfd_create",
+    );
+    must(call(libc::SYS_ftruncate, [file, bytes, 0, 0, 0, 0]), "ftruncate");
+    file
+}
+
+fn map_file(file: usize, bytes: usize) -> Result<usize, Errno> {
+    call(libc::SYS_mmap, [0, bytes, READ_WRITE as usize, libc::MAP_SHARED as usize, file, 0])
+}
+
+/// The same huge pages through a file.
+fn hugetlb_file(own: &mut Own, n: usize) {
+    let len = memory_and_swap().next_multiple_of(1 << 30) * 2;
+    let file = memory_file(libc::MFD_HUGETLB, len);
+    refused(own, n, ("mmap", "hugetlb"), libc::ENOMEM, || map_file(file, len));
+}
+
+/// Address and length together are 2^64 and more; a length that rounds to 0.
+fn wrap(own: &mut Own, n: usize) {
+    const CAUSE: &str = "invalid_range";
+    let last = usize::MAX & !(PAGE - 1);
+    refused(own, n, ("mprotect", CAUSE), libc::ENOMEM, || mprotect(last, 2 * PAGE, PROT_READ));
+    refused(own, n, ("mprotect", CAUSE), libc::ENOMEM, || mprotect(PAGE, usize::MAX, PROT_READ));
+    refused(own, n, ("mmap", CAUSE), libc::ENOMEM, || mmap(usize::MAX, PROT_NONE, MAP_NORESERVE));
+}
+
+/// A range in the kernel's half.
+fn beyond_addresses(own: &mut Own, n: usize) {
+    let there = 0xffff_8000_0000_0000;
+    refused(own, n, ("mprotect", "range_not_mapped"), libc::ENOMEM, || mprotect(there, PAGE, PROT_READ));
+}
+
+/// One page of a mapping of eight has something to lock.
+fn file_end(own: &mut Own, n: usize) {
+    let range = must(map_file(memory_file(0, PAGE), 8 * PAGE), "mmap of the file");
+    refused(own, n, ("mlock", "beyond_end_of_file"), libc::ENOMEM, || mlock(range, 8 * PAGE));
+}
+
+/// A ring buffer of the kernel's own events that is larger than it can make one.
+fn driver(own: &mut Own, n: usize) {
+    const PAGES: usize = 1 << 20;
+    // struct perf_event_attr: PERF_TYPE_SOFTWARE, its size; PERF_COUNT_SW_DUMMY.
+    let attr: [u64; 8] = [1 | 64 << 32, 9, 0, 0, 0, 0, 0, 0];
+    let event = [(&raw const attr) as usize, 0, usize::MAX, usize::MAX, 0, 0];
+    let event = must(call(libc::SYS_perf_event_open, event), "perf_event_open");
+    refused(own, n, ("mmap", "driver"), libc::ENOMEM, || map_file(event, (1 + PAGES) * PAGE));
 }

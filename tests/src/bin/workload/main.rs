@@ -25,6 +25,7 @@ mod plain;
 mod processes;
 mod strangers;
 mod stuck;
+mod tasks;
 
 use crate::memory::die;
 use crate::processes::End;
@@ -39,7 +40,8 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 orphans N MS STAY
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
-  refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N | exec-without-room | stacks N
+  refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N
+                full-of-tasks user MOST|cgroup FOLDER|machine|numbers N | dead-namespace N | too-large-to-copy N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | outcomes CASE | sites HERE THERE
                 more-calls CASE N | unmap-everything
                 ends stack|stack-no-room|stack-no-space|thread-stack|null|abort|file-cut FOLDER|tmpfs FOLDER|huge-page
@@ -122,6 +124,12 @@ fn dispatch(words: &[&str]) -> ! {
         ["causes", kind, n] => causes::run(kind, number(n)),
         ["over-as", n] => causes::over_as(number(n)),
         ["full-cgroup", folder, n] => near::full_cgroup(folder, n),
+        ["full-of-tasks", "user", most, n] => tasks::full_user(number(most), number(n)),
+        ["full-of-tasks", "cgroup", folder, n] => tasks::full(Some(folder), "pids_max", number(n)),
+        ["full-of-tasks", "machine", n] => tasks::full(None, "threads_max", number(n)),
+        ["full-of-tasks", "numbers", n] => tasks::full(None, "pid_max", number(n)),
+        ["too-large-to-copy", n] => tasks::too_large_to_copy(number(n)),
+        ["dead-namespace", n] => tasks::dead_namespace(number(n)),
         ["exec-without-room"] => near::exec_without_room(),
         ["fill-cgroup", n] => near::fill_cgroup(number(n)),
         ["more-calls", name, n] => more_calls::run(name, number(n)),

@@ -226,7 +226,13 @@ impl Audit {
             evidence: verdict.evidence,
             sentence: verdict.sentence,
             cure: verdict.cure,
-            holders: holders().filter(|_| cause == Cause::MaxMapCount).cloned(),
+            holders: holders()
+                .filter(|look| match cause {
+                    Cause::MaxMapCount => !look.by_size,
+                    Cause::NoAddressRange => look.by_size,
+                    _ => false,
+                })
+                .cloned(),
         };
         Some(Group { call, example: example.map(|(place, _)| place), outcome, limit_excluded, failure })
     }

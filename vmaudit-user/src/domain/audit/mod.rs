@@ -350,6 +350,11 @@ impl Audit {
         self.hidden.contains(&pid)
     }
 
+    /// vm.overcommit_memory as last read.
+    pub fn overcommit_memory(&self) -> Option<u64> {
+        self.limits.overcommit_memory
+    }
+
     /// The cgroup that the youngest process of this number was last seen in.
     pub fn cgroup_of(&self, tgid: u32) -> Option<&str> {
         let all = ProcessId { tgid, start_ns: 0 }..=ProcessId { tgid, start_ns: u64::MAX };

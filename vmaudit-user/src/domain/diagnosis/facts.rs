@@ -3,15 +3,17 @@
 use vmaudit_common::call;
 use vmaudit_common::{
     Bounds, CLASS_ASKED, CLASS_BEYOND, CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START,
-    CLASS_DONE, CLASS_FILE, CLASS_FIXED, CLASS_GAP, CLASS_HUGE, CLASS_LOCKS, CLASS_LOOKED, CLASS_MC0_MASK,
-    CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_NONE_LOCKED, CLASS_NORESERVE, CLASS_ONE, CLASS_OVER_AS,
-    CLASS_OVER_DATA, CLASS_OVER_RAM, CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST, CLASS_SEARCHED,
-    CLASS_SECTION, CLASS_SECTION_LOST, CLASS_VAST, asked_for,
+    CLASS_DONE, CLASS_FILE, CLASS_FIXED, CLASS_GAP, CLASS_HUGE, CLASS_LOCKS, CLASS_LOOKED, CLASS_LOW,
+    CLASS_MC0_MASK, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_NONE_LOCKED, CLASS_NORESERVE, CLASS_ONE,
+    CLASS_OVER_AS, CLASS_OVER_DATA, CLASS_OVER_RAM, CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST,
+    CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST, CLASS_SURELY_OVER_AS, CLASS_SURELY_OVER_DATA,
+    CLASS_TASKS_READ, CLASS_VAST, asked_for,
 };
 
 use crate::domain::diagnosis::{Finding, Question};
 use crate::model::event::{Refused, Section};
 use crate::model::session::KernelRules;
+use crate::model::shortage::{Commit, Tasks};
 
 /// Index into [`crate::model::event::Refused::rlimits`].
 #[derive(Clone, Copy)]
@@ -82,6 +84,16 @@ impl<'a> Facts<'a> {
 
     pub(super) fn rlimit(&self, which: Rlimit) -> Option<u64> {
         self.question.example.and_then(|example| example.rlimits.get(which as usize).copied())
+    }
+
+    /// How many tasks there were, from the example.
+    pub(super) fn tasks(&self) -> Option<&Tasks> {
+        self.question.example.and_then(|example| example.tasks.as_deref())
+    }
+
+    /// This limit on tasks was looked at.
+    pub(super) fn tasks_read(&self, which: usize) -> bool {
+        self.has(CLASS_TASKS_READ << which)
     }
 
     pub(super) fn section_lost(&self) -> bool {
@@ -215,11 +227,35 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// Bytes of private writable memory that a fork copies, from the example: the least it is charged.
+    pub(super) fn copied(&self) -> Option<u64> {
+        let section = self.section().filter(|_| self.counters())?;
+        Some(section.data_vm.saturating_mul(self.kernel().page_size))
+    }
+
+    /// The call copies the address space.
+    pub(super) fn forks(&self) -> bool {
+        matches!(self.question.call, call::CLONE | call::CLONE3 | call::FORK | call::VFORK)
+    }
+
+    /// What was promised to all, soon after the example, and what was asked of it on top.
+    pub(super) fn commit(&self) -> Option<(Commit, Option<u64>)> {
+        let commit = self.question.example?.commit?;
+        Some((commit, if self.forks() { self.copied() } else { self.asked() }))
+    }
+
+    /// Bytes of addresses in use, and all that there are, where no free range was found among them.
+    pub(super) fn addresses(&self) -> Option<(u64, u64)> {
+        let section = self.section().filter(|_| self.counters() && self.has(CLASS_NO_HOLE))?;
+        let all = !self.has(CLASS_LOW) || self.question.call != call::MMAP;
+        all.then(|| (section.total_vm.saturating_mul(self.kernel().page_size), self.kernel().task_size))
+    }
+
     pub(super) fn fixed(&self) -> bool {
         self.has(CLASS_FIXED)
     }
 
-    /// The fixed range goes beyond the end of all addresses (mm/mmap.c:__get_unmapped_area).
+    /// The fixed range, or the heap, goes beyond the end of all addresses (mm/mmap.c:__get_unmapped_area).
     pub(super) fn beyond_the_end(&self) -> Option<bool> {
         match self.asks(CLASS_BEYOND)? {
             true => self.kernel().address_end.map(|_| true),
@@ -237,6 +273,7 @@ impl<'a> Facts<'a> {
             (Some(u64::MAX), _) => Finding::No,
             (_, true) if !self.has(CLASS_OVER_AS) => Finding::No,
             // What would have been replaced is not counted again.
+            (_, true) if self.has(CLASS_SURELY_OVER_AS) => Finding::Met,
             (_, true) if self.fixed() && self.whole() => Finding::No,
             (_, true) if self.fixed() => Finding::Likely,
             (_, true) => Finding::Met,
@@ -252,8 +289,10 @@ impl<'a> Facts<'a> {
         match self.counters() {
             _ if waived || counts == Some(false) => Finding::No,
             true if !self.has(CLASS_OVER_DATA) => Finding::No,
+            true if counts.is_none() => Finding::Likely,
+            true if self.has(CLASS_SURELY_OVER_DATA) => Finding::Met,
             true if self.fixed() && self.whole() => Finding::No,
-            true if self.fixed() || counts.is_none() => Finding::Likely,
+            true if self.fixed() => Finding::Likely,
             true => Finding::Met,
             false => Finding::Possible,
         }
@@ -306,6 +345,10 @@ impl<'a> Facts<'a> {
 
     /// Whether overcommit accounting charges what mmap was asked for.
     pub(super) fn mmap_charged(&self) -> Option<bool> {
+        // A file of huge pages (mm/mmap.c:accountable_mapping).
+        if self.has(CLASS_FILE) && self.has(CLASS_HUGE) {
+            return Some(false);
+        }
         if self.has(CLASS_CHARGED) || self.question.limits.overcommit_memory != Some(2) {
             return Some(self.has(CLASS_CHARGED));
         }

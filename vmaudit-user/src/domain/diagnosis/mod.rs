@@ -10,9 +10,11 @@
 //! memory cgroup at its end); where a check that is *known to fail* fits, that is not counted as an alternative.
 
 mod checks;
+mod cures;
 mod facts;
 mod kernel;
 mod sentences;
+mod tasks;
 
 use std::collections::BTreeMap;
 
@@ -86,7 +88,7 @@ pub fn why(question: &Question<'_>) -> Verdict {
             && (reason != Reason::Unknown || !others.is_empty()),
         evidence: evidence(&facts, reason),
         sentence: sentences::sentence(&facts, reason, certain, &others),
-        cure: sentences::cure(&facts, reason),
+        cure: cures::cure(&facts, reason),
     }
 }
 
@@ -110,6 +112,10 @@ enum Reason {
     Gap,
     /// The range is mapped, and a part of it allows no access.
     NoAccess,
+    /// It is mapped, and a part of it lies beyond the end of the file.
+    FileEnd,
+    /// Address and length together go past the last number.
+    Wraps,
     Hugetlb,
     /// A limit on System V shared memory.
     Segments,
@@ -118,8 +124,16 @@ enum Reason {
     KernelMemory,
     /// The mapped file's driver gave the errno.
     Driver,
-    /// A limit on the number of tasks.
+    /// A limit on the number of tasks; which one is not known.
     Tasks,
+    /// RLIMIT_NPROC.
+    UserTasks,
+    /// kernel.threads-max.
+    MachineTasks,
+    /// kernel.pid_max.
+    TaskNumbers,
+    /// pids.max of a cgroup.
+    CgroupTasks,
     /// The init process of the pid namespace has ended.
     DeadNamespace,
     /// MADV_COLLAPSE met pages that are busy.
@@ -128,6 +142,11 @@ enum Reason {
 }
 
 impl Reason {
+    fn limits_tasks(self) -> bool {
+        use Reason::{CgroupTasks, MachineTasks, TaskNumbers, Tasks, UserTasks};
+        matches!(self, Tasks | UserTasks | MachineTasks | TaskNumbers | CgroupTasks)
+    }
+
     fn cause(self) -> Cause {
         match self {
             Self::MapCount => Cause::MaxMapCount,
@@ -142,7 +161,15 @@ impl Reason {
             Self::Segments => Cause::ShmLimits,
             Self::AsynchronousIo => Cause::AioMaxNr,
             Self::KernelMemory => Cause::KernelMemory,
-            Self::Driver | Self::Tasks | Self::DeadNamespace | Self::Busy | Self::Unknown => Cause::Unknown,
+            Self::FileEnd => Cause::BeyondEndOfFile,
+            Self::Wraps => Cause::InvalidRange,
+            Self::Driver => Cause::Driver,
+            Self::UserTasks => Cause::RlimitNproc,
+            Self::MachineTasks => Cause::ThreadsMax,
+            Self::TaskNumbers => Cause::PidMax,
+            Self::CgroupTasks => Cause::PidsMax,
+            Self::DeadNamespace => Cause::PidNamespaceEnded,
+            Self::Tasks | Self::Busy | Self::Unknown => Cause::Unknown,
         }
     }
 }
@@ -274,17 +301,27 @@ fn evidence(facts: &Facts<'_>, reason: Reason) -> BTreeMap<String, u64> {
             put("cgroup_out_of_memory", cgroup.map(|cgroup| cgroup.out_of_memory));
         }
         Reason::Overcommit => {
-            put("asked_bytes", facts.asked());
+            put("asked_bytes", if facts.forks() { facts.copied() } else { facts.asked() });
+            let commit = facts.commit();
+            put("commit_limit_bytes", commit.map(|(commit, _)| commit.limit_bytes));
+            put("committed_bytes", commit.map(|(commit, _)| commit.committed_bytes));
+            put("missing_bytes", commit.and_then(|(commit, asked)| commit.missing(asked?)));
             put("overcommit_memory", facts.question.limits.overcommit_memory);
             put(
                 "ram_and_swap_bytes",
                 facts.kernel().ram_and_swap_pages.map(|pages| pages.saturating_mul(page)),
             );
         }
-        Reason::NoHole | Reason::NoRoomInPlace | Reason::InTheWay | Reason::Hugetlb => {
-            put("asked_bytes", facts.asked())
+        Reason::NoHole => {
+            put("asked_bytes", facts.asked());
+            put("used_bytes", facts.addresses().map(|(used, _)| used));
+            put("addresses_bytes", facts.addresses().map(|(_, all)| all));
         }
+        Reason::NoRoomInPlace | Reason::InTheWay | Reason::Hugetlb => put("asked_bytes", facts.asked()),
         _ => {}
+    }
+    for (name, value) in facts.tasks().map(tasks::evidence).into_iter().flatten() {
+        put(name, value);
     }
     // What was missing, where it can be computed.
     let missing = match (evidence.get("asked_bytes"), evidence.get("used_bytes"), evidence.get("limit_bytes"))

@@ -3,9 +3,9 @@
 use vmaudit_common::call::{self, CALLS};
 use vmaudit_common::{CLASS_GROWS, CLASS_KEEPS, CLASS_TARGETED};
 
-use crate::domain::diagnosis::Reason;
 use crate::domain::diagnosis::checks::madvise::{Advice, advice};
 use crate::domain::diagnosis::facts::{EAGAIN, ENOSPC, EPERM, Facts, MAP_FIXED, MAP_STACK, Rlimit};
+use crate::domain::diagnosis::{Reason, tasks};
 use crate::model::session::MremapRule;
 use crate::text::{bytes, count, grouped};
 
@@ -22,19 +22,7 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others:
             equals(facts.rlimit(Rlimit::Stack))
         ),
         Reason::Overcommit => overcommit(facts),
-        Reason::NoHole => match facts.asked() {
-            Some(asked) if facts.beyond_the_end() == Some(true) => format!(
-                "{} with MAP_FIXED asked for {} at {:#x}, which lies beyond the addresses of a process.",
-                name(facts),
-                bytes(asked),
-                facts.arg(0).unwrap_or(0)
-            ),
-            Some(asked) if asked > facts.kernel().task_size => {
-                format!("{} asked for {}, more than a process has addresses.", name(facts), bytes(asked))
-            }
-            Some(asked) => format!("{} found no free address range of {}.", name(facts), bytes(asked)),
-            None => format!("{} found no free address range of the size it needs.", name(facts)),
-        },
+        Reason::NoHole => no_hole(facts),
         Reason::InTheWay => format!(
             "brk() could not move the end of the heap{}: another mapping, or the end of the addresses, is \
              in the way.",
@@ -53,6 +41,19 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others:
              it stays marked as locked.",
             name(facts)
         ),
+        Reason::FileEnd => format!(
+            "The range given to {} is mapped, but a part of it lies beyond the end of the file, so it cannot be filled \
+             with memory; it stays marked as locked.",
+            name(facts)
+        ),
+        Reason::Wraps => format!(
+            "{} was given a length{} that goes past the last address there is.",
+            name(facts),
+            facts
+                .arg(0)
+                .filter(|_| facts.question.call != call::MMAP)
+                .map_or(String::new(), |at| format!(" at {at:#x}"))
+        ),
         Reason::Hugetlb => {
             format!("{} asked for {}of huge pages, and too few are free.", name(facts), amount(facts))
         }
@@ -65,25 +66,28 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others:
             name(facts)
         ),
         Reason::KernelMemory => kernel_memory(facts),
+        Reason::Driver if matches!(facts.question.call, call::MLOCK | call::MLOCK2) => format!(
+            "The range given to {} is mapped, but the file behind a part of it gave no page; it stays marked as locked.",
+            name(facts)
+        ),
         Reason::Driver => format!(
             "{}: the driver or the file system behind the file descriptor gave {} \
          for a reason of its own.",
             name(facts),
             errno(facts)
         ),
-        Reason::Tasks => format!(
-            "{} was refused by a limit on the number of tasks: RLIMIT_NPROC, kernel.threads-max, \
-             kernel.pid_max or pids.max of a cgroup. Which of them cannot be told; vm.max_map_count is \
-             none of them.",
+        _ if reason.limits_tasks() => tasks::sentence(facts, &name(facts), reason),
+        Reason::DeadNamespace => format!(
+            "{} was refused because the first process (the init) of the pid namespace that its children would be in \
+             has ended: nothing can be started in it any more.",
             name(facts)
         ),
-        Reason::DeadNamespace => format!("{}: the init process of its pid namespace has ended.", name(facts)),
         Reason::Busy => format!(
             "{}: the pages to be collapsed were busy; the caller may try again. An \
          ordinary answer.",
             name(facts)
         ),
-        Reason::Unknown => return unknown(facts, others),
+        _ => return unknown(facts, others),
     };
     let unmaps_first = facts.kernel().fixed_unmaps_first == Some(true)
         && facts.question.call == call::MMAP
@@ -109,43 +113,30 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others:
     text
 }
 
-/// What would help against `reason`.
-pub(super) fn cure(facts: &Facts<'_>, reason: Reason) -> Option<String> {
-    let text = match reason {
-        Reason::MapCount => "Raise vm.max_map_count, or make fewer mappings.",
-        Reason::AddressSpace => "Raise RLIMIT_AS (ulimit -v, LimitAS= of systemd).",
-        Reason::Data => "Raise RLIMIT_DATA (ulimit -d, LimitDATA= of systemd).",
-        Reason::Stack => "Raise RLIMIT_STACK (ulimit -s, LimitSTACK= of systemd).",
-        Reason::Memlock => {
-            "Raise RLIMIT_MEMLOCK (ulimit -l, LimitMEMLOCK= of systemd), or give the program CAP_IPC_LOCK."
+/// No free range, or none at all that is so large.
+fn no_hole(facts: &Facts<'_>) -> String {
+    match facts.asked() {
+        Some(asked) if facts.beyond_the_end() == Some(true) => format!(
+            "{} with MAP_FIXED asked for {} at {:#x}, which lies beyond the addresses of a process.",
+            name(facts),
+            bytes(asked),
+            facts.arg(0).unwrap_or(0)
+        ),
+        Some(asked) if asked > facts.kernel().task_size => {
+            format!("{} asked for {}, more than a process has addresses.", name(facts), bytes(asked))
         }
-        Reason::Overcommit if facts.question.limits.overcommit_memory == Some(2) => {
-            "Raise vm.overcommit_ratio or vm.overcommit_kbytes, add swap, or set vm.overcommit_memory to 0."
-        }
-        Reason::Overcommit => {
-            "Ask for less at once, map with MAP_NORESERVE, add swap, or set vm.overcommit_memory to 1."
-        }
-        Reason::Gap => "Not a limit: use addresses that are all mapped.",
-        Reason::Hugetlb => {
-            "Reserve huge pages (vm.nr_hugepages), or allow more on demand (vm.nr_overcommit_hugepages)."
-        }
-        Reason::Segments => {
-            "Raise kernel.shmmni or kernel.shmall, or remove segments that nobody uses (ipcs -m, ipcrm)."
-        }
-        Reason::AsynchronousIo => "Raise fs.aio-max-nr.",
-        Reason::KernelMemory if facts.question.cgroup.is_some() => {
-            "Raise memory.max of the process's cgroup (MemoryMax= of systemd, the container's memory limit), or use less."
-        }
-        Reason::KernelMemory => {
-            "Look at memory.events and memory.max of the process's cgroup, and at the kernel log."
-        }
-        Reason::Tasks => {
-            "Compare ulimit -u, kernel.threads-max, kernel.pid_max and pids.max of the cgroup with the \
-             tasks running."
-        }
-        _ => return None,
-    };
-    Some(text.into())
+        Some(asked) => format!(
+            "{} found no free address range of {}{}.",
+            name(facts),
+            bytes(asked),
+            facts.addresses().map_or(String::new(), |(used, all)| format!(
+                ": {} of the {} of addresses were in use",
+                bytes(used),
+                bytes(all)
+            ))
+        ),
+        None => format!("{} found no free address range of the size it needs.", name(facts)),
+    }
 }
 
 /// How many VMAs must be free for the call to pass its check of the count.
@@ -328,19 +319,34 @@ fn memlock(facts: &Facts<'_>) -> String {
 
 fn overcommit(facts: &Facts<'_>) -> String {
     let mode = facts.question.limits.overcommit_memory;
-    let forks = matches!(facts.question.call, call::CLONE | call::CLONE3 | call::FORK | call::VFORK);
-    let what = match (forks, facts.asked()) {
-        (true, _) => "had to promise the child a copy of all private writable memory".into(),
-        (false, Some(asked)) => format!("asked for {}", bytes(asked)),
-        (false, None) => "asked for more memory".into(),
+    let forks = facts.forks();
+    let what = match (forks, facts.asked(), facts.copied()) {
+        (true, _, Some(copied)) => {
+            format!("had to promise the child a copy of all private writable memory, {}", bytes(copied))
+        }
+        (true, ..) => "had to promise the child a copy of all private writable memory".into(),
+        (false, Some(asked), _) => format!("asked for {}", bytes(asked)),
+        (false, None, _) => "asked for more memory".into(),
     };
     let memory =
         facts.kernel().ram_and_swap_pages.map(|pages| bytes(pages.saturating_mul(facts.kernel().page_size)));
     match mode {
-        Some(2) => format!(
-            "{} {what}, which the system's commit limit does not cover (vm.overcommit_memory = 2).",
-            name(facts)
-        ),
+        Some(2) => {
+            let figures = facts.commit().map_or(String::new(), |(commit, asked)| {
+                let missing = asked.and_then(|asked| commit.missing(asked));
+                format!(
+                    ": {} of {} were promised{} (read {} ms later)",
+                    bytes(commit.committed_bytes),
+                    bytes(commit.limit_bytes),
+                    missing.map_or(String::new(), |missing| format!(", so {} were missing", bytes(missing))),
+                    commit.after_us.div_ceil(1000)
+                )
+            });
+            format!(
+                "{} {what}, which the system's commit limit does not cover{figures}; vm.overcommit_memory = 2.",
+                name(facts)
+            )
+        }
         Some(0) if !forks => format!(
             "{} {what} at once, more than RAM and swap together{}; vm.overcommit_memory = 0 refuses that.",
             name(facts),
@@ -360,14 +366,17 @@ fn gap(facts: &Facts<'_>) -> String {
             )
         }
         call::MLOCK | call::MLOCK2 if !facts.looked() => format!(
-            "The range given to {} has a part that is not mapped, or \
-         that may not be accessed.",
+            "The range given to {} has a part that is not mapped, \
+         that may not be accessed, or that lies beyond the end of its file.",
             name(facts)
         ),
         _ => format!(
             "The range given to {} has a part that is not mapped{}.",
             name(facts),
-            facts.hole().map_or(String::new(), |hole| format!(": nothing is at {hole:#x}"))
+            facts.hole().map_or(String::new(), |hole| match facts.kernel().address_end {
+                Some(end) if hole >= end => format!(": {hole:#x} lies beyond the addresses of a process"),
+                _ => format!(": nothing is at {hole:#x}"),
+            })
         ),
     }
 }
@@ -453,9 +462,11 @@ fn phrase(facts: &Facts<'_>, reason: Reason) -> String {
         Reason::Hugetlb => "too few huge pages".into(),
         Reason::KernelMemory => "a failed allocation in the kernel".into(),
         Reason::Driver => "the driver or file system behind the file".into(),
-        Reason::Tasks => "a limit on tasks".into(),
+        _ if reason.limits_tasks() => tasks::phrase(facts, reason),
+        Reason::FileEnd => "the end of the file".into(),
+        Reason::Wraps => "a length that goes past the last address".into(),
         Reason::DeadNamespace => "a pid namespace whose init has ended".into(),
         Reason::Busy => "busy pages".into(),
-        Reason::Unknown => "something else".into(),
+        _ => "something else".into(),
     }
 }

@@ -7,6 +7,10 @@ use crate::domain::diagnosis::*;
 use crate::model::event::Section;
 use crate::model::session::KernelRules;
 
+mod amounts;
+mod ranges;
+mod tasks;
+
 const MAP_NORESERVE: u64 = 0x4000;
 const MAP_ANONYMOUS: u64 = 0x20;
 const MAX: u32 = 65530;
@@ -269,7 +273,7 @@ fn mmap_and_memory_that_is_not_there() {
     // The length that cannot be rounded to pages is refused even before the count is looked at.
     is(
         &with(&anonymous(at(MAX + 1), MAX + 1, UNLIMITED, 3, MAP_PRIVATE), &limits(0), &rules),
-        Cause::NoAddressRange,
+        Cause::InvalidRange,
         true,
     );
     is(
@@ -602,7 +606,7 @@ fn a_look_at_the_range_decides() {
         (call::MLOCK, [4096, 0], full | LIMIT | CLASS_CUT_START, MaxMapCount, true),
         (call::MLOCK, [4096, 0], at(100) | GAP, RangeNotMapped, true),
         // All is marked as locked, so filling it failed: no access.
-        (call::MLOCK, [4096, 0], full | LIMIT | CLASS_DONE, RangeNotMapped, true),
+        (call::MLOCK, [4096, 0], full | LIMIT | CLASS_DONE | CLASS_CLOSED, RangeNotMapped, true),
         (call::MUNLOCK, [4096, 0], full | LIMIT | CLASS_CUT_END, MaxMapCount, true),
         (call::MSEAL, [4096, 0], full | LIMIT | CLASS_CUT_END, MaxMapCount, true),
         (call::MSEAL, [4096, 0], full | GAP, RangeNotMapped, true),
@@ -687,7 +691,7 @@ fn the_words_for_what_a_look_found() {
          before one such call failed, and stays."
     );
     assert_eq!(verdict.evidence.get("added"), Some(&1));
-    let class = at(100) | CLASS_LOOKED | CLASS_ONE | CLASS_DONE;
+    let class = at(100) | CLASS_LOOKED | CLASS_ONE | CLASS_DONE | CLASS_CLOSED;
     let lock = refused(call::MLOCK, ENOMEM, class, 100, [0x7000_0000, 4096, 0, 0, 0, 0]);
     assert_eq!(
         with(&lock, &limits(0), &rules).sentence,
@@ -708,7 +712,7 @@ fn other_calls() {
     let command = |command, class| refused(call::IOCTL, ENOMEM, class, MAX, [3, command, 0, 0, 0, 0]);
     is(&with(&command(0xc020_aa00, at(MAX)), &limits(0), &rules), Cause::MaxMapCount, true);
     is(&with(&command(0xc020_aa00, at(100)), &limits(0), &rules), Cause::KernelMemory, false);
-    is(&with(&command(0x1234, 0), &limits(0), &rules), Cause::Unknown, false);
+    is(&with(&command(0x1234, 0), &limits(0), &rules), Cause::Driver, false);
     let mut ring = refused(call::IO_URING_SETUP, ENOMEM, 0, 0, [0; 6]);
     is(&with(&ring, &limits(0), &rules), Cause::KernelMemory, false);
     ring.rlimits[2] = 65536;

@@ -5,6 +5,7 @@
 
 pub(crate) mod address_map;
 pub(crate) mod analysis;
+pub(crate) mod by_size;
 pub(crate) mod classify;
 mod guards;
 pub(crate) mod maps_parser;

@@ -1,6 +1,6 @@
 //! The first sentence of a report, and under which circumstances it was found.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::cause::{reason, reasons};
 use crate::model::report::{Breach, Cause, Failure, HookState, Outcome, Process, Report, SourceKind};
@@ -86,18 +86,35 @@ fn of_calls(report: &Report) -> (Colour, String) {
             )
         };
         let causes: Vec<&str> = by_reason(&all).into_iter().map(|(reason, _)| reason).collect();
-        let certain = all.iter().all(|f| f.certain);
         let known = all.iter().any(|f| f.cause != Cause::Unknown);
-        let (why, end) = match (certain, known) {
-            (true, _) => ("", " Not vm.max_map_count."),
-            (false, true) => (", probably for", ""),
-            (false, false) => ("", ""),
+        let (why, end) = match (largest_part_is_certain(&all), known) {
+            (true, _) => ("", format!(" Not vm.max_map_count.{}", uncertain_part(&all))),
+            (false, true) => (", probably for", String::new()),
+            (false, false) => ("", String::new()),
         };
         let refused = if at_least.is_empty() { String::new() } else { "At least ".to_owned() }
             + &count(refused, "memory call", "memory calls");
         return (Colour::Yellow, format!("{refused} failed {who}{why}: {}.{end}", causes.join(", ")));
     }
     nothing_refused(report, at_least.is_empty())
+}
+
+/// Of the groups with the most calls one is certain.
+fn largest_part_is_certain(failures: &[&Failure]) -> bool {
+    let most = failures.iter().map(|failure| failure.count).max();
+    failures.iter().any(|failure| failure.certain && Some(failure.count) == most)
+}
+
+/// " 1 of them (brk) is not certain."
+fn uncertain_part(failures: &[&Failure]) -> String {
+    let uncertain = || failures.iter().filter(|failure| !failure.certain);
+    let calls: BTreeSet<&str> = uncertain().map(|failure| failure.syscall.as_str()).collect();
+    let calls: Vec<String> = calls.into_iter().take(3).map(clean).collect();
+    match total(uncertain().map(|failure| failure.count)) {
+        0 => String::new(),
+        1 => format!(" 1 of them ({}) is not certain.", calls.join(", ")),
+        many => format!(" {} of them ({}) are not certain.", grouped(many), calls.join(", ")),
+    }
 }
 
 /// The same where no refused call is known. `all`: and none can have been missed.

@@ -495,6 +495,7 @@ fn look() -> Holders {
     Holders {
         vmas_read: 65_531,
         complete: true,
+        by_size: false,
         vmas_expected: Some(65_530),
         ended: false,
         at_s: 0.34,

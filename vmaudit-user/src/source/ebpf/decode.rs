@@ -4,12 +4,12 @@ use std::mem::{offset_of, size_of};
 
 use bytemuck::{Pod, Zeroable as _};
 use vmaudit_common::{
-    CLASS_GAP, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord,
-    GroupKey, KilledRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MM_FROM_BIRTH,
-    MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OomRecord, RECORD_CHANGE, RECORD_DEAD,
-    RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS,
-    RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED,
-    SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord,
+    CLASS_GAP, CLASS_LOOKED, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, EndRecord, ExecRecord,
+    FailureRecord, GroupKey, KilledRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH,
+    MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OomRecord,
+    RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_MAPPING, RECORD_OOM,
+    RECORD_STACK, REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC,
+    SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord,
 };
 
 use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomVictim, OwnState, Raised, Sender};
@@ -17,6 +17,10 @@ use crate::model::event::{
     CallStat, Change, Event, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup, RefusalSite,
     Refused, Section, StackPiece,
 };
+use crate::model::shortage::Tasks;
+
+/// A look at the range has found a gap.
+const CLASS_LOOKED_GAP: u64 = CLASS_LOOKED | CLASS_GAP;
 
 pub enum Decoded {
     Event(Event),
@@ -162,7 +166,9 @@ fn refused(r: &FailureRecord) -> Refused {
         max_map_count: r.max_map_count,
         rlimits: r.rlimits,
         start_brk: r.start_brk,
-        hole: (r.class & CLASS_GAP != 0).then_some(r.hole),
+        hole: (r.class & CLASS_LOOKED_GAP == CLASS_LOOKED_GAP).then_some(r.hole),
+        tasks: Tasks::of(&r.tasks).map(Box::new),
+        commit: None,
         caller: Some(r.caller).filter(|&ip| ip != 0),
         site: r.site,
         stack: callers(r.stack.iter().take(frames).copied().filter(|&ip| ip != 0)),

@@ -358,12 +358,13 @@ fn config(facts: &Facts, options: &Options, asks: bool) -> Config {
     let offset = |event, field| {
         facts.tracefs.as_ref().ok().and_then(|t| t.field_offset("sched", event, field)).unwrap_or(0)
     };
+    let variable =
+        |name, wanted: bool| if wanted { kernel_symbol::of_variable(name).unwrap_or(0) } else { 0 };
+    let max_map_count_at = variable("sysctl_max_map_count", options.calls);
     Config {
-        max_map_count_at: options
-            .calls
-            .then(|| kernel_symbol::of_variable("sysctl_max_map_count"))
-            .flatten()
-            .unwrap_or(0),
+        max_map_count_at,
+        // A kernel that does not name the one does not name the other.
+        threads_at: variable("nr_threads", max_map_count_at != 0),
         table_key: RandomState::new().hash_one(()),
         task_size: KernelRules::for_release(&facts.release).task_size,
         address_end: proc.address_end().unwrap_or(0),

@@ -205,8 +205,19 @@ impl Live {
         self.ring.as_fd().try_clone_to_owned()
     }
 
-    /// Tells the programs vm.max_map_count as it is now; returns it.
+    /// Tells the programs vm.max_map_count, kernel.threads-max and kernel.pid_max as they are now; returns the first.
     pub fn refresh_limit(&self) -> Option<u32> {
+        let [max_threads, pid_max] = ["threads-max", "pid_max"].map(super::proc_kernel_number);
+        let control = self.control.at(0);
+        for (word, value) in [
+            // SAFETY: the only value of CONTROL, mapped for the life of `self`.
+            (unsafe { &raw mut (*control).max_threads }, max_threads),
+            // SAFETY: as above.
+            (unsafe { &raw mut (*control).pid_max }, pid_max),
+        ] {
+            // SAFETY: as above; the words are written by us alone.
+            unsafe { AtomicU32::from_ptr(word) }.store(value.unwrap_or(0), Ordering::Relaxed);
+        }
         let limit = super::proc_max_map_count()?;
         // SAFETY: the only value of CONTROL, mapped for the life of `self`; the word is written by us alone.
         unsafe { AtomicU32::from_ptr(&raw mut (*self.control.at(0)).max_map_count) }

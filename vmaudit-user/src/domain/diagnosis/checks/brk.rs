@@ -39,23 +39,36 @@ pub(crate) fn brk(facts: &Facts<'_>, checks: &mut Checks) {
         },
     );
     // What lies above the heap is not captured.
-    checks.add(Reason::InTheWay, if reached { Finding::No } else { Finding::Possible });
-    checks.add(
-        Reason::Memlock,
-        match (facts.rlimit(Rlimit::Memlock), facts.counters()) {
-            (Some(u64::MAX), _) => Finding::No,
-            _ if reached && facts.kernel().brk_memlock_first == Some(true) => Finding::No,
-            (_, true) if !facts.has(CLASS_OVER_MEMLOCK) => Finding::No,
-            // Applies only after mlockall(MCL_FUTURE), which almost nobody calls.
-            (_, true) => match facts.locks() {
-                Some(true) => Finding::Likely,
-                Some(false) => Finding::No,
-                None if facts.none_locked() == Some(true) => Finding::No,
-                None => Finding::Possible,
-            },
-            (_, false) => Finding::No,
+    let in_the_way = if reached { Finding::No } else { Finding::Possible };
+    let memlock = match (facts.rlimit(Rlimit::Memlock), facts.counters()) {
+        (Some(u64::MAX), _) => Finding::No,
+        _ if reached && facts.kernel().brk_memlock_first == Some(true) => Finding::No,
+        (_, true) if !facts.has(CLASS_OVER_MEMLOCK) => Finding::No,
+        // Applies only after mlockall(MCL_FUTURE), which almost nobody calls.
+        (_, true) => match facts.locks() {
+            // All that is locked counts here, so that the figures decide.
+            Some(true) if facts.kernel().memlock_bit_knows_capability => Finding::Met,
+            Some(true) => Finding::Likely,
+            Some(false) => Finding::No,
+            None if facts.none_locked() == Some(true) => Finding::No,
+            None => Finding::Possible,
         },
-    );
+        (_, false) => Finding::No,
+    };
+    if facts.kernel().brk_memlock_first == Some(true) {
+        // mm/mmap.c:check_brk_limits: only addresses beyond the last come before.
+        let beyond = match facts.beyond_the_end() {
+            Some(true) if !reached => Finding::Met,
+            None if !reached => Finding::Possible,
+            _ => Finding::No,
+        };
+        checks.add(Reason::InTheWay, beyond);
+        checks.add(Reason::Memlock, memlock);
+        checks.add(Reason::InTheWay, in_the_way);
+    } else {
+        checks.add(Reason::InTheWay, in_the_way);
+        checks.add(Reason::Memlock, memlock);
+    }
     checks.add(Reason::AddressSpace, facts.address_space());
     checks.add(Reason::Data, facts.data(Some(true)));
     checks.add(Reason::MapCount, facts.count_check(1));

@@ -1,7 +1,7 @@
 //! mlock and its like.
 
 use vmaudit_common::call;
-use vmaudit_common::{CLASS_DONE, CLASS_OVER_MEMLOCK};
+use vmaudit_common::{CLASS_CLOSED, CLASS_DONE, CLASS_OF_FILES, CLASS_OVER_MEMLOCK, CLASS_PAST_FILE};
 
 use crate::domain::diagnosis::facts::*;
 use crate::domain::diagnosis::{Checks, Finding, Reason};
@@ -34,9 +34,25 @@ pub(crate) fn mlock(facts: &Facts<'_>, checks: &mut Checks) {
     }
     let split = facts.split_refused();
     checks.add(Reason::Gap, facts.gap(&[split]));
-    // All is marked as locked: then filling it with memory met a part without access (mm/mlock.c:do_mlock).
+    // All is marked as locked: then filling it with memory met a part that has none to give (mm/mlock.c:do_mlock,
+    // __mlock_posix_error_return). A page that its file cannot give is an error of the file's.
     let marked = facts.question.call != call::MUNLOCK && facts.whole() && facts.has(CLASS_DONE);
-    checks.add(Reason::NoAccess, if marked { Finding::Met } else { Finding::No });
+    if marked {
+        let found = [(Reason::NoAccess, CLASS_CLOSED), (Reason::FileEnd, CLASS_PAST_FILE)];
+        let both = found.iter().all(|(_, bit)| facts.has(*bit));
+        for (reason, bit) in found {
+            let met = if both { Finding::Likely } else { Finding::Met };
+            checks.add(reason, if facts.has(bit) { met } else { Finding::No });
+        }
+        if found.iter().all(|(_, bit)| !facts.has(*bit)) {
+            // Pages that guard a stack are within mappings (mm/madvise.c:madvise_guard_install).
+            let other = if facts.has(CLASS_OF_FILES) { Reason::Driver } else { Reason::NoAccess };
+            checks.add(other, Finding::Likely);
+        }
+        if both {
+            return;
+        }
+    }
     checks.add(Reason::MapCount, split);
     checks.add(Reason::KernelMemory, Finding::Unlikely);
 }

@@ -2,8 +2,8 @@
 
 use vmaudit_common::call;
 use vmaudit_common::{
-    CLASS_COUNTS, CLASS_FILE, CLASS_FIRST, CLASS_HUGE, CLASS_LOW, CLASS_NORESERVE, CLASS_OVER_MEMLOCK,
-    CLASS_TOO_LONG,
+    CLASS_COUNTS, CLASS_DRIVER, CLASS_FILE, CLASS_FIRST, CLASS_HUGE, CLASS_LOW, CLASS_NORESERVE,
+    CLASS_OVER_MEMLOCK, CLASS_TOO_LONG,
 };
 
 use crate::domain::diagnosis::checks::met_if_inside;
@@ -21,6 +21,12 @@ pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
         // No example arrived, and the kind is of a version that did not put it there.
         None => Finding::Likely,
     };
+    // A device, a socket and the like map by code of their own; of other files nearly all map by the kernel's.
+    let driver = match (anonymous, facts.has(CLASS_DRIVER)) {
+        (Some(true), _) => Finding::No,
+        (_, true) => Finding::Likely,
+        (_, false) => Finding::Unlikely,
+    };
     if facts.question.errno == EPERM {
         // MAP_LOCKED where nothing may be locked at all; other permissions are not counted (mm/mmap.c:do_mmap).
         checks.add(Reason::Memlock, Finding::Met);
@@ -36,11 +42,11 @@ pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
                 (true, _) => Finding::Likely,
             },
         );
-        checks.add(Reason::Driver, if anonymous == Some(true) { Finding::No } else { Finding::Unlikely });
+        checks.add(Reason::Driver, driver);
         return;
     }
     // Only the rounding of the length to pages comes before the first look at the count (mm/mmap.c:do_mmap).
-    checks.add(Reason::NoHole, if facts.has(CLASS_FIRST) { Finding::Met } else { Finding::No });
+    checks.add(Reason::Wraps, if facts.has(CLASS_FIRST) { Finding::Met } else { Finding::No });
     checks.add(Reason::MapCount, facts.count_check(1));
     checks.add(
         Reason::NoHole,
@@ -71,7 +77,7 @@ pub(crate) fn mmap(facts: &Facts<'_>, checks: &mut Checks) {
         // Convention (2): only the split is known to fail.
         return;
     }
-    checks.add(Reason::Driver, if anonymous == Some(true) { Finding::No } else { Finding::Unlikely });
+    checks.add(Reason::Driver, driver);
     checks.add(Reason::KernelMemory, Finding::Unlikely);
 }
 

@@ -1,11 +1,16 @@
 //! mprotect, mbind and prctl, which split mappings.
 
-use vmaudit_common::{CLASS_CHARGED, CLASS_COUNTS, CLASS_FIRST, CLASS_OVER_AS};
+use vmaudit_common::{CLASS_CHARGED, CLASS_COUNTS, CLASS_FIRST, CLASS_OVER_AS, CLASS_TOO_LONG};
 
 use crate::domain::diagnosis::facts::*;
 use crate::domain::diagnosis::{Checks, Finding, Reason};
 
 pub(crate) fn mprotect(facts: &Facts<'_>, checks: &mut Checks) {
+    // Before the lock is taken (mm/mprotect.c:do_mprotect_pkey).
+    if facts.has(CLASS_TOO_LONG) {
+        checks.add(Reason::Wraps, Finding::Met);
+        return;
+    }
     let writes = facts.asks(CLASS_FIRST).filter(|writes| !writes);
     // The test is "fails now and did not before", so only memory that becomes writable is looked at, and not where the
     // address space alone is over its limit.

@@ -1,15 +1,15 @@
 //! Calls that make processes, images and userfaultfd ranges.
 
-use vmaudit_common::{CLASS_FIRST, call};
+use vmaudit_common::{CLASS_FIRST, CLASS_INIT_LOOKED, CLASS_NO_INIT, CLASS_OVER_RAM, CLASS_SECOND, call};
 
 use crate::domain::diagnosis::checks::mprotect;
 use crate::domain::diagnosis::facts::*;
-use crate::domain::diagnosis::{Checks, Finding, Reason};
+use crate::domain::diagnosis::{Checks, Finding, Reason, tasks};
 
 /// kernel/fork.c: the VMA limit plays no part; a child may even start above it.
 pub(crate) fn fork(facts: &Facts<'_>, checks: &mut Checks) {
     if facts.question.errno == EAGAIN {
-        checks.add(Reason::Tasks, Finding::Met);
+        tasks::judge(facts, checks);
         return;
     }
     let shares = match facts.question.call {
@@ -24,10 +24,7 @@ pub(crate) fn fork(facts: &Facts<'_>, checks: &mut Checks) {
     // Each charged mapping is a request of its own; in mode 0 one alone must exceed RAM and swap.
     let impossible = mode == Some(0)
         && facts.counters()
-        && match (facts.section(), facts.kernel().ram_and_swap_pages) {
-            (Some(section), Some(most)) => section.total_vm <= most,
-            _ => false,
-        };
+        && facts.kernel().ram_and_swap_pages.and(facts.asks(CLASS_OVER_RAM)) == Some(false);
     checks.add(
         Reason::Overcommit,
         match mode {
@@ -37,8 +34,17 @@ pub(crate) fn fork(facts: &Facts<'_>, checks: &mut Checks) {
             _ => Finding::Possible,
         },
     );
-    checks.add(Reason::KernelMemory, Finding::Unlikely);
-    checks.add(Reason::DeadNamespace, Finding::Unlikely);
+    // kernel/pid.c:alloc_pid; a call that makes a namespace of its own does not need the old one.
+    let own_namespace = facts.question.call == call::CLONE && facts.asks(CLASS_SECOND) == Some(true);
+    let ended = match (facts.has(CLASS_INIT_LOOKED), facts.has(CLASS_NO_INIT)) {
+        (_, true) if !own_namespace => Finding::Met,
+        (true, _) => Finding::No,
+        (false, _) => Finding::Unlikely,
+    };
+    if ended != Finding::Met {
+        checks.add(Reason::KernelMemory, Finding::Unlikely);
+    }
+    checks.add(Reason::DeadNamespace, ended);
 }
 
 /// The new image's own limits; the VMA limit is not looked at while it is set up by the kernel alone.
@@ -77,7 +83,14 @@ pub(crate) fn ioctl(facts: &Facts<'_>, checks: &mut Checks) {
         Some(command) if command & 0xffff == 0xaa00 || command & 0xffff == 0xaa01 => {
             mprotect::mbind(facts, checks)
         }
-        Some(_) => checks.add(Reason::Driver, Finding::Met),
+        Some(_) => {
+            // A driver may map something itself, which the VMA limit can refuse.
+            let limit =
+                if facts.started_at_least(0) == Some(false) { Finding::No } else { Finding::Possible };
+            checks.add(Reason::Driver, Finding::Likely);
+            checks.add(Reason::MapCount, limit);
+            checks.add(Reason::KernelMemory, Finding::Unlikely);
+        }
         None => {
             checks.add(Reason::MapCount, facts.split_refused());
             checks.add(Reason::Driver, Finding::Unlikely);

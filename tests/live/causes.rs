@@ -1,0 +1,194 @@
+//! Which of several limits it was, where they share an errno.
+
+use vmaudit_tests::rows::assert_nothing_lost;
+use vmaudit_tests::{Done, Session};
+use vmaudit_user::model::report::{Cause, Failure};
+
+/// The only group of failures, which must be all that the workload knows of, for the cause that it names.
+#[track_caller]
+fn only_failure(done: &Done) -> Failure {
+    let (own, report) = (done.own(), done.report());
+    assert_nothing_lost(&report);
+    let [own] = own.as_slice() else { panic!("{own:?}") };
+    let ([refused], [failure]) = (own.refused.as_slice(), report.failures.as_slice()) else {
+        panic!("{:?} {:?}", own.refused, report.failures)
+    };
+    assert_eq!(
+        (failure.syscall.as_str(), failure.errno.as_str(), failure.cause.name(), failure.count, failure.pid),
+        (refused.syscall.as_str(), refused.errno.as_str(), refused.cause.as_str(), refused.count, own.pid),
+        "{failure:?}"
+    );
+    failure.clone()
+}
+
+#[test]
+fn the_users_limit_on_tasks_is_named_with_its_figures() {
+    let done = Session::run(&["--calls", "all"], &["causes", "tasks"]).go().succeeded();
+    let failure = only_failure(&done);
+    assert!(failure.certain, "{failure:?}");
+    assert_eq!(failure.evidence.get("rlimit_nproc"), Some(&0), "{failure:?}");
+    for figure in ["user_tasks", "threads_max", "pid_max", "pids"] {
+        assert!(failure.evidence.contains_key(figure), "{figure}: {failure:?}");
+    }
+    assert!(failure.evidence["threads_max"] > failure.evidence["pids"], "{failure:?}");
+    assert!(failure.sentence.contains("RLIMIT_NPROC allows 0. Beside it: kernel.threads-max"), "{failure:?}");
+    assert!(failure.cure.as_deref().is_some_and(|cure| cure.contains("LimitNPROC=")), "{failure:?}");
+}
+
+#[test]
+fn a_user_who_has_as_many_tasks_as_allowed_is_counted() {
+    let done = Session::run(&["--calls", "all"], &["full-of-tasks", "user", "12", "3"]).go().succeeded();
+    let failure = only_failure(&done);
+    assert!(failure.certain, "{failure:?}");
+    assert_eq!((failure.evidence["user_tasks"], failure.evidence["rlimit_nproc"]), (12, 12), "{failure:?}");
+    assert!(failure.sentence.contains("its user had 12 tasks, and RLIMIT_NPROC allows 12"), "{failure:?}");
+}
+
+#[test]
+fn a_pid_namespace_that_has_ended_is_named() {
+    // Seen by the cheap arrangement too: the parent's mappings are copied before.
+    let failure = only_failure(&Session::run(&[], &["dead-namespace", "3"]).go().succeeded());
+    assert_eq!((failure.cause, failure.count), (Cause::PidNamespaceEnded, 3));
+    assert_eq!(failure.certain, vmaudit_tests::has_lock_events(), "{failure:?}");
+    assert!(failure.cure.as_deref().is_some_and(|cure| cure.contains("unshare --pid --fork")), "{failure:?}");
+}
+
+/// A sanitizer's shadow and a small fixed range that must be free: no look at what they replace is needed.
+#[test]
+fn fixed_ranges_of_their_own_size_are_certain() {
+    let done = Session::run(&[], &["causes", "fixed-over-as", "4"]).go().succeeded();
+    let failure = only_failure(&done);
+    assert!(failure.certain, "{failure:?}");
+}
+
+#[test]
+fn locks_at_brk_and_at_mmap_have_one_cause() {
+    let done = Session::run(&[], &["causes", "future-locks", "3"]).go().succeeded();
+    let report = done.report();
+    let of =
+        |call: &str| report.failures.iter().find(|failure| failure.syscall == call).expect("it was refused");
+    for (call, errno) in [("brk", "ENOMEM"), ("mmap", "EAGAIN")] {
+        let failure = of(call);
+        assert_eq!((failure.cause, failure.errno.as_str()), (Cause::RlimitMemlock, errno), "{failure:?}");
+        // Up to 5.19 brk looks at what lies above the heap before.
+        let ordered = call == "mmap" || vmaudit_tests::kernel_version() >= (6, 1);
+        assert_eq!(failure.certain, ordered, "{failure:?}");
+    }
+    assert_eq!(report.failures.len(), 2, "{:?}", report.failures);
+}
+
+#[test]
+fn who_holds_the_addresses_is_said_where_there_are_none_left() {
+    let report = Session::run(&[], &["--linger", "1000", "causes", "no-hole", "3"]).go().succeeded().report();
+    let failure =
+        report.failures.iter().chain(&report.ordinary_answers).find(|failure| failure.syscall == "mmap");
+    let failure = failure.expect("mmap was refused");
+    assert_eq!(failure.cause, Cause::NoAddressRange, "{failure:?}");
+    let (used, all) = (failure.evidence["used_bytes"], failure.evidence["addresses_bytes"]);
+    assert!(used > all / 2 && used < all, "{used} of {all}");
+    let holders = failure.holders.as_ref().expect("the process lived long enough to be looked at");
+    assert!(holders.by_size && holders.sentence.contains("reservation"), "{holders:?}");
+    assert!(holders.sentence.contains(" TiB of addresses, "), "{holders:?}");
+}
+
+/// Not Met by what was seen: the certain part stands in the headline all the same.
+#[test]
+fn a_headline_keeps_its_certain_part() {
+    let done = Session::vmaudit(&["run", "--"]).then_workload(&["causes", "rlimit-as", "3"]).go().succeeded();
+    let said = done.said().replace("\n  ", " ");
+    assert!(said.contains(": the address space limit RLIMIT_AS. Not vm.max_map_count."), "{said}");
+    let uncertain = said.contains(" 3 of them (brk) are not certain.");
+    assert_eq!(uncertain, !vmaudit_tests::has_kprobes() || !vmaudit_tests::has_lock_events(), "{said}");
+}
+
+mod guest_only {
+    use super::*;
+    use std::fs;
+
+    /// A file of the kernel's with another number for a while.
+    struct Setting(&'static str, String);
+
+    impl Setting {
+        fn put(file: &'static str, value: u64) -> Self {
+            vmaudit_tests::assert_guest();
+            let before = fs::read_to_string(file).expect("the setting is readable");
+            fs::write(file, value.to_string()).expect("the VM's setting can be changed");
+            Self(file, before)
+        }
+    }
+
+    impl Drop for Setting {
+        fn drop(&mut self) {
+            let _ = fs::write(self.0, &self.1);
+        }
+    }
+
+    /// Tasks of the machine.
+    fn tasks() -> u64 {
+        let text = fs::read_to_string("/proc/loadavg").expect("loadavg is readable");
+        let figures = text.split_ascii_whitespace().nth(3).and_then(|both| both.split_once('/'));
+        figures.and_then(|(_, all)| all.parse().ok()).expect("a number of tasks")
+    }
+
+    #[test]
+    fn the_machines_limit_on_tasks_is_named() {
+        let most = tasks() + 100;
+        let _setting = Setting::put("/proc/sys/kernel/threads-max", most);
+        let done = Session::run(&["--calls", "all"], &["full-of-tasks", "machine", "3"]).go().succeeded();
+        let failure = only_failure(&done);
+        assert!(failure.certain, "{failure:?}");
+        assert_eq!(failure.evidence["threads_max"], most, "{failure:?}");
+        assert!(failure.sentence.contains("RLIMIT_NPROC does not bind it"), "{failure:?}");
+    }
+
+    #[test]
+    fn the_limit_on_process_numbers_is_named() {
+        let _setting = Setting::put("/proc/sys/kernel/pid_max", 1024);
+        let done = Session::run(&["--calls", "all"], &["full-of-tasks", "numbers", "3"]).go().succeeded();
+        let failure = only_failure(&done);
+        assert!(failure.certain, "{failure:?}");
+        assert_eq!(failure.evidence["pid_max"], 1024, "{failure:?}");
+    }
+
+    #[test]
+    fn a_process_too_large_to_be_copied_is_told_what_was_missing() {
+        let _setting = Setting::put("/proc/sys/vm/overcommit_memory", 2);
+        let done = Session::run(&[], &["too-large-to-copy", "3"]).go().succeeded();
+        let failure = only_failure(&done);
+        let figure = |name: &str| failure.evidence[name];
+        assert!(
+            figure("committed_bytes") + figure("asked_bytes") > figure("commit_limit_bytes"),
+            "{failure:?}"
+        );
+        assert!(figure("missing_bytes") > 0, "{failure:?}");
+        assert!(failure.sentence.contains("a copy of all private writable memory, "), "{failure:?}");
+        assert!(
+            failure.cure.as_deref().is_some_and(|cure| cure.contains("vm.overcommit_memory to 1")),
+            "{failure:?}"
+        );
+    }
+
+    /// The limit is one cgroup up: the one with the limit is named, not the one with the process.
+    #[test]
+    fn a_cgroups_limit_on_tasks_is_named_with_the_cgroup() {
+        vmaudit_tests::assert_guest();
+        let old = fs::metadata("/sys/fs/cgroup/pids").is_ok();
+        let root = if old { "/sys/fs/cgroup/pids" } else { "/sys/fs/cgroup" };
+        let (outer, inner) = (format!("{root}/outer"), format!("{root}/outer/inner"));
+        if !old {
+            fs::write(format!("{root}/cgroup.subtree_control"), "+pids").expect("pids can be controlled");
+        }
+        fs::create_dir(&outer).expect("a cgroup can be made");
+        fs::create_dir(&inner).expect("a cgroup can be made");
+        fs::write(format!("{outer}/pids.max"), "30").expect("its limit can be set");
+        let done =
+            Session::run(&["--calls", "all"], &["full-of-tasks", "cgroup", &inner, "3"]).go().succeeded();
+        let failure = only_failure(&done);
+        vmaudit_tests::wait_for("the cgroup to be empty", || fs::remove_dir(&inner).ok());
+        fs::remove_dir(&outer).expect("it is empty");
+        assert!(failure.certain, "{failure:?}");
+        assert_eq!((failure.evidence["cgroup_tasks"], failure.evidence["pids_max"]), (30, 30), "{failure:?}");
+        assert!(failure.sentence.contains("the cgroup /outer had 30 tasks"), "{failure:?}");
+        assert!(failure.cure.as_deref().is_some_and(|cure| cure.contains("/outer")), "{failure:?}");
+    }
+}
