@@ -32,11 +32,12 @@ pub(crate) fn headline(scan: &Scan) -> Vec<(String, Option<Colour>)> {
         ));
     }
     if forbidden > 0 && !others.is_empty() {
-        let of = scan.report.not_counted.len() + scan.report.processes.len();
+        // What holds no memory is nobody's loss.
+        let of = forbidden + scan.report.processes.len() as u64;
         let who = count(forbidden, "process", "processes");
         let why =
             if scan.root { "which this machine shows not even to root" } else { "which sudo vmaudit sees" };
-        lines.push((format!("Not seen: {who} of {}, {why}.", grouped(of as u64)), None));
+        lines.push((format!("Not seen: {who} of {}, {why}.", grouped(of)), None));
     }
     if scan.report.processes.is_empty() && scan.report.not_counted.is_empty() {
         return lines;
@@ -68,10 +69,13 @@ fn nothing(scan: &Scan, forbidden: u64) -> (Colour, String) {
                     count(all, "process", "processes")
                 ),
                 _ => format!(
-                    "Nothing is known: {} of {} may not be read, {}; sudo vmaudit sees them",
-                    grouped(forbidden),
-                    count(all + u64::from(!own_only), "process", "processes"),
-                    if own_only { "and no other is counted" } else { "only vmaudit itself is" },
+                    "Nothing is known: {} may not be read, and {}; sudo vmaudit sees them",
+                    count(forbidden, "process", "processes"),
+                    if own_only {
+                        "no other could be counted"
+                    } else {
+                        "vmaudit itself is all that was counted"
+                    },
                 ),
             };
             format!("{what}.")

@@ -33,5 +33,5 @@ pub fn scan(args: ScanArgs) -> anyhow::Result<ExitCode> {
     let details = outputs.more_than_text();
     let scan = scan::take(&filter, &options, args.source.into(), details, &anonymizer)?;
     outputs.write(&Document::Scan(&scan), args.top)?;
-    Ok(if scan.largest.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if scan.report.processes.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
