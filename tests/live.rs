@@ -69,6 +69,8 @@ mod scan;
 #[cfg(feature = "schemas")]
 #[path = "live/schemas.rs"]
 mod schemas;
+#[path = "live/screens.rs"]
+mod screens;
 #[path = "live/sources.rs"]
 mod sources;
 #[path = "live/stacks.rs"]

@@ -130,6 +130,21 @@ fn ctrl_c_ends_a_command_that_does_not_catch_it_and_vmaudit_with_it() {
     assert_eq!(done.report().session.exit.unwrap().signal, Some(libc::SIGINT));
 }
 
+/// The terminal shows `^C`, and what comes next would stand behind it.
+#[test]
+fn a_report_begins_on_its_own_line_after_ctrl_c() {
+    let session = || Session::vmaudit(&["run", "--"]).then_workload(&["sleep", "3600"]);
+    let done = on_a_terminal(session, |terminal| {
+        terminal.wait_for("sleeping");
+        terminal.keyboard.write_all(b"\x03").unwrap();
+    });
+    let screen = String::from_utf8_lossy(&done.stdout);
+    assert!(screen.contains("^C\r\n"), "{screen}");
+    let line = screen.lines().find(|line| line.contains("vmaudit: ")).expect("a report");
+    // Colours come before it.
+    assert!(!line.contains("^C") && screen.contains("No memory call failed."), "{screen}");
+}
+
 #[test]
 fn the_command_reads_from_the_terminal() {
     let session = || Session::run(&[], &["cat"]);

@@ -69,6 +69,30 @@ impl LossReason {
         Self::TreeFull,
     ];
 
+    /// What was lost, for people: each time one of these.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::AnswersLost => "a call whose answer was not seen",
+            Self::BirthMissed => "a process whose start was not seen",
+            Self::ChangesMissed => "a change of a VMA count",
+            Self::DeathMissed => "a process whose end was not seen",
+            Self::ExamplesFull => "details of a refused call, for lack of room",
+            Self::GroupsFull => "a kind of refusal, for lack of room",
+            Self::ProcessUnseen => "a process that was not measured",
+            Self::ProgramSkipped => "an event that the kernel did not show",
+            Self::ReadFailed => "a count that could not be read",
+            Self::RecordingCut => "the rest of the recording",
+            Self::RingFull => "details that found the ring buffer full",
+            Self::SectionLost => "what a call had done so far",
+            Self::SignalsFull => "who sent a signal, for lack of room",
+            Self::SkipsUnreadable => "a count of skipped events",
+            Self::StackCopyMissing => "a copy of a stack",
+            Self::StackMissing => "a stack",
+            Self::TableFull => "an address space, for lack of room",
+            Self::TreeFull => "a process to follow, for lack of room",
+        }
+    }
+
     /// As reports and recordings bear it.
     pub fn name(self) -> &'static str {
         match self {

@@ -3,14 +3,15 @@
 
 use super::format::{Document, Format, write};
 use super::text::page::Style;
-use super::text::tests::{clean_run, clipped_run, nothing, other_cause, proc_source};
+use super::text::tests::{budget_broken, clean_run, clipped_run, nothing, other_cause, proc_source};
 use crate::model::report::Report;
 
-fn reports() -> [(&'static str, Report); 5] {
+fn reports() -> [(&'static str, Report); 6] {
     [
         ("clean", clean_run()),
         ("at the limit", clipped_run()),
         ("another cause", other_cause()),
+        ("budget broken", budget_broken()),
         ("sampled", proc_source()),
         ("nothing measured", nothing()),
     ]
@@ -23,9 +24,9 @@ fn rendered(report: &Report, format: Format, width: usize) -> String {
 }
 
 #[test]
-fn reports_as_text_at_the_widths_of_terminals() {
+fn reports_as_text_at_the_widths_of_terminals_and_of_a_pipe() {
     for (name, report) in reports() {
-        for width in [80, 120] {
+        for width in [80, 100, 120] {
             insta::assert_snapshot!(format!("{name} {width}"), rendered(&report, Format::Text, width));
         }
     }

@@ -136,6 +136,8 @@ pub struct Session<'s> {
     checkpoint: Option<Instant>,
     /// What people are told when nothing can keep the session from beginning any more.
     announced: Option<String>,
+    /// A key of the terminal sent a signal, and its echo (`^C`) stands there.
+    interrupted: bool,
 }
 
 /// What takes events.
@@ -179,7 +181,8 @@ impl<'s> Session<'s> {
         let checkpoint =
             sinks.iter().any(|sink| sink.wants_checkpoints()).then(|| Instant::now() + CHECKPOINT);
         let state = State { audit: Audit::of(header), anonymizer, sinks };
-        let mut session = Self { source, enrichment, state, patience, checkpoint, announced: None };
+        let mut session =
+            Self { source, enrichment, state, patience, checkpoint, announced: None, interrupted: false };
         session.take(Event::Limits(Proc::new("/proc").limits()));
         session
     }
@@ -233,7 +236,7 @@ impl<'s> Session<'s> {
             let wake_at = self.enrichment.as_ref().map_or(next, |it| it.wake(next));
             tokio::select! {
                 biased;
-                asked = signals.next() => match (asked?, child.as_deref_mut()) {
+                asked = signals.next() => match (self.heed(asked?), child.as_deref_mut()) {
                     (Asked::Child, _) => self.source.child_changed(),
                     (Asked::Nothing, _) => {}
                     (Asked::PassOn(number), Some(child)) if exit.is_none() => child.pass_on(number),
@@ -281,6 +284,17 @@ impl<'s> Session<'s> {
                 return Ok(exit);
             }
         }
+    }
+
+    /// Keeps in mind that a key was pressed.
+    fn heed(&mut self, asked: Asked) -> Asked {
+        self.interrupted |= matches!(asked, Asked::Kernel(libc::SIGINT | libc::SIGQUIT));
+        asked
+    }
+
+    /// Ctrl-C or Ctrl-\ was pressed: the terminal stands behind its echo.
+    pub fn interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Takes what the source has, up to so many batches; `true` when more is waiting.

@@ -1,6 +1,6 @@
 //! Where the documents of a command go: each is opened before anything is read, so that a bad path costs nothing.
 
-use std::io;
+use std::io::{self, Write as _};
 
 use anyhow::Context as _;
 use caps::Capability;
@@ -105,6 +105,9 @@ impl Outputs {
     pub fn write_each(self, document: &Document<'_>, shown: impl Into<Shown>) -> Vec<io::Error> {
         let shown = shown.into();
         let write = |(format, mut destination): (Format, Destination)| {
+            if shown.echoed && destination.is_terminal() {
+                let _ = destination.write_all(b"\n");
+            }
             let style = style(&destination, document, shown);
             format::write(document, format, &style, &mut destination).err()
         };
@@ -120,11 +123,15 @@ pub struct Shown {
     pub rows: usize,
     /// Of each stack.
     pub frames: usize,
+    /// Also what touches nothing that is shown.
+    pub verbose: bool,
+    /// The terminal stands behind the echo of a key, not at the beginning of a line.
+    pub echoed: bool,
 }
 
 impl From<usize> for Shown {
     fn from(rows: usize) -> Self {
-        Self { rows, frames: FRAMES }
+        Self { rows, frames: FRAMES, verbose: false, echoed: false }
     }
 }
 
@@ -154,7 +161,13 @@ fn style(destination: &Destination, document: &Document<'_>, shown: Shown) -> St
             usize::MAX
         };
     let width = destination.columns().unwrap_or(without_terminal);
-    Style { colour: destination.colour(), width, top: shown.rows, frames: shown.frames }
+    Style {
+        colour: destination.colour(),
+        width,
+        top: shown.rows,
+        frames: shown.frames,
+        verbose: shown.verbose,
+    }
 }
 
 #[cfg(test)]

@@ -384,6 +384,7 @@ fn hostile_files_neither_panic_nor_lose_count() {
             width: [usize::MAX, 1, 80][dice.next(3)],
             top: 1 + dice.next(20),
             frames: 1 + dice.next(20),
+            verbose: false,
         };
         for format in [Format::Text, Format::Json, Format::Csv] {
             let mut out = Vec::new();

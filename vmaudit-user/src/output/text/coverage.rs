@@ -2,7 +2,9 @@
 
 use std::io::{self};
 
-use crate::model::report::{Action, Hook, HookState, Report, SourceKind};
+use crate::model::hook;
+use crate::model::loss::LossReason;
+use crate::model::report::{Action, Cause, Failure, Hook, HookState, Report, SourceKind};
 use crate::output::text::page::{Colour, Page};
 use crate::text::{clean, grouped};
 
@@ -10,19 +12,11 @@ use crate::text::{clean, grouped};
 pub(crate) const ONE_BY_ONE: usize = 3;
 
 pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
-    let coverage = &report.coverage;
-    let list: Vec<String> =
-        coverage.lost.iter().map(|(name, count)| format!("{} {}", clean(name), grouped(*count))).collect();
-    let any = coverage.lost.values().any(|count| *count > 0);
-    let list = list.join(", ");
-    match (any, list.is_empty()) {
-        (true, _) => page.paragraph("Lost: ", "  ", &format!("{list}."), Some(Colour::Yellow))?,
-        (false, true) => page.paragraph("Lost: ", "  ", "nothing that this source counts.", None)?,
-        // The notes say what samples miss.
-        (false, false) if report.source == SourceKind::Proc => {}
-        (false, false) => page.paragraph("Lost: ", "  ", &format!("nothing ({list})."), None)?,
-    }
-    let missing: Vec<&Hook> = coverage.hooks.iter().filter(|hook| hook.state == HookState::Missing).collect();
+    losses(report, page)?;
+    let all = |hook: &&Hook| hook.state == HookState::Missing;
+    let missing: Vec<&Hook> = report.coverage.hooks.iter().filter(all).collect();
+    let told: Vec<&Hook> =
+        missing.iter().copied().filter(|hook| page.style.verbose || touches(hook, report)).collect();
     let reason = |hook: &Hook| hook.reason.as_deref().map_or(String::new(), |why| format!(" ({why})"));
     if let [first, .., last] = missing.as_slice()
         && missing.len() > ONE_BY_ONE
@@ -30,7 +24,7 @@ pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     {
         // With samples a note names it, once.
         let told = |note: &String| first.reason.as_ref().is_some_and(|why| note.contains(why.as_str()));
-        if report.source == SourceKind::Proc && coverage.notes.iter().any(told) {
+        if report.source == SourceKind::Proc && report.coverage.notes.iter().any(told) {
             return notes(report, page);
         }
         // One reason, one sentence; what each would give is not the point then.
@@ -43,13 +37,65 @@ pub(crate) fn coverage(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         );
         page.paragraph("Missing: ", "  ", &clean(&text), Some(Colour::Yellow))?;
     } else {
-        for hook in missing {
+        for hook in told {
             let loses = hook.loses.as_deref().map_or(String::new(), |loses| format!(": {loses}"));
             let text = format!("{}{loses}{}", hook.name, reason(hook));
             page.paragraph("Missing: ", "  ", &clean(&text), Some(Colour::Yellow))?;
         }
     }
     notes(report, page)
+}
+
+/// One line when nothing was lost.
+fn losses(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    let counters = &report.coverage.lost;
+    let every = || {
+        let list: Vec<String> =
+            counters.iter().map(|(name, count)| format!("{} {}", clean(name), grouped(*count))).collect();
+        list.join(", ")
+    };
+    let lost: Vec<String> = counters
+        .iter()
+        .filter(|(_, count)| **count > 0)
+        .map(|(name, count)| match LossReason::ALL.into_iter().find(|reason| reason.name() == name) {
+            Some(reason) => format!("{} x {} ({name})", grouped(*count), reason.words()),
+            None => format!("{} {}", clean(name), grouped(*count)),
+        })
+        .collect();
+    match (lost.is_empty(), counters.is_empty()) {
+        (false, _) if page.style.verbose => page.paragraph(
+            "Lost: ",
+            "  ",
+            &format!("{}. All that is counted: {}.", lost.join(", "), every()),
+            Some(Colour::Yellow),
+        ),
+        (false, _) => page.paragraph("Lost: ", "  ", &format!("{}.", lost.join(", ")), Some(Colour::Yellow)),
+        (true, true) => page.paragraph("Lost: ", "  ", "nothing that this source counts.", None),
+        // The notes say what samples miss.
+        (true, false) if report.source == SourceKind::Proc => Ok(()),
+        (true, false) if page.style.verbose => {
+            page.paragraph("Nothing lost", "  ", &format!(": {}.", every()), None)
+        }
+        (true, false) => page.line("Nothing lost.", None),
+    }
+}
+
+/// Without this hook something is wrong, or missing, in what is shown.
+fn touches(missing: &Hook, report: &Report) -> bool {
+    let refused = |of: &dyn Fn(&Failure) -> bool| {
+        report.failures.iter().chain(&report.ordinary_answers).any(|failure| !failure.certain && of(failure))
+    };
+    let ends = || report.processes.iter().filter_map(|process| process.end.as_ref()?.signal);
+    match missing.name.as_str() {
+        hook::ADDRESS_SEARCH => refused(&|it| ["mmap", "mremap", "shmat"].contains(&it.syscall.as_str())),
+        hook::HEAP_GROWTH => refused(&|it| it.syscall == "brk"),
+        hook::OVERCOMMIT => refused(&|it| matches!(it.cause, Cause::Overcommit | Cause::Unknown)),
+        hook::SIGNAL => ends().next().is_some() || report.folded.iter().any(|sum| sum.killed > 0),
+        hook::VICTIM => {
+            ends().any(|signal| signal == libc::SIGKILL) || report.folded.iter().any(|sum| sum.killed > 0)
+        }
+        _ => true,
+    }
 }
 
 fn notes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {

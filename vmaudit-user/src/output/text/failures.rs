@@ -96,8 +96,8 @@ pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page
     page.paragraph("", "  ", &head, Some(Colour::Bold))?;
     page.paragraph("  ", "  ", &clean(&worst.sentence), None)?;
     if let Some(look) = look {
-        let whose = if block.processes == 1 { String::new() } else { format!(" at pid {}", worst.pid) };
-        let text = format!("Looked{whose} {}: {}", looked(look), look.sentence);
+        let whose = if block.processes == 1 { "Its".into() } else { format!("Pid {}'s", worst.pid) };
+        let text = format!("{whose} VMAs then: {} ({}).", look.sentence.trim_end_matches('.'), looked(look));
         page.paragraph("  ", "  ", &clean(&text), None)?;
     }
     // The recommendation below is the cure for the VMA limit.
@@ -205,14 +205,14 @@ pub(crate) fn looked(look: &Holders) -> String {
         0 => "less than 1 ms".into(),
         ms => format!("{} ms", grouped(ms)),
     };
-    let when = format!("at {:.3} s, {after} after a refused {}", look.at_s, look.syscall);
+    let when = format!("seen at {:.3} s, {after} after a refused {}", look.at_s, look.syscall);
     if look.complete {
         return when;
     }
     let all = match look.vmas_expected.filter(|all| *all > look.vmas_read) {
-        Some(all) => format!("of about {} VMAs", grouped(all)),
+        Some(all) => format!("of about {}", grouped(all)),
         None => "VMAs".into(),
     };
     let why = if look.ended { "the process ended meanwhile" } else { "there was no time for more" };
-    format!("{when}, at the first {} {all}; {why}", grouped(look.vmas_read))
+    format!("{when}; the first {} {all} were read, {why}", grouped(look.vmas_read))
 }

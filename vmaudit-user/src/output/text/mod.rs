@@ -10,6 +10,7 @@ mod ends;
 mod failures;
 pub(crate) mod headline;
 mod limit;
+mod makers;
 pub mod page;
 pub(crate) mod processes;
 mod scan;
@@ -49,6 +50,7 @@ fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     processes::processes(report, &mut page)?;
     ends::ends(report, &mut page)?;
     failures::failures(report, &mut page)?;
+    makers::makers(report, &mut page)?;
     page.blank()?;
     if let Some(answers) = failures::ordinary_answers(report) {
         page.paragraph("No incidents, ordinary answers: ", "  ", &answers, None)?;

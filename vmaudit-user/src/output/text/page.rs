@@ -24,11 +24,13 @@ pub struct Style {
     pub top: usize,
     /// Frames of each stack.
     pub frames: usize,
+    /// Also what touches nothing that is shown.
+    pub verbose: bool,
 }
 
 impl Default for Style {
     fn default() -> Self {
-        Self { colour: false, width: 80, top: 10, frames: FRAMES }
+        Self { colour: false, width: 80, top: 10, frames: FRAMES, verbose: false }
     }
 }
 

@@ -64,7 +64,11 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     without_row(report, page)?;
     let mut notes = Vec::new();
     if shown.iter().any(|p| p.map_count.peak.is_some() && !p.map_count.exact) {
-        notes.push("~ sampled or seen only in part: the true peak may be higher");
+        notes.push(match report.source {
+            // The first sentence says what that means.
+            SourceKind::Proc => "~ sampled",
+            SourceKind::Ebpf => "~ sampled or seen only in part: the true peak may be higher",
+        });
     }
     if rows.iter().any(|[.., failed, _]| failed.starts_with('~')) {
         notes.push("~ in FAILED: not all calls were seen, more may have failed");

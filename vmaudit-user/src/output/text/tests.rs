@@ -170,6 +170,20 @@ fn refused(count: u64) -> CallFigures {
     CallFigures { calls: Some(count), added: 0, removed: 0, failed: Some(count) }
 }
 
+fn made(added: u64, removed: u64) -> CallFigures {
+    CallFigures { calls: Some(added), added, removed, failed: Some(0) }
+}
+
+/// A budget that did not hold where nothing was refused.
+pub(crate) fn budget_broken() -> Report {
+    let mut report = clean_run();
+    report.processes.truncate(3);
+    report.ordinary_answers.clear();
+    report.breaches = vec![breach("java (pid 4242) peaked at 1,204 VMAs, more than --max-peak 100")];
+    report.session.breach = report.breaches.first().map(|breach| breach.sentence.clone());
+    report
+}
+
 pub(crate) fn clean_run() -> Report {
     let processes = (0..2001).map(|i| {
         if i == 0 { process(4242, "java", 21, 900, 1204) } else { process(4242 + i, "worker", 21, 30, 31) }
@@ -187,6 +201,8 @@ pub(crate) fn clipped_run() -> Report {
     holes.map_count.clipped = true;
     holes.unmap_leaked_bytes = Some(94208);
     holes.calls.insert("munmap".into(), refused(23));
+    holes.calls.insert("mprotect".into(), made(65_505, 12));
+    holes.calls.insert("[other]".into(), made(4, 0));
     let clipped = Measured {
         clipped: true,
         failures: vec![failed(Cause::MaxMapCount, 23)],
@@ -325,6 +341,7 @@ fn a_hostile_name_never_reaches_the_terminal_raw() {
         }
     }
     report.ordinary_answers = report.failures.clone();
+    report.processes[0].calls.insert(evil.into(), made(9, 9));
     let lines = text(&clipped_run()).lines().count();
     let text = text(&report);
     assert!(!text.contains(['\x1b', '\x07', '\u{202e}']));
@@ -480,15 +497,15 @@ fn a_peak_at_the_limit_is_marked_where_refusals_were_not_seen() {
 #[test]
 fn a_look_that_ran_out_of_time_says_so() {
     let whole = look();
-    assert_eq!(looked(&whole), "at 0.340 s, 3 ms after a refused munmap");
+    assert_eq!(looked(&whole), "seen at 0.340 s, 3 ms after a refused munmap");
     let cut = Holders { vmas_read: 1_413, complete: false, after_ms: 0, ..whole };
     assert_eq!(
         looked(&cut),
-        "at 0.340 s, less than 1 ms after a refused munmap, at the first 1,413 of about 65,530 VMAs; there was no \
+        "seen at 0.340 s, less than 1 ms after a refused munmap; the first 1,413 of about 65,530 were read, there was no \
          time for more"
     );
     let ended = looked(&Holders { ended: true, vmas_expected: None, ..cut });
-    assert!(ended.ends_with(", at the first 1,413 VMAs; the process ended meanwhile"), "{ended}");
+    assert!(ended.ends_with("; the first 1,413 VMAs were read, the process ended meanwhile"), "{ended}");
 }
 
 fn look() -> Holders {
@@ -514,9 +531,9 @@ fn one_look_is_shown_once_with_its_own_time() {
     (later.syscall, later.count) = ("mmap".into(), 2);
     report.failures.push(later);
     let said = text(&report).replace("\n  ", " ");
-    let sentence = "Looked at 0.340 s, 3 ms after a refused munmap: All are pages.";
+    let sentence = "Its VMAs then: All are pages (seen at 0.340 s, 3 ms after a refused munmap).";
     assert_eq!(said.matches(sentence).count(), 1, "{said}");
-    assert_eq!(said.matches("Looked").count(), 1, "{said}");
+    assert_eq!(said.matches("VMAs then:").count(), 1, "{said}");
 }
 
 /// One number, two processes one after the other: each has its own figures, and they count as two.
@@ -573,4 +590,94 @@ fn bytes_beyond_all_numbers_do_not_overflow() {
         row.unmap_leaked_bytes = Some(u64::MAX);
     }
     assert!(verdict(&report).1.contains("were not unmapped"));
+}
+
+#[test]
+fn a_report_without_losses_has_one_line_for_them_and_details_for_who_asks() {
+    let mut report = clean_run();
+    assert!(text(&report).contains("\nNothing lost.\n"), "{}", text(&report));
+    let verbose = Style { verbose: true, ..Style::default() };
+    let said = text_of(&report, &verbose);
+    assert!(said.contains("\nNothing lost: program_skipped 0, ring_full 0, "), "{said}");
+    report.coverage.lost.insert("ring_full".into(), 3);
+    let said = text(&report);
+    assert!(said.contains("\nLost: 3 x details that found the ring buffer full (ring_full).\n"), "{said}");
+    assert!(!said.contains("Nothing lost"), "{said}");
+    let said = text_of(&report, &verbose).replace("\n  ", " ");
+    assert!(said.contains("(ring_full). All that is counted: program_skipped 0, ring_full 3, "), "{said}");
+}
+
+/// A gap of the kernel is told where it touches what is shown, and to who asks.
+#[test]
+fn a_missing_hook_that_touches_nothing_is_not_told() {
+    use crate::model::hook;
+    let missing = |name: &str| {
+        let mut report = clipped_run();
+        report.coverage.hooks.push(Hook {
+            state: HookState::Missing,
+            loses: Some("what".into()),
+            ..Hook::unused(name)
+        });
+        report
+    };
+    let told = |report: &Report| text(report).contains("\nMissing: ");
+    for name in hook::SETTLING {
+        let report = missing(name);
+        assert!(!told(&report), "{name}: {}", text(&report));
+        let verbose = text_of(&report, &Style { verbose: true, ..Style::default() });
+        assert!(verbose.contains(&format!("\nMissing: {name}: what\n")), "{verbose}");
+    }
+    for name in [hook::LOCK_RELEASED, hook::CALL_EXIT, hook::EXIT, hook::SNAPSHOT, "one of tomorrow"] {
+        assert!(told(&missing(name)), "{name}");
+    }
+    let refused = |name, syscall: &str, cause, certain| {
+        let mut report = missing(name);
+        let refused = failure(123, "holes", syscall, cause, 1, "");
+        report.ordinary_answers.push(Failure { certain, ..refused });
+        report
+    };
+    for (name, syscall, cause) in [
+        (hook::HEAP_GROWTH, "brk", Cause::Unknown),
+        (hook::ADDRESS_SEARCH, "mremap", Cause::NoAddressRange),
+        (hook::OVERCOMMIT, "mmap", Cause::Overcommit),
+    ] {
+        assert!(told(&refused(name, syscall, cause, false)), "{name}");
+        assert!(!told(&refused(name, syscall, cause, true)), "{name}: it is certain");
+        assert!(!told(&refused(name, "munlock", Cause::Sealed, false)), "{name}: another call");
+    }
+    let killed = |name, signal| {
+        let mut report = missing(name);
+        report.folded = vec![FoldedProcesses { killed: u64::from(signal), ..alike("x", 2, (1, 2)) }];
+        told(&report)
+    };
+    assert!(killed(hook::SIGNAL, true) && killed(hook::VICTIM, true));
+    assert!(!killed(hook::SIGNAL, false) && !killed(hook::VICTIM, false));
+}
+
+#[test]
+fn who_made_the_vmas_is_said_of_processes_near_the_limit_by_call() {
+    let said = |report: &Report| text(report).replace("\n    ", " ");
+    let mut report = clipped_run();
+    let line = "\nWho made the VMAs\n  holes (pid 123): added by mprotect 65,505 (99.9 %), page faults and other calls 4; removed by mprotect 12.\n";
+    assert!(said(&report).contains(line), "{}", said(&report));
+    report.processes[0].map_count.exact = false;
+    assert!(
+        said(&report).contains("removed by mprotect 12 (not all changes were seen).\n"),
+        "{}",
+        said(&report)
+    );
+    // Without the entries of calls nobody knows which it was.
+    report.processes[0].calls.retain(|name, _| name == "[other]");
+    assert!(!said(&report).contains("Who made"), "{}", said(&report));
+    let mut small = clean_run();
+    small.processes.truncate(2);
+    small.processes[0].calls.insert("mmap".into(), made(1_204, 0));
+    assert!(!said(&small).contains("Who made"), "{}", said(&small));
+    small.limits.max_map_count = Some(12_040);
+    assert!(said(&small).contains("  java (pid 4242): added by mmap 1,204.\n"), "{}", said(&small));
+    // Many calls are few words.
+    for n in 0..9 {
+        small.processes[0].calls.insert(format!("call{n}"), made(10, 0));
+    }
+    assert!(said(&small).contains("mmap 1,204 (93.0 %), call0 10, call1 10, call2 10, other calls 60.\n"));
 }

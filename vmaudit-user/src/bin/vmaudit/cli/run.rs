@@ -131,6 +131,9 @@ pub struct RunArgs {
     /// Frames shown of each stack; JSON always holds all of them [example: --stack-depth 30]
     #[arg(long, default_value_t = FRAMES, value_name = "N", value_parser = values::rows)]
     pub stack_depth: usize,
+    /// Also what touches nothing that is shown: every counter of losses, every kernel hook that is missing
+    #[arg(short, long)]
+    pub verbose: bool,
     /// Nothing on stderr but errors and broken budgets; what was lost is in the report of -o
     #[arg(short, long)]
     pub quiet: bool,

@@ -24,7 +24,10 @@ pub fn show(args: &ReportArgs) -> anyhow::Result<i32> {
         Reader::new(BufReader::new(open(&args.file)?)).with_context(|| format!("cannot read {shown}"))?;
     let (header, audit) = replay(recording).with_context(|| format!("cannot read {shown}"))?;
     let report = report::report(&header, &audit)?;
-    outputs.write(&Document::Report(&report), Shown { rows: args.top, frames: args.stack_depth })?;
+    outputs.write(
+        &Document::Report(&report),
+        Shown { frames: args.stack_depth, verbose: args.verbose, ..Shown::from(args.top) },
+    )?;
     if let Some(cut) = audit.cut() {
         let why = if cut.damaged { "is damaged" } else { "ends before its session did" };
         say(&format!("{shown} {why}: the report holds what came before"));

@@ -74,9 +74,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     opened.events.into_iter().for_each(|event| session.take(event));
     // No error, and the report's coverage says it too.
     if let Some(why) = opened.instead.filter(|_| !args.quiet) {
-        session.announce(format!(
-            "looking at /proc instead of eBPF ({why}); counts are samples, bursts between looks and failed calls are missed"
-        ));
+        session.announce(format!("looking at /proc instead of eBPF ({why})"));
     }
     let ends = Ends { linger: args.linger, ..Ends::default() };
     // A command that cannot be run has nothing to report: its message and status are the answer.
@@ -90,6 +88,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         Err(Unfollowed::Lost(e)) => return Err(e),
     };
     drop(child);
+    let echoed = session.interrupted();
     let audit = session.finish(Some(exit));
     // Nothing of others is read any more; what was read is rendered without rights.
     rights::finish(&for_outputs);
@@ -105,7 +104,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     }
     let mut lost = false;
     if !args.quiet || outputs.named() {
-        let shown = Shown { rows: args.top, frames: args.stack_depth };
+        let shown = Shown { rows: args.top, frames: args.stack_depth, verbose: args.verbose, echoed };
         for e in outputs.write_each(&Document::Report(&report), shown) {
             say(&format!("the report could not be written: {e}"));
             lost = true;

@@ -1,0 +1,96 @@
+//! Who made the VMAs: what each call added, of the processes that came near the limit.
+
+use std::io;
+
+use crate::model::report::{CallFigures, Cause, Failure, Process, Report};
+use crate::output::text::page::{Colour, Page, name_pid};
+use crate::text::{clean, count, grouped};
+
+/// A process with this part of the limit or more is told of, one in so many.
+const PART: u64 = 10;
+/// Processes told of.
+const PROCESSES: usize = 3;
+/// Calls named.
+const CALLS: usize = 4;
+
+/// One paragraph for each process that stood above a tenth of the limit, or was refused for it.
+pub(crate) fn makers(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
+    let told: Vec<(&Process, String)> = report
+        .processes
+        .iter()
+        .filter(|process| of_interest(process, report))
+        .filter_map(|process| Some((process, by_call(process)?)))
+        .collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    page.blank()?;
+    page.line("Who made the VMAs", Some(Colour::Bold))?;
+    for (process, text) in told.iter().take(PROCESSES) {
+        let head = format!("  {}: ", name_pid(&process.comm, process.pid));
+        page.paragraph(&head, "    ", text, None)?;
+    }
+    if told.len() > PROCESSES {
+        let more = count((told.len() - PROCESSES) as u64, "more process", "more processes");
+        page.line(&format!("  and {more}, in the JSON"), Some(Colour::Dim))?;
+    }
+    Ok(())
+}
+
+fn of_interest(process: &Process, report: &Report) -> bool {
+    let limit = report.limits.max_map_count;
+    let large = process.map_count.peak.zip(limit).is_some_and(|(peak, limit)| peak >= (limit / PART).max(1));
+    let refused = |failure: &Failure| failure.is_of(process) && failure.cause == Cause::MaxMapCount;
+    large || process.map_count.clipped || report.unrecovered().any(refused)
+}
+
+/// `None` where it is not known by which calls.
+fn by_call(process: &Process) -> Option<String> {
+    // Pseudo calls alone: nobody looked which call it was.
+    if process.calls.keys().all(|name| name.starts_with('[')) {
+        return None;
+    }
+    let added = listed(process, |figures| figures.added)?;
+    let mut text = format!("added by {added}");
+    if let Some(removed) = listed(process, |figures| figures.removed) {
+        text.push_str(&format!("; removed by {removed}"));
+    }
+    // What was missed between two looks is in no call's sum.
+    text.push_str(if process.map_count.exact { "." } else { " (not all changes were seen)." });
+    Some(text)
+}
+
+/// The calls with most of it; `None` when there is none.
+fn listed(process: &Process, figure: impl Fn(&CallFigures) -> u64) -> Option<String> {
+    let mut calls: Vec<(&str, u64)> =
+        process.calls.iter().map(|(name, figures)| (name.as_str(), figure(figures))).collect();
+    calls.retain(|(_, vmas)| *vmas > 0);
+    calls.sort_by_key(|&(name, vmas)| (std::cmp::Reverse(vmas), name));
+    let all = calls.iter().fold(0, |sum: u64, (_, vmas)| sum.saturating_add(*vmas));
+    let mut parts: Vec<String> = Vec::new();
+    for (n, (name, vmas)) in calls.iter().take(CALLS).enumerate() {
+        let share = if n == 0 && calls.len() > 1 { share(*vmas, all) } else { String::new() };
+        parts.push(format!("{} {}{share}", words(name), grouped(*vmas)));
+    }
+    let rest = calls.iter().skip(CALLS).fold(0, |sum: u64, (_, vmas)| sum.saturating_add(*vmas));
+    if rest > 0 {
+        parts.push(format!("other calls {}", grouped(rest)));
+    }
+    (!parts.is_empty()).then(|| parts.join(", "))
+}
+
+/// Rounded down: a part is never the whole.
+fn share(part: u64, whole: u64) -> String {
+    let tenths = u128::from(part) * 1000 / u128::from(whole.max(1));
+    format!(" ({}.{} %)", tenths / 10, tenths % 10)
+}
+
+/// A call, or what stands in its place; see `vmaudit_common::call::CALLS`.
+fn words(name: &str) -> String {
+    match name {
+        "[other]" => "page faults and other calls".into(),
+        "[foreign]" => "other processes".into(),
+        "[32-bit]" => "32-bit calls".into(),
+        name => clean(name),
+    }
+}
