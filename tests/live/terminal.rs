@@ -142,7 +142,7 @@ fn a_report_begins_on_its_own_line_after_ctrl_c() {
     assert!(screen.contains("^C\r\n"), "{screen}");
     let line = screen.lines().find(|line| line.contains("vmaudit: ")).expect("a report");
     // Colours come before it.
-    assert!(!line.contains("^C") && screen.contains("No memory call failed."), "{screen}");
+    assert!(!line.contains("^C") && screen.contains("Nothing lost."), "{screen}");
 }
 
 #[test]
