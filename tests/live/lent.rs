@@ -306,8 +306,9 @@ fn no_core_file_is_written_of_what_holds_data_of_others() {
         command.stdin(std::process::Stdio::piped());
         let mut running = session.start_as(&mut command);
         running.wait_for_stdout("standing");
-        vmaudit_tests::send_signal(running.pid(), libc::SIGABRT);
-        running.wait().died_of(libc::SIGABRT).status.core_dumped()
+        // One that `run` does not take for its command.
+        vmaudit_tests::send_signal(running.pid(), libc::SIGILL);
+        running.wait().died_of(libc::SIGILL).status.core_dumped()
     };
     assert!(core_of(Session::workload(&["attach", "5"]).as_user(USER)), "a plain program leaves one here");
     assert!(!core_of(capable(Session::run(&[], &["attach", "5"]))));
