@@ -30,7 +30,10 @@ fn groups(report: &Report) -> BTreeMap<String, u64> {
 #[track_caller]
 fn every_refusal_is_counted(options: &[&str], words: &[&str]) {
     let done = Session::run(options, words).go().succeeded();
-    assert_nothing_lost(&done.report());
+    // Without lock events the peaks of several threads are samples.
+    if vmaudit_tests::has_lock_events() {
+        assert_nothing_lost(&done.report());
+    }
     let (seen, counted) = refused(&done);
     assert!(!counted.is_empty(), "nothing was refused, so nothing was tested");
     assert_eq!(seen, counted, "{words:?}");

@@ -21,7 +21,10 @@ fn become_of(case: &str, [unrecovered, recovered, ordinary]: [u64; 3], status: i
         let done = Session::run(arrangement, &["outcomes", case]).go().ended_with(status);
         let (own, row) = done.only();
         let report = done.report();
-        assert_nothing_lost(&report);
+        // Without lock events the peaks of several threads are samples.
+        if vmaudit_tests::has_lock_events() || case != "another-thread" {
+            assert_nothing_lost(&report);
+        }
         assert_eq!(outcomes(&report), [unrecovered, recovered, ordinary], "{case}: {:?}", report.failures);
         let counted: u64 = own.refused.iter().map(|refused| refused.count).sum();
         assert_eq!(counted, unrecovered + recovered + ordinary, "{case}");

@@ -276,7 +276,9 @@ fn succeeded(task: Current, call: Call, slot: Slot) {
     if leaked {
         counters::given_back::<true>(slot, &returned);
     }
-    outcome::granted(slot, &returned);
+    if slot.waiting().read() != 0 {
+        outcome::granted(slot, &returned);
+    }
 }
 
 #[inline(always)]

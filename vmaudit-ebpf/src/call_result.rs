@@ -48,7 +48,9 @@ pub fn count<const CAS: bool>(slot: Slot, returned: &ReturnedCall) -> Option<u8>
         if may_downgrade(id) {
             counters::given_back::<CAS>(slot, returned);
         }
-        outcome::granted(slot, returned);
+        if slot.waiting().read() != 0 {
+            outcome::granted(slot, returned);
+        }
     }
     errno
 }

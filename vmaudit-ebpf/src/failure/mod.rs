@@ -55,8 +55,10 @@ trait Variant {
     fn mappings(&self);
     /// Sends a copy of the stack.
     fn copy(&self, regs: u64, now: u64);
-    /// Index of the address space's slot.
-    fn index(&self) -> u32;
+    /// Bytes that the call asked for.
+    fn asked_bytes(&self, failed: &FailedCall) -> u64;
+    /// Keeps in mind that the thread was refused this; counted in a group and at a place.
+    fn need(&self, failed: &FailedCall, group: usize, place: u32);
 }
 
 /// With the index of the address space's slot.
@@ -111,8 +113,13 @@ impl Variant for Modern {
     }
 
     #[inline(always)]
-    fn index(&self) -> u32 {
-        self.0
+    fn asked_bytes(&self, failed: &FailedCall) -> u64 {
+        failure_asked_bytes(u32::from(failed.id), failed.ret)
+    }
+
+    #[inline(always)]
+    fn need(&self, failed: &FailedCall, group: usize, place: u32) {
+        failure_need(self.0, group as u32, place, u32::from(failed.id), failed.ret);
     }
 }
 
@@ -161,8 +168,16 @@ impl Variant for Legacy {
     }
 
     #[inline(always)]
-    fn index(&self) -> u32 {
-        self.1
+    fn asked_bytes(&self, failed: &FailedCall) -> u64 {
+        outcome::asked_bytes(failed.id, failed.ret, failed.regs)
+    }
+
+    #[inline(always)]
+    fn need(&self, failed: &FailedCall, group: usize, place: u32) {
+        if let Some(slot) = Slot::at(self.1) {
+            let (_, tid) = kernel::ids();
+            outcome::refused(tid, (self.1, slot), group, place, failed);
+        }
     }
 }
 
@@ -216,6 +231,24 @@ extern "C" fn failure_count(index: u32, key: u64, now: u64, id: u32, ret: u64) -
     }
 }
 
+/// See [`Variant::asked_bytes`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn failure_asked_bytes(id: u32, ret: u64) -> u64 {
+    outcome::asked_bytes(id as Call, ret, kernel::registers())
+}
+
+/// See [`Variant::need`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn failure_need(index: u32, group: u32, place: u32, id: u32, ret: u64) -> u64 {
+    if let Some(slot) = Slot::at(index) {
+        let (_, tid) = kernel::ids();
+        outcome::refused(tid, (index, slot), group as usize, place, &of_current(id, 0, ret));
+    }
+    0
+}
+
 /// As [`failure_count`], without compare-and-swap.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -267,8 +300,8 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     let Counted { group, before } = parts.count(failed, GroupKey { call: id, errno, class }.pack(), now);
     let stack = if config!(failure_stacks) != 0 { parts.stack(regs) } else { None };
     let identity = stack.map_or(0, |_| place::identity(regs, task));
-    let site = parts.site(group, identity, outcome::asked_bytes(id, ret, regs), now);
-    outcome::refused(tid, (parts.index(), slot), group, site.place, failed);
+    let site = parts.site(group, identity, parts.asked_bytes(failed), now);
+    parts.need(failed, group, site.place);
     if before >= EXAMPLES_PER_GROUP && !site.new && config!(stream_failures) == 0 {
         return;
     }

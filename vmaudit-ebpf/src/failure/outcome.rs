@@ -198,12 +198,10 @@ fn release(waiting: *mut Waiting) {
     unsafe { Word::new(&raw mut (*waiting).owner) }.write(0);
 }
 
-/// A call of this address space returned to the current task, and was not refused for want of memory.
+/// A call of this address space returned to the current task, and was not refused for want of memory; called only where
+/// some thread waits.
 #[inline(always)]
 pub fn granted(slot: Slot, returned: &ReturnedCall) {
-    if slot.waiting().read() == 0 {
-        return;
-    }
     let ReturnedCall { id, ret, regs, .. } = *returned;
     let (_, tid) = kernel::ids();
     let ret = ret as u64;

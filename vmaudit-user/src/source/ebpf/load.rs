@@ -309,7 +309,7 @@ impl log::Log for DebugLog {
 /// What the verifier said last about a program that it refused.
 fn say_why(form: &Form, error: &anyhow::Error) {
     const LINES: usize = 40;
-    let text = format!("{error:?}");
+    let text = format!("{error:#}");
     let lines: Vec<&str> = text.lines().collect();
     for line in &lines[lines.len().saturating_sub(LINES)..] {
         log::info!(target: MESSAGES, "[bpf] {}: {line}", form.program);
