@@ -325,23 +325,32 @@ fn in_compat_call() -> bool {
 /// Argument `n` of the call of `current`, whose saved registers these are.
 #[inline(always)]
 pub fn argument(regs: u64, n: usize) -> u64 {
-    argument_of(regs, n, in_compat_call())
+    argument_of(regs, n, compat_bits())
+}
+
+/// All bits set inside a 32-bit system call of `current`, else none: without a branch, of which the verifier would follow
+/// both ways for each argument.
+#[inline(always)]
+fn compat_bits() -> u32 {
+    let offset = layout!(task_compat);
+    if offset == ABSENT {
+        return 0;
+    }
+    let flag = read::<u32>(current(), offset) & layout!(compat_mask);
+    ((flag | flag.wrapping_neg()) as i32 >> 31) as u32
 }
 
 #[inline(always)]
-fn argument_of(regs: u64, n: usize, compat: bool) -> u64 {
-    let (at, mask) = if compat {
-        (layout!(regs_compat_args[n]), u64::from(u32::MAX))
-    } else {
-        (layout!(regs_args[n]), u64::MAX)
-    };
-    read::<u64>(regs, at) & mask
+fn argument_of(regs: u64, n: usize, compat: u32) -> u64 {
+    let (usual, other) = (layout!(regs_args[n]), layout!(regs_compat_args[n]));
+    let at = usual ^ (usual ^ other) & compat;
+    read::<u64>(regs, at) & !(u64::from(compat) << 32)
 }
 
 /// The first four of them.
 #[inline(always)]
 pub fn first_arguments(regs: u64) -> [u64; 4] {
-    let compat = in_compat_call();
+    let compat = compat_bits();
     let at = |n| argument_of(regs, n, compat);
     [at(0), at(1), at(2), at(3)]
 }

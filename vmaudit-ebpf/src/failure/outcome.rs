@@ -20,7 +20,7 @@ use crate::{
 /// A power of two. Threads between a refused call and their next one are few.
 const WAITING: u32 = 1024;
 /// Kinds or places that the steps of one thread may be of.
-const STEPS: usize = 4;
+const STEPS: usize = 2;
 
 /// A thread whose last memory call was refused.
 #[repr(C)]

@@ -131,12 +131,27 @@ fn enter<const CAS: bool>(index: u32, n: u32, stack: u64, bytes: u64, now: u64) 
         if seen == key {
             entry.count().add(1);
             entry.last_ns().write(now);
-            raise::<CAS>(entry.largest(), bytes);
-            raise::<CAS>(entry.smallest_inverted(), !bytes);
+            if CAS {
+                site_sizes(place, bytes);
+            } else {
+                raise::<false>(entry.largest(), bytes);
+                raise::<false>(entry.smallest_inverted(), !bytes);
+            }
             return u64::from(place) | new;
         }
     }
     none
+}
+
+/// Takes down what was asked for at this place.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn site_sizes(place: u32, bytes: u64) -> u64 {
+    if let Some(entry) = Entry::at(place) {
+        raise::<true>(entry.largest(), bytes);
+        raise::<true>(entry.smallest_inverted(), !bytes);
+    }
+    0
 }
 
 /// Never 0.
