@@ -30,6 +30,11 @@ pub fn by_name(call: Call, args: &[u64; 6]) -> Map<String, Value> {
         .collect()
 }
 
+/// The arguments that a call takes, by name, and whether each is a number.
+pub(crate) fn kinds(call: Call) -> impl Iterator<Item = (&'static str, bool)> {
+    signature(call).iter().map(|(name, kind)| (*name, matches!(kind, Number)))
+}
+
 /// Takes addresses out of [`by_name`]'s answer; what is no flag may be one.
 pub fn hide_addresses(args: &mut Map<String, Value>) {
     for (name, value) in args {

@@ -8,6 +8,7 @@ pub mod diagnosis;
 pub mod end;
 pub(crate) mod exactness;
 pub mod limit;
+pub mod notation;
 pub mod process_filter;
 pub mod recommend;
 pub mod repeats;

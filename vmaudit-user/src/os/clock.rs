@@ -1,6 +1,7 @@
 //! The clock that the kernel's records go by.
 
 use std::sync::OnceLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_gettime};
@@ -12,6 +13,23 @@ pub fn now_ns() -> u64 {
     let offset = *OFFSET_NS.get_or_init(offset_ns);
     clock_gettime(ClockId::CLOCK_MONOTONIC)
         .map_or(0, |t| u64::try_from(t.num_nanoseconds().saturating_sub(offset)).unwrap_or(0))
+}
+
+/// Wall time where the machine is, `22:18:31.246`; UTC with a Z where its zone cannot be told.
+pub fn time_of_day(at: SystemTime) -> String {
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or(0);
+    let mut parts = std::mem::MaybeUninit::<libc::tm>::uninit();
+    // SAFETY: both pointers are valid for the call; the answer is null or the second of them, filled.
+    let known = unsafe { !libc::localtime_r(&raw const seconds, parts.as_mut_ptr()).is_null() };
+    let millis = since.subsec_millis();
+    if known {
+        // SAFETY: filled, see above.
+        let parts = unsafe { parts.assume_init() };
+        return format!("{:02}:{:02}:{:02}.{millis:03}", parts.tm_hour, parts.tm_min, parts.tm_sec);
+    }
+    let day = seconds.rem_euclid(86_400);
+    format!("{:02}:{:02}:{:02}.{millis:03}Z", day / 3600, day / 60 % 60, day % 60)
 }
 
 /// What this process's time namespace adds to it. The file tells of the namespace of its children (kernel/time/

@@ -357,8 +357,17 @@ impl Audit {
 
     /// The cgroup that the youngest process of this number was last seen in.
     pub fn cgroup_of(&self, tgid: u32) -> Option<&str> {
+        self.youngest(tgid)?.cgroup.as_deref()
+    }
+
+    /// Name of the youngest process of this number, as last seen.
+    pub fn name_of(&self, tgid: u32) -> Option<&str> {
+        self.youngest(tgid).map(|process| process.comm.as_str()).filter(|comm| !comm.is_empty())
+    }
+
+    fn youngest(&self, tgid: u32) -> Option<&Process> {
         let all = ProcessId { tgid, start_ns: 0 }..=ProcessId { tgid, start_ns: u64::MAX };
-        self.processes.range(all).next_back()?.1.cgroup.as_deref()
+        self.processes.range(all).next_back().map(|(_, process)| process)
     }
 
     fn seconds(&self, at_ns: u64) -> f64 {

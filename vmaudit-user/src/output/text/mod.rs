@@ -38,6 +38,19 @@ pub(crate) fn document(document: &Document<'_>, style: &Style, out: &mut dyn Wri
     }
 }
 
+/// What a report says first.
+pub fn verdict(report: &Report) -> String {
+    headline::verdict(report).1
+}
+
+/// Which calls were refused, why and from where: a part of a report. Errors: none but those of memory.
+pub fn refusals(report: &Report, style: &Style) -> io::Result<String> {
+    let mut out = Vec::new();
+    let mut page = Page { out: &mut out, style: *style, width: style.width.max(40) };
+    failures::failures(report, &mut page)?;
+    String::from_utf8(out).map_err(io::Error::other)
+}
+
 /// Writes `report` for people.
 fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let mut page = Page { out, style: *style, width: style.width.max(40) };

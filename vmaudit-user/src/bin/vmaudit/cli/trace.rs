@@ -19,7 +19,7 @@ pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit trace -p 1234 -d 10s\n  su
 
 /// Options of `trace`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["pid", "all", "user", "comm", "command"]))]
+#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["pid", "all", "user", "comm", "cgroup", "command"]))]
 pub struct TraceArgs {
     /// Follow these processes, by number or name (all that bear it), and their future children; repeat or separate by commas
     /// [example: -p 1234,java]
@@ -41,6 +41,15 @@ pub struct TraceArgs {
     /// [example: --comm 'java,G1*']
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub comm: Vec<String>,
+    /// Only processes whose cgroup path contains this: a slice, a unit, a container's id [example: --cgroup docker-3f2a]
+    #[arg(long, visible_alias = "container", value_name = "PATH")]
+    pub cgroup: Option<String>,
+    /// No lines, only the sum at the end: refused calls by process and cause, changes by call
+    #[arg(short, long = "summary-only", conflicts_with_all = ["all_lines", "max_bytes"])]
+    pub count: bool,
+    /// Take stacks, too, and show at the end from where calls were refused
+    #[arg(short = 'k', long)]
+    pub stacks: bool,
     /// Stop after this time [example: -d 30s]
     #[arg(short, long, value_parser = values::duration, value_name = "TIME")]
     pub duration: Option<Duration>,
@@ -81,4 +90,11 @@ pub struct TraceArgs {
     /// A command to run and follow: the first word that is no option, or what follows --. All behind it is the command's own
     #[arg(trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
+}
+
+impl TraceArgs {
+    /// Of what is followed only a part is shown.
+    pub fn narrows(&self) -> bool {
+        !self.call.is_empty() || self.user.is_some() || !self.comm.is_empty() || self.cgroup.is_some()
+    }
 }

@@ -118,6 +118,11 @@ impl Lines {
         }
     }
 
+    /// People look at it directly.
+    pub fn is_terminal(&self) -> bool {
+        self.per_second.is_some()
+    }
+
     pub fn is_broken(&self) -> bool {
         self.broken.is_some()
     }

@@ -25,15 +25,21 @@ pub struct Shown {
 struct Who {
     uid: Option<u32>,
     comm: Option<String>,
+    cgroup: Option<String>,
 }
 
 impl Shown {
-    /// `uid`: owner of the processes; `comm`: patterns of the name of process or thread.
-    pub fn new(calls: &[String], uid: Option<u32>, comm: &[String]) -> Self {
+    /// `uid`: owner of the processes; `comm`: patterns of the name of process or thread; `cgroup`: part of its path.
+    pub fn new(calls: &[String], uid: Option<u32>, comm: &[String], cgroup: Option<&str>) -> Self {
         let comm = comm.iter().map(|name| NamePattern::new(name)).collect();
         Self {
             calls: calls.to_vec(),
-            filter: ProcessFilter { uid, comm, ..ProcessFilter::default() },
+            filter: ProcessFilter {
+                uid,
+                comm,
+                cgroup: cgroup.map(str::to_owned),
+                ..ProcessFilter::default()
+            },
             proc: Proc::default(),
             known: HashMap::new(),
             unknown: 0,
@@ -55,19 +61,26 @@ impl Shown {
             return false;
         }
         let by_thread = self.filter.name(comm);
-        if by_thread && self.filter.uid.is_none() {
+        let (owner, group) = (self.filter.uid.is_some(), self.filter.cgroup.is_some());
+        if by_thread && !owner && !group {
             return true;
         }
-        let Who { uid, comm } = self.who(tgid);
-        if self.filter.uid.is_some() && uid.is_none() {
+        let Who { uid, comm, cgroup } = self.who(tgid);
+        if owner && uid.is_none() || group && cgroup.is_none() {
             self.unknown += 1;
             return false;
         }
         uid.is_none_or(|uid| self.filter.owner(uid))
+            && self.filter.group(cgroup.as_deref())
             && (by_thread || comm.is_some_and(|comm| self.filter.name(&comm)))
     }
 
-    /// Lines whose owner nobody could tell.
+    /// Name of the process; `None` when it is gone.
+    pub fn name(&mut self, tgid: u32) -> Option<String> {
+        self.who(tgid).comm
+    }
+
+    /// Lines whose owner or cgroup nobody could tell.
     pub fn unknown(&self) -> u64 {
         self.unknown
     }
@@ -81,6 +94,7 @@ impl Shown {
             let handle = proc.open(tgid).ok();
             Who {
                 uid: handle.as_ref().map(|handle| handle.uid),
+                cgroup: handle.as_ref().and_then(|handle| handle.cgroup()),
                 comm: handle.and_then(|handle| handle.stat().ok()).map(|stat| stat.comm),
             }
         };
@@ -97,15 +111,26 @@ mod tests {
         let own = std::process::id();
         let uid = nix::unistd::geteuid().as_raw();
         let comm = std::fs::read_to_string("/proc/self/comm").unwrap().trim().to_owned();
-        let mut all = Shown::new(&[], None, &[]);
+        let mut all = Shown::new(&[], None, &[], None);
         assert!(all.wanted(3, own, "anything") && all.known.is_empty());
-        let mut named = Shown::new(&[], None, &["thread*".into(), comm]);
+        let mut named = Shown::new(&[], None, &["thread*".into(), comm], None);
         assert!(named.wanted(3, own, "thread 1") && named.wanted(3, own, "other"));
         assert!(!named.wanted(3, 1, "other"));
-        let mut owned = Shown::new(&[], Some(uid), &[]);
+        let mut owned = Shown::new(&[], Some(uid), &[], None);
         assert!(owned.wanted(3, own, "x") && !owned.wanted(3, u32::MAX / 2, "x"));
         assert_eq!(owned.unknown(), 1);
-        assert!(!Shown::new(&[], Some(uid + 1), &[]).wanted(3, own, "x"));
-        assert!(!Shown::new(&["brk".into()], None, &[]).wanted(3, own, "x"));
+        assert!(!Shown::new(&[], Some(uid + 1), &[], None).wanted(3, own, "x"));
+        assert!(!Shown::new(&["brk".into()], None, &[], None).wanted(3, own, "x"));
+    }
+
+    #[test]
+    fn a_cgroup_is_asked_for_by_a_part_of_its_path() {
+        let own = std::process::id();
+        let mut all = Shown::new(&[], None, &[], Some("/"));
+        assert!(all.wanted(3, own, "x") && !all.wanted(3, u32::MAX / 2, "x"));
+        assert_eq!(all.unknown(), 1);
+        assert!(!Shown::new(&[], None, &[], Some("no such group")).wanted(3, own, "x"));
+        assert_eq!(all.name(u32::MAX / 2), None);
+        assert!(all.name(own).is_some());
     }
 }
