@@ -285,8 +285,8 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     let mut counts = [0; TASK_LIMITS];
     if tasks::makes_one(id) {
         if u32::from(errno) == EAGAIN {
-            for which in 0..TASK_LIMITS {
-                counts[which] = tasks::count_tasks(which as u32);
+            for (which, count) in counts.iter_mut().enumerate() {
+                *count = tasks::count_tasks(which as u32);
             }
             class |= tasks::class(&counts);
         } else {

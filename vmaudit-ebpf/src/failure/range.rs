@@ -13,7 +13,7 @@ use vmaudit_common::{
 };
 
 use crate::{
-    control::{Page, config, count_lock_takes, layout},
+    control::{config, count_lock_takes, layout},
     kernel::{self, Typed, whole_pages},
 };
 
@@ -134,52 +134,69 @@ extern "C" fn look_at_range(id: u32, known: u64, lock_sequence: u32) -> u64 {
     };
     // SAFETY: a function of the prototype that the helper wants, and a value that outlives the call.
     unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
-    // SAFETY: written by the callbacks; volatile because the compiler does not see that.
-    let Walk { cursor, start, all, any, answer, steps, unfit, .. } =
-        unsafe { core::ptr::read_volatile(&raw const walk) };
+    // Each member is read where it is needed: a copy of all would need the stack that the callbacks need.
+    // SAFETY: a member of `walk`, written by the callbacks; volatile because the compiler does not see that.
+    let now = |member: *const u64| unsafe { member.read_volatile() };
+    let answer = now((&raw const walk.answer).cast()) as i64;
     let gap = answer == -ENOENT;
+    let cursor = now(&raw const walk.cursor);
     if !gap && (answer != 0 || cursor < end) {
         return 0;
     }
-    let id = id as call::Call;
-    let followed = id == call::MREMAP && (cursor > end || find(end, &raw mut walk) == 0);
-    if !unchanged(lock_sequence) {
-        return 0;
-    }
-    let Some(page) = Page::get() else { return 0 };
-    let zero = u64::from(page.unknown_zero());
     let mut class = CLASS_LOOKED;
-    let mut hole = zero;
     if gap {
         class |= CLASS_GAP;
-        hole = cursor;
     } else if cursor > end {
         class |= CLASS_CUT_END;
     }
-    if start < at && steps > 0 {
+    let steps = now(&raw const walk.steps);
+    if steps > 0 && now(&raw const walk.start) < at {
         class |= CLASS_CUT_START;
     }
     if gap && steps == 0 || !gap && steps == 1 {
         class |= CLASS_ONE;
     }
-    if followed {
+    class |= now(&raw const walk.unfit);
+    let (all, any) = (now(&raw const walk.all), now(&raw const walk.any));
+    class = judge_range(id, protection, all, any, class);
+    if class == 0 {
+        return 0;
+    }
+    if id == u32::from(call::MREMAP) && (cursor > end || find(end, &raw mut walk) == 0) {
         class |= CLASS_DONE;
     }
-    class ^= zero;
-    match id {
+    if !unchanged(lock_sequence) {
+        return 0;
+    }
+    class >> SHIFT | if gap { cursor >> 12 << BITS } else { 0 }
+}
+
+/// The class bits of a range whose mappings have these flags, all and any of them; `found`: those known without them, with
+/// those of what mlock cannot fill. 0: the range is not to be judged. Apart from the walk, whose callbacks need the stack.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn judge_range(id: u32, protection: u64, all: u64, any: u64, found: u64) -> u64 {
+    const UNFIT: u64 = CLASS_CLOSED | CLASS_PAST_FILE | CLASS_OF_FILES;
+    let mut class = found & !UNFIT;
+    match id as call::Call {
         call::MLOCK | call::MLOCK2 | call::MUNLOCK => {
             if any & VM_SPECIAL != 0 {
                 return 0; // left alone (mm/mlock.c:mlock_fixup)
             }
-            let done = if id == call::MUNLOCK { any & VM_LOCKED == 0 } else { all & VM_LOCKED != 0 };
+            let done =
+                if id == u32::from(call::MUNLOCK) { any & VM_LOCKED == 0 } else { all & VM_LOCKED != 0 };
             if done {
                 class |= CLASS_DONE;
             }
-            class |= unfit;
+            class |= found & UNFIT;
         }
         call::MPROTECT | call::PKEY_MPROTECT => {
             let wanted = protection & VM_PROTECTION;
-            if id == call::MPROTECT && all & VM_PROTECTION == wanted && any & VM_PROTECTION == wanted {
+            if id == u32::from(call::MPROTECT)
+                && all & VM_PROTECTION == wanted
+                && any & VM_PROTECTION == wanted
+            {
                 class |= CLASS_DONE;
             }
             // mm/mprotect.c:mprotect_fixup
@@ -206,7 +223,7 @@ extern "C" fn look_at_range(id: u32, known: u64, lock_sequence: u32) -> u64 {
         }
         _ => {}
     }
-    (class >> SHIFT | hole >> 12 << BITS) ^ zero
+    class
 }
 
 /// The range whose mappings decide about the cause: start and length.

@@ -97,23 +97,37 @@ fn of_user(task: u64) -> Option<TaskCount> {
         return Some(TaskCount { count: u64::from(count), limit, level: 0, special });
     }
     let mut counts: u64 = peek(cred, layout!(tasks.cred_ucounts))?;
-    let mut own = None;
+    let mut own = 0;
     for level in 0..NAMESPACES {
-        let Some(count) = peek(counts, layout!(tasks.ucounts_tasks)) else { break };
-        let here = TaskCount { count, limit, level, special };
-        if here.reached(TASKS_OF_USER) {
-            return Some(here);
+        let here = tasks_by_ucounts(counts, limit, level, special as u64);
+        let Some(known) = TaskCount::unpack(here) else { break };
+        if known.reached(TASKS_OF_USER) {
+            return Some(known);
         }
-        own = own.or(Some(here));
+        if level == 0 {
+            own = here;
+        }
         let Some(ns) = peek::<u64>(counts, layout!(tasks.ucounts_ns)) else { break };
         limit = peek(ns, layout!(tasks.user_ns_most_tasks)).unwrap_or(u64::MAX);
         counts = peek(ns, layout!(tasks.user_ns_ucounts)).unwrap_or(0);
     }
-    own
+    TaskCount::unpack(own)
 }
 
-/// nr_threads, and max_threads as user space last read it. Where the kernel does not tell where the first is, each task has a number in the machine's first
-/// pid namespace, so there are at most so many.
+/// One step of [`of_user`], as [`TaskCount::pack`]; 0: cannot be read. The steps of these walks are global functions of
+/// plain numbers, so that the verifier looks at one of them instead of every walk that there could be.
+// SAFETY: no other symbol of the object has this name; so for those that follow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tasks_by_ucounts(ucounts: u64, limit: u64, level: u64, special: u64) -> u64 {
+    match peek(ucounts, layout!(tasks.ucounts_tasks)) {
+        Some(count) => TaskCount { count, limit, level, special: special != 0 }.pack(),
+        None => 0,
+    }
+}
+
+/// nr_threads, and max_threads as user space last read it. Where the kernel does not tell where the first is, each task
+/// has a number in the machine's first pid namespace, so there are at most so many.
 #[inline(always)]
 fn of_machine(task: u64) -> Option<TaskCount> {
     let limit = Page::get()?.max_threads();
@@ -137,19 +151,27 @@ fn numbers(task: u64) -> Option<TaskCount> {
         return if limit == 0 { None } else { Some(count) };
     }
     let mut ns = children_ns(task)?;
-    let mut tightest: Option<TaskCount> = None;
+    let mut tightest = 0;
     for level in 0..NAMESPACES {
-        let (Some(count), Some(limit)) = (allocated(ns), peek::<u32>(ns, layout!(tasks.pid_ns_max))) else {
+        let next = numbers_by_ns(ns, level, tightest);
+        if next == 0 {
             break;
-        };
-        let here = TaskCount { count, limit: u64::from(limit), level, special: false };
-        if here.reached(TASK_NUMBERS) {
-            return Some(here);
         }
-        tightest = Some(tighter(tightest, here));
+        tightest = next;
         ns = peek(ns, layout!(tasks.pid_ns_parent)).unwrap_or(0);
     }
-    tightest
+    TaskCount::unpack(tightest)
+}
+
+/// One step of [`numbers`]: what is tighter, this or what was found below; 0: cannot be read.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn numbers_by_ns(ns: u64, level: u64, below: u64) -> u64 {
+    let (Some(count), Some(limit)) = (allocated(ns), peek::<u32>(ns, layout!(tasks.pid_ns_max))) else {
+        return 0;
+    };
+    let here = TaskCount { count, limit: u64::from(limit), level, special: false };
+    tighter(below, here, TASK_NUMBERS)
 }
 
 /// kernel/cgroup/pids.c:pids_try_charge: from the task's own cgroup upwards, the root not counted.
@@ -157,37 +179,49 @@ fn numbers(task: u64) -> Option<TaskCount> {
 fn of_cgroup(task: u64) -> Option<TaskCount> {
     let set: u64 = peek(task, layout!(tasks.task_cgroups))?;
     let mut css: u64 = peek(set, layout!(tasks.cgroups_pids))?;
-    let mut tightest = None;
+    let mut tightest = 0;
     for level in 0..CGROUPS {
         let parent: u64 = peek(css, layout!(tasks.css_parent))?;
         if parent == 0 {
             break;
         }
-        let count: u64 = peek(css, layout!(tasks.css_counter))?;
-        // "max" is one more than there can be numbers (kernel/cgroup/pids.c:PIDS_MAX).
-        const NONE: u64 = 4 << 20;
-        let limit = match peek::<u64>(css, layout!(tasks.css_limit))? {
-            limit if limit > NONE => u64::MAX,
-            limit => limit,
-        };
-        let here = TaskCount { count, limit, level, special: false };
-        if here.reached(TASKS_OF_CGROUP) {
-            return Some(here);
+        tightest = tasks_by_css(css, level, tightest);
+        if tightest == 0 {
+            return None;
         }
-        tightest = Some(tighter(tightest, here));
         css = parent;
     }
-    tightest.or(Some(TaskCount { count: 0, limit: u64::MAX, level: 0, special: false }))
+    let none = TaskCount { count: 0, limit: u64::MAX, level: 0, special: false };
+    TaskCount::unpack(tightest).or(Some(none))
 }
 
-/// The one that leaves less room; of equals the first.
+/// One step of [`of_cgroup`], likewise.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn tasks_by_css(css: u64, level: u64, below: u64) -> u64 {
+    // "max" is one more than there can be numbers (kernel/cgroup/pids.c:PIDS_MAX).
+    const NONE: u64 = 4 << 20;
+    let (Some(count), Some(limit)) =
+        (peek(css, layout!(tasks.css_counter)), peek::<u64>(css, layout!(tasks.css_limit)))
+    else {
+        return 0;
+    };
+    let limit = if limit > NONE { u64::MAX } else { limit };
+    tighter(below, TaskCount { count, limit, level, special: false }, TASKS_OF_CGROUP)
+}
+
+/// The one that is reached, else the one that leaves less room; of equals the first. Packed.
 #[inline(always)]
-fn tighter(first: Option<TaskCount>, second: TaskCount) -> TaskCount {
-    match first {
-        Some(first) if first.limit.wrapping_sub(first.count) <= second.limit.wrapping_sub(second.count) => {
-            first
+fn tighter(below: u64, here: TaskCount, which: usize) -> u64 {
+    match TaskCount::unpack(below) {
+        Some(first) if first.reached(which) => below,
+        Some(first)
+            if !here.reached(which)
+                && first.limit.wrapping_sub(first.count) <= here.limit.wrapping_sub(here.count) =>
+        {
+            below
         }
-        _ => second,
+        _ => here.pack(),
     }
 }
 
