@@ -153,7 +153,7 @@ mod guest_only {
     #[test]
     fn a_process_too_large_to_be_copied_is_told_what_was_missing() {
         let _setting = Setting::put("/proc/sys/vm/overcommit_memory", 2);
-        let done = Session::run(&[], &["too-large-to-copy", "3"]).go().succeeded();
+        let done = Session::run(&[], &["--linger", "1000", "too-large-to-copy", "3"]).go().succeeded();
         let failure = only_failure(&done);
         let figure = |name: &str| failure.evidence[name];
         assert!(

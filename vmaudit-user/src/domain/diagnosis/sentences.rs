@@ -334,13 +334,16 @@ fn overcommit(facts: &Facts<'_>) -> String {
         Some(2) => {
             let figures = facts.commit().map_or(String::new(), |(commit, asked)| {
                 let missing = asked.and_then(|asked| commit.missing(asked));
-                format!(
-                    ": {} of {} were promised{} (read {} ms later)",
-                    bytes(commit.committed_bytes),
-                    bytes(commit.limit_bytes),
-                    missing.map_or(String::new(), |missing| format!(", so {} were missing", bytes(missing))),
-                    commit.after_us.div_ceil(1000)
-                )
+                let of = format!("{} of {}", bytes(commit.committed_bytes), bytes(commit.limit_bytes));
+                let later = commit.after_us.div_ceil(1000);
+                match missing {
+                    Some(missing) => format!(
+                        ": {of} were promised, so {} were missing (read {later} ms later)",
+                        bytes(missing)
+                    ),
+                    // Some of it was given back meanwhile.
+                    None => format!("; when that was read, {later} ms later, {of} were promised"),
+                }
             });
             format!(
                 "{} {what}, which the system's commit limit does not cover{figures}; vm.overcommit_memory = 2.",

@@ -40,9 +40,10 @@ pub(super) fn told(before: Option<Below>, it: &Mapping, after: Option<&Mapping>)
         return Told::Kind(file_kind(it));
     }
     match name {
-        "[heap]" => return Told::Kind(Kind::Heap),
+        // What lies right above the heap is called so too (fs/proc/task_mmu.c:vma_is_initial_heap); a heap can be used.
+        "[heap]" if !it.inaccessible() => return Told::Kind(Kind::Heap),
         "[stack]" => return Told::Kind(Kind::MainStack),
-        "" => {}
+        "" | "[heap]" => {}
         _ => return Told::Kind(Kind::Named),
     }
     if it.inaccessible() {

@@ -38,7 +38,7 @@ fn a_request_is_told_what_was_missing_only_while_it_still_was() {
     let passed = map(1 << 20);
     assert_eq!(passed.evidence.get("missing_bytes"), None);
     assert!(
-        passed.sentence.contains("900 MiB of 1 GiB were promised (read 1 ms later)"),
+        passed.sentence.contains("when that was read, 1 ms later, 900 MiB of 1 GiB were promised"),
         "{}",
         passed.sentence
     );
