@@ -182,7 +182,9 @@ mod guest_only {
         fs::create_dir(&inner).expect("a cgroup can be made");
         fs::write(format!("{outer}/pids.max"), "30").expect("its limit can be set");
         let done =
-            Session::run(&["--calls", "all"], &["full-of-tasks", "cgroup", &inner, "3"]).go().succeeded();
+            Session::run(&["--calls", "all"], &["--linger", "1000", "full-of-tasks", "cgroup", &inner, "3"])
+                .go()
+                .succeeded();
         let failure = only_failure(&done);
         vmaudit_tests::wait_for("the cgroup to be empty", || fs::remove_dir(&inner).ok());
         fs::remove_dir(&outer).expect("it is empty");

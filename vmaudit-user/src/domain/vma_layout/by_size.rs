@@ -42,7 +42,10 @@ impl Sizes {
 
     fn add(&mut self, mapping: &Mapping) {
         let size = mapping.bytes();
-        let kind = Kind { closed: mapping.inaccessible(), name: mapping.name.clone() };
+        // The kernel calls whatever touches the heap by its name (fs/proc/task_mmu.c:vma_is_initial_heap).
+        let beside_heap = mapping.inaccessible() && mapping.name == "[heap]";
+        let name = if beside_heap { String::new() } else { mapping.name.clone() };
+        let kind = Kind { closed: mapping.inaccessible(), name };
         self.vmas += 1;
         self.bytes = self.bytes.saturating_add(size);
         let known = self.alike.len() < MOST || self.alike.contains_key(&(kind.clone(), Some(size)));
