@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use vmaudit_tests::own::{self, Own};
-use vmaudit_tests::{LowerLimit, Session, wait_for};
+use vmaudit_tests::{LowerLimit, Session, wait_for, workload};
 
 /// Each line is one JSON object.
 pub fn objects(text: &str) -> Vec<Value> {
@@ -144,8 +144,72 @@ fn a_run_of_changes_is_one_line_that_says_from_where_to_where() {
         Session::vmaudit(&["trace", "-o", "-", "--"]).then_workload(&["burst", "3000"]).go().succeeded();
     let text = String::from_utf8_lossy(&done.stdout);
     let up = text.lines().find(|line| line.contains("+2999 ")).unwrap_or_else(|| panic!("{text}"));
-    assert!(up.contains(" ... 2,999 times more in "), "{up}");
+    assert!(up.contains("  \u{d7} 2,999 more in "), "{up}");
     assert!(text.lines().count() < 200, "{text}");
+}
+
+/// One who traces a server means its workers, too: those that it has.
+#[test]
+fn children_that_a_process_has_are_traced_with_it() {
+    for (option, followed) in [(None, true), (Some("--no-follow"), false)] {
+        let parent = Session::other("/bin/sh".into()).words(&["-c", "\"$0\" attach 50; true"]);
+        let mut parent = parent.words(&[workload()]).start_with_pipe();
+        parent.wait_for_stdout("standing");
+        let child = own::parse(&parent.stdout_so_far()).remove(0).pid;
+        assert_ne!(child, parent.pid(), "the shell stays");
+        let session =
+            Session::vmaudit(&["trace", "--all-lines", "--format", "json"]).words(option.as_slice());
+        let lines = session.file("lines.json");
+        let mut trace = session.words(&["-p", &parent.pid().to_string(), "-o"]).words(&[&lines]).start();
+        // Nobody's changes are shown before it began, and nothing tells when that was; so bursts go on.
+        let mut asked = 0;
+        let deadline = Instant::now() + Duration::from_secs(if followed { 60 } else { 2 });
+        let seen = loop {
+            let over = parent.stdout_so_far().iter().filter(|&&byte| byte == b'\n').count();
+            if over > asked {
+                assert!(parent.write(b"x"), "the workload is gone");
+                asked += 1;
+            }
+            let text = std::fs::read_to_string(&lines).unwrap_or_default();
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            if !changes(whole, child).is_empty() {
+                break true;
+            }
+            assert!(!trace.ended(), "the trace ended by itself");
+            if Instant::now() > deadline {
+                break false;
+            }
+            std::thread::yield_now();
+        };
+        assert_eq!(seen, followed, "{option:?}");
+    }
+}
+
+/// `-c` takes the sums of the kernel: a buffer that is too small for anything makes no figure less.
+#[test]
+fn counts_alone_lose_nothing_whatever_happens_to_the_lines() {
+    let _lower = LowerLimit::new();
+    let words = ["trace", "-c", "--ring-bytes", "4096", "--format", "json", "-o"];
+    for narrow in [None, Some("--call=munmap,mmap,brk")] {
+        let session = Session::vmaudit(&words);
+        let lines = session.file("lines.json");
+        let session = session.words(&[lines]).words(narrow.as_slice()).words(&["--"]);
+        let done = session.then_workload(&["limit", "munmap", "3000"]).go().succeeded();
+        let own = done.own().remove(0);
+        let end = objects(&done.read("lines.json")).pop().expect("an end");
+        let count = |rows: &Value, name: &str| -> u64 {
+            let rows = rows.as_array().expect("rows").iter();
+            rows.filter(|row| row["syscall"] == "munmap").filter_map(|row| row[name].as_u64()).sum()
+        };
+        assert_eq!(count(&end["refused"], "count"), own.refused[0].count, "{end}");
+        assert_eq!(count(&end["calls"], "failed"), own.refused[0].count, "{end}");
+        assert!(
+            count(&end["calls"], "calls") >= own.refused[0].count && count(&end["calls"], "added") > 0,
+            "{end}"
+        );
+        assert_eq!(end["complete"], true, "{end}");
+        assert_eq!(narrow.is_some(), end["calls"].as_array().expect("rows").len() <= 3, "{end}");
+    }
 }
 
 /// What is not written is counted, and the end is said all the same.

@@ -1,11 +1,12 @@
 //! Alike lines become one with their number: a loop writes a line a second, not a hundred thousand. Pure: time comes from
 //! the caller.
 //!
-//! Refused calls are alike when task, call, errno and cause are, whatever comes between. Changes are alike when task, call
-//! and difference are, and each starts where the one before it ended; the first and last count then tell all of them.
+//! Refused calls are alike when process, call, errno and cause are, whatever comes between. Changes are alike when process,
+//! call and difference are, and each starts where the one before it ended; the first and last count then tell all of them.
+//! A pool of threads that does the same is one line: how many threads it stands for is counted.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     mem,
     time::{Duration, Instant},
 };
@@ -17,6 +18,8 @@ use crate::model::report::Cause;
 const HELD: Duration = Duration::from_secs(1);
 /// Loops watched at a time, of either kind; with more, all are written out.
 const LOOPS: usize = 1024;
+/// Threads of a line that are told apart; of more it is said that there are more.
+pub const THREADS: usize = 64;
 
 /// What there is to write.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +36,8 @@ pub enum Line {
         last: Change,
         /// How many.
         times: u64,
+        /// By how many threads, up to [`THREADS`] and one more.
+        threads: usize,
     },
     /// Several refused calls.
     RefusedAgain {
@@ -42,13 +47,40 @@ pub enum Line {
         last: Box<Refused>,
         /// How many.
         times: u64,
+        /// By how many threads, up to [`THREADS`] and one more.
+        threads: usize,
         /// Their cause, and whether it is certain.
         why: (Cause, bool),
     },
 }
 
-/// Refused calls that are alike: call, errno, cause and whether it is certain, of a task of an address space.
-type Key = (u64, u32, u8, u8, (Cause, bool));
+/// Refused calls that are alike: call, errno, cause and whether it is certain, of an address space.
+type Key = (u64, u8, u8, (Cause, bool));
+
+/// What a task did.
+trait ByTask {
+    fn tid(&self) -> u32;
+}
+
+impl ByTask for Change {
+    fn tid(&self) -> u32 {
+        self.tid
+    }
+}
+
+impl ByTask for Box<Refused> {
+    fn tid(&self) -> u32 {
+        self.tid
+    }
+}
+
+/// Several that are alike.
+struct Alike<T> {
+    first: T,
+    last: T,
+    times: u64,
+    threads: usize,
+}
 
 /// A loop that goes on.
 #[derive(Debug)]
@@ -56,14 +88,15 @@ struct Run<T> {
     /// The first one since something was written, and the last.
     ends: Option<(T, T)>,
     times: u64,
+    threads: BTreeSet<u32>,
     since: Instant,
     /// The last one seen, written or not.
     seen: T,
 }
 
-impl<T: Clone> Run<T> {
+impl<T: Clone + ByTask> Run<T> {
     fn new(seen: T, since: Instant) -> Self {
-        Self { ends: None, times: 0, since, seen }
+        Self { ends: None, times: 0, threads: BTreeSet::new(), since, seen }
     }
 
     fn more(&mut self, one: T, now: Instant) {
@@ -75,13 +108,17 @@ impl<T: Clone> Run<T> {
             }
         }
         self.times += 1;
+        if self.threads.len() <= THREADS {
+            self.threads.insert(one.tid());
+        }
         self.seen = one;
     }
 
     /// Takes what is held.
-    fn take(&mut self) -> Option<(T, T, u64)> {
+    fn take(&mut self) -> Option<Alike<T>> {
         let (first, last) = self.ends.take()?;
-        Some((first, last, mem::take(&mut self.times)))
+        let threads = mem::take(&mut self.threads).len();
+        Some(Alike { first, last, times: mem::take(&mut self.times), threads })
     }
 }
 
@@ -112,7 +149,7 @@ impl Folding {
 
     /// Takes a refused call with its cause, and whether that is certain.
     pub fn refused(&mut self, refused: Box<Refused>, why: (Cause, bool), now: Instant, out: &mut Vec<Line>) {
-        let key = (refused.generation, refused.tid, refused.call, refused.errno, why);
+        let key = (refused.generation, refused.call, refused.errno, why);
         if let Some(run) = self.refused.get_mut(&key) {
             run.more(refused, now);
             return;
@@ -146,7 +183,7 @@ impl Folding {
             if due {
                 out.extend(run.take().map(|ends| {
                     run.since = now;
-                    refused_again(ends, key.4)
+                    refused_again(ends, key.3)
                 }));
             }
             !due || run.since == now
@@ -159,7 +196,7 @@ impl Folding {
         let before = out.len();
         out.extend(self.changes.drain().filter_map(|(_, mut run)| run.take().map(changes)));
         let refused = mem::take(&mut self.refused).into_iter();
-        out.extend(refused.filter_map(|(key, mut run)| Some(refused_again(run.take()?, key.4))));
+        out.extend(refused.filter_map(|(key, mut run)| Some(refused_again(run.take()?, key.3))));
         in_order(out, before);
     }
 }
@@ -178,20 +215,19 @@ fn in_order(out: &mut [Line], from: usize) {
 
 fn goes_on(before: &Change, next: &Change) -> bool {
     let difference = |it: &Change| i64::from(it.after) - i64::from(it.before);
-    (before.tid, before.call, before.after, difference(before))
-        == (next.tid, next.call, next.before, difference(next))
-        && before.comm == next.comm
+    (before.call, before.after, difference(before)) == (next.call, next.before, difference(next))
 }
 
-fn changes((first, last, times): (Change, Change, u64)) -> Line {
-    if times == 1 { Line::Change(last) } else { Line::Changes { first, last, times } }
+fn changes(Alike { first, last, times, threads }: Alike<Change>) -> Line {
+    if times == 1 { Line::Change(last) } else { Line::Changes { first, last, times, threads } }
 }
 
-fn refused_again((first, last, times): (Box<Refused>, Box<Refused>, u64), why: (Cause, bool)) -> Line {
+fn refused_again(alike: Alike<Box<Refused>>, why: (Cause, bool)) -> Line {
+    let Alike { first, last, times, threads } = alike;
     if times == 1 {
         Line::Refused(last)
     } else {
-        Line::RefusedAgain { first_ns: first.at_ns, last, times, why }
+        Line::RefusedAgain { first_ns: first.at_ns, last, times, threads, why }
     }
 }
 
@@ -264,12 +300,37 @@ mod tests {
             .iter()
             .map(|line| match line {
                 Line::Change(it) => (it.before, it.after, 1),
-                Line::Changes { first, last, times } => (first.before, last.after, *times),
+                Line::Changes { first, last, times, .. } => (first.before, last.after, *times),
                 other => panic!("{other:?}"),
             })
             .collect();
         // From 13 to 20 something was missed: that is no row.
         assert_eq!(counts, [(10, 11, 1), (11, 13, 2), (13, 12, 1), (12, 13, 1), (20, 21, 1), (21, 22, 1)]);
+    }
+
+    #[test]
+    fn threads_of_a_process_that_do_the_same_are_one_line_and_counted() {
+        let (mut folding, now) = (Folding::default(), Instant::now());
+        let mut out = Vec::new();
+        for n in 0..900u32 {
+            let of = |one: u32| 1 + n % one;
+            let one = Box::new(Refused { generation: 1, ..*refused(of(3), n.into()) });
+            folding.refused(one, WHY, now, &mut out);
+            let one = Change { generation: 1, ..change(of(300), MMAP, (n, n + 1)) };
+            folding.change(one, now, &mut out);
+        }
+        folding.all(&mut out);
+        let mut told: Vec<_> = out
+            .iter()
+            .filter_map(|line| match line {
+                Line::Changes { times, threads, .. } | Line::RefusedAgain { times, threads, .. } => {
+                    Some((*times, *threads))
+                }
+                _ => None,
+            })
+            .collect();
+        told.sort_unstable();
+        assert_eq!(told, [(899, 3), (899, THREADS + 1)], "{out:?}");
     }
 
     #[test]

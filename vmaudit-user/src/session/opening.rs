@@ -155,7 +155,7 @@ fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
 }
 
 /// Loads the programs and tells them whom to follow. `follow`: each process, and whether it is our own child that has
-/// not exec'd yet. All of them must be given here: numbers mean something only in the kernel's own pid namespace, and
+/// not exec'd yet; the children that the others have are followed with them. All of them must be given here: numbers mean something only in the kernel's own pid namespace, and
 /// none may be added after [`Live::begin`].
 pub fn open_live(
     facts: &Facts,
@@ -171,8 +171,13 @@ pub fn open_live(
     }
     let mut live = Live::open(facts, options)
         .map_err(|Unavailable(why)| Unavailable(environment::blocking(facts).unwrap_or(why)))?;
+    let unavailable = |e| Unavailable(format!("{e:#}"));
     for (pid, after_exec) in follow {
-        live.follow(*pid, *after_exec).map_err(|e| Unavailable(format!("{e:#}")))?;
+        live.follow(*pid, *after_exec).map_err(unavailable)?;
+    }
+    let before: Vec<u32> = follow.iter().filter(|(_, own)| !own).map(|(pid, _)| *pid).collect();
+    if options.follow_children && !before.is_empty() {
+        live.follow_descendants(&before, &Proc::default()).map_err(unavailable)?;
     }
     live.begin();
     Ok(live)

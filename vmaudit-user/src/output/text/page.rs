@@ -113,27 +113,37 @@ impl Page<'_> {
         text: &str,
         colour: Option<Colour>,
     ) -> io::Result<()> {
-        let mut line = String::from(head);
-        let mut used = head.width();
-        let mut empty = true;
-        for word in text.split(' ').filter(|word| !word.is_empty()) {
-            let width = word.width();
-            if !empty && used + 1 + width > self.width {
-                self.line(&line, colour)?;
-                line = String::from(indent);
-                used = indent.width();
-                empty = true;
-            }
-            if !empty {
-                line.push(' ');
-                used += 1;
-            }
-            line.push_str(word);
-            used += width;
-            empty = false;
+        for line in wrapped(head, indent, text, self.width) {
+            self.line(&line, colour)?;
         }
-        self.line(line.trim_end(), colour)
+        Ok(())
     }
+}
+
+/// The lines of `head` + `text` within `width` columns; each after the first begins with `indent`. A word that is longer
+/// has a line of its own.
+pub fn wrapped(head: &str, indent: &str, text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::from(head);
+    let mut used = head.width();
+    let mut empty = true;
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let columns = word.width();
+        if !empty && used + 1 + columns > width {
+            lines.push(std::mem::replace(&mut line, String::from(indent)));
+            used = indent.width();
+            empty = true;
+        }
+        if !empty {
+            line.push(' ');
+            used += 1;
+        }
+        line.push_str(word);
+        used += columns;
+        empty = false;
+    }
+    lines.push(line.trim_end().to_owned());
+    lines
 }
 
 /// Which part of a text that is too long is left out.

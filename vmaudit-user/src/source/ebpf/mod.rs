@@ -4,6 +4,7 @@
 //! counters are read and freed through mmap, details come through the ring buffer.
 
 pub(crate) mod decode;
+mod descendants;
 pub(crate) mod hooks;
 mod load;
 mod losses;
@@ -26,7 +27,7 @@ use std::{
 use anyhow::Context as _;
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, MapData, RingBuf},
+    maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
 };
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use vmaudit_common::{
@@ -150,9 +151,13 @@ impl Live {
     /// Follows a process from now on. `after_exec`: it is our own child, and what it does before its exec is ours.
     pub fn follow(&mut self, tgid: u32, after_exec: bool) -> anyhow::Result<()> {
         let flags = if after_exec { FOLLOW_FROM_BIRTH | FOLLOW_AFTER_EXEC } else { 0 };
-        let value: u64 = bytemuck::cast(Followed { flags, reserved: 0 });
+        self.tell(tgid, Followed { flags, reserved: 0 }, 0).context("cannot tell the programs whom to follow")
+    }
+
+    /// Writes a row of their table. `how`: as bpf(2) has it.
+    fn tell(&mut self, tgid: u32, whom: Followed, how: u64) -> Result<(), MapError> {
         let _rights = rights::raised(&rights::EBPF);
-        self.followed.insert(tgid, value, 0).context("cannot tell the programs whom to follow")
+        self.followed.insert(tgid, bytemuck::cast::<_, u64>(whom), how)
     }
 
     /// From here on a skipped program is a loss: what was skipped before was nobody's who is followed. Telling the

@@ -21,8 +21,8 @@ pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit trace -p 1234 -d 10s\n  su
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("target").required(true).multiple(true).args(["pid", "all", "user", "comm", "cgroup", "command"]))]
 pub struct TraceArgs {
-    /// Follow these processes, by number or name (all that bear it), and their future children; repeat or separate by commas
-    /// [example: -p 1234,java]
+    /// Follow these processes, by number or name (all that bear it), with the children that they have or get; repeat or separate by
+    /// commas [example: -p 1234,java]
     #[arg(short, long, value_delimiter = ',', value_name = "PID", value_parser = values::process)]
     pub pid: Vec<ProcessNamed>,
     /// Follow every process

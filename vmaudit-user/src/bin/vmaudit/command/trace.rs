@@ -67,12 +67,14 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     };
     let facts = Facts::gather();
     let recording = args.record.as_deref().map(open_recording).transpose()?;
+    // Sums of processes are kept in the kernel; which thread it was is known of lines alone.
+    let lines = !args.count || !args.comm.is_empty();
     let options = ebpf::Options {
         watch_all: args.all || (pids.is_empty() && child.is_none()),
         follow_children: !args.no_follow,
         // A recording has all of them, whatever is shown.
-        stream_changes: !args.failed || recording.is_some(),
-        stream_failures: true,
+        stream_changes: lines && !args.failed || recording.is_some(),
+        stream_failures: lines,
         attach: child.is_none() || !pids.is_empty(),
         calls: true,
         exits: true,
@@ -91,7 +93,8 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     opened.events.extend(give_up_rights(child.as_ref(), destination.rights()));
     let anonymizer = users::anonymizer(false);
     let command = args.command.first().map(|file| child::short_name(file)).into_iter().collect();
-    let header = opened.header(command, &anonymizer, AskedOf::default());
+    let header =
+        opened.header(command, &anonymizer, AskedOf { all_rows: args.narrows(), ..AskedOf::default() });
     let width = destination.columns();
     let mut stream = Stream::new(&args, (format, destination), owner, header.start_ns);
     let mut recorder = recording
@@ -143,7 +146,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let mut report = report::report(&header, &audit)?;
     // Of processes that nobody asked for there is nothing to say.
     let verdict = (!args.narrows()).then(|| verdict(&report));
-    report.failures.retain(|failure| stream.shows(failure));
+    stream.sum_up(&mut report);
     let style = Style { width: width.unwrap_or(100), ..Style::default() };
     let stacks = if args.stacks { refusals(&report, &style)? } else { String::new() };
     let failures = args.stacks.then_some(report.failures.as_slice());

@@ -7,6 +7,7 @@ use std::{
 
 use serde_json::json;
 
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 use vmaudit_user::os::destination::Destination;
 use vmaudit_user::output;
 use vmaudit_user::text;
@@ -28,6 +29,8 @@ pub struct Lines {
     left_out: (u64, u64),
     /// Lines in a second; `None` without a limit.
     per_second: Option<u64>,
+    /// Columns of a terminal: longer lines go on below, indented. A line in a pipe or a file is one line.
+    columns: Option<usize>,
     second: Instant,
     lines: u64,
     skipped: u64,
@@ -38,7 +41,8 @@ pub struct Lines {
 impl Lines {
     pub fn new(destination: Destination, json: bool, max_bytes: Option<u64>) -> Self {
         let per_second = destination.is_terminal().then_some(TERMINAL_LINES);
-        Self::to(Box::new(destination), json, (max_bytes, per_second))
+        let columns = destination.columns().filter(|_| !json);
+        Self { columns, ..Self::to(Box::new(destination), json, (max_bytes, per_second)) }
     }
 
     fn to(out: Box<dyn Write>, json: bool, (max_bytes, per_second): (Option<u64>, Option<u64>)) -> Self {
@@ -48,6 +52,7 @@ impl Lines {
             room: max_bytes.map(|most| most.saturating_sub(FOR_THE_END)),
             left_out: (0, 0),
             per_second,
+            columns: None,
             second: Instant::now(),
             lines: 0,
             skipped: 0,
@@ -105,11 +110,22 @@ impl Lines {
     }
 
     fn write(&mut self, line: &str) {
-        if self.broken.is_none()
-            && let Err(e) = writeln!(self.out, "{line}")
-        {
-            self.broken = Some(e);
+        let parts = match self.columns {
+            Some(columns) => broken(line, columns),
+            None => vec![line.to_owned()],
+        };
+        for part in parts {
+            if self.broken.is_none()
+                && let Err(e) = writeln!(self.out, "{part}")
+            {
+                self.broken = Some(e);
+            }
         }
+    }
+
+    /// For what is said at the end.
+    pub fn columns(&self) -> usize {
+        self.columns.unwrap_or(100)
     }
 
     pub fn flush(&mut self) {
@@ -140,10 +156,47 @@ impl Lines {
             };
             self.write(&line);
         }
+        // It has lines of its own.
+        self.columns = None;
         self.write(last);
         self.flush();
         self.broken.map_or(Ok(()), Err)
     }
+}
+
+/// `line` in pieces of so many columns, broken between words where that is possible; each after the first is indented.
+fn broken(line: &str, columns: usize) -> Vec<String> {
+    const INDENT: &str = "        ";
+    let columns = columns.max(40);
+    let mut parts = Vec::new();
+    let mut rest = line.to_owned();
+    while rest.width() > columns {
+        let mut used = 0;
+        let fits = |(_, c): &(usize, char)| {
+            used += c.width().unwrap_or(0);
+            used <= columns
+        };
+        let most =
+            rest.char_indices().take_while(fits).last().map_or(rest.len(), |(at, c)| at + c.len_utf8());
+        let (head, _) = rest.split_at(most);
+        // A space right behind the last column ends a word as well.
+        let next_is_space = rest.get(most..).is_some_and(|tail| tail.starts_with(' '));
+        let at = match head.rfind(' ') {
+            _ if next_is_space => most,
+            Some(at) if head.get(..at).is_some_and(|head| !head.trim().is_empty()) => at,
+            _ => most,
+        };
+        let (head, tail) = rest.split_at(at);
+        let tail = format!("{INDENT}{}", tail.trim_start());
+        parts.push(head.trim_end().to_owned());
+        if tail.len() >= rest.len() {
+            rest = tail;
+            break;
+        }
+        rest = tail;
+    }
+    parts.push(rest);
+    parts
 }
 
 #[cfg(test)]
@@ -192,6 +245,31 @@ mod tests {
             };
             assert_eq!(missing, said);
         }
+    }
+
+    #[test]
+    fn a_long_line_goes_on_below_and_loses_nothing() {
+        let call =
+            "mmap(0x7f00ea01e000, 4096, PROT_READ, MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS|MAP_NORESERVE, -1, 0)";
+        let line =
+            format!("22:18:31.246   28868 java            G1 Service      {call} = -1 ENOMEM: 65,531 VMAs");
+        for columns in [40, 80, 100, 120] {
+            let parts = broken(&line, columns);
+            assert!(parts.len() > 1 && parts.iter().all(|part| part.width() <= columns), "{parts:?}");
+            // At 40 a word is broken, too.
+            let bare = |text: &str| text.replace(' ', "");
+            assert_eq!(bare(&parts.concat()), bare(&line), "{columns}");
+            assert!(
+                columns < 80
+                    || parts
+                        .iter()
+                        .any(|part| part.contains(" MAP_PRIVATE|MAP_FIXED|MAP_ANONYMOUS|MAP_NORESERVE,"))
+            );
+        }
+        assert_eq!(broken("short", 80), ["short"]);
+        let word = "x".repeat(200);
+        assert_eq!(broken(&word, 80).iter().map(|part| part.trim().len()).sum::<usize>(), 200);
+        assert_eq!(broken("語語語語語語語語語語語語語語語語語語語語 語", 40).len(), 2);
     }
 
     #[test]

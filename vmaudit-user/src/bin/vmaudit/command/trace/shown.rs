@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use vmaudit_user::domain::process_filter::{NamePattern, ProcessFilter};
 use vmaudit_user::model::cause::name_of;
 use vmaudit_user::model::event::Event;
+use vmaudit_user::model::report::Process;
 use vmaudit_user::os::procfs::Proc;
 
 /// Processes whose owner and name are kept; beyond that they are asked for anew.
@@ -16,7 +17,7 @@ pub struct Shown {
     filter: ProcessFilter,
     proc: Proc,
     known: HashMap<u32, Who>,
-    /// Lines left out because their process was gone before it could be asked.
+    /// Lines, and processes, left out because the process was gone before it could be asked.
     unknown: u64,
 }
 
@@ -57,7 +58,7 @@ impl Shown {
 
     /// A line of this call of the thread `comm` is asked for.
     pub fn wanted(&mut self, call: u8, tgid: u32, comm: &str) -> bool {
-        if !self.calls.is_empty() && !self.calls.iter().any(|name| name == name_of(call)) {
+        if !self.call(name_of(call)) {
             return false;
         }
         let by_thread = self.filter.name(comm);
@@ -73,6 +74,43 @@ impl Shown {
         uid.is_none_or(|uid| self.filter.owner(uid))
             && self.filter.group(cgroup.as_deref())
             && (by_thread || comm.is_some_and(|comm| self.filter.name(&comm)))
+    }
+
+    /// Lines of this call are asked for, whoever made it.
+    pub fn call(&self, name: &str) -> bool {
+        self.calls.is_empty() || self.calls.iter().any(|wanted| wanted == name)
+    }
+
+    /// Calls that are asked for; none: all.
+    pub fn calls(&self) -> &[String] {
+        &self.calls
+    }
+
+    /// Whose lines are asked for is decided by the process, not by the thread.
+    pub fn by_process(&self) -> bool {
+        self.filter.comm.is_empty()
+    }
+
+    /// Every process is asked for.
+    pub fn all_processes(&self) -> bool {
+        !self.filter.asks()
+    }
+
+    /// A process that the report has a row of is asked for, see [`Shown::by_process`].
+    pub fn keeps(&mut self, process: &Process) -> bool {
+        let (owner, group) = (self.filter.uid.is_some(), self.filter.cgroup.is_some());
+        // The kernel tells the owner, and the cgroup where it could be read in time.
+        let (mut uid, mut cgroup) = (process.uid, process.cgroup.clone());
+        if owner && uid.is_none() || group && cgroup.is_none() {
+            let who = self.who(process.pid);
+            uid = uid.or(who.uid);
+            cgroup = cgroup.or(who.cgroup);
+        }
+        if owner && uid.is_none() || group && cgroup.is_none() {
+            self.unknown += 1;
+            return false;
+        }
+        uid.is_none_or(|uid| self.filter.owner(uid)) && self.filter.group(cgroup.as_deref())
     }
 
     /// Name of the process; `None` when it is gone.

@@ -7,16 +7,17 @@ use vmaudit_common::call;
 
 use vmaudit_user::domain::audit::Audit;
 use vmaudit_user::domain::diagnosis::Verdict;
-use vmaudit_user::domain::repeats::{Folding, Line};
+use vmaudit_user::domain::repeats::{Folding, Line, THREADS};
 use vmaudit_user::domain::{arguments, notation};
 use vmaudit_user::model::cause::{because, name_of};
 use vmaudit_user::model::event::{Change, Event, Refused, UsedShare};
 use vmaudit_user::model::loss::LossReason;
-use vmaudit_user::model::report::{Cause, Failure};
+use vmaudit_user::model::report::{Cause, Failure, Process, Report};
 use vmaudit_user::os::clock::{now_ns, time_of_day};
 use vmaudit_user::os::destination::Destination;
 use vmaudit_user::os::rights;
 use vmaudit_user::output::format::Format;
+use vmaudit_user::output::text::page::wrapped;
 use vmaudit_user::output::{json, say};
 use vmaudit_user::session::Sink;
 use vmaudit_user::text;
@@ -52,6 +53,8 @@ pub struct Stream {
     count_only: bool,
     shown: Shown,
     tally: Tally,
+    /// Every refused call is in the report.
+    complete: bool,
     /// Wall time of `start_ns`.
     started: SystemTime,
     headed: bool,
@@ -106,6 +109,7 @@ impl Stream {
             count_only: args.count,
             shown: Shown::new(&args.call, owner, &args.comm, args.cgroup.as_deref()),
             tally: Tally::default(),
+            complete: false,
             started: SystemTime::now()
                 .checked_sub(Duration::from_nanos(now_ns().saturating_sub(start_ns)))
                 .unwrap_or(SystemTime::UNIX_EPOCH),
@@ -148,9 +152,11 @@ impl Stream {
         let text = match &line {
             Line::Change(change) => self.change(change, audit),
             Line::Refused(refused) => self.refused(refused, audit),
-            Line::Changes { first, last, times } => self.changes(first, last, *times, audit),
-            Line::RefusedAgain { first_ns, last, times, why } => {
-                self.refused_again(*first_ns, last, (*times, *why), audit)
+            Line::Changes { first, last, times, threads } => {
+                self.changes(first, last, (*times, *threads), audit)
+            }
+            Line::RefusedAgain { first_ns, last, times, threads, why } => {
+                self.refused_again(*first_ns, last, (*times, *threads, *why), audit)
             }
         };
         if !std::mem::replace(&mut self.headed, true) {
@@ -186,6 +192,10 @@ impl Stream {
     }
 
     fn change(&mut self, c: &Change, audit: &Audit) -> String {
+        self.change_of(c, &c.comm, audit)
+    }
+
+    fn change_of(&mut self, c: &Change, thread: &str, audit: &Audit) -> String {
         let process = self.process(c.tgid, c.tid, &c.comm, audit);
         let at = self.seconds(c.at_ns);
         if self.json {
@@ -196,7 +206,7 @@ impl Stream {
         }
         format!(
             "{}{:<14} {:>+7} {:>9}",
-            self.columns(c.at_ns, c.tgid, &process, &c.comm),
+            self.columns(c.at_ns, c.tgid, &process, thread),
             name_of(c.call),
             i64::from(c.after) - i64::from(c.before),
             text::grouped(c.after.into()),
@@ -204,25 +214,32 @@ impl Stream {
     }
 
     /// Several changes in a row, each like the first.
-    fn changes(&mut self, first: &Change, last: &Change, times: u64, audit: &Audit) -> String {
+    fn changes(
+        &mut self,
+        first: &Change,
+        last: &Change,
+        (times, threads): (u64, usize),
+        audit: &Audit,
+    ) -> String {
         if self.json {
             let process = self.process(last.tgid, last.tid, &last.comm, audit);
             return json::line(
                 &object!({"type": "repeat", "of": "change", "times": times, "since_s": self.seconds(first.at_ns),
                           "at_s": self.seconds(last.at_ns), "pid": last.tgid, "tid": last.tid, "comm": last.comm,
-                          "process": process, "syscall": name_of(last.call), "before": first.before, "after": last.after}),
+                          "threads": threads, "process": process, "syscall": name_of(last.call), "before": first.before, "after": last.after}),
             );
         }
-        let whole = self.change(&Change { before: first.before, ..last.clone() }, audit);
-        format!("{whole} ... {}", times_more(times, first.at_ns, last.at_ns))
+        let whole = Change { before: first.before, ..last.clone() };
+        let whole = self.change_of(&whole, &of_threads(threads, &last.comm), audit);
+        format!("{whole}  {}", times_more(times, first.at_ns, last.at_ns))
     }
 
-    /// Several refused calls of one task, each like the one written before.
+    /// Several refused calls of one process, each like the one written before.
     fn refused_again(
         &mut self,
         first_ns: u64,
         r: &Refused,
-        (times, (cause, certain)): (u64, (Cause, bool)),
+        (times, threads, (cause, certain)): (u64, usize, (Cause, bool)),
         audit: &Audit,
     ) -> String {
         let process = self.process(r.tgid, r.tid, &r.comm, audit);
@@ -231,13 +248,14 @@ impl Stream {
         if self.json {
             return json::line(
                 &object!({"type": "repeat", "of": "failure", "times": times, "since_s": self.seconds(first_ns),
-                          "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm, "process": process,
-                          "syscall": name_of(r.call), "errno": errno, "cause": cause, "certain": certain}),
+                          "at_s": at, "pid": r.tgid, "tid": r.tid, "comm": r.comm, "threads": threads,
+                          "process": process, "syscall": name_of(r.call), "errno": errno, "cause": cause,
+                          "certain": certain}),
             );
         }
         format!(
-            "{}{} = -1 {errno}: {}{} ... {}",
-            self.columns(r.at_ns, r.tgid, &process, &r.comm),
+            "{}{}(...) = -1 {errno}: {}{}  {}",
+            self.columns(r.at_ns, r.tgid, &process, &of_threads(threads, &r.comm)),
             name_of(r.call),
             if certain { "" } else { "probably " },
             because(cause),
@@ -301,9 +319,18 @@ impl Stream {
         }
     }
 
-    /// This failure is of what was shown.
-    pub fn shows(&self, failure: &Failure) -> bool {
-        self.tally.knows(failure.pid, &failure.syscall)
+    /// Takes the sums of the report, which no lost line makes less; where threads were asked for, the lines' own remain.
+    /// Then the report's failures are those that were asked for.
+    pub fn sum_up(&mut self, report: &mut Report) {
+        if self.shown.by_process() {
+            let names = Shown::new(self.shown.calls(), None, &[], None);
+            let wanted = |call: &str| names.call(call);
+            let all = self.shown.all_processes();
+            let mut keeps = |process: &Process| self.shown.keeps(process);
+            self.tally = Tally::of_report(report, &wanted, (!all).then_some(&mut keeps));
+            self.complete = !report.failures_may_be_missing();
+        }
+        report.failures.retain(|failure| self.tally.knows(failure));
     }
 
     /// What was shown in sum, and the last words; what was lost goes to standard error.
@@ -317,11 +344,14 @@ impl Stream {
                 text::count(self.shown.unknown(), "line is", "lines are")
             ));
         }
+        let no_line_lost = losses.counters.get(&LossReason::RingFull).is_none_or(|n| *n == 0);
+        let complete = if self.shown.by_process() { self.complete } else { no_line_lost };
         if self.json {
             let at = self.seconds(now_ns());
             let line = json::line(
-                &object!({"type": "end", "at_s": at, "lost": losses.counters, "notes": notes,
-                                            "refused": self.tally.rows(), "failures": failures, "verdict": verdict}),
+                &object!({"type": "end", "at_s": at, "lost": losses.counters, "notes": notes, "complete": complete,
+                          "refused": self.tally.rows(), "calls": self.tally.calls(), "failures": failures,
+                          "verdict": verdict}),
             );
             return self.out.end(&line).map_err(Into::into);
         }
@@ -331,13 +361,14 @@ impl Stream {
             .filter(|(_, n)| **n > 0)
             .map(|(reason, n)| format!("{} x {} ({})", text::grouped(*n), reason.words(), reason.name()))
             .collect();
-        let complete = losses.counters.get(&LossReason::RingFull).is_none_or(|n| *n == 0);
-        let mut last = self.tally.text(self.count_only, complete);
+        let mut last = self.tally.text(self.count_only && !self.failed, complete);
         if !stacks.is_empty() {
             last.push_str(&format!("\n{}", stacks.trim_end()));
         }
         if let Some(verdict) = verdict {
-            last.push_str(&format!("\nvmaudit: {verdict}"));
+            for line in wrapped("vmaudit: ", "  ", verdict, self.out.columns()) {
+                last.push_str(&format!("\n{line}"));
+            }
         }
         if echoed && self.out.is_terminal() {
             last.insert(0, '\n');
@@ -368,6 +399,20 @@ fn errno_name(errno: u8) -> &'static str {
 }
 
 fn times_more(times: u64, first_ns: u64, last_ns: u64) -> String {
-    let seconds = last_ns.saturating_sub(first_ns) as f64 / 1e9;
-    format!("{} times more in {seconds:.1} s", text::grouped(times))
+    let taken = Duration::from_nanos(last_ns.saturating_sub(first_ns));
+    let taken = match taken.as_micros() {
+        us @ 0..1000 => format!("{us} us"),
+        us @ 1000..1_000_000 => format!("{} ms", us / 1000),
+        _ => format!("{:.1} s", taken.as_secs_f64()),
+    };
+    format!("\u{d7} {} more in {taken}", text::grouped(times))
+}
+
+/// Whose line it is that stands for several.
+fn of_threads(threads: usize, comm: &str) -> String {
+    match threads {
+        0 | 1 => comm.to_owned(),
+        many if many > THREADS => format!("over {THREADS} threads"),
+        many => format!("{many} threads"),
+    }
 }
