@@ -95,6 +95,34 @@ fn the_same_call_once_more() {
 }
 
 #[test]
+fn malloc_that_gets_no_heap_for_a_thread_and_goes_on() {
+    become_of("no-own-heap", [0, 4, 0], 0);
+    become_of("no-own-heap-hinted", [0, 3, 0], 0);
+    breaks_the_budget("no-own-heap", false);
+}
+
+#[test]
+fn a_reservation_that_only_resembles_mallocs_is_no_recovery() {
+    become_of("no-own-heap-nor-memory", [3, 0, 0], 0);
+    become_of("no-own-heap-then-stack", [2, 0, 0], 0);
+    become_of("a-reservation-of-that-size", [1, 0, 0], 0);
+    become_of("reservations-of-other-sizes", [2, 0, 0], 0);
+    breaks_the_budget("no-own-heap-nor-memory", true);
+}
+
+/// With another C library there are none of these refusals.
+#[test]
+fn threads_without_heaps_of_their_own_break_no_budget() {
+    for arrangement in ARRANGEMENTS {
+        let done = Session::run(arrangement, &["outcomes", "malloc-in-threads"]).go().succeeded();
+        let [unrecovered, recovered, ordinary] = outcomes(&done.report());
+        assert_eq!((unrecovered, ordinary), (0, 0), "{:?}", done.report().failures);
+        assert!(recovered % 2 == 0, "{recovered}");
+    }
+    breaks_the_budget("malloc-in-threads", false);
+}
+
+#[test]
 fn a_vast_reservation_is_a_failure_if_the_program_fails() {
     become_of("probe-and-success", [0, 0, 1], 0);
     become_of("probe-and-failure", [1, 0, 0], 1);

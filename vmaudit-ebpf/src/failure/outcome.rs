@@ -1,7 +1,8 @@
 //! What became of a need that was refused: whether the same thread got the like in its next memory calls.
 //!
 //! The like is the same protection and flags (huge pages aside) in steps each at least a quarter of the one before; mmap
-//! of at least the same after brk; any other call once more. Every other memory call of the thread ends the matter.
+//! of at least the same after brk; memory by mmap after the reservations of the C library's malloc; any other call once
+//! more. Every other memory call of the thread ends the matter.
 
 use aya_ebpf::{macros::map, maps::Array};
 use vmaudit_common::{
@@ -19,8 +20,8 @@ use crate::{
 
 /// A power of two. Threads between a refused call and their next one are few.
 const WAITING: u32 = 1024;
-/// Kinds or places that the steps of one thread may be of.
-const STEPS: usize = 2;
+/// Kinds or places that the steps of one thread may be of: malloc asks for two reservations, from two places.
+const STEPS: usize = 4;
 
 /// A thread whose last memory call was refused.
 #[repr(C)]
@@ -34,6 +35,8 @@ struct Waiting {
     like: u64,
     at: u64,
     bytes: u64,
+    /// What the step before asked for; 0: none.
+    before: u64,
     steps: [Step; STEPS],
 }
 
@@ -61,11 +64,17 @@ struct Request {
     bytes: u64,
 }
 
+/// Index of a thread's entry.
 #[inline(always)]
-fn of_task(tid: u32) -> Option<*mut Waiting> {
+fn place_of(tid: u32) -> u32 {
     const SHIFT: u32 = 64 - WAITING.trailing_zeros();
     let place = u64::from(tid).wrapping_mul(config!(table_key) | 1) >> SHIFT;
-    WAITING_TASKS.get_ptr_mut(place as u32 & (WAITING - 1))
+    place as u32 & (WAITING - 1)
+}
+
+#[inline(always)]
+fn of_task(tid: u32) -> Option<*mut Waiting> {
+    WAITING_TASKS.get_ptr_mut(place_of(tid))
 }
 
 /// What the call of these registers wants; `ret`: its answer.
@@ -123,6 +132,32 @@ fn goes_on(waiting: *mut Waiting, id: Call, wanted: Request) -> bool {
     like == wanted.like && at == wanted.at && wanted.bytes >= bytes / 4
 }
 
+/// malloc was refused the reservations for a heap of this thread's own, and takes memory by mmap instead.
+///
+/// The GNU C library asks for twice 64 MiB and then for 64 MiB without access, and without either falls back at once to a
+/// mapping of what it needs (malloc/arena.c:alloc_new_heap, malloc/malloc.c:sysmalloc, 2.35 to 2.42; with 4-byte words
+/// 1 MiB).
+#[inline(always)]
+fn malloc_goes_on(waiting: *mut Waiting, id: Call, wanted: Request) -> bool {
+    /// No access; MAP_PRIVATE, MAP_ANONYMOUS and MAP_NORESERVE.
+    const RESERVATION: u64 = 0x4022;
+    /// Readable and writable; MAP_PRIVATE and MAP_ANONYMOUS, nothing else.
+    const MEMORY: u64 = 0x3 << 32 | 0x22;
+    const HEAPS: [u64; 2] = [64 << 20, 1 << 20];
+    // SAFETY: points into the map; the entry is this thread's.
+    let (call, like, at, bytes, before) = unsafe {
+        ((*waiting).call as Call, (*waiting).like, (*waiting).at, (*waiting).bytes, (*waiting).before)
+    };
+    let heap = bytes == HEAPS[0] || bytes == HEAPS[1];
+    heap && call == call::MMAP
+        && id == call
+        && before == 2 * bytes
+        && like == RESERVATION
+        && at == 0
+        && wanted.like == MEMORY
+        && wanted.at == 0
+}
+
 /// A memory call of `current` was refused, and is counted in group `n` of this slot and at `place`.
 #[inline(always)]
 pub fn refused(tid: u32, (index, slot): (u32, Slot), n: usize, place: u32, failed: &FailedCall) {
@@ -148,11 +183,13 @@ pub fn refused(tid: u32, (index, slot): (u32, Slot), n: usize, place: u32, faile
             (*waiting).slot = index;
         }
     }
-    if !same || !goes_on(waiting, id, wanted) {
+    let goes_on = same && goes_on(waiting, id, wanted);
+    if !goes_on {
         clear(waiting);
     }
     // SAFETY: as above.
     unsafe {
+        (*waiting).before = if goes_on { (*waiting).bytes } else { 0 };
         (*waiting).call = u32::from(id);
         (*waiting).like = wanted.like;
         (*waiting).at = wanted.at;
@@ -198,6 +235,40 @@ fn release(waiting: *mut Waiting) {
     unsafe { Word::new(&raw mut (*waiting).owner) }.write(0);
 }
 
+/// Counts the refusals of the thread at this index as recovered, if what was granted now (see [`Request`]) goes on from
+/// them.
+// Global: looked at once by the verifier, whoever calls it.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn need_met(index: u32, id: u32, like: u64, at: u64, bytes: u64) -> u64 {
+    let Some(waiting) = WAITING_TASKS.get_ptr_mut(index) else { return 0 };
+    let (id, wanted) = (id as Call, Request { like, at, bytes });
+    if !goes_on(waiting, id, wanted) && !malloc_goes_on(waiting, id, wanted) {
+        return 0;
+    }
+    // SAFETY: points into the map.
+    let (index, generation) = unsafe { ((*waiting).slot, (*waiting).generation) };
+    let Some(slot) = Slot::at(index) else { return 0 };
+    for i in 0..STEPS {
+        // SAFETY: as above.
+        let Step { group, place, count } =
+            unsafe { (&raw const (*waiting).steps).cast::<Step>().add(i).read() };
+        if group == 0 {
+            continue;
+        }
+        if let Some(group) = slot.group(group as usize - 1) {
+            group.recovered().add(count);
+        }
+        if let Some(site) = sites::Entry::at(place)
+            && site.generation().read() == generation
+        {
+            site.recovered().add(count);
+        }
+    }
+    0
+}
+
 /// A call of this address space returned to the current task, and was not refused for want of memory; called only where
 /// some thread waits.
 #[inline(always)]
@@ -225,22 +296,9 @@ pub fn granted(slot: Slot, returned: &ReturnedCall) {
     }
     // A break that was granted is its own answer: what counts is how far it went.
     let failed = ret > u64::MAX - 4095;
-    if !failed && goes_on(waiting, id, request(id, if id == call::BRK { 0 } else { ret }, regs)) {
-        for i in 0..STEPS {
-            // SAFETY: points into the map.
-            let Step { group, place, count } =
-                unsafe { (&raw const (*waiting).steps).cast::<Step>().add(i).read() };
-            if group != 0 {
-                if let Some(group) = slot.group(group as usize - 1) {
-                    group.recovered().add(count);
-                }
-                if let Some(site) = sites::Entry::at(place)
-                    && site.generation().read() == generation
-                {
-                    site.recovered().add(count);
-                }
-            }
-        }
+    if !failed {
+        let Request { like, at, bytes } = request(id, if id == call::BRK { 0 } else { ret }, regs);
+        need_met(place_of(tid), u32::from(id), like, at, bytes);
     }
     clear(waiting);
     release(waiting);

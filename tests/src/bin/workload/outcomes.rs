@@ -11,6 +11,8 @@ const READ_WRITE: c_int = PROT_READ | PROT_WRITE;
 const TOO_MUCH: usize = 1 << 46;
 const MIB: usize = 1 << 20;
 const TIB: usize = 1 << 40;
+/// Largest heap of a thread (glibc, malloc/arena.c:HEAP_MAX_SIZE with 8-byte words).
+const HEAP: usize = 64 * MIB;
 
 /// Refuses something, and says what and why; the status to end with.
 type Case = fn(&mut Own) -> c_int;
@@ -24,6 +26,13 @@ const CASES: &[(&str, Case)] = &[
     ("another-thread", another_thread),
     ("another-access", another_access),
     ("again", again),
+    ("no-own-heap", |own| no_own_heap(own, &[2 * HEAP, HEAP, 2 * HEAP, HEAP], (PAGE, 0))),
+    ("no-own-heap-hinted", |own| no_own_heap(own, &[HEAP, 2 * HEAP, HEAP], (PAGE, 0))),
+    ("no-own-heap-nor-memory", |own| no_own_heap(own, &[2 * HEAP, HEAP], (HEAP, 0))),
+    ("no-own-heap-then-stack", |own| no_own_heap(own, &[2 * HEAP, HEAP], (PAGE, libc::MAP_STACK))),
+    ("a-reservation-of-that-size", |own| no_own_heap(own, &[HEAP], (PAGE, 0))),
+    ("reservations-of-other-sizes", |own| no_own_heap(own, &[4 * HEAP, 2 * HEAP], (PAGE, 0))),
+    ("malloc-in-threads", malloc_in_threads),
     ("probe-and-success", |own| probe(own, 0)),
     ("probe-and-failure", |own| probe(own, 1)),
     ("probe-hides-needs", probe_hides_needs),
@@ -132,6 +141,37 @@ fn again(own: &mut Own) -> c_int {
     // SAFETY: as above.
     unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const old) };
     must(mmap(MIB, READ_WRITE, 0), "mmap");
+    0
+}
+
+/// What the GNU C library's malloc does in a thread that is to have a heap of its own and gets none: reservations are
+/// refused, then a mapping of what is needed (bytes, flags) is asked for, which is refused if it is as large as a heap.
+fn no_own_heap(own: &mut Own, reservations: &[usize], (bytes, flags): (usize, c_int)) -> c_int {
+    limit(libc::RLIMIT_AS, HEAP / 2);
+    for reserved in reservations {
+        refused(own, "mmap", "rlimit_as", mmap(*reserved, PROT_NONE, MAP_NORESERVE));
+    }
+    let answer = mmap(bytes, READ_WRITE, flags);
+    if bytes < HEAP {
+        must(answer, "mmap");
+    } else {
+        refused(own, "mmap", "rlimit_as", answer);
+    }
+    0
+}
+
+/// The C library's own malloc, in threads that get no heap of their own; how often it asks for one is its affair.
+fn malloc_in_threads(_: &mut Own) -> c_int {
+    limit(libc::RLIMIT_AS, HEAP / 2);
+    for _ in 0..4 {
+        let thread = std::thread::Builder::new()
+            .stack_size(64 << 10)
+            .spawn(|| (0..10).map(|n| std::hint::black_box(vec![n as u8; 100]).len()).sum::<usize>());
+        match thread.map(std::thread::JoinHandle::join) {
+            Ok(Ok(1000)) => {}
+            other => die(99, format_args!("a thread: {other:?}")),
+        }
+    }
     0
 }
 
