@@ -39,7 +39,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 orphans N MS STAY
-                crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
+                crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N | needy N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N
                 full-of-tasks user MOST|cgroup FOLDER|machine|numbers N | dead-namespace N | too-large-to-copy N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | outcomes CASE | sites HERE THERE
@@ -117,6 +117,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["one-by-one", n] => processes::one_by_one(number(n)),
         ["exec-chain", n] => processes::exec_chain(number(n)),
         ["crowd", n, vmas] => processes::crowd(number(n), number(vmas)),
+        ["needy", n] => strangers::needy(number(n)),
         ["strangers", n] => strangers::strangers(number(n)),
         ["limit", call] => limit::run(call, 3),
         ["limit", call, repeat] => limit::run(call, number(repeat)),

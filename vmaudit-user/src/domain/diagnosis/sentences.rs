@@ -55,7 +55,7 @@ pub(super) fn sentence(facts: &Facts<'_>, reason: Reason, certain: bool, others:
                 .map_or(String::new(), |at| format!(" at {at:#x}"))
         ),
         Reason::Hugetlb => {
-            format!("{} asked for {}of huge pages, and too few are free.", name(facts), amount(facts))
+            format!("{} asked for {}huge pages, and too few are free.", name(facts), amount_of(facts))
         }
         Reason::Segments => format!(
             "{} was refused by a limit on shared memory segments: their number (kernel.shmmni) or pages (kernel.shmall).",
@@ -179,9 +179,9 @@ fn equals(limit: Option<u64>) -> String {
     }
 }
 
-/// "2 GiB " or nothing.
-fn amount(facts: &Facts<'_>) -> String {
-    facts.asked().map_or(String::new(), |asked| format!("{} ", bytes(asked)))
+/// "2 GiB of " or nothing.
+fn amount_of(facts: &Facts<'_>) -> String {
+    facts.asked().map_or(String::new(), |asked| format!("{} of ", bytes(asked)))
 }
 
 /// "; 4 KiB were not unmapped", for calls that should have unmapped something. Whether the memory went later in another
@@ -284,12 +284,14 @@ fn rlimit(facts: &Facts<'_>, which: Rlimit, label: &str, of: &str) -> String {
             bytes(asked),
             bytes(used)
         ),
-        (Some(asked), None) => format!(
-            "{} asked for {}, which is more {of} than {label}{limit} allows.",
+        (Some(asked), None) => {
+            format!("{} asked for {} {of}, more than {label}{limit} allows.", name(facts), bytes(asked))
+        }
+        _ => format!(
+            "{} asked for more {} than {label}{limit} allows.",
             name(facts),
-            bytes(asked)
+            of.trim_start_matches("of ")
         ),
-        _ => format!("{} asked for more {of} than {label}{limit} allows.", name(facts)),
     }
 }
 
@@ -350,6 +352,11 @@ fn overcommit(facts: &Facts<'_>) -> String {
                 name(facts)
             )
         }
+        Some(0) if !forks && facts.asked().is_none() => format!(
+            "{} asked at once for more than RAM and swap together{}; vm.overcommit_memory = 0 refuses that.",
+            name(facts),
+            memory.map_or(String::new(), |memory| format!(" ({memory})"))
+        ),
         Some(0) if !forks => format!(
             "{} {what} at once, more than RAM and swap together{}; vm.overcommit_memory = 0 refuses that.",
             name(facts),
