@@ -134,14 +134,38 @@ fn an_earlier_recording_goes_on_under_another_name_and_only_its_owner_reads_the_
     done.report();
 }
 
-/// A full disk costs the recording, not the workload, and is told.
+/// It costs the recording, not the workload, and is told.
 #[test]
-fn a_recording_that_cannot_be_written_does_not_end_the_session() {
-    let session = Session::vmaudit(&["run", "--record", "/dev/full", "--"]).then_workload(&["exit", "3"]);
-    let done = session.go();
-    let said = done.stderr_text();
-    assert!(said.contains("cannot write the recording"), "{said}");
-    assert_eq!(done.status.code(), Some(125), "told before the command runs: {said}");
+fn a_recording_that_cannot_be_begun_keeps_no_command_from_running() {
+    for (code, expected) in [("3", 3), ("0", 125)] {
+        let words = ["run", "--source", "proc", "--record", "/dev/full", "--"];
+        let done = Session::vmaudit(&words).then_workload(&["exit", code]).go().ended_with(expected);
+        let said = done.stderr_text();
+        assert!(said.contains("there will be no recording") && said.contains("space"), "{said}");
+        assert!(said.contains(&format!("ended with status {code}")), "there is a report: {said}");
+    }
+}
+
+/// No empty file is left, and an earlier recording has its name again.
+#[test]
+fn a_full_disk_leaves_the_earlier_recording_and_nothing_else() {
+    let scratch = Scratch::new();
+    let folder = scratch.path("disk");
+    std::fs::create_dir(&folder).unwrap();
+    let disk = vmaudit_tests::mount_small(&folder, 16 << 10);
+    std::fs::write(folder.join("old.vma"), "an earlier one").unwrap();
+    std::fs::write(folder.join("fill"), vec![0; 12 << 10]).unwrap();
+    for name in ["new.vma", "old.vma"] {
+        let session = Session::vmaudit(&["run", "--source", "proc", "--record"]).words(&[folder.join(name)]);
+        let done = session.words(&["--"]).then_workload(&["exit", "0"]).go().ended_with(125);
+        assert!(done.stderr_text().contains("there will be no recording"), "{}", done.stderr_text());
+        let mut names: Vec<_> =
+            std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["fill", "old.vma"], "{name}");
+        assert_eq!(std::fs::read_to_string(folder.join("old.vma")).unwrap(), "an earlier one");
+    }
+    drop(disk);
 }
 
 /// What `trace` keeps is a session like any other.

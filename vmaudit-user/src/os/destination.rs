@@ -18,7 +18,7 @@ use std::path::Path;
 use caps::Capability;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, FallocateFlags, OFlag, fallocate, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 
 use self::walk::{Found, find, is_shared, own_descriptor, planted};
@@ -67,6 +67,20 @@ enum State {
     Over,
     /// A file that takes its name when it is complete.
     Beside(Beside),
+    /// A new recording of which nothing was flushed yet.
+    Unborn(Unborn),
+}
+
+/// A new file that goes again, and gives its place back, unless something of it is flushed.
+#[derive(Debug)]
+struct Unborn {
+    folder: OwnedFd,
+    name: OsString,
+    /// Device and number of the file.
+    identity: (u64, u64),
+    /// What had its name before is called so now.
+    old: Option<OsString>,
+    stays: bool,
 }
 
 #[derive(Debug)]
@@ -165,7 +179,7 @@ impl Target {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let there = match openat(&folder, name.as_os_str(), flags, Mode::empty()) {
             Ok(there) => there,
-            Err(Errno::ENOENT) => return Self::new(folder, name, writing),
+            Err(Errno::ENOENT) => return Self::new(folder, name, writing, None),
             Err(errno) => return Err(errno.into()),
         };
         match kind(&fstat(&there)?) {
@@ -180,14 +194,21 @@ impl Target {
         }
     }
 
-    fn new(folder: OwnedFd, name: OsString, writing: Writing) -> io::Result<Self> {
+    /// `old`: what the file is called now that has its name to give.
+    fn new(folder: OwnedFd, name: OsString, writing: Writing, old: Option<OsString>) -> io::Result<Self> {
         if writing == Writing::Whole {
             return Self::beside(folder, name, true);
         }
+        let recording = writing == Writing::Recording;
         let flags = WRITE | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW;
-        let mode = if writing == Writing::Recording { Mode::S_IRUSR | Mode::S_IWUSR } else { mode_of_new() };
-        let file = openat(&folder, name.as_os_str(), flags, mode)?;
-        Ok(Self { file: File::from(file), state: State::Begun })
+        let mode = if recording { Mode::S_IRUSR | Mode::S_IWUSR } else { mode_of_new() };
+        let file = File::from(openat(&folder, name.as_os_str(), flags, mode)?);
+        if !recording {
+            return Ok(Self { file, state: State::Begun });
+        }
+        let found = file.metadata()?;
+        let unborn = Unborn { folder, name, identity: (found.dev(), found.ino()), old, stays: false };
+        Ok(Self { file, state: State::Unborn(unborn) })
     }
 
     fn existing(folder: OwnedFd, name: OsString, shared: bool, writing: Writing) -> io::Result<Self> {
@@ -213,7 +234,7 @@ impl Target {
             old.push(".old");
             // What is called so is replaced, be it a link: nothing is followed.
             renameat(&folder, name.as_os_str(), &folder, old.as_os_str())?;
-            return Self::new(folder, name, writing);
+            return Self::new(folder, name, writing, Some(old));
         }
         if writing == Writing::Whole
             && let Ok(target) = Self::beside(folder, name, own)
@@ -288,7 +309,15 @@ impl Target {
             let end = self.file.stream_position()?;
             self.file.set_len(end)?;
         }
-        let State::Beside(beside) = &mut self.state else { return self.file.flush() };
+        let beside = match &mut self.state {
+            State::Beside(beside) => beside,
+            State::Unborn(unborn) => {
+                unborn.stays = true;
+                self.state = State::Begun;
+                return self.file.flush();
+            }
+            _ => return self.file.flush(),
+        };
         let _rights = rights::raised(beside.rights);
         if beside.temporary.is_none() {
             let own = format!("/proc/self/fd/{}", self.file.as_raw_fd());
@@ -312,6 +341,22 @@ impl Drop for Beside {
             let _rights = rights::raised(self.rights);
             let _ = unlinkat(&self.folder, temporary.as_os_str(), UnlinkatFlags::NoRemoveDir);
         }
+    }
+}
+
+impl Drop for Unborn {
+    fn drop(&mut self) {
+        let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
+        // In a folder where others may write, another file may have the name by now.
+        let ours = fstatat(&self.folder, self.name.as_os_str(), flags)
+            .is_ok_and(|found| (found.st_dev, found.st_ino) == self.identity);
+        if self.stays || !ours {
+            return;
+        }
+        let _ = match &self.old {
+            Some(old) => renameat(&self.folder, old.as_os_str(), &self.folder, self.name.as_os_str()),
+            None => unlinkat(&self.folder, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir),
+        };
     }
 }
 

@@ -10,7 +10,7 @@ use vmaudit_user::enrich::Enrichment;
 use vmaudit_user::launch::child::{self, Child};
 use vmaudit_user::launch::user::User;
 use vmaudit_user::model::report::Exit;
-use vmaudit_user::model::session::Budget;
+use vmaudit_user::model::session::{Budget, Header};
 use vmaudit_user::os::apart::Patience;
 use vmaudit_user::os::destination::{Destination, Writing};
 use vmaudit_user::os::kernel::Facts;
@@ -64,10 +64,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     };
     let asked = AskedOf { margin, budget, all_rows: args.all_rows };
     let header = opened.header(shown_command(&args), &anonymizer(), asked);
-    let mut recorder = recording
-        .map(|file| Recorder::new(Box::new(file), &header, None))
-        .transpose()
-        .context("cannot write the recording")?;
+    let (mut recorder, not_recorded) = begin_recording(recording, &header, None);
     let sinks: Vec<&mut dyn Sink> = recorder.iter_mut().map(|it| it as &mut dyn Sink).collect();
     let enrichment = Enrichment::new(!args.no_symbols, anonymizer(), header.start_ns, &patience);
     let mut session = Session::new(&header, opened.source, Some(enrichment), anonymizer(), sinks, patience);
@@ -102,7 +99,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
             say(&format!("budget broken{status}: {}", breach.sentence));
         }
     }
-    let mut lost = false;
+    let mut lost = not_recorded;
     if !args.quiet || outputs.named() {
         let shown = Shown { rows: args.top, frames: args.stack_depth, verbose: args.verbose, echoed };
         for e in outputs.write_each(&Document::Report(&report), shown) {
@@ -162,6 +159,21 @@ pub fn open_recording(path: &Path) -> anyhow::Result<Destination> {
     }
     Destination::open(path, Writing::Recording)
         .with_context(|| format!("cannot write the recording to {}", path.display()))
+}
+
+/// Begins a recording, and says whether one was asked for that cannot be: a full disk keeps no command from running.
+pub fn begin_recording(
+    file: Option<Destination>,
+    header: &Header,
+    most: Option<u64>,
+) -> (Option<Recorder>, bool) {
+    match file.map(|file| Recorder::new(Box::new(file), header, most)).transpose() {
+        Ok(recorder) => (recorder, false),
+        Err(e) => {
+            say(&format!("there will be no recording, because not even its beginning could be written: {e}"));
+            (None, true)
+        }
+    }
 }
 
 fn shown_command(args: &RunArgs) -> Vec<String> {

@@ -36,12 +36,11 @@ use vmaudit_user::enrich::Enrichment;
 use vmaudit_user::launch::child;
 use vmaudit_user::os::apart::Patience;
 use vmaudit_user::session::opening::{AskedOf, give_up_rights, of_live, open_live};
-use vmaudit_user::session::recorder::Recorder;
 use vmaudit_user::session::{Ends, Root, Session, Sink, Unfollowed};
 
 use crate::cli::trace::TraceArgs;
 use crate::cli::values::Source;
-use crate::command::run::open_recording;
+use crate::command::run::{begin_recording, open_recording};
 use crate::outputs::{Asked, Outputs};
 
 /// `vmaudit trace`.
@@ -97,10 +96,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         opened.header(command, &anonymizer, AskedOf { all_rows: args.narrows(), ..AskedOf::default() });
     let width = destination.columns();
     let mut stream = Stream::new(&args, (format, destination), owner, header.start_ns);
-    let mut recorder = recording
-        .map(|file| Recorder::new(Box::new(file), &header, args.record_max))
-        .transpose()
-        .context("cannot write the recording")?;
+    let (mut recorder, not_recorded) = begin_recording(recording, &header, args.record_max);
     let patience = Patience::default();
     // What is not kept is not looked up.
     let enrichment = match recorder.is_some() || args.stacks {
@@ -151,7 +147,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     let stacks = if args.stacks { refusals(&report, &style)? } else { String::new() };
     let failures = args.stacks.then_some(report.failures.as_slice());
     stream.end(&audit, &Last { verdict: verdict.as_deref(), stacks: &stacks, failures, echoed })?;
-    Ok(i32::from(complaint.is_some()))
+    Ok(i32::from(not_recorded || complaint.is_some()))
 }
 
 /// What is said while nothing comes.
