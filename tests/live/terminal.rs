@@ -127,7 +127,10 @@ fn ctrl_c_ends_a_command_that_does_not_catch_it_and_vmaudit_with_it() {
         terminal.keyboard.write_all(b"\x03").unwrap();
     });
     let done = done.died_of(libc::SIGINT);
-    assert_eq!(done.report().session.exit.unwrap().signal, Some(libc::SIGINT));
+    let report = done.report();
+    assert_eq!(report.session.exit.unwrap().signal, Some(libc::SIGINT));
+    let end = report.session.end.expect("an end");
+    assert!(end.sentence.contains("sent by its terminal, as at Ctrl-C"), "{end:?}");
 }
 
 /// The terminal shows `^C`, and what comes next would stand behind it.

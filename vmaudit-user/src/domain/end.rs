@@ -11,6 +11,9 @@ use crate::text::{bytes, clean, count, signal_name};
 
 /// Signal numbers, the same on x86-64 and arm64.
 mod signal {
+    pub const HUP: i32 = 1;
+    pub const INT: i32 = 2;
+    pub const QUIT: i32 = 3;
     pub const TRAP: i32 = 5;
     pub const ILL: i32 = 4;
     pub const ABRT: i32 = 6;
@@ -222,7 +225,7 @@ fn by_kernel(signal: i32, raised: &Raised) -> Verdict {
             signal::KILL => Verdict::unknown(
                 "sent by the kernel and not by the OOM killer (as at the end of a pid namespace, or of a tracer)",
             ),
-            _ => Verdict::unknown("sent by the kernel"),
+            _ => by_terminal(signal),
         };
     };
     let [soft, hard] = own.rlimit_cpu;
@@ -254,8 +257,20 @@ fn by_kernel(signal: i32, raised: &Raised) -> Verdict {
         signal::KILL => {
             Verdict::unknown("sent by the kernel, for a reason that was not seen; not by the OOM killer")
         }
-        _ => Verdict::unknown("sent by the kernel"),
+        _ => by_terminal(signal),
     }
+}
+
+/// Sent by the kernel on its own account. SIGINT and SIGQUIT come so from terminals alone (drivers/tty/n_tty.c:isig,
+/// drivers/tty/pty.c:pty_signal), but for the machine's first process; SIGHUP when one is gone (drivers/tty/tty_io.c,
+/// tty_jobctrl.c), and rarely else (kernel/exit.c:kill_orphaned_pgrp).
+fn by_terminal(signal: i32) -> Verdict {
+    Verdict::unknown(match signal {
+        signal::INT => "sent by its terminal, as at Ctrl-C",
+        signal::QUIT => "sent by its terminal, as at Ctrl-\\",
+        signal::HUP => "sent by the kernel, as when a terminal is closed or the leader of a session ends",
+        _ => "sent by the kernel",
+    })
 }
 
 /// The OOM killer's.

@@ -70,6 +70,25 @@ fn a_status_is_told_as_wait_gives_it() {
     is(&explained(&ended(9, None), None), EndCause::Unknown, false, "by whom is unknown");
 }
 
+/// Whoever runs at that moment has nothing to do with it, be it the process itself.
+#[test]
+fn a_terminals_signals_are_told_as_such() {
+    for (signal, part) in [
+        (2, "sent by its terminal, as at Ctrl-C"),
+        (3, "sent by its terminal, as at Ctrl-\\"),
+        (1, "as when a terminal is closed"),
+        (15, "sent by the kernel"),
+    ] {
+        for own in [None, Some(own())] {
+            let raised = Raised { own, ..raised(code::KERNEL, 5) };
+            let end = explained(&ended(signal, Some(raised)), None);
+            is(&end, EndCause::Unknown, false, part);
+            assert_eq!(end.by, None);
+        }
+        is(&explained(&ended(signal, Some(raised(code::USER, 5))), None), EndCause::KilledBy, true, "killer");
+    }
+}
+
 #[test]
 fn who_sent_a_signal_is_named_only_where_a_process_did() {
     for code in [code::USER, code::QUEUE, code::TKILL] {
