@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vmaudit_tests::rows::assert_nothing_lost;
+use vmaudit_tests::rows::{ASKED, assert_nothing_lost};
 use vmaudit_tests::{Done, Session};
 use vmaudit_user::model::report::Report;
 
@@ -89,4 +89,47 @@ fn a_budget_on_failures_watches_all_calls() {
     let done = Session::run(&["--fail-on", "failure"], &["burst", "10"]).go().succeeded();
     let report = done.report();
     assert!(report.coverage.exact_calls && report.session.breach.is_none(), "{:?}", report.coverage);
+}
+
+/// `doctor` names each call whose refusals the cheaper arrangement does not see.
+#[test]
+fn doctor_names_the_refusals_that_are_not_seen() {
+    let doctor = Session::vmaudit(&["doctor", "--json"]).go().succeeded();
+    let found: serde_json::Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    let arrangements: Vec<&str> = found["calls"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .filter_map(|it| it["arrangement"].as_str())
+        .collect();
+    let cheaper = Session::run(&["--calls", "locking"], &["exit", "0"]).go().succeeded().report();
+    let asks = cheaper.call_exit().and_then(|hook| hook.via.clone()).as_deref() == Some(ASKED);
+    let expected: &[&str] = if asks { &["all", "locking"] } else { &["all"] };
+    assert_eq!(arrangements, expected, "{found}");
+    if !asks {
+        return;
+    }
+    let named = found["calls"][1]["not_watched"].to_string();
+    let mut unseen = 0;
+    for words in [
+        &["causes", "tasks"][..],
+        &["causes", "wrap"],
+        &["causes", "gap"],
+        &["more-calls", "shmget-vast", "3"],
+        &["more-calls", "mincore-gap", "3"],
+        &["more-calls", "msync-gap", "3"],
+        &["more-calls", "lock-nothing", "3"],
+    ] {
+        let refused = |arrangement: &str| {
+            groups(&Session::run(&["--calls", arrangement], words).go().succeeded().report())
+        };
+        let seen = refused("locking");
+        for (call, count) in refused("all") {
+            if seen.get(&call) != Some(&count) {
+                unseen += 1;
+                assert!(named.contains(&call), "{words:?}: {call} is not in {named}");
+            }
+        }
+    }
+    assert!(unseen >= 6, "{unseen} calls were not seen: is the arrangement the cheaper one?");
 }

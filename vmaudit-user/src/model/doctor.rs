@@ -30,6 +30,8 @@ pub struct Doctor {
     pub conditions: Vec<Condition>,
     /// The hooks, in the order of their table.
     pub hooks: Vec<HookFound>,
+    /// Which refusals cannot be seen, for each arrangement of `run --calls` that works here.
+    pub calls: Vec<CallsFound>,
     /// What capabilities of vmaudit's file give to everybody who may run it; null when it has none.
     pub given_away: Option<&'static str>,
 }
@@ -43,4 +45,14 @@ pub struct HookFound {
     pub hook: Hook,
     /// What it gives.
     pub gives: &'static str,
+}
+
+/// One arrangement of `run --calls`.
+#[derive(Clone, Debug, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct CallsFound {
+    /// `all` or `locking`.
+    pub arrangement: &'static str,
+    /// Refusals that are not seen: which calls, and where only some of theirs are not, which.
+    pub not_watched: Vec<String>,
 }

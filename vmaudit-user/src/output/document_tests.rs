@@ -10,7 +10,7 @@ use crate::domain::recommend::Margin;
 use crate::domain::scan::{self as domain, Key, ScanOptions};
 use crate::domain::vma_layout::analysis::{self, Beside};
 use crate::domain::vma_layout::verdict::conclude;
-use crate::model::doctor::{Doctor, HookFound};
+use crate::model::doctor::{CallsFound, Doctor, HookFound};
 use crate::model::limit::{
     Applier, Boot, Fate, Found, KERNEL_DEFAULT, KERNEL_LARGEST, Known, Largest, LimitReport, Need, OtherFile,
     Plan, Price, Rule, Setting,
@@ -271,6 +271,15 @@ fn doctors() {
             condition("lockdown", None, None),
         ],
         hooks: hooks.collect(),
+        calls: vec![
+            CallsFound { arrangement: "all", not_watched: vec!["madvise through io_uring".into()] },
+            CallsFound {
+                arrangement: "locking",
+                not_watched: ["shmget, msync", "io_setup at fs.aio-max-nr", "madvise through io_uring"]
+                    .map(Into::into)
+                    .into(),
+            },
+        ],
         given_away: Some("how many VMAs each process has"),
     };
     each("doctor", Kind::Doctor, &Document::Doctor(&doctor));
@@ -288,6 +297,7 @@ fn doctors() {
         exact_peaks: false,
         verdict: format!("Peaks are samples here: {why}."),
         reason: Some(why.into()),
+        calls: Vec::new(),
         conditions: [met(&clean), vec![refused("CAP_SYS_PTRACE"), refused("pid namespace")]].concat(),
         ..clean.clone()
     };

@@ -1,8 +1,10 @@
 //! What this kernel, these rights and this build allow: the programs are attached as for a session, and taken away again.
 
 use crate::domain::exactness::Exactness;
-use crate::model::doctor::{Doctor, HookFound};
+use crate::model::doctor::{CallsFound, Doctor, HookFound};
 use crate::model::event::Doubt;
+use crate::model::hook::CALL_EXIT;
+use crate::model::report::{Hook, HookState};
 use crate::os::kernel::Facts;
 use crate::os::rights;
 use crate::source::ebpf::hooks::HOOKS;
@@ -17,6 +19,30 @@ fn given_away() -> Option<&'static str> {
          by tracing. To give that to a group only: chgrp GROUP vmaudit; chmod 0750 vmaudit; then setcap, which chgrp \
          takes away.",
     )
+}
+
+/// What each arrangement that works with these hooks cannot see refused.
+fn calls(arch: &str, hooks: &[Hook]) -> Vec<CallsFound> {
+    let Some(watched) = hooks.iter().find(|hook| hook.name == CALL_EXIT && hook.state != HookState::Missing)
+    else {
+        return Vec::new();
+    };
+    let never: Vec<String> = [
+        "madvise through io_uring",
+        if arch == "x86_64" {
+            "by the 32-bit entry: the older mmap, ipc (shmget, shmat)"
+        } else {
+            "all calls of 32-bit programs"
+        },
+    ]
+    .map(Into::into)
+    .into();
+    let mut found = vec![CallsFound { arrangement: "all", not_watched: never.clone() }];
+    if watched.via.as_deref() == Some(ebpf::ASKED) {
+        let rest = hooks::UNWATCHED_CALLS.map(Into::into).into_iter();
+        found.push(CallsFound { arrangement: "locking", not_watched: rest.chain(never).collect() });
+    }
+    found
 }
 
 /// Looks, as far as these rights go.
@@ -56,6 +82,7 @@ pub fn look() -> Doctor {
         arch: facts.arch.to_string(),
         exact_peaks: exactness.peaks(),
         verdict: exactness.sentences(),
+        calls: if reason.is_none() { calls(&facts.arch, &hooks) } else { Vec::new() },
         reason,
         max_map_count: proc_max_map_count(),
         conditions,

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::model::doctor::{Doctor, HookFound};
+use crate::model::doctor::{CallsFound, Doctor, HookFound};
 use crate::model::report::{Condition, HookState};
 use crate::output::text::page::{Colour, Page, Style};
 use crate::text::{clean, grouped};
@@ -32,6 +32,11 @@ pub(crate) fn write(it: &Doctor, style: &Style, out: &mut dyn Write) -> io::Resu
     }
     it.hooks.iter().try_for_each(|found| hook(found, it.reason.as_deref(), page))?;
     page.blank()?;
+    if !it.calls.is_empty() {
+        page.line("Refused calls that are not seen", Some(Colour::Bold))?;
+        it.calls.iter().try_for_each(|found| calls(found, page))?;
+        page.blank()?;
+    }
     page.line("Kernel, rights and container", Some(Colour::Bold))?;
     it.conditions.iter().try_for_each(|found| condition(found, page))?;
     if let Some(sentence) = it.given_away {
@@ -115,6 +120,11 @@ fn hook(found: &HookFound, reason_of_all: Option<&str>, page: &mut Page<'_>) -> 
             because(page, reason.filter(|reason| Some(*reason) != reason_of_all))
         }
     }
+}
+
+fn calls(found: &CallsFound, page: &mut Page<'_>) -> io::Result<()> {
+    let name = format!("--calls {}", found.arrangement);
+    row(page, "", &name, HOOK, &format!("{}.", found.not_watched.join("; ")))
 }
 
 fn because(page: &mut Page<'_>, reason: Option<&str>) -> io::Result<()> {

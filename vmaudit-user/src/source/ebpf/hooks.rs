@@ -448,6 +448,18 @@ pub fn can_ask(facts: &Facts) -> bool {
 pub const UNWATCHED: &str = "calls that do not take the lock of their own address space are not counted, nor, if they are refused, \
      seen: above all a thread that a limit of tasks does not allow; `--calls all` watches them";
 
+/// The same call by call: refusals that come without a section of writing in the caller's own address space, or before it
+/// (ipc/shm.c, mm/msync.c, mm/mincore.c, kernel/fork.c:copy_process, fs/aio.c:ioctx_alloc, mm/mlock.c:can_do_mlock,
+/// mm/mprotect.c:do_mprotect_pkey, mm/mremap.c:check_mremap_params; 6.18 to 7.3).
+pub const UNWATCHED_CALLS: [&str; 6] = [
+    "clone, clone3, fork and vfork at a limit on tasks",
+    "shmget, shmctl, msync, mincore, bpf, userfaultfd, io_uring_setup, io_uring_register",
+    "io_setup at fs.aio-max-nr",
+    "mlock, mlock2 and mlockall where nothing may be locked",
+    "a range that goes past the last address (mprotect and others)",
+    "mremap to an address of one's own, at the limit of VMAs",
+];
+
 /// The decision for one row. `asks`: answers are asked for.
 pub fn choose(row: &'static Row, facts: &Facts, asks: bool) -> Choice {
     let mut reasons = Vec::new();

@@ -31,7 +31,7 @@ use crate::text::MESSAGES;
 const NO_SUBSTITUTE: &str = "it works with the lock events only: beside the programs that count at the exits of calls \
                              nothing knows the call that a task is in";
 /// How the exits of calls are watched where answers are asked for, in reports.
-const ASKED: &str = "task_work";
+pub const ASKED: &str = "task_work";
 pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/vmaudit.bpf.o"));
 

@@ -34,6 +34,8 @@ use vmaudit_common::{
     Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE, Share, Site,
 };
 
+pub(crate) use load::ASKED;
+
 use crate::model::event::{Event, MmState, ProcessFacts, ProcessId, UsedShare};
 use crate::model::report::Hook;
 use crate::os::procfs::{Handle, Proc};
