@@ -11,7 +11,7 @@ use crate::typed::standing;
 /// Nobody else has this name.
 const NAME: &str = "vma-example";
 /// Programs that examples name; each does as little as it can.
-const PROGRAMS: [&str; 4] = ["make", "tests", "server", "wine"];
+const PROGRAMS: [&str; 6] = ["make", "tests", "server", "wine", "redis-server", "python3"];
 
 /// A folder with those programs, `vmaudit`, and a `sudo` for whom everybody is root already.
 fn folder() -> Scratch {

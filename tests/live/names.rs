@@ -92,3 +92,22 @@ fn the_users_name_is_in_no_process_name_and_no_argument() {
     assert_eq!(plain.processes[0].comm, "mapper");
     assert_eq!(plain.session.command[1..], ["setname", "mapper", "50"]);
 }
+
+#[test]
+fn owners_have_names_and_command_lines_are_told_to_those_who_ask() {
+    let own = vmaudit_user::os::users::user_name(nix_uid());
+    for (options, shown) in [(&["--no-anonymize"][..], false), (&["--no-anonymize", "--show-args"], true)] {
+        let done = Session::run(options, &["--linger", "300", "attach", "3"]).go().succeeded();
+        let report = done.report();
+        let row = report.processes.first().expect("a process");
+        assert_eq!(row.user.as_deref(), Some(own.as_str()));
+        let args = row.args.as_ref().map(|args| args.iter().skip(1).cloned().collect::<Vec<_>>());
+        let expected = shown.then(|| ["--linger", "300", "attach", "3"].map(str::to_owned).to_vec());
+        assert_eq!(args, expected, "{options:?}");
+    }
+}
+
+fn nix_uid() -> u32 {
+    // SAFETY: no preconditions.
+    unsafe { libc::getuid() }
+}

@@ -65,6 +65,13 @@ impl Terminal {
         Self { keyboard: master, screen, slave }
     }
 
+    fn resize(&self, rows: u16, columns: u16) {
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        // SAFETY: reads one winsize.
+        let answer = unsafe { libc::ioctl(self.keyboard.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+        assert_eq!(answer, 0, "the terminal's size: {}", std::io::Error::last_os_error());
+    }
+
     fn wait_for(&self, text: &str) {
         wait_for(&format!("{text:?} on the terminal"), || self.text().contains(text).then_some(()));
     }
@@ -146,6 +153,52 @@ fn a_report_begins_on_its_own_line_after_ctrl_c() {
     let line = screen.lines().find(|line| line.contains("vmaudit: ")).expect("a report");
     // Colours come before it.
     assert!(!line.contains("^C") && screen.contains("Nothing lost."), "{screen}");
+}
+
+/// People see that something goes on; what the command writes scrolls above it, and the report finds a terminal as it was.
+#[test]
+fn a_silent_command_has_a_status_line_that_is_gone_before_the_report() {
+    let session = || {
+        Session::vmaudit(&["run", "--"]).then_workload(&["sleep", "3600"]).env("TERM", "xterm").unrecorded()
+    };
+    let done = on_a_terminal(session, |terminal| {
+        terminal.resize(24, 80);
+        terminal.wait_for(": 1 process, largest workload ");
+        terminal.keyboard.write_all(b"\x03").unwrap();
+    });
+    let screen = String::from_utf8_lossy(&done.stdout).into_owned();
+    let (before, after) = screen.split_once("\x1b7\x1b[24;1H\x1b[2K\x1b[r\x1b8").expect("it is taken away");
+    assert!(before.contains("\x1b7\x1b[1;23r\x1b8\x1b7\x1b[24;1H\x1b[2Kvmaudit 0:"), "{before:?}");
+    assert!(
+        after.contains("Nothing lost.") && !after.contains("largest workload ") && !after.contains("\x1b7")
+    );
+}
+
+#[test]
+fn nobody_who_did_not_ask_or_types_blindly_gets_a_status_line() {
+    for option in ["-q", "--top=5"] {
+        let session = match option {
+            "-q" => {
+                || Session::vmaudit(&["run", "-q", "--"]).then_workload(&["sleep", "5"]).env("TERM", "xterm")
+            }
+            _ => || Session::vmaudit(&["run", "--"]).then_workload(&["sleep", "5"]).env("TERM", "xterm"),
+        };
+        let no_echo = |terminal: &mut Terminal| {
+            terminal.resize(24, 80);
+            // SAFETY: a zeroed termios is filled in before it is used.
+            let answers = unsafe {
+                let mut mode: libc::termios = std::mem::zeroed();
+                let got = libc::tcgetattr(terminal.slave.as_raw_fd(), &raw mut mode);
+                mode.c_lflag &= !libc::ECHO;
+                [got, libc::tcsetattr(terminal.slave.as_raw_fd(), libc::TCSANOW, &raw const mode)]
+            };
+            assert_eq!(answers, [0; 2]);
+        };
+        let quiet = |terminal: &mut Terminal| terminal.resize(24, 80);
+        let done = on_a_terminal(session, if option == "-q" { quiet } else { no_echo }).succeeded();
+        let screen = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(!screen.contains("\x1b7") && !screen.contains("vmaudit 0:"), "{option}: {screen:?}");
+    }
 }
 
 #[test]

@@ -316,6 +316,8 @@ impl Anonymizer {
             Event::Process(facts) => {
                 self.texts([&mut facts.exe, &mut facts.cgroup].into_iter().flatten());
             }
+            Event::CommandLine(line) => self.texts(&mut line.arguments),
+            Event::User(user) => self.texts([&mut user.name]),
             Event::Mapped(mapped) => {
                 self.texts(mapped.file.as_mut().map(|file| &mut file.path));
             }

@@ -262,6 +262,7 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         unit: row.cgroup.as_deref().and_then(unit_of).map(str::to_owned),
         cgroup: row.cgroup,
         user: row.uid.and_then(|uid| users.get(&uid)).cloned(),
+        args: None,
         uid: row.uid,
         started_s: None,
         ended_s: None,

@@ -1,6 +1,7 @@
 //! What is looked up about a process or a refused call while a session runs; each look is bounded, and what it finds
 //! is given back as events.
 
+pub(crate) mod command_lines;
 pub(crate) mod commit;
 pub(crate) mod memory_cgroup;
 mod oom_cgroups;
@@ -30,6 +31,8 @@ const STACKS: (usize, usize) = (1, 16);
 pub struct Enrichment {
     symbols: Symbols,
     owners: Option<Looks>,
+    /// Where the caller asked for them.
+    command_lines: Option<command_lines::Looks>,
     cgroups: memory_cgroup::Looks,
     oom: OomLooks,
     task_cgroups: pids_cgroup::Looks,
@@ -43,6 +46,7 @@ impl Enrichment {
         Self {
             symbols: Symbols::new(!symbols, patience),
             owners: Some(Looks::new(anonymizer, start_ns, patience)),
+            command_lines: None,
             cgroups: memory_cgroup::Looks::default(),
             oom: OomLooks::default(),
             task_cgroups: pids_cgroup::Looks::default(),
@@ -50,11 +54,17 @@ impl Enrichment {
         }
     }
 
+    /// The same, with the command lines of processes.
+    pub fn with_command_lines(self, patience: &Patience) -> Self {
+        Self { command_lines: Some(command_lines::Looks::new(patience)), ..self }
+    }
+
     /// Looks only at what verdicts need.
     pub fn for_verdicts(patience: &Patience) -> Self {
         Self {
             symbols: Symbols::new(true, patience),
             owners: None,
+            command_lines: None,
             cgroups: memory_cgroup::Looks::default(),
             oom: OomLooks::default(),
             task_cgroups: pids_cgroup::Looks::default(),
@@ -87,6 +97,9 @@ impl Enrichment {
                 if let Some(path) = &facts.cgroup {
                     self.oom.meet(path);
                 }
+                if let Some(it) = &mut self.command_lines {
+                    it.notice(facts);
+                }
             }
             Event::OomVictim(victim) => {
                 let found = self.oom.look(victim, audit.cgroup_of(victim.process.tgid));
@@ -98,17 +111,29 @@ impl Enrichment {
         }
     }
 
+    /// What was found of processes since the last time.
+    pub fn found(&mut self, sink: &mut dyn FnMut(Event)) {
+        for line in self.command_lines.iter_mut().flat_map(command_lines::Looks::take) {
+            sink(Event::CommandLine(Box::new(line)));
+        }
+    }
+
     /// Goes on with looks: a few between two batches of records (`more` are waiting), else as many as may be.
     pub fn look(&mut self, more: bool, lives: &dyn Fn(u64) -> bool) {
         self.symbols.remember(if more { STACKS.0 } else { STACKS.1 }, lives);
         if let Some(owners) = self.owners.as_mut().filter(|_| !more) {
             owners.look(now_ns, lives);
         }
+        if let Some(it) = self.command_lines.as_mut().filter(|_| !more) {
+            it.look();
+        }
     }
 
     /// When it has to be asked to look again at the latest: sooner than `next` while a look is under way.
     pub fn wake(&self, next: Instant) -> Instant {
-        let busy = self.symbols.busy() || self.owners.as_ref().is_some_and(Looks::busy);
+        let busy = self.symbols.busy()
+            || self.owners.as_ref().is_some_and(Looks::busy)
+            || self.command_lines.as_ref().is_some_and(command_lines::Looks::busy);
         if busy { next.min(Instant::now() + GLANCE) } else { next }
     }
 
@@ -123,10 +148,14 @@ impl Enrichment {
         if let Some(owners) = &mut self.owners {
             owners.settle(lives);
         }
+        if let Some(it) = &mut self.command_lines {
+            it.settle();
+        }
     }
 
     /// What was found, always in the same order, and sentences about what was not. Reads the files of symbols.
     pub fn finish(mut self, sink: &mut dyn FnMut(Event)) {
+        self.found(sink);
         let mut owners: Vec<_> = self.owners.as_mut().map(Looks::take).into_iter().flatten().collect();
         owners.sort_by_key(|(generation, _)| *generation);
         for (generation, holders) in owners {

@@ -36,6 +36,10 @@ pub enum Event {
     Mapped(Box<Mapped>),
     /// Facts about a process that need /proc or the exec hook.
     Process(ProcessFacts),
+    /// The command line of a process, where the caller asked for it.
+    CommandLine(Box<CommandLine>),
+    /// What a user is called.
+    User(UserName),
     /// The session's limits, as read now.
     Limits(Limits),
     /// A look at vm.max_map_count.
@@ -408,6 +412,24 @@ pub struct LimitSeen {
     pub at_ns: u64,
     /// VMAs.
     pub max_map_count: u32,
+}
+
+/// The command line of a process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandLine {
+    /// Process.
+    pub process: ProcessId,
+    /// Its arguments, the program's own name first; a long one is cut.
+    pub arguments: Vec<String>,
+}
+
+/// What a user is called.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserName {
+    /// His number.
+    pub uid: u32,
+    /// His name; his number where he has none.
+    pub name: String,
 }
 
 /// Facts about a process from /proc or from exec.

@@ -274,9 +274,14 @@ pub struct Process {
     /// Owner; null when unknown.
     #[serde(default)]
     pub uid: Option<u32>,
-    /// The owner's name, its number where it has none; null when it was not asked for.
+    /// The owner's name, its number where it has none, `<user>` for the person at the keyboard of a session unless
+    /// `--no-anonymize` was given; null when it was not asked for.
     #[serde(default)]
     pub user: Option<String>,
+    /// Its command line, the program's own name first, as it was soon after its last exec; null unless `--show-args` was
+    /// given, and where it could not be read in time.
+    #[serde(default)]
+    pub args: Option<Vec<String>>,
     /// systemd unit, as its cgroup tells; null outside of any.
     #[serde(default)]
     pub unit: Option<String>,

@@ -129,7 +129,7 @@ impl Destination {
 
     /// Width of its terminal in columns; `None` when it is no terminal.
     pub fn columns(&self) -> Option<usize> {
-        self.is_terminal().then(|| terminal_columns(self.raw_fd())).flatten()
+        self.is_terminal().then(|| terminal_size(self.raw_fd())).flatten().map(|(_, columns)| columns)
     }
 
     fn raw_fd(&self) -> RawFd {
@@ -407,11 +407,11 @@ fn colour_wanted(no_color: Option<&OsStr>, term: Option<&OsStr>) -> bool {
     no_color.is_none_or(OsStr::is_empty) && term.is_none_or(|term| term != "dumb")
 }
 
-fn terminal_columns(fd: RawFd) -> Option<usize> {
+pub(super) fn terminal_size(fd: RawFd) -> Option<(usize, usize)> {
     let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCGWINSZ writes one winsize to the address it is given, and `size` is one that outlives the call.
     let answer = unsafe { libc::ioctl(fd, libc::TIOCGWINSZ, &raw mut size) };
-    (answer == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
+    (answer == 0 && size.ws_col > 0).then_some((size.ws_row.into(), size.ws_col.into()))
 }
 
 #[cfg(test)]

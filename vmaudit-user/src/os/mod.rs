@@ -12,6 +12,7 @@ pub(crate) mod kernel_symbol;
 pub(crate) mod own_children;
 pub mod procfs;
 pub mod rights;
+pub mod status_line;
 pub(crate) mod sysctl_conf;
 pub(crate) mod sysctl_dropin;
 pub mod users;

@@ -78,8 +78,13 @@ fn scans() {
 }
 
 fn explained() -> Explanation {
+    explained_of(200, KERNEL_DEFAULT)
+}
+
+/// Of so many pieces, at this limit.
+fn explained_of(pieces: u64, limit: u64) -> Explanation {
     let mut text = String::from("400000-401000 r-xp 00000000 08:01 7 /usr/lib/libx.so.1\n");
-    for piece in 0..200u64 {
+    for piece in 0..pieces {
         let start = 0x7f00_0000_0000 + piece * 0x10000;
         let mode = if piece % 2 == 0 { "rw-p" } else { "r--p" };
         text.push_str(&format!("{start:x}-{:x} {mode} 00000000 00:00 0 \n", start + 0x10000));
@@ -94,7 +99,7 @@ fn explained() -> Explanation {
     it.pid = Some(812);
     it.origin = Origin::Process;
     it.subject = "/usr/bin/java".into();
-    it.max_map_count = Some(KERNEL_DEFAULT);
+    it.max_map_count = Some(limit);
     conclude(&mut it);
     it
 }
@@ -106,6 +111,13 @@ fn explanations() {
     let mut out = Vec::new();
     write(&Document::Explanation(&it, true), Format::Text, &Style::default(), &mut out).unwrap();
     insta::assert_snapshot!("explain -v", String::from_utf8(out).unwrap());
+    // One more than the limit allows to a call that splits: the kernel's mappings are more by one now and then.
+    for (name, pieces, limit) in
+        [("clean", 3, KERNEL_DEFAULT), ("at the limit", 200, 202), ("near the limit", 190, 202)]
+    {
+        let it = explained_of(pieces, limit);
+        at_each_width(&format!("explain {name}"), &Document::Explanation(&it, false));
+    }
 }
 
 fn limited() -> LimitReport {

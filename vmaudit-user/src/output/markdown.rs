@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::model::cause::reason;
 use crate::model::report::{Failure, Hook, HookState, Report, SourceKind};
 use crate::output::document::Document;
+use crate::output::text::coverage::touches;
 use crate::output::text::headline::{circumstances, more_breaches, verdict};
 use crate::output::text::page::Style;
 use crate::output::text::processes::row;
@@ -71,7 +72,18 @@ fn processes(report: &Report, top: usize, out: &mut dyn Write) -> io::Result<()>
     if more > 0 {
         writeln!(out, "\nand {}", count(more, "more process", "more processes"))?;
     }
-    writeln!(out, "\n`~` at least, or sampled; `+` stopped by the limit; `-` unknown")
+    let shown = || report.processes.iter().take(top.max(1)).flat_map(|process| row(process, report));
+    let signs = [("~", "`~` at least, or sampled"), ("+", "`+` stopped by the limit"), ("-", "`-` unknown")];
+    let used = |sign: &str| {
+        shown().any(
+            |cell| if sign == "-" { cell == sign } else { cell.starts_with(sign) || cell.ends_with(sign) },
+        )
+    };
+    let legend: Vec<&str> = signs.iter().filter(|(sign, _)| used(sign)).map(|(_, text)| *text).collect();
+    if legend.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{}", legend.join("; "))
 }
 
 fn failures(report: &Report, top: usize, out: &mut dyn Write) -> io::Result<()> {
@@ -118,9 +130,13 @@ fn coverage(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         (true, SourceKind::Proc) => "what happened between two looks; nothing else that is counted".into(),
         (true, _) => "nothing that this source counts".into(),
     };
-    writeln!(out, "\nLost: {what}.")?;
-    let missing: Vec<&Hook> =
-        report.coverage.hooks.iter().filter(|hook| hook.state == HookState::Missing).collect();
+    if lost.is_empty() && report.source == SourceKind::Ebpf && !report.coverage.lost.is_empty() {
+        writeln!(out, "\nNothing lost.")?;
+    } else {
+        writeln!(out, "\nLost: {what}.")?;
+    }
+    let missing = report.coverage.hooks.iter().filter(|hook| hook.state == HookState::Missing);
+    let missing: Vec<&Hook> = missing.filter(|hook| touches(hook, report)).collect();
     if let [first, _, ..] = missing.as_slice()
         && missing.iter().all(|hook| hook.reason == first.reason)
     {

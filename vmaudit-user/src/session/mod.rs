@@ -22,13 +22,14 @@ use crate::enrich::Enrichment;
 use crate::launch::child::{Child, Look};
 use crate::launch::last_resort;
 use crate::launch::signals::is_harmless;
-use crate::model::event::{End, Event, ProcessId};
+use crate::model::event::{End, Event, ProcessId, UserName};
 use crate::model::report::Exit;
 use crate::model::session::Header;
 use crate::os::apart::Patience;
 use crate::os::clock::now_ns;
 use crate::os::procfs::Proc;
 use crate::os::rights;
+use crate::os::users::user_name;
 use crate::source::{Source, ebpf};
 use crate::text::{self, MESSAGES};
 use signals::{Asked, Signals, Wake};
@@ -39,8 +40,6 @@ const SETTLED: Duration = Duration::from_millis(5);
 const ROOTS_SETTLED: Duration = Duration::from_millis(100);
 /// Between two looks once the command has ended.
 const ENDING: Duration = Duration::from_millis(2);
-/// Between two tellings of figures of the living, where somebody wants them.
-const CHECKPOINT: Duration = Duration::from_secs(1);
 /// Records taken before other work gets its turn.
 const BATCH: usize = 1024;
 /// Batches taken before signals and the command get their turn.
@@ -61,9 +60,12 @@ pub trait Sink {
     /// A turn of the session's loop is done; `over`: it was the last one.
     fn turn(&mut self, audit: &Audit, over: bool);
 
-    /// It wants figures of the living now and then: what it has may be all that is left when vmaudit is killed.
-    fn wants_checkpoints(&self) -> bool {
-        false
+    /// vmaudit is about to be stopped with its job.
+    fn stopping(&mut self) {}
+
+    /// It wants figures of the living so often; `None`: never.
+    fn checkpoints(&self) -> Option<Duration> {
+        None
     }
 
     /// Nobody reads it any more, so that the session may end.
@@ -132,8 +134,8 @@ pub struct Session<'s> {
     enrichment: Option<Enrichment>,
     state: State<'s>,
     patience: Patience,
-    /// When figures of the living are due; `None` where nobody wants them.
-    checkpoint: Option<Instant>,
+    /// When figures of the living are due, and how often; `None` where nobody wants them.
+    checkpoint: Option<(Instant, Duration)>,
     /// What people are told when nothing can keep the session from beginning any more.
     announced: Option<String>,
     /// A key of the terminal sent a signal, and its echo (`^C`) stands there.
@@ -178,8 +180,8 @@ impl<'s> Session<'s> {
         sinks: Vec<&'s mut dyn Sink>,
         patience: Patience,
     ) -> Self {
-        let checkpoint =
-            sinks.iter().any(|sink| sink.wants_checkpoints()).then(|| Instant::now() + CHECKPOINT);
+        let checkpoint = sinks.iter().filter_map(|sink| sink.checkpoints()).min();
+        let checkpoint = checkpoint.map(|every| (Instant::now() + every, every));
         let state = State { audit: Audit::of(header), anonymizer, sinks };
         let mut session =
             Self { source, enrichment, state, patience, checkpoint, announced: None, interrupted: false };
@@ -256,7 +258,7 @@ impl<'s> Session<'s> {
             }
             more = self.drain(BATCHES);
             if let (None, Some(child)) = (exit, child.as_deref_mut()) {
-                exit = look(child);
+                exit = look(child, &mut self.state.sinks);
                 if exit.is_some() {
                     let lingered = Instant::now() + ends.linger;
                     deadline = Some(deadline.map_or(lingered, |at| at.min(lingered)));
@@ -313,6 +315,7 @@ impl<'s> Session<'s> {
         }
         if let Some(it) = enrichment.as_mut() {
             it.look(false, &|generation| source.lives(generation));
+            it.found(&mut |event| state.give(event));
         }
         more
     }
@@ -321,8 +324,8 @@ impl<'s> Session<'s> {
     fn tick(&mut self) -> Duration {
         let Self { source, enrichment, state, checkpoint, .. } = self;
         let next = source.tick(&mut |event| state.take(event, enrichment));
-        if let Some(due) = checkpoint.as_mut().filter(|due| Instant::now() >= **due) {
-            *due = Instant::now() + CHECKPOINT;
+        if let Some((due, every)) = checkpoint.as_mut().filter(|(due, _)| Instant::now() >= *due) {
+            *due = Instant::now() + *every;
             source.checkpoint(&mut |event| state.take(event, enrichment));
         }
         thin_out(source.as_mut(), state, enrichment);
@@ -352,6 +355,9 @@ impl<'s> Session<'s> {
             .map(|(pid, _)| pid)
             .collect();
         hidden.into_iter().for_each(|pid| state.give(Event::AddressesHidden(pid)));
+        for uid in state.audit.owners() {
+            state.give(Event::User(UserName { uid, name: user_name(uid) }));
+        }
         if let Some(bytes) = vma_bytes() {
             state.give(Event::VmaBytes(bytes));
         }
@@ -365,10 +371,11 @@ impl<'s> Session<'s> {
 }
 
 /// How the command ended, if it did. One that was stopped stops vmaudit too, as a part of the same job.
-fn look(child: &mut Child) -> Option<Exit> {
+fn look(child: &mut Child, sinks: &mut [&mut dyn Sink]) -> Option<Exit> {
     match child.look() {
         Look::Running => None,
         Look::Stopped => {
+            sinks.iter_mut().for_each(|sink| sink.stopping());
             child.stop_too();
             None
         }

@@ -11,6 +11,8 @@ use crate::source::recording::Writer;
 
 /// Between two times at which what waits is written out: so much a sudden end costs at most.
 const FLUSH: Duration = Duration::from_secs(1);
+/// Between two tellings of figures of the living.
+const CHECKPOINT: Duration = Duration::from_secs(1);
 
 /// A recording of the session at work.
 pub struct Recorder {
@@ -53,8 +55,9 @@ impl Sink for Recorder {
         }
     }
 
-    fn wants_checkpoints(&self) -> bool {
-        true
+    /// What it has may be all that is left when vmaudit is killed.
+    fn checkpoints(&self) -> Option<Duration> {
+        Some(CHECKPOINT)
     }
 
     fn complaint(&self) -> Option<String> {

@@ -4,11 +4,13 @@ mod ends;
 mod failures;
 mod folded;
 mod group;
+mod now;
 mod rows;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::domain::audit::folded::Folded;
+pub use crate::domain::audit::now::Now;
 pub use crate::domain::audit::rows::Rows;
 use crate::model::end::{Ended, OomCgroups};
 use crate::model::event::{
@@ -43,6 +45,8 @@ const MOST_ROW_BYTES: usize = 6_000_000;
 const MAX_NOTES: usize = 1000;
 /// Places kept apart of a kind of refusal in images that were put together.
 const MAX_SITES: usize = 16;
+/// Users whose names are kept.
+const USERS: usize = 1000;
 /// Changes of vm.max_map_count kept apart.
 const MAX_LIMIT_CHANGES: usize = 100;
 
@@ -91,6 +95,8 @@ pub struct Audit {
     end: Option<End>,
     cut: Option<Cut>,
     vma_bytes: Option<f64>,
+    /// Names of users by number.
+    users: BTreeMap<u32, String>,
     /// Processes whose addresses are not the caller's to know.
     hidden: HashSet<u32>,
     /// The latest time that an event bore.
@@ -103,6 +109,7 @@ struct Process {
     uid: Option<u32>,
     comm: String,
     exe: Option<String>,
+    arguments: Option<Vec<String>>,
     cgroup: Option<String>,
     started_ns: u64,
     ended_ns: Option<u64>,
@@ -164,6 +171,7 @@ impl Audit {
             end: None,
             cut: None,
             vma_bytes: None,
+            users: BTreeMap::new(),
             hidden: HashSet::new(),
             seen_ns: start_ns,
         }
@@ -181,6 +189,16 @@ impl Audit {
                 let process = self.processes.entry(named.process).or_default();
                 process.exe = named.exe.or(process.exe.take());
                 process.cgroup = named.cgroup.or(process.cgroup.take());
+            }
+            Event::CommandLine(line) => {
+                if let Some(process) = self.processes.get_mut(&line.process) {
+                    process.arguments = Some(line.arguments);
+                }
+            }
+            Event::User(user) => {
+                if self.users.len() < USERS {
+                    self.users.insert(user.uid, user.name);
+                }
             }
             Event::Limits(limits) => {
                 self.limit_was(limits.max_map_count);
@@ -338,6 +356,11 @@ impl Audit {
     /// Where the recording was cut, if it was one and was.
     pub fn cut(&self) -> Option<Cut> {
         self.cut
+    }
+
+    /// Owners of processes with a row, each once.
+    pub fn owners(&self) -> BTreeSet<u32> {
+        self.processes.values().filter_map(|process| process.uid).take(USERS).collect()
     }
 
     /// What was not seen so far.

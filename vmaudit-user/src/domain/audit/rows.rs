@@ -237,7 +237,8 @@ impl Audit {
                 figures.failed = Some(figures.failed.unwrap_or(0).saturating_add(stat.failed));
             }
         }
-        let exe = process.exe.clone().or_else(|| self.parents_exe(id, process));
+        let parent = self.same_image(id, process);
+        let exe = process.exe.clone().or_else(|| parent?.exe.clone());
         report::Process {
             pid: id.tgid,
             ppid: process.ppid,
@@ -247,7 +248,8 @@ impl Audit {
             unit: process.cgroup.as_deref().and_then(unit_of).map(str::to_owned),
             cgroup: process.cgroup.clone(),
             uid: process.uid,
-            user: None,
+            user: process.uid.and_then(|uid| self.users.get(&uid)).cloned(),
+            args: process.arguments.clone().or_else(|| parent?.arguments.clone()),
             started_s: Some(self.seconds(process.started_ns)),
             ended_s: process.ended_ns.map(|ns| self.seconds(ns)),
             map_count: MapCount { percent_of_limit: percent, ..count },
@@ -269,12 +271,17 @@ impl Audit {
 
     /// A forked child that never called exec runs its parent's file.
     pub(super) fn parents_exe(&self, id: ProcessId, process: &Process) -> Option<String> {
+        self.same_image(id, process)?.exe.clone()
+    }
+
+    /// The parent of such a child.
+    fn same_image(&self, id: ProcessId, process: &Process) -> Option<&Process> {
         if process.mms.iter().any(|mm| mm.from_exec) {
             return None;
         }
         let parent = process.ppid?;
         let of = |start_ns| ProcessId { tgid: parent, start_ns };
         // The youngest that was there at the birth: its number may have been another's before, and after.
-        self.processes.range(of(0)..=of(id.start_ns)).next_back()?.1.exe.clone()
+        self.processes.range(of(0)..=of(id.start_ns)).next_back().map(|(_, parent)| parent)
     }
 }

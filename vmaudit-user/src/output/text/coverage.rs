@@ -81,7 +81,7 @@ fn losses(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
 }
 
 /// Without this hook something is wrong, or missing, in what is shown.
-fn touches(missing: &Hook, report: &Report) -> bool {
+pub(crate) fn touches(missing: &Hook, report: &Report) -> bool {
     let refused = |of: &dyn Fn(&Failure) -> bool| {
         report.failures.iter().chain(&report.ordinary_answers).any(|failure| !failure.certain && of(failure))
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self};
 
 use crate::model::cause::{because, reason};
-use crate::model::report::{Cause, Failure, Holders, Outcome, Report};
+use crate::model::report::{Cause, Failure, Holders, Outcome, Report, Site};
 use crate::output::text::page::{Colour, Page, name_pid};
 use crate::output::text::stack;
 use crate::text::{bytes, clean, count, grouped};
@@ -122,30 +122,70 @@ pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page
     }
 }
 
+/// Places that cannot be told apart by the frames that are shown.
+struct Alike<'a> {
+    first: &'a Site,
+    count: u64,
+    bytes: Option<(u64, u64)>,
+    last_at_s: f64,
+}
+
+/// The places that calls were refused at, the most frequent first.
+fn alike<'a>(failure: &'a Failure, frames: usize) -> Vec<Alike<'a>> {
+    let shown = |site: &'a Site| (site.stack.get(..frames).unwrap_or(&site.stack), site.stack.len() > frames);
+    // Two calls of one line are two addresses.
+    let same = |one: &'a Site, other: &'a Site| {
+        let (one, one_goes_on) = shown(one);
+        let (other, other_goes_on) = shown(other);
+        one_goes_on == other_goes_on
+            && one.len() == other.len()
+            && one.iter().zip(other).all(|(a, b)| {
+                a.symbol.is_some()
+                    && (&a.symbol, &a.module, &a.file, a.line) == (&b.symbol, &b.module, &b.file, b.line)
+            })
+    };
+    let mut all: Vec<Alike<'a>> = Vec::new();
+    for site in &failure.sites {
+        let bytes = site.smallest_bytes.zip(site.largest_bytes);
+        match all.iter_mut().find(|it| !site.stack.is_empty() && same(it.first, site)) {
+            Some(it) => {
+                it.count = it.count.saturating_add(site.count);
+                it.last_at_s = it.last_at_s.max(site.last_at_s);
+                it.bytes = it.bytes.zip(bytes).map(|(a, b)| (a.0.min(b.0), a.1.max(b.1)));
+            }
+            None => all.push(Alike { first: site, count: site.count, bytes, last_at_s: site.last_at_s }),
+        }
+    }
+    all.sort_by_key(|it| std::cmp::Reverse(it.count));
+    all
+}
+
 /// The places that calls were refused at.
 fn sites(failure: &Failure, page: &mut Page<'_>) -> io::Result<()> {
-    const SHOWN: usize = 4;
+    const SHOWN: usize = 3;
+    let all = alike(failure, page.style.frames.max(1));
     // The last place is the one that a program may have ended at.
-    let last = failure.sites.iter().max_by(|a, b| a.last_at_s.total_cmp(&b.last_at_s));
+    let last = all.iter().map(|it| it.last_at_s).max_by(f64::total_cmp);
     let mut left = failure.elsewhere;
-    for (n, site) in failure.sites.iter().enumerate() {
-        let is_last = last.is_some_and(|last| std::ptr::eq(last, site));
+    for (n, site) in all.iter().enumerate() {
+        let is_last = last.is_some_and(|last| last.total_cmp(&site.last_at_s).is_eq());
         if n >= SHOWN && !is_last {
             left = left.saturating_add(site.count);
             continue;
         }
-        let size = match (site.smallest_bytes, site.largest_bytes) {
-            (Some(least), Some(most)) if least == most => format!(" of {}", bytes(most)),
-            (Some(least), Some(most)) => format!(" of {} to {}", bytes(least), bytes(most)),
-            _ => String::new(),
+        let size = match site.bytes {
+            Some((least, most)) if least == most => format!(" of {}", bytes(most)),
+            Some((least, most)) => format!(" of {} to {}", bytes(least), bytes(most)),
+            None => String::new(),
         };
         let when = if is_last { format!(", the last at {:.3} s", site.last_at_s) } else { String::new() };
-        let from = if site.stack.is_empty() { " from a place that is not known" } else { "" };
+        let Site { stack, stack_notes, .. } = site.first;
+        let from = if stack.is_empty() { " from a place that is not known" } else { "" };
         page.line(
             &format!("  {}{size}{from}{when}:", count(site.count, "call", "calls")),
             Some(Colour::Dim),
         )?;
-        stack::stack(&site.stack, &site.stack_notes, page)?;
+        stack::stack(stack, stack_notes, page)?;
     }
     if left > 0 {
         page.line(&format!("  and {} from elsewhere", count(left, "call", "calls")), Some(Colour::Dim))?;

@@ -24,20 +24,16 @@ pub(crate) fn write(report: &LimitReport, style: &Style, out: &mut dyn Write) ->
         page.paragraph("  ! ", "    ", &text, None)?;
     }
     at_boot(report, page)?;
-    if !report.needs.is_empty() {
-        page.blank()?;
-        page.line("Known needs", Some(Colour::Bold))?;
-    }
-    report.needs.iter().try_for_each(|it| need(it, page))?;
+    needs(report, page)?;
     page.blank()?;
     price(report, page)?;
     page.paragraph("", "  ", SCOPE, Some(Colour::Dim))?;
-    let shipped = match &report.shipped {
-        Some(it) => format!("{} ships {}: {}", it.name, grouped(it.ships), it.source),
-        None => "What this distribution ships is not known here".to_owned(),
-    };
+    let shipped = report
+        .shipped
+        .as_ref()
+        .map_or(String::new(), |it| format!(" {} ships {}: {}.", it.name, grouped(it.ships), it.source));
     let bounds = format!(
-        "Kernel default {}, largest possible {}. {shipped}.",
+        "Kernel default {}, largest possible {}.{shipped}",
         grouped(report.kernel_default),
         grouped(report.kernel_largest)
     );
@@ -127,6 +123,27 @@ fn at_boot(report: &LimitReport, page: &mut Page<'_>) -> io::Result<()> {
         page.line(&format!("  In the order in which {} applies them.", report.boot.applier.name()), None)?;
     }
     Ok(())
+}
+
+/// What is known of software: of that which was asked for, or else of all that is here.
+fn needs(report: &LimitReport, page: &mut Page<'_>) -> io::Result<()> {
+    if report.needs.is_empty() {
+        return Ok(());
+    }
+    page.blank()?;
+    page.line("Known needs", Some(Colour::Bold))?;
+    let asked = |it: &&Need| matches!(it.found, Found::Named);
+    if !report.needs.iter().any(|it| asked(&it)) {
+        return report.needs.iter().try_for_each(|it| need(it, page));
+    }
+    report.needs.iter().filter(asked).try_for_each(|it| need(it, page))?;
+    let others: Vec<&str> =
+        report.needs.iter().filter(|it| !asked(it)).map(|it| it.known.title.as_str()).collect();
+    if others.is_empty() {
+        return Ok(());
+    }
+    let text = format!("Here as well: {} (vmaudit limit without --for).", clean(&others.join(", ")));
+    page.paragraph("  ", "    ", &text, Some(Colour::Dim))
 }
 
 fn need(need: &Need, page: &mut Page<'_>) -> io::Result<()> {

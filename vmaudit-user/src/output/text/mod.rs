@@ -3,7 +3,7 @@
 //! Order: what happened in one sentence; the processes; what failed and why; what is no incident; what was lost; what
 //! to do. Every string that comes from a process goes through [`clean`].
 
-mod coverage;
+pub(crate) mod coverage;
 mod crowd;
 mod doctor;
 mod ends;

@@ -8,6 +8,7 @@ use crate::model::report::{Cause, HookState, MapCount, Outcome, Process, Report,
 use crate::output::text::crowd::without_row;
 use crate::output::text::ends::cell;
 use crate::output::text::page::{Colour, NAME_COLUMNS, Page, shortened};
+use crate::text::shell;
 use crate::text::{clean, count, grouped, total};
 
 pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
@@ -16,26 +17,35 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     }
     page.blank()?;
     let shown: Vec<&Process> = report.processes.iter().take(page.style.top.max(1)).collect();
-    let heads = ["PID", "NAME", "FIRST", "LAST", "PEAK", "% LIMIT", "FAILED", "END"];
-    let rows: Vec<[String; 8]> = shown.iter().map(|process| row(process, report)).collect();
+    let heads = ["PID", "USER", "NAME", "FIRST", "LAST", "PEAK", "% LIMIT", "FAILED", "END"];
+    let several = several_owners(&shown);
+    let rows: Vec<[String; 9]> =
+        shown.iter().map(|process| with_owner(process, row(process, report), several)).collect();
     let mut widths = heads.map(UnicodeWidthStr::width);
     for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.width());
         }
     }
+    if !several {
+        widths[USER] = 0;
+    }
     // Names give way first: figures are what the table is for.
-    let others: usize = widths.iter().enumerate().filter(|(i, _)| *i != 1).map(|(_, width)| width + 2).sum();
-    if let Some(name) = widths.get_mut(1) {
+    let others: usize =
+        widths.iter().enumerate().filter(|(i, _)| *i != NAME).map(|(_, width)| width + 2).sum();
+    if let Some(name) = widths.get_mut(NAME) {
         *name = (*name).min(page.width.saturating_sub(others).max(8));
     }
-    let line = |cells: [&str; 8]| -> String {
+    let line = |cells: [&str; 9]| -> String {
         let mut line = String::new();
         for (index, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
+            if index == USER && !several {
+                continue;
+            }
             let cell = shortened(cell, width);
             let pad = " ".repeat(width.saturating_sub(cell.width()));
             let gap = if index == 0 { "" } else { "  " };
-            if index == 1 || index == 7 {
+            if [USER, NAME, END].contains(&index) {
                 line.push_str(&format!("{gap}{cell}{pad}"));
             } else {
                 line.push_str(&format!("{gap}{pad}{cell}"));
@@ -45,7 +55,7 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     };
     let mut heads = heads;
     if rows.iter().all(|row| row.last().is_none_or(String::is_empty)) {
-        heads[7] = "";
+        heads[END] = "";
     }
     page.line(&line(heads), Some(Colour::Bold))?;
     for (row, process) in rows.iter().zip(&shown) {
@@ -53,6 +63,13 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
             &line(row.each_ref().map(String::as_str)),
             process.map_count.clipped.then_some(Colour::Red),
         )?;
+        if let Some(args) = &process.args {
+            let words = clean(&shell::quoted(args));
+            page.line(
+                &format!("       {}", shortened(&words, page.width.saturating_sub(7))),
+                Some(Colour::Dim),
+            )?;
+        }
     }
     let more = report.processes.len() - shown.len();
     if more > 0 {
@@ -90,6 +107,24 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
         page.paragraph("", "  ", &notes.join("; "), Some(Colour::Dim))?;
     }
     Ok(())
+}
+
+/// Places of columns.
+const USER: usize = 1;
+const NAME: usize = 2;
+const END: usize = 8;
+
+/// Whose each is is worth a column.
+fn several_owners(shown: &[&Process]) -> bool {
+    let mut owners = shown.iter().filter_map(|process| process.user.as_ref().zip(process.uid));
+    let first = owners.next();
+    owners.any(|owner| Some(owner) != first)
+}
+
+fn with_owner(process: &Process, row: [String; 8], several: bool) -> [String; 9] {
+    let [pid, name, first, last, peak, percent, failed, end] = row;
+    let user = if several { process.user.as_deref().unwrap_or("-") } else { "" };
+    [pid, shortened(&clean(user), NAME_COLUMNS), name, first, last, peak, percent, failed, end]
 }
 
 pub(crate) fn row(process: &Process, report: &Report) -> [String; 8] {

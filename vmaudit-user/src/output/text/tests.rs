@@ -26,6 +26,7 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         cgroup: None,
         uid: Some(1000),
         user: None,
+        args: None,
         unit: None,
         started_s: Some(0.01),
         ended_s: None,

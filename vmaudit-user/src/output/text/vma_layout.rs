@@ -35,7 +35,9 @@ pub(crate) fn write(it: &Explanation, verbose: bool, style: &Style, out: &mut dy
 
 fn verdict(it: &Explanation, page: &mut Page<'_>) -> io::Result<()> {
     let pid = it.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
-    let mut sentences = it.verdict.iter();
+    // A log says first how it ended; of who lives, nothing is more urgent than that there is no room left.
+    let urgent = at_limit(it);
+    let mut sentences = urgent.iter().chain(&it.verdict);
     let first = sentences.next().map_or("", String::as_str);
     let share = it.max_map_count.filter(|_| it.complete).map(|limit| it.vmas as f64 / limit.max(1) as f64);
     let colour = match share {
@@ -50,7 +52,9 @@ fn verdict(it: &Explanation, page: &mut Page<'_>) -> io::Result<()> {
     }
     let mut figures = count(it.vmas, "VMA", "VMAs");
     // Of a log the first sentence has said it.
-    if let Some(limit) = it.max_map_count.filter(|_| it.complete && it.origin == Origin::Process) {
+    if let Some(limit) =
+        it.max_map_count.filter(|_| it.complete && it.origin == Origin::Process && urgent.is_none())
+    {
         figures.push_str(&format!(", {}% of the limit of {}", percent(it.vmas, limit), grouped(limit)));
     }
     figures.push_str(&format!("; {} of address space", bytes(it.total.bytes)));
@@ -67,6 +71,17 @@ fn verdict(it: &Explanation, page: &mut Page<'_>) -> io::Result<()> {
         page.paragraph("  ", "    ", &clean(note), Some(Colour::Yellow))?;
     }
     Ok(())
+}
+
+/// A process that lives with a tenth of the limit left, or less.
+fn at_limit(it: &Explanation) -> Option<String> {
+    let limit = it.max_map_count.filter(|_| it.complete && it.origin == Origin::Process)?;
+    if it.vmas.saturating_mul(10) < limit.saturating_mul(9) {
+        return None;
+    }
+    let at = if it.vmas >= limit { "It is AT" } else { "It is near" };
+    let (vmas, share) = (grouped(it.vmas), percent(it.vmas, limit));
+    Some(format!("{at} vm.max_map_count = {}: {vmas} VMAs, {share}%.", grouped(limit)))
 }
 
 /// Columns before the last one of a table: number, share, size.

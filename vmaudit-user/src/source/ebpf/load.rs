@@ -44,7 +44,10 @@ impl Live {
             // Whatever is in the way of it: the complete arrangement works in more places.
             match Self::with_lock_events(facts, options, true) {
                 Ok(live) => return Ok(live),
-                Err(Unavailable(why)) => log::info!(target: MESSAGES, "[bpf] no answers: {why}"),
+                Err(Unavailable(why)) if options.debug => {
+                    log::info!(target: MESSAGES, "[bpf] no answers: {why}")
+                }
+                Err(_) => {}
             }
         }
         Self::with_lock_events(facts, options, false).or_else(|Unavailable(why)| {

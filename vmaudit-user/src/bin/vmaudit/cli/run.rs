@@ -102,7 +102,7 @@ pub struct RunArgs {
     /// Watch lock releases only: exact peaks at no cost for other system calls, but no failures and no call counts
     #[arg(long)]
     pub peaks_only: bool,
-    /// Show the command's arguments in the report (they may hold secrets)
+    /// Show the arguments of the command, and of each process, in the report and the recording (they may hold secrets)
     #[arg(long)]
     pub show_args: bool,
     /// Leave users' names in paths, names of processes and arguments instead of writing <user>

@@ -6,4 +6,5 @@ pub mod limit;
 pub mod report;
 pub mod run;
 pub mod scan;
+mod status;
 pub mod trace;

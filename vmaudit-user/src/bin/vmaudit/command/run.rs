@@ -15,6 +15,7 @@ use vmaudit_user::os::apart::Patience;
 use vmaudit_user::os::destination::{Destination, Writing};
 use vmaudit_user::os::kernel::Facts;
 use vmaudit_user::os::rights;
+use vmaudit_user::os::status_line;
 use vmaudit_user::os::users;
 use vmaudit_user::output::format::{Document, Kind};
 use vmaudit_user::output::say;
@@ -24,6 +25,7 @@ use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
 use vmaudit_user::source::ebpf;
 
 use crate::cli::run::{Calls, RunArgs};
+use crate::command::status::Status;
 use crate::outputs::{Asked, Outputs, Shown};
 
 /// `vmaudit run`. Returns vmaudit's exit status; does not return when the command died of a signal.
@@ -32,7 +34,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let asked = Asked { named: &args.output, screen: args.format, kind: Kind::Report };
     let outputs = Outputs::open_or(&asked, Writing::Whole, Destination::Stderr)?;
     let recording = args.record.as_deref().map(open_recording).transpose()?;
-    let for_outputs = outputs.rights();
+    let mut status = if args.quiet { None } else { Status::new() };
+    let mut for_outputs = outputs.rights();
+    for_outputs.extend(status.as_ref().and_then(|_| status_line::right()));
     let user = args.run_as.as_deref().map(User::find).transpose()?;
     let mut child = match Child::prepare(&args.command, user.as_ref(), args.keep_caps) {
         Ok(child) => child,
@@ -65,8 +69,12 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let asked = AskedOf { margin, budget, all_rows: args.all_rows };
     let header = opened.header(shown_command(&args), &anonymizer(), asked);
     let (mut recorder, not_recorded) = begin_recording(recording, &header, None);
-    let sinks: Vec<&mut dyn Sink> = recorder.iter_mut().map(|it| it as &mut dyn Sink).collect();
-    let enrichment = Enrichment::new(!args.no_symbols, anonymizer(), header.start_ns, &patience);
+    let mut sinks: Vec<&mut dyn Sink> = recorder.iter_mut().map(|it| it as &mut dyn Sink).collect();
+    sinks.extend(status.iter_mut().map(|it| it as &mut dyn Sink));
+    let mut enrichment = Enrichment::new(!args.no_symbols, anonymizer(), header.start_ns, &patience);
+    if args.show_args {
+        enrichment = enrichment.with_command_lines(&patience);
+    }
     let mut session = Session::new(&header, opened.source, Some(enrichment), anonymizer(), sinks, patience);
     opened.events.into_iter().for_each(|event| session.take(event));
     // No error, and the report's coverage says it too.
@@ -87,6 +95,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     drop(child);
     let echoed = session.interrupted();
     let audit = session.finish(Some(exit));
+    // The line is gone, and the terminal's time as it was, before anything is written.
+    drop(status);
     // Nothing of others is read any more; what was read is rendered without rights.
     rights::finish(&for_outputs);
     let report = report::report(&header, &audit)?;
