@@ -68,6 +68,49 @@ fn run(call: &str, folder: &Path) -> (Option<i32>, String) {
     (done.status.code(), said)
 }
 
+/// Commands, each with what may stand behind the example of one of its options.
+const COMMANDS: [(&str, &[&str]); 7] = [
+    ("scan", &[""]),
+    ("run", &["true"]),
+    ("trace", &["true", "-d 200ms", "--record r.vma true"]),
+    ("explain", &["", "PID", "--maps maps.txt"]),
+    ("limit", &[""]),
+    ("report", &["session.vma"]),
+    ("doctor", &[""]),
+];
+
+/// The example of each option is run, too, with what its command needs beside it.
+#[test]
+fn the_example_of_every_option_is_taken_and_does_what_it_says() {
+    let folder = folder();
+    let target = standing(NAME, None);
+    for (file, copy) in [("maps", "maps"), ("smaps", "smaps"), ("numa_maps", "numa")] {
+        let text = std::fs::read(format!("/proc/{}/{file}", target.pid())).unwrap_or_default();
+        std::fs::write(folder.path(&format!("{copy}.txt")), text).unwrap();
+    }
+    let place = folder.path("");
+    assert_eq!(run("vmaudit run -q --record session.vma true", &place).0, Some(0));
+    let mut examples = 0;
+    for (command, tails) in COMMANDS {
+        let help = Session::vmaudit(&[command, "-h"]).go().succeeded();
+        let help = String::from_utf8(help.stdout).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
+        for example in help.split("[example: ").skip(1).filter_map(|rest| rest.split(']').next()) {
+            examples += 1;
+            let call =
+                |tail: &&str| harmless(&format!("vmaudit {command} {example} {tail}"), target.pid(), NAME);
+            let answers: Vec<_> = tails.iter().map(call).map(|call| (run(&call, &place), call)).collect();
+            let fine = answers.iter().any(|((status, said), _)| {
+                // Nobody is in that cgroup here, and /proc shows no changes.
+                let nobody = example.contains("docker-") && said.contains("no process");
+                let only_ebpf = example == "--source proc" && said.contains("trace needs eBPF");
+                *status == Some(0) || *status == Some(1) && (nobody || only_ebpf)
+            });
+            assert!(fine, "{command} {example}: {answers:?}");
+        }
+    }
+    assert!(examples > 40, "{examples}");
+}
+
 #[test]
 fn every_example_of_help_and_readme_does_what_it_says() {
     let folder = folder();

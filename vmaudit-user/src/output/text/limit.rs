@@ -125,15 +125,15 @@ fn at_boot(report: &LimitReport, page: &mut Page<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// What is known of software: of that which was asked for, or else of all that is here.
+/// What is known of software: of that which was asked for and which runs, or else of all that is here.
 fn needs(report: &LimitReport, page: &mut Page<'_>) -> io::Result<()> {
     if report.needs.is_empty() {
         return Ok(());
     }
     page.blank()?;
     page.line("Known needs", Some(Colour::Bold))?;
-    let asked = |it: &&Need| matches!(it.found, Found::Named);
-    if !report.needs.iter().any(|it| asked(&it)) {
+    let asked = |it: &&Need| !matches!(it.found, Found::Installed(_));
+    if !report.needs.iter().any(|it| matches!(it.found, Found::Named)) {
         return report.needs.iter().try_for_each(|it| need(it, page));
     }
     report.needs.iter().filter(asked).try_for_each(|it| need(it, page))?;
