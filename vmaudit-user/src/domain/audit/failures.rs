@@ -10,7 +10,7 @@ use crate::domain::audit::{Audit, Process, places};
 use crate::domain::diagnosis::{Question, Verdict};
 use crate::domain::{arguments, diagnosis};
 use crate::model::cause::name_of;
-use crate::model::event::{MmState, ProcessId, RefusalGroup, Refused};
+use crate::model::event::{MmState, ProcessId, RefusalGroup, RefusalSite, Refused};
 use crate::model::report::{Cause, Example, Failure, Frame, Outcome, Site};
 use crate::model::stack::FollowedStack;
 use crate::text::total;
@@ -36,6 +36,11 @@ struct Part<'a> {
 }
 
 impl Part<'_> {
+    /// Refusals at a place that have its outcome.
+    fn of_site(&self, site: &RefusalSite) -> u64 {
+        if self.recovered { site.recovered } else { site.count.saturating_sub(site.recovered) }
+    }
+
     /// Bytes that are put down to this part: a call that left something mapped did not get the like.
     fn kept_bytes(&self) -> u64 {
         if self.recovered { 0 } else { self.refusals.kept_bytes }
@@ -58,7 +63,8 @@ impl Audit {
         let mut kinds: BTreeMap<Key, Vec<Part<'_>>> = BTreeMap::new();
         for mm in &process.mms {
             for refusals in &mm.refusals {
-                let verdict = self.verdict(mm, refusals, (refusals.count, refusals.kept_bytes));
+                let example = self.example_of(mm, refusals).map(|(_, example)| example);
+                let verdict = self.verdict((mm, refusals), example, (refusals.count, refusals.kept_bytes));
                 let recovered = refusals.recovered.min(refusals.count);
                 let left = refusals.count - recovered;
                 for (count, recovered) in [(recovered, true), (left, false)] {
@@ -115,20 +121,38 @@ impl Audit {
         places(mm.generation, refusals).find_map(|place| Some((place, self.examples.get(&place)?)))
     }
 
+    /// An example of this part: from the place that had most of its outcome.
+    fn example_in(&self, part: &Part<'_>) -> Option<(Place, &Refused)> {
+        let (generation, kind) = (part.mm.generation, part.refusals);
+        let mut sites: Vec<_> =
+            kind.sites.iter().map(|site| (part.of_site(site), site.last_ns, site.site)).collect();
+        sites.retain(|(count, ..)| *count > 0);
+        sites.sort_unstable_by_key(|site| std::cmp::Reverse(*site));
+        let places =
+            sites.into_iter().map(|(.., site)| (generation, kind.call, kind.errno, kind.class, site));
+        let found = places.into_iter().find_map(|place| Some((place, self.examples.get(&place)?)));
+        found.or_else(|| self.example_of(part.mm, kind))
+    }
+
     /// The address space that the kind's example is of: images that were put together have examples of all of them.
     fn generation_of(&self, mm: &MmState, refusals: &RefusalGroup) -> u64 {
         self.example_of(mm, refusals).map_or(mm.generation, |(_, example)| example.generation)
     }
 
     /// Why the refusals of a kind were; `(count, kept_bytes)` are those that the sentence speaks of.
-    fn verdict(&self, mm: &MmState, refusals: &RefusalGroup, (count, kept_bytes): (u64, u64)) -> Verdict {
+    fn verdict(
+        &self,
+        (mm, refusals): (&MmState, &RefusalGroup),
+        example: Option<&Refused>,
+        (count, kept_bytes): (u64, u64),
+    ) -> Verdict {
         let question = Question {
             call: refusals.call,
             errno: refusals.errno,
             class: refusals.class,
             count,
             kept_bytes,
-            example: self.example_of(mm, refusals).map(|(_, example)| example),
+            example,
             cgroup: self.cgroups.get(&self.generation_of(mm, refusals)),
             limits: &self.limits,
             kernel: &self.rules,
@@ -195,13 +219,23 @@ impl Audit {
         let (call, errno, cause, outcome) = key;
         let count = total(alike.iter().map(|part| part.count));
         let kept_bytes = alike.iter().fold(0u64, |sum, part| sum.saturating_add(part.kept_bytes()));
-        let verdicts: Vec<Verdict> =
-            alike.iter().map(|part| self.verdict(part.mm, part.refusals, (count, kept_bytes))).collect();
+        let examples = || alike.iter().map(|part| self.example_in(part));
+        let verdict = |(part, example): (&Part<'_>, Option<(Place, &Refused)>)| {
+            let refused = example.map(|(_, refused)| refused);
+            self.verdict((part.mm, part.refusals), refused, (count, kept_bytes))
+        };
+        let verdicts: Vec<Verdict> = alike.iter().zip(examples()).map(verdict).collect();
         let limit_excluded = verdicts.iter().all(|verdict| verdict.limit_excluded);
-        let examples = || alike.iter().map(|part| self.example_of(part.mm, part.refusals));
-        // The least certain speaks for all, because it names the other causes; of several one with an example.
-        let (example, verdict) =
-            examples().zip(verdicts).min_by_key(|(example, verdict)| (verdict.certain, example.is_none()))?;
+        // The least certain speaks for all, because it names the other causes; of several one with an example, and of these
+        // the most frequent.
+        let (_, example, verdict) = alike
+            .iter()
+            .zip(examples())
+            .zip(verdicts)
+            .map(|((part, example), verdict)| (part.count, example, verdict))
+            .min_by_key(|(count, example, verdict)| {
+                (verdict.certain, example.is_none(), std::cmp::Reverse(*count))
+            })?;
         let example = example.or_else(|| examples().flatten().next());
         let holders =
             || alike.iter().find_map(|part| self.holders.get(&self.generation_of(part.mm, part.refusals)));
@@ -244,8 +278,7 @@ impl Audit {
         for part in alike {
             let (generation, kind) = (part.mm.generation, part.refusals);
             for site in &kind.sites {
-                let count =
-                    if part.recovered { site.recovered } else { site.count.saturating_sub(site.recovered) };
+                let count = part.of_site(site);
                 if count == 0 {
                     continue;
                 }

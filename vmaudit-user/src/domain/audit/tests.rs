@@ -1,6 +1,6 @@
 use crate::domain::audit::*;
-use crate::model::event::{CallStat, Doubt, ProcessFacts, RefusalGroup, Section};
-use crate::model::report::{Cause, Failure};
+use crate::model::event::{CallStat, Doubt, ProcessFacts, RefusalGroup, RefusalSite, Section};
+use crate::model::report::{Cause, Failure, Outcome};
 use crate::model::session::Sight;
 use vmaudit_common::call::CALLS;
 use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
@@ -421,4 +421,37 @@ fn a_child_keeps_its_forgotten_parents_file() {
     thin_out(&mut audit);
     assert!(!audit.processes.contains_key(&named));
     assert!(audit.rows().processes.iter().all(|row| row.exe.as_deref() == Some("/bin/parent")));
+}
+
+/// Most calls of the kind came to a good end, at another place.
+#[test]
+fn the_example_of_a_row_is_one_of_its_own_outcome() {
+    let mut audit = with_the_limit(audit());
+    let mut kind = refusal(AT_THE_LIMIT, 101, 0);
+    kind.recovered = 100;
+    for (site, count, recovered) in [(5, 100, 100), (6, 1, 0)] {
+        let (smallest_bytes, largest_bytes) = (site, site);
+        let (first_ns, last_ns) = (1, 2);
+        kind.sites.push(RefusalSite {
+            site,
+            count,
+            recovered,
+            first_ns,
+            last_ns,
+            smallest_bytes,
+            largest_bytes,
+        });
+        let args = [0x1000, site, 0, 0, 0, 0];
+        let refused = Refused { call: MUNMAP, class: AT_THE_LIMIT, args, site, ..Refused::example() };
+        audit.apply(Event::Refused(Box::new(refused)));
+    }
+    image(&mut audit, 1, 65530, Some(kind));
+    let rows = audit.rows();
+    let mut told: Vec<_> = rows
+        .failures
+        .iter()
+        .map(|row| (row.outcome, row.count, row.example.as_ref().unwrap().args["len"].as_u64()))
+        .collect();
+    told.sort();
+    assert_eq!(told, [(Outcome::Unrecovered, 1, Some(6)), (Outcome::Recovered, 100, Some(5))]);
 }
