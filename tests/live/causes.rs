@@ -77,6 +77,21 @@ fn locks_at_brk_and_at_mmap_have_one_cause() {
     assert_eq!(report.failures.len(), 2, "{:?}", report.failures);
 }
 
+/// No example speaks for calls of another cause.
+#[test]
+fn two_causes_of_one_call_are_told_apart() {
+    let report = Session::run(&[], &["causes", "two-of-brk", "5"]).go().succeeded().report();
+    let mut found: Vec<_> =
+        report.failures.iter().map(|it| (it.syscall.as_str(), it.cause, it.count)).collect();
+    found.sort();
+    assert_eq!(
+        found,
+        [("brk", Cause::Overcommit, 1), ("brk", Cause::NoAddressRange, 5)],
+        "{:?}",
+        report.failures
+    );
+}
+
 #[test]
 fn who_holds_the_addresses_is_said_where_there_are_none_left() {
     let report = Session::run(&[], &["--linger", "1000", "causes", "no-hole", "3"]).go().succeeded().report();

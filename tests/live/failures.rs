@@ -206,6 +206,7 @@ cases! { at_the_limit:
     #[cfg(target_arch = "x86_64")]
     pkey_mprotect_of_the_middle "pkey_mprotect",
     madvise_of_the_middle "madvise",
+    mbind_of_the_middle "mbind",
     mlock_of_the_middle "mlock",
     mremap_that_must_move "mremap-move",
     mremap_that_leaves_a_hole "mremap-shrink",
@@ -239,6 +240,7 @@ cases! { for_another_reason:
     a_range_beyond_all_addresses "beyond-addresses",
     a_range_beyond_the_end_of_its_file "file-end",
     a_device_that_maps_nothing "driver",
+    two_causes_of_brk "two-of-brk",
 }
 
 /// Refusals near the limit, all of `call`: their number is the workload's own.

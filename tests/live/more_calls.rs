@@ -68,6 +68,18 @@ fn a_gate_sees_what_takes_no_lock() {
     }
 }
 
+/// What io_uring is asked for is not seen: that is said, and no budget on failures is shown to hold.
+#[test]
+fn whoever_uses_io_uring_is_told_of_and_fails_a_gate() {
+    let words = ["more-calls", "by-io-uring", "1"];
+    let report = Session::run(&[], &words).go().succeeded().report();
+    let told = |note: &String| note.contains("1 process used io_uring: a madvise()");
+    assert!(report.coverage.notes.iter().any(told), "{:?}", report.coverage.notes);
+    let gated = Session::run(&["--fail-on", "failure"], &words).go().ended_with(86);
+    let breaches = gated.report().breaches;
+    assert!(breaches.len() == 1 && !breaches[0].shown, "{breaches:?}");
+}
+
 #[cfg(target_arch = "x86_64")]
 mod by_the_32_bit_door {
     use std::os::unix::fs::PermissionsExt as _;
@@ -76,8 +88,10 @@ mod by_the_32_bit_door {
 
     #[test]
     fn refusals_in_a_64_bit_program() {
-        let (done, _) = counted("int80", 5);
+        let (done, failures) = counted("int80", 5);
         assert!(done.report().coverage.exact_calls);
+        // Nearly all of what such a call may be given was in use, and hardly any of what the program has.
+        assert!(!failures[0].sentence.contains(" TiB"), "{}", failures[0].sentence);
         Session::run(&["--fail-on", "failure"], &["more-calls", "int80", "1"]).go().ended_with(86);
     }
 

@@ -50,6 +50,15 @@ fn huge_pages_tried_and_ordinary_ones_given() {
     breaks_the_budget("huge-then-ordinary", false);
 }
 
+/// Calls that take no lock are seen by one arrangement alone.
+#[test]
+fn a_huge_segment_tried_and_an_ordinary_one_given() {
+    let words = ["outcomes", "huge-segment-then-ordinary"];
+    let done = Session::run(&["--calls", "all"], &words).go().succeeded();
+    assert_eq!(outcomes(&done.report()), [0, 1, 0], "{:?}", done.report().failures);
+    breaks_the_budget("huge-segment-then-ordinary", false);
+}
+
 #[test]
 fn a_heap_that_is_blocked_and_mmap_in_its_place() {
     become_of("heap-then-mmap", [0, 3, 0], 0);

@@ -68,7 +68,7 @@ pub const CLASS_VAST: u64 = 1 << 33;
 pub const CLASS_FILE: u64 = 1 << 34;
 /// mmap: MAP_NORESERVE was given.
 pub const CLASS_NORESERVE: u64 = 1 << 35;
-/// mmap: MAP_32BIT was given (x86-64).
+/// mmap: MAP_32BIT was given (x86-64). mmap and mremap: by the 32-bit entry, which gives no address above 4 GiB.
 pub const CLASS_LOW: u64 = 1 << 36;
 /// mmap with MAP_FIXED, and brk: the range goes beyond the last address that is known ([`Bounds::address_end`], else
 /// [`Bounds::task_size`]).

@@ -340,6 +340,12 @@ fn compat_bits() -> u32 {
     ((flag | flag.wrapping_neg()) as i32 >> 31) as u32
 }
 
+/// These bits inside a 32-bit system call of `current`, else none.
+#[inline(always)]
+pub fn if_compat(bits: u64) -> u64 {
+    bits & (i64::from(compat_bits() as i32) as u64)
+}
+
 #[inline(always)]
 fn argument_of(regs: u64, n: usize, compat: u32) -> u64 {
     let (usual, other) = (layout!(regs_args[n]), layout!(regs_compat_args[n]));

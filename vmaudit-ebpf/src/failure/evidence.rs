@@ -2,7 +2,7 @@
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 use vmaudit_common::{
-    ABSENT, Bounds, CLASS_FILE, CLASS_LIMIT_POLLED, CLASS_LOCKS, CLASS_NONE_LOCKED, CLASS_OVER_AS,
+    ABSENT, Bounds, CLASS_FILE, CLASS_LIMIT_POLLED, CLASS_LOCKS, CLASS_LOW, CLASS_NONE_LOCKED, CLASS_OVER_AS,
     CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_OVER_RAM, CLASS_SURELY_OVER_AS, CLASS_SURELY_OVER_DATA,
     Section, call,
 };
@@ -58,6 +58,9 @@ pub fn request(failed: &FailedCall) -> u64 {
         vmaudit_common::asked_for(failed.id, failed.ret, kernel::first_arguments(failed.regs), &bounds);
     if failed.id == call::MMAP && asked & CLASS_FILE != 0 {
         asked |= super::file_kind::file_kind(kernel::argument(failed.regs, 4));
+    }
+    if failed.id == call::MMAP || failed.id == call::MREMAP {
+        asked |= kernel::if_compat(CLASS_LOW);
     }
     asked | locks(failed.task)
 }

@@ -82,7 +82,10 @@ fn of_task(tid: u32) -> Option<*mut Waiting> {
 fn request(id: Call, ret: u64, regs: u64) -> Request {
     const MAP_FIXED_OR_NOREPLACE: u64 = 0x10 | 0x10_0000;
     /// MAP_HUGETLB, and the size of the pages (include/uapi/asm-generic/mman-common.h, linux/mman.h).
-    const HUGE: u64 = 0x4_0000 | 0x3f << 26;
+    const SIZE: u64 = 0x3f << 26;
+    const HUGE: u64 = 0x4_0000 | SIZE;
+    /// SHM_HUGETLB, likewise (include/linux/shm.h, uapi/linux/shm.h).
+    const SHM_HUGE: u64 = 0o4000 | SIZE;
     let [a0, a1, a2, a3] = kernel::first_arguments(regs);
     match id {
         call::MMAP => {
@@ -93,6 +96,7 @@ fn request(id: Call, ret: u64, regs: u64) -> Request {
         // From the break as it is: that of a refused call is its answer.
         call::BRK => Request { like: 0, at: ret, bytes: a0.wrapping_sub(ret) },
         call::CLONE | call::CLONE3 | call::FORK | call::VFORK => Request { like: 0, at: 0, bytes: 0 },
+        call::SHMGET => Request { like: a2 & !SHM_HUGE & 0xffff_ffff, at: a0, bytes: a1 },
         _ => Request { like: a2, at: a0, bytes: a1 },
     }
 }

@@ -36,6 +36,7 @@ const KINDS: &[(&str, Maker)] = &[
     ("wrap", wrap),
     ("beyond-addresses", beyond_addresses),
     ("file-end", file_end),
+    ("two-of-brk", two_of_brk),
     ("driver", driver),
 ];
 
@@ -246,6 +247,14 @@ fn blocked_mremap(own: &mut Own, n: usize) {
 }
 
 /// Questions, not requests.
+/// Once more than there is, then something in the way: two causes of one call.
+fn two_of_brk(own: &mut Own, n: usize) {
+    let start = brk(0).next_multiple_of(PAGE);
+    refused(own, 1, ("brk", "overcommit"), libc::ENOMEM, || brk_by(2 * memory_and_swap()));
+    must(crate::memory::mmap_at(start + 8 * PAGE, PAGE, PROT_READ), "mmap above the heap");
+    refused(own, n, ("brk", "no_address_range"), libc::ENOMEM, || brk_by(TOO_MUCH));
+}
+
 fn brk_query(_: &mut Own, n: usize) {
     for _ in 0..n {
         brk(0);

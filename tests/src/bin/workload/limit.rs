@@ -65,6 +65,7 @@ const CASES: &[(&str, Case)] = &[
     ("mprotect", Case { call: "mprotect", run: mprotect_the_middle, leaves: 0, below: 1 }),
     ("pkey_mprotect", Case { call: "pkey_mprotect", run: pkey_mprotect_the_middle, leaves: 0, below: 1 }),
     ("madvise", Case { call: "madvise", run: madvise_the_middle, leaves: 0, below: 1 }),
+    ("mbind", Case { call: "mbind", run: mbind_the_middle, leaves: 0, below: 1 }),
     ("mlock", Case { call: "mlock", run: mlock_the_middle, leaves: 0, below: 1 }),
     ("mremap-move", Case { call: "mremap", run: mremap_that_must_move, leaves: 0, below: MREMAP_BELOW }),
     (
@@ -117,6 +118,13 @@ fn pkey_mprotect_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
 
 fn madvise_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
     done(madvise(room.middle(i), PAGE, libc::MADV_DONTFORK))
+}
+
+/// To the only node that every machine has: the policy differs from the neighbours', which have none.
+fn mbind_the_middle(room: &Room, i: usize) -> Result<(), Errno> {
+    const MPOL_BIND: usize = 2;
+    let nodes = 1_u64;
+    done(call(libc::SYS_mbind, [room.middle(i), PAGE, MPOL_BIND, (&raw const nodes) as usize, 64, 0]))
 }
 
 fn mlock_the_middle(room: &Room, i: usize) -> Result<(), Errno> {

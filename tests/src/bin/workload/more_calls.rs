@@ -15,6 +15,7 @@ const CASES: &[(&str, Case)] = &[
     ("mincore-gap", mincore_gap),
     ("msync-gap", msync_gap),
     ("lock-nothing", lock_nothing),
+    ("by-io-uring", by_io_uring),
     #[cfg(target_arch = "x86_64")]
     ("int80", int80),
 ];
@@ -44,6 +45,13 @@ fn refused<T>(
         Err(other) => die(99, format_args!("{call} was refused with errno {other}")),
         Ok(_) => die(99, format_args!("{call} was not refused")),
     }
+}
+
+/// A ring is made, by which madvise() could be asked for; nothing is refused.
+fn by_io_uring(_: &mut Own, _: usize) {
+    // struct io_uring_params (include/uapi/linux/io_uring.h).
+    let mut parameters = [0_u32; 30];
+    must(call(libc::SYS_io_uring_setup, [4, parameters.as_mut_ptr() as usize, 0, 0, 0, 0]), "io_uring_setup");
 }
 
 fn shmget(bytes: usize, flags: usize) -> Result<usize, Errno> {

@@ -19,6 +19,7 @@ type Case = fn(&mut Own) -> c_int;
 
 const CASES: &[(&str, Case)] = &[
     ("huge-then-ordinary", huge_then_ordinary),
+    ("huge-segment-then-ordinary", huge_segment_then_ordinary),
     ("heap-then-mmap", heap_then_mmap),
     ("ladder", ladder),
     ("too-steep", too_steep),
@@ -61,6 +62,16 @@ fn refused<T>(own: &mut Own, call: &'static str, cause: &'static str, answer: Re
 fn huge_then_ordinary(own: &mut Own) -> c_int {
     refused(own, "mmap", "hugetlb", mmap(4 * MIB, READ_WRITE, MAP_HUGETLB));
     must(mmap(4 * MIB, READ_WRITE, 0), "mmap");
+    0
+}
+
+/// The same with a shared memory segment, which is taken away again.
+fn huge_segment_then_ordinary(own: &mut Own) -> c_int {
+    let flags = libc::IPC_CREAT as usize | 0o600;
+    let shmget = |flags| call(libc::SYS_shmget, [0, 4 * MIB, flags, 0, 0, 0]);
+    refused(own, "shmget", "hugetlb", shmget(flags | libc::SHM_HUGETLB as usize));
+    let segment = must(shmget(flags), "shmget");
+    must(call(libc::SYS_shmctl, [segment, libc::IPC_RMID as usize, 0, 0, 0, 0]), "shmctl");
     0
 }
 

@@ -247,8 +247,9 @@ impl<'a> Facts<'a> {
     /// Bytes of addresses in use, and all that there are, where no free range was found among them.
     pub(super) fn addresses(&self) -> Option<(u64, u64)> {
         let section = self.section().filter(|_| self.counters() && self.has(CLASS_NO_HOLE))?;
-        let all = !self.has(CLASS_LOW) || self.question.call != call::MMAP;
-        all.then(|| (section.total_vm.saturating_mul(self.kernel().page_size), self.kernel().task_size))
+        // Of those below 4 GiB it is not known how many are in use.
+        (!self.has(CLASS_LOW))
+            .then(|| (section.total_vm.saturating_mul(self.kernel().page_size), self.kernel().task_size))
     }
 
     pub(super) fn fixed(&self) -> bool {
@@ -334,7 +335,8 @@ impl<'a> Facts<'a> {
 
     /// n mappings leave n + 1 holes, so one of them has at least the mean size of all.
     pub(super) fn always_has_hole(&self) -> bool {
-        let (Some(section), Some(asked), true) = (self.section(), self.asked(), self.counters()) else {
+        let counted = self.counters() && !self.has(CLASS_LOW);
+        let (Some(section), Some(asked), true) = (self.section(), self.asked(), counted) else {
             return false;
         };
         let free =

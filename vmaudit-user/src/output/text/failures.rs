@@ -230,7 +230,7 @@ pub(crate) fn recovered(report: &Report) -> Option<String> {
         .map(|((syscall, cause), count)| {
             let meaning = match (syscall, cause) {
                 ("brk", Cause::NoAddressRange) => "something was in the heap's way; mmap gave as much",
-                ("mmap", Cause::Hugetlb) => "no huge pages; ordinary ones were given",
+                ("mmap" | "shmget", Cause::Hugetlb) => "no huge pages; ordinary ones were given",
                 _ => because(cause),
             };
             format!("{} {} ({meaning})", clean(syscall), grouped(count))
