@@ -12,7 +12,7 @@ use vmaudit_user::source::process_names::ProcessNamed;
 use super::values::{self, Common};
 
 /// Shown below the options.
-pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  \
+pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit trace -p 1234 -d 10s\n  sudo vmaudit trace -Z -- ./server\n  sudo vmaudit trace -c -p 1234 -d 10s\n  \
     sudo vmaudit trace --all --call munmap --format json\n\n\
     Exit status: 0 fine, whatever the command's own was; 1 failure, 2 wrongly called; 126 the command cannot be \
     run, 127 it was not found.";

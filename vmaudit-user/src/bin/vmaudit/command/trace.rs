@@ -161,5 +161,6 @@ fn waiting(args: &TraceArgs, followed: u64) -> String {
         false => "of ",
     };
     let ends = if args.duration.is_some() { "Ctrl-C ends it before its time" } else { "Ctrl-C ends" };
-    format!("tracing {what} {whose}{} so far; {ends}", count(followed, "process", "processes"))
+    let does = if args.count { "counting" } else { "tracing" };
+    format!("{does} {what} {whose}{} so far; {ends}", count(followed, "process", "processes"))
 }
