@@ -341,7 +341,7 @@ impl Spread {
 }
 
 /// When, on what, and by which command.
-fn machine() -> Result<String> {
+pub fn machine() -> Result<String> {
     let date = output(Command::new("date").args(["--utc", "+%Y-%m-%d"]))?;
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;

@@ -11,6 +11,7 @@ mod deny;
 mod ebpf;
 mod initramfs;
 mod kernels;
+mod parity;
 mod programs;
 mod python;
 mod setup;
@@ -62,6 +63,9 @@ enum Task {
     CheckAll,
     /// Measure what following costs the workload, beside other tracers; prints Markdown tables
     Bench(bench::Options),
+    /// Compare vmaudit's counts of calls and refusals with strace's, of the same run of each program; prints a Markdown
+    /// table
+    Parity(parity::Options),
     /// Boot Debian kernels under QEMU and run the end-to-end tests in each
     Vm(Vm),
 }
@@ -160,6 +164,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::CheckAll => check_all(),
         Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Parity(options) => options.run(),
         Task::Bench(options) => options.run(),
         Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all, arch }), .. }) => {
             kernels::fetch(&kernels::select(&kernels, all)?, arch)?;
