@@ -175,6 +175,8 @@ mod by_the_32_bit_door {
         assert_eq!((failure.syscall.as_str(), failure.count), ("mmap", 7));
         assert_eq!(failure.example.as_ref().expect("an example").args["len"], 0xffff_e000_u64);
         assert!(report.coverage.exact_calls, "{:?}", report.coverage);
+        let notes = &failure.example.as_ref().expect("an example").stack_notes;
+        assert!(!notes.iter().any(|note| note.contains("enerated code")), "{notes:?}");
         run(&["--fail-on", "failure"], 3, 7).ended_with(86);
         run(&["--fail-on", "failure", "--max-peak", "1000"], 3, 0).succeeded();
     }

@@ -48,6 +48,7 @@ use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
 use mappings::{Answer, Found, Looked, Question};
 use modules::{By, Handle, Key, Module, held, hold};
+use registers::of_32_bit_code;
 use stack_copy::{Copies, StackCopy};
 use told::Told;
 
@@ -117,6 +118,8 @@ struct Taken {
     /// By frame pointers.
     stack: Vec<u64>,
     copy: Option<StackCopy>,
+    /// Of 32-bit code: its unwind information has other rules, and what the kernel puts in its memory has no name.
+    narrow: bool,
 }
 
 /// Stacks of one session and what is known of the mappings below them.
@@ -207,7 +210,8 @@ impl Symbols {
             return;
         }
         let Refused { generation, tgid, tid, at_ns, caller, ref comm, .. } = *refused;
-        let taken = Taken { generation, tgid, tid, at_ns, stack: stack.clone(), copy };
+        let narrow = copy.as_ref().is_some_and(|copy| of_32_bit_code(&copy.registers));
+        let taken = Taken { generation, tgid, tid, at_ns, stack: stack.clone(), copy, narrow };
         self.queue.push_back(Waiting { generation, tgid, comm: comm.clone(), stack, caller, taken });
     }
 

@@ -11,6 +11,9 @@ mod machine {
     pub const RETURN: u16 = 16;
     /// Word of the program counter in `struct pt_regs` (arch/x86/include/asm/ptrace.h, the same in all versions).
     pub const IP_WORD: usize = 16;
+    /// Word, bits and their value by which 32-bit code is known: the code segment (arch/x86/include/asm/segment.h:
+    /// __USER32_CS).
+    pub const NARROW: (usize, u64, u64) = (17, 0xffff, 0x23);
     /// Its other words that have a number.
     pub const WORDS: [(usize, u16); 16] = [
         (0, 15),
@@ -40,6 +43,8 @@ mod machine {
     pub const RETURN: u16 = 30;
     /// Word of the program counter in `struct user_pt_regs` (arch/arm64/include/uapi/asm/ptrace.h).
     pub const IP_WORD: usize = 32;
+    /// Word, bits and their value by which 32-bit code is known (arch/arm64/include/uapi/asm/ptrace.h:PSR_MODE32_BIT).
+    pub const NARROW: (usize, u64, u64) = (33, 0x10, 0x10);
     /// x0 to x30 and sp.
     pub const WORDS: [(usize, u16); 32] = {
         let mut words = [(0, 0); 32];
@@ -53,6 +58,12 @@ mod machine {
 }
 
 pub use machine::{FP, RETURN, SP};
+
+/// The call came from 32-bit code. `words`: as the kernel keeps them.
+pub fn of_32_bit_code(words: &[u64]) -> bool {
+    let (at, bits, value) = machine::NARROW;
+    words.get(at).is_some_and(|word| word & bits == value)
+}
 
 /// What is known of a frame's registers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -79,7 +79,8 @@ impl Symbols {
         let mut stacks = Vec::new();
         let mut indices = Vec::new();
         for taken in &mut taken {
-            indices.push(taken.copy.take().map(|copy| {
+            let narrow = taken.narrow;
+            indices.push(taken.copy.take().filter(|_| !narrow).map(|copy| {
                 let by_frame_pointers = taken.stack.clone();
                 stacks.push(Stack { generation: taken.generation, copy, by_frame_pointers });
                 stacks.len() - 1

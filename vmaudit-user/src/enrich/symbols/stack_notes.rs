@@ -46,6 +46,7 @@ const RUNTIMES: [Runtime; 3] = [
     },
 ];
 
+const NARROW: &str = "Stacks of 32-bit code are not followed further than this.";
 const ALONE: &str = "Found by frame pointers alone: callers that keep none are missing.";
 
 fn numbered(index: usize) -> String {
@@ -71,12 +72,14 @@ pub fn noted(
             }
         }
         None => {
-            notes.push(ALONE.to_owned());
+            notes.push(if taken.narrow { NARROW } else { ALONE }.to_owned());
             Vec::new()
         }
     };
     let shown = if addresses.is_empty() { &taken.stack } else { &addresses };
-    notes.extend(names(taken, shown, image, named, runtime));
+    if !taken.narrow {
+        notes.extend(names(taken, shown, image, named, runtime));
+    }
     let Taken { generation, tid, at_ns, .. } = *taken;
     FollowedStack { generation, tid, at_ns, addresses, notes }
 }
@@ -189,7 +192,15 @@ mod tests {
         let mut areas = vec![area(0x9000, "")];
         areas.extend(files.iter().zip(1..).map(|(name, n)| area(0x1000 * n, name)));
         let image = Image { areas, ..Image::default() };
-        let taken = Taken { generation: 1, tgid: 7, tid: 7, at_ns: 0, stack: vec![0x1001], copy: None };
+        let taken = Taken {
+            generation: 1,
+            tgid: 7,
+            tid: 7,
+            at_ns: 0,
+            stack: vec![0x1001],
+            copy: None,
+            narrow: false,
+        };
         let frame = Frame { symbol: Some("f".into()), ..Frame::bare(1) };
         let named = named.iter().map(|&ip| ((1, ip), &frame)).collect();
         noted(&taken, followed, &image, &named).notes
@@ -197,6 +208,14 @@ mod tests {
 
     fn stack(addresses: &[u64], end: End, by_frame_pointer: Option<usize>) -> Option<Followed> {
         Some(Followed { addresses: addresses.to_vec(), end, by_frame_pointer })
+    }
+
+    #[test]
+    fn code_of_32_bits_is_no_generated_code() {
+        let image = Image { areas: vec![area(0x9000, "")], ..Image::default() };
+        let stack = vec![0x9001];
+        let taken = Taken { generation: 1, tgid: 7, tid: 7, at_ns: 0, stack, copy: None, narrow: true };
+        assert_eq!(noted(&taken, None, &image, &HashMap::new()).notes, [NARROW]);
     }
 
     #[test]
