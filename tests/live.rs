@@ -42,6 +42,8 @@ mod hostile_names;
 mod lent;
 #[path = "live/limit_command.rs"]
 mod limit_command;
+#[path = "live/lodgers.rs"]
+mod lodgers;
 #[path = "live/losses.rs"]
 mod losses;
 #[path = "live/more_calls.rs"]

@@ -57,6 +57,8 @@ pub const MM_FROM_SNAPSHOT: u32 = 4;
 /// [`MmSlot::flags`]: followed by samples at call exits while several tasks could change it at the same time: a peak
 /// between two samples can have been missed.
 pub const MM_SHARED: u32 = 8;
+/// [`MmSlot::flags`]: processes without an address space of their own have lived in it.
+pub const MM_LODGERS: u32 = 16;
 
 /// What one call did to one address space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
@@ -208,13 +210,21 @@ pub struct MmSlot {
     pub sequence: u32,
     /// Whose share of the table it counts in: index in the table of [`Share`]s + 1, or 0 for nobody's.
     pub share: u32,
-    /// Threads whose last memory call was refused, at least: it may count some that are past that.
+    /// Threads whose last memory call was refused, at least: it may count some that are past that. Processes that live in it
+    /// count too.
     pub waiting: u64,
     /// What `mm` had at the end of the write section with the number `figures_sequence`, pages; see
     /// vmaudit-ebpf/src/answer.rs.
     pub figures: Figures,
     /// What was seen in one write section, and by whom.
     pub seen: SeenInSection,
+    /// Of a process that lives in the address space of another, the generation of that one: this slot has its refusals, and
+    /// no changes. 0: an address space.
+    pub host: u64,
+    /// Index of the host's slot.
+    pub host_slot: u32,
+    /// Process id of the host.
+    pub host_tgid: u32,
     /// What each call did.
     pub calls: [CallStat; CALL_COUNT],
     /// Failures by kind.
@@ -285,6 +295,8 @@ pub struct Control {
     pub max_threads: u32,
     /// kernel.pid_max likewise.
     pub pid_max: u32,
+    /// Slots of processes that live in the address space of another.
+    pub lodgers: u64,
 }
 
 /// What one user has taken of the table of address spaces and of the ring buffer, which all users share when every
@@ -345,7 +357,7 @@ pub struct Section {
     pub searched: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 184 + CALL_COUNT * 32 + GROUPS * 64);
+const _: () = assert!(size_of::<MmSlot>() == 200 + CALL_COUNT * 32 + GROUPS * 64);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);

@@ -3,7 +3,7 @@
 use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
 use vmaudit_common::{
-    FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, Figures, MM_FROM_BIRTH, MM_FROM_EXEC,
+    FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, Figures, MM_FROM_BIRTH, MM_FROM_EXEC, MM_LODGERS,
 };
 
 use crate::{
@@ -42,7 +42,21 @@ pub fn open_at(mm: u64, owner: Owner, count: u32) -> Option<Slot> {
 pub fn claim_for<const CAS: bool>(mm: u64, owner: Owner, count: u32) -> Option<Slot> {
     let uid = kernel::uid_of(owner.task);
     let (index, slot) = slots::claim::<CAS>(uid)?;
-    // The slot is ours alone until it goes live; user space zeroed it when it freed it.
+    fill(slot, owner, uid, count);
+    slot.set_sequence(lock_sequence::now(mm));
+    slot.go_live();
+    // Two who meet the same mm must not both win.
+    if slots::enter(mm, index) {
+        return Some(slot);
+    }
+    slot.give_back();
+    None
+}
+
+/// Makes a slot that is claimed that of an address space with this count, or of a process that lives in one. It is ours alone
+/// until it goes live; user space zeroed it when it freed it.
+#[inline(always)]
+pub fn fill(slot: Slot, owner: Owner, uid: u32, count: u32) {
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     let leader = kernel::leader_of(owner.task);
@@ -56,16 +70,9 @@ pub fn claim_for<const CAS: bool>(mm: u64, owner: Owner, count: u32) -> Option<S
     slot.set_peak(count);
     slot.set_born_ns(now);
     slot.set_peak_ns(now);
-    slot.set_sequence(lock_sequence::now(mm));
     slot.set_flags(owner.flags);
     slot.set_figures(Figures { sequence: Figures::UNKNOWN, ..Figures::default() });
-    slot.go_live();
-    // Two who meet the same mm must not both win.
-    if slots::enter(mm, index) {
-        return Some(slot);
-    }
-    slot.give_back();
-    None
+    slot.set_host(0);
 }
 
 /// An address space is being torn down, by the last task that had to do with it.
@@ -83,9 +90,10 @@ pub extern "C" fn torn_down(mm: u64) -> u64 {
         let (tgid, _) = kernel::ids();
         if slot.tgid() == tgid {
             slot.set_comm(kernel::comm_of(kernel::leader_of(kernel::current())));
-        } else if kernel::mm_of(kernel::current()) == 0 {
+        } else if kernel::mm_of(kernel::current()) == 0 && slot.flags() & MM_LODGERS == 0 {
             // Not a reader who came last, but a task that ends: the owner's end was not seen, and this one's
-            // changes went to the owner's slot. (Or the owner ended before a vfork child of it.)
+            // changes went to the owner's slot. (Or the owner ended before a vfork child of it. Others that have lived in
+            // it are known, and may have been the last.)
             lock_sequence::late(slot);
         }
     }

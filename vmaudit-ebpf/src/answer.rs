@@ -23,7 +23,7 @@ use crate::{
     current_call::{self, Entry, Question},
     failure::{counters, failure, outcome},
     kernel::{self, Current, OwnMm},
-    lock_sequence,
+    lock_sequence, lodgers,
     slots::{self, Slot},
 };
 
@@ -277,7 +277,7 @@ fn succeeded(task: Current, call: Call, slot: Slot) {
         counters::given_back::<true>(slot, &returned);
     }
     if slot.waiting().read() != 0 {
-        outcome::granted(slot, &returned);
+        outcome::granted::<true>(slot, &returned);
     }
 }
 
@@ -358,6 +358,7 @@ fn judge_answer(task: Current, Question { id, slot, ip }: Question) {
     };
     let Some(slot) = Slot::at(index) else { return };
     if let Some(errno) = call_result::count::<true>(slot, &returned(task, id, ret)) {
+        let index = lodgers::slot_of_caller(index) as u32;
         failure(index, u32::from(id), u32::from(errno), ret as u64);
     }
 }

@@ -49,7 +49,7 @@ pub fn count<const CAS: bool>(slot: Slot, returned: &ReturnedCall) -> Option<u8>
             counters::given_back::<CAS>(slot, returned);
         }
         if slot.waiting().read() != 0 {
-            outcome::granted(slot, returned);
+            outcome::granted::<CAS>(slot, returned);
         }
     }
     errno

@@ -141,6 +141,13 @@ impl Page {
         Word(unsafe { &raw mut (*self.0).woken_ns })
     }
 
+    /// Slots of processes that live in the address space of another.
+    #[inline(always)]
+    pub fn lodgers(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).lodgers })
+    }
+
     /// How often the programs took an mmap lock.
     #[inline(always)]
     fn lock_takes(self) -> Word {

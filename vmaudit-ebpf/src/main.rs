@@ -9,6 +9,7 @@
 //! * [`ends`]: how processes end
 //! * [`failure`]: the evidence of a refused call, its counters, its record
 //! * [`current_call`]: what was seen during the call that a task is in; nobody else touches that scratch
+//! * [`lodgers`]: processes that live in the address space of another
 //! * [`address_space`]: how a followed address space begins and ends
 //! * [`records`]: everything that goes to the ring buffer
 //! * [`lock_sequence`]: whether a release of the mmap lock was missed
@@ -40,6 +41,7 @@ mod followed;
 mod hooks;
 mod kernel;
 mod lock_sequence;
+mod lodgers;
 mod records;
 mod shares;
 mod slots;

@@ -2,6 +2,9 @@
 //!
 //! User space reads [`SLOTS`] through mmap and frees slots by writing to that memory (see [`crate::control`]).
 
+mod group;
+
+pub use self::group::Group;
 use aya_ebpf::{
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns},
     macros::map,
@@ -98,6 +101,9 @@ impl Slot {
         set_share = share: u32;
         set_figures = figures: Figures;
         set_seen = seen: SeenInSection;
+        set_host = host: u64;
+        set_host_slot = host_slot: u32;
+        set_host_tgid = host_tgid: u32;
     }
 
     fields! {
@@ -111,6 +117,10 @@ impl Slot {
         share: u32;
         figures: Figures;
         seen: SeenInSection;
+        start_boottime_ns: u64;
+        peak_ns: u64;
+        host: u64;
+        host_slot: u32;
     }
 
     /// Sets `MM_*` bits, which nobody takes away.
@@ -241,61 +251,6 @@ impl Slot {
     }
 }
 
-/// Failures of one kind in one address space.
-#[derive(Clone, Copy)]
-pub struct Group(*mut FailureGroup);
-
-impl Group {
-    /// See [`FailureGroup`]; so for those that follow.
-    #[inline(always)]
-    pub fn key(self) -> Word {
-        // SAFETY: points into SLOTS.
-        unsafe { Word::new(&raw mut (*self.0).key) }
-    }
-
-    #[inline(always)]
-    pub fn count(self) -> Word {
-        // SAFETY: points into SLOTS.
-        unsafe { Word::new(&raw mut (*self.0).count) }
-    }
-
-    #[inline(always)]
-    pub fn leaked_bytes(self) -> Word {
-        // SAFETY: points into SLOTS.
-        unsafe { Word::new(&raw mut (*self.0).leaked_bytes) }
-    }
-
-    #[inline(always)]
-    pub fn last_leaked(self) -> Word {
-        // SAFETY: points into SLOTS.
-        unsafe { Word::new(&raw mut (*self.0).last_leaked) }
-    }
-
-    #[inline(always)]
-    pub fn recovered(self) -> Word {
-        // SAFETY: points into SLOTS.
-        unsafe { Word::new(&raw mut (*self.0).recovered) }
-    }
-
-    #[inline(always)]
-    pub fn sites(self) -> Word {
-        // SAFETY: points into SLOTS.
-        unsafe { Word::new(&raw mut (*self.0).sites) }
-    }
-
-    #[inline(always)]
-    pub fn set_first_ns(self, now: u64) {
-        // SAFETY: points into SLOTS.
-        unsafe { (*self.0).first_ns = now };
-    }
-
-    #[inline(always)]
-    pub fn set_last_ns(self, now: u64) {
-        // SAFETY: points into SLOTS.
-        unsafe { (*self.0).last_ns = now };
-    }
-}
-
 /// The slot of an address space.
 #[inline(always)]
 pub fn of_mm(mm: u64) -> Option<Slot> {
@@ -316,11 +271,17 @@ pub fn index_of(mm: u64) -> Option<u32> {
     if entry >> SLOT_BITS == tag(mm) {
         return Some(entry as u32 & ((1 << SLOT_BITS) - 1));
     }
-    // SAFETY: the value is copied at once; entries are preallocated and never freed to the system.
-    let index = *unsafe { SLOT_OF_MM.get(mm) }?;
+    let index = index_of_key(mm)?;
     // Nobody can be removing this mm meanwhile: whoever asks still uses it.
     shortcut.write(tag(mm) << SLOT_BITS | u64::from(index));
     Some(index)
+}
+
+/// What [`enter`] has put in under this address, or under a number that no address space can have.
+#[inline(always)]
+pub fn index_of_key(key: u64) -> Option<u32> {
+    // SAFETY: the value is copied at once; entries are preallocated and never freed to the system.
+    unsafe { SLOT_OF_MM.get(key) }.copied()
 }
 
 /// mm_struct addresses are multiples of 64 (a slab with cache-line alignment) in the direct map, so that these bits

@@ -193,7 +193,7 @@ fn of_current(id: u32, errno: u32, ret: u64) -> FailedCall {
     }
 }
 
-/// A call of `current` was refused: `index` is the slot of its address space.
+/// A call of `current` was refused: `index` is the slot that it belongs into.
 // SAFETY: no other symbol of the object has this name; so for those that follow.
 #[unsafe(no_mangle)]
 #[inline(never)]

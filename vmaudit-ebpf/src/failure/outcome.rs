@@ -10,11 +10,11 @@ use vmaudit_common::{
     call::{self, Call},
 };
 
-use super::sites;
+use super::{counters, sites};
 use crate::{
-    call::{FailedCall, ReturnedCall},
+    call::{FailedCall, ReturnedCall, may_downgrade},
     control::{Word, config},
-    kernel,
+    kernel, lodgers,
     slots::Slot,
 };
 
@@ -274,9 +274,55 @@ extern "C" fn need_met(index: u32, id: u32, like: u64, at: u64, bytes: u64) -> u
 }
 
 /// A call of this address space returned to the current task, and was not refused for want of memory; called only where
-/// some thread waits.
+/// some thread waits. `CAS`: the kernel has compare-and-swap.
 #[inline(always)]
-pub fn granted(slot: Slot, returned: &ReturnedCall) {
+pub fn granted<const CAS: bool>(slot: Slot, returned: &ReturnedCall) {
+    let ReturnedCall { id, ret, regs, .. } = *returned;
+    let (tgid, _) = kernel::ids();
+    if slot.tgid() == tgid {
+        granted_in(slot, returned);
+    } else if CAS {
+        lodger_granted(u32::from(id), ret as u64);
+    } else {
+        lodger_granted_without_cas(u32::from(id), ret as u64, regs);
+    }
+}
+
+/// The same for a process that lives in another's address space.
+// Global: looked at once by the verifier, whoever calls it.
+// SAFETY: no other symbol of the object has this name; so for the next.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lodger_granted(id: u32, ret: u64) -> u64 {
+    let task = kernel::Current::task().address();
+    let returned = ReturnedCall { id: id as Call, ret: ret as i64, regs: kernel::registers(), task };
+    granted_to_lodger::<true>(&returned);
+    0
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn lodger_granted_without_cas(id: u32, ret: u64, regs: u64) -> u64 {
+    let returned = ReturnedCall { id: id as Call, ret: ret as i64, regs, task: kernel::current() };
+    granted_to_lodger::<false>(&returned);
+    0
+}
+
+#[inline(always)]
+fn granted_to_lodger<const CAS: bool>(returned: &ReturnedCall) {
+    let (tgid, _) = kernel::ids();
+    let Some(index) = lodgers::index_of(tgid, kernel::leader_of(kernel::current())) else { return };
+    let Some(slot) = Slot::at(index) else { return };
+    if may_downgrade(returned.id) {
+        counters::given_back::<CAS>(slot, returned);
+    }
+    if slot.waiting().read() != 0 {
+        granted_in(slot, returned);
+    }
+}
+
+#[inline(always)]
+fn granted_in(slot: Slot, returned: &ReturnedCall) {
     let ReturnedCall { id, ret, regs, .. } = *returned;
     let (_, tid) = kernel::ids();
     let ret = ret as u64;

@@ -18,7 +18,7 @@ use crate::{
     current_call, ends,
     failure::outcome,
     followed::{self, follows, follows_or_waits},
-    kernel, lock_sequence, records,
+    kernel, lock_sequence, lodgers, records,
     slots::{self, Slot},
 };
 
@@ -67,7 +67,9 @@ fn forked<C: EbpfContext>(ctx: &C, child: u64) {
         debug!(ctx, "fork: {} -> {}", tgid, child_tgid);
     }
     if mm == kernel::mm_of(kernel::current()) {
-        return; // vfork or CLONE_VM: one address space, counted once
+        // vfork or CLONE_VM: one address space, counted once.
+        lodgers::born(child, child_tgid, tgid, mm);
+        return;
     }
     if let Some(stale) = slots::index_of(mm) {
         address_space::end_unseen(stale, mm);
@@ -106,6 +108,7 @@ fn execed(old: u32, filename: u64) {
         current_call::rename(old, tgid);
     }
     followed::begin_anew(tgid);
+    lodgers::left::<true>(tgid, false);
     let task = kernel::current();
     let mm = kernel::mm_of(task);
     let mut known = slots::index_of(mm);
@@ -172,6 +175,7 @@ fn exited() {
         }
     }
     if kernel::group_is_dead(task) {
+        lodgers::left::<true>(tgid, true);
         ends::over::<true>(task, tgid);
         followed::remove(tgid);
     }

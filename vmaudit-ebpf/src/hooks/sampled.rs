@@ -22,7 +22,7 @@ use crate::{
     failure::legacy_failure,
     followed::{self, follows},
     kernel::{self, TaskIterContext},
-    records,
+    lodgers, records,
     slots::{self, Slot},
 };
 
@@ -60,7 +60,10 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
         current_call::keep_sample(tid, id, mm, before, count);
     }
     if let Some(errno) = call_result::count::<false>(slot, &ReturnedCall { id, ret, regs, task }) {
-        legacy_failure(ctx, index, slot, &FailedCall { id, errno, ret: ret as u64, regs, task });
+        let index = lodgers::slot_of_caller_without_cas(index) as u32;
+        if let Some(slot) = Slot::at(index) {
+            legacy_failure(ctx, index, slot, &FailedCall { id, errno, ret: ret as u64, regs, task });
+        }
     }
     if let Some(entry) = Entry::of(tid) {
         entry.end_call();
@@ -170,6 +173,12 @@ fn born(child: u64, flags: u64) {
     let child_tgid: u32 = kernel::read(child, layout!(task_tgid));
     followed::add_from_birth(child_tgid);
     if shares {
+        if flags & CLONE_VFORK == 0
+            && let Some(host) = slots::index_of(mm)
+        {
+            let owner = Owner { task: child, tgid: child_tgid, ppid: tgid, flags: MM_FROM_BIRTH };
+            lodgers::open::<false>(host, owner);
+        }
         return;
     }
     if let Some(stale) = slots::index_of(mm) {
@@ -192,6 +201,7 @@ pub fn sampled_exec(ctx: RawTracePointContext) -> i32 {
         current_call::forget(old);
     }
     followed::begin_anew(tgid);
+    lodgers::left::<false>(tgid, false);
     let task = kernel::current();
     let mm = kernel::mm_of(task);
     if let Some(stale) = slots::index_of(mm) {
@@ -222,6 +232,7 @@ pub fn sampled_end(_ctx: RawTracePointContext) -> i32 {
     {
         slot.set_comm(kernel::comm_of(kernel::leader_of(task)));
     }
+    lodgers::left::<false>(tgid, true);
     end(tgid, 0);
     ends::over::<false>(task, tgid);
     followed::remove(tgid);
@@ -246,7 +257,11 @@ pub extern "C" fn sampled_snapshot(ctx: *const TaskIterContext) -> i32 {
     // SAFETY: the kernel's own context.
     let Some(task) = (unsafe { TaskIterContext::task(ctx) }) else { return 0 };
     let mm = kernel::mm_of(task);
-    if mm == 0 || slots::has(mm) {
+    if mm == 0 {
+        return 0;
+    }
+    if let Some(index) = slots::index_of(mm) {
+        lodgers::met::<false>(index, task);
         return 0;
     }
     let tgid: u32 = kernel::read(task, layout!(task_tgid));

@@ -11,7 +11,7 @@ use crate::{
     control::layout,
     followed,
     kernel::{self, TaskIterContext},
-    slots,
+    lodgers, slots,
 };
 
 /// match-proto: bpf_iter__task {struct bpf_iter_meta *meta; struct task_struct *task}, 5.8 and later
@@ -29,7 +29,11 @@ pub extern "C" fn snapshot(ctx: *const TaskIterContext) -> i32 {
 #[inline(always)]
 fn take(task: u64) {
     let mm = kernel::mm_of(task);
-    if mm == 0 || slots::has(mm) {
+    if mm == 0 {
+        return;
+    }
+    if let Some(index) = slots::index_of(mm) {
+        lodgers::met::<true>(index, task);
         return;
     }
     let tgid: u32 = kernel::read(task, layout!(task_tgid));

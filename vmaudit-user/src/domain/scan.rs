@@ -266,6 +266,7 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         uid: row.uid,
         started_s: None,
         ended_s: None,
+        shares_address_space_of: None,
         map_count: MapCount {
             last,
             exact: row.exact && last.is_some(),

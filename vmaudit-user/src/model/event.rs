@@ -209,6 +209,19 @@ pub struct MmState {
     pub calls: Vec<(Call, CallStat)>,
     /// Refusals by kind.
     pub refusals: Vec<RefusalGroup>,
+    /// Of a process without an address space of its own, the one that it lives in: what it was refused there is its own, its
+    /// counts are those of that one at the same times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<Host>,
+}
+
+/// The address space that a process lives in without having one of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Host {
+    /// The address space.
+    pub generation: u64,
+    /// Whose it is.
+    pub tgid: u32,
 }
 
 impl MmState {

@@ -289,6 +289,11 @@ pub struct Process {
     pub started_s: Option<f64>,
     /// End; null while it lives.
     pub ended_s: Option<f64>,
+    /// The process in whose address space it lived, for want of one of its own (vfork; clone with CLONE_VM and without
+    /// CLONE_THREAD): its counts are those of that address space at its own beginning and end, with the peak up to then, and the
+    /// calls of both are in that one's row but for what this one was refused. Null: it had its own.
+    #[serde(default)]
+    pub shares_address_space_of: Option<u32>,
     /// The counts; null fields where reading was refused.
     pub map_count: MapCount,
     /// One per exec, in order.
@@ -381,6 +386,9 @@ pub struct Failure {
     pub started_s: Option<f64>,
     /// Name of the process.
     pub comm: String,
+    /// The process in whose address space the calls were made, for want of an own one; null: they were made in its own.
+    #[serde(default)]
+    pub address_space_of: Option<u32>,
     /// The kernel's name of the call.
     pub syscall: String,
     /// Symbolic errno, for example `ENOMEM`.

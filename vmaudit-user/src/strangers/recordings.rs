@@ -220,6 +220,7 @@ pub(crate) fn events() -> Vec<Event> {
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: 4, added: 2, removed: 1, failed: 3 })],
         refusals: vec![kind.clone()],
+        host: None,
     };
     let change = |n: u32| {
         Event::Change(Change {

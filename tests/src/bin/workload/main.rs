@@ -13,6 +13,7 @@ mod hostile;
 mod job_shell;
 mod layouts;
 mod limit;
+mod lodgers;
 mod makers;
 mod memory;
 mod mixed;
@@ -40,6 +41,8 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 orphans N MS STAY
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N | needy N
+                lodger beside|vfork|exec|outlives N M
+                crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N
                 full-of-tasks user MOST|cgroup FOLDER|machine|numbers N | dead-namespace N | too-large-to-copy N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | outcomes CASE | sites HERE THERE
@@ -107,6 +110,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["reuse-pid", n] => processes::reuse_pid(number(n)),
         ["generations", n] => processes::generations(number(n)),
         ["vfork", n] => processes::vfork(number(n)),
+        ["lodger", how, n, m] => lodgers::lodger(how, number(n), number(m)),
         ["exec-self", n, k] => processes::exec_self(number(n), number(k)),
         ["each", ref lines @ ..] => processes::each(&lines.split(|word| *word == "--").collect::<Vec<_>>()),
         ["exec-by-thread", n, k] => processes::exec_by_thread(number(n), number(k)),

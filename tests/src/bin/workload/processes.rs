@@ -44,14 +44,14 @@ fn plan(i: usize) -> (usize, usize) {
 }
 
 /// Everything that exec needs, made before the fork.
-struct Exec {
+pub struct Exec {
     path: CString,
     args: Vec<CString>,
     pointers: Vec<*const libc::c_char>,
 }
 
 impl Exec {
-    fn new(path: &str, args: &[&str]) -> Self {
+    pub fn new(path: &str, args: &[&str]) -> Self {
         let text = |s: &str| CString::new(s).unwrap_or_else(|_| die(99, format_args!("NUL in an argument")));
         let args: Vec<CString> = std::iter::once(&path).chain(args).map(|s| text(s)).collect();
         let pointers = args.iter().map(|a| a.as_ptr()).chain([std::ptr::null()]).collect();
@@ -59,7 +59,7 @@ impl Exec {
     }
 
     /// Only comes back when exec fails.
-    fn go(&self) -> i32 {
+    pub fn go(&self) -> i32 {
         debug_assert_eq!(self.args.len() + 1, self.pointers.len());
         let environment = [std::ptr::null::<libc::c_char>()];
         // SAFETY: path, argument list (null at its end, strings owned by `args`) and environment are valid.
@@ -69,7 +69,7 @@ impl Exec {
 }
 
 /// Path of this program, for exec.
-fn this_program() -> String {
+pub fn this_program() -> String {
     match std::fs::read_link("/proc/self/exe").map(|p| p.into_os_string().into_string()) {
         Ok(Ok(path)) => path,
         other => die(99, format_args!("path of this program: {other:?}")),

@@ -22,8 +22,9 @@ const LIMIT_DOUBTFUL: &str = " vm.max_map_count changed about that time, and thi
 const PARTLY_SEEN: &str = " The kernel skipped programs of vmaudit (program_skipped), so what this call did may have \
                            been seen only in part.";
 
-/// What the refused calls of one row have in common: call, errno, cause, what became of the need.
-type Key = (Call, u8, Cause, Outcome);
+/// What the refused calls of one row have in common: call, errno, cause, what became of the need, and in whose address space
+/// they were made if not in the process's own.
+type Key = (Call, u8, Cause, Outcome, Option<u32>);
 
 /// Refusals of one kind with the same outcome.
 #[derive(Clone, Copy)]
@@ -77,7 +78,7 @@ impl Audit {
                         false => Outcome::Unrecovered,
                     };
                     if count > 0 {
-                        let key = (refusals.call, refusals.errno, verdict.cause, outcome);
+                        let key = (refusals.call, refusals.errno, verdict.cause, outcome, host_of(mm));
                         kinds.entry(key).or_default().push(Part { mm, refusals, count, recovered });
                     }
                 }
@@ -93,7 +94,7 @@ impl Audit {
                 let explained = total(mm.refusals.iter().filter(|r| r.call == *call).map(|r| r.count));
                 let unexplained = stat.failed.saturating_sub(explained);
                 if unexplained > 0 {
-                    let key = (*call, 0, Cause::Unknown, Outcome::Unrecovered);
+                    let key = (*call, 0, Cause::Unknown, Outcome::Unrecovered, host_of(mm));
                     let group =
                         groups.entry(key).or_insert_with(|| unexplained_group(id, started_s, mm, *call));
                     group.failure.count = group.failure.count.saturating_add(unexplained);
@@ -216,7 +217,7 @@ impl Audit {
 
     /// One row of kinds that have their key in common.
     fn group(&self, (id, process): (ProcessId, &Process), key: Key, alike: &[Part<'_>]) -> Option<Group> {
-        let (call, errno, cause, outcome) = key;
+        let (call, errno, cause, outcome, address_space_of) = key;
         let count = total(alike.iter().map(|part| part.count));
         let kept_bytes = alike.iter().fold(0u64, |sum, part| sum.saturating_add(part.kept_bytes()));
         let examples = || alike.iter().map(|part| self.example_in(part));
@@ -244,6 +245,7 @@ impl Audit {
             pid: id.tgid,
             started_s: Some(self.seconds(process.started_ns)),
             comm: alike.first()?.mm.comm.clone(),
+            address_space_of,
             syscall: name_of(call).into(),
             errno: errno_name(errno),
             cause,
@@ -371,6 +373,7 @@ fn unexplained_group(id: ProcessId, started_s: Option<f64>, mm: &MmState, call: 
         pid: id.tgid,
         started_s,
         comm: mm.comm.clone(),
+        address_space_of: host_of(mm),
         syscall: name_of(call).into(),
         errno: "ENOMEM".into(),
         cause: Cause::Unknown,
@@ -393,6 +396,12 @@ fn unexplained_group(id: ProcessId, started_s: Option<f64>, mm: &MmState, call: 
     };
     Group { call, example: None, outcome: Outcome::Unrecovered, limit_excluded: false, failure }
 }
+
+/// Whose address space it is, if it is another's.
+fn host_of(mm: &MmState) -> Option<u32> {
+    mm.host.map(|host| host.tgid)
+}
+
 /// Symbolic name of the errnos that count as failures.
 fn errno_name(errno: u8) -> String {
     match i32::from(errno) {

@@ -355,8 +355,12 @@ impl Audit {
             let refused = group.example.and_then(|key| self.examples.get(&key)).cloned();
             (group, refused)
         });
-        let groups = groups.collect();
+        let groups: Vec<_> = groups.collect();
+        let stopped = groups.iter().any(|(group, _)| {
+            group.failure.address_space_of.is_some() && group.failure.cause == Cause::MaxMapCount
+        });
         let Some(process) = self.processes.remove(&id) else { return };
+        self.lodgers.forget(id, &process, stopped);
         for mm in &process.mms {
             for kind in &mm.refusals {
                 for place in super::places(mm.generation, kind) {

@@ -4,12 +4,14 @@ mod ends;
 mod failures;
 mod folded;
 mod group;
+mod lodgers;
 mod now;
 mod rows;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::domain::audit::folded::Folded;
+use crate::domain::audit::lodgers::Lodgers;
 pub use crate::domain::audit::now::Now;
 pub use crate::domain::audit::rows::Rows;
 use crate::model::end::{Ended, OomCgroups};
@@ -87,6 +89,8 @@ pub struct Audit {
     root: Option<ProcessId>,
     /// See [`FIRST_REFUSED`].
     first_refused: HashSet<u64>,
+    /// Processes without an address space of their own.
+    lodgers: Lodgers,
     /// Kinds of refusal that found [`EXAMPLES`] reached.
     examples_full: u64,
     hooks: Vec<Hook>,
@@ -164,6 +168,7 @@ impl Audit {
             fold_at: rows + SURPLUS,
             root: None,
             first_refused: HashSet::new(),
+            lodgers: Lodgers::default(),
             examples_full: 0,
             hooks: Vec::new(),
             conditions: Vec::new(),
@@ -251,6 +256,7 @@ impl Audit {
 
     fn mm(&mut self, state: MmState) {
         self.seen(state.process);
+        self.lodgers.saw(&state);
         let (crowd, few) = CROWD;
         let most = if self.processes.len() > crowd { few } else { MAX_IMAGES };
         let process = self.processes.entry(state.process).or_default();
@@ -422,11 +428,13 @@ impl Process {
 
     /// Makes one of the two oldest images: the older one, with the sums of both and the larger peak.
     fn fold_oldest(&mut self, examples: &mut Examples) {
-        if self.mms.len() < 2 {
+        // What it was refused in the address space of another stays apart.
+        let at = usize::from(self.mms.first().is_some_and(|mm| mm.host.is_some()));
+        if self.mms.len() < at + 2 {
             return;
         }
-        let newer = self.mms.remove(1);
-        let Some(older) = self.mms.first_mut() else { return };
+        let newer = self.mms.remove(at + 1);
+        let Some(older) = self.mms.get_mut(at) else { return };
         self.images_folded += 1;
         if newer.peak > older.peak {
             (older.peak, older.peak_ns, older.comm) = (newer.peak, newer.peak_ns, newer.comm);

@@ -99,8 +99,13 @@ impl Audit {
         reasons.iter().any(|reason| self.losses.counters.get(reason).is_some_and(|count| *count > 0))
     }
 
+    /// Somewhere in the session.
+    pub(super) fn changes_missed(&self) -> bool {
+        self.lost(&[ChangesMissed])
+    }
+
     /// Every peak is doubtful: something was lost, and which address space it belongs to is not known.
-    fn peaks_doubtful(&self) -> bool {
+    pub(super) fn peaks_doubtful(&self) -> bool {
         self.losses.doubt.peaks || self.lost(&[TableFull, TreeFull, ReadFailed])
     }
 
@@ -160,7 +165,11 @@ impl Audit {
             rows.folded.push(sum.row);
         }
         self.folded.failures().for_each(|alike| rows.take(self.alike(alike)));
-        rows.processes.sort_by(|a, b| (b.map_count.peak, a.pid).cmp(&(a.map_count.peak, b.pid)));
+        // Of those with one address space the one that has it comes first.
+        rows.processes.sort_by(|a, b| {
+            let order = |p: &report::Process| (p.shares_address_space_of.is_some(), p.pid);
+            b.map_count.peak.cmp(&a.map_count.peak).then_with(|| order(a).cmp(&order(b)))
+        });
         let by_count = |a: &Failure, b: &Failure| (b.count, a.pid).cmp(&(a.count, b.pid));
         rows.failures.sort_by(by_count);
         rows.ordinary.sort_by(by_count);
@@ -175,9 +184,15 @@ impl Audit {
         limit_seen: bool,
     ) -> (report::Process, Vec<Group>) {
         let groups = self.failures_of(id, process);
-        let stopped =
-            groups.iter().any(|g| g.outcome != Outcome::Ordinary && g.failure.cause == Cause::MaxMapCount);
         let mut row = self.row(id, process);
+        // What was refused in the address space of another says nothing of its own.
+        let lodges = row.shares_address_space_of.is_some();
+        let stopped = self.lodger_stopped(process)
+            || groups.iter().any(|group| {
+                group.outcome != Outcome::Ordinary
+                    && group.failure.cause == Cause::MaxMapCount
+                    && (lodges || group.failure.address_space_of.is_none())
+            });
         row.end = self.end_of(id, process, &groups);
         // 32-bit calls enter by another door, where refusals are not seen.
         let unseen = !limit_seen || row.calls.contains_key("[32-bit]");
@@ -190,9 +205,10 @@ impl Audit {
     }
 
     fn row(&self, id: ProcessId, process: &Process) -> report::Process {
-        let first = process.mms.first();
-        let last = process.mms.last();
-        let top = process.mms.iter().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
+        let first = process.own().next();
+        let last = process.own().next_back();
+        let top = process.own().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)));
+        let lodger = process.lodges();
         let seen_from_start = first.is_some_and(|mm| mm.from_birth || mm.from_snapshot);
         let count = match (first, last, top, process.samples) {
             (Some(first), Some(last), Some(top), _) => MapCount {
@@ -202,7 +218,7 @@ impl Audit {
                 peak_at_s: Some(self.seconds(top.peak_ns)),
                 exact: self.sight.changes
                     && seen_from_start
-                    && !process.mms.iter().any(MmState::partly_seen)
+                    && !process.own().any(MmState::partly_seen)
                     && !self.peaks_doubtful()
                     // Behind the end of a recording that was cut it may have gone on.
                     && (self.cut.is_none() || process.ended_ns.is_some()),
@@ -218,14 +234,16 @@ impl Audit {
                 clipped: false,
                 percent_of_limit: None,
             },
-            _ => MapCount::default(),
+            _ => {
+                lodger.map_or_else(MapCount::default, |mm| self.shared_count(mm, process.ended_ns.is_some()))
+            }
         };
         let percent = count.peak.zip(self.limits.max_map_count).map(|(peak, max)| {
             // One decimal is what people read; the exact ratio is in peak and limit.
             (peak as f64 * 1000.0 / max.max(1) as f64).round() / 10.0
         });
         let mut calls: BTreeMap<String, CallFigures> = BTreeMap::new();
-        for (call, stat) in process.mms.iter().flat_map(|mm| &mm.calls) {
+        for (call, stat) in process.own().flat_map(|mm| &mm.calls) {
             let figures = calls.entry(name_of(*call).to_owned()).or_default();
             figures.added = figures.added.saturating_add(stat.added);
             figures.removed = figures.removed.saturating_add(stat.removed);
@@ -236,6 +254,12 @@ impl Audit {
             if self.sight.calls() {
                 figures.failed = Some(figures.failed.unwrap_or(0).saturating_add(stat.failed));
             }
+        }
+        // In the address space of another only its refusals are told from those of others.
+        for (call, stat) in process.mms.iter().filter(|mm| mm.host.is_some()).flat_map(|mm| &mm.calls) {
+            let figures = calls.entry(name_of(*call).to_owned()).or_default();
+            figures.calls = None;
+            figures.failed = Some(figures.failed.unwrap_or(0).saturating_add(stat.failed));
         }
         let parent = self.same_image(id, process);
         let exe = process.exe.clone().or_else(|| parent?.exe.clone());
@@ -253,11 +277,8 @@ impl Audit {
             started_s: Some(self.seconds(process.started_ns)),
             ended_s: process.ended_ns.map(|ns| self.seconds(ns)),
             map_count: MapCount { percent_of_limit: percent, ..count },
-            images: process
-                .mms
-                .iter()
-                .map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() })
-                .collect(),
+            shares_address_space_of: lodger.and_then(|mm| mm.host).map(|host| host.tgid),
+            images: process.own().map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() }).collect(),
             images_folded: process.images_folded,
             calls,
             unmap_leaked_bytes: (self.sight.calls() && !process.mms.is_empty()).then(|| {

@@ -5,6 +5,8 @@ use crate::model::session::Sight;
 use vmaudit_common::call::CALLS;
 use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
+mod lodgers;
+
 fn audit() -> Audit {
     Audit::new(
         0,
@@ -51,6 +53,7 @@ fn process(audit: &mut Audit, n: u32, peak: u32, failed: u64, ended: bool) {
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: failed + 1, added: 0, removed: 0, failed })],
         refusals: if failed > 0 { vec![kind] } else { Vec::new() },
+        host: None,
     })));
 }
 

@@ -27,6 +27,7 @@ pub(crate) fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
             failure.cause,
             failure.certain,
             failure.various,
+            failure.address_space_of.is_some(),
         );
         match index.get(&key).and_then(|at: &usize| blocks.get_mut(*at)) {
             Some(block) => {
@@ -66,7 +67,8 @@ pub(crate) fn failures(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
 pub(crate) fn failure(block: &Block<'_>, look: Option<&Holders>, page: &mut Page<'_>) -> io::Result<()> {
     let Block { worst, .. } = *block;
     let who = if block.processes == 1 {
-        name_pid(&worst.comm, worst.pid)
+        let lodges = worst.address_space_of.map(|host| format!(", in the address space of {host}"));
+        name_pid(&worst.comm, worst.pid) + &lodges.unwrap_or_default()
     } else if worst.various {
         format!("{} of various names", count(block.processes, "process", "processes"))
     } else {

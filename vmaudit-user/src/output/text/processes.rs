@@ -103,6 +103,8 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     if shown.iter().any(|p| p.peak_comm() != p.comm) {
         notes.push("a -> b: the peak is of a, which became b");
     }
+    let shares = shared_with(&shown);
+    notes.extend(shares.as_deref());
     if !notes.is_empty() {
         page.paragraph("", "  ", &notes.join("; "), Some(Colour::Dim))?;
     }
@@ -127,10 +129,26 @@ fn with_owner(process: &Process, row: [String; 8], several: bool) -> [String; 9]
     [pid, shortened(&clean(user), NAME_COLUMNS), name, first, last, peak, percent, failed, end]
 }
 
+/// Whose counts some rows show.
+fn shared_with(shown: &[&Process]) -> Option<String> {
+    const NAMED: usize = 3;
+    let hosts = |process: &&Process| Some((process.pid, process.shares_address_space_of?));
+    let mut lodgers = shown.iter().filter_map(hosts);
+    let named: Vec<String> =
+        lodgers.by_ref().take(NAMED).map(|(pid, host)| format!("{pid} in that of {host}")).collect();
+    let more = match lodgers.count() {
+        0 => String::new(),
+        n => format!(", and {} more", grouped(n as u64)),
+    };
+    (!named.is_empty())
+        .then(|| format!("= no address space of its own, counted there: {}{more}", named.join(", ")))
+}
+
 pub(crate) fn row(process: &Process, report: &Report) -> [String; 8] {
     let MapCount { first, last, peak, exact, clipped, percent_of_limit, .. } = process.map_count;
     let figure = |value: Option<u64>| value.map_or("-".into(), grouped);
     let at_least = |value: u64, exact| format!("{}{}", if exact { "" } else { "~" }, grouped(value));
+    let shared = if process.shares_address_space_of.is_some() { "=" } else { "" };
     [
         process.pid.to_string(),
         match process.peak_comm() {
@@ -142,7 +160,9 @@ pub(crate) fn row(process: &Process, report: &Report) -> [String; 8] {
         },
         figure(first),
         figure(last),
-        peak.map_or("-".into(), |peak| at_least(peak, exact) + if clipped { "+" } else { "" }),
+        peak.map_or("-".into(), |peak| {
+            format!("{shared}{}{}", at_least(peak, exact), if clipped { "+" } else { "" })
+        }),
         percent_of_limit.map_or("-".into(), |percent| format!("{percent:.1}")),
         failed_calls(process, report)
             .map_or("-".into(), |n| at_least(n, report.coverage.exact_locking_calls)),

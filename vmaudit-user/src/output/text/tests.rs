@@ -45,6 +45,7 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         unmap_leaked_bytes: Some(0),
         end: None,
         unreadable: None,
+        shares_address_space_of: None,
     }
 }
 
@@ -160,6 +161,7 @@ fn failure(pid: u32, comm: &str, syscall: &str, cause: Cause, count: u64, senten
         sentence: sentence.into(),
         cure: None,
         holders: None,
+        address_space_of: None,
     }
 }
 
@@ -449,6 +451,21 @@ fn the_verdict_excludes_the_limit_only_where_it_is_excluded() {
     assert!(text(&report).starts_with(
         "vmaudit: 5 memory calls failed in python3 (pid 77): a cause that could not be\n  told.\n"
     ));
+}
+
+#[test]
+fn counts_that_are_another_s_are_marked() {
+    let mut report = clipped_run();
+    let [first, second, ..] = report.processes.as_mut_slice() else { panic!("two processes") };
+    let host = first.pid;
+    second.shares_address_space_of = Some(host);
+    let pid = second.pid;
+    let failure = &mut report.failures[0];
+    (failure.pid, failure.address_space_of) = (pid, Some(host));
+    let text = text(&report).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains(&format!("counted there: {pid} in that of {host}")), "{text}");
+    assert!(text.contains(&format!("(pid {pid}), in the address space of {host}")), "{text}");
+    assert!(text.contains(" ="), "{text}");
 }
 
 #[test]

@@ -14,8 +14,8 @@ use vmaudit_common::{
 
 use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomVictim, OwnState, Raised, Sender};
 use crate::model::event::{
-    CallStat, Change, Event, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup, RefusalSite,
-    Refused, Section, StackPiece,
+    CallStat, Change, Event, Host, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup,
+    RefusalSite, Refused, Section, StackPiece,
 };
 use crate::model::shortage::Tasks;
 
@@ -301,6 +301,7 @@ pub fn mm_state(slot: &MmSlot, sites: &[Site], numbered: bool) -> MmState {
                 })
             })
             .collect(),
+        host: (slot.host != 0).then_some(Host { generation: slot.host, tgid: slot.host_tgid }),
     };
     // Thousands of them are kept for a while.
     state.calls.shrink_to_fit();

@@ -394,7 +394,9 @@ impl Live {
 
     /// Address spaces that are still alive.
     pub fn living(&self) -> usize {
-        (0..self.used()).filter(|&i| self.state(i) == SLOT_LIVE).count()
+        // SAFETY: `i` is in bounds; the word is written by the kernel side when the slot is taken.
+        let own = |i: usize| unsafe { ptr::read_volatile(&raw const (*self.slots.at(i)).host) } == 0;
+        (0..self.used()).filter(|&i| self.state(i) == SLOT_LIVE && own(i)).count()
     }
 
     /// Processes that still exist and whose address space is not known to have ended: an end can be missed.
