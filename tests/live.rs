@@ -48,6 +48,8 @@ mod lodgers;
 mod losses;
 #[path = "live/more_calls.rs"]
 mod more_calls;
+#[path = "live/named.rs"]
+mod named;
 #[path = "live/names.rs"]
 mod names;
 #[path = "live/neighbours.rs"]

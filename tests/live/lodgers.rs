@@ -4,8 +4,10 @@ use vmaudit_tests::rows::{assert_exact_peak, assert_nothing_lost};
 use vmaudit_tests::{Done, Own, Session, has_lock_events};
 use vmaudit_user::model::report::{Failure, Outcome, Process, Report};
 
-fn lived(how: &str) -> Done {
-    Session::run(&["--calls", "all"], &["lodger", how, "3", "2"]).go().succeeded()
+/// In the default arrangement, and where every exit is watched.
+fn lived(how: &str) -> [Done; 2] {
+    [&["--calls", "all"][..], &[]]
+        .map(|options| Session::run(options, &["lodger", how, "3", "2"]).go().succeeded())
 }
 
 #[track_caller]
@@ -37,8 +39,7 @@ fn each_has_its_refusals(report: &Report, host: &Own, lodger: &Own) {
     assert_eq!(row_of(report, lodger).calls["mmap"].failed, Some(4));
 }
 
-fn a_row_of_the_shared_counts(how: &str) {
-    let done = lived(how);
+fn a_row_of_the_shared_counts(how: &str, done: &Done) {
     let (owns, report) = (done.own(), done.report());
     let (host, lodger) = (of(&owns, "host"), of(&owns, "lodger"));
     each_has_its_refusals(&report, host, lodger);
@@ -62,38 +63,40 @@ fn a_row_of_the_shared_counts(how: &str) {
 
 #[test]
 fn a_process_made_with_clone_vm_has_a_row_and_refusals_of_its_own() {
-    a_row_of_the_shared_counts("beside");
+    lived("beside").iter().for_each(|done| a_row_of_the_shared_counts("beside", done));
 }
 
 #[test]
 fn a_vfork_child_that_is_refused_something_has_a_row_too() {
-    a_row_of_the_shared_counts("vfork");
+    lived("vfork").iter().for_each(|done| a_row_of_the_shared_counts("vfork", done));
 }
 
 #[test]
 fn a_vfork_child_that_execs_becomes_an_ordinary_row_and_keeps_its_refusals() {
-    let done = lived("exec");
-    let (owns, report) = (done.own(), done.report());
-    let (host, lodger, after) = (of(&owns, "host"), of(&owns, "lodger"), of(&owns, "after-exec"));
-    assert_eq!(lodger.pid, after.pid);
-    each_has_its_refusals(&report, host, lodger);
-    let row = row_of(&report, after);
-    assert_eq!(row.shares_address_space_of, None);
-    assert_eq!(row.images.len(), 1, "{row:?}");
-    if has_lock_events() {
-        assert_exact_peak(row, after);
-        assert_nothing_lost(&report);
+    for done in lived("exec") {
+        let (owns, report) = (done.own(), done.report());
+        let (host, lodger, after) = (of(&owns, "host"), of(&owns, "lodger"), of(&owns, "after-exec"));
+        assert_eq!(lodger.pid, after.pid);
+        each_has_its_refusals(&report, host, lodger);
+        let row = row_of(&report, after);
+        assert_eq!(row.shares_address_space_of, None);
+        assert_eq!(row.images.len(), 1, "{row:?}");
+        if has_lock_events() {
+            assert_exact_peak(row, after);
+            assert_nothing_lost(&report);
+        }
     }
 }
 
 #[test]
 fn the_address_space_outlives_the_process_that_had_it_first() {
-    let done = lived("outlives");
-    let (owns, report) = (done.own(), done.report());
-    let (host, lodger) = (of(&owns, "host"), of(&owns, "lodger"));
-    each_has_its_refusals(&report, host, lodger);
-    if has_lock_events() {
-        assert_eq!(row_of(&report, lodger).map_count.peak, Some(lodger.peak));
-        assert_nothing_lost(&report);
+    for done in lived("outlives") {
+        let (owns, report) = (done.own(), done.report());
+        let (host, lodger) = (of(&owns, "host"), of(&owns, "lodger"));
+        each_has_its_refusals(&report, host, lodger);
+        if has_lock_events() {
+            assert_eq!(row_of(&report, lodger).map_count.peak, Some(lodger.peak));
+            assert_nothing_lost(&report);
+        }
     }
 }

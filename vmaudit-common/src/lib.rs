@@ -12,12 +12,13 @@ mod end;
 mod load;
 mod record;
 mod site;
+mod task_name;
 mod tasks;
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::call::{CALL_COUNT, NUMBERS};
-pub use crate::{class::*, end::*, load::*, record::*, site::*, tasks::*};
+pub use crate::{class::*, end::*, load::*, record::*, site::*, task_name::*, tasks::*};
 
 /// Length of a task's name in the kernel, `\0` included (include/linux/sched.h:TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
@@ -225,6 +226,8 @@ pub struct MmSlot {
     pub host_slot: u32,
     /// Process id of the host.
     pub host_tgid: u32,
+    /// Which names its tasks have.
+    pub names: Names,
     /// What each call did.
     pub calls: [CallStat; CALL_COUNT],
     /// Failures by kind.
@@ -357,7 +360,7 @@ pub struct Section {
     pub searched: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 200 + CALL_COUNT * 32 + GROUPS * 64);
+const _: () = assert!(size_of::<MmSlot>() == 264 + CALL_COUNT * 32 + GROUPS * 64);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);

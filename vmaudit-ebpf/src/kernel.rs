@@ -182,6 +182,13 @@ impl Current {
         at.load(layout!(regs_nr))
     }
 
+    /// Its name, in words.
+    #[inline(always)]
+    pub fn name(self) -> [u64; 2] {
+        let at = layout!(task_comm);
+        [self.0.load(at), self.0.load(at + 8)]
+    }
+
     /// The task is on its way out: what it does is not the call's any more that its registers still name.
     #[inline(always)]
     pub fn is_ending(self) -> bool {
@@ -400,6 +407,12 @@ pub fn settled_count(mm: u64) -> Option<u32> {
 /// Copies a task's name.
 #[inline(always)]
 pub fn comm_of(task: u64) -> [u8; COMM_LEN] {
+    read(task, layout!(task_comm))
+}
+
+/// The same, in words.
+#[inline(always)]
+pub fn name_of(task: u64) -> [u64; 2] {
     read(task, layout!(task_comm))
 }
 

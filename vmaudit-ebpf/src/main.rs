@@ -12,6 +12,7 @@
 //! * [`lodgers`]: processes that live in the address space of another
 //! * [`address_space`]: how a followed address space begins and ends
 //! * [`records`]: everything that goes to the ring buffer
+//! * [`task_names`]: which names of tasks have changed a count or been refused calls
 //! * [`lock_sequence`]: whether a release of the mmap lock was missed
 //! * [`followed`], [`slots`]: the tables of processes and of address spaces
 //! * [`shares`]: what each user may take of the table of address spaces and of the ring buffer
@@ -45,6 +46,7 @@ mod lodgers;
 mod records;
 mod shares;
 mod slots;
+mod task_names;
 
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {

@@ -11,8 +11,8 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use vmaudit_common::{
-    COMM_LEN, CallStat, FailureGroup, Figures, GROUPS, MmSlot, SLOT_CLAIMED, SLOT_DEAD, SLOT_FREE, SLOT_LIVE,
-    SeenInSection, call::Call,
+    COMM_LEN, CallStat, FailureGroup, Figures, GROUPS, MmSlot, Names, SLOT_CLAIMED, SLOT_DEAD, SLOT_FREE,
+    SLOT_LIVE, SeenInSection, call::Call,
 };
 
 use crate::{
@@ -200,6 +200,13 @@ impl Slot {
     pub fn waiting(self) -> Word {
         // SAFETY: points into SLOTS.
         unsafe { Word::new(&raw mut (*self.0).waiting) }
+    }
+
+    /// See [`MmSlot::names`].
+    #[inline(always)]
+    pub fn names(self) -> *mut Names {
+        // SAFETY: points into SLOTS.
+        unsafe { &raw mut (*self.0).names }
     }
 
     /// The failure group with this number, which is below [`GROUPS`].

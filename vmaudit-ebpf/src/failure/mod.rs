@@ -33,6 +33,7 @@ use crate::{
     control::{Page, config, layout},
     current_call, kernel, records,
     slots::Slot,
+    task_names,
 };
 
 const EAGAIN: u32 = 11;
@@ -225,6 +226,7 @@ extern "C" fn failure_exceeded(id: u32, ret: u64, total_vm: u64, data_vm: u64, l
 extern "C" fn failure_count(index: u32, key: u64, now: u64, id: u32, ret: u64) -> u64 {
     match Slot::at(index) {
         Some(slot) => {
+            task_names::refused::<true>(slot, kernel::Current::task().name());
             counters::count::<true>(slot, key, now, counters::leaked_by(&of_current(id, 0, ret))).pack()
         }
         None => Counted::NOWHERE.pack(),
@@ -254,7 +256,10 @@ extern "C" fn failure_need(index: u32, group: u32, place: u32, id: u32, ret: u64
 #[inline(never)]
 extern "C" fn failure_count_without_cas(index: u32, key: u64, now: u64, bytes: u64, mark: u64) -> u64 {
     match Slot::at(index) {
-        Some(slot) => counters::count::<false>(slot, key, now, Leaked { bytes, mark }).pack(),
+        Some(slot) => {
+            task_names::refused::<false>(slot, kernel::name_of(kernel::current()));
+            counters::count::<false>(slot, key, now, Leaked { bytes, mark }).pack()
+        }
         None => Counted::NOWHERE.pack(),
     }
 }

@@ -19,6 +19,7 @@ use crate::{
     kernel::{self, Current, OwnMm},
     lock_sequence, records,
     slots::{self, Slot},
+    task_names,
 };
 
 /// match-proto: mmap_lock_released(struct mm_struct *mm, bool write), 6.14 and later.
@@ -137,6 +138,7 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     if count == before {
         return;
     }
+    let peak = slot.peak();
     // A concurrent reader would store the same count.
     slot.reached(count);
     if !writer {
@@ -144,6 +146,9 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         return;
     }
     slot.count_change(call, before, count);
+    if own.is_some() {
+        task_names::changed::<true>(index, slot, task.name(), before, count, peak);
+    }
     if config!(stream_changes) != 0 {
         records::change(slot, call, before, count, task.address());
     }

@@ -24,6 +24,7 @@ use crate::{
     kernel::{self, TaskIterContext},
     lodgers, records,
     slots::{self, Slot},
+    task_names,
 };
 
 const CLONE_VM: u64 = 0x100;
@@ -36,35 +37,61 @@ pub fn sampled_exit(ctx: RawTracePointContext) -> i32 {
     let regs: u64 = ctx.arg(0);
     let id = kernel::call_of(regs);
     if id >= call::COMPAT {
-        returned(ctx.as_ptr(), id, ctx.arg::<u64>(1) as i64, regs);
+        let ret: u64 = ctx.arg(1);
+        let refused = sampled_call(u32::from(id), ret, regs);
+        if refused != 0 {
+            let index = lodgers::slot_of_caller_without_cas((refused >> 8) as u32) as u32;
+            refuse(ctx.as_ptr(), index, u32::from(id) << 8 | refused as u32 & 0xff, ret, regs);
+        }
     }
     0
 }
 
+/// A call has returned. 0, or, if it was refused, the index of its address space's slot, with the errno in the low 8 bits.
+// Global: the verifier follows no number from it to its caller. The rest is apart for the sake of the stack.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
 #[inline(never)]
-fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
+extern "C" fn sampled_call(id: u32, ret: u64, regs: u64) -> u64 {
+    let id = id as Call;
     let task = kernel::current();
     let mm = kernel::mm_of(task);
     if mm == 0 {
-        return;
+        return 0;
     }
-    let Some(index) = slots::index_of(mm).or_else(|| adopt(task, mm)) else { return };
-    let Some(slot) = Slot::at(index) else { return };
-    let (before, count) = sample(slot, task, mm, id);
+    let Some(index) = slots::index_of(mm).or_else(|| adopt(task, mm)) else { return 0 };
+    let Some(slot) = Slot::at(index) else { return 0 };
+    let (before, count) = sample(index, slot, task, mm, id);
     if config!(calls) == 0 {
-        return;
+        return 0;
     }
     let (_, tid) = kernel::ids();
     // Where nobody else can have changed anything, the call had what the last sample saw and left what this one sees.
     if slot.flags() & MM_SHARED == 0 {
         current_call::keep_sample(tid, id, mm, before, count);
     }
-    if let Some(errno) = call_result::count::<false>(slot, &ReturnedCall { id, ret, regs, task }) {
-        let index = lodgers::slot_of_caller_without_cas(index) as u32;
-        if let Some(slot) = Slot::at(index) {
-            legacy_failure(ctx, index, slot, &FailedCall { id, errno, ret: ret as u64, regs, task });
+    match call_result::count::<false>(slot, &ReturnedCall { id, ret: ret as i64, regs, task }) {
+        Some(errno) => u64::from(index) << 8 | u64::from(errno),
+        None => {
+            end_call(tid);
+            0
         }
     }
+}
+
+/// `what`: the call, with the errno in the low 8 bits.
+#[inline(never)]
+fn refuse(ctx: *mut core::ffi::c_void, index: u32, what: u32, ret: u64, regs: u64) {
+    if let Some(slot) = Slot::at(index) {
+        let (id, errno) = ((what >> 8) as Call, what as u8);
+        legacy_failure(ctx, index, slot, &FailedCall { id, errno, ret, regs, task: kernel::current() });
+    }
+    let (_, tid) = kernel::ids();
+    end_call(tid);
+}
+
+#[inline(always)]
+fn end_call(tid: u32) {
     if let Some(entry) = Entry::of(tid) {
         entry.end_call();
     }
@@ -72,15 +99,20 @@ fn returned(ctx: *mut core::ffi::c_void, id: Call, ret: i64, regs: u64) {
 
 /// Reads the count, puts its change since the last sample down to the call; returns both counts.
 #[inline(always)]
-fn sample(slot: Slot, task: u64, mm: u64, by: Call) -> (u32, u32) {
+fn sample(index: u32, slot: Slot, task: u64, mm: u64, by: Call) -> (u32, u32) {
     let count = kernel::map_count(mm);
     // Threads meet here; what they lose of each other is why their slot is marked.
     let before = slot.last();
     if count == before {
         return (before, count);
     }
+    let peak = slot.peak();
     slot.reached(count);
     slot.count_change(by, before, count);
+    // Else it may have been another's change.
+    if slot.flags() & MM_SHARED == 0 {
+        task_names::changed::<false>(index, slot, kernel::name_of(task), before, count, peak);
+    }
     if config!(stream_changes) != 0 {
         records::change(slot, by, before, count, task);
     }

@@ -15,6 +15,7 @@ pub mod repeats;
 pub mod report;
 pub mod requirements;
 pub mod scan;
+mod task_names;
 pub mod unit;
 pub(crate) mod vma_cost;
 pub(crate) mod vma_layout;

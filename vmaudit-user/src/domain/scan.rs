@@ -277,6 +277,7 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         images: Vec::new(),
         images_folded: 0,
         calls: BTreeMap::new(),
+        tasks: Vec::new(),
         unmap_leaked_bytes: None,
         end: None,
         unreadable: row.silent.map(|reason| reason.sentence()),

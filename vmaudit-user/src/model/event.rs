@@ -11,6 +11,7 @@ use super::event_names;
 use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
 use super::shortage::{Commit, Tasks};
 pub use super::stack::{FollowedStack, StackPiece};
+pub use super::task_names::TaskNames;
 
 /// Identity of a process: pids are reused, a pid with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -213,6 +214,9 @@ pub struct MmState {
     /// counts are those of that one at the same times.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<Host>,
+    /// What its tasks did by name, where they have several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<Box<TaskNames>>,
 }
 
 /// The address space that a process lives in without having one of its own.

@@ -21,5 +21,6 @@ mod schema;
 pub mod session;
 pub mod shortage;
 pub(crate) mod stack;
+pub(crate) mod task_names;
 pub(crate) mod unreadable;
 pub mod vma_layout;

@@ -18,6 +18,7 @@ use super::hook::CALL_EXIT;
 pub use super::crowd::FoldedProcesses;
 pub use super::outcome::{Outcome, Site};
 pub use super::stack::{Example, Frame};
+pub use super::task_names::TaskFigures;
 pub use super::unreadable::NotCounted;
 
 /// Name of the schema.
@@ -304,6 +305,10 @@ pub struct Process {
     pub images_folded: u64,
     /// What each system call did; only calls that were made.
     pub calls: BTreeMap<String, CallFigures>,
+    /// What its tasks did by name, those that did most first; empty where in none of its images tasks of more than one name
+    /// changed the count or were refused calls.
+    #[serde(default)]
+    pub tasks: Vec<TaskFigures>,
     /// Bytes that failed munmap, mremap and brk calls should have unmapped and did not; null when the source cannot
     /// know. A retry of the range refused last counts once, and takes its bytes back when it succeeds. What was
     /// unmapped later in another way is still in the sum.

@@ -221,6 +221,7 @@ pub(crate) fn events() -> Vec<Event> {
         calls: vec![(MUNMAP, CallStat { calls: 4, added: 2, removed: 1, failed: 3 })],
         refusals: vec![kind.clone()],
         host: None,
+        tasks: None,
     };
     let change = |n: u32| {
         Event::Change(Change {

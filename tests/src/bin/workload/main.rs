@@ -18,6 +18,7 @@ mod makers;
 mod memory;
 mod mixed;
 mod more_calls;
+mod named;
 mod near;
 mod neighbours;
 mod outcomes;
@@ -36,13 +37,12 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 WORKLOAD_WORDS: CASE and ARGUMENTS from there)
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
-                hostile
+                hostile | named threads|together|renames|many T N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 orphans N MS STAY
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N | needy N
                 lodger beside|vfork|exec|outlives N M
-                crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N
                 full-of-tasks user MOST|cgroup FOLDER|machine|numbers N | dead-namespace N | too-large-to-copy N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | outcomes CASE | sites HERE THERE
@@ -103,6 +103,10 @@ fn dispatch(words: &[&str]) -> ! {
         ["mixed-stack", n] => mixed::mixed_stack(number(n)),
         ["leader-exits", n] => makers::leader_exits(number(n)),
         ["attach", n] => makers::attach(number(n)),
+        ["named", how @ ("threads" | "together" | "renames" | "many"), t, n] => {
+            let how = ["threads", "together", "renames", "many"].into_iter().find(|it| *it == how);
+            named::named(how.unwrap_or("threads"), number(t), number(n))
+        }
         ["hostile"] => hostile::hostile(),
         ["setname", name, n] => makers::setname(name.as_bytes(), number(n)),
         ["children", n] => processes::children(number(n), End::Exit),

@@ -7,6 +7,7 @@ mod group;
 mod lodgers;
 mod now;
 mod rows;
+mod task_names;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -455,6 +456,9 @@ impl Process {
                 }
                 None => older.calls.push((call, stat)),
             }
+        }
+        if let Some(names) = newer.tasks {
+            older.tasks.get_or_insert_default().take_all(&names, task_names::NAMES);
         }
         for kind in newer.refusals {
             let found: Vec<Refused> =

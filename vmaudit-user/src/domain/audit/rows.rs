@@ -281,6 +281,7 @@ impl Audit {
             images: process.own().map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() }).collect(),
             images_folded: process.images_folded,
             calls,
+            tasks: self.tasks_of(process),
             unmap_leaked_bytes: (self.sight.calls() && !process.mms.is_empty()).then(|| {
                 let refusals = process.mms.iter().flat_map(|mm| &mm.refusals);
                 refusals.fold(process.kept_bytes, |sum, group| group.kept_bytes.saturating_add(sum))

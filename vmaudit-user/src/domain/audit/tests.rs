@@ -6,6 +6,7 @@ use vmaudit_common::call::CALLS;
 use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
 mod lodgers;
+mod task_names;
 
 fn audit() -> Audit {
     Audit::new(
@@ -54,6 +55,7 @@ fn process(audit: &mut Audit, n: u32, peak: u32, failed: u64, ended: bool) {
         calls: vec![(MUNMAP, CallStat { calls: failed + 1, added: 0, removed: 0, failed })],
         refusals: if failed > 0 { vec![kind] } else { Vec::new() },
         host: None,
+        tasks: None,
     })));
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::model::report::{CallFigures, Cause, Failure, Process, Report};
+use crate::model::report::{CallFigures, Cause, Failure, Process, Report, TaskFigures};
 use crate::output::text::page::{Colour, Page, name_pid};
 use crate::text::{clean, count, grouped};
 
@@ -19,7 +19,7 @@ pub(crate) fn makers(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
         .processes
         .iter()
         .filter(|process| of_interest(process, report))
-        .filter_map(|process| Some((process, by_call(process)?)))
+        .filter_map(|process| Some((process, by_call(process)? + &by_task(process).unwrap_or_default())))
         .collect();
     if told.is_empty() {
         return Ok(());
@@ -58,6 +58,35 @@ fn by_call(process: &Process) -> Option<String> {
     // What was missed between two looks is in no call's sum.
     text.push_str(if process.map_count.exact { "." } else { " (not all changes were seen)." });
     Some(text)
+}
+
+/// Which tasks did, where those of more than one name added more than a twentieth.
+fn by_task(process: &Process) -> Option<String> {
+    const PART: u64 = 20;
+    let all = process.tasks.iter().filter_map(|it| it.added).fold(0, u64::saturating_add);
+    let large = |it: &&TaskFigures| it.added.is_some_and(|added| added > all / PART);
+    if process.tasks.iter().filter(large).count() < 2 {
+        return None;
+    }
+    // Ordered by what they did; refusals are not meant here.
+    let mut tasks: Vec<&TaskFigures> = process.tasks.iter().filter(|it| it.added > Some(0)).collect();
+    tasks.sort_by_key(|it| std::cmp::Reverse(it.added));
+    let mut parts: Vec<String> = Vec::new();
+    let mut rest = 0u64;
+    for it in tasks {
+        let added = it.added.unwrap_or(0);
+        match &it.name {
+            Some(name) if parts.len() < CALLS => {
+                let share = if parts.is_empty() { share(added, all) } else { String::new() };
+                parts.push(format!("{} {}{share}", clean(name), grouped(added)));
+            }
+            _ => rest = rest.saturating_add(added),
+        }
+    }
+    if rest > 0 {
+        parts.push(format!("other names {}", grouped(rest)));
+    }
+    Some(format!(" By name of the thread: {}.", parts.join(", ")))
 }
 
 /// The calls with most of it; `None` when there is none.

@@ -46,6 +46,7 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         end: None,
         unreadable: None,
         shares_address_space_of: None,
+        tasks: Vec::new(),
     }
 }
 
@@ -451,6 +452,32 @@ fn the_verdict_excludes_the_limit_only_where_it_is_excluded() {
     assert!(text(&report).starts_with(
         "vmaudit: 5 memory calls failed in python3 (pid 77): a cause that could not be\n  told.\n"
     ));
+}
+
+#[test]
+fn names_of_threads_are_told_where_several_made_much() {
+    let named = |name: &str, added| TaskFigures {
+        name: Some(name.into()),
+        added: Some(added),
+        removed: Some(0),
+        failed: Some(0),
+        peak: None,
+    };
+    let said = |tasks: &[TaskFigures]| {
+        let mut report = clipped_run();
+        report.processes[0].tasks = tasks.to_vec();
+        text(&report).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let rest = TaskFigures { name: None, ..named("", 3) };
+    let two = said(&[named("a\x1b[2J", 60_000), named("main", 5_000), named("b", 9), rest.clone()]);
+    assert!(
+        two.contains("By name of the thread: a\\x1b[2J 60,000 (92.2 %), main 5,000, b 9, other names 3."),
+        "{two}"
+    );
+    let one = said(&[named("a", 60_000), named("main", 3_000), rest]);
+    assert!(!one.contains("By name"), "{one}");
+    let nothing = TaskFigures { added: None, ..named("a", 0) };
+    assert!(!said(&[nothing.clone(), nothing]).contains("By name"));
 }
 
 #[test]

@@ -10,6 +10,7 @@ use vmaudit_common::{
     RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_MAPPING, RECORD_OOM,
     RECORD_STACK, REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC,
     SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord,
+    TaskName,
 };
 
 use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomVictim, OwnState, Raised, Sender};
@@ -18,6 +19,7 @@ use crate::model::event::{
     RefusalSite, Refused, Section, StackPiece,
 };
 use crate::model::shortage::Tasks;
+use crate::source::ebpf::task_names::task_names;
 
 /// A look at the range has found a gap.
 const CLASS_LOOKED_GAP: u64 = CLASS_LOOKED | CLASS_GAP;
@@ -137,7 +139,7 @@ fn raised(s: &SignalSeen) -> Raised {
 }
 
 /// A `\0`-terminated name; bytes that are no UTF-8 become U+FFFD.
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
@@ -253,8 +255,8 @@ fn site_of(site: &Site) -> RefusalSite {
     }
 }
 
-/// `sites`: of this address space.
-pub fn mm_state(slot: &MmSlot, sites: &[Site], numbered: bool) -> MmState {
+/// `sites`, `names`: of this address space.
+pub fn mm_state(slot: &MmSlot, sites: &[Site], names: &[TaskName], numbered: bool) -> MmState {
     let mut state = MmState {
         generation: slot.generation,
         process: ProcessId { tgid: slot.tgid, start_ns: slot.start_boottime_ns },
@@ -302,6 +304,7 @@ pub fn mm_state(slot: &MmSlot, sites: &[Site], numbered: bool) -> MmState {
             })
             .collect(),
         host: (slot.host != 0).then_some(Host { generation: slot.host, tgid: slot.host_tgid }),
+        tasks: task_names(slot, names.iter()),
     };
     // Thousands of them are kept for a while.
     state.calls.shrink_to_fit();

@@ -147,6 +147,8 @@ impl Live {
             .map_err(|e| Unavailable(refusal(&e)))?;
         let sites = Shared::new(take("SITE_TABLE")?, vmaudit_common::SITES as usize)
             .map_err(|e| Unavailable(refusal(&e)))?;
+        let task_names = Shared::new(take("TASK_NAME_TABLE")?, vmaudit_common::TASK_NAMES as usize)
+            .map_err(|e| Unavailable(refusal(&e)))?;
         let ring = RingBuf::try_from(take("RECORDS")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let followed =
             BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
@@ -157,6 +159,7 @@ impl Live {
             control,
             shares,
             sites,
+            task_names,
             ring,
             followed,
             hooks: Vec::new(),

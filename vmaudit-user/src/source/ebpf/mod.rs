@@ -12,6 +12,7 @@ mod placed;
 mod shared_memory;
 mod source;
 pub(crate) mod task_iter;
+mod task_names;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -32,6 +33,7 @@ use aya::{
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use vmaudit_common::{
     Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE, Share, Site,
+    TaskName,
 };
 
 pub(crate) use load::ASKED;
@@ -85,6 +87,7 @@ pub struct Live {
     control: Shared<Control>,
     shares: Shared<Share>,
     sites: Shared<Site>,
+    task_names: Shared<TaskName>,
     ring: RingBuf<MapData>,
     followed: BpfHashMap<MapData, u32, u64>,
     hooks: Vec<Hook>,
@@ -269,7 +272,7 @@ impl Live {
         } else {
             Vec::new()
         };
-        mm_state(&slot, &sites, self.numbered)
+        mm_state(&slot, &sites, &task_names::entries_of(&self.task_names, &slot), self.numbered)
     }
 
     /// Places at which calls of this address space were refused.
@@ -313,6 +316,7 @@ impl Live {
         if read.failures.iter().any(|group| group.sites > 0) {
             self.free_sites(read.generation);
         }
+        task_names::free(&self.task_names, &read);
         // SAFETY: the slot is dead: the kernel side does not touch it until its first word is 0.
         let share = unsafe {
             let share = (*slot).share;

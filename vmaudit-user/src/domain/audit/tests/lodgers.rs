@@ -4,7 +4,7 @@ use crate::model::report;
 use vmaudit_common::call::MMAP;
 
 /// Address space `generation` of process `tgid`; refused calls at the limit, if any.
-fn state(generation: u64, tgid: u32, refused: u64) -> MmState {
+pub fn state(generation: u64, tgid: u32, refused: u64) -> MmState {
     let class = CLASS_SECTION | 7 | 7 << CLASS_MC1_SHIFT;
     let kind = RefusalGroup {
         call: MUNMAP,
@@ -38,6 +38,7 @@ fn state(generation: u64, tgid: u32, refused: u64) -> MmState {
         calls: vec![(MUNMAP, CallStat { calls: 0, added: 0, removed: 0, failed: refused })],
         refusals: if refused > 0 { vec![kind] } else { Vec::new() },
         host: None,
+        tasks: None,
     }
 }
 

@@ -44,6 +44,7 @@ fn sample() -> Vec<Event> {
         calls: vec![(MUNMAP, CallStat { calls: 4, added: 0, removed: 1, failed: 3 })],
         refusals: vec![kind.clone()],
         host: None,
+        tasks: None,
     };
     let change = |n: u32| Change {
         at_ns: 2_000 + u64::from(n),

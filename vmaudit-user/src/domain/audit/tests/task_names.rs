@@ -1,0 +1,53 @@
+use super::lodgers::state;
+use super::*;
+use crate::model::report::TaskFigures;
+use crate::model::task_names::{TaskName, TaskNames};
+
+fn name(name: &str, added: u64, peak: u32) -> TaskName {
+    TaskName { name: name.into(), added, removed: 1, failed: 2, peak, overlapped: false }
+}
+
+fn image(generation: u64, names: Vec<TaskName>) -> MmState {
+    MmState { tasks: Some(Box::new(TaskNames { names, ..TaskNames::default() })), ..state(generation, 7, 0) }
+}
+
+fn told(images: Vec<MmState>) -> Vec<TaskFigures> {
+    let mut audit = audit();
+    for image in images {
+        audit.apply(Event::Mm(Box::new(image)));
+    }
+    audit.rows().processes[0].tasks.clone()
+}
+
+#[test]
+fn names_of_all_images_are_added_up_those_that_did_most_first() {
+    let overlapped = TaskName { overlapped: true, ..name("b", 5, 40) };
+    let tasks = told(vec![image(1, vec![name("a", 3, 30), overlapped]), image(2, vec![name("a", 9, 20)])]);
+    let seen: Vec<_> =
+        tasks.iter().map(|it| (it.name.as_deref(), it.added, it.removed, it.failed, it.peak)).collect();
+    assert_eq!(
+        seen,
+        [(Some("a"), Some(12), Some(2), Some(4), Some(30)), (Some("b"), Some(5), Some(1), Some(2), None)]
+    );
+}
+
+#[test]
+fn what_was_sampled_beside_others_is_nobodys() {
+    let mut sampled = image(1, vec![name("a", 3, 30)]);
+    sampled.tasks.as_mut().unwrap().sampled = true;
+    let tasks = told(vec![sampled]);
+    assert_eq!(
+        (tasks[0].added, tasks[0].removed, tasks[0].peak, tasks[0].failed),
+        (None, None, None, Some(2))
+    );
+}
+
+#[test]
+fn any_number_of_names_and_images_is_bounded_and_none_is_lost() {
+    let of = |generation: u64| (0..100).map(|n| name(&format!("{generation}-{n}"), 1, 1)).collect();
+    let images = 2 * MAX_IMAGES as u64;
+    let tasks = told((0..images).map(|n| image(n + 1, of(n))).collect());
+    assert_eq!(tasks.len(), crate::domain::audit::task_names::NAMES + 1);
+    assert_eq!(tasks.last().unwrap().name, None);
+    assert_eq!(tasks.iter().filter_map(|it| it.added).sum::<u64>(), 100 * images);
+}
