@@ -1,6 +1,7 @@
 //! What a source learns: the one stream that every report is made of.
 
 pub use crate::model::call_stat::CallStat;
+pub use crate::model::host::Host;
 pub use crate::model::loss::{Doubt, Losses, UsedShare};
 
 use serde::{Deserialize, Serialize};
@@ -217,15 +218,6 @@ pub struct MmState {
     /// What its tasks did by name, where they have several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Box<TaskNames>>,
-}
-
-/// The address space that a process lives in without having one of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Host {
-    /// The address space.
-    pub generation: u64,
-    /// Whose it is.
-    pub tgid: u32,
 }
 
 impl MmState {
