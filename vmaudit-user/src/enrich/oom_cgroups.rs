@@ -24,8 +24,8 @@ pub struct OomLooks {
     root: PathBuf,
     /// Paths whose levels were met.
     met: HashSet<String>,
-    /// By folder.
-    before: HashMap<PathBuf, u64>,
+    /// By folder: how often it ran out of memory, and how many were killed in it.
+    before: HashMap<PathBuf, (u64, Option<u64>)>,
     looks: usize,
 }
 
@@ -44,7 +44,7 @@ impl OomLooks {
         self.met.insert(path.to_owned());
         let Some(found) = levels(&self.root, path) else { return };
         for (folder, level) in found.levels {
-            self.before.entry(folder).or_insert(level.out_of_memory);
+            self.before.entry(folder).or_insert((level.out_of_memory, level.killed));
         }
     }
 
@@ -56,10 +56,13 @@ impl OomLooks {
         self.looks += 1;
         let proc = Proc::new(self.root.join("proc"));
         let now = proc.open(victim.process.tgid).ok().and_then(|process| process.cgroup());
-        let found =
-            [now.as_deref(), named].into_iter().flatten().find_map(|path| levels(&self.root, path))?;
+        // In version 1 a task on its way out is in the root, wherever it was (kernel/cgroup/cgroup.c:proc_cgroup_show).
+        let v1 = self.root.join(mount(true)).join("memory.limit_in_bytes").exists();
+        let now = now.filter(|path| !(v1 && path == "/"));
+        let found = now.as_deref().and_then(|path| levels(&self.root, path));
+        let found = found.or_else(|| levels(&self.root, named?).filter(|found| self.was_killed_in(found)))?;
         let levels = found.levels.into_iter().map(|(folder, level)| CgroupLevel {
-            out_of_memory_before: self.before.get(&folder).copied(),
+            out_of_memory_before: self.before.get(&folder).map(|(times, _)| *times),
             ..level
         });
         let cgroups =
@@ -67,9 +70,17 @@ impl OomLooks {
         // The next one to be chosen is compared with what was true after this one.
         for level in &cgroups.levels {
             let folder = self.root.join(mount(level.v1)).join(level.path.trim_start_matches('/'));
-            self.before.insert(folder, level.out_of_memory);
+            self.before.insert(folder, (level.out_of_memory, level.killed));
         }
         Some(cgroups)
+    }
+
+    /// Somebody was killed in the innermost of them since it was last looked at: each victim counts in its own, whoever ran out
+    /// of memory, before it is told of (mm/oom_kill.c:__oom_kill_process). A process may have moved since it was seen in one.
+    fn was_killed_in(&self, found: &Found) -> bool {
+        let Some((folder, level)) = found.levels.first() else { return false };
+        let before = self.before.get(folder).and_then(|(_, killed)| *killed);
+        before.zip(level.killed).is_some_and(|(before, now)| now > before)
     }
 }
 
@@ -207,6 +218,12 @@ mod tests {
         assert_eq!(of(0), ("/a/b".into(), None, Some(0), 0, Some(1)));
         assert_eq!(of(1), ("/a".into(), Some(20_971_520), Some(5), 6, Some(1)));
         assert_eq!(found.levels.len(), 2);
+        assert_eq!(
+            looks.look(&victim(), Some("/a/b")),
+            None,
+            "it was another's: nobody more was killed there"
+        );
+        machine.put("sys/fs/cgroup/a/b/memory.events", "oom 0\noom_kill 2\n");
         let again = looks.look(&victim(), Some("/a/b")).unwrap();
         assert_eq!(
             again.levels[1].out_of_memory_before,
@@ -222,11 +239,13 @@ mod tests {
         machine.put("sys/fs/cgroup/cgroup.procs", "");
         machine.put("sys/fs/cgroup/memory.max", "max\n");
         machine.put("sys/fs/cgroup/memory.events", "oom 0\noom_kill 1\n");
+        machine.put("proc/7/cgroup", "0::/\n");
         let mut looks = OomLooks { root: machine.0.clone(), ..OomLooks::default() };
-        let found = looks.look(&victim(), Some("/")).unwrap();
+        let found = looks.look(&victim(), None).unwrap();
         assert!(!found.complete);
         assert_eq!(found.levels.len(), 1);
         for odd in ["/../a", "/no/such", "/a/../.."] {
+            machine.put("proc/7/cgroup", &format!("0::{odd}\n"));
             assert_eq!(looks.look(&victim(), Some(odd)), None, "{odd}");
         }
     }
@@ -240,13 +259,21 @@ mod tests {
             machine.put(&format!("sys/fs/cgroup/memory/{path}memory.oom_control"), "oom_kill 2\n");
         }
         machine.put("sys/fs/cgroup/memory/release_agent", "");
+        machine.put("proc/7/cgroup", "4:memory:/x\n");
         let mut looks = OomLooks { root: machine.0.clone(), ..OomLooks::default() };
-        let found = looks.look(&victim(), Some("/x")).unwrap();
+        let found = looks.look(&victim(), None).unwrap();
         assert!(found.complete);
         assert_eq!(found.levels.len(), 1, "nothing limits the root");
         assert_eq!(
             (found.levels[0].limit_bytes, found.levels[0].out_of_memory_before, found.levels[0].killed),
             (Some(4096), None, Some(2))
         );
+        // On its way out: where it was is not known, and the root that is shown ran out of nothing.
+        machine.put("proc/7/cgroup", "4:memory:/\n");
+        for named in [None, Some("/x"), Some("/")] {
+            assert_eq!(looks.look(&victim(), named), None, "{named:?}");
+        }
+        machine.put("sys/fs/cgroup/memory/x/memory.oom_control", "oom_kill 3\n");
+        assert_eq!(looks.look(&victim(), Some("/x")).unwrap().levels[0].killed, Some(3));
     }
 }
