@@ -300,7 +300,19 @@ pub struct Control {
     pub pid_max: u32,
     /// Slots of processes that live in the address space of another.
     pub lodgers: u64,
+    /// `LIMIT_*` bits, set by the programs.
+    pub limits_met: u32,
+    /// Set by user space when refusals that let no lock go are watched, see `LIMIT_NEAR`.
+    pub watched: u32,
 }
+
+/// [`Control::limits_met`]: a limit is near whose refusals let no lock go, so that answers must be watched at the exits of
+/// calls.
+pub const LIMIT_NEAR: u32 = 1;
+/// [`Control::limits_met`]: such a limit on tasks was reached before that.
+pub const LIMIT_ON_TASKS_MET: u32 = 2;
+/// [`Control::limits_met`]: vm.max_map_count was, in a kernel whose mremap checks it without the lock.
+pub const LIMIT_ON_VMAS_MET: u32 = 4;
 
 /// What one user has taken of the table of address spaces and of the ring buffer, which all users share when every
 /// process is followed. As long as others are there too, nobody gets more than half of what they leave.

@@ -260,8 +260,8 @@ pub struct Config {
     /// Answers are asked for at the releases of the lock, see vmaudit-ebpf/src/answer.rs; no program sees the exits of
     /// calls.
     pub asks: u32,
-    /// Not used; makes the size one of whole words.
-    pub reserved: u32,
+    /// mremap may check vm.max_map_count without the lock (6.17 to 7.0), and answers are asked for.
+    pub mremap_unlocked: u32,
     /// System call number → [`crate::call::Call`].
     pub call_by_number: [u8; NUMBERS],
     /// The same of the 32-bit entry.

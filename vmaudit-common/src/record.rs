@@ -19,6 +19,9 @@ pub const RECORD_MAPPING: u32 = 7;
 /// [`RecordHeader::kind`]: a [`StackRecord`].
 pub const RECORD_STACK: u32 = 8;
 
+/// [`RecordHeader::kind`]: a [`RecordHeader`] alone, see [`crate::LIMIT_NEAR`].
+pub const RECORD_LIMIT_NEAR: u32 = 9;
+
 /// Head of each record in the ring buffer.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]

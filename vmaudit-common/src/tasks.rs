@@ -68,9 +68,18 @@ impl TaskCount {
     /// No task more is allowed by the limit `which`.
     #[inline(always)]
     pub const fn reached(self, which: usize) -> bool {
+        self.room(which) == 0
+    }
+
+    /// Tasks that the limit `which` still allows; `u64::MAX`: any number.
+    #[inline(always)]
+    pub const fn room(self, which: usize) -> u64 {
         let reserved = if which == TASK_NUMBERS { RESERVED_NUMBERS } else { 0 };
         let exempt = which == TASKS_OF_USER && self.special;
-        !exempt && self.limit != u64::MAX && self.count + reserved >= self.limit
+        if exempt || self.limit == u64::MAX {
+            return u64::MAX;
+        }
+        self.limit.saturating_sub(self.count + reserved)
     }
 }
 

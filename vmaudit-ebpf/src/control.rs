@@ -106,6 +106,27 @@ impl Page {
         unsafe { core::ptr::read_volatile(&raw const (*self.0).pid_max) }
     }
 
+    /// `LIMIT_*` bits.
+    #[inline(always)]
+    pub fn limits_met(self) -> u32 {
+        // SAFETY: as above.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).limits_met) }
+    }
+
+    /// Sets them. Of two that do so at once one bit can be lost; whoever looks next sets it again.
+    #[inline(always)]
+    pub fn meet_limits(self, bits: u32) {
+        // SAFETY: as above.
+        unsafe { core::ptr::write_volatile(&raw mut (*self.0).limits_met, bits) }
+    }
+
+    /// The exits of calls are watched for refusals that nobody asks for.
+    #[inline(always)]
+    pub fn watched(self) -> bool {
+        // SAFETY: as above; user space writes the whole word.
+        unsafe { core::ptr::read_volatile(&raw const (*self.0).watched) != 0 }
+    }
+
     /// Where the next search for a free slot begins.
     #[inline(always)]
     pub fn cursor(self) -> Word {

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use vmaudit_common::{
     ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, OomRecord, RECORD_CHANGE,
-    RECORD_DEAD, RECORD_EXEC, RecordHeader, SignalSeen, call::Call,
+    RECORD_DEAD, RECORD_EXEC, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen, call::Call,
 };
 
 use crate::{
@@ -155,6 +155,14 @@ pub fn dead(index: u32, tgid: u32, generation: u64) {
         slot: u64::from(index),
     });
     entry.submit(wake_now_and_then(now));
+}
+
+/// See [`crate::near`]: the reader has to act at once.
+#[inline(always)]
+pub fn limit_near() {
+    let Some(mut entry) = RECORDS.reserve::<RecordHeader>(0) else { return };
+    entry.write(head(RECORD_LIMIT_NEAR, now(), 0));
+    entry.submit(FORCE_WAKEUP);
 }
 
 /// Room for the record of a call that was refused in this address space.

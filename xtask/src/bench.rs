@@ -24,11 +24,13 @@ const CROWD: usize = 1000;
 /// VMAs of each of them, for scanning.
 const CROWD_VMAS: usize = 1000;
 /// The benchmarks of the bin `workload` (`workload bench NAME SECONDS` prints `NAME NS_PER_OPERATION`).
-const WORKS: [(&str, &str); 4] = [
+const WORKS: [(&str, &str); 6] = [
     ("pair", "mmap + munmap of a page"),
     ("threads", "4 threads mapping and faulting"),
     ("getppid", "getppid (not watched)"),
     ("fault", "page fault"),
+    ("toggle", "mprotect of a page"),
+    ("births", "vfork + exec + exit"),
 ];
 
 /// How much to measure.
@@ -43,7 +45,13 @@ pub struct Options {
     /// Only `vmaudit scan`, against the Python vmaudit
     #[arg(long)]
     scan: bool,
+    /// Ratios without noise, by instructions that QEMU counts, on kernels of every arrangement of hooks
+    #[arg(long, conflicts_with = "scan")]
+    vm: bool,
 }
+
+/// Kernels of `--vm`: hooks as before 6.14, as before 6.18, as from then on, and as from 7.0 on.
+const COUNTED_KERNELS: [&str; 4] = ["6.1", "6.12", "6.18", "7.2"];
 
 /// Another program that runs a command under it.
 struct Tracer {
@@ -56,6 +64,9 @@ struct Tracer {
 impl Options {
     /// Measures and prints the tables.
     pub fn run(&self) -> Result<()> {
+        if self.vm {
+            return crate::vm::Options::counting(&COUNTED_KERNELS)?.run();
+        }
         let vmaudit = programs::vmaudit(Linking::Usual)?;
         let workload = programs::of_tests(Linking::Usual, "workload")?;
         let folder = TempDir::new("bench")?;

@@ -9,6 +9,7 @@ mod bpf_digest;
 mod command;
 mod deny;
 mod ebpf;
+mod figures;
 mod initramfs;
 mod kernels;
 mod parity;

@@ -17,6 +17,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::arch::Arch;
 use crate::command::{find, quiet_output, run, say, shown, target_dir};
+use crate::figures::{self, Figure};
 use crate::initramfs::Initramfs;
 use crate::kernels::{self, Kernel};
 use crate::programs::{self, Linking};
@@ -59,6 +60,10 @@ pub struct Options {
     /// Environment of the tests, e.g. `VMAUDIT_CHILDREN=200`; may be given several times
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
+    /// Benchmarks in place of the tests, and instructions in place of time: the guest's clock goes on by a nanosecond
+    /// with each, so figures have no noise; see `cargo xtask bench --vm`
+    #[arg(long, conflicts_with_all = ["filters", "quick"])]
+    pub counted: bool,
     /// A shell on the serial console instead of the tests (needs busybox-static on this machine; one kernel)
     #[arg(long)]
     shell: bool,
@@ -89,6 +94,17 @@ enum Accel {
 }
 
 impl Options {
+    /// Benchmarks on these kernels, with instructions counted.
+    pub fn counting(kernels: &[&str]) -> Result<Self> {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            options: Options,
+        }
+        let words = ["vm", "--counted"].iter().chain(kernels);
+        Ok(<Alone as clap::Parser>::try_parse_from(words)?.options)
+    }
+
     /// Boots what was asked for, and prints the table.
     pub fn run(&self) -> Result<()> {
         let kernels = kernels::select(&self.kernels, self.all)?;
@@ -112,7 +128,13 @@ impl Options {
         let begin = Instant::now();
         let work: Vec<_> = kernels.into_iter().zip(&images).collect();
         let runs = self.boot_all(&work, &initramfs, &folder)?;
-        println!("\n{}", table(&runs));
+        if self.counted {
+            let of_kernels =
+                runs.iter().map(|run| (run.kernel, run.version.as_str(), run.log.figures.as_slice()));
+            println!("\n{}", figures::table(of_kernels));
+        } else {
+            println!("\n{}", table(&runs));
+        }
         println!("\n{}", totals(&runs, begin.elapsed()));
         let failed: Vec<&str> =
             runs.iter().filter(|run| run.log.complaint().is_some()).map(|run| run.kernel).collect();
@@ -169,7 +191,12 @@ impl Options {
         put("init", &programs::of_tests(Linking::Guest(self.arch), "init")?)?;
         put("bin/workload", &programs::of_tests(Linking::Guest(self.arch), "workload")?)?;
         put("bin/vmaudit", &programs::vmaudit(Linking::Guest(self.arch))?)?;
-        let mut conf = format!("test_limit_s={}\nshell={}\n", self.test_limit, u8::from(self.shell));
+        let mut conf = format!(
+            "test_limit_s={}\nshell={}\ncounted={}\n",
+            self.test_limit,
+            u8::from(self.shell),
+            u8::from(self.counted)
+        );
         let mut suites = 0;
         // A guest has no Python.
         let fits = |suite: &&programs::Suite| suite.end_to_end && suite.name != python::SUITE;
@@ -208,6 +235,9 @@ impl Options {
         let mut qemu = Command::new(self.arch.qemu());
         qemu.args(["-accel", accel, "-machine", self.arch.machine(), "-cpu", processor]);
         qemu.args(["-m", "1024", "-smp", &self.smp.to_string()]);
+        if self.counted {
+            qemu.args(["-icount", "shift=0,sleep=off"]);
+        }
         qemu.args(["-display", "none", "-no-reboot", "-nic", "none"]);
         qemu.arg("-kernel").arg(image).arg("-initrd").arg(initramfs);
         // panic=-1: reboot at once, which -no-reboot turns into the end.
@@ -321,6 +351,8 @@ struct Log {
     /// Tests that a guest cannot run, left out of its list.
     native_only: usize,
     tests: Vec<Test>,
+    /// Of benchmarks.
+    figures: Vec<Figure>,
     verdict: Option<(usize, usize)>,
     last_lines: String,
 }
@@ -357,6 +389,11 @@ impl Log {
                     seconds: seconds.parse().unwrap_or(0.0),
                     output: std::mem::take(&mut output),
                 }),
+                ["figure", work, under, ns] => log.figures.extend(ns.parse().ok().map(|ns| Figure {
+                    work: (*work).to_owned(),
+                    under: (*under).to_owned(),
+                    ns,
+                })),
                 ["verdict", "pass", passed, "fail", failed] => {
                     log.verdict = passed.parse().ok().zip(failed.parse().ok());
                 }
@@ -386,8 +423,12 @@ impl Log {
                 self.planned.unwrap_or(0)
             ));
         };
-        if self.tests.is_empty() {
+        if self.tests.is_empty() && self.figures.is_empty() {
             return Some("no test ran".to_owned());
+        }
+        if !self.figures.is_empty() {
+            let agree = self.tests.is_empty() && verdict == (self.figures.len(), 0);
+            return (!agree).then(|| "verdict and figures do not agree".to_owned());
         }
         if verdict != (passed, failed) || self.planned != Some(self.tests.len()) {
             return Some("verdict, plan and results do not agree".to_owned());

@@ -43,7 +43,11 @@ fn main() {
     }
     // The first line is glued to what the firmware printed.
     marker("init");
-    let outcome = prepare().and_then(|settings| if settings.shell { shell() } else { run_tests(&settings) });
+    let outcome = prepare().and_then(|settings| match settings {
+        Settings { shell: true, .. } => shell(),
+        Settings { counted: true, .. } => run_benchmarks(&settings),
+        _ => run_tests(&settings),
+    });
     if let Err(error) = outcome {
         marker(&format!("error {error:#}"));
     }
@@ -58,6 +62,7 @@ struct Settings {
     environment: Vec<(String, String)>,
     test_limit: Duration,
     shell: bool,
+    counted: bool,
 }
 
 fn prepare() -> Result<Settings> {
@@ -84,6 +89,7 @@ fn prepare() -> Result<Settings> {
                 settings.environment.push((name.to_owned(), value.to_owned()));
             }
             ("test_limit_s", seconds) => settings.test_limit = Duration::from_secs(seconds.parse()?),
+            ("counted", value) => settings.counted = value == "1",
             ("shell", value) => settings.shell = value == "1",
             (key, _) => bail!("/vm.conf: unknown key {key}"),
         }
@@ -140,6 +146,37 @@ fn run_tests(settings: &Settings) -> Result<()> {
         clear_processes();
     }
     marker(&format!("verdict pass {passed} fail {failed}"));
+    Ok(())
+}
+
+/// The benchmarks of the bin `workload`, and what they run under.
+const BENCHMARKS: [&str; 5] = ["pair", "getppid", "fault", "toggle", "births"];
+const UNDER: [(&str, Option<&[&str]>); 4] = [
+    ("untraced", None),
+    ("run", Some(&[])),
+    ("run --calls all", Some(&["--calls", "all"])),
+    ("run --peaks-only", Some(&["--peaks-only"])),
+];
+/// Of one benchmark; the guest's clock counts instructions.
+const SECONDS: &str = "0.1";
+
+fn run_benchmarks(settings: &Settings) -> Result<()> {
+    let mut count = 0;
+    for work in BENCHMARKS {
+        for (under, options) in UNDER {
+            let mut command = test_program(settings, if options.is_some() { "vmaudit" } else { "workload" });
+            if let Some(options) = options {
+                command.args(["run", "-q"]).args(options).args(["--", "/bin/workload"]);
+            }
+            let done = command.args(["bench", work, SECONDS]).output()?;
+            let printed = String::from_utf8_lossy(&done.stdout);
+            let ns = printed.lines().find_map(|line| line.strip_prefix(work)?.trim().parse::<f64>().ok());
+            let Some(ns) = ns else { bail!("{work} under {under}: {done:?}") };
+            marker(&format!("figure {work} {} {ns}", under.replace(' ', "_")));
+            count += 1;
+        }
+    }
+    marker(&format!("verdict pass {count} fail 0"));
     Ok(())
 }
 

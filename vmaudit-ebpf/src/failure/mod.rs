@@ -17,7 +17,7 @@ mod sites;
 mod stack;
 mod stack_copy;
 mod stack_mappings;
-mod tasks;
+pub mod tasks;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use vmaudit_common::{

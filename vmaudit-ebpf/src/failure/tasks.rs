@@ -60,6 +60,29 @@ extern "C" fn class_of_count(which: u32, word: u64) -> u64 {
     }
 }
 
+/// Tasks that `current` and all others may still make before the first of the limits is reached.
+#[inline(always)]
+pub fn room() -> u64 {
+    let mut least = u64::MAX;
+    for which in 0..TASK_LIMITS as u32 {
+        let room = room_of_count(which, count_tasks(which));
+        if room < least {
+            least = room;
+        }
+    }
+    least
+}
+
+/// Of one limit. Global for the same reason.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn room_of_count(which: u32, word: u64) -> u64 {
+    match TaskCount::unpack(word) {
+        Some(count) => count.room(which as usize % TASK_LIMITS),
+        None => u64::MAX,
+    }
+}
+
 /// The count and the limit of `which`, as [`TaskCount::pack`]; 0: not known.
 #[unsafe(no_mangle)]
 #[inline(never)]

@@ -17,7 +17,7 @@ use crate::{
     control::config,
     current_call,
     kernel::{self, Current, OwnMm},
-    lock_sequence, records,
+    lock_sequence, near, records,
     slots::{self, Slot},
     task_names,
 };
@@ -141,6 +141,9 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     let peak = slot.peak();
     // A concurrent reader would store the same count.
     slot.reached(count);
+    if ASKS && count > before {
+        near::look_at_count(count);
+    }
     if !writer {
         // A reader that got in between the downgrade and the downgrader's own release, which will do the accounts.
         return;

@@ -18,7 +18,7 @@ use crate::{
     current_call, ends,
     failure::outcome,
     followed::{self, follows, follows_or_waits},
-    kernel, lock_sequence, lodgers, records,
+    kernel, lock_sequence, lodgers, near, records,
     slots::{self, Slot},
 };
 
@@ -54,6 +54,7 @@ fn forked<C: EbpfContext>(ctx: &C, child: u64) {
     if config!(follow_children) == 0 || !follows(tgid) {
         return;
     }
+    near::look_at_tasks();
     let child_tgid: u32 = kernel::read(child, layout!(task_tgid));
     if child_tgid == tgid {
         return; // a thread
@@ -102,6 +103,7 @@ fn execed(old: u32, filename: u64) {
     if !follows_or_waits(tgid) {
         return;
     }
+    near::look_at_tasks();
     if old != tgid {
         // Nobody will exit under this id: it may be another's by now.
         followed::remove(old);
@@ -175,6 +177,7 @@ fn exited() {
         }
     }
     if kernel::group_is_dead(task) {
+        near::look_at_tasks();
         lodgers::left::<true>(tgid, true);
         ends::over::<true>(task, tgid);
         followed::remove(tgid);

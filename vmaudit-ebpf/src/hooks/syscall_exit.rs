@@ -10,7 +10,7 @@ use crate::{
     call::ReturnedCall,
     call_result,
     current_call::Entry,
-    failure::failure,
+    failure::{failure, tasks::makes_one},
     kernel, lodgers,
     slots::{self, Slot},
 };
@@ -36,6 +36,40 @@ pub fn sys_exit_classic(ctx: TracePointContext) -> u32 {
         returned(id, ret.unwrap_or(0), kernel::registers());
     }
     0
+}
+
+/// See [`unasked`]. match-proto: as above
+#[raw_tracepoint(tracepoint = "sys_exit")]
+pub fn unasked_raw(ctx: RawTracePointContext) -> i32 {
+    unasked(kernel::Current::task(), ctx.arg::<u64>(1) as i64, ctx.arg(0));
+    0
+}
+
+/// Record: ret at 16.
+#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
+pub fn unasked_classic(ctx: TracePointContext) -> u32 {
+    // SAFETY: as above.
+    let ret = unsafe { ctx.read_at::<i64>(16) };
+    unasked(kernel::Current::task(), ret.unwrap_or(0), kernel::registers());
+    0
+}
+
+/// The refusals that answers are not asked for, when a limit is near ([`crate::near`]).
+#[inline(always)]
+fn unasked(current: kernel::Current, ret: i64, regs: u64) {
+    let id = current.call();
+    if ret >= 0 || !(makes_one(id) || id == call::MREMAP) {
+        return;
+    }
+    let entry = Entry::of(current.tid());
+    // The task is yet to answer (kernel/entry/common.c: works follow the events of the exit).
+    if entry.is_some_and(|entry| entry.question().is_some()) {
+        return;
+    }
+    judge(id, ret, regs, current, entry);
+    if let Some(entry) = entry {
+        entry.end_call();
+    }
 }
 
 /// Inlined: verifiers before 6.5 cannot follow a number from a function to its caller and then track all numbers exactly

@@ -171,6 +171,9 @@ pub struct Doubt {
     pub calls: bool,
     /// Why a call was refused: what it did may have been seen in part, or be taken for what an earlier one did.
     pub causes: bool,
+    /// Refusals by vm.max_map_count that show nowhere else (mremap, 6.17 to 7.0): some can be missing.
+    #[serde(default)]
+    pub at_limit: bool,
 }
 
 impl Doubt {
@@ -181,6 +184,7 @@ impl Doubt {
             processes: self.processes || other.processes,
             calls: self.calls || other.calls,
             causes: self.causes || other.causes,
+            at_limit: self.at_limit || other.at_limit,
         }
     }
 }

@@ -95,7 +95,7 @@ pub fn ring_record(bytes: &[u8]) {
     let event = match decoded {
         Decoded::Event(event) => event,
         Decoded::PartOfPath(facts) => Event::Process(facts),
-        Decoded::Dead(_) => return,
+        Decoded::Dead(_) | Decoded::LimitNear => return,
     };
     let texts: Vec<&str> = match &event {
         Event::Change(it) => vec![&it.comm],

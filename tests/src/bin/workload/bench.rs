@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use libc::{PROT_READ, PROT_WRITE};
 
-use crate::memory::{Line, PAGE, call, die, leave, mmap, munmap, must, write_all};
+use crate::memory::{Line, PAGE, call, die, leave, mmap, mprotect, munmap, must, write_all};
 
 const READ_WRITE: i32 = PROT_READ | PROT_WRITE;
 /// Operations between two looks at the clock.
 const BATCH: u32 = 2000;
+/// The same for processes.
+const BIRTHS: u32 = 20;
 /// Pages that one fault batch touches.
 const FAULTS: usize = 2000;
 /// Threads of the contended case.
@@ -26,6 +28,17 @@ pub fn run(name: &str, seconds: f64) -> ! {
                 must(call(libc::SYS_getppid, [0; 6]), "getppid");
             });
         }),
+        "toggle" => {
+            let page = must(mmap(PAGE, READ_WRITE, 0), "mmap");
+            let to = |protection| must(mprotect(page, PAGE, protection), "mprotect");
+            best(time, BATCH, || {
+                (0..BATCH / 2).for_each(|_| {
+                    to(PROT_READ);
+                    to(READ_WRITE);
+                });
+            })
+        }
+        "births" => best(time, BIRTHS, || (0..BIRTHS).for_each(|_| birth())),
         "fault" => fault(time),
         "threads" => threads(time),
         _ => die(2, format_args!("no such benchmark: {name}")),
@@ -39,6 +52,14 @@ pub fn run(name: &str, seconds: f64) -> ! {
 fn pair() {
     let page = must(mmap(PAGE, READ_WRITE, 0), "mmap");
     must(munmap(page, PAGE), "munmap");
+}
+
+/// A process that does nothing: vfork, exec, exit.
+fn birth() {
+    match std::process::Command::new("/proc/self/exe").args(["exit", "0"]).status() {
+        Ok(status) if status.success() => {}
+        other => die(99, format_args!("a process that does nothing: {other:?}")),
+    }
 }
 
 fn best(time: Duration, operations: u32, batch: impl Fn()) -> f64 {

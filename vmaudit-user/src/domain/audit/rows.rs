@@ -121,9 +121,8 @@ impl Audit {
             && !self.losses.doubt.calls
             && !self.lost(&[GroupsFull, ReadFailed, DeathMissed, BirthMissed, ChangesMissed, AnswersLost]);
         let exact_calls = exact_locking_calls && self.sight.exits;
-        // Whatever vm.max_map_count has refused was seen.
-        let limit_seen =
-            exact_calls || exact_locking_calls && self.rules.mremap_checks_unlocked == Some(false);
+        // Whatever vm.max_map_count has refused was seen: where that needs more than the locks, the source watches more.
+        let limit_seen = exact_calls || exact_locking_calls && !self.losses.doubt.at_limit;
         let mut rows = Rows {
             complete,
             exact_peaks: complete && !self.lost(&[ChangesMissed]),

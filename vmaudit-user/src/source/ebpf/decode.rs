@@ -7,10 +7,10 @@ use vmaudit_common::{
     CLASS_GAP, CLASS_LOOKED, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, EndRecord, ExecRecord,
     FailureRecord, GroupKey, KilledRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH,
     MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OomRecord,
-    RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_MAPPING, RECORD_OOM,
-    RECORD_STACK, REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC,
-    SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord,
-    TaskName,
+    RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_LIMIT_NEAR, RECORD_MAPPING,
+    RECORD_OOM, RECORD_STACK, REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE,
+    SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site,
+    StackRecord, TaskName,
 };
 
 use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomVictim, OwnState, Raised, Sender};
@@ -29,6 +29,8 @@ pub enum Decoded {
     /// [`Event::Process`] with a part of a path: its beginning, or, if it does not begin with `/`, its end.
     PartOfPath(ProcessFacts),
     Dead(u64),
+    /// See [`vmaudit_common::LIMIT_NEAR`].
+    LimitNear,
 }
 
 /// Reads one record; `None` for one that is too short or of an unknown kind (the kernel side of the same build never
@@ -76,6 +78,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
             let process = ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns };
             Decoded::Event(Event::OomVictim(OomVictim { process, at_ns: head.at_ns }))
         }
+        RECORD_LIMIT_NEAR => Decoded::LimitNear,
         RECORD_DEAD => Decoded::Dead(read_record::<DeadRecord>(bytes)?.slot),
         _ => return None,
     })
@@ -324,7 +327,8 @@ mod tests {
         let mut head = [0u8; size_of::<RecordHeader>()];
         for kind in 0..=255 {
             head[0] = kind;
-            assert!(decode(&head).is_none(), "kind {kind} has a body");
+            let whole = u32::from(kind) == RECORD_LIMIT_NEAR;
+            assert_eq!(decode(&head).is_some(), whole, "kind {kind}");
         }
     }
 

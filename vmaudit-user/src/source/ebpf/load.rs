@@ -24,7 +24,9 @@ use crate::os::{kernel_symbol, rights};
 use crate::source::ebpf::hooks::{Form, HOOKS, Need, Row, Via};
 use crate::source::ebpf::placed::{self, Works};
 use crate::source::ebpf::shared_memory::keep_from_children;
-use crate::source::ebpf::{Counted, Live, Names, Options, Shared, Unavailable, hooks, page_size};
+use crate::source::ebpf::{
+    Counted, Live, Names, Options, Shared, Unavailable, hooks, page_size, substitutes,
+};
 use crate::text::MESSAGES;
 
 /// Why a row of the hook table that settles causes only is not there beside the substitutes.
@@ -45,7 +47,7 @@ impl Live {
             match Self::with_lock_events(facts, options, true) {
                 Ok(live) => return Ok(live),
                 Err(Unavailable(why)) if options.debug => {
-                    log::info!(target: MESSAGES, "[bpf] no answers: {why}")
+                    log::info!(target: MESSAGES, "[bpf] no answers: {why}");
                 }
                 Err(_) => {}
             }
@@ -78,7 +80,7 @@ impl Live {
         for row in HOOKS {
             let wanted = live.wants(row, options);
             let mut hook = Hook::unused(row.name);
-            let Some(substitute) = hooks::SUBSTITUTES.iter().find(|other| other.row == row.name) else {
+            let Some(substitute) = substitutes::SUBSTITUTES.iter().find(|other| other.row == row.name) else {
                 if wanted {
                     hook.state = HookState::Missing;
                     hook.loses = Some(row.loses.into());
@@ -169,6 +171,7 @@ impl Live {
             iterator: None,
             sampled: false,
             works: works.map(|(_, works)| works),
+            spare: None,
             counts_classic_skips: hooks::counts_classic_skips(facts),
             logger: None,
             names: Names { proc: Proc::new("/proc"), second: Instant::now(), looks: 0 },
@@ -198,8 +201,10 @@ impl Live {
             self.hooks.push(hook);
             return Ok(());
         }
+        let choice = hooks::choose(row, facts, self.asks());
         if row.name == hook::CALL_EXIT && self.asks() {
-            // The program on the releases does its work.
+            // The program on the releases does its work; another waits until a limit is near.
+            self.keep_spare(&choice, facts).map_err(|e| Unavailable(refusal(&e)))?;
             hook.state = HookState::Attached;
             hook.via = Some(ASKED.into());
             hook.loses = Some(hooks::UNWATCHED.into());
@@ -207,7 +212,6 @@ impl Live {
             self.hooks.push(hook);
             return Ok(());
         }
-        let choice = hooks::choose(row, facts, self.asks());
         let mut reasons = choice.reasons;
         let mut vias: Vec<Via> = Vec::new();
         let mut programs = Vec::new();
@@ -248,15 +252,18 @@ impl Live {
         Ok(())
     }
 
-    fn attach(&mut self, form: &Form, facts: &Facts) -> anyhow::Result<RawFd> {
+    /// The program of this form.
+    pub(super) fn program(&mut self, form: &Form) -> anyhow::Result<&mut Program> {
         if hooks::left_out(form.program) {
             return Err(anyhow!("left out on request"));
         }
-        let program = self
-            .ebpf
+        self.ebpf
             .program_mut(form.program)
-            .with_context(|| format!("the eBPF object has no program {}", form.program))?;
-        match (program, form.via) {
+            .with_context(|| format!("the eBPF object has no program {}", form.program))
+    }
+
+    fn attach(&mut self, form: &Form, facts: &Facts) -> anyhow::Result<RawFd> {
+        match (self.program(form)?, form.via) {
             (Program::RawTracePoint(p), Via::Raw(event)) => {
                 p.load()?;
                 p.attach(event)?;
@@ -388,7 +395,9 @@ fn config(facts: &Facts, options: &Options, asks: bool) -> Config {
         calls: options.calls.into(),
         exec_old_pid_offset: offset("sched_process_exec", "old_pid"),
         asks: asks.into(),
-        reserved: 0,
+        mremap_unlocked: (asks
+            && KernelRules::for_release(&facts.release).mremap_checks_unlocked != Some(false))
+        .into(),
         call_by_number: call::by_number(number, call::OTHER),
         compat_call_by_number: compat_calls(facts),
     }
@@ -421,7 +430,7 @@ fn raise_memlock() {
 
 /// Opens a classic tracepoint event and puts the program on it. The program then runs for that event on every CPU and
 /// for every task, whatever the descriptor's own scope (kernel/events/core.c:perf_event_set_bpf_prog).
-fn attach_to_event(id: u64, program: RawFd) -> std::io::Result<OwnedFd> {
+pub(super) fn attach_to_event(id: u64, program: RawFd) -> std::io::Result<OwnedFd> {
     const PERF_TYPE_TRACEPOINT: u64 = 2;
     const PERF_ATTR_SIZE_VER0: u64 = 64;
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
@@ -448,7 +457,7 @@ fn attach_to_event(id: u64, program: RawFd) -> std::io::Result<OwnedFd> {
     Ok(event)
 }
 /// Turns a loader's or the kernel's refusal into what is missing and how to get it.
-fn refusal(error: &anyhow::Error) -> String {
+pub(super) fn refusal(error: &anyhow::Error) -> String {
     let errno =
         error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).and_then(|e| e.raw_os_error());
     let first = error.chain().last().map(ToString::to_string).unwrap_or_default();

@@ -2,6 +2,8 @@
 
 use std::{fs, os::fd::RawFd};
 
+use vmaudit_common::{LIMIT_ON_TASKS_MET, LIMIT_ON_VMAS_MET};
+
 use crate::model::event::{Doubt, Losses};
 use crate::model::hook;
 use crate::model::loss::LossReason;
@@ -74,6 +76,9 @@ impl Live {
         let lost = self.control.read(0).lost;
         // A missed end is known by address space where sections are numbered.
         let mut doubt = Doubt { peaks: lost.death_missed > 0 && !self.numbered, ..Doubt::default() };
+        // Refused calls may be missing.
+        doubt.calls = self.limits_met() & LIMIT_ON_TASKS_MET != 0;
+        doubt.at_limit = self.limits_met() & LIMIT_ON_VMAS_MET != 0;
         let (mut skipped, mut unreadable) = (lost.changes_missed, 0);
         for row in &self.at_work {
             let (count, readable) = self.skipped(row);
@@ -90,7 +95,7 @@ impl Live {
         }
         let counters = [
             (LossReason::RingFull, lost.ring_full),
-            (LossReason::TableFull, lost.table_full),
+            (LossReason::TableFull, lost.table_full + u64::from(self.slots.torn() || self.sites.torn())),
             (LossReason::GroupsFull, lost.groups_full),
             (LossReason::ReadFailed, lost.read_failed),
             (LossReason::SectionLost, lost.section_lost),
@@ -114,6 +119,7 @@ impl Live {
     fn doubt_about(&self, row: &str) -> Doubt {
         let counting = [hook::LOCK_RELEASED, hook::EXIT_MMAP, hook::SNAPSHOT].contains(&row);
         Doubt {
+            at_limit: false,
             peaks: self.sampled || counting && !self.numbered,
             processes: [hook::FORK, hook::EXEC, hook::EXIT].contains(&row),
             calls: row == hook::CALL_EXIT || (self.sampled || self.asks()) && row == hook::LOCK_RELEASED,

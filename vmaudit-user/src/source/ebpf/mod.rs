@@ -11,6 +11,8 @@ mod losses;
 mod placed;
 mod shared_memory;
 mod source;
+mod spare;
+mod substitutes;
 pub(crate) mod task_iter;
 mod task_names;
 
@@ -47,6 +49,7 @@ use crate::source::ebpf::load::DebugLog;
 use crate::source::ebpf::losses::Counted;
 use crate::source::ebpf::placed::Works;
 use crate::source::ebpf::shared_memory::Shared;
+use crate::source::ebpf::spare::Spare;
 
 /// What to load.
 #[derive(Clone, Copy, Debug)]
@@ -103,6 +106,8 @@ pub struct Live {
     sampled: bool,
     /// What answers are asked with; else the exits of calls are watched, or nothing of calls is.
     works: Option<Works>,
+    /// Waits until a limit is near.
+    spare: Option<Spare>,
     /// The kernel counts how often it skips a classic tracepoint's program.
     counts_classic_skips: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,
@@ -187,17 +192,29 @@ impl Live {
 
     /// What became of each hook.
     pub fn hooks(&self) -> Vec<Hook> {
-        let mut hooks = self.hooks.clone();
-        for hook in &mut hooks {
+        let mut rows = self.hooks.clone();
+        for hook in &mut rows {
             hook.skipped =
                 self.at_work.iter().find(|(name, _)| *name == hook.name).and_then(|row| self.skipped(row).0);
+            if hook.name == crate::model::hook::CALL_EXIT
+                && let Some(loses) = &mut hook.loses
+                && let Some(more) = hooks::met_unwatched(self.limits_met())
+            {
+                loses.push_str("; ");
+                loses.push_str(more);
+            }
         }
-        hooks
+        rows
     }
 
     /// This row of the hook table is at work, itself or by a substitute.
     pub fn has(&self, row: &str) -> bool {
         self.at_work.iter().any(|(name, _)| *name == row)
+    }
+
+    /// `LIMIT_*` bits.
+    fn limits_met(&self) -> u32 {
+        self.control.read(0).limits_met
     }
 
     /// Answers of calls are asked for; no program sees the exits of calls.
@@ -252,6 +269,7 @@ impl Live {
                 }
                 Some(Decoded::Event(event)) => sink(event),
                 Some(Decoded::Dead(index)) => self.take_dead(index, sink),
+                Some(Decoded::LimitNear) => self.watch_exits(),
                 None => {}
             }
         }

@@ -21,11 +21,11 @@ pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit run -- make -j8\n  \
 /// Which calls are watched.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Calls {
-    /// Those that take the lock of their address space, at no cost for other system calls; where the kernel cannot do
-    /// that, all
+    /// Those that take the lock of their address space, and near a limit on tasks those that make one, at no cost for
+    /// other system calls; where the kernel cannot do that (before 6.18), all
+    #[default]
     Locking,
     /// All, at a cost for each system call of the machine
-    #[default]
     All,
 }
 
@@ -47,7 +47,7 @@ pub enum FailOn {
 impl FailOn {
     /// Whether it needs every refused call to be seen.
     pub const fn wants_all_calls(self) -> bool {
-        matches!(self, Self::Failure | Self::Lost)
+        matches!(self, Self::Failure | Self::AnyRefusal | Self::Lost)
     }
 }
 

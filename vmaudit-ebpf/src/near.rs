@@ -1,0 +1,69 @@
+//! Limits whose refusals let no lock go, so that nobody asks for the answer ([`crate::answer`]): those on tasks, and
+//! vm.max_map_count in kernels whose mremap checks it without the lock. When one of them is near, user space is told, and
+//! puts a program on the exits of calls; one that was reached before that is kept in mind.
+
+use vmaudit_common::{LIMIT_NEAR, LIMIT_ON_TASKS_MET, LIMIT_ON_VMAS_MET};
+
+use crate::{
+    control::{Page, config},
+    failure::tasks,
+    records,
+};
+
+/// Tasks that there is still room for when a limit on them is near: some milliseconds of births on many processors, which
+/// user space has to notice. Limits as small as this are always near.
+const FEW_TASKS: u64 = 512;
+/// The part of vm.max_map_count, likewise.
+const FEW_VMAS: u32 = 8;
+/// mremap wants room for so many VMAs (mm/mremap.c, 6.17 to 7.0: `map_count + 2 >= max - 3`).
+const WANTED_BY_MREMAP: u32 = 6;
+
+/// A followed process has made another or a thread, has a new image, or ends.
+#[inline(always)]
+pub fn look_at_tasks() {
+    if config!(asks) != 0 {
+        task_limits_met();
+    }
+}
+
+// Global: looked at once by the verifier, whoever calls it.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn task_limits_met() -> u64 {
+    let Some(page) = Page::get() else { return 0 };
+    if page.watched() {
+        return 0;
+    }
+    let room = tasks::room();
+    if room < FEW_TASKS {
+        met(page, if room == 0 { LIMIT_NEAR | LIMIT_ON_TASKS_MET } else { LIMIT_NEAR });
+    }
+    0
+}
+
+/// A followed address space has so many VMAs.
+#[inline(always)]
+pub fn look_at_count(count: u32) {
+    if config!(mremap_unlocked) == 0 {
+        return;
+    }
+    let Some(page) = Page::get() else { return };
+    let max = page.max_map_count();
+    if count < max - max / FEW_VMAS || page.watched() {
+        return;
+    }
+    met(page, if count + WANTED_BY_MREMAP > max { LIMIT_NEAR | LIMIT_ON_VMAS_MET } else { LIMIT_NEAR });
+}
+
+#[inline(always)]
+fn met(page: Page, bits: u32) {
+    let before = page.limits_met();
+    if before & bits == bits {
+        return;
+    }
+    page.meet_limits(before | bits);
+    if before & LIMIT_NEAR == 0 {
+        records::limit_near();
+    }
+}
