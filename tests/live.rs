@@ -46,6 +46,8 @@ mod limit_command;
 mod lodgers;
 #[path = "live/losses.rs"]
 mod losses;
+#[path = "live/memory.rs"]
+mod memory;
 #[path = "live/more_calls.rs"]
 mod more_calls;
 #[path = "live/named.rs"]

@@ -23,10 +23,26 @@ pub struct Own {
     pub first: Option<u64>,
     /// Bytes that failed calls left mapped.
     pub leaked_bytes: u64,
+    /// Its largest sizes, when they are known.
+    #[serde(default)]
+    pub sizes: Option<Sizes>,
     /// Calls from birth to end; empty = not known.
     pub calls: BTreeMap<String, Calls>,
     /// Refusals that it provoked.
     pub refused: Vec<Refused>,
+}
+
+/// Largest sizes of a process, bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Sizes {
+    /// All of it.
+    pub address_space: u64,
+    /// Private and writable.
+    pub data: u64,
+    /// Locked.
+    pub locked: u64,
+    /// Stacks that grow.
+    pub stack: u64,
 }
 
 /// Calls of one kind.

@@ -1,6 +1,6 @@
 //! What must hold between a row of the report and the process's own line.
 
-use vmaudit_user::model::report::{HookState, Process, Report};
+use vmaudit_user::model::report::{Accuracy, HookState, Process, Report};
 
 use crate::Own;
 
@@ -105,5 +105,17 @@ trait TotalCmpOpt {
 impl TotalCmpOpt for Option<f64> {
     fn total_cmp_opt(self, other: Self) -> std::cmp::Ordering {
         self.unwrap_or(f64::NEG_INFINITY).total_cmp(&other.unwrap_or(f64::NEG_INFINITY))
+    }
+}
+
+/// What refused calls have left mapped is what the workload says; without lock events it is a sum of refusals, and labelled.
+#[track_caller]
+pub fn assert_left(row: &Process, own: &Own) {
+    if crate::has_lock_events() {
+        assert_eq!(row.unmap_leaked_bytes, Some(own.leaked_bytes), "{:?}", row.unmap_leaked_bound);
+    } else {
+        let left = row.unmap_leaked_bytes.expect("eBPF sees refused calls");
+        let exact = row.unmap_leaked_bound == Some(Accuracy::Exact);
+        assert!(left >= own.leaked_bytes && exact == (left == 0), "{row:?}");
     }
 }

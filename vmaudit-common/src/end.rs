@@ -144,8 +144,6 @@ pub struct EndLayout {
     pub regs_bytes: u32,
     /// pt_regs: the user's stack pointer.
     pub regs_user_sp: u32,
-    /// mm_struct.stack_vm.
-    pub mm_stack_vm: u32,
     /// mm_struct.start_stack.
     pub mm_start_stack: u32,
     /// mm_struct.env_end.

@@ -87,8 +87,8 @@ pub struct FailureGroup {
     pub first_ns: u64,
     /// Last, CLOCK_MONOTONIC ns.
     pub last_ns: u64,
-    /// Bytes that the refused calls should have unmapped and did not. A retry of the range refused last counts once,
-    /// and takes its bytes back when it succeeds; memory that goes in another way later is not taken back.
+    /// Where the lock events are not to be had, bytes that the refused calls should have unmapped and did not: a sum, in which
+    /// a retry of the range refused last counts once, and takes its bytes back when it succeeds.
     pub leaked_bytes: u64,
     /// How much the last of them added to `leaked_bytes`.
     pub last_leaked: u64,
@@ -96,6 +96,8 @@ pub struct FailureGroup {
     pub recovered: u64,
     /// Places in the table of [`Site`]s that it has taken.
     pub sites: u64,
+    /// The largest sizes that they would have needed, where that is more than a limit allows.
+    pub needed: Needed,
 }
 
 /// What makes two failures the same kind.
@@ -152,6 +154,71 @@ impl Figures {
     pub const UNKNOWN: u32 = 1;
 }
 
+/// Sizes of an address space that have limits of their own, pages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Sizes {
+    /// mm.total_vm; RLIMIT_AS.
+    pub total: u64,
+    /// mm.data_vm; RLIMIT_DATA.
+    pub data: u64,
+    /// mm.locked_vm; RLIMIT_MEMLOCK.
+    pub locked: u64,
+    /// mm.stack_vm; RLIMIT_STACK limits each stack that grows, this is the sum of all.
+    pub stack: u64,
+}
+
+/// The largest sizes that refused calls would have needed, each call by itself: what was in use and what was asked for,
+/// pages; 0 = none was refused for more than the limit allows. What a call would have replaced is counted too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Needed {
+    /// RLIMIT_AS.
+    pub total: u64,
+    /// RLIMIT_DATA.
+    pub data: u64,
+    /// RLIMIT_MEMLOCK.
+    pub locked: u64,
+}
+
+/// Bits of an address below the units of a hull.
+const HULL_SHIFT: u32 = 16;
+
+/// From where to where the addresses `start` up to `end` lie, in one word for a compare-and-swap: the first and the last
+/// unit of 64 KiB. Never 0.
+#[inline(always)]
+pub const fn hull_of(start: u64, end: u64) -> u64 {
+    let first = least_32_bits(start >> HULL_SHIFT);
+    let last = least_32_bits(end.wrapping_sub(1) >> HULL_SHIFT);
+    first << 32 | last | 1
+}
+
+/// The number, or all 32 bits set if it is larger. Without a branch, of which older verifiers follow both ways to the end.
+#[inline(always)]
+const fn least_32_bits(number: u64) -> u64 {
+    // All bits set where there is more.
+    let more = ((number >> 32).wrapping_neg() as i64 >> 63) as u64;
+    (number | more) & 0xffff_ffff
+}
+
+/// The hull of both; 0: of none.
+#[inline(always)]
+pub const fn hull_of_both(one: u64, other: u64) -> u64 {
+    if one == 0 {
+        return other;
+    }
+    let (first, last) = (one >> 32, one & 0xffff_ffff);
+    let (other_first, other_last) = (other >> 32, other & 0xffff_ffff);
+    let first = if other_first < first { other_first } else { first };
+    first << 32 | if other_last > last { other_last } else { last }
+}
+
+/// Whether two hulls have something in common; with 0 nothing has.
+#[inline(always)]
+pub const fn hulls_meet(one: u64, other: u64) -> bool {
+    one != 0 && other != 0 && one >> 32 <= other & 0xffff_ffff && other >> 32 <= one & 0xffff_ffff
+}
+
 /// What a task was seen to do within one write section of its own address space.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
 #[repr(C)]
@@ -202,9 +269,15 @@ pub struct MmSlot {
     pub dead_ns: u64,
     /// Changes of map_count seen.
     pub changes: u64,
-    /// The range that was refused to be unmapped last, as a mark, with the index of its [`FailureGroup`] in the low 4
-    /// bits; 0 = none.
+    /// Where the lock events are not to be had, the range that was refused to be unmapped last, as a mark, with the index of
+    /// its [`FailureGroup`] in the low 4 bits; 0 = none.
     pub leaked_range: u64,
+    /// From where to where ranges lie that were refused to be unmapped, see [`hull_of`]; 0 = there are none.
+    pub left_hull: u64,
+    /// [`LeftRecord`]s about it that were due, sent or not: of ranges that a refused call left mapped.
+    pub left_records: u64,
+    /// Likewise, of ranges that went away behind that.
+    pub gone_records: u64,
     /// How often a gap in the numbers of its write sections showed that a change of it was missed.
     pub gaps: u64,
     /// mm.mm_lock_seq after the last write section that was seen.
@@ -217,6 +290,8 @@ pub struct MmSlot {
     /// What `mm` had at the end of the write section with the number `figures_sequence`, pages; see
     /// vmaudit-ebpf/src/answer.rs.
     pub figures: Figures,
+    /// The largest sizes that were seen, each by itself.
+    pub most: Sizes,
     /// What was seen in one write section, and by whom.
     pub seen: SeenInSection,
     /// Of a process that lives in the address space of another, the generation of that one: this slot has its refusals, and
@@ -372,7 +447,7 @@ pub struct Section {
     pub searched: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 264 + CALL_COUNT * 32 + GROUPS * 64);
+const _: () = assert!(size_of::<MmSlot>() == 320 + CALL_COUNT * 32 + GROUPS * 88);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);
@@ -391,5 +466,21 @@ mod tests {
         let key = GroupKey { call: call::ARCH_PRCTL, errno: 133, class: CLASS_SECTION | CLASS_ASKED | 7 };
         assert_eq!(GroupKey::unpack(key.pack()), Some(key));
         assert_eq!(GroupKey::unpack(0), None);
+    }
+
+    #[test]
+    fn hulls_hold_what_they_are_made_of() {
+        const PAGE: u64 = 4096;
+        let low = hull_of(0x1000, 0x2000);
+        let high = hull_of(0x7fff_ffff_0000, 0x7fff_ffff_0000 + PAGE);
+        let beyond = hull_of(1 << 56, (1 << 56) + PAGE);
+        assert!([low, high, beyond].into_iter().all(|hull| hull != 0 && hulls_meet(hull, hull)));
+        assert!(!hulls_meet(low, high) && !hulls_meet(0, low) && !hulls_meet(low, 0));
+        let both = hull_of_both(hull_of_both(0, high), low);
+        assert!(
+            hulls_meet(both, low) && hulls_meet(both, high) && hulls_meet(both, hull_of(1 << 40, 1 << 41))
+        );
+        assert!(!hulls_meet(both, hull_of(0x7fff_ffff_0000 + (1 << 16), u64::MAX)));
+        assert!(hulls_meet(beyond, hull_of(1 << 20, u64::MAX)));
     }
 }

@@ -30,6 +30,12 @@ pub struct Layout {
     pub mm_end_code: u32,
     /// mm_struct.start_brk.
     pub mm_start_brk: u32,
+    /// mm_struct.start_data; [`ABSENT`]: what brk counts beside the heap is left out.
+    pub mm_start_data: u32,
+    /// mm_struct.end_data.
+    pub mm_end_data: u32,
+    /// mm_struct.stack_vm.
+    pub mm_stack_vm: u32,
     /// mm_struct.start_stack: where the main thread's stack begins; [`ABSENT`]: more is copied of it.
     pub mm_start_stack: u32,
     /// mm_struct.mm_users; [`ABSENT`] counts as several.

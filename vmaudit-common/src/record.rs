@@ -22,6 +22,36 @@ pub const RECORD_STACK: u32 = 8;
 /// [`RecordHeader::kind`]: a [`RecordHeader`] alone, see [`crate::LIMIT_NEAR`].
 pub const RECORD_LIMIT_NEAR: u32 = 9;
 
+/// [`RecordHeader::kind`]: a [`LeftRecord`].
+pub const RECORD_LEFT: u32 = 10;
+
+/// [`LeftRecord::what`]: a call that should have unmapped the range was refused.
+pub const LEFT_MAPPED: u32 = 0;
+/// [`LeftRecord::what`]: the same, and the range lies in the heap.
+pub const LEFT_IN_HEAP: u32 = 1;
+/// [`LeftRecord::what`]: a brk was refused that should have made the heap so much smaller.
+pub const LEFT_OF_HEAP: u32 = 2;
+/// [`LeftRecord::what`]: a call has unmapped, replaced or moved the range.
+pub const LEFT_GONE: u32 = 3;
+/// [`LeftRecord::what`]: brk was granted, and the heap ends at `start`.
+pub const LEFT_BREAK: u32 = 4;
+
+/// A range that should have gone and is left, or one that goes later.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct LeftRecord {
+    /// Kind [`RECORD_LEFT`].
+    pub head: RecordHeader,
+    /// First address.
+    pub start: u64,
+    /// Address behind it.
+    pub end: u64,
+    /// `LEFT_*`.
+    pub what: u32,
+    /// Index of the [`crate::FailureGroup`] of a refused call; [`crate::GROUPS`]: it is in none.
+    pub group: u32,
+}
+
 /// Head of each record in the ring buffer.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]

@@ -4,11 +4,12 @@ use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
 use vmaudit_common::{
     FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, Figures, MM_FROM_BIRTH, MM_FROM_EXEC, MM_LODGERS,
+    Sizes,
 };
 
 use crate::{
     control::{config, layout, lost},
-    followed, kernel, lock_sequence, records,
+    followed, kernel, lock_sequence, records, sizes,
     slots::{self, Slot},
 };
 
@@ -28,21 +29,22 @@ pub struct Owner {
 /// Starts following an address space with the count it has now.
 #[inline(always)]
 pub fn open(mm: u64, owner: Owner) -> Option<Slot> {
-    open_at(mm, owner, kernel::map_count(mm))
+    open_at(mm, owner, (kernel::map_count(mm), sizes::of(mm)))
 }
 
-/// Starts following an address space with this count.
+/// Starts following an address space with this count and these sizes.
 #[inline(always)]
-pub fn open_at(mm: u64, owner: Owner, count: u32) -> Option<Slot> {
-    claim_for::<true>(mm, owner, count)
+pub fn open_at(mm: u64, owner: Owner, seen: (u32, Sizes)) -> Option<Slot> {
+    claim_for::<true>(mm, owner, seen)
 }
 
 /// See [`open_at`]. `CAS`: the kernel has compare-and-swap.
 #[inline(always)]
-pub fn claim_for<const CAS: bool>(mm: u64, owner: Owner, count: u32) -> Option<Slot> {
+pub fn claim_for<const CAS: bool>(mm: u64, owner: Owner, (count, sizes): (u32, Sizes)) -> Option<Slot> {
     let uid = kernel::uid_of(owner.task);
     let (index, slot) = slots::claim::<CAS>(uid)?;
     fill(slot, owner, uid, count);
+    slot.set_most(sizes);
     slot.set_sequence(lock_sequence::now(mm));
     slot.go_live();
     // Two who meet the same mm must not both win.
@@ -121,6 +123,8 @@ pub fn finish(index: u32, mm: u64, count: bool) {
         if count > slot.peak() {
             slot.set_peak(count);
         }
+        // Nor does it take anything from the sizes, and the stack may have grown since.
+        slot.was_of(sizes::of(mm));
         lock_sequence::end(slot, mm);
     }
     // SAFETY: no preconditions.

@@ -12,16 +12,16 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use vmaudit_common::{
-    Figures, SeenInSection,
+    Figures, SeenInSection, Sizes,
     call::{self, Call},
 };
 
 use crate::{
-    call::{ReturnedCall, may_downgrade},
+    call::ReturnedCall,
     call_result,
     control::{config, lost},
     current_call::{self, Entry, Question},
-    failure::{counters, failure, outcome},
+    failure::{failure, left, outcome},
     kernel::{self, Current, OwnMm},
     lock_sequence, lodgers,
     slots::{self, Slot},
@@ -79,15 +79,13 @@ pub fn write_release(
     task: Current,
     call: Call,
     own: OwnMm,
-    index: u32,
-    slot: Slot,
+    (index, slot): (u32, Slot),
     before: u32,
     sequence: u32,
+    sizes: Sizes,
 ) {
     let was = slot.figures();
-    let (total_vm, data_vm, exec_vm) = own.sizes();
-    let now =
-        Figures { sequence: lock_sequence::ended(sequence, true), reserved: 0, total_vm, data_vm, exec_vm };
+    let now = figures(lock_sequence::ended(sequence, true), sizes, own);
     slot.set_figures(now);
     if call < call::FIRST_REAL {
         // Numbers that mean nothing here are also such of 32-bit calls that are of no interest; one such call says enough.
@@ -99,8 +97,8 @@ pub fn write_release(
     // One section lies between them: this one.
     let comparable =
         lock_sequence::between(was.sequence, now.sequence) == 1 && was.sequence != Figures::UNKNOWN;
-    if comparable && has_succeeded(task, call, own, &was, &now) {
-        succeeded(task, call, slot);
+    if comparable && has_succeeded(task, call, own, &was, &now, sizes.locked) {
+        succeeded(task, call, index, slot);
         return;
     }
     if !task.is_ending()
@@ -132,9 +130,8 @@ pub fn read_release(task: Current, call: Call, own: OwnMm, index: u32, slot: Slo
             if call != call::MUNMAP && Entry::of(task.tid()).is_some_and(|entry| entry.question().is_some()) {
                 return;
             }
-            let (total_vm, data_vm, exec_vm) = own.sizes();
-            slot.set_figures(Figures { sequence: ended, reserved: 0, total_vm, data_vm, exec_vm });
-            succeeded(task, call, slot);
+            slot.set_figures(figures(ended, own.sizes(), own));
+            succeeded(task, call, index, slot);
         }
         // A range with a gap is refused without writing.
         call::MADVISE | call::PROCESS_MADVISE => {
@@ -142,6 +139,12 @@ pub fn read_release(task: Current, call: Call, own: OwnMm, index: u32, slot: Slo
         }
         _ => {}
     }
+}
+
+#[inline(always)]
+fn figures(sequence: u32, sizes: Sizes, own: OwnMm) -> Figures {
+    let Sizes { total, data, .. } = sizes;
+    Figures { sequence, reserved: 0, total_vm: total, data_vm: data, exec_vm: own.exec_vm() }
 }
 
 /// The release of an address space that had no slot. `adopted`: it is the task's own, and now has one.
@@ -224,9 +227,9 @@ fn concerns_memory(task: Current, call: Call, slot: Slot) -> bool {
 }
 
 /// The figures show that the call has done all that it was asked for. `was`, `now`: before and after its section, in which
-/// nobody else can have changed them.
+/// nobody else can have changed them. `locked`: pages that are locked, or will be.
 #[inline(always)]
-fn has_succeeded(task: Current, call: Call, own: OwnMm, was: &Figures, now: &Figures) -> bool {
+fn has_succeeded(task: Current, call: Call, own: OwnMm, was: &Figures, now: &Figures, locked: u64) -> bool {
     const PROT_GROWS: u64 = 0x300_0000;
     let shift = config!(page_shift) & 31;
     let more = |now: u64, was: u64| now.wrapping_sub(was);
@@ -249,15 +252,13 @@ fn has_succeeded(task: Current, call: Call, own: OwnMm, was: &Figures, now: &Fig
         call::BRK => {
             let (start, brk) = own.heap();
             let asked = task.registers().argument(0);
-            own.locked_vm() == 0 && (brk == asked || asked < start)
+            locked == 0 && (brk == asked || asked < start)
         }
         call::MREMAP => {
             let regs = task.registers();
             let grown =
                 kernel::whole_pages(regs.argument(2)).wrapping_sub(kernel::whole_pages(regs.argument(1)));
-            own.locked_vm() == 0
-                && now.total_vm > was.total_vm
-                && more(now.total_vm, was.total_vm) == grown >> shift
+            locked == 0 && now.total_vm > was.total_vm && more(now.total_vm, was.total_vm) == grown >> shift
         }
         // munmap: what was unmapped ends with readers let in before (mm/vma.c:vms_complete_munmap_vmas).
         _ => false,
@@ -266,18 +267,13 @@ fn has_succeeded(task: Current, call: Call, own: OwnMm, was: &Figures, now: &Fig
 
 /// The call has succeeded.
 #[inline(always)]
-fn succeeded(task: Current, call: Call, slot: Slot) {
+fn succeeded(task: Current, call: Call, index: u32, slot: Slot) {
     slot.count_call(call);
-    let leaked = may_downgrade(call) && slot.leaked_range().read() != 0;
-    if !leaked && slot.waiting().read() == 0 {
-        return;
-    }
-    let returned = returned(task, call, 0);
-    if leaked {
-        counters::given_back::<true>(slot, &returned);
+    if left::may_go(slot, call) {
+        left::left_goes(index, u32::from(call));
     }
     if slot.waiting().read() != 0 {
-        outcome::granted::<true>(slot, &returned);
+        outcome::granted::<true>(slot, &returned(task, call, 0));
     }
 }
 
@@ -357,7 +353,7 @@ fn judge_answer(task: Current, Question { id, slot, ip }: Question) {
         return;
     };
     let Some(slot) = Slot::at(index) else { return };
-    if let Some(errno) = call_result::count::<true>(slot, &returned(task, id, ret)) {
+    if let Some(errno) = call_result::count::<true>(index, slot, &returned(task, id, ret)) {
         let index = lodgers::slot_of_caller(index) as u32;
         failure(index, u32::from(id), u32::from(errno), ret as u64);
     }

@@ -4,7 +4,7 @@ use vmaudit_common::call::{self, CALL_COUNT, CALLS, Call, Refusal};
 
 use crate::{
     call::{ReturnedCall, index_of, may_downgrade},
-    failure::{counters, outcome},
+    failure::{counters, left, outcome},
     kernel::{self, argument},
     slots::Slot,
 };
@@ -28,9 +28,10 @@ static REFUSALS: [u8; CALL_COUNT] = {
     refusals
 };
 
-/// Counts a call, and what it gave back; the errno of one that was refused. `CAS`: the kernel has compare-and-swap.
+/// Counts a call of the address space with this slot, and what it gave back; the errno of one that was refused. `CAS`: the
+/// kernel has compare-and-swap.
 #[inline(always)]
-pub fn count<const CAS: bool>(slot: Slot, returned: &ReturnedCall) -> Option<u8> {
+pub fn count<const CAS: bool>(index: u32, slot: Slot, returned: &ReturnedCall) -> Option<u8> {
     let ReturnedCall { id, ret, regs, .. } = *returned;
     if id == call::COMPAT {
         slot.count_call(id);
@@ -45,7 +46,11 @@ pub fn count<const CAS: bool>(slot: Slot, returned: &ReturnedCall) -> Option<u8>
     slot.count_call(id);
     let errno = refusal(returned);
     if errno.is_none() {
-        if may_downgrade(id) {
+        if CAS {
+            if left::may_go(slot, id) {
+                left::left_goes(index, u32::from(id));
+            }
+        } else if may_downgrade(id) {
             counters::given_back::<CAS>(slot, returned);
         }
         if slot.waiting().read() != 0 {

@@ -225,6 +225,21 @@ impl Word {
         unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(self.0, n) }
     }
 
+    /// Makes it at least `value`. (5.12 and later.)
+    #[inline(always)]
+    pub fn raise(self, value: u64) {
+        const TRIES: u32 = 8;
+        for _ in 0..TRIES {
+            let was = self.read();
+            if was >= value {
+                return;
+            }
+            if self.claim(was, value).is_ok() {
+                return;
+            }
+        }
+    }
+
     /// Makes it `to` if it is `from`; else tells what it is. (5.12 and later.)
     #[inline(always)]
     pub fn claim(self, from: u64, to: u64) -> Result<(), u64> {

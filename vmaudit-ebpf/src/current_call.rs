@@ -13,7 +13,7 @@ use core::ptr::NonNull;
 use aya_ebpf::{macros::map, maps::Array};
 use vmaudit_common::{
     CLASS_HEAP_REACHED, CLASS_MC1_SHIFT, CLASS_NO_HOLE, CLASS_OVERCOMMIT_REFUSED, CLASS_SEARCH_LOST,
-    CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST, PLACES, Section, SeenInSection,
+    CLASS_SEARCHED, CLASS_SECTION, CLASS_SECTION_LOST, PLACES, Section, SeenInSection, Sizes,
     call::{self, Call},
     relative_to_max,
 };
@@ -260,16 +260,16 @@ pub fn keep_section(task: Current, call: Call, mm: OwnMm, slot: u32, mc0: u32, m
         return;
     }
     let Some(scratch) = Entry::scratch_of::<true>(task.tid()) else { return };
-    let (total_vm, locked_vm, data_vm) = mm.pages();
+    let Sizes { total, locked, data, .. } = mm.sizes();
     // SAFETY: points into the map; the place is this task's alone.
     unsafe {
         (*scratch).call = u32::from(call);
         (*scratch).slot = slot;
         (*scratch).mc0 = mc0;
         (*scratch).mc1 = mc1;
-        (*scratch).total_vm = total_vm;
-        (*scratch).locked_vm = locked_vm;
-        (*scratch).data_vm = data_vm;
+        (*scratch).total_vm = total;
+        (*scratch).locked_vm = locked;
+        (*scratch).data_vm = data;
         (*scratch).lock_sequence = mm.lock_sequence();
     }
 }

@@ -233,7 +233,7 @@ fn of_own<const LOOK: bool>(seen: Seen, current: u64) -> u32 {
     unsafe {
         (*seen).sp = try_read(registers, layout!(end.regs_user_sp));
         (*seen).total_vm = kernel::read(mm, layout!(mm_total_vm));
-        (*seen).stack_vm = try_read(mm, layout!(end.mm_stack_vm));
+        (*seen).stack_vm = try_read(mm, layout!(mm_stack_vm));
         (*seen).start_stack = try_read(mm, layout!(end.mm_start_stack));
         (*seen).env_end = try_read(mm, layout!(end.mm_env_end));
     }

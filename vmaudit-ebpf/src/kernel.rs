@@ -4,14 +4,14 @@
 //! `bpf_get_current_task_btf` returns and makes such loads safe; that is what the hot path uses. Everything else
 //! (another task, another address space) goes through [`read`], a helper call.
 
-use core::ptr::NonNull;
+use core::{ffi::c_void, ptr::NonNull};
 
 use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_kernel_str_bytes,
-    generated::{bpf_get_current_task_btf, bpf_task_pt_regs},
+    generated::{self as helpers, bpf_get_current_task_btf, bpf_task_pt_regs},
 };
 use vmaudit_common::{
-    ABSENT, COMM_LEN, NUMBERS_MASK,
+    ABSENT, COMM_LEN, NUMBERS_MASK, Sizes,
     call::{self, Call},
 };
 
@@ -29,6 +29,29 @@ pub fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
             T::default()
         }
     }
+}
+
+/// Reads words at `base` + each of `offsets`; 0 (counted) where the kernel refuses. One branch for all: before 6.3 the
+/// verifier follows both ways of each branch to the end of the program.
+#[inline(always)]
+pub fn read_words<const N: usize>(base: u64, offsets: [u32; N]) -> [u64; N] {
+    let mut refused = 0;
+    // Not a loop: `map` of so few is none.
+    let words = offsets.map(
+        #[inline(always)]
+        |offset| {
+            let mut word = 0u64;
+            let at = (base + u64::from(offset)) as *const c_void;
+            // SAFETY: the helper checks the address itself and never faults; where it fails it writes zeroes
+            // (kernel/trace/bpf_trace.c:bpf_probe_read_kernel_common, 5.5 and later).
+            refused |= unsafe { helpers::bpf_probe_read_kernel((&raw mut word).cast(), 8, at) };
+            word
+        },
+    );
+    if refused != 0 {
+        lost!(read_failed);
+    }
+    words
 }
 
 /// The number of VMAs of an address space.
@@ -230,36 +253,33 @@ impl OwnMm {
         if offset == ABSENT { 0 } else { self.0.load(offset) }
     }
 
-    /// total_vm, data_vm, exec_vm, pages.
+    /// Its sizes, pages.
     #[inline(always)]
-    pub fn sizes(self) -> (u64, u64, u64) {
-        (
-            self.0.load(layout!(mm_total_vm)),
-            self.0.load(layout!(mm_data_vm)),
-            self.0.load(layout!(mm_exec_vm)),
-        )
+    pub fn sizes(self) -> Sizes {
+        Sizes {
+            total: self.total_vm(),
+            data: self.0.load(layout!(mm_data_vm)),
+            locked: self.0.load(layout!(mm_locked_vm)),
+            stack: self.0.load(layout!(mm_stack_vm)),
+        }
     }
 
-    /// Pages that are locked, or will be.
+    /// Pages of it all.
     #[inline(always)]
-    pub fn locked_vm(self) -> u64 {
-        self.0.load(layout!(mm_locked_vm))
+    pub fn total_vm(self) -> u64 {
+        self.0.load(layout!(mm_total_vm))
+    }
+
+    /// Pages that may be executed and not written.
+    #[inline(always)]
+    pub fn exec_vm(self) -> u64 {
+        self.0.load(layout!(mm_exec_vm))
     }
 
     /// Start and end of the heap.
     #[inline(always)]
     pub fn heap(self) -> (u64, u64) {
         (self.0.load(layout!(mm_start_brk)), self.0.load(layout!(mm_brk)))
-    }
-
-    /// total_vm, locked_vm, data_vm, pages.
-    #[inline(always)]
-    pub fn pages(self) -> (u64, u64, u64) {
-        (
-            self.0.load(layout!(mm_total_vm)),
-            self.0.load(layout!(mm_locked_vm)),
-            self.0.load(layout!(mm_data_vm)),
-        )
     }
 }
 
@@ -389,21 +409,6 @@ pub fn whole_pages(bytes: u64) -> u64 {
     (bytes + below) & !below
 }
 
-/// A count of mappings, while no writer is changing it; `None` if one is, or where that cannot be told.
-#[inline(always)]
-pub fn settled_count(mm: u64) -> Option<u32> {
-    let lock = layout!(mm_lock_count);
-    if lock == ABSENT {
-        return None;
-    }
-    let written = || read::<u64>(mm, lock) & 1 != 0;
-    if written() {
-        return None;
-    }
-    let count = map_count(mm);
-    (!written() && map_count(mm) == count).then_some(count)
-}
-
 /// Copies a task's name.
 #[inline(always)]
 pub fn comm_of(task: u64) -> [u8; COMM_LEN] {
@@ -463,6 +468,13 @@ pub fn uid_of(task: u64) -> u32 {
 #[inline(always)]
 pub fn rlimit(task: u64, which: u32) -> u64 {
     read(read(task, layout!(task_signal)), layout!(signal_rlim) + which * 16)
+}
+
+/// Soft limits of `current` with these numbers, bytes.
+#[inline(always)]
+pub fn rlimits<const N: usize>(task: u64, which: [u32; N]) -> [u64; N] {
+    let rlim = layout!(signal_rlim);
+    read_words(read(task, layout!(task_signal)), which.map(|which| rlim + which * 16))
 }
 
 /// Copies a kernel string.

@@ -47,6 +47,7 @@ mod lodgers;
 mod near;
 mod records;
 mod shares;
+mod sizes;
 mod slots;
 mod task_names;
 

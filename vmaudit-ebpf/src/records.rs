@@ -6,8 +6,9 @@ use aya_ebpf::{
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
 use vmaudit_common::{
-    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, OomRecord, RECORD_CHANGE,
-    RECORD_DEAD, RECORD_EXEC, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen, call::Call,
+    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, LeftRecord, OomRecord,
+    RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen,
+    call::Call,
 };
 
 use crate::{
@@ -208,6 +209,24 @@ pub fn stack_piece(slot: Slot, bytes: &[u8]) -> bool {
         lost!(stack_copy_missing);
     }
     written
+}
+
+/// Whether a range that went may be told: there can be many, and other records are worth more.
+#[inline(always)]
+pub fn has_room_for_left() -> bool {
+    RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 2
+}
+
+/// A range that a refused call has left mapped in this address space, or one that went later. If there is no room, whoever
+/// counts the records misses it.
+#[inline(always)]
+pub fn left(slot: Slot, start: u64, end: u64, what: u32, group: u32) {
+    if !may_write(slot, size_of::<LeftRecord>()) {
+        return;
+    }
+    let Some(mut entry) = RECORDS.reserve::<LeftRecord>(0) else { return };
+    entry.write(LeftRecord { head: head(RECORD_LEFT, now(), slot.generation()), start, end, what, group });
+    entry.submit(wake_rarely());
 }
 
 /// A mapping of the stack of a call that was refused in this address space: the bytes of a `MappingRecord` up to the end

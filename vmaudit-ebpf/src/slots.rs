@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use vmaudit_common::{
     COMM_LEN, CallStat, FailureGroup, Figures, GROUPS, MmSlot, Names, SLOT_CLAIMED, SLOT_DEAD, SLOT_FREE,
-    SLOT_LIVE, SeenInSection, call::Call,
+    SLOT_LIVE, SeenInSection, Sizes, call::Call,
 };
 
 use crate::{
@@ -76,6 +76,19 @@ macro_rules! fields {
     };
 }
 
+/// Words of a slot that several CPUs change, see [`MmSlot`].
+macro_rules! words {
+    ($($field:ident)+) => {
+        $(
+            #[inline(always)]
+            pub fn $field(self) -> Word {
+                // SAFETY: points into SLOTS.
+                unsafe { Word::new(&raw mut (*self.0).$field) }
+            }
+        )+
+    };
+}
+
 impl Slot {
     /// The slot with this index.
     #[inline(always)]
@@ -104,6 +117,7 @@ impl Slot {
         set_host = host: u64;
         set_host_slot = host_slot: u32;
         set_host_tgid = host_tgid: u32;
+        set_most = most: Sizes;
     }
 
     fields! {
@@ -123,6 +137,8 @@ impl Slot {
         host_slot: u32;
     }
 
+    words! { leaked_range left_hull left_records gone_records waiting }
+
     /// Sets `MM_*` bits, which nobody takes away.
     #[inline(always)]
     pub fn mark(self, bits: u32) {
@@ -137,6 +153,35 @@ impl Slot {
             // SAFETY: no preconditions.
             self.set_peak_ns(unsafe { bpf_ktime_get_ns() });
         }
+    }
+
+    /// The address space has these sizes. Whoever writes holds the lock for writing, or all who read it meanwhile see the
+    /// same.
+    #[inline(always)]
+    pub fn was_of(self, sizes: Sizes) {
+        // SAFETY: points into SLOTS; so do the others. Where nothing grew nothing is written.
+        unsafe {
+            let most = &raw mut (*self.0).most;
+            if sizes.total > (*most).total {
+                (*most).total = sizes.total;
+            }
+            if sizes.data > (*most).data {
+                (*most).data = sizes.data;
+            }
+            if sizes.locked > (*most).locked {
+                (*most).locked = sizes.locked;
+            }
+            if sizes.stack > (*most).stack {
+                (*most).stack = sizes.stack;
+            }
+        }
+    }
+
+    /// Whether it was never so large, pages of mm.total_vm.
+    #[inline(always)]
+    pub fn grows_to(self, total: u64) -> bool {
+        // SAFETY: points into SLOTS.
+        total > unsafe { (*self.0).most.total }
     }
 
     /// A change of it was missed.
@@ -186,20 +231,6 @@ impl Slot {
         let index = call_index(call)?;
         // SAFETY: points into SLOTS, and the index is below CALL_COUNT.
         Some(unsafe { (&raw mut (*self.0).calls).cast::<CallStat>().add(index) })
-    }
-
-    /// See [`MmSlot::leaked_range`].
-    #[inline(always)]
-    pub fn leaked_range(self) -> Word {
-        // SAFETY: points into SLOTS.
-        unsafe { Word::new(&raw mut (*self.0).leaked_range) }
-    }
-
-    /// See [`MmSlot::waiting`].
-    #[inline(always)]
-    pub fn waiting(self) -> Word {
-        // SAFETY: points into SLOTS.
-        unsafe { Word::new(&raw mut (*self.0).waiting) }
     }
 
     /// See [`MmSlot::names`].

@@ -1,5 +1,5 @@
-//! How many refusals of each kind there were in an address space, and how many bytes they left mapped that should have
-//! gone.
+//! How many refusals of each kind there were in an address space; and, where [`super::left`] is not at work, how many bytes
+//! they left mapped that should have gone.
 
 use vmaudit_common::{
     EXAMPLES_PER_GROUP, GROUPS,
@@ -20,6 +20,10 @@ pub struct Leaked {
     pub bytes: u64,
     /// See [`vmaudit_common::MmSlot::leaked_range`]; the low 4 bits are 0.
     pub mark: u64,
+}
+
+impl Leaked {
+    pub const NOTHING: Self = Self { bytes: 0, mark: 0 };
 }
 
 /// What this refused call should have unmapped.

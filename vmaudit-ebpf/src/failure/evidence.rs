@@ -4,7 +4,8 @@ use aya_ebpf::helpers::bpf_probe_read_kernel;
 use vmaudit_common::{
     ABSENT, Bounds, CLASS_FILE, CLASS_LIMIT_POLLED, CLASS_LOCKS, CLASS_LOW, CLASS_NONE_LOCKED, CLASS_OVER_AS,
     CLASS_OVER_DATA, CLASS_OVER_MEMLOCK, CLASS_OVER_RAM, CLASS_SURELY_OVER_AS, CLASS_SURELY_OVER_DATA,
-    Section, call,
+    Section,
+    call::{self, Call},
 };
 
 use crate::{
@@ -13,10 +14,10 @@ use crate::{
     kernel::{self, whole_pages},
 };
 
-const RLIMIT_DATA: u32 = 2;
+pub(super) const RLIMIT_DATA: u32 = 2;
 const RLIMIT_STACK: u32 = 3;
-const RLIMIT_MEMLOCK: u32 = 8;
-const RLIMIT_AS: u32 = 9;
+pub(super) const RLIMIT_MEMLOCK: u32 = 8;
+pub(super) const RLIMIT_AS: u32 = 9;
 
 /// vm.max_map_count now, or as user space last saw it; and the class bit that tells which.
 #[inline(always)]
@@ -79,13 +80,12 @@ fn locks(task: u64) -> u64 {
 
 /// Pages by which the call would have made the address space (mlock: its locked part) larger.
 #[inline(always)]
-fn asked_pages(failed: &FailedCall) -> u64 {
-    let [a0, a1, a2, _] = kernel::first_arguments(failed.regs);
+pub(super) fn asked_pages(id: Call, ret: u64, [a0, a1, a2, _]: [u64; 4]) -> u64 {
     let shift = config!(page_shift) & 31;
-    match failed.id {
+    match id {
         call::MREMAP if a2 > a1 => (whole_pages(a2) - whole_pages(a1)) >> shift,
         call::MREMAP => 0,
-        call::BRK if a0 > failed.ret => (whole_pages(a0) - whole_pages(failed.ret)) >> shift,
+        call::BRK if a0 > ret => (whole_pages(a0) - whole_pages(ret)) >> shift,
         call::BRK | call::CLONE | call::CLONE3 | call::FORK | call::VFORK => 0,
         _ => whole_pages(a1) >> shift,
     }
@@ -105,7 +105,7 @@ fn replaces(flags: u64) -> bool {
 #[inline(always)]
 pub fn exceeded(failed: &FailedCall, section: &Section) -> u64 {
     let Section { total_vm, data_vm, locked_vm, .. } = *section;
-    let pages = asked_pages(failed);
+    let pages = asked_pages(failed.id, failed.ret, kernel::first_arguments(failed.regs));
     let shift = config!(page_shift) & 31;
     let mut class = if locked_vm == 0 { CLASS_NONE_LOCKED } else { 0 };
     // What a fixed range replaces is not counted again: no more than there is, and nothing where it must be free.

@@ -10,6 +10,8 @@
 pub mod counters;
 mod evidence;
 mod file_kind;
+pub mod left;
+mod needed;
 pub mod outcome;
 mod place;
 mod range;
@@ -26,6 +28,7 @@ use vmaudit_common::{
 
 use self::{
     counters::{Counted, Leaked},
+    needed::Asked,
     stack::Stack,
 };
 use crate::{
@@ -48,6 +51,10 @@ trait Variant {
     fn range(&self, failed: &FailedCall, class: u64, lock_sequence: u32) -> (u64, u64);
     /// Counts it under its kind; says in which group, and how many of the kind there were before.
     fn count(&self, failed: &FailedCall, key: u64, now: u64) -> Counted;
+    /// Keeps what it would have needed of the limits on the process; it was counted in this group.
+    fn needed(&self, failed: &FailedCall, group: usize, class: u64, section: &Section);
+    /// Tells what it has left mapped; it was counted in this group.
+    fn stays(&self, failed: &FailedCall, group: usize);
     /// Counts it in this group under the place that it came from.
     fn site(&self, n: usize, stack: u64, bytes: u64, now: u64) -> sites::Counted;
     /// Takes the user stack.
@@ -78,6 +85,13 @@ impl Variant for Modern {
     }
 
     #[inline(always)]
+    fn needed(&self, failed: &FailedCall, group: usize, class: u64, section: &Section) {
+        let Section { total_vm, data_vm, locked_vm, .. } = *section;
+        let asked = Asked::packed(self.0, group, failed, class);
+        failure_needed(asked, failed.ret, total_vm, data_vm, locked_vm);
+    }
+
+    #[inline(always)]
     fn range(&self, failed: &FailedCall, class: u64, lock_sequence: u32) -> (u64, u64) {
         // Without the kernel's count of write sections nothing would prove that the look holds.
         if layout!(mm_lock_seq) == ABSENT {
@@ -87,8 +101,13 @@ impl Variant for Modern {
     }
 
     #[inline(always)]
-    fn count(&self, failed: &FailedCall, key: u64, now: u64) -> Counted {
-        Counted::unpack(failure_count(self.0, key, now, u32::from(failed.id), failed.ret))
+    fn count(&self, _: &FailedCall, key: u64, now: u64) -> Counted {
+        Counted::unpack(failure_count(self.0, key, now))
+    }
+
+    #[inline(always)]
+    fn stays(&self, failed: &FailedCall, group: usize) {
+        failure_stays(self.0, group as u32, u32::from(failed.id), failed.ret);
     }
 
     #[inline(always)]
@@ -124,7 +143,9 @@ impl Variant for Modern {
     }
 }
 
-/// For `hooks::sampled`: no looks, no task known by type, so that what needs one is in the program itself. With the
+/// For `hooks::sampled`: no looks, no task known by type, so that what needs one is in the program itself. What a call has
+/// left mapped is added up in its group, and what it would have needed is not kept: 5.10's verifier would follow all the ways
+/// through [`left`] and [`needed`] for minutes. With the
 /// program's context and the slot's index.
 struct Legacy(*mut core::ffi::c_void, u32);
 
@@ -140,6 +161,9 @@ impl Variant for Legacy {
     }
 
     #[inline(always)]
+    fn needed(&self, _: &FailedCall, _: usize, _: u64, _: &Section) {}
+
+    #[inline(always)]
     fn range(&self, _: &FailedCall, _: u64, _: u32) -> (u64, u64) {
         (0, 0)
     }
@@ -149,6 +173,9 @@ impl Variant for Legacy {
         let Leaked { bytes, mark } = counters::leaked_by(failed);
         Counted::unpack(failure_count_without_cas(self.1, key, now, bytes, mark))
     }
+
+    #[inline(always)]
+    fn stays(&self, _: &FailedCall, _: usize) {}
 
     #[inline(always)]
     fn site(&self, n: usize, stack: u64, bytes: u64, now: u64) -> sites::Counted {
@@ -220,17 +247,38 @@ extern "C" fn failure_exceeded(id: u32, ret: u64, total_vm: u64, data_vm: u64, l
     evidence::exceeded(&of_current(id, 0, ret), &section)
 }
 
+/// See [`Variant::needed`]; pages.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn failure_needed(asked: u64, ret: u64, total_vm: u64, data_vm: u64, locked_vm: u64) -> u64 {
+    let section = Section { total_vm, data_vm, locked_vm, ..Section::default() };
+    let arguments = kernel::first_arguments(kernel::registers());
+    needed::keep(Asked::unpack(asked), ret, kernel::current(), arguments, &section);
+    0
+}
+
 /// See [`Variant::count`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn failure_count(index: u32, key: u64, now: u64, id: u32, ret: u64) -> u64 {
+extern "C" fn failure_count(index: u32, key: u64, now: u64) -> u64 {
     match Slot::at(index) {
         Some(slot) => {
             task_names::refused::<true>(slot, kernel::Current::task().name());
-            counters::count::<true>(slot, key, now, counters::leaked_by(&of_current(id, 0, ret))).pack()
+            counters::count::<true>(slot, key, now, Leaked::NOTHING).pack()
         }
         None => Counted::NOWHERE.pack(),
     }
+}
+
+/// See [`Variant::stays`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn failure_stays(index: u32, group: u32, id: u32, ret: u64) -> u64 {
+    if let Some(slot) = Slot::at(index) {
+        let arguments = kernel::first_arguments(kernel::registers());
+        left::stays(slot, group as usize, id as Call, ret, arguments);
+    }
+    0
 }
 
 /// See [`Variant::asked_bytes`].
@@ -303,6 +351,9 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     // SAFETY: no preconditions.
     let now = unsafe { bpf_ktime_get_ns() };
     let Counted { group, before } = parts.count(failed, GroupKey { call: id, errno, class }.pack(), now);
+    // Both look themselves whether they are concerned: a branch here is one that older verifiers follow to the end.
+    parts.needed(failed, group, class, &section);
+    parts.stays(failed, group);
     let stack = if config!(failure_stacks) != 0 { parts.stack(regs) } else { None };
     let identity = stack.map_or(0, |_| place::identity(regs, task));
     let site = parts.site(group, identity, parts.asked_bytes(failed), now);

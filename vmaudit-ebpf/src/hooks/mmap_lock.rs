@@ -9,15 +9,15 @@ use aya_ebpf::{
     macros::{raw_tracepoint, tracepoint},
     programs::{RawTracePointContext, TracePointContext},
 };
-use vmaudit_common::call;
+use vmaudit_common::{ABSENT, Sizes, call};
 
 use crate::{
     address_space, answer,
     call::{fills_another, may_downgrade},
-    control::config,
+    control::{config, layout},
     current_call,
     kernel::{self, Current, OwnMm},
-    lock_sequence, near, records,
+    lock_sequence, near, records, sizes,
     slots::{self, Slot},
     task_names,
 };
@@ -71,6 +71,23 @@ pub fn released_classic20(ctx: TracePointContext) -> u32 {
 }
 
 #[inline(always)]
+fn sizes_of(own: Option<OwnMm>, mm: u64) -> Sizes {
+    match own {
+        Some(own) => own.sizes(),
+        None => sizes::of(mm),
+    }
+}
+
+/// Where the write sections have no numbers, a fault that has made the stack grow is a reader's release like any other
+/// (before 6.5 it may be one: mm/mmap.c:expand_stack).
+#[inline(always)]
+fn grown_by_fault(slot: Slot, write: bool, own: OwnMm) {
+    if layout!(mm_lock_seq) == ABSENT && !write && slot.grows_to(own.total_vm()) {
+        slot.was_of(own.sizes());
+    }
+}
+
+#[inline(always)]
 fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     let task = Current::task();
     let own = task.own(mm);
@@ -116,8 +133,15 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     let before = slot.last();
     let ended = lock_sequence::since(slot, sequence, write);
     if count == before && ended == 0 {
-        return; // a reader, or the other of two programs on this event was first
+        // A reader, or the other of two programs on this event was first.
+        if let Some(own) = own {
+            grown_by_fault(slot, write, own);
+        }
+        return;
     }
+    // What ends with a reader's release and has changed the count has unmapped something.
+    let sizes = if write || count == before { sizes_of(own, mm) } else { Sizes::default() };
+    slot.was_of(sizes);
     let call = if ASKS { known_call } else { call_of(own) };
     let writer = write || may_downgrade(call);
     // A fault that makes the stack grow ends with a reader's release too (mm/mmap.c:expand_stack, downgraded); the count
@@ -130,7 +154,7 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         && let Some(own) = own
     {
         if ASKS {
-            answer::write_release(task, call, own, index, slot, before, sequence);
+            answer::write_release(task, call, own, (index, slot), before, sequence, sizes);
         } else {
             current_call::keep_section(task, call, own, index, before, count);
         }

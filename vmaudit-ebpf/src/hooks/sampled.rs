@@ -8,7 +8,7 @@
 
 use aya_ebpf::{EbpfContext, macros::raw_tracepoint, programs::RawTracePointContext};
 use vmaudit_common::{
-    ABSENT, FOLLOW_FROM_BIRTH, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED,
+    ABSENT, FOLLOW_FROM_BIRTH, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, Sizes,
     call::{self, Call},
 };
 
@@ -22,7 +22,7 @@ use crate::{
     failure::legacy_failure,
     followed::{self, follows},
     kernel::{self, TaskIterContext},
-    lodgers, records,
+    lodgers, records, sizes,
     slots::{self, Slot},
     task_names,
 };
@@ -70,7 +70,7 @@ extern "C" fn sampled_call(id: u32, ret: u64, regs: u64) -> u64 {
     if slot.flags() & MM_SHARED == 0 {
         current_call::keep_sample(tid, id, mm, before, count);
     }
-    match call_result::count::<false>(slot, &ReturnedCall { id, ret: ret as i64, regs, task }) {
+    match call_result::count::<false>(index, slot, &ReturnedCall { id, ret: ret as i64, regs, task }) {
         Some(errno) => u64::from(index) << 8 | u64::from(errno),
         None => {
             end_call(tid);
@@ -146,7 +146,7 @@ fn shared_by_now(mm: u64) -> u32 {
 #[inline(always)]
 fn open(mm: u64, owner: Owner, count: u32) {
     end(owner.tgid, mm);
-    if address_space::claim_for::<false>(mm, owner, count).is_some() {
+    if address_space::claim_for::<false>(mm, owner, (count, Sizes::default())).is_some() {
         followed::set_mm(owner.tgid, mm);
     }
 }
@@ -300,7 +300,7 @@ pub extern "C" fn sampled_snapshot(ctx: *const TaskIterContext) -> i32 {
     if !follows(tgid) {
         return 0;
     }
-    if let Some(count) = kernel::settled_count(mm) {
+    if let Some(count) = sizes::settled(mm).map(|(count, _)| count) {
         let flags = MM_FROM_SNAPSHOT | shared_by_now(mm);
         open(mm, Owner { task, tgid, ppid: kernel::parent_of(task), flags }, count);
     }

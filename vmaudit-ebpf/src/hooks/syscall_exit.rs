@@ -91,7 +91,7 @@ fn judge(id: Call, ret: i64, regs: u64, current: kernel::Current, entry: Option<
     let Some(index) = known.or_else(|| slots::index_of(current.mm())) else { return };
     let Some(slot) = Slot::at(index) else { return };
     let returned = ReturnedCall { id, ret, regs, task: current.address() };
-    if let Some(errno) = call_result::count::<true>(slot, &returned) {
+    if let Some(errno) = call_result::count::<true>(index, slot, &returned) {
         let index = lodgers::slot_of_caller(index) as u32;
         failure(index, u32::from(id), u32::from(errno), ret as u64);
     }

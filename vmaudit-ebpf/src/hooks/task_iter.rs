@@ -11,7 +11,7 @@ use crate::{
     control::layout,
     followed,
     kernel::{self, TaskIterContext},
-    lodgers, slots,
+    lodgers, sizes, slots,
 };
 
 /// match-proto: bpf_iter__task {struct bpf_iter_meta *meta; struct task_struct *task}, 5.8 and later
@@ -40,11 +40,11 @@ fn take(task: u64) {
     if !followed::follows(tgid) {
         return;
     }
-    let Some(count) = kernel::settled_count(mm) else {
+    let Some(seen) = sizes::settled(mm) else {
         return; // a writer is inside: its release will open the slot
     };
     let owner = Owner { task, tgid, ppid: kernel::parent_of(task), flags: MM_FROM_SNAPSHOT };
-    if address_space::open_at(mm, owner, count).is_none() {
+    if address_space::open_at(mm, owner, seen).is_none() {
         return;
     }
     // While the task still has the address space, its end is to come and will find the slot. Otherwise it may be past;

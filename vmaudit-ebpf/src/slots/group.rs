@@ -46,6 +46,16 @@ impl Group {
         unsafe { Word::new(&raw mut (*self.0).sites) }
     }
 
+    /// See [`vmaudit_common::Needed`]: `which` of its words.
+    #[inline(always)]
+    pub fn needed(self, which: u32) -> Option<Word> {
+        if which > 2 {
+            return None;
+        }
+        // SAFETY: points into SLOTS, and there are three words.
+        Some(unsafe { Word::new((&raw mut (*self.0).needed).cast::<u64>().add(which as usize)) })
+    }
+
     #[inline(always)]
     pub fn set_first_ns(self, now: u64) {
         // SAFETY: points into SLOTS.

@@ -1,7 +1,7 @@
 //! The report of a session: from its header and from what the audit made of its events, and from nothing else.
 
 use crate::domain::audit::Audit;
-use crate::domain::recommend::{self, Margin, MarginError, Measured};
+use crate::domain::recommend::{self, Margin, MarginError, Measured, enough};
 use crate::domain::{arguments, budget};
 use crate::model::loss::LossReason;
 use crate::model::report::{
@@ -45,7 +45,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         notes: seen.notes.iter().cloned().chain(rows.notes).collect(),
     };
     let top = speaks_for_all(&rows.processes, &rows.failures);
-    let recommendation = recommend::recommend(&Measured {
+    let mut recommendation = recommend::recommend(&Measured {
         peak: top.and_then(|p| p.map_count.peak),
         exact: coverage.exact_peaks,
         sampled: !ebpf,
@@ -60,6 +60,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         unread: 0,
         root: false,
     });
+    recommendation.sentences.extend(enough::of_failures(&rows.failures, &rows.processes));
     let mut report = Report {
         schema: SCHEMA.into(),
         version: VERSION,
@@ -72,6 +73,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
             exit: seen.exit,
             end: audit.command_end(header.command.first().map(String::as_str)),
             breach: None,
+            rlimits: seen.rlimits,
             still_running: seen.still_running,
         },
         source: header.source,

@@ -133,6 +133,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
                 exit: None,
                 end: None,
                 breach: None,
+                rlimits: None,
                 still_running: processes.len() as u64,
             },
             source: if by_kernel { SourceKind::Ebpf } else { SourceKind::Proc },
@@ -279,6 +280,8 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         calls: BTreeMap::new(),
         tasks: Vec::new(),
         unmap_leaked_bytes: None,
+        unmap_leaked_bound: None,
+        memory: None,
         end: None,
         unreadable: row.silent.map(|reason| reason.sentence()),
     }

@@ -29,7 +29,7 @@ use crate::launch::timers::Timers;
 use crate::launch::typing::Typing;
 use crate::launch::user::User;
 use crate::launch::{job, last_resort};
-use crate::model::report::Exit;
+use crate::model::report::{Exit, Rlimit, Rlimits};
 use crate::os::inherited;
 use crate::os::rights;
 use crate::os::rights::Passed;
@@ -47,6 +47,8 @@ pub struct Child {
     pub pid: Pid,
     /// Capabilities that the caller gave vmaudit and that the command does not get.
     pub withheld: Vec<caps::Capability>,
+    /// Limits that it begins with.
+    pub rlimits: Option<Rlimits>,
     /// What keeps it from typing into the caller's terminal.
     pub terminal: Typing,
     go: Option<OwnedFd>,
@@ -85,6 +87,7 @@ impl Child {
         let witness = Witness::start().ok();
         let (wait, go) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
         let (refused, refusal) = pipe2(OFlag::O_CLOEXEC).context("cannot make a pipe")?;
+        let rlimits = rlimits();
         let timers = Timers::take();
         // SAFETY: no other thread exists yet; the child only makes system calls and execvp.
         let forked = unsafe { fork() };
@@ -96,7 +99,7 @@ impl Child {
                 last_resort::waits(child.as_raw(), go.as_raw_fd(), refused.as_raw_fd());
                 lift_own_limits();
                 let Passed { withheld, .. } = passed;
-                Ok(Self { pid: child, withheld, terminal, go: Some(go), refused, witness })
+                Ok(Self { pid: child, withheld, rlimits, terminal, go: Some(go), refused, witness })
             }
             ForkResult::Child => {
                 drop(go);
@@ -281,6 +284,22 @@ fn exec(
     // SAFETY: `argv` is null-terminated and points at strings that live in the caller.
     unsafe { libc::execvp(file.as_ptr(), argv.as_ptr()) };
     (Step::Exec, Errno::last())
+}
+
+/// The limits of this process, which the command inherits.
+fn rlimits() -> Option<Rlimits> {
+    let of = |resource| {
+        let limit = |value| (value != RLIM_INFINITY).then_some(value);
+        getrlimit(resource).ok().map(|(soft, hard)| Rlimit { soft: limit(soft), hard: limit(hard) })
+    };
+    Some(Rlimits {
+        address_space: of(Resource::RLIMIT_AS)?,
+        data: of(Resource::RLIMIT_DATA)?,
+        stack: of(Resource::RLIMIT_STACK)?,
+        memlock: of(Resource::RLIMIT_MEMLOCK)?,
+        nproc: of(Resource::RLIMIT_NPROC)?,
+        nofile: of(Resource::RLIMIT_NOFILE)?,
+    })
 }
 
 /// The caller's limits are meant for the command, which has them by now. vmaudit takes what it needs where it may, and is

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::memory::Accuracy;
 use super::report::CallFigures;
 
 /// Processes that are alike, as one row.
@@ -48,4 +49,7 @@ pub struct FoldedProcesses {
     pub calls: BTreeMap<String, CallFigures>,
     /// See [`super::report::Process::unmap_leaked_bytes`], of all of them.
     pub unmap_leaked_bytes: Option<u64>,
+    /// See [`super::report::Process::unmap_leaked_bound`].
+    #[serde(default)]
+    pub unmap_leaked_bound: Option<Accuracy>,
 }

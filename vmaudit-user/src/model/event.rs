@@ -3,15 +3,17 @@
 pub use crate::model::call_stat::CallStat;
 pub use crate::model::host::Host;
 pub use crate::model::loss::{Doubt, Losses, UsedShare};
+pub use crate::model::memory::{Kept, Needed, Sizes};
 
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;
 
 use super::end::{Ended, OomCgroups, OomVictim};
 use super::event_names;
+use super::memory::Rlimits;
 use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
 use super::shortage::{Commit, Tasks};
-pub use super::stack::{FollowedStack, StackPiece};
+pub use super::stack::{FollowedStack, Mapped, MappedFile, StackPiece};
 pub use super::task_names::TaskNames;
 
 /// Identity of a process: pids are reused, a pid with its start time is not.
@@ -44,6 +46,8 @@ pub enum Event {
     User(UserName),
     /// The session's limits, as read now.
     Limits(Limits),
+    /// Limits that the command begins with.
+    Rlimits(Rlimits),
     /// A look at vm.max_map_count.
     LimitSeen(LimitSeen),
     /// What was not seen so far.
@@ -203,6 +207,13 @@ pub struct MmState {
     /// count (before 6.4, or without CONFIG_PER_VMA_LOCK).
     #[serde(default)]
     pub gaps: Option<u64>,
+    /// The largest sizes that were seen; `None` in recordings of versions that did not look.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub most: Option<Sizes>,
+    /// What is not known of the ranges that [`RefusalGroup::kept_bytes`] counts; `None` in recordings of versions that added
+    /// up refusals instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Kept>,
     /// It lives, and its last change may be one that was missed: no later one has shown a gap.
     #[serde(default)]
     pub open_end: bool,
@@ -244,11 +255,15 @@ pub struct RefusalGroup {
     pub first_ns: u64,
     /// Last, CLOCK_MONOTONIC ns.
     pub last_ns: u64,
-    /// Bytes that should have been unmapped and were not.
+    /// Bytes that should have been unmapped, were not, and are still mapped, as far as [`MmState::kept`] does not say
+    /// otherwise. A range counts once, with the call that was refused last.
     pub kept_bytes: u64,
     /// Of them, those after which the same thread got the like in its next memory calls.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub recovered: u64,
+    /// What they would have needed of the limits on the process, each by itself.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub needed: Needed,
     /// From where they came, as far as places are kept apart: `count` may be more than their sum.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sites: Vec<RefusalSite>,
@@ -272,6 +287,10 @@ pub struct RefusalSite {
     pub smallest_bytes: u64,
     /// Most that was asked for.
     pub largest_bytes: u64,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -329,35 +348,6 @@ pub struct Refused {
     pub site: u64,
     /// User return addresses, innermost first.
     pub stack: Vec<u64>,
-}
-
-/// A mapping, or an address where nothing is mapped.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mapped {
-    /// Address space.
-    pub generation: u64,
-    /// First address.
-    pub start: u64,
-    /// Address behind it.
-    pub end: u64,
-    /// Of `start` in the file, bytes.
-    pub offset: u64,
-    /// Code may run there.
-    pub executable: bool,
-    /// `None` for memory without a file, and where it is not executable.
-    pub file: Option<MappedFile>,
-}
-
-/// A mapped file, as the kernel knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MappedFile {
-    /// From the root of all mounts that the process sees; begins with `.../` where it is not known up to there.
-    pub path: String,
-    /// Inode number.
-    pub inode: u64,
-    /// Last change of the inode: seconds and nanoseconds. No one can set it, so together with the number it tells the file
-    /// from any other that stood or will stand there.
-    pub changed: (i64, u32),
 }
 
 /// State of the address space while a refused call held the lock.

@@ -160,7 +160,7 @@ pub mod class {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::event::RefusalGroup;
+    use crate::model::event::{Needed, RefusalGroup};
 
     fn group(call: Call, class: u64) -> RefusalGroup {
         RefusalGroup {
@@ -172,6 +172,7 @@ mod tests {
             last_ns: 3,
             kept_bytes: 4,
             recovered: 0,
+            needed: Needed::default(),
             sites: Vec::new(),
         }
     }

@@ -14,6 +14,7 @@ pub(crate) mod hook;
 mod host;
 pub mod limit;
 pub mod loss;
+pub mod memory;
 mod outcome;
 pub mod report;
 pub mod scan;

@@ -14,6 +14,7 @@ pub use super::breach::Breach;
 pub use super::cause::Cause;
 pub use super::end::{CommandEnd, EndCause, Killer, ProcessEnd};
 use super::hook::CALL_EXIT;
+pub use super::memory::{Accuracy, Memory, Rlimit, Rlimits};
 
 pub use super::crowd::FoldedProcesses;
 pub use super::outcome::{Outcome, Site};
@@ -129,6 +130,9 @@ pub struct Session {
     pub end: Option<CommandEnd>,
     /// The first of `breaches`, in one sentence; null when none was broken.
     pub breach: Option<String>,
+    /// Limits that the command began with; null when none was run.
+    #[serde(default)]
+    pub rlimits: Option<Rlimits>,
     /// Followed processes still alive when the report was written.
     #[serde(default)]
     pub still_running: u64,
@@ -309,10 +313,16 @@ pub struct Process {
     /// changed the count or were refused calls.
     #[serde(default)]
     pub tasks: Vec<TaskFigures>,
-    /// Bytes that failed munmap, mremap and brk calls should have unmapped and did not; null when the source cannot
-    /// know. A retry of the range refused last counts once, and takes its bytes back when it succeeds. What was
-    /// unmapped later in another way is still in the sum.
+    /// Bytes that failed munmap, mremap and brk calls should have unmapped and that were still mapped at the end (of the
+    /// image, or of the session); null when the source cannot know. However often it was refused, a range counts once; what
+    /// a later call has unmapped, replaced or moved does not count.
     pub unmap_leaked_bytes: Option<u64>,
+    /// How that figure relates to the true one; null when there is none.
+    #[serde(default)]
+    pub unmap_leaked_bound: Option<Accuracy>,
+    /// Largest sizes; null when the source does not look at them.
+    #[serde(default)]
+    pub memory: Option<Memory>,
     /// How it ended; null while it lives, and when that was not seen.
     #[serde(default)]
     pub end: Option<ProcessEnd>,

@@ -84,3 +84,32 @@ pub struct FollowedStack {
     /// Sentences: where and why it is cut, and how its names could be had.
     pub notes: Vec<String>,
 }
+
+/// A mapping, or an address where nothing is mapped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mapped {
+    /// Address space.
+    pub generation: u64,
+    /// First address.
+    pub start: u64,
+    /// Address behind it.
+    pub end: u64,
+    /// Of `start` in the file, bytes.
+    pub offset: u64,
+    /// Code may run there.
+    pub executable: bool,
+    /// `None` for memory without a file, and where it is not executable.
+    pub file: Option<MappedFile>,
+}
+
+/// A mapped file, as the kernel knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MappedFile {
+    /// From the root of all mounts that the process sees; begins with `.../` where it is not known up to there.
+    pub path: String,
+    /// Inode number.
+    pub inode: u64,
+    /// Last change of the inode: seconds and nanoseconds. No one can set it, so together with the number it tells the file
+    /// from any other that stood or will stand there.
+    pub changed: (i64, u32),
+}

@@ -69,6 +69,9 @@ pub(super) fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
         mm_start_code: may("mm_struct", &["start_code"]),
         mm_end_code: may("mm_struct", &["end_code"]),
         mm_start_brk: need("mm_struct", "start_brk")?,
+        mm_start_data: may("mm_struct", &["start_data"]),
+        mm_end_data: may("mm_struct", &["end_data"]),
+        mm_stack_vm: need("mm_struct", "stack_vm")?,
         mm_start_stack: may("mm_struct", &["start_stack"]),
         mm_users: may("mm_struct", &["mm_users"]),
         task_mm: need("task_struct", "mm")?,
@@ -128,7 +131,6 @@ fn end_layout(btf: &Btf<'_>, arch: &str) -> EndLayout {
             ABSENT
         },
         regs_user_sp: btf.member("pt_regs", "sp").unwrap_or(ABSENT),
-        mm_stack_vm: btf.member("mm_struct", "stack_vm").unwrap_or(ABSENT),
         mm_start_stack: btf.member("mm_struct", "start_stack").unwrap_or(ABSENT),
         mm_env_end: btf.member("mm_struct", "env_end").unwrap_or(ABSENT),
         inode_size: may("inode", &["i_size"]),

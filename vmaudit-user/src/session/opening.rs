@@ -183,7 +183,7 @@ pub fn open_live(
     Ok(live)
 }
 
-/// Keeps only the rights that a session at work needs. Notes: what the command did not get, or why nothing could be given
+/// Keeps only the rights that a session at work needs. Tells the limits of the command, and in notes: what the command did not get, or why nothing could be given
 /// up. `for_outputs`: rights that replacing the outputs will need.
 pub fn give_up_rights(child: Option<&Child>, for_outputs: &[caps::Capability]) -> Vec<Event> {
     let mut notes = Vec::new();
@@ -198,5 +198,6 @@ pub fn give_up_rights(child: Option<&Child>, for_outputs: &[caps::Capability]) -
     if let Err(e) = rights::keep(&rights::of_a_session(), for_outputs) {
         notes.push(format!("Rights that were not needed any more could not be given up: {e}"));
     }
-    notes.into_iter().map(Event::Note).collect()
+    let limits = child.and_then(|child| child.rlimits).map(Event::Rlimits);
+    limits.into_iter().chain(notes.into_iter().map(Event::Note)).collect()
 }

@@ -95,7 +95,7 @@ pub fn ring_record(bytes: &[u8]) {
     let event = match decoded {
         Decoded::Event(event) => event,
         Decoded::PartOfPath(facts) => Event::Process(facts),
-        Decoded::Dead(_) | Decoded::LimitNear => return,
+        Decoded::Dead(_) | Decoded::LimitNear | Decoded::Left(_) => return,
     };
     let texts: Vec<&str> = match &event {
         Event::Change(it) => vec![&it.comm],

@@ -13,8 +13,8 @@ use crate::model::end::{
     CgroupLevel, Ended, Fault, FaultFile, FaultMapping, OomCgroups, OomVictim, OwnState, Raised, Sender,
 };
 use crate::model::event::{
-    CallStat, Change, Cut, End, Event, LimitSeen, Losses, MmState, ProcessFacts, ProcessId, RefusalGroup,
-    Refused, Section,
+    CallStat, Change, Cut, End, Event, LimitSeen, Losses, MmState, Needed, ProcessFacts, ProcessId,
+    RefusalGroup, Refused, Section,
 };
 use crate::model::loss::LossReason;
 use crate::model::report::{Host, Limits, SourceKind};
@@ -198,6 +198,7 @@ pub(crate) fn events() -> Vec<Event> {
         last_ns: 9,
         kept_bytes: 4096,
         recovered: 0,
+        needed: Needed::default(),
         sites: Vec::new(),
     };
     let image = |generation: u64| MmState {
@@ -217,6 +218,8 @@ pub(crate) fn events() -> Vec<Event> {
         from_exec: true,
         shared: false,
         gaps: Some(1),
+        most: None,
+        kept: None,
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: 4, added: 2, removed: 1, failed: 3 })],
         refusals: vec![kind.clone()],

@@ -12,6 +12,7 @@ mod ends;
 mod hostile;
 mod job_shell;
 mod layouts;
+mod left;
 mod limit;
 mod lodgers;
 mod makers;
@@ -25,6 +26,7 @@ mod outcomes;
 mod own;
 mod plain;
 mod processes;
+mod sizes;
 mod strangers;
 mod stuck;
 mod tasks;
@@ -36,6 +38,7 @@ const USAGE: &str = "\
 workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks too; --linger: stay before ending;
                 WORKLOAD_WORDS: CASE and ARGUMENTS from there)
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
+                sizes CASE | needs LIMIT BYTES
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
                 hostile | named threads|together|renames|many T N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
@@ -46,7 +49,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N
                 full-of-tasks user MOST|cgroup FOLDER|machine|numbers N | dead-namespace N | too-large-to-copy N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | outcomes CASE | sites HERE THERE
-                more-calls CASE N | unmap-everything
+                left CASE | more-calls CASE N | unmap-everything
                 ends stack|stack-no-room|stack-no-space|thread-stack|null|abort|file-cut FOLDER|tmpfs FOLDER|huge-page
                      |cpu-soft|cpu-hard|kill-child SIGNAL|child WORDS...|exec PROGRAM WORDS...|handled N|cgroup FOLDER
                 dies abort|kill|exit [libc|without PROGRAM OTHER] | callers DEPTH [thread]
@@ -145,6 +148,9 @@ fn dispatch(words: &[&str]) -> ! {
         ["unmap-everything"] => more_calls::unmap_everything(),
         ["outcomes", name] => outcomes::run(name),
         ["sites", here, there] => outcomes::sites(number(here), number(there)),
+        ["left", name] => left::run(name),
+        ["sizes", name] => sizes::run(name),
+        ["needs", limit, bytes] => sizes::needs(limit, bytes),
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),
         ["callers", depth] => callers::run(number(depth), false),

@@ -98,6 +98,8 @@ pub struct Own {
     pub refused: [Option<Refused>; 8],
     /// Bytes that failed calls left mapped.
     pub leaked_bytes: u64,
+    /// Largest address space, data, locked memory and stacks, bytes, when they are known.
+    pub sizes: Option<[usize; 4]>,
 }
 
 impl Own {
@@ -114,6 +116,7 @@ impl Own {
             calls: [None; 4],
             refused: [None; 8],
             leaked_bytes: 0,
+            sizes: None,
         }
     }
 
@@ -151,6 +154,10 @@ impl Own {
             if let Some(value) = value {
                 write!(line, r#","{name}":{value}"#)?;
             }
+        }
+        if let Some([address_space, data, locked, stack]) = self.sizes {
+            write!(line, r#","sizes":{{"address_space":{address_space},"data":{data},"#)?;
+            write!(line, r#""locked":{locked},"stack":{stack}}}"#)?;
         }
         write!(line, r#","leaked_bytes":{},"calls":{{"#, self.leaked_bytes)?;
         for (i, c) in self.calls.iter().flatten().enumerate() {

@@ -6,12 +6,13 @@ use vmaudit_common::{CLASS_LIMIT_POLLED, call::Call};
 
 use crate::domain::audit::folded::{Alike, shorten};
 use crate::domain::audit::group::{Group, Place};
+use crate::domain::audit::rows::kept_bound;
 use crate::domain::audit::{Audit, Process, places};
 use crate::domain::diagnosis::{Question, Verdict};
 use crate::domain::{arguments, diagnosis};
 use crate::model::cause::name_of;
-use crate::model::event::{MmState, ProcessId, RefusalGroup, RefusalSite, Refused};
-use crate::model::report::{Cause, Example, Failure, Frame, Outcome, Site};
+use crate::model::event::{MmState, Needed, ProcessId, RefusalGroup, RefusalSite, Refused};
+use crate::model::report::{Accuracy, Cause, Example, Failure, Frame, Outcome, Site};
 use crate::model::stack::FollowedStack;
 use crate::text::total;
 
@@ -34,6 +35,22 @@ struct Part<'a> {
     /// Of the kind, those with this outcome.
     count: u64,
     recovered: bool,
+}
+
+/// What kinds of one row have together.
+struct Sums {
+    count: u64,
+    kept_bytes: u64,
+    needed: Needed,
+}
+
+/// The most that one of these refused calls would have needed of each limit; 0 where that is not known of all.
+fn needed(alike: &[Part<'_>]) -> Needed {
+    let most = |of: fn(&Needed) -> u64| {
+        let all = || alike.iter().map(|part| of(&part.refusals.needed));
+        if all().any(|needed| needed == 0) { 0 } else { all().max().unwrap_or(0) }
+    };
+    Needed { total: most(|n| n.total), data: most(|n| n.data), locked: most(|n| n.locked) }
 }
 
 impl Part<'_> {
@@ -65,7 +82,9 @@ impl Audit {
         for mm in &process.mms {
             for refusals in &mm.refusals {
                 let example = self.example_of(mm, refusals).map(|(_, example)| example);
-                let verdict = self.verdict((mm, refusals), example, (refusals.count, refusals.kept_bytes));
+                let sums =
+                    Sums { count: refusals.count, kept_bytes: refusals.kept_bytes, needed: refusals.needed };
+                let verdict = self.verdict((mm, refusals), example, &sums);
                 let recovered = refusals.recovered.min(refusals.count);
                 let left = refusals.count - recovered;
                 for (count, recovered) in [(recovered, true), (left, false)] {
@@ -140,19 +159,21 @@ impl Audit {
         self.example_of(mm, refusals).map_or(mm.generation, |(_, example)| example.generation)
     }
 
-    /// Why the refusals of a kind were; `(count, kept_bytes)` are those that the sentence speaks of.
+    /// Why the refusals of a kind were; `sums`: of all that the sentence speaks of.
     fn verdict(
         &self,
         (mm, refusals): (&MmState, &RefusalGroup),
         example: Option<&Refused>,
-        (count, kept_bytes): (u64, u64),
+        sums: &Sums,
     ) -> Verdict {
         let question = Question {
             call: refusals.call,
             errno: refusals.errno,
             class: refusals.class,
-            count,
-            kept_bytes,
+            count: sums.count,
+            kept_bytes: sums.kept_bytes,
+            kept_bound: kept_bound(mm),
+            needed: sums.needed,
             example,
             cgroup: self.cgroups.get(&self.generation_of(mm, refusals)),
             limits: &self.limits,
@@ -169,6 +190,8 @@ impl Audit {
             class: refused.class,
             count: 1,
             kept_bytes: 0,
+            kept_bound: Accuracy::Exact,
+            needed: Needed::default(),
             example: Some(refused),
             cgroup: self.cgroups.get(&refused.generation),
             limits: &self.limits,
@@ -183,6 +206,7 @@ impl Audit {
             last_ns: refused.at_ns,
             kept_bytes: 0,
             recovered: 0,
+            needed: Needed::default(),
             sites: Vec::new(),
         };
         self.judge(&question, &alone)
@@ -219,11 +243,15 @@ impl Audit {
     fn group(&self, (id, process): (ProcessId, &Process), key: Key, alike: &[Part<'_>]) -> Option<Group> {
         let (call, errno, cause, outcome, address_space_of) = key;
         let count = total(alike.iter().map(|part| part.count));
-        let kept_bytes = alike.iter().fold(0u64, |sum, part| sum.saturating_add(part.kept_bytes()));
+        let sums = Sums {
+            count,
+            kept_bytes: alike.iter().fold(0u64, |sum, part| sum.saturating_add(part.kept_bytes())),
+            needed: needed(alike),
+        };
         let examples = || alike.iter().map(|part| self.example_in(part));
         let verdict = |(part, example): (&Part<'_>, Option<(Place, &Refused)>)| {
             let refused = example.map(|(_, refused)| refused);
-            self.verdict((part.mm, part.refusals), refused, (count, kept_bytes))
+            self.verdict((part.mm, part.refusals), refused, &sums)
         };
         let verdicts: Vec<Verdict> = alike.iter().zip(examples()).map(verdict).collect();
         let limit_excluded = verdicts.iter().all(|verdict| verdict.limit_excluded);

@@ -162,6 +162,7 @@ fn sum_of(row: report::Process, at_limit: bool) -> Sum {
         last_ended_s: row.ended_s,
         calls: row.calls,
         unmap_leaked_bytes: row.unmap_leaked_bytes,
+        unmap_leaked_bound: row.unmap_leaked_bound,
     };
     Sum { row: folded, at_limit: (at_limit && !count.clipped).into() }
 }
@@ -189,6 +190,8 @@ impl Sum {
         sum.first_started_s = sum.first_started_s.into_iter().chain(other.first_started_s).reduce(f64::min);
         sum.last_ended_s = sum.last_ended_s.into_iter().chain(other.last_ended_s).reduce(f64::max);
         sum.unmap_leaked_bytes = both(sum.unmap_leaked_bytes, other.unmap_leaked_bytes);
+        sum.unmap_leaked_bound =
+            sum.unmap_leaked_bound.zip(other.unmap_leaked_bound).map(|(sum, other)| sum.and(other));
         for (call, figures) in other.calls {
             let all = sum.calls.entry(call).or_insert(report::CallFigures {
                 calls: Some(0),

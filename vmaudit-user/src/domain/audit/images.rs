@@ -1,7 +1,7 @@
 //! Images of a process of which more were seen than are kept apart.
 
 use crate::domain::audit::{Examples, MAX_KINDS, MAX_SITES, Process, places, task_names};
-use crate::model::event::{RefusalGroup, Refused};
+use crate::model::event::{RefusalGroup, Refused, Sizes};
 
 impl Process {
     /// Makes one of the two oldest images: the older one, with the sums of both and the larger peak.
@@ -22,6 +22,8 @@ impl Process {
         older.from_exec |= newer.from_exec;
         older.shared |= newer.shared;
         older.open_end |= newer.open_end;
+        older.most = older.most.into_iter().chain(newer.most).reduce(Sizes::or);
+        older.kept = older.kept.zip(newer.kept).map(|(older, newer)| older.and(newer));
         older.gaps = older.gaps.into_iter().chain(newer.gaps).reduce(u64::saturating_add);
         for (call, stat) in newer.calls {
             match older.calls.iter_mut().find(|(known, _)| *known == call) {
@@ -49,6 +51,7 @@ impl Process {
                     sum.last_ns = sum.last_ns.max(kind.last_ns);
                     sum.kept_bytes = sum.kept_bytes.saturating_add(kind.kept_bytes);
                     sum.recovered = sum.recovered.saturating_add(kind.recovered);
+                    sum.needed = sum.needed.or(kind.needed);
                     sum.sites.extend(&kind.sites);
                     sum.sites.sort_by_key(|site| std::cmp::Reverse((site.count, site.last_ns)));
                     sum.sites.truncate(MAX_SITES);

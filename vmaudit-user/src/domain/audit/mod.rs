@@ -21,7 +21,7 @@ use crate::model::event::{
     Cut, End, Event, FollowedStack, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup,
     Refused, Sample,
 };
-use crate::model::report::{Condition, Frame, Holders, Hook, Limits};
+use crate::model::report::{Condition, Frame, Holders, Hook, Limits, Rlimits};
 use crate::model::session::{Header, KernelRules, Sight};
 use crate::text::total;
 
@@ -76,6 +76,8 @@ pub struct Audit {
     /// Memory cgroups that ran out of memory, by generation.
     cgroups: HashMap<u64, MemoryCgroup>,
     limits: Limits,
+    /// Limits that the command began with.
+    rlimits: Option<Rlimits>,
     /// The least vm.max_map_count of the session.
     least_limit: Option<u64>,
     limit_seen: Option<LimitSeen>,
@@ -161,6 +163,7 @@ impl Audit {
             holders: HashMap::new(),
             cgroups: HashMap::new(),
             limits: Limits::default(),
+            rlimits: None,
             least_limit: None,
             limit_seen: None,
             limit_changes: Vec::new(),
@@ -211,6 +214,7 @@ impl Audit {
                 self.limit_was(limits.max_map_count);
                 self.limits = limits;
             }
+            Event::Rlimits(rlimits) => self.rlimits = Some(rlimits),
             Event::LimitSeen(seen) => self.limit_seen(seen),
             Event::Lost(losses) => self.losses = losses,
             Event::Owners(owners) => {

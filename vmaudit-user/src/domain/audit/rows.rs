@@ -2,21 +2,23 @@
 
 use std::collections::BTreeMap;
 
-use vmaudit_common::call::LOCKING;
+use vmaudit_common::call::{COMPAT, LOCKING};
+use vmaudit_common::{CLASS_MC0_MASK, CLASS_SECTION};
 
 use crate::domain::audit::group::Group;
 use crate::domain::audit::{Audit, Process};
 use crate::domain::recommend::Failed;
 use crate::domain::unit::unit_of;
 use crate::model::cause::{name_of, reason};
-use crate::model::event::{MmState, ProcessId, UsedShare};
+use crate::model::event::{MmState, ProcessId, RefusalGroup, Sizes, UsedShare};
 use crate::model::loss::LossReason::{
     self, AnswersLost, BirthMissed, ChangesMissed, DeathMissed, ExamplesFull, GroupsFull, ReadFailed,
     RecordingCut, TableFull, TreeFull,
 };
 use crate::model::report;
 use crate::model::report::{
-    CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount, Outcome,
+    Accuracy, CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount, Memory, Outcome,
+    Rlimits,
 };
 use crate::text::bytes;
 
@@ -59,6 +61,8 @@ pub struct SessionSeen<'a> {
     pub duration_s: f64,
     /// Kernel memory per VMA, bytes.
     pub vma_bytes: Option<f64>,
+    /// Limits that the command began with.
+    pub rlimits: Option<Rlimits>,
     /// How the command ended.
     pub exit: Option<Exit>,
     /// Followed processes still alive at the end.
@@ -90,6 +94,7 @@ impl Audit {
             notes: &self.notes,
             duration_s: self.seconds(self.end.map_or(self.seen_ns, |end| end.at_ns)),
             vma_bytes: self.vma_bytes,
+            rlimits: self.rlimits,
             exit: self.end.and_then(|end| end.exit),
             still_running: self.end.map_or(0, |end| end.still_running),
         }
@@ -262,6 +267,7 @@ impl Audit {
         }
         let parent = self.same_image(id, process);
         let exe = process.exe.clone().or_else(|| parent?.exe.clone());
+        let watched = self.sight.calls() && !process.mms.is_empty();
         report::Process {
             pid: id.tgid,
             ppid: process.ppid,
@@ -279,15 +285,32 @@ impl Audit {
             shares_address_space_of: lodger.and_then(|mm| mm.host).map(|host| host.tgid),
             images: process.own().map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() }).collect(),
             images_folded: process.images_folded,
-            calls,
             tasks: self.tasks_of(process),
-            unmap_leaked_bytes: (self.sight.calls() && !process.mms.is_empty()).then(|| {
+            unmap_leaked_bytes: watched.then(|| {
                 let refusals = process.mms.iter().flat_map(|mm| &mm.refusals);
                 refusals.fold(process.kept_bytes, |sum, group| group.kept_bytes.saturating_add(sum))
             }),
+            unmap_leaked_bound: watched
+                .then(|| process.mms.iter().map(kept_bound).fold(Accuracy::Exact, Accuracy::and)),
+            memory: self.memory(process, count.exact),
+            calls,
             end: None,
             unreadable: None,
         }
+    }
+
+    /// The largest sizes over all its images; `exact`: of its counts nothing was missed.
+    fn memory(&self, process: &Process, exact: bool) -> Option<Memory> {
+        let sizes: Option<Vec<Sizes>> = process.mms.iter().map(|mm| mm.most).collect();
+        let most = sizes?.into_iter().reduce(Sizes::or)?;
+        let bytes = |pages: u64| pages.saturating_mul(self.rules.page_size);
+        Some(Memory {
+            address_space_peak_bytes: bytes(most.total),
+            data_peak_bytes: bytes(most.data),
+            locked_peak_bytes: bytes(most.locked),
+            stack_peak_bytes: bytes(most.stack),
+            exact: exact && most.all_seen,
+        })
     }
 
     /// A forked child that never called exec runs its parent's file.
@@ -305,4 +328,28 @@ impl Audit {
         // The youngest that was there at the birth: its number may have been another's before, and after.
         self.processes.range(of(0)..=of(id.start_ns)).next_back().map(|(_, parent)| parent)
     }
+}
+
+/// How the bytes that refused calls have left mapped in this address space relate to the true ones.
+pub(super) fn kept_bound(mm: &MmState) -> Accuracy {
+    let any = mm.refusals.iter().any(|refusals| refusals.kept_bytes > 0);
+    // Who unmaps by another door, or while no program runs, or for the one whose address space it is, is not seen.
+    let unseen =
+        any && (mm.partly_seen() || mm.host.is_some() || mm.calls.iter().any(|(call, _)| *call == COMPAT));
+    match mm.kept {
+        Some(kept) => Accuracy::of(kept.ranges_lost > 0, any && kept.went_lost > 0)
+            .and(Accuracy::of(unseen, unseen || mm.refusals.iter().any(may_have_holes))),
+        // Sums of refusals: without lock events, and in recordings of 0.1.0.
+        None => Accuracy::of(false, any),
+    }
+}
+
+/// The range that a refused call has left may have parts that were not mapped: what the count refuses lies in one mapping,
+/// what a failed allocation does need not.
+fn may_have_holes(refusals: &RefusalGroup) -> bool {
+    // As relative_to_max: at the limit or above.
+    const AT_LIMIT: u64 = 7;
+    let needs = if refusals.call == vmaudit_common::call::MREMAP { AT_LIMIT - 5 } else { AT_LIMIT };
+    refusals.kept_bytes > 0
+        && (refusals.class & CLASS_SECTION == 0 || refusals.class & CLASS_MC0_MASK < needs)
 }

@@ -1,5 +1,5 @@
 use crate::domain::audit::*;
-use crate::model::event::{CallStat, Doubt, ProcessFacts, RefusalGroup, RefusalSite, Section};
+use crate::model::event::{CallStat, Doubt, Kept, Needed, ProcessFacts, RefusalGroup, RefusalSite, Section};
 use crate::model::report::{Cause, Failure, Outcome};
 use crate::model::session::Sight;
 use vmaudit_common::call::CALLS;
@@ -28,6 +28,7 @@ fn process(audit: &mut Audit, n: u32, peak: u32, failed: u64, ended: bool) {
         last_ns: 2,
         kept_bytes: 0,
         recovered: 0,
+        needed: Needed::default(),
         sites: Vec::new(),
     };
     if failed > 0 {
@@ -51,6 +52,8 @@ fn process(audit: &mut Audit, n: u32, peak: u32, failed: u64, ended: bool) {
         from_exec: false,
         shared: false,
         gaps: Some(0),
+        most: None,
+        kept: Some(Kept::default()),
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: failed + 1, added: 0, removed: 0, failed })],
         refusals: if failed > 0 { vec![kind] } else { Vec::new() },
@@ -225,6 +228,7 @@ fn refusal(class: u64, count: u64, kept_bytes: u64) -> RefusalGroup {
         last_ns: 2,
         kept_bytes,
         recovered: 0,
+        needed: Needed::default(),
         sites: Vec::new(),
     }
 }
@@ -319,7 +323,7 @@ fn a_row_of_several_kinds_speaks_of_all_of_them() {
     let failure = of_two_kinds(refusal(ABOVE, 3, 4096));
     assert_eq!((failure.count, failure.certain), (5, true));
     assert_eq!(failure.evidence["kept_bytes"], 12288);
-    assert!(failure.sentence.contains("in all, 12 KiB were not unmapped"), "{}", failure.sentence);
+    assert!(failure.sentence.contains("in all, 12 KiB stay mapped"), "{}", failure.sentence);
 }
 
 #[test]

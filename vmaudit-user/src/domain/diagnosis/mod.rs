@@ -22,8 +22,8 @@ use facts::{Facts, Rlimit};
 use vmaudit_common::call::{self, Call};
 use vmaudit_common::{CLASS_NO_ACCESS, CLASS_VAST};
 
-use crate::model::event::{MemoryCgroup, Refused, Section};
-use crate::model::report::{Cause, Limits};
+use crate::model::event::{MemoryCgroup, Needed, Refused, Section};
+use crate::model::report::{Accuracy, Cause, Limits};
 use crate::model::session::KernelRules;
 
 /// One kind of refusal.
@@ -37,8 +37,12 @@ pub struct Question<'a> {
     pub class: u64,
     /// Refusals of this kind.
     pub count: u64,
-    /// Bytes that they should have unmapped and did not.
+    /// Bytes that they should have unmapped and that are still mapped.
     pub kept_bytes: u64,
+    /// How that figure relates to the true one.
+    pub kept_bound: Accuracy,
+    /// The most that one of them would have needed of the limits on the process.
+    pub needed: Needed,
     /// One of them; `None` when none arrived.
     pub example: Option<&'a Refused>,
     /// The process's memory cgroup, if it is known to have run out of memory.
@@ -274,6 +278,8 @@ fn evidence(facts: &Facts<'_>, reason: Reason) -> BTreeMap<String, u64> {
     let used = |pages: fn(&Section) -> u64| {
         section.filter(|_| facts.counters()).map(|section| pages(section).saturating_mul(page))
     };
+    // The least limit that every one of the calls had passed.
+    let enough = |pages: u64| (pages > 0).then(|| pages.saturating_mul(page));
     put("map_count", facts.map_count());
     put("max_map_count", facts.max);
     match reason {
@@ -282,16 +288,19 @@ fn evidence(facts: &Facts<'_>, reason: Reason) -> BTreeMap<String, u64> {
             put("asked_bytes", facts.asked());
             put("used_bytes", used(|section| section.total_vm));
             put("limit_bytes", facts.rlimit(Rlimit::As));
+            put("enough_bytes", enough(facts.question.needed.total));
         }
         Reason::Data => {
             put("asked_bytes", facts.asked());
             put("used_bytes", used(|section| section.data_vm));
             put("limit_bytes", facts.rlimit(Rlimit::Data));
+            put("enough_bytes", enough(facts.question.needed.data));
         }
         Reason::Memlock => {
             put("asked_bytes", facts.asked());
             put("used_bytes", used(|section| section.locked_vm));
             put("limit_bytes", facts.rlimit(Rlimit::Memlock));
+            put("enough_bytes", enough(facts.question.needed.locked));
         }
         Reason::Stack => put("limit_bytes", facts.rlimit(Rlimit::Stack)),
         Reason::KernelMemory => {

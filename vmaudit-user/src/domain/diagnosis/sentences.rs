@@ -184,13 +184,13 @@ fn amount_of(facts: &Facts<'_>) -> String {
     facts.asked().map_or(String::new(), |asked| format!("{} of ", bytes(asked)))
 }
 
-/// "; 4 KiB were not unmapped", for calls that should have unmapped something. Whether the memory went later in another
-/// way is not known.
+/// "; 4 KiB stay mapped", for calls that should have unmapped something. What went later is not in it.
 fn kept(facts: &Facts<'_>) -> String {
+    let bound = facts.question.kept_bound.word();
     match (facts.question.kept_bytes, facts.question.count) {
         (0, _) => String::new(),
-        (kept, 0 | 1) => format!("; {} were not unmapped", bytes(kept)),
-        (kept, _) => format!("; in all, {} were not unmapped", bytes(kept)),
+        (kept, 0 | 1) => format!("; {bound}{} stay mapped", bytes(kept)),
+        (kept, _) => format!("; in all, {bound}{} stay mapped", bytes(kept)),
     }
 }
 

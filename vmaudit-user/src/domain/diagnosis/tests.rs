@@ -4,7 +4,7 @@ use vmaudit_common::*;
 
 use crate::domain::diagnosis::facts::*;
 use crate::domain::diagnosis::*;
-use crate::model::event::Section;
+use crate::model::event::{Needed, Section};
 use crate::model::session::KernelRules;
 
 mod amounts;
@@ -85,7 +85,19 @@ fn question<'a>(
     limits: &'a Limits,
     kernel: &'a KernelRules,
 ) -> Question<'a> {
-    Question { call, errno, class, count: 1, kept_bytes: 0, example: None, cgroup: None, limits, kernel }
+    Question {
+        call,
+        errno,
+        class,
+        count: 1,
+        kept_bytes: 0,
+        kept_bound: Accuracy::Exact,
+        needed: Needed::default(),
+        example: None,
+        cgroup: None,
+        limits,
+        kernel,
+    }
 }
 
 /// The verdict on an example; the class bits that come from the arguments are added.
@@ -96,6 +108,8 @@ fn with(example: &Refused, limits: &Limits, kernel: &KernelRules) -> Verdict {
         class: example.class,
         count: 1,
         kept_bytes: 0,
+        kept_bound: Accuracy::Exact,
+        needed: Needed::default(),
         example: Some(example),
         cgroup: None,
         limits,
@@ -477,6 +491,8 @@ fn bytes_that_stay_mapped_are_in_the_sentence() {
         class: at(MAX),
         count: 1,
         kept_bytes: 4096,
+        kept_bound: Accuracy::Exact,
+        needed: Needed::default(),
         example: None,
         cgroup: None,
         limits: &limits,
@@ -485,12 +501,12 @@ fn bytes_that_stay_mapped_are_in_the_sentence() {
     assert_eq!(
         why(&question).sentence,
         "munmap() had to split a mapping in two, which needs one more VMA than vm.max_map_count = 65,530 \
-         allows; 4 KiB were not unmapped."
+         allows; 4 KiB stay mapped."
     );
     question.count = 23;
     question.kept_bytes = 94208;
     let verdict = why(&question);
-    assert!(verdict.sentence.ends_with("allows; in all, 92 KiB were not unmapped."));
+    assert!(verdict.sentence.ends_with("allows; in all, 92 KiB stay mapped."));
     let expected = [("kept_bytes", 94208u64), ("map_count", 65530), ("max_map_count", 65530), ("needed", 1)];
     assert_eq!(verdict.evidence, expected.map(|(name, value)| (name.to_owned(), value)).into());
     question.class = at(100);
@@ -498,7 +514,7 @@ fn bytes_that_stay_mapped_are_in_the_sentence() {
         why(&question).sentence,
         "munmap(): an allocation inside the kernel failed (slab, page tables, or the memory cgroup at its \
          limit); \
-         the process was below vm.max_map_count = 65,530; in all, 92 KiB were not unmapped. Not certain: \
+         the process was below vm.max_map_count = 65,530; in all, 92 KiB stay mapped. Not certain: \
          nothing else fits, but nothing that was seen proves it."
     );
 }
@@ -534,6 +550,8 @@ fn a_memory_cgroup_that_ran_out_proves_a_failed_allocation() {
         class: at(100),
         count: 1,
         kept_bytes: 0,
+        kept_bound: Accuracy::Exact,
+        needed: Needed::default(),
         example: None,
         cgroup: Some(&cgroup),
         limits: &limits,

@@ -1,5 +1,7 @@
 //! What to do about vm.max_map_count: figures in, advice with its reasons and its price out. Pure.
 
+pub mod enough;
+
 use std::fmt;
 
 use crate::model::cause::reasons;

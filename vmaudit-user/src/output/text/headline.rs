@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::cause::{reason, reasons};
-use crate::model::report::{Breach, Cause, Failure, HookState, Outcome, Process, Report, SourceKind};
+use crate::model::report::{
+    Accuracy, Breach, Cause, Failure, HookState, Outcome, Process, Report, SourceKind,
+};
 use crate::output::text::crowd::{distinct_processes, folded};
 use crate::output::text::ends;
 use crate::output::text::page::{Colour, name_pid, seconds, shortened};
@@ -60,7 +62,10 @@ fn of_calls(report: &Report) -> (Colour, String) {
         let left = left.chain(report.folded.iter().map(|sum| sum.unmap_leaked_bytes));
         let left = left.flatten().fold(0, u64::saturating_add);
         if left > 0 {
-            text.push_str(&format!(", {} were not unmapped", bytes(left)));
+            let bounds = report.processes.iter().map(|p| p.unmap_leaked_bound);
+            let bounds = bounds.chain(report.folded.iter().map(|sum| sum.unmap_leaked_bound));
+            let bound = bounds.flatten().fold(Accuracy::Exact, Accuracy::and);
+            text.push_str(&format!(", {}{} stay mapped that should not", bound.word(), bytes(left)));
         }
         text.push('.');
         let others = total(report.unrecovered().filter(|f| f.cause != Cause::MaxMapCount).map(|f| f.count));

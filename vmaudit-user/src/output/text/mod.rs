@@ -11,6 +11,7 @@ mod failures;
 pub(crate) mod headline;
 mod limit;
 mod makers;
+mod memory;
 pub mod page;
 pub(crate) mod processes;
 mod scan;
@@ -61,6 +62,7 @@ fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     }
     page.paragraph("", "  ", &headline::circumstances(report), Some(Colour::Dim))?;
     processes::processes(report, &mut page)?;
+    memory::memory(report, &mut page)?;
     ends::ends(report, &mut page)?;
     failures::failures(report, &mut page)?;
     makers::makers(report, &mut page)?;

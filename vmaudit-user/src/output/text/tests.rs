@@ -43,6 +43,8 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         images_folded: 0,
         calls: BTreeMap::new(),
         unmap_leaked_bytes: Some(0),
+        unmap_leaked_bound: Some(Accuracy::Exact),
+        memory: None,
         end: None,
         unreadable: None,
         shares_address_space_of: None,
@@ -71,6 +73,7 @@ pub(crate) fn alike(comm: &str, processes: u64, (peak_min, peak_max): (u64, u64)
         last_ended_s: Some(0.2),
         calls: BTreeMap::new(),
         unmap_leaked_bytes: Some(0),
+        unmap_leaked_bound: Some(Accuracy::Exact),
     }
 }
 
@@ -88,6 +91,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
             exit: Some(Exit { code: Some(0), signal: None }),
             end: None,
             breach: None,
+            rlimits: None,
             still_running: 0,
         },
         source: SourceKind::Ebpf,
@@ -219,7 +223,7 @@ pub(crate) fn clipped_run() -> Report {
         "munmap",
         Cause::MaxMapCount,
         23,
-        "munmap() had to split a mapping in two, which needs one more VMA than vm.max_map_count = 65,530 allows; in all, 92 KiB were not unmapped.",
+        "munmap() had to split a mapping in two, which needs one more VMA than vm.max_map_count = 65,530 allows; in all, 92 KiB stay mapped.",
     );
     refused.cure = Some("Raise vm.max_map_count, or make fewer mappings.".into());
     let frame = |symbol: Option<&str>, module: &str, line: Option<u32>| Frame {
@@ -634,7 +638,7 @@ fn bytes_beyond_all_numbers_do_not_overflow() {
     for row in &mut report.processes {
         row.unmap_leaked_bytes = Some(u64::MAX);
     }
-    assert!(verdict(&report).1.contains("were not unmapped"));
+    assert!(verdict(&report).1.contains("stay mapped"));
 }
 
 #[test]

@@ -5,20 +5,21 @@ use std::mem::{offset_of, size_of};
 use bytemuck::{Pod, Zeroable as _};
 use vmaudit_common::{
     CLASS_GAP, CLASS_LOOKED, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, EndRecord, ExecRecord,
-    FailureRecord, GroupKey, KilledRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH,
+    FailureRecord, GroupKey, KilledRecord, LeftRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH,
     MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OomRecord,
-    RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_LIMIT_NEAR, RECORD_MAPPING,
-    RECORD_OOM, RECORD_STACK, REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE,
-    SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site,
-    StackRecord, TaskName,
+    RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_LEFT, RECORD_LIMIT_NEAR,
+    RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT,
+    SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK,
+    SignalSeen, Site, StackRecord, TaskName,
 };
 
 use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomVictim, OwnState, Raised, Sender};
 use crate::model::event::{
-    CallStat, Change, Event, Host, Mapped, MappedFile, MmState, ProcessFacts, ProcessId, RefusalGroup,
-    RefusalSite, Refused, Section, StackPiece,
+    CallStat, Change, Event, Host, Mapped, MappedFile, MmState, Needed, ProcessFacts, ProcessId,
+    RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece,
 };
 use crate::model::shortage::Tasks;
+use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::task_names::task_names;
 
 /// A look at the range has found a gap.
@@ -31,6 +32,7 @@ pub enum Decoded {
     Dead(u64),
     /// See [`vmaudit_common::LIMIT_NEAR`].
     LimitNear,
+    Left(LeftRecord),
 }
 
 /// Reads one record; `None` for one that is too short or of an unknown kind (the kernel side of the same build never
@@ -79,6 +81,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
             Decoded::Event(Event::OomVictim(OomVictim { process, at_ns: head.at_ns }))
         }
         RECORD_LIMIT_NEAR => Decoded::LimitNear,
+        RECORD_LEFT => Decoded::Left(read_record(bytes)?),
         RECORD_DEAD => Decoded::Dead(read_record::<DeadRecord>(bytes)?.slot),
         _ => return None,
     })
@@ -258,8 +261,23 @@ fn site_of(site: &Site) -> RefusalSite {
     }
 }
 
-/// `sites`, `names`: of this address space.
-pub fn mm_state(slot: &MmSlot, sites: &[Site], names: &[TaskName], numbered: bool) -> MmState {
+/// What is known of an address space beside its slot.
+pub struct Beside<'a> {
+    /// Places at which calls were refused.
+    pub sites: &'a [Site],
+    /// What its tasks did, by name.
+    pub names: &'a [TaskName],
+    /// The kernel numbers write sections, and gaps were looked for.
+    pub numbered: bool,
+    /// The sizes were read whenever they can have grown, and what refused calls leave mapped was told.
+    pub all_seen: bool,
+    /// What they have left mapped.
+    pub left: &'a LeftRanges,
+}
+
+pub fn mm_state(slot: &MmSlot, beside: &Beside<'_>) -> MmState {
+    let Beside { sites, names, numbered, all_seen, left } = *beside;
+    let kept_bytes = left.bytes(slot.generation);
     let mut state = MmState {
         generation: slot.generation,
         process: ProcessId { tgid: slot.tgid, start_ns: slot.start_boottime_ns },
@@ -277,6 +295,14 @@ pub fn mm_state(slot: &MmSlot, sites: &[Site], names: &[TaskName], numbered: boo
         from_exec: slot.flags & MM_FROM_EXEC != 0,
         shared: slot.flags & MM_SHARED != 0,
         gaps: numbered.then_some(slot.gaps),
+        most: all_seen.then_some(Sizes {
+            total: slot.most.total,
+            data: slot.most.data,
+            locked: slot.most.locked,
+            stack: slot.most.stack,
+            all_seen: true,
+        }),
+        kept: all_seen.then(|| left.of(slot)),
         open_end: false,
         calls: slot
             .calls
@@ -300,8 +326,17 @@ pub fn mm_state(slot: &MmSlot, sites: &[Site], names: &[TaskName], numbered: boo
                     count: group.count,
                     first_ns: group.first_ns,
                     last_ns: group.last_ns,
-                    kept_bytes: group.leaked_bytes,
+                    kept_bytes: if all_seen {
+                        kept_bytes.get(n).copied().unwrap_or(0)
+                    } else {
+                        group.leaked_bytes
+                    },
                     recovered: group.recovered.min(group.count),
+                    needed: Needed {
+                        total: group.needed.total,
+                        data: group.needed.data,
+                        locked: group.needed.locked,
+                    },
                     sites: sites.iter().filter(|site| site.group == n as u64).map(site_of).collect(),
                 })
             })

@@ -2,6 +2,7 @@
 
 use std::{
     borrow::Cow,
+    collections::HashSet,
     hash::{BuildHasher as _, RandomState},
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
     time::Instant,
@@ -22,6 +23,7 @@ use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::os::{kernel_symbol, rights};
 use crate::source::ebpf::hooks::{Form, HOOKS, Need, Row, Via};
+use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::placed::{self, Works};
 use crate::source::ebpf::shared_memory::keep_from_children;
 use crate::source::ebpf::{
@@ -155,6 +157,8 @@ impl Live {
         let followed =
             BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let mut live = Self {
+            left: LeftRanges::default(),
+            waited_for: HashSet::new(),
             told_ring_full: 0,
             ebpf,
             slots,

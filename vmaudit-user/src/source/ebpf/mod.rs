@@ -6,6 +6,7 @@
 pub(crate) mod decode;
 mod descendants;
 pub(crate) mod hooks;
+mod left_ranges;
 mod load;
 mod losses;
 mod placed;
@@ -40,11 +41,12 @@ use vmaudit_common::{
 
 pub(crate) use load::ASKED;
 
-use crate::model::event::{Event, MmState, ProcessFacts, ProcessId, UsedShare};
+use crate::model::event::{Event, Kept, MmState, ProcessFacts, ProcessId, UsedShare};
 use crate::model::report::Hook;
 use crate::os::procfs::{Handle, Proc};
 use crate::os::rights;
-use crate::source::ebpf::decode::{Decoded, decode, mm_state};
+use crate::source::ebpf::decode::{Beside, Decoded, decode, mm_state};
+use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::load::DebugLog;
 use crate::source::ebpf::losses::Counted;
 use crate::source::ebpf::placed::Works;
@@ -112,6 +114,10 @@ pub struct Live {
     counts_classic_skips: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,
     names: Names,
+    /// What refused calls have left mapped.
+    left: LeftRanges,
+    /// Dead address spaces whose last records about that were waited for.
+    waited_for: HashSet<u64>,
     /// Records known to be dropped, as last told.
     told_ring_full: u64,
 }
@@ -270,6 +276,7 @@ impl Live {
                 Some(Decoded::Event(event)) => sink(event),
                 Some(Decoded::Dead(index)) => self.take_dead(index, sink),
                 Some(Decoded::LimitNear) => self.watch_exits(),
+                Some(Decoded::Left(record)) => self.left.take(&record),
                 None => {}
             }
         }
@@ -290,7 +297,14 @@ impl Live {
         } else {
             Vec::new()
         };
-        mm_state(&slot, &sites, &task_names::entries_of(&self.task_names, &slot), self.numbered)
+        let beside = Beside {
+            sites: &sites,
+            names: &task_names::entries_of(&self.task_names, &slot),
+            numbered: self.numbered,
+            all_seen: !self.sampled,
+            left: &self.left,
+        };
+        mm_state(&slot, &beside)
     }
 
     /// Places at which calls of this address space were refused.
@@ -335,6 +349,8 @@ impl Live {
             self.free_sites(read.generation);
         }
         task_names::free(&self.task_names, &read);
+        self.left.forget(read.generation);
+        self.waited_for.remove(&read.generation);
         // SAFETY: the slot is dead: the kernel side does not touch it until its first word is 0.
         let share = unsafe {
             let share = (*slot).share;
@@ -380,13 +396,21 @@ impl Live {
         (cursor + margin).min(self.slots.len() as u64) as usize
     }
 
-    /// Looks through all slots for dead ones: a full ring buffer may have swallowed the hint.
-    pub fn sweep(&mut self, sink: &mut dyn FnMut(Event)) {
+    /// Looks through all slots for dead ones: a full ring buffer may have swallowed the hint. `last`: no record is left in
+    /// it.
+    pub fn sweep(&mut self, last: bool, sink: &mut dyn FnMut(Event)) {
         for index in 0..self.used() {
-            if self.state(index) == SLOT_DEAD {
+            if self.state(index) == SLOT_DEAD && (last || !self.records_may_come(index)) {
                 self.take_dead(index as u64, sink);
             }
         }
+    }
+
+    /// Records about what this dead address space has left mapped may still be in the ring buffer: they are waited for
+    /// once.
+    fn records_may_come(&mut self, index: usize) -> bool {
+        let slot = self.slots.read(index);
+        self.left.of(&slot) != Kept::default() && self.waited_for.insert(slot.generation)
     }
 
     /// This address space has not ended.

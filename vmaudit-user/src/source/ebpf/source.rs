@@ -32,7 +32,7 @@ impl Source for Live {
         if let Some(max_map_count) = self.refresh_limit() {
             sink(Event::LimitSeen(LimitSeen { at_ns: now_ns(), max_map_count }));
         }
-        self.sweep(sink);
+        self.sweep(false, sink);
         self.flush_debug();
         TICK
     }
@@ -46,7 +46,7 @@ impl Source for Live {
     }
 
     fn awaited(&mut self, sink: &mut dyn FnMut(Event)) -> HashSet<ProcessId> {
-        self.sweep(sink);
+        self.sweep(false, sink);
         self.in_slots()
     }
 
@@ -58,7 +58,7 @@ impl Source for Live {
     fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64 {
         // In this order: one that dies in between is then seen twice, not missed.
         self.report_living(sink);
-        self.sweep(sink);
+        self.sweep(true, sink);
         sink(Event::Lost(self.losses()));
         sink(Event::Hooks(self.hooks()));
         self.living_processes().len() as u64

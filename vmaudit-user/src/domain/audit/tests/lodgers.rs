@@ -15,6 +15,7 @@ pub fn state(generation: u64, tgid: u32, refused: u64) -> MmState {
         last_ns: 2,
         kept_bytes: 4096 * refused,
         recovered: 0,
+        needed: Needed::default(),
         sites: Vec::new(),
     };
     MmState {
@@ -35,6 +36,8 @@ pub fn state(generation: u64, tgid: u32, refused: u64) -> MmState {
         shared: false,
         gaps: Some(0),
         open_end: false,
+        most: None,
+        kept: Some(Kept::default()),
         calls: vec![(MUNMAP, CallStat { calls: 0, added: 0, removed: 0, failed: refused })],
         refusals: if refused > 0 { vec![kind] } else { Vec::new() },
         host: None,

@@ -1,7 +1,9 @@
 use vmaudit_common::call::MUNMAP;
 
 use super::*;
-use crate::model::event::{CallStat, Change, Doubt, End, Losses, MmState, ProcessId, RefusalGroup, Refused};
+use crate::model::event::{
+    CallStat, Change, Doubt, End, Losses, MmState, Needed, ProcessId, RefusalGroup, Refused,
+};
 use crate::model::loss::LossReason;
 use crate::model::report::Limits;
 use crate::source::recording::Writer;
@@ -21,6 +23,7 @@ fn sample() -> Vec<Event> {
         last_ns: 9,
         kept_bytes: u64::MAX,
         recovered: 0,
+        needed: Needed::default(),
         sites: Vec::new(),
     };
     let mm = MmState {
@@ -40,6 +43,8 @@ fn sample() -> Vec<Event> {
         from_exec: true,
         shared: false,
         gaps: Some(0),
+        most: None,
+        kept: None,
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: 4, added: 0, removed: 1, failed: 3 })],
         refusals: vec![kind.clone()],
