@@ -87,6 +87,17 @@ fn main() {
     dispatch(words)
 }
 
+/// Cases about sizes and about what stays mapped.
+fn sizes(words: &[&str]) -> ! {
+    match *words {
+        ["unmap-everything"] => more_calls::unmap_everything(),
+        ["left", name] => left::run(name),
+        ["sizes", name] => sizes::run(name),
+        ["needs", limit, bytes] => sizes::needs(limit, bytes),
+        _ => die(2, format_args!("{USAGE}")),
+    }
+}
+
 fn dispatch(words: &[&str]) -> ! {
     match *words {
         ["burst", n] => makers::burst("burst", number(n)),
@@ -145,12 +156,9 @@ fn dispatch(words: &[&str]) -> ! {
         ["exec-without-room"] => near::exec_without_room(),
         ["fill-cgroup", n] => near::fill_cgroup(number(n)),
         ["more-calls", name, n] => more_calls::run(name, number(n)),
-        ["unmap-everything"] => more_calls::unmap_everything(),
         ["outcomes", name] => outcomes::run(name),
         ["sites", here, there] => outcomes::sites(number(here), number(there)),
-        ["left", name] => left::run(name),
-        ["sizes", name] => sizes::run(name),
-        ["needs", limit, bytes] => sizes::needs(limit, bytes),
+        ["left" | "sizes" | "needs" | "unmap-everything", ..] => sizes(words),
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),
         ["callers", depth] => callers::run(number(depth), false),
