@@ -51,10 +51,36 @@ fn threads_of_refused_and_fine_calls() {
     every_refusal_is_counted(&LOCKING, &["mixed", "16", "5000"]);
 }
 
+/// Equal to the program's own count, or short of it by no more than what the report says was lost: a work that is put off by
+/// an interrupt of the processor to itself comes too late where that interrupt does, and a signal is delivered first.
 #[test]
 fn signal_handlers_that_make_refused_calls_in_their_midst() {
-    every_refusal_is_counted(&LOCKING, &["mixed", "1", "20000", "100"]);
-    every_refusal_is_counted(&LOCKING, &["mixed", "8", "5000", "100"]);
+    const SESSIONS: u32 = 6;
+    for words in [["mixed", "1", "20000", "100"], ["mixed", "8", "5000", "100"]] {
+        let mut exact = 0;
+        for _ in 0..SESSIONS {
+            let done = Session::run(&LOCKING, &words).go().succeeded();
+            let report = done.report();
+            let (seen, counted) = refused(&done);
+            let lost = report.coverage.lost["answers_lost"];
+            if lost == 0 {
+                assert_eq!((&seen, &groups(&report)), (&counted, &counted), "{words:?}");
+                exact += 1;
+                continue;
+            }
+            assert!(!report.coverage.exact_locking_calls, "{:?}", report.coverage);
+            let missing: u64 = counted
+                .iter()
+                .map(|(call, count)| {
+                    let seen = seen.get(call).copied().unwrap_or(0);
+                    assert!(seen <= *count, "{call}: {seen} of {count}");
+                    count - seen
+                })
+                .sum();
+            assert!(missing <= lost, "{missing} are missing, {lost} said to be lost: {words:?}");
+        }
+        assert!(exact > 0, "none of {SESSIONS} sessions was exact: {words:?}");
+    }
 }
 
 #[test]

@@ -72,7 +72,7 @@ fn a_gate_sees_what_takes_no_lock() {
 #[test]
 fn whoever_uses_io_uring_is_told_of_and_fails_a_gate() {
     let words = ["more-calls", "by-io-uring", "1"];
-    let report = Session::run(&[], &words).go().succeeded().report();
+    let report = Session::run(&["--calls", "all"], &words).go().succeeded().report();
     let told = |note: &String| note.contains("1 process used io_uring: a madvise()");
     assert!(report.coverage.notes.iter().any(told), "{:?}", report.coverage.notes);
     let gated = Session::run(&["--fail-on", "failure"], &words).go().ended_with(86);

@@ -103,7 +103,7 @@ fn stuck_readers(vmaudit: u32) -> Vec<u32> {
 
 /// `run` of a program that is stuck, and is refused a fork from then on.
 fn run() -> Running {
-    with_folder(Session::run(&["--source", "ebpf"], &["stuck-refused"])).start()
+    with_folder(Session::run(&["--source", "ebpf", "--calls", "all"], &["stuck-refused"])).start()
 }
 
 #[test]

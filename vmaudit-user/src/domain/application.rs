@@ -306,7 +306,10 @@ impl Anonymizer {
     /// The same in an event, before it is kept or written down anywhere.
     pub fn event(&self, event: &mut Event) {
         match event {
-            Event::Mm(state) => self.texts([&mut state.comm]),
+            Event::Mm(state) => {
+                let tasks = state.tasks.iter_mut().flat_map(|tasks| &mut tasks.names);
+                self.texts([&mut state.comm].into_iter().chain(tasks.map(|task| &mut task.name)));
+            }
             Event::Sample(sample) => self.texts([&mut sample.comm]),
             Event::Change(change) => self.texts([&mut change.comm]),
             Event::Refused(refused) => {
