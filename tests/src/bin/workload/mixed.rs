@@ -2,7 +2,7 @@
 //! told from the others.
 
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use libc::{MADV_DONTNEED, MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE};
 
@@ -37,8 +37,26 @@ fn refused<T>(kind: usize, answer: Result<T, Errno>) {
     }
 }
 
+/// Handlers that have begun, and that have ended.
+static BEGUN: AtomicU64 = AtomicU64::new(0);
+static ENDED: AtomicU64 = AtomicU64::new(0);
+/// No handler makes a call any more.
+static OVER: AtomicBool = AtomicBool::new(false);
+
 extern "C" fn on_signal(_: libc::c_int) {
-    refused(MPROTECT, mprotect(NOWHERE.load(Ordering::Relaxed), PAGE, PROT_READ));
+    BEGUN.fetch_add(1, Ordering::SeqCst);
+    if !OVER.load(Ordering::SeqCst) {
+        refused(MPROTECT, mprotect(NOWHERE.load(Ordering::Relaxed), PAGE, PROT_READ));
+    }
+    ENDED.fetch_add(1, Ordering::SeqCst);
+}
+
+/// Waits for handlers whose call is made and not counted yet.
+fn end_of_handlers() {
+    OVER.store(true, Ordering::SeqCst);
+    while BEGUN.load(Ordering::SeqCst) != ENDED.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
 }
 
 /// `threads` threads make `n` calls each; with `signal_us`, a signal's handler makes refused calls so often as well.
@@ -65,6 +83,7 @@ pub fn mixed(threads: usize, n: usize, signal_us: Option<i64>) -> ! {
     barrier.wait();
     if signal_us.is_some() {
         signals(0);
+        end_of_handlers();
     }
     finish("mixed")
 }
