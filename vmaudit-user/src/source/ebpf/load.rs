@@ -184,6 +184,7 @@ impl Live {
             live.logger = aya_log::EbpfLogger::init_with_logger(&mut live.ebpf, DebugLog).ok();
         }
         live.refresh_limit();
+        give_back_memory();
         // Where /proc is closed to its own processes, a child that is left behind costs this memory.
         let _ = keep_from_children();
         Ok(live)
@@ -350,6 +351,16 @@ fn load(
         .map_max_entries("RECORDS", options.ring_bytes)
         .load(object)
 }
+
+/// What reading the object took, several times its size, goes back to the system.
+fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no preconditions.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// A loader without the kernel's BTF, which the programs do not need (offsets come from [`crate::os::btf`]).
 ///
 /// `EbpfLoader::new` reads and parses all of it before one can say so: half of the start-up time and 20 MB. It takes
