@@ -2,7 +2,7 @@
 
 use crate::domain::vma_layout::maps_parser::Mapping;
 use crate::domain::vma_layout::merge_blockers::{is_library, kernel_made};
-use crate::domain::vma_layout::names::shared_memory;
+use crate::domain::vma_layout::shared_memory::shared_memory;
 use crate::model::vma_layout::Kind;
 
 /// The mapping that touches another from below.

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::domain::vma_layout::maps_parser::{Flag, Mapping, Permissions};
-use crate::domain::vma_layout::names::shared_memory;
+use crate::domain::vma_layout::shared_memory::shared_memory;
 use crate::model::vma_layout::{Reason, Step};
 
 /// Holes up to this many bytes between equal mappings count as punched.

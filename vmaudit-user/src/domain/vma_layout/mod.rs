@@ -12,6 +12,7 @@ pub(crate) mod maps_parser;
 pub(crate) mod merge_blockers;
 pub(crate) mod names;
 mod regions;
+mod shared_memory;
 pub(crate) mod verdict;
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::domain::application::Anonymizer;
 use crate::domain::vma_layout::guards::{Pairs, Role, Shape};
 use crate::domain::vma_layout::maps_parser::Mapping;
-use crate::domain::vma_layout::names::shared_memory;
+use crate::domain::vma_layout::shared_memory::shared_memory;
 use crate::model::vma_layout::{Reason, Region};
 
 /// Regions kept while the file streams by.

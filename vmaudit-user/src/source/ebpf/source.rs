@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use vmaudit_common::LIMIT_NEAR;
+
 use super::Live;
 use crate::model::event::{Event, LimitSeen, ProcessId};
 use crate::os::clock::now_ns;
@@ -31,6 +33,10 @@ impl Source for Live {
     fn tick(&mut self, sink: &mut dyn FnMut(Event)) -> Duration {
         if let Some(max_map_count) = self.refresh_limit() {
             sink(Event::LimitSeen(LimitSeen { at_ns: now_ns(), max_map_count }));
+        }
+        // A full ring buffer may have swallowed the hint.
+        if self.limits_met() & LIMIT_NEAR != 0 {
+            self.watch_exits();
         }
         self.sweep(false, sink);
         self.flush_debug();
