@@ -1,5 +1,6 @@
 //! The lines of `trace`, and what is said at its end.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json as object;
@@ -152,8 +153,9 @@ impl Stream {
         let text = match &line {
             Line::Change(change) => self.change(change, audit),
             Line::Refused(refused) => self.refused(refused, audit),
-            Line::Changes { first, last, times, threads } => {
-                self.changes(first, last, (*times, *threads), audit)
+            Line::Changes { first, last, times, threads, calls, most } => {
+                let calls = Calls { calls, most: *most };
+                self.changes(first, last, (*times, *threads), &calls, audit)
             }
             Line::RefusedAgain { first_ns, last, times, threads, why } => {
                 self.refused_again(*first_ns, last, (*times, *threads, *why), audit)
@@ -192,10 +194,6 @@ impl Stream {
     }
 
     fn change(&mut self, c: &Change, audit: &Audit) -> String {
-        self.change_of(c, &c.comm, audit)
-    }
-
-    fn change_of(&mut self, c: &Change, thread: &str, audit: &Audit) -> String {
         let process = self.process(c.tgid, c.tid, &c.comm, audit);
         let at = self.seconds(c.at_ns);
         if self.json {
@@ -204,34 +202,37 @@ impl Stream {
                           "process": process, "syscall": name_of(c.call), "before": c.before, "after": c.after}),
             );
         }
-        format!(
-            "{}{:<14} {:>+7} {:>9}",
-            self.columns(c.at_ns, c.tgid, &process, thread),
-            name_of(c.call),
-            i64::from(c.after) - i64::from(c.before),
-            text::grouped(c.after.into()),
-        )
+        let columns = self.columns(c.at_ns, c.tgid, &process, &c.comm);
+        format!("{columns}{}", counts(name_of(c.call), c))
     }
 
-    /// Several changes in a row, each like the first.
+    /// Several changes in a row: one call over and over, or a cycle of calls.
     fn changes(
         &mut self,
         first: &Change,
         last: &Change,
         (times, threads): (u64, usize),
+        calls: &Calls<'_>,
         audit: &Audit,
     ) -> String {
+        let process = self.process(last.tgid, last.tid, &last.comm, audit);
         if self.json {
-            let process = self.process(last.tgid, last.tid, &last.comm, audit);
+            let one = (calls.calls.len() == 1).then(|| name_of(last.call));
             return json::line(
                 &object!({"type": "repeat", "of": "change", "times": times, "since_s": self.seconds(first.at_ns),
                           "at_s": self.seconds(last.at_ns), "pid": last.tgid, "tid": last.tid, "comm": last.comm,
-                          "threads": threads, "process": process, "syscall": name_of(last.call), "before": first.before, "after": last.after}),
+                          "threads": threads, "process": process, "syscall": one, "calls": calls.by_name(),
+                          "before": first.before, "after": last.after, "peak": calls.most}),
             );
         }
+        let columns = self.columns(last.at_ns, last.tgid, &process, &of_threads(threads, &last.comm));
         let whole = Change { before: first.before, ..last.clone() };
-        let whole = self.change_of(&whole, &of_threads(threads, &last.comm), audit);
-        format!("{whole}  {}", times_more(times, first.at_ns, last.at_ns))
+        let more = times_more(times, first.at_ns, last.at_ns);
+        let highest = match calls.most > whole.after.max(whole.before) {
+            true => format!(", up to {}", text::grouped(calls.most.into())),
+            false => String::new(),
+        };
+        format!("{columns}{}  {more}{highest}", counts(&calls.names(), &whole))
     }
 
     /// Several refused calls of one process, each like the one written before.
@@ -406,6 +407,31 @@ fn times_more(times: u64, first_ns: u64, last_ns: u64) -> String {
         _ => format!("{:.1} s", taken.as_secs_f64()),
     };
     format!("\u{d7} {} more in {taken}", text::grouped(times))
+}
+
+/// The calls of several changes.
+struct Calls<'a> {
+    calls: &'a [(u8, u64)],
+    /// Largest count that they left behind.
+    most: u32,
+}
+
+impl Calls<'_> {
+    /// `mmap, munmap`.
+    fn names(&self) -> String {
+        let names: Vec<&str> = self.calls.iter().map(|(call, _)| name_of(*call)).collect();
+        names.join(", ")
+    }
+
+    fn by_name(&self) -> BTreeMap<&'static str, u64> {
+        self.calls.iter().map(|(call, times)| (name_of(*call), *times)).collect()
+    }
+}
+
+/// By what, by how much, and what there is then.
+fn counts(by: &str, change: &Change) -> String {
+    let difference = i64::from(change.after) - i64::from(change.before);
+    format!("{by:<14} {difference:>+7} {:>9}", text::grouped(change.after.into()))
 }
 
 /// Whose line it is that stands for several.

@@ -1,15 +1,19 @@
 //! Alike lines become one with their number: a loop writes a line a second, not a hundred thousand. Pure: time comes from
 //! the caller.
 //!
-//! Refused calls are alike when process, call, errno and cause are, whatever comes between. Changes are alike when process,
-//! call and difference are, and each starts where the one before it ended; the first and last count then tell all of them.
-//! A pool of threads that does the same is one line: how many threads it stands for is counted.
+//! Refused calls are alike when process, call, errno and cause are, whatever comes between. Changes are alike when they are one
+//! call over and over or a short cycle of calls, each starting where the one before it ended; first, last and largest count
+//! then tell all of them. A pool of threads that does the same is one line: how many threads it stands for is counted.
+
+mod changes;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     mem,
     time::{Duration, Instant},
 };
+
+use self::changes::Chain;
 
 use crate::model::event::{Change, Refused};
 use crate::model::report::Cause;
@@ -38,6 +42,10 @@ pub enum Line {
         times: u64,
         /// By how many threads, up to [`THREADS`] and one more.
         threads: usize,
+        /// Each call, and how often it was made.
+        calls: Vec<(u8, u64)>,
+        /// Largest count that they left behind.
+        most: u32,
     },
     /// Several refused calls.
     RefusedAgain {
@@ -57,68 +65,43 @@ pub enum Line {
 /// Refused calls that are alike: call, errno, cause and whether it is certain, of an address space.
 type Key = (u64, u8, u8, (Cause, bool));
 
-/// What a task did.
-trait ByTask {
-    fn tid(&self) -> u32;
-}
-
-impl ByTask for Change {
-    fn tid(&self) -> u32 {
-        self.tid
-    }
-}
-
-impl ByTask for Box<Refused> {
-    fn tid(&self) -> u32 {
-        self.tid
-    }
-}
-
-/// Several that are alike.
-struct Alike<T> {
-    first: T,
-    last: T,
-    times: u64,
-    threads: usize,
-}
-
-/// A loop that goes on.
+/// Refused calls that go on.
 #[derive(Debug)]
-struct Run<T> {
-    /// The first one since something was written, and the last.
-    ends: Option<(T, T)>,
+struct Run {
+    /// When the first one since something was written was refused, and the last one.
+    ends: Option<(u64, Box<Refused>)>,
     times: u64,
     threads: BTreeSet<u32>,
     since: Instant,
-    /// The last one seen, written or not.
-    seen: T,
 }
 
-impl<T: Clone + ByTask> Run<T> {
-    fn new(seen: T, since: Instant) -> Self {
-        Self { ends: None, times: 0, threads: BTreeSet::new(), since, seen }
+impl Run {
+    fn new(since: Instant) -> Self {
+        Self { ends: None, times: 0, threads: BTreeSet::new(), since }
     }
 
-    fn more(&mut self, one: T, now: Instant) {
-        match &mut self.ends {
-            Some((_, last)) => *last = one.clone(),
-            None => {
-                self.since = now;
-                self.ends = Some((one.clone(), one.clone()));
-            }
-        }
+    fn more(&mut self, one: Box<Refused>, now: Instant) {
         self.times += 1;
         if self.threads.len() <= THREADS {
-            self.threads.insert(one.tid());
+            self.threads.insert(one.tid);
         }
-        self.seen = one;
+        match &mut self.ends {
+            Some((_, last)) => *last = one,
+            None => {
+                self.since = now;
+                self.ends = Some((one.at_ns, one));
+            }
+        }
     }
 
     /// Takes what is held.
-    fn take(&mut self) -> Option<Alike<T>> {
-        let (first, last) = self.ends.take()?;
-        let threads = mem::take(&mut self.threads).len();
-        Some(Alike { first, last, times: mem::take(&mut self.times), threads })
+    fn take(&mut self, why: (Cause, bool)) -> Option<Line> {
+        let (first_ns, last) = self.ends.take()?;
+        let (threads, times) = (mem::take(&mut self.threads).len(), mem::take(&mut self.times));
+        Some(match times {
+            1 => Line::Refused(last),
+            _ => Line::RefusedAgain { first_ns, last, times, threads, why },
+        })
     }
 }
 
@@ -126,24 +109,27 @@ impl<T: Clone + ByTask> Run<T> {
 #[derive(Debug, Default)]
 pub struct Folding {
     /// By address space.
-    changes: HashMap<u64, Run<Change>>,
-    refused: BTreeMap<Key, Run<Box<Refused>>>,
+    changes: HashMap<u64, Chain>,
+    refused: BTreeMap<Key, Run>,
 }
 
 impl Folding {
     /// Takes a change; what is to be written now goes to `out`, in order.
     pub fn change(&mut self, change: Change, now: Instant, out: &mut Vec<Line>) {
-        if let Some(run) = self.changes.get_mut(&change.generation) {
-            if goes_on(&run.seen, &change) {
-                run.more(change, now);
+        if let Some(chain) = self.changes.get_mut(&change.generation) {
+            if chain.goes_on(&change, now) {
                 return;
             }
-            out.extend(run.take().map(changes));
+            chain.take(out);
+            if !chain.begins_again(&change, now) {
+                out.push(Line::Change(change));
+            }
+            return;
         }
         if self.changes.len() >= LOOPS {
             self.all(out);
         }
-        self.changes.insert(change.generation, Run::new(change.clone(), now));
+        self.changes.insert(change.generation, Chain::new(change.clone(), now));
         out.push(Line::Change(change));
     }
 
@@ -154,13 +140,13 @@ impl Folding {
             run.more(refused, now);
             return;
         }
-        if let Some(run) = self.changes.get_mut(&refused.generation) {
-            out.extend(run.take().map(changes));
+        if let Some(chain) = self.changes.get_mut(&refused.generation) {
+            chain.take(out);
         }
         if self.refused.len() >= LOOPS {
             self.all(out);
         }
-        self.refused.insert(key, Run::new(refused.clone(), now));
+        self.refused.insert(key, Run::new(now));
         out.push(Line::Refused(refused));
     }
 
@@ -168,25 +154,24 @@ impl Folding {
     pub fn due(&mut self, now: Instant, out: &mut Vec<Line>) {
         let due = |since: Instant| now.saturating_duration_since(since) >= HELD;
         let before = out.len();
-        self.changes.retain(|_, run| {
-            let due = due(run.since);
-            if due {
-                out.extend(run.take().map(|ends| {
-                    run.since = now;
-                    changes(ends)
-                }));
+        self.changes.retain(|_, chain| {
+            if !due(chain.since) {
+                return true;
             }
-            !due || run.since == now
+            let held = chain.holds();
+            chain.take(out);
+            chain.since = now;
+            held
         });
         self.refused.retain(|key, run| {
-            let due = due(run.since);
-            if due {
-                out.extend(run.take().map(|ends| {
-                    run.since = now;
-                    refused_again(ends, key.3)
-                }));
+            if !due(run.since) {
+                return true;
             }
-            !due || run.since == now
+            let line = run.take(key.3);
+            let held = line.is_some();
+            out.extend(line);
+            run.since = now;
+            held
         });
         in_order(out, before);
     }
@@ -194,9 +179,9 @@ impl Folding {
     /// All that is held.
     pub fn all(&mut self, out: &mut Vec<Line>) {
         let before = out.len();
-        out.extend(self.changes.drain().filter_map(|(_, mut run)| run.take().map(changes)));
+        self.changes.drain().for_each(|(_, mut chain)| chain.take(out));
         let refused = mem::take(&mut self.refused).into_iter();
-        out.extend(refused.filter_map(|(key, mut run)| Some(refused_again(run.take()?, key.3))));
+        out.extend(refused.filter_map(|(key, mut run)| run.take(key.3)));
         in_order(out, before);
     }
 }
@@ -213,28 +198,10 @@ fn in_order(out: &mut [Line], from: usize) {
     }
 }
 
-fn goes_on(before: &Change, next: &Change) -> bool {
-    let difference = |it: &Change| i64::from(it.after) - i64::from(it.before);
-    (before.call, before.after, difference(before)) == (next.call, next.before, difference(next))
-}
-
-fn changes(Alike { first, last, times, threads }: Alike<Change>) -> Line {
-    if times == 1 { Line::Change(last) } else { Line::Changes { first, last, times, threads } }
-}
-
-fn refused_again(alike: Alike<Box<Refused>>, why: (Cause, bool)) -> Line {
-    let Alike { first, last, times, threads } = alike;
-    if times == 1 {
-        Line::Refused(last)
-    } else {
-        Line::RefusedAgain { first_ns: first.at_ns, last, times, threads, why }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vmaudit_common::call::{MMAP, MUNMAP};
+    use vmaudit_common::call::{MMAP, MPROTECT, MUNMAP};
 
     fn change(tid: u32, call: u8, (before, after): (u32, u32)) -> Change {
         Change { at_ns: 1, generation: tid.into(), tgid: tid, tid, comm: "x".into(), before, after, call }
@@ -331,6 +298,82 @@ mod tests {
             .collect();
         told.sort_unstable();
         assert_eq!(told, [(899, 3), (899, THREADS + 1)], "{out:?}");
+    }
+
+    /// Sums of what the lines say: how many changes, and where each line begins and ends.
+    fn told(out: &[Line]) -> Vec<(u32, u32, u64)> {
+        let of = |line: &Line| match line {
+            Line::Change(it) => (it.before, it.after, 1),
+            Line::Changes { first, last, times, calls, .. } => {
+                assert_eq!(calls.iter().map(|(_, times)| times).sum::<u64>(), *times);
+                (first.before, last.after, *times)
+            }
+            other => panic!("{other:?}"),
+        };
+        out.iter().map(of).collect()
+    }
+
+    /// These calls over and over, each as (call, difference); returns the lines.
+    fn over_and_over(cycle: &[(u8, i64)], times: usize, threads: u32) -> Vec<Line> {
+        let (mut folding, now) = (Folding::default(), Instant::now());
+        let (mut out, mut count) = (Vec::new(), 1000_i64);
+        for (n, (call, difference)) in cycle.iter().cycle().take(cycle.len() * times).enumerate() {
+            let after = count + difference;
+            let one = change(n as u32 % threads, *call, (count as u32, after as u32));
+            folding.change(Change { generation: 1, ..one }, now, &mut out);
+            count = after;
+        }
+        folding.all(&mut out);
+        let sum: u64 = told(&out).iter().map(|(.., times)| times).sum();
+        assert_eq!(sum, (cycle.len() * times) as u64, "{out:?}");
+        assert!(told(&out).windows(2).all(|pair| pair[0].1 == pair[1].0), "no count is lost: {out:?}");
+        out
+    }
+
+    #[test]
+    fn a_loop_that_maps_and_unmaps_is_a_line_whatever_its_cycle() {
+        let pair = over_and_over(&[(MMAP, 1), (MUNMAP, -1)], 5000, 1);
+        assert_eq!(told(&pair), [(1000, 1001, 1), (1001, 1000, 1), (1000, 1000, 9998)]);
+        let Some(Line::Changes { calls, most, .. }) = pair.last() else { panic!("{pair:?}") };
+        assert_eq!((calls.as_slice(), *most), (&[(MMAP, 4999), (MUNMAP, 4999)][..], 1001));
+        for cycle in [
+            // A guard page, then both go.
+            &[(MMAP, 1), (MPROTECT, 1), (MUNMAP, -2)][..],
+            &[(MMAP, 1), (MMAP, 1), (MUNMAP, -1), (MUNMAP, -1)],
+            // It leaks one each time.
+            &[(MMAP, 1), (MMAP, 1), (MUNMAP, -1)],
+            &[(MMAP, 2), (MMAP, 1), (MPROTECT, 2), (MPROTECT, 1), (MUNMAP, -1), (MUNMAP, -5)],
+        ] {
+            let out = over_and_over(cycle, 5000, 1);
+            assert!(out.len() <= 4 * cycle.len(), "{} lines of {cycle:?}", out.len());
+        }
+    }
+
+    /// Threads that do the same come in any order.
+    #[test]
+    fn threads_that_map_and_unmap_side_by_side_are_few_lines() {
+        let (mut folding, now) = (Folding::default(), Instant::now());
+        let (mut out, mut count, mut random) = (Vec::new(), 100_u32, 1_u64);
+        let mut mapped = [false; 4];
+        for _ in 0..10_000 {
+            random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let who = (random >> 60) as usize % mapped.len();
+            mapped[who] = !mapped[who];
+            let (call, after) = if mapped[who] { (MMAP, count + 1) } else { (MUNMAP, count - 1) };
+            let one = Change { generation: 1, ..change(who as u32, call, (count, after)) };
+            folding.change(one, now, &mut out);
+            count = after;
+        }
+        folding.all(&mut out);
+        assert_eq!(told(&out).iter().map(|(.., times)| times).sum::<u64>(), 10_000);
+        assert!(out.len() < 40, "{} lines", out.len());
+    }
+
+    #[test]
+    fn what_is_no_loop_is_written_line_by_line() {
+        let shapes = [(MMAP, 1), (MUNMAP, -1), (MMAP, 1), (MPROTECT, 2), (MUNMAP, -1), (MMAP, 3)];
+        let out = over_and_over(&shapes, 1, 1);
+        assert_eq!(out.len(), shapes.len(), "{out:?}");
     }
 
     #[test]
