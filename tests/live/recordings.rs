@@ -36,6 +36,19 @@ fn text_is_the_same_too() {
     assert_eq!(shown(&again.stdout), done.read("report.txt"));
 }
 
+/// A report in JSON is rendered like the recording it could come from, in every format.
+#[test]
+fn a_report_in_json_gives_what_the_session_gave() {
+    let session = Session::vmaudit(&["run", "-o"]);
+    let (text, json) = (session.file("report.txt"), session.file("report.json"));
+    let session = session.words(&[&text]).words(&["-o"]).words(&[&json]).words(&["--"]);
+    let done = session.then_workload(&["stackoverflow"]).go().succeeded();
+    let again = report_of(&json, &[]);
+    assert!(again.status.success(), "{again:?}");
+    assert_eq!(shown(&again.stdout), done.read("report.txt"));
+    assert_eq!(shown(&report_of(&json, &["--format", "json"]).stdout), done.read("report.json"));
+}
+
 #[test]
 fn samples_are_recorded_like_all_else() {
     let done = Session::run(&["--source", "proc"], &["sleep", "0"]).go().succeeded();

@@ -84,9 +84,15 @@ impl Terminal {
 /// Runs the session as the leader of a session on a terminal of its own; `play` types and reads. The result's stdout is
 /// what the screen showed.
 fn on_a_terminal(session: fn() -> Session, play: fn(&mut Terminal)) -> Done {
+    on_the_terminal_of(0, session, play)
+}
+
+/// The same on a terminal that belongs to somebody else, as that of sudo's caller does.
+fn on_the_terminal_of(owner: u32, session: fn() -> Session, play: fn(&mut Terminal)) -> Done {
     let scratch = Scratch::new();
     let thread = std::thread::spawn(move || {
         let mut terminal = Terminal::open(&scratch);
+        std::os::unix::fs::fchown(&terminal.slave, Some(owner), None).expect("root gives it away");
         let session = session();
         let mut command = session.command();
         let end = || terminal.slave.try_clone().unwrap();
@@ -172,6 +178,34 @@ fn a_silent_command_has_a_status_line_that_is_gone_before_the_report() {
     assert!(
         after.contains("Nothing lost.") && !after.contains("largest workload ") && !after.contains("\x1b7")
     );
+}
+
+/// Under sudo the terminal is its caller's: what is read and set of it needs a right that root keeps for that alone.
+#[test]
+fn roots_session_on_the_terminal_of_another_user_has_its_status_line() {
+    let session = || {
+        Session::vmaudit(&["run", "--"]).then_workload(&["sleep", "3600"]).env("TERM", "xterm").unrecorded()
+    };
+    let done = on_the_terminal_of(65534, session, |terminal| {
+        terminal.resize(24, 80);
+        terminal.wait_for(": 1 process, largest workload ");
+        terminal.keyboard.write_all(b"\x03").unwrap();
+    });
+    let screen = String::from_utf8_lossy(&done.stdout).into_owned();
+    let (_, after) = screen.split_once("\x1b7\x1b[24;1H\x1b[2K\x1b[r\x1b8").expect("it is taken away");
+    assert!(after.contains("Nothing lost.") && !after.contains("largest workload "), "{screen:?}");
+}
+
+/// Under su to a user without rights the terminal stays root's: its times cannot be set, so no line is drawn blindly.
+#[test]
+fn a_users_session_on_roots_terminal_draws_nothing_and_reports() {
+    let session = || {
+        let session = Session::vmaudit(&["run", "--"]).then_workload(&["sleep", "5"]).env("TERM", "xterm");
+        session.unrecorded().as_user(65534)
+    };
+    let done = on_a_terminal(session, |terminal| terminal.resize(24, 80)).succeeded();
+    let screen = String::from_utf8_lossy(&done.stdout).into_owned();
+    assert!(screen.contains("Largest process: workload") && !screen.contains("\x1b7"), "{screen:?}");
 }
 
 #[test]

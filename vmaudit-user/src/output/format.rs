@@ -89,6 +89,12 @@ impl Format {
         Err(format!("{} cannot show this; {} can", self.name(), among(kind)))
     }
 
+    /// All that can show a report.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_reports() -> impl Iterator<Item = Self> {
+        FORMATS.iter().filter(|row| row.shows.contains(&Kind::Report)).map(|row| row.format)
+    }
+
     fn row(self) -> Option<&'static Row> {
         FORMATS.iter().find(|row| row.format == self)
     }

@@ -1,6 +1,7 @@
 //! One session: a source, what is looked up beside it, the audit, and whoever else wants the events. The only place with
 //! a loop, a runtime and signals.
 
+pub mod left;
 pub mod opening;
 pub mod recorder;
 pub mod replay;

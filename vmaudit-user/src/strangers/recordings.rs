@@ -17,11 +17,12 @@ use crate::model::event::{
     RefusalGroup, Refused, Section,
 };
 use crate::model::loss::LossReason;
-use crate::model::report::{Host, Limits, SourceKind};
+use crate::model::report::{Host, Limits, Report, SourceKind};
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
 use crate::model::shortage::{Commit, TaskFigure, Tasks};
 use crate::output::format::{Document, Format, write};
 use crate::output::text::page::Style;
+use crate::session::left::of_json;
 use crate::source::recording::format::{self, Changes, Head, Kind, MAGIC, VERSION};
 use crate::source::recording::{Reader, Writer};
 
@@ -178,12 +179,33 @@ fn assert_report(header: &Header, events: Vec<Event>) {
         audit.apply(event);
     }
     let Ok(report) = report(header, &audit) else { return };
-    for format in [Format::Text, Format::Json] {
+    assert_shown(&report);
+}
+
+/// It can be shown in every format, and steers no terminal.
+fn assert_shown(report: &Report) {
+    for format in Format::of_reports() {
         let mut shown = Vec::new();
-        write(&Document::Report(&report), format, &Style::default(), &mut shown)
+        write(&Document::Report(report), format, &Style::default(), &mut shown)
             .expect("memory can be written to");
         assert_harmless(std::str::from_utf8(&shown).expect("text"));
     }
+}
+
+/// A report in JSON: what is understood can be shown, and written again it is read as the same.
+pub fn json_report(bytes: &[u8]) {
+    let Ok(report) = of_json(bytes) else { return };
+    assert_shown(&report);
+    let text = serde_json::to_vec(&report).expect("a report can be written");
+    assert_eq!(of_json(&text).expect("it was one"), report);
+}
+
+/// A report of nearly everything, as JSON.
+pub(crate) fn sample_report() -> Vec<u8> {
+    let header = header();
+    let mut audit = Audit::of(&header);
+    events().into_iter().for_each(|event| audit.apply(event));
+    serde_json::to_vec(&report(&header, &audit).expect("its margin is right")).expect("it can be written")
 }
 
 /// One event of nearly each kind, and a refusal of each call.

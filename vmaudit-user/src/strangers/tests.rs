@@ -204,6 +204,7 @@ fn samples(name: &str) -> Vec<Vec<u8>> {
             }
             vec![frame.take()]
         }
+        "json_report" => vec![recordings::sample_report()],
         other => panic!("{other} has no samples"),
     }
 }
@@ -340,7 +341,8 @@ mod tried {
         recording,
         recorded_header,
         recorded_events,
-        recorded_changes
+        recorded_changes,
+        json_report
     );
 }
 

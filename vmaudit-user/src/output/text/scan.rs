@@ -154,7 +154,8 @@ fn not_counted(scan: &Scan, page: &mut Page<'_>) -> io::Result<()> {
         let more = pids.len().saturating_sub(shown.len());
         let more = if more > 0 { format!(" and {} more", grouped(more as u64)) } else { String::new() };
         let who = count(pids.len() as u64, "process", "processes");
-        let line = format!("Not counted: {who} ({}{more}): {}.", shown.join(", "), clean(reason));
+        let pid = if pids.len() == 1 { "pid" } else { "pids" };
+        let line = format!("Not counted: {who} ({pid} {}{more}): {}.", shown.join(", "), clean(reason));
         page.paragraph("", "  ", &line, Some(Colour::Dim))?;
     }
     Ok(())

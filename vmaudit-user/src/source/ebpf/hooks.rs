@@ -378,8 +378,7 @@ pub fn can_ask(facts: &Facts) -> bool {
 }
 
 /// What is not watched where answers are asked for.
-pub const UNWATCHED: &str = "calls that do not take the lock of their own address space are not counted, nor, if they are refused, \
-     seen, but for threads and processes that a limit on tasks does not allow; `--calls all` watches them";
+pub const UNWATCHED: &str = "shmget, io_setup and a few other calls (vmaudit doctor lists them) are not watched without `--calls all`";
 
 /// What a limit that was reached before its refusals were watched ([`vmaudit_common::LIMIT_NEAR`]) may have cost.
 pub fn met_unwatched(limits_met: u32) -> Option<&'static str> {

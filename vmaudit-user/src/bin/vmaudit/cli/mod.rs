@@ -98,7 +98,7 @@ pub enum Command {
     /// Show the limit: who sets it, what it costs, what software needs; change it
     #[command(after_help = limit::EXAMPLES)]
     Limit(limit::LimitArgs),
-    /// Make the report of a recording again
+    /// Show the report of a recording, or of a report in JSON, in any format
     #[command(after_help = report::EXAMPLES)]
     Report(report::ReportArgs),
     /// Say what this kernel, these rights and this build allow, hook by hook

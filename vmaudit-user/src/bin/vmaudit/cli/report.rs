@@ -10,14 +10,14 @@ use super::values;
 
 /// Shown below the options.
 pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit run --record tests.vma -- ./tests\n  vmaudit report tests.vma\n  \
-    vmaudit report tests.vma -o report.json\n\n\
+    vmaudit report tests.vma -o report.json\n  vmaudit report report.json -o report.md\n\n\
     Exit status: 0 fine, also of a recording that was cut off (the report says so); 1 it is damaged or cannot be read, \
     2 wrongly called.";
 
 /// Options of `report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// The recording
+    /// A recording, or a report in JSON; - is standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Write the report to FILE instead of standard output; repeat it for several. Its ending says the format, FORMAT:FILE says it
