@@ -39,6 +39,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         exact_peaks: ebpf && rows.exact_peaks,
         exact_calls: ebpf && rows.exact_calls,
         exact_locking_calls: ebpf && rows.exact_locking_calls,
+        exact_limit_calls: ebpf && rows.exact_limit_calls,
         hooks: seen.hooks.to_vec(),
         conditions: seen.conditions.to_vec(),
         lost: rows.lost.into_iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),

@@ -83,6 +83,11 @@ impl Report {
         !self.coverage.exact_locking_calls || self.has_other_doors()
     }
 
+    /// The same of calls that vm.max_map_count refuses.
+    pub fn limit_failures_may_be_missing(&self) -> bool {
+        !self.coverage.exact_limit_calls && !self.coverage.exact_calls || self.has_other_doors()
+    }
+
     /// Some process entered the kernel where its changes are seen and its refusals are not: by calls of the 32-bit entry that
     /// are not in the list, or through io_uring.
     fn has_other_doors(&self) -> bool {
@@ -171,6 +176,9 @@ pub struct Coverage {
     /// Every watched call that took the lock of its process's address space was seen.
     #[serde(default)]
     pub exact_locking_calls: bool,
+    /// Every call that vm.max_map_count refused was seen.
+    #[serde(default)]
+    pub exact_limit_calls: bool,
     /// Each hook of the table and what became of it.
     pub hooks: Vec<Hook>,
     /// What kernel, rights and container allow, each with what is lost by it.

@@ -43,9 +43,14 @@ pub fn count(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
-/// `part` of `whole` in percent, one decimal, without the sign; `?` of nothing.
+/// `part` of `whole` in percent, one decimal, without the sign; `?` of nothing. Less than all is never 100.0.
 pub fn percent(part: u64, whole: u64) -> String {
-    if whole == 0 { "?".into() } else { format!("{:.1}", part as f64 * 100.0 / whole as f64) }
+    let share = part as f64 * 100.0 / whole as f64;
+    match whole {
+        0 => "?".into(),
+        _ if part < whole => format!("{:.1}", share.min(99.9)),
+        _ => format!("{share:.1}"),
+    }
 }
 
 /// A number as people write it: `10000`, `10,000`, `10_000`, `10k`, `1.5m`, `2G`; k, m and g are powers of 1000. Errors, as

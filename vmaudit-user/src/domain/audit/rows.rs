@@ -42,6 +42,8 @@ pub struct Rows {
     pub exact_calls: bool,
     /// See [`report::Coverage::exact_locking_calls`].
     pub exact_locking_calls: bool,
+    /// See [`report::Coverage::exact_limit_calls`].
+    pub exact_limit_calls: bool,
     /// For [`report::Coverage::notes`].
     pub notes: Vec<String>,
     /// Totals by reason.
@@ -133,6 +135,7 @@ impl Audit {
             exact_peaks: complete && !self.lost(&[ChangesMissed]),
             exact_calls,
             exact_locking_calls,
+            exact_limit_calls: limit_seen,
             processes: Vec::with_capacity(self.processes.len()),
             folded: Vec::new(),
             failures: Vec::new(),

@@ -56,12 +56,12 @@ impl Chain {
     pub(super) fn goes_on(&mut self, change: &Change, now: Instant) -> bool {
         let like = shape(change);
         let in_a_row = self.seen.after == change.before;
-        if !in_a_row || !(self.period > 0 && self.repeats(like, change.tid)) {
-            return false;
+        let on = in_a_row && self.period > 0 && self.repeats(like, change.tid);
+        if on {
+            self.hold(change.clone(), now);
+            self.remember(change);
         }
-        self.hold(change.clone(), now);
-        self.remember(change);
-        true
+        on
     }
 
     /// A change that did not go on as before: it may be the first of a cycle's second round, and is held then.

@@ -49,6 +49,7 @@ fn of_calls(report: &Report) -> (Colour, String) {
         let hit = if certain { "hit" } else { "probably hit" };
         let refused = total(at_limit.iter().map(|f| f.count));
         let who = name_pid(&worst.comm, worst.pid);
+        let at_least = if report.limit_failures_may_be_missing() { "at least " } else { "" };
         let refused = format!("{at_least}{}", count(refused, "call", "calls"));
         let mut text = if processes == 1 {
             format!("{who} {hit} vm.max_map_count = {limit}: {refused} failed")

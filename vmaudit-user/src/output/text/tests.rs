@@ -99,6 +99,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
             exact_peaks: true,
             exact_calls: true,
             exact_locking_calls: true,
+            exact_limit_calls: true,
             hooks: vec![Hook {
                 name: "sys_exit".into(),
                 state: HookState::Attached,
@@ -288,6 +289,7 @@ pub(crate) fn proc_source() -> Report {
         exact_peaks: false,
         exact_calls: false,
         exact_locking_calls: false,
+        exact_limit_calls: false,
     };
     report
 }
@@ -415,6 +417,8 @@ fn a_loss_takes_the_certainty_out_of_the_verdict() {
     assert!(said.contains("Failed calls were not watched."), "{said}");
     let mut report = clipped_run();
     report.coverage.exact_calls = false;
+    assert!(!text(&report).contains(": at least "), "all that the limit refused was seen: {}", text(&report));
+    report.coverage.exact_limit_calls = false;
     report.coverage.exact_locking_calls = false;
     assert!(text(&report).contains(": at least "), "{}", text(&report));
 }
