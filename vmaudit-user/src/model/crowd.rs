@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::memory::Accuracy;
 use super::report::CallFigures;
+use super::task_names::TaskFigures;
 
 /// Processes that are alike, as one row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -47,6 +48,10 @@ pub struct FoldedProcesses {
     pub last_ended_s: Option<f64>,
     /// What each system call did in all of them.
     pub calls: BTreeMap<String, CallFigures>,
+    /// What tasks of each name did in all of them that had tasks of several names, see [`super::report::Process::tasks`]; `peak` is
+    /// the largest, null where it is in one of them.
+    #[serde(default)]
+    pub tasks: Vec<TaskFigures>,
     /// See [`super::report::Process::unmap_leaked_bytes`], of all of them.
     pub unmap_leaked_bytes: Option<u64>,
     /// See [`super::report::Process::unmap_leaked_bound`].

@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 use vmaudit_common::call::Call;
 
-use super::{ALL_ROWS, Audit, MOST_ROW_BYTES, Process, group::Group};
+use super::{ALL_ROWS, Audit, MOST_ROW_BYTES, Process, group::Group, task_names};
 use crate::model::cause::reason;
 use crate::model::event::{ProcessId, Refused};
 use crate::model::report;
@@ -161,6 +161,7 @@ fn sum_of(row: report::Process, at_limit: bool) -> Sum {
         first_started_s: row.started_s,
         last_ended_s: row.ended_s,
         calls: row.calls,
+        tasks: row.tasks,
         unmap_leaked_bytes: row.unmap_leaked_bytes,
         unmap_leaked_bound: row.unmap_leaked_bound,
     };
@@ -192,6 +193,7 @@ impl Sum {
         sum.unmap_leaked_bytes = both(sum.unmap_leaked_bytes, other.unmap_leaked_bytes);
         sum.unmap_leaked_bound =
             sum.unmap_leaked_bound.zip(other.unmap_leaked_bound).map(|(sum, other)| sum.and(other));
+        task_names::add_all(&mut sum.tasks, other.tasks);
         for (call, figures) in other.calls {
             let all = sum.calls.entry(call).or_insert(report::CallFigures {
                 calls: Some(0),

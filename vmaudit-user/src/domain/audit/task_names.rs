@@ -8,6 +8,31 @@ use crate::model::task_names::{TaskFigures, TaskName, TaskNames};
 /// Names kept apart of one process.
 pub const NAMES: usize = 129;
 
+/// The same of many processes that have no rows of their own.
+const NAMES_OF_MANY: usize = 16;
+
+/// Adds what tasks did in one process to what others of their names did in others.
+pub fn add_all(sum: &mut Vec<TaskFigures>, others: Vec<TaskFigures>) {
+    let both = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
+    for mut other in others {
+        let known = |sum: &[TaskFigures], name: &Option<String>| sum.iter().position(|it| it.name == *name);
+        let mut place = known(sum, &other.name);
+        if place.is_none() && other.name.is_some() && sum.len() >= NAMES_OF_MANY {
+            (other.name, other.peak) = (None, None);
+            place = known(sum, &None);
+        }
+        match place.and_then(|at| sum.get_mut(at)) {
+            Some(it) => {
+                it.added = both(it.added, other.added);
+                it.removed = both(it.removed, other.removed);
+                it.failed = both(it.failed, other.failed);
+                it.peak = it.peak.zip(other.peak).map(|(a, b)| a.max(b));
+            }
+            None => sum.push(other),
+        }
+    }
+}
+
 impl Audit {
     /// By name, those that did most first, over all address spaces of a process of which at least one had tasks of several
     /// names.

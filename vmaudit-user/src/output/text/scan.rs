@@ -18,6 +18,9 @@ const NARROW: usize = 100;
 /// How the sentence begins that says what counts of one look are worth.
 const OF_NOW: &str = "The counts are of this moment";
 
+/// How the note begins that says whose processes are seen.
+const NOT_ROOT: &str = "Not root:";
+
 /// Writes `scan`.
 pub(crate) fn write(scan: &Scan, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     let mut page = Page { out, style: *style, width: style.paragraphs() };
@@ -33,7 +36,10 @@ pub(crate) fn write(scan: &Scan, style: &Style, out: &mut dyn Write) -> io::Resu
     advice(scan, &mut page)?;
     page.blank()?;
     not_counted(scan, &mut page)?;
-    for note in &scan.report.coverage.notes {
+    // That only one's own processes are seen has been said, with their number.
+    let said =
+        |note: &&String| note.starts_with(NOT_ROOT) && scan.report.not_counted.iter().any(|it| it.forbidden);
+    for note in scan.report.coverage.notes.iter().filter(|note| !said(note)) {
         page.paragraph("Note: ", "  ", &clean(note), None)?;
     }
     page.paragraph("", "  ", &circumstances(scan), Some(Colour::Dim))

@@ -51,3 +51,16 @@ fn any_number_of_names_and_images_is_bounded_and_none_is_lost() {
     assert_eq!(tasks.last().unwrap().name, None);
     assert_eq!(tasks.iter().filter_map(|it| it.added).sum::<u64>(), 100 * images);
 }
+
+#[test]
+fn tasks_of_processes_without_rows_are_added_up_by_name_and_bounded() {
+    let one = |n: u64| told(vec![image(1, vec![name("a", 3, 30 + n as u32), name(&format!("t{n}"), 1, 5)])]);
+    let mut sum = Vec::new();
+    for n in 0..100 {
+        crate::domain::audit::task_names::add_all(&mut sum, one(n));
+    }
+    assert!(sum.len() <= 17, "{}", sum.len());
+    assert_eq!((sum[0].name.as_deref(), sum[0].added, sum[0].peak), (Some("a"), Some(300), Some(129)));
+    assert_eq!(sum.iter().filter_map(|it| it.added).sum::<u64>(), 400);
+    assert_eq!(sum.iter().filter(|it| it.name.is_none()).count(), 1);
+}

@@ -45,6 +45,12 @@ impl Lines {
         Self { columns, ..Self::to(Box::new(destination), json, (max_bytes, per_second)) }
     }
 
+    /// As on a terminal of so many columns; `None`: as in a file.
+    #[cfg(test)]
+    pub fn of_width(out: Box<dyn Write>, columns: Option<usize>) -> Self {
+        Self { columns, ..Self::to(out, false, (None, None)) }
+    }
+
     fn to(out: Box<dyn Write>, json: bool, (max_bytes, per_second): (Option<u64>, Option<u64>)) -> Self {
         Self {
             out: BufWriter::with_capacity(1 << 16, out),

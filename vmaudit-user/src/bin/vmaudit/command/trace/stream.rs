@@ -442,3 +442,6 @@ fn of_threads(threads: usize, comm: &str) -> String {
         many => format!("{many} threads"),
     }
 }
+
+#[cfg(test)]
+mod tests;
