@@ -89,3 +89,5 @@ mod terminal;
 mod transparency;
 #[path = "live/typed.rs"]
 mod typed;
+#[path = "live/watch.rs"]
+mod watch;

@@ -126,7 +126,13 @@ fn filters_leave_what_they_promise() {
         assert_eq!(of(&["--comm", "*orkloa*", "-p", &known[1].pid.to_string()]), [known[1].pid]);
         assert_eq!(of(&["--cgroup", "no such group anywhere"]), [0; 0]);
         let group = scan(&["-p", &known[0].pid.to_string()]).processes[0].cgroup.clone().expect("a cgroup");
-        assert!(of(&["--container", &group]).contains(&known[0].pid), "{source} {group}");
+        let part = group.trim_start_matches('/').split('/').next_back().filter(|part| !part.is_empty());
+        for path in [Some(group.as_str()), part, Some("/")].into_iter().flatten() {
+            assert!(of(&["--cgroup", path]).contains(&known[0].pid), "{source} {path}");
+        }
+        assert_eq!(of(&["--container", "0000no"]), [0; 0]);
+        let exe = of(&["--exe", "workloa?", "--user", "root"]);
+        assert!(exe.contains(&known[0].pid) && !exe.contains(&other.pid()), "{source}");
         let ascending = of(&["--comm", "workload", "--sort", "pid"]);
         assert!(ascending.is_sorted());
         let mut descending = of(&["--comm", "workload", "--sort", "pid", "--reverse"]);

@@ -70,6 +70,15 @@ impl Session {
         session.words(options).words(&["--"]).words(&[workload()]).words(words)
     }
 
+    /// `vmaudit watch -o SCRATCH/report.json OPTIONS`, with a recording as in [`Session::run`].
+    pub fn watch<S: AsRef<OsStr>>(options: &[S]) -> Self {
+        let session = Self::vmaudit(&["watch", "--all-rows", "-o"]);
+        let report = session.scratch.path("report.json");
+        let mut session = session.words(&[report]).words(&[Self::RECORD]);
+        session.recording = Some(session.words.len() - 1);
+        session.words(options)
+    }
+
     const RECORD: &str = "--record=";
 
     /// Without a recording: one is refused to whoever has rights that its caller lacks, and takes a descriptor and room.
@@ -328,8 +337,18 @@ impl Running {
 
     /// Waits until stdout contains `text`.
     pub fn wait_for_stdout(&mut self, text: &str) {
-        wait_for(&format!("{text:?} on stdout"), || {
-            let found = String::from_utf8_lossy(&self.stdout_so_far()).contains(text);
+        self.wait_for_text("stdout", text);
+    }
+
+    /// Waits until stderr contains `text`.
+    pub fn wait_for_stderr(&mut self, text: &str) {
+        self.wait_for_text("stderr", text);
+    }
+
+    fn wait_for_text(&mut self, file: &str, text: &str) {
+        wait_for(&format!("{text:?} on {file}"), || {
+            let said = std::fs::read(self.scratch.path(file)).expect("an output file is readable");
+            let found = String::from_utf8_lossy(&said).contains(text);
             if !found && let Some(status) = self.child.0.try_wait().expect("wait") {
                 let stderr = std::fs::read(self.scratch.path("stderr")).unwrap_or_default();
                 panic!("ended with {status} before {text:?} came: {}", String::from_utf8_lossy(&stderr));

@@ -15,9 +15,13 @@ fn typed(line: &str) -> Output {
 
 /// Wrong calls: exactly one line, on stderr, with the right command in it.
 const MISTAKES: &[(&str, i32, &str)] = &[
-    ("run -p 28868", 125, "vmaudit trace -p 28868"),
-    ("run --pid=28868", 125, "vmaudit trace -p 28868"),
-    ("run --all", 125, "vmaudit trace --all"),
+    ("run -p 28868", 125, "vmaudit watch -p 28868"),
+    ("run --pid=28868", 125, "vmaudit watch -p 28868"),
+    ("run --all", 125, "vmaudit watch"),
+    ("watch -f -p 1", 2, "--no-follow"),
+    ("watch -Z", 2, "vmaudit trace -Z -p PID"),
+    ("watch -p no-such-name", 1, "no process is named no-such-name"),
+    ("watch --unit no-such-unit", 1, "nothing fits: no process that runs now is meant by unit no-such-unit"),
     ("run --user postgres true", 125, "vmaudit run --as USER CMD"),
     ("trace --user postgres -- true", 2, "vmaudit trace --as USER CMD"),
     ("trace --user postgres true", 2, "vmaudit trace --as USER CMD"),
@@ -37,7 +41,7 @@ const MISTAKES: &[(&str, i32, &str)] = &[
     ("--all", 2, "vmaudit scan -n 1000"),
     ("scan java", 2, "vmaudit scan -p java"),
     ("scan 28868", 2, "vmaudit scan -p 28868"),
-    ("scan -d 10s", 2, "vmaudit trace -p PID -d 10s"),
+    ("scan -d 10s", 2, "vmaudit watch -p PID -d 10s"),
     ("explain -p 28868", 2, "vmaudit explain 28868"),
     ("limit --set 262144", 2, "vmaudit limit --apply N"),
     ("limit elasticsearch", 2, "vmaudit limit --for elasticsearch"),

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::model::event::Event;
+use crate::model::event::{Event, Within};
 use crate::model::report::{Failure, Frame, Process};
 
 /// Turns the bytes of /proc/PID/cmdline into arguments.
@@ -317,7 +317,8 @@ impl Anonymizer {
                 self.texts([&mut refused.comm].into_iter().chain(cgroup));
             }
             Event::Process(facts) => {
-                self.texts([&mut facts.exe, &mut facts.cgroup].into_iter().flatten());
+                let Within { unit, container, pod } = &mut facts.within;
+                self.texts([&mut facts.exe, &mut facts.cgroup, unit, container, pod].into_iter().flatten());
             }
             Event::CommandLine(line) => self.texts(&mut line.arguments),
             Event::User(user) => self.texts([&mut user.name]),

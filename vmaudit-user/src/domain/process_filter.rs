@@ -1,25 +1,37 @@
 //! Which processes are meant.
 
+use super::cgroup::{GroupWanted, Groups};
+
 /// Bytes of a task's name that the kernel keeps (include/linux/sched.h:TASK_COMM_LEN, all versions, less the NUL).
 const NAME_BYTES: usize = 15;
 
-/// What a process must be like; everything that is not said fits.
-#[derive(Clone, Debug, Default)]
+/// What a process must be like; everything that is not said fits. Of each kind one has to fit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProcessFilter {
-    /// One of these; empty = any.
+    /// One of these, or one of `called`; both empty = any.
     pub pids: Vec<u32>,
-    /// Of this owner.
-    pub uid: Option<u32>,
+    /// Its own name or its executable's is one of these.
+    pub called: Vec<Called>,
+    /// Of one of these owners; empty = any.
+    pub uids: Vec<u32>,
     /// Its name, or that of one of its threads, fits one of these patterns; empty = any.
     pub comm: Vec<NamePattern>,
-    /// Its cgroup's path contains this.
-    pub cgroup: Option<String>,
+    /// Its executable; empty = any.
+    pub exe: Vec<FilePattern>,
+    /// By path.
+    pub cgroups: Vec<GroupWanted>,
+    /// Units.
+    pub units: Vec<GroupWanted>,
+    /// Containers.
+    pub containers: Vec<GroupWanted>,
+    /// Pods.
+    pub pods: Vec<GroupWanted>,
 }
 
 impl ProcessFilter {
     /// More must be known of a process than its number.
     pub fn asks_for_more(&self) -> bool {
-        self.uid.is_some() || !self.comm.is_empty() || self.cgroup.is_some()
+        !self.uids.is_empty() || !self.comm.is_empty() || self.asks_for_file() || self.asks_for_group()
     }
 
     /// Something is asked.
@@ -27,9 +39,30 @@ impl ProcessFilter {
         self.asks_for_more() || !self.pids.is_empty()
     }
 
+    /// Its executable must be known.
+    pub fn asks_for_file(&self) -> bool {
+        !self.exe.is_empty() || !self.called.is_empty()
+    }
+
+    /// This process is one of those that were named.
+    pub fn one_of(&self, pid: u32, comm: &str, exe: Option<&str>) -> bool {
+        self.pids.is_empty() && self.called.is_empty()
+            || self.pids.contains(&pid)
+            || self.called.iter().any(|called| called.fits(comm, exe))
+    }
+
+    /// Its cgroup must be known.
+    pub fn asks_for_group(&self) -> bool {
+        self.groups().any(|wanted| !wanted.is_empty())
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &Vec<GroupWanted>> {
+        [&self.cgroups, &self.units, &self.containers, &self.pods].into_iter()
+    }
+
     /// This owner fits.
     pub fn owner(&self, uid: u32) -> bool {
-        self.uid.is_none_or(|wanted| wanted == uid)
+        self.uids.is_empty() || self.uids.contains(&uid)
     }
 
     /// This name fits.
@@ -37,9 +70,55 @@ impl ProcessFilter {
         self.comm.is_empty() || self.comm.iter().any(|pattern| pattern.fits(comm))
     }
 
-    /// This cgroup fits; an unknown one only where none is asked for.
-    pub fn group(&self, cgroup: Option<&str>) -> bool {
-        self.cgroup.as_ref().is_none_or(|wanted| cgroup.is_some_and(|path| path.contains(wanted.as_str())))
+    /// This executable fits; an unknown one only where none is asked for.
+    pub fn file(&self, exe: Option<&str>) -> bool {
+        self.exe.is_empty() || exe.is_some_and(|exe| self.exe.iter().any(|pattern| pattern.fits(exe)))
+    }
+
+    /// These cgroups fit; unknown ones only where none are asked for.
+    pub fn group(&self, groups: Option<&Groups>) -> bool {
+        self.groups().all(|wanted| {
+            wanted.is_empty() || groups.is_some_and(|groups| wanted.iter().any(|one| one.fits(groups)))
+        })
+    }
+}
+
+/// A process by the name that people call it by: its own, with wildcards, or its executable's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Called {
+    name: String,
+    pattern: NamePattern,
+}
+
+impl Called {
+    /// One that was typed.
+    pub fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), pattern: NamePattern::new(name) }
+    }
+
+    /// A process of this name and this executable is meant.
+    pub fn fits(&self, comm: &str, exe: Option<&str>) -> bool {
+        self.pattern.fits(comm) || exe.is_some_and(|exe| exe.rsplit('/').next() == Some(&self.name))
+    }
+}
+
+/// Paths of executables: `*` stands for any text, `?` for any character. One without a slash means the last part of the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FilePattern {
+    pattern: NamePattern,
+    whole: bool,
+}
+
+impl FilePattern {
+    /// One that was typed.
+    pub fn new(text: &str) -> Self {
+        Self { pattern: NamePattern(text.chars().collect()), whole: text.contains('/') }
+    }
+
+    /// Fits this path, whether or not the file is still there.
+    pub fn fits(&self, exe: &str) -> bool {
+        let exe = exe.strip_suffix(" (deleted)").unwrap_or(exe);
+        self.pattern.fits(if self.whole { exe } else { exe.rsplit('/').next().unwrap_or(exe) })
     }
 }
 
@@ -113,6 +192,35 @@ mod tests {
         ] {
             assert_eq!(NamePattern::new(pattern).fits(name), fits, "{pattern} {name}");
         }
+    }
+
+    #[test]
+    fn executables_are_meant_by_path_or_by_file() {
+        for (pattern, exe, fits) in [
+            ("java", "/usr/lib/jvm/bin/java", true),
+            ("jav?", "/usr/lib/jvm/bin/java (deleted)", true),
+            ("java", "/java/bin/node", false),
+            ("/usr/*/java", "/usr/lib/jvm/bin/java", true),
+            ("bin/java", "/usr/bin/java", false),
+            ("*/bin/java", "/usr/bin/java", true),
+            ("elasticsearch-server", "/elasticsearch-server", true),
+            ("elasticsearch-server", "/elasticsearch-s", false),
+        ] {
+            assert_eq!(FilePattern::new(pattern).fits(exe), fits, "{pattern} {exe}");
+        }
+    }
+
+    #[test]
+    fn each_kind_must_fit_and_of_a_kind_one() {
+        let filter = ProcessFilter {
+            uids: vec![1, 2],
+            units: vec![GroupWanted::Unit("a".into()), GroupWanted::Unit("b".into())],
+            ..ProcessFilter::default()
+        };
+        let groups = |text: &str| Groups::parse(&format!("0::{text}"));
+        assert!(filter.owner(2) && !filter.owner(3) && filter.file(None) && filter.name("x"));
+        assert!(filter.group(Some(&groups("/b.service"))) && !filter.group(Some(&groups("/c.service"))));
+        assert!(!filter.group(None) && ProcessFilter::default().group(None));
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         host: header.host.clone(),
         session: Session {
             command: header.command.clone(),
+            watched: header.watched.clone(),
             started: header.started.clone(),
             duration_s: seen.duration_s,
             exit: seen.exit,

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use crate::domain::application::{Anonymizer, same_application};
 use crate::domain::recommend::{Margin, Measured, recommend_now};
-use crate::domain::unit::unit_of;
 use crate::domain::vma_cost;
 use crate::model::report::{
     Coverage, Host, Limits, MapCount, NotCounted, Process, Report, SCHEMA, Session, SourceKind, VERSION,
@@ -127,6 +126,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
             vmaudit: env!("CARGO_PKG_VERSION").to_owned(),
             host,
             session: Session {
+                watched: None,
                 command: Vec::new(),
                 started,
                 duration_s,
@@ -260,7 +260,10 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         comm: row.name().to_owned(),
         exe: row.exe,
         app: Some(row.app),
-        unit: row.cgroup.as_deref().and_then(unit_of).map(str::to_owned),
+        unit: row.within.unit,
+        container: row.within.container,
+        pod: row.within.pod,
+        since: None,
         cgroup: row.cgroup,
         user: row.uid.and_then(|uid| users.get(&uid)).cloned(),
         args: None,

@@ -113,7 +113,13 @@ mod tests {
                 let mut looks = Looks::new(&Patience::default());
                 let own = ProcessId { tgid: std::process::id(), start_ns: 0 };
                 for process in [own, ProcessId { tgid: u32::MAX / 2, ..own }] {
-                    looks.notice(&ProcessFacts { process, at_ns: 0, exe: None, cgroup: None });
+                    looks.notice(&ProcessFacts {
+                        process,
+                        at_ns: 0,
+                        exe: None,
+                        cgroup: None,
+                        within: Default::default(),
+                    });
                 }
                 looks.settle();
                 let arguments: Vec<String> = std::env::args().collect();

@@ -15,6 +15,7 @@ use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
 use super::shortage::{Commit, Tasks};
 pub use super::stack::{FollowedStack, Mapped, MappedFile, StackPiece};
 pub use super::task_names::TaskNames;
+pub use super::within::Within;
 
 /// Identity of a process: pids are reused, a pid with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -442,6 +443,9 @@ pub struct ProcessFacts {
     pub exe: Option<String>,
     /// cgroup path.
     pub cgroup: Option<String>,
+    /// What that, or its path in another hierarchy, says; empty where nothing was read.
+    #[serde(default, skip_serializing_if = "Within::is_empty")]
+    pub within: Within,
 }
 
 /// A memory cgroup with a limit that was hit: the process's own, or the nearest above it.

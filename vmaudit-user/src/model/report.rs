@@ -17,6 +17,7 @@ use super::hook::CALL_EXIT;
 pub use super::memory::{Accuracy, Memory, Rlimit, Rlimits};
 
 pub use super::crowd::FoldedProcesses;
+pub use super::figures::{CallFigures, Image, MapCount, Since};
 pub use super::outcome::{Outcome, Site};
 pub use super::stack::{Example, Frame};
 pub use super::task_names::TaskFigures;
@@ -124,6 +125,9 @@ pub struct Host {
 pub struct Session {
     /// The command: its name only unless `--show-args` was given; empty when none was run.
     pub command: Vec<String>,
+    /// What was watched of what ran already, in words; null where a command was run.
+    #[serde(default)]
+    pub watched: Option<String>,
     /// Wall time of the start, RFC 3339.
     pub started: String,
     /// Seconds.
@@ -298,6 +302,17 @@ pub struct Process {
     /// systemd unit, as its cgroup tells; null outside of any.
     #[serde(default)]
     pub unit: Option<String>,
+    /// Container, as its cgroup tells: the id, or the name where the runtime has no ids (LXC, systemd-nspawn); null outside
+    /// of any, and where a cgroup namespace hides it.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// uid of the Kubernetes pod, as its cgroup tells; null outside of any.
+    #[serde(default)]
+    pub pod: Option<String>,
+    /// From when on its figures are: its own start, or, of one that ran before the session, the attach; null for one look
+    /// at it, and where its start was missed.
+    #[serde(default)]
+    pub since: Option<Since>,
     /// First seen.
     pub started_s: Option<f64>,
     /// End; null while it lives.
@@ -351,51 +366,6 @@ impl Process {
         }
         best.map_or(&self.comm, |image| &image.comm)
     }
-}
-
-/// VMA counts of one process.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct MapCount {
-    /// When first seen.
-    pub first: Option<u64>,
-    /// At the end, or now.
-    pub last: Option<u64>,
-    /// Largest.
-    pub peak: Option<u64>,
-    /// When the peak was reached.
-    pub peak_at_s: Option<f64>,
-    /// The peak is the true one, not a sample.
-    pub exact: bool,
-    /// The true demand is unknown: the limit stopped it (then it is at least peak + 1), or it stood at the limit while
-    /// refused calls could not all be seen.
-    pub clipped: bool,
-    /// Peak (for `scan`: now) in percent of vm.max_map_count.
-    pub percent_of_limit: Option<f64>,
-}
-
-/// One image of a process.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Image {
-    /// Name at its end.
-    pub comm: String,
-    /// Its peak.
-    pub peak: u64,
-}
-
-/// What one system call did in one process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct CallFigures {
-    /// Calls that returned, without `coverage.exact_calls` only those that took the lock; null: they cannot all be counted.
-    pub calls: Option<u64>,
-    /// VMAs added.
-    pub added: u64,
-    /// VMAs removed.
-    pub removed: u64,
-    /// Calls refused for lack of memory or of a limit; null when the source cannot see them.
-    pub failed: Option<u64>,
 }
 
 /// A group of failures.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::report::Report;
 use super::unreadable::Unreadable;
+use super::within::Within;
 
 /// Everything a scan found.
 #[derive(Clone, Debug, Serialize)]
@@ -96,6 +97,8 @@ pub struct Row {
     pub app: String,
     /// cgroup path.
     pub cgroup: Option<String>,
+    /// What its cgroups say.
+    pub within: Within,
     /// VMAs, or why they are not known.
     pub count: Result<u64, Unreadable>,
     /// The count is the kernel's own.
@@ -116,6 +119,7 @@ impl Row {
             arguments: Vec::new(),
             app: format!("[pid {pid}]"),
             cgroup: None,
+            within: Within::default(),
             count: Err(reason),
             exact: false,
             silent: None,

@@ -23,6 +23,13 @@ pub struct Header {
     pub start_ns: u64,
     /// The command as the report shows it; empty when none was run.
     pub command: Vec<String>,
+    /// What was watched of what ran already, in words; `None` where a command was run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched: Option<String>,
+    /// When what ran already was attached to, CLOCK_BOOTTIME ns as processes' starts are: figures of those that started
+    /// before begin there. `None` where nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached_ns: Option<u64>,
     /// What the recommendation adds to a peak.
     pub margin: MarginAsked,
     /// What was demanded.

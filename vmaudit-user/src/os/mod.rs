@@ -2,6 +2,7 @@
 
 pub mod apart;
 pub(crate) mod btf;
+mod cgroup_file;
 pub mod clock;
 pub mod destination;
 pub mod inherited;

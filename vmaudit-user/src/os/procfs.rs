@@ -15,6 +15,8 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
+pub(crate) use super::cgroup_file::parse_cgroup;
+use super::cgroup_file::parse_cgroup_of;
 use crate::model::report::{Host, Limits};
 use crate::model::scan::Slab;
 use crate::model::unreadable::Unreadable;
@@ -245,16 +247,19 @@ impl Handle {
 
     /// cgroup: the v2 path; where that hierarchy is not used, the memory controller's v1 path.
     pub fn cgroup(&self) -> Option<String> {
-        let mut bytes = Vec::new();
-        self.file("cgroup").ok()?.take(64 * 1024).read_to_end(&mut bytes).ok()?;
-        parse_cgroup(&String::from_utf8_lossy(&bytes))
+        parse_cgroup(&self.cgroups()?)
     }
 
-    /// The cgroup by which `controller` of version 1 counts, or that of version 2 where it has none of its own.
-    pub fn cgroup_of(&self, controller: &str) -> Option<String> {
+    /// Its cgroups in all hierarchies, as the kernel writes them: see cgroups(7), /proc/PID/cgroup.
+    pub fn cgroups(&self) -> Option<String> {
         let mut bytes = Vec::new();
-        self.file("cgroup").ok()?.take(64 * 1024).read_to_end(&mut bytes).ok()?;
-        parse_cgroup_of(&String::from_utf8_lossy(&bytes), controller)
+        self.file("cgroup").ok()?.take(64 << 10).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into())
+    }
+
+    /// The cgroup by which `controller` of version 1 counts, or that of version 2.
+    pub fn cgroup_of(&self, controller: &str) -> Option<String> {
+        parse_cgroup_of(&self.cgroups()?, controller)
     }
 
     /// Resident memory in bytes; `None` when unknown.
@@ -447,33 +452,6 @@ pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
         threads: field(20)?.parse().ok()?,
         start_ticks: field(22)?.parse().ok()?,
     })
-}
-
-pub(crate) fn parse_cgroup(text: &str) -> Option<String> {
-    let mut unified = None;
-    let mut memory = None;
-    // Not `lines()`: a carriage return at the end is the name's.
-    for line in text.split('\n') {
-        let mut parts = line.splitn(3, ':');
-        let (Some(id), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
-            continue;
-        };
-        if id == "0" && controllers.is_empty() {
-            unified = Some(path);
-        } else if controllers.split(',').any(|name| name == "memory") {
-            memory = Some(path);
-        }
-    }
-    match (unified, memory) {
-        (Some("/") | None, Some(path)) => Some(path.to_owned()),
-        (path, _) => path.map(str::to_owned),
-    }
-}
-
-pub(crate) fn parse_cgroup_of(text: &str, controller: &str) -> Option<String> {
-    let lines = || text.split('\n').filter_map(|line| line.split_once(':')?.1.split_once(':'));
-    let own = lines().find(|(controllers, _)| controllers.split(',').any(|name| name == controller));
-    own.or_else(|| lines().find(|(controllers, _)| controllers.is_empty())).map(|(_, path)| path.to_owned())
 }
 
 /// The figure of a line of meminfo, bytes.

@@ -19,6 +19,7 @@ use crate::model::report::{Condition, HookState};
 use crate::model::scan::{self, AppFigures, Row, Scan, Slab};
 use crate::model::unreadable::Unreadable;
 use crate::model::vma_layout::{Explanation, Origin};
+use crate::model::within::Within;
 
 /// Each format that can show it, for people also in the width of a small terminal.
 fn each(name: &str, kind: Kind, document: &Document<'_>) {
@@ -335,6 +336,7 @@ fn row(pid: u32, comm: &str, (user, unit): (&str, Option<&str>), vmas: u64) -> R
         exe: Some(format!("/usr/bin/{comm}")),
         app: format!("/usr/bin/{comm}"),
         cgroup: Some(unit.map_or_else(|| "/docker/3f2a".into(), |unit| format!("/system.slice/{unit}"))),
+        within: Within { unit: unit.map(str::to_owned), ..Within::default() },
         count: Ok(vmas),
         exact: true,
         ..Row::unread(pid, Unreadable::Gone)

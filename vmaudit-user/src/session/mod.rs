@@ -69,6 +69,16 @@ pub trait Sink {
         None
     }
 
+    /// Whether [`Sink::interim`] does anything.
+    fn wants_interim(&self) -> bool {
+        false
+    }
+
+    /// Somebody asked for the state as of now, by SIGUSR1.
+    fn interim(&mut self, audit: &Audit) {
+        let _ = audit;
+    }
+
     /// Nobody reads it any more, so that the session may end.
     fn is_closed(&self) -> bool {
         false
@@ -96,6 +106,8 @@ pub enum Unfollowed {
 pub struct Ends {
     /// Processes that ran before; with all of them it ends.
     pub roots: Vec<Root>,
+    /// Ends with the last process that is followed.
+    pub with_the_last: bool,
     /// At this time at the latest.
     pub deadline: Option<Instant>,
     /// How long descendants that outlive the command are waited for.
@@ -108,6 +120,7 @@ pub struct Root(OwnedFd);
 impl Root {
     /// Errors: no such process, or a thread's number.
     pub fn hold(pid: u32) -> anyhow::Result<Self> {
+        let Ok(pid) = i32::try_from(pid) else { return Err(anyhow!("there is no process {pid}")) };
         // SAFETY: takes numbers only (Linux 5.3 and later; eBPF with a ring buffer needs 5.8 anyway).
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
         if fd < 0 {
@@ -246,6 +259,7 @@ impl<'s> Session<'s> {
                     (Asked::Kernel(libc::SIGHUP), Some(child)) if exit.is_none() => child.hung_up(),
                     (Asked::Kernel(_), Some(_)) if exit.is_none() => {}
                     (Asked::PassOn(number) | Asked::Kernel(number), _) if is_harmless(number) => {}
+                    (Asked::PassOn(libc::SIGUSR1), None) if self.interim() => {}
                     // There is no command, or it is gone, and somebody wants us to end: no waiting for its descendants.
                     _ => deadline = Some(Instant::now()),
                 },
@@ -267,7 +281,7 @@ impl<'s> Session<'s> {
             }
             let mut over = deadline.is_some_and(|at| Instant::now() >= at)
                 || self.state.sinks.iter().any(|sink| sink.is_closed());
-            if exit.is_some() || child.is_none() && !ends.roots.is_empty() {
+            if exit.is_some() || child.is_none() && (ends.with_the_last || !ends.roots.is_empty()) {
                 if exit.is_some() {
                     self.tick();
                     next = next.min(Instant::now() + ENDING);
@@ -287,6 +301,18 @@ impl<'s> Session<'s> {
                 return Ok(exit);
             }
         }
+    }
+
+    /// Gives whoever wants it the state as of now; `false`: nobody does.
+    fn interim(&mut self) -> bool {
+        if !self.state.sinks.iter().any(|sink| sink.wants_interim()) {
+            return false;
+        }
+        self.drain(BATCHES);
+        let Self { source, enrichment, state, .. } = self;
+        source.checkpoint(&mut |event| state.take(event, enrichment));
+        state.sinks.iter_mut().for_each(|sink| sink.interim(&state.audit));
+        true
     }
 
     /// Keeps in mind that a key was pressed.

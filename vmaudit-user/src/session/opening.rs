@@ -1,10 +1,11 @@
 //! Opens the source of a session, and gives up the rights that only this needed.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
 
 use crate::domain::application::Anonymizer;
+use crate::domain::process_filter::ProcessFilter;
 use crate::domain::recommend::Margin;
 use crate::launch::child::Child;
 use crate::model::event::Event;
@@ -12,14 +13,18 @@ use crate::model::hook;
 use crate::model::report::SourceKind;
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
 use crate::os::apart::Patience;
-use crate::os::clock::now_ns;
+use crate::os::clock::{boot_ns, now_ns};
 use crate::os::kernel::{self, Facts};
 use crate::os::procfs::{self, Proc};
 use crate::os::rights;
-use crate::source::ebpf::{self, Live, Unavailable, hooks};
+use crate::source::chosen::{Chosen, matching};
+use crate::source::ebpf::{self, Live, Options, Unavailable, hooks};
 use crate::source::procfs_sampler::Sampling;
 use crate::source::{Source, environment};
 use crate::text::time::rfc3339;
+
+/// Between two looks for the first that fits, where nobody tells of births.
+const WAIT_AGAIN: Duration = Duration::from_millis(200);
 
 /// Where figures may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,9 +51,17 @@ pub struct Opened {
     pub events: Vec<Event>,
     /// Why /proc is looked at instead of eBPF.
     pub instead: Option<String>,
+    /// When what runs already was attached to, CLOCK_BOOTTIME ns.
+    pub attached_ns: Option<u64>,
 }
 
 impl Opened {
+    /// Passes on only what is of processes that fit, and with `children` of whoever descends from them. `waits`: the source
+    /// has somebody until the first of them comes.
+    pub fn narrow(self, filter: ProcessFilter, children: bool, waits: bool) -> Self {
+        Self { source: Box::new(Chosen::new(self.source, filter, children, waits)), ..self }
+    }
+
     /// The header of a session that begins now on this source. Users' names are taken out of `command`.
     pub fn header(&self, mut command: Vec<String>, anonymizer: &Anonymizer, asked: AskedOf) -> Header {
         anonymizer.texts(&mut command);
@@ -61,6 +74,8 @@ impl Opened {
             started: rfc3339(SystemTime::now()),
             start_ns: now_ns(),
             command,
+            watched: asked.watched,
+            attached_ns: self.attached_ns,
             margin: MarginAsked { headroom: asked.margin.headroom(), round: asked.margin.round() },
             budget: asked.budget,
             all_rows: asked.all_rows,
@@ -77,13 +92,15 @@ pub struct AskedOf {
     pub budget: Budget,
     /// Every process has a row of its own.
     pub all_rows: bool,
+    /// What is watched of what runs already, in words.
+    pub watched: Option<String>,
 }
 
 /// Opens the source for a command that waits to be let go. Error: eBPF was demanded and is not to be had.
 pub fn open_source(
     wanted: SourceWanted,
     facts: &Facts,
-    options: &ebpf::Options,
+    options: &Options,
     pid: u32,
     patience: &Patience,
 ) -> anyhow::Result<Opened> {
@@ -103,7 +120,85 @@ pub fn open_source(
     if options.follow_children && !sampling.keep_orphans() {
         missed.push_str(", and so are processes that leave the command's family");
     }
-    Ok(Opened {
+    Ok(of_samples(sampling, facts, why, &missed))
+}
+
+/// Whom to watch of what runs already.
+#[derive(Clone, Debug, Default)]
+pub struct Whom {
+    /// These, each with what the kernel is told to follow; none: all.
+    pub pids: Vec<u32>,
+    /// Of all, those that fit; `None`: all.
+    pub filter: Option<ProcessFilter>,
+    /// The session goes on until the first one comes.
+    pub waits: bool,
+}
+
+impl Whom {
+    /// Those who fit now.
+    pub fn now(&self) -> Vec<u32> {
+        match (&self.filter, self.pids.is_empty()) {
+            (Some(filter), _) => matching(filter),
+            // Of others nothing can be counted without rights.
+            (None, true) if !nix::unistd::geteuid().is_root() => {
+                let uids = vec![nix::unistd::geteuid().as_raw()];
+                matching(&ProcessFilter { uids, ..ProcessFilter::default() })
+            }
+            (None, true) => matching(&ProcessFilter::default()),
+            (None, false) => self.pids.clone(),
+        }
+    }
+}
+
+/// Opens the source for what runs already. Error: eBPF was demanded and is not to be had.
+pub fn open_running(
+    wanted: SourceWanted,
+    facts: &Facts,
+    options: &Options,
+    whom: &Whom,
+    patience: &Patience,
+) -> anyhow::Result<Opened> {
+    let attached_ns = boot_ns();
+    let why = match wanted {
+        SourceWanted::Proc => "asked for by --source proc".to_owned(),
+        _ => {
+            let follow: Vec<_> = whom.pids.iter().map(|pid| (*pid, false)).collect();
+            match open_live(facts, options, &follow) {
+                Ok(mut live) => {
+                    live.snapshot()?;
+                    let mut opened = of_live(live, facts);
+                    opened.attached_ns = Some(attached_ns);
+                    return Ok(match &whom.filter {
+                        Some(filter) => opened.narrow(filter.clone(), options.follow_children, whom.waits),
+                        None => opened,
+                    });
+                }
+                Err(Unavailable(why)) if wanted == SourceWanted::Ebpf => {
+                    return Err(anyhow!("eBPF is not available: {why}"));
+                }
+                Err(Unavailable(why)) => why,
+            }
+        }
+    };
+    let mut missed =
+        "bursts between two looks, processes that live no longer, and failed calls are missed".to_owned();
+    let mut roots = whom.now();
+    while whom.waits && roots.is_empty() {
+        std::thread::sleep(WAIT_AGAIN);
+        roots = whom.now();
+    }
+    if whom.filter.is_some() {
+        missed.push_str(", and so are processes that fit only later and descend from none that fits now");
+    }
+    let sampling = Sampling::new(Proc::new("/proc"), roots, options.follow_children, patience);
+    let mut opened = of_samples(sampling, facts, why, &missed);
+    opened.attached_ns = Some(attached_ns);
+    Ok(opened)
+}
+
+/// The same for /proc. `why` not eBPF, and what is `missed`.
+fn of_samples(sampling: Sampling, facts: &Facts, why: String, missed: &str) -> Opened {
+    Opened {
         source: Box::new(sampling),
         kind: SourceKind::Proc,
         sight: Sight { changes: false, exits: false, locking: false, ends: false },
@@ -114,7 +209,8 @@ pub fn open_source(
             Event::Note(format!("Counts are samples from /proc ({why}): {missed}")),
         ],
         instead: Some(why),
-    })
+        attached_ns: None,
+    }
 }
 
 /// The same for eBPF that has been opened.
@@ -129,7 +225,15 @@ pub fn of_live(live: Live, facts: &Facts) -> Opened {
         ends: live.has(hook::EXIT),
     };
     events.extend(asks.then(|| Event::Note(hooks::UNWATCHED.into())));
-    Opened { source: Box::new(live), kind: SourceKind::Ebpf, sight, rules, events, instead: None }
+    Opened {
+        source: Box::new(live),
+        kind: SourceKind::Ebpf,
+        sight,
+        rules,
+        events,
+        instead: None,
+        attached_ns: None,
+    }
 }
 
 /// What the verdicts must know about this kernel and about what the programs capture.
@@ -154,14 +258,20 @@ fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
     }
 }
 
+/// Address spaces that there is room for. Where all are followed, a user may have half of what the others leave, and each
+/// process may be followed by another before its end is taken.
+fn slots(options: &Options) -> u32 {
+    const FOR_EACH: usize = 4;
+    const MOST: u32 = 1 << 17;
+    let processes = if options.watch_all { Proc::default().pids().map_or(0, |pids| pids.len()) } else { 0 };
+    let wanted = u32::try_from(processes * FOR_EACH).map_or(MOST, u32::next_power_of_two);
+    options.slots.max(wanted.min(MOST))
+}
+
 /// Loads the programs and tells them whom to follow. `follow`: each process, and whether it is our own child that has
 /// not exec'd yet; the children that the others have are followed with them. All of them must be given here: numbers mean something only in the kernel's own pid namespace, and
 /// none may be added after [`Live::begin`].
-pub fn open_live(
-    facts: &Facts,
-    options: &ebpf::Options,
-    follow: &[(u32, bool)],
-) -> Result<Live, Unavailable> {
+pub fn open_live(facts: &Facts, options: &Options, follow: &[(u32, bool)]) -> Result<Live, Unavailable> {
     if !follow.is_empty() && !kernel::in_first_pid_namespace() {
         return Err(Unavailable(environment::blocking(facts).unwrap_or_else(|| {
             "vmaudit runs inside a pid namespace (a container), where process numbers are not the kernel's; run it on \
@@ -169,6 +279,7 @@ pub fn open_live(
                 .into()
         })));
     }
+    let options = &Options { slots: slots(options), ..*options };
     let mut live = Live::open(facts, options)
         .map_err(|Unavailable(why)| Unavailable(environment::blocking(facts).unwrap_or(why)))?;
     let unavailable = |e| Unavailable(format!("{e:#}"));

@@ -1,10 +1,12 @@
 //! Where events come from. Each source (live eBPF, /proc polling, a recording) yields the same [`crate::model::event::Event`]s; a source
 //! never prints and knows nothing of reports.
 
+pub(crate) mod chosen;
 pub mod doctor;
 pub mod ebpf;
 pub(crate) mod environment;
 pub mod limit_survey;
+pub mod pods;
 pub(crate) mod process_list;
 pub mod process_names;
 pub(crate) mod procfs_sampler;
@@ -34,8 +36,16 @@ pub trait Source {
     /// A child of vmaudit's changed its state.
     fn child_changed(&mut self) {}
 
+    /// Facts and figures of what ran before the session, as of now; to be called once, before all else.
+    fn begin(&mut self, sink: &mut dyn FnMut(Event)) {
+        let _ = sink;
+    }
+
     /// Address spaces or processes that are followed and have not ended.
-    fn living(&self) -> usize;
+    fn living(&mut self) -> usize;
+
+    /// Processes that are followed and have not ended, as far as the source knows.
+    fn living_processes(&mut self) -> HashSet<ProcessId>;
 
     /// This address space has not ended.
     fn lives(&self, generation: u64) -> bool;

@@ -13,6 +13,7 @@ use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use crate::domain::application::{application, arguments};
+use crate::domain::cgroup::Groups;
 use crate::domain::process_filter::ProcessFilter;
 use crate::model::scan::Row;
 use crate::model::unreadable::Unreadable;
@@ -67,6 +68,7 @@ pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow:
             row.arguments.clear();
             row.exe = None;
             row.cgroup = None;
+            row.within = Default::default();
             row.app.clone_from(&row.comm);
         }
     }
@@ -156,17 +158,21 @@ fn named_so(wanted: &Wanted<'_>, proc: &Proc, pid: u32, comm: &str) -> bool {
     wanted.filter.name(comm) || threads()
 }
 
-/// The cgroup, if somebody wants to know it. Never blocks.
-fn group(wanted: &Wanted<'_>, shown: bool, proc: &Proc, pid: u32) -> Option<String> {
-    let asked_for = shown || wanted.details || wanted.filter.cgroup.is_some();
-    if asked_for { proc.open(pid).ok().and_then(|handle| handle.cgroup()) } else { None }
+/// The cgroups, if somebody wants to know them. Never blocks.
+fn groups(wanted: &Wanted<'_>, shown: bool, proc: &Proc, pid: u32) -> Option<Groups> {
+    let asked_for = shown || wanted.details || wanted.filter.asks_for_group();
+    if asked_for { proc.open(pid).ok().and_then(|handle| groups_of(&handle)) } else { None }
+}
+
+fn groups_of(handle: &Handle) -> Option<Groups> {
+    handle.cgroups().map(|text| Groups::parse(&text))
 }
 
 /// A process that the kernel's walk found.
 fn by_walk(wanted: &Wanted<'_>, task: &Task, least: u64, names: &mut Names<'_>) -> Option<Row> {
     let shown = task.vmas.is_none_or(|vmas| vmas >= least);
-    let cgroup = group(wanted, shown, names.proc, task.pid);
-    if !wanted.filter.group(cgroup.as_deref()) {
+    let groups = groups(wanted, shown, names.proc, task.pid);
+    if !wanted.filter.group(groups.as_ref()) {
         return None;
     }
     let (count, exact) = match task.vmas {
@@ -180,6 +186,9 @@ fn by_walk(wanted: &Wanted<'_>, task: &Task, least: u64, names: &mut Names<'_>) 
     };
     let arguments = names.cmdline(task.pid).unwrap_or_default();
     let exe = names.exe(task.pid);
+    if !wanted.filter.file(exe.as_deref()) {
+        return None;
+    }
     Some(Row {
         pid: task.pid,
         ppid: Some(task.ppid),
@@ -188,7 +197,8 @@ fn by_walk(wanted: &Wanted<'_>, task: &Task, least: u64, names: &mut Names<'_>) 
         comm: task.comm.clone(),
         exe,
         arguments,
-        cgroup,
+        within: groups.as_ref().map(Groups::within).unwrap_or_default(),
+        cgroup: groups.and_then(|groups| groups.shown),
         count,
         exact,
         silent: None,
@@ -197,8 +207,8 @@ fn by_walk(wanted: &Wanted<'_>, task: &Task, least: u64, names: &mut Names<'_>) 
 
 /// One that did not answer: what the walk told.
 fn silent_by_walk(wanted: &Wanted<'_>, task: &Task, proc: &Proc, why: Unreadable) -> Option<Row> {
-    let cgroup = group(wanted, true, proc, task.pid);
-    if !wanted.filter.group(cgroup.as_deref()) {
+    let groups = groups(wanted, true, proc, task.pid);
+    if !wanted.filter.group(groups.as_ref()) || !wanted.filter.exe.is_empty() {
         return None;
     }
     Some(Row {
@@ -206,7 +216,8 @@ fn silent_by_walk(wanted: &Wanted<'_>, task: &Task, proc: &Proc, why: Unreadable
         uid: Some(task.uid),
         app: named(None, &[], &task.comm, task.pid),
         comm: task.comm.clone(),
-        cgroup,
+        within: groups.as_ref().map(Groups::within).unwrap_or_default(),
+        cgroup: groups.and_then(|groups| groups.shown),
         count: task.vmas.ok_or_else(|| why.clone()),
         exact: task.vmas.is_some(),
         silent: Some(why.clone()),
@@ -221,16 +232,18 @@ fn silent_by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, why: Unreadable) 
     let stat = handle.as_ref().and_then(|handle| handle.stat().ok());
     let uid = handle.as_ref().map(|handle| handle.uid);
     let comm = stat.as_ref().map(|stat| stat.comm.clone()).unwrap_or_default();
-    let cgroup = group(wanted, true, proc, pid);
-    let fits = wanted.filter.group(cgroup.as_deref())
-        && (wanted.filter.uid.is_none() || uid.is_some_and(|uid| wanted.filter.owner(uid)))
+    let groups = groups(wanted, true, proc, pid);
+    let fits = wanted.filter.group(groups.as_ref())
+        && wanted.filter.exe.is_empty()
+        && (wanted.filter.uids.is_empty() || uid.is_some_and(|uid| wanted.filter.owner(uid)))
         && named_so(wanted, proc, pid, &comm);
     fits.then(|| Row {
         ppid: stat.map(|stat| stat.ppid),
         uid,
         app: named(None, &[], &comm, pid),
         comm,
-        cgroup,
+        within: groups.as_ref().map(Groups::within).unwrap_or_default(),
+        cgroup: groups.and_then(|groups| groups.shown),
         silent: Some(why.clone()),
         ..Row::unread(pid, why)
     })
@@ -248,8 +261,10 @@ fn by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, buffer: &mut CountBuffer
     if !wanted.filter.owner(handle.uid) {
         return None;
     }
-    let cgroup = handle.cgroup();
-    if !wanted.filter.group(cgroup.as_deref()) {
+    let groups = groups_of(&handle);
+    if !wanted.filter.group(groups.as_ref())
+        || !wanted.filter.exe.is_empty() && !wanted.filter.file(handle.exe().as_deref())
+    {
         return None;
     }
     let details = wanted.details || !wanted.filter.comm.is_empty();
@@ -274,7 +289,8 @@ fn by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, buffer: &mut CountBuffer
         comm,
         exe,
         arguments,
-        cgroup,
+        within: groups.as_ref().map(Groups::within).unwrap_or_default(),
+        cgroup: groups.and_then(|groups| groups.shown),
         count,
         exact: false,
         silent: None,

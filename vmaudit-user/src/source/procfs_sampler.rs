@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::domain::cgroup::Groups;
 use crate::model::event::{Event, Losses, ProcessFacts, ProcessId, Sample};
 use crate::model::loss::LossReason;
 use crate::model::unreadable::Unreadable;
@@ -250,11 +251,13 @@ impl Sampling {
             };
             // Again after an exec: what is known then is of the image before.
             if before.is_none_or(|before| before.comm != known.comm || before.exe != known.exe) {
+                let groups = handle.cgroups().map(|text| Groups::parse(&text));
                 sink(Event::Process(ProcessFacts {
                     process,
                     at_ns: now_ns,
                     exe: known.exe.clone(),
-                    cgroup: handle.cgroup(),
+                    within: groups.as_ref().map(Groups::within).unwrap_or_default(),
+                    cgroup: groups.and_then(|groups| groups.shown),
                 }));
             }
             if !known.silent {
@@ -370,8 +373,16 @@ impl Source for Sampling {
         }
     }
 
-    fn living(&self) -> usize {
+    fn begin(&mut self, sink: &mut dyn FnMut(Event)) {
+        self.look(now_ns(), sink);
+    }
+
+    fn living(&mut self) -> usize {
         self.known.len()
+    }
+
+    fn living_processes(&mut self) -> HashSet<ProcessId> {
+        self.known.values().map(|known| known.process).collect()
     }
 
     fn lives(&self, _: u64) -> bool {

@@ -20,6 +20,7 @@ use crate::model::loss::LossReason;
 use crate::model::report::{Host, Limits, Report, SourceKind};
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
 use crate::model::shortage::{Commit, TaskFigure, Tasks};
+use crate::model::within::Within;
 use crate::output::format::{Document, Format, write};
 use crate::output::text::page::Style;
 use crate::session::left::of_json;
@@ -40,6 +41,8 @@ pub(crate) fn header() -> Header {
         margin: MarginAsked { headroom: 1.5, round: 10_000 },
         budget: Budget { max_peak: Some(1), ..Budget::default() },
         all_rows: false,
+        watched: Some("unit \u{1b}x".into()),
+        attached_ns: Some(7),
     }
 }
 
@@ -261,7 +264,13 @@ pub(crate) fn events() -> Vec<Event> {
         })
     };
     let limits = Limits { max_map_count: Some(65530), ..Limits::default() };
-    let facts = ProcessFacts { process, at_ns: 3, exe: Some("/bin/a".into()), cgroup: Some("/x".into()) };
+    let facts = ProcessFacts {
+        process,
+        at_ns: 3,
+        exe: Some("/bin/a".into()),
+        cgroup: Some("/x".into()),
+        within: Within { unit: Some("a.service".into()), container: Some("c".into()), pod: None },
+    };
     let some = vec![
         Event::Limits(limits),
         change(1),

@@ -69,6 +69,11 @@ impl Outputs {
         Ok(Self { all: named.iter().map(open).collect::<anyhow::Result<_>>()?, named: true })
     }
 
+    /// Text there, as nobody asked for anything.
+    pub fn on_screen(screen: Destination) -> Self {
+        Self { all: vec![(Format::Text, screen)], named: false }
+    }
+
     /// Somebody named a file, or `-`.
     pub fn named(&self) -> bool {
         self.named

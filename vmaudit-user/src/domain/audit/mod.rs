@@ -19,7 +19,7 @@ pub use crate::domain::audit::rows::Rows;
 use crate::model::end::{Ended, OomCgroups};
 use crate::model::event::{
     Cut, End, Event, FollowedStack, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup,
-    Refused, Sample,
+    Refused, Sample, Within,
 };
 use crate::model::report::{Condition, Frame, Holders, Hook, Limits, Rlimits};
 use crate::model::session::{Header, KernelRules, Sight};
@@ -60,6 +60,8 @@ type Examples = HashMap<group::Place, Refused>;
 /// State of one session.
 pub struct Audit {
     start_ns: u64,
+    /// When what runs already was attached to, CLOCK_BOOTTIME ns; `None` where nothing was.
+    attached_ns: Option<u64>,
     sight: Sight,
     rules: KernelRules,
     processes: BTreeMap<ProcessId, Process>,
@@ -119,6 +121,7 @@ struct Process {
     exe: Option<String>,
     arguments: Option<Vec<String>>,
     cgroup: Option<String>,
+    within: Within,
     started_ns: u64,
     ended_ns: Option<u64>,
     /// In the order of their generations.
@@ -145,7 +148,8 @@ impl Audit {
     /// The audit of a session with this header, before its first event.
     pub fn of(header: &Header) -> Self {
         let rows = if header.all_rows { ALL_ROWS } else { ROWS };
-        Self::new(header.start_ns, header.sight, header.rules.clone(), rows)
+        let audit = Self::new(header.start_ns, header.sight, header.rules.clone(), rows);
+        Self { attached_ns: header.attached_ns, ..audit }
     }
 
     /// `start_ns`: the session's start, CLOCK_MONOTONIC.
@@ -153,6 +157,7 @@ impl Audit {
     pub fn new(start_ns: u64, sight: Sight, rules: KernelRules, rows: usize) -> Self {
         Self {
             start_ns,
+            attached_ns: None,
             sight,
             rules,
             processes: BTreeMap::new(),
@@ -198,7 +203,10 @@ impl Audit {
             Event::Process(named) => {
                 let process = self.processes.entry(named.process).or_default();
                 process.exe = named.exe.or(process.exe.take());
-                process.cgroup = named.cgroup.or(process.cgroup.take());
+                if let Some(cgroup) = named.cgroup {
+                    process.cgroup = Some(cgroup);
+                    process.within = named.within;
+                }
             }
             Event::CommandLine(line) => {
                 if let Some(process) = self.processes.get_mut(&line.process) {

@@ -10,7 +10,7 @@ use crate::domain::audit::{Audit, Process};
 use crate::domain::recommend::Failed;
 use crate::domain::unit::unit_of;
 use crate::model::cause::{name_of, reason};
-use crate::model::event::{MmState, ProcessId, RefusalGroup, Sizes, UsedShare};
+use crate::model::event::{MmState, ProcessId, RefusalGroup, Sizes, UsedShare, Within};
 use crate::model::loss::LossReason::{
     self, AnswersLost, BirthMissed, ChangesMissed, DeathMissed, ExamplesFull, GroupsFull, ReadFailed,
     RecordingCut, TableFull, TreeFull,
@@ -18,7 +18,7 @@ use crate::model::loss::LossReason::{
 use crate::model::report;
 use crate::model::report::{
     Accuracy, CallFigures, Cause, Condition, Exit, Failure, Hook, Image, Limits, MapCount, Memory, Outcome,
-    Rlimits,
+    Rlimits, Since,
 };
 use crate::text::bytes;
 
@@ -271,13 +271,17 @@ impl Audit {
         let parent = self.same_image(id, process);
         let exe = process.exe.clone().or_else(|| parent?.exe.clone());
         let watched = self.sight.calls() && !process.mms.is_empty();
+        let Within { unit, container, pod } = process.within.clone();
         report::Process {
             pid: id.tgid,
             ppid: process.ppid,
             comm: process.comm.clone(),
             app: exe.as_deref().and_then(|exe| exe.rsplit('/').next()).map(str::to_owned),
             exe,
-            unit: process.cgroup.as_deref().and_then(unit_of).map(str::to_owned),
+            unit: unit.or_else(|| process.cgroup.as_deref().and_then(unit_of).map(str::to_owned)),
+            container,
+            pod,
+            since: self.since(id, process),
             cgroup: process.cgroup.clone(),
             uid: process.uid,
             user: process.uid.and_then(|uid| self.users.get(&uid)).cloned(),
@@ -300,6 +304,14 @@ impl Audit {
             end: None,
             unreadable: None,
         }
+    }
+
+    /// From when on its figures are.
+    fn since(&self, id: ProcessId, process: &Process) -> Option<Since> {
+        if self.attached_ns.is_some_and(|attached| id.start_ns < attached) {
+            return Some(Since::Attach);
+        }
+        process.own().next().is_some_and(|mm| mm.from_birth).then_some(Since::Start)
     }
 
     /// The largest sizes over all its images; `exact`: of its counts nothing was missed.

@@ -340,7 +340,13 @@ fn a_parents_number_used_again_gives_no_child_another_file() {
     let mut audit = audit();
     for (start_ns, exe) in [(10, "/old"), (20, "/parent"), (40, "/new")] {
         let process = ProcessId { tgid: 1, start_ns };
-        let named = ProcessFacts { process, at_ns: start_ns, exe: Some(exe.into()), cgroup: None };
+        let named = ProcessFacts {
+            process,
+            at_ns: start_ns,
+            exe: Some(exe.into()),
+            cgroup: None,
+            within: Within::default(),
+        };
         audit.apply(Event::Process(named));
     }
     process(&mut audit, 30, 20, 0, true);
@@ -402,7 +408,13 @@ fn processes_that_were_only_mentioned_are_forgotten_when_they_are_over() {
     let mut audit = audit();
     for tgid in 1..=2001 {
         let process = ProcessId { tgid, start_ns: 1 };
-        audit.apply(Event::Process(ProcessFacts { process, at_ns: 1, exe: None, cgroup: None }));
+        audit.apply(Event::Process(ProcessFacts {
+            process,
+            at_ns: 1,
+            exe: None,
+            cgroup: None,
+            within: Within::default(),
+        }));
     }
     let over = audit.ended().filter(|id| id.tgid > 1).collect();
     audit.fold(&over);
@@ -421,6 +433,7 @@ fn a_child_keeps_its_forgotten_parents_file() {
         at_ns: 1,
         exe: Some("/bin/parent".into()),
         cgroup: None,
+        within: Within::default(),
     }));
     for pid in 2..=2001 {
         process(&mut audit, pid, 20, 0, true);

@@ -204,6 +204,9 @@ pub(crate) fn circumstances(report: &Report) -> String {
         count(report.processes.len() as u64 + folded(report, |sum| sum.processes), "process", "processes"),
         seconds(report.session.duration_s)
     )];
+    if let Some(watched) = &report.session.watched {
+        parts.push(format!("watched: {}", shortened(&clean(watched), 80)));
+    }
     if let Some(exit) = report.session.exit {
         let command = report.session.end.as_ref().map(|end| &end.name).or(report.session.command.first());
         let command = command.map_or("the command".into(), |name| shortened(&clean(name), 60));

@@ -4,7 +4,7 @@ use std::io::{self};
 
 use unicode_width::UnicodeWidthStr;
 
-use crate::model::report::{Cause, HookState, MapCount, Outcome, Process, Report, SourceKind};
+use crate::model::report::{Cause, HookState, MapCount, Outcome, Process, Report, Since, SourceKind};
 use crate::output::text::crowd::without_row;
 use crate::output::text::ends::cell;
 use crate::output::text::page::{Colour, NAME_COLUMNS, Page, shortened};
@@ -103,6 +103,7 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     if shown.iter().any(|p| p.peak_comm() != p.comm) {
         notes.push("a -> b: the peak is of a, which became b");
     }
+    notes.extend(before(&shown, report));
     let shares = shared_with(&shown);
     notes.extend(shares.as_deref());
     if !notes.is_empty() {
@@ -158,7 +159,7 @@ pub(crate) fn row(process: &Process, report: &Report) -> [String; 8] {
                 format!("{} -> {}", short(earlier), short(&process.comm))
             }
         },
-        figure(first),
+        format!("{}{}", attached(process, report), figure(first)),
         figure(last),
         peak.map_or("-".into(), |peak| {
             format!("{shared}{}{}", at_least(peak, exact), if clipped { "+" } else { "" })
@@ -168,6 +169,23 @@ pub(crate) fn row(process: &Process, report: &Report) -> [String; 8] {
             .map_or("-".into(), |n| at_least(n, report.coverage.exact_locking_calls)),
         cell(process),
     ]
+}
+
+/// Some rows are of processes that ran before.
+fn before(shown: &[&Process], report: &Report) -> Option<&'static str> {
+    let any = shown.iter().any(|p| p.since == Some(Since::Attach));
+    let all = report.processes.iter().all(|p| p.since == Some(Since::Attach));
+    any.then_some(match all {
+        true => "all of these ran before: their figures begin at the attach",
+        false => "@ ran before: its figures begin at the attach",
+    })
+}
+
+/// The mark of a process that ran before, where others did not.
+fn attached(process: &Process, report: &Report) -> &'static str {
+    let shown = |since| report.processes.iter().any(|process| process.since == since);
+    let several = shown(Some(Since::Start)) || shown(None);
+    if process.since == Some(Since::Attach) && several { "@" } else { "" }
 }
 
 /// Refused calls of a process whose need was not met another way, and that are no ordinary answers; `None` when the source

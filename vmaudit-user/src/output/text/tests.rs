@@ -28,6 +28,9 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         user: None,
         args: None,
         unit: None,
+        container: None,
+        pod: None,
+        since: Some(Since::Start),
         started_s: Some(0.01),
         ended_s: None,
         map_count: MapCount {
@@ -86,6 +89,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         vmaudit: "0.1.0".into(),
         host: Host { kernel: "6.18.44".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
         session: Session {
+            watched: None,
             command: vec!["./holes".into()],
             started: "2026-11-21T01:12:00Z".into(),
             duration_s: 12.3,

@@ -16,7 +16,7 @@ use vmaudit_common::{
 use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomVictim, OwnState, Raised, Sender};
 use crate::model::event::{
     CallStat, Change, Event, Host, Mapped, MappedFile, MmState, Needed, ProcessFacts, ProcessId,
-    RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece,
+    RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, Within,
 };
 use crate::model::shortage::Tasks;
 use crate::source::ebpf::left_ranges::LeftRanges;
@@ -64,6 +64,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
                 at_ns: head.at_ns,
                 exe: Some(path).filter(|path| !path.is_empty()),
                 cgroup: None,
+                within: Within::default(),
             };
             // The last byte is the `\0`, and the one before it is used only by what just fits or does not.
             let full = r.filename.iter().rev().nth(1).is_some_and(|&byte| byte != 0);

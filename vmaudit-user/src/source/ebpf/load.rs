@@ -173,6 +173,7 @@ impl Live {
             numbered: layout.mm_lock_seq != ABSENT,
             events: Vec::new(),
             iterator: None,
+            walked_ns: 0,
             sampled: false,
             works: works.map(|(_, works)| works),
             spare: None,

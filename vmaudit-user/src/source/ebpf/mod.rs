@@ -5,6 +5,7 @@
 
 pub(crate) mod decode;
 mod descendants;
+mod facts;
 pub(crate) mod hooks;
 mod left_ranges;
 mod load;
@@ -25,7 +26,6 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
     ptr,
     sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
-    time::Instant,
 };
 
 use anyhow::Context as _;
@@ -41,11 +41,12 @@ use vmaudit_common::{
 
 pub(crate) use load::ASKED;
 
-use crate::model::event::{Event, Kept, MmState, ProcessFacts, ProcessId, UsedShare};
+use crate::model::event::{Event, Kept, MmState, ProcessId, UsedShare};
 use crate::model::report::Hook;
-use crate::os::procfs::{Handle, Proc};
+use crate::os::clock::now_ns;
 use crate::os::rights;
 use crate::source::ebpf::decode::{Beside, Decoded, decode, mm_state};
+use crate::source::ebpf::facts::Names;
 use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::load::DebugLog;
 use crate::source::ebpf::losses::Counted;
@@ -104,6 +105,8 @@ pub struct Live {
     events: Vec<OwnedFd>,
     /// Reading it walks all tasks once.
     iterator: Option<fs::File>,
+    /// When that was done, CLOCK_MONOTONIC ns; 0: it was not.
+    walked_ns: u64,
     /// The substitutes are at work.
     sampled: bool,
     /// What answers are asked with; else the exits of calls are watched, or nothing of calls is.
@@ -120,47 +123,6 @@ pub struct Live {
     waited_for: HashSet<u64>,
     /// Records known to be dropped, as last told.
     told_ring_full: u64,
-}
-
-/// Looks into /proc for what the programs cannot tell, at most so many in a second.
-struct Names {
-    proc: Proc,
-    second: Instant,
-    looks: u32,
-}
-
-impl Names {
-    const LOOKS_PER_SECOND: u32 = 100;
-
-    /// Fills in the cgroup, and all of a path of which only a part is known. A path that does not fit it is another
-    /// file's, a script's interpreter for one.
-    fn complete(&mut self, named: &mut ProcessFacts, is_part: bool) {
-        let part = if is_part { named.exe.take() } else { None };
-        let _rights = rights::raised(&rights::PROCESSES);
-        let Some(process) = self.open(named.process.tgid) else { return };
-        named.cgroup = process.cgroup();
-        if let Some(part) = part {
-            named.exe = process.exe().filter(|path| fits(path, &part));
-        }
-    }
-
-    fn open(&mut self, pid: u32) -> Option<Handle> {
-        if self.second.elapsed().as_secs() > 0 {
-            self.second = Instant::now();
-            self.looks = 0;
-        }
-        self.looks += 1;
-        if self.looks > Self::LOOKS_PER_SECOND {
-            return None;
-        }
-        self.proc.open(pid).ok()
-    }
-}
-
-/// Whether the path begins with this part, or, if that is relative to a folder that nobody knows, has its last name.
-fn fits(path: &str, part: &str) -> bool {
-    let name = |path: &str| path.rsplit('/').next().map(str::to_owned);
-    if part.starts_with('/') { path.starts_with(part) } else { name(path) == name(part) }
 }
 
 impl Live {
@@ -192,6 +154,7 @@ impl Live {
         if let Some(mut file) = self.iterator.take() {
             let _rights = rights::raised(&rights::EBPF);
             file.read_to_end(&mut Vec::new()).context("the walk over running tasks failed")?;
+            self.walked_ns = now_ns();
         }
         Ok(())
     }
@@ -304,7 +267,10 @@ impl Live {
             all_seen: !self.sampled,
             left: &self.left,
         };
-        mm_state(&slot, &beside)
+        let mut state = mm_state(&slot, &beside);
+        // Its first release while the walk was on its way began it: from then on all is known, as of those that the walk met.
+        state.from_snapshot |= !state.from_birth && state.born_ns <= self.walked_ns;
+        state
     }
 
     /// Places at which calls of this address space were refused.
@@ -422,9 +388,9 @@ impl Live {
         })
     }
 
-    /// Processes with an address space that has not ended, or whose end was not taken yet.
-    pub fn in_slots(&self) -> HashSet<ProcessId> {
-        let taken = (0..self.used()).filter(|&index| matches!(self.state(index), SLOT_LIVE | SLOT_DEAD));
+    /// Processes with an address space in one of these states: with [`SLOT_DEAD`], whose end was not taken yet.
+    pub fn in_slots(&self, states: &[u32]) -> HashSet<ProcessId> {
+        let taken = (0..self.used()).filter(|&index| states.contains(&self.state(index)));
         let of = |index| {
             let slot = self.slots.at(index);
             // SAFETY: `index` is in bounds; both words are written by the kernel side when the slot is taken.

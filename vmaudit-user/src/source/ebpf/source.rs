@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use vmaudit_common::LIMIT_NEAR;
+use vmaudit_common::{LIMIT_NEAR, SLOT_DEAD, SLOT_LIVE};
 
 use super::Live;
 use crate::model::event::{Event, LimitSeen, ProcessId};
@@ -43,8 +43,17 @@ impl Source for Live {
         TICK
     }
 
-    fn living(&self) -> usize {
+    fn begin(&mut self, sink: &mut dyn FnMut(Event)) {
+        self.tell_facts(sink);
+        self.report_living(sink);
+    }
+
+    fn living(&mut self) -> usize {
         Live::living(self)
+    }
+
+    fn living_processes(&mut self) -> HashSet<ProcessId> {
+        self.in_slots(&[SLOT_LIVE])
     }
 
     fn lives(&self, generation: u64) -> bool {
@@ -53,7 +62,7 @@ impl Source for Live {
 
     fn awaited(&mut self, sink: &mut dyn FnMut(Event)) -> HashSet<ProcessId> {
         self.sweep(false, sink);
-        self.in_slots()
+        self.in_slots(&[SLOT_LIVE, SLOT_DEAD])
     }
 
     fn checkpoint(&mut self, sink: &mut dyn FnMut(Event)) {
@@ -67,6 +76,6 @@ impl Source for Live {
         self.sweep(true, sink);
         sink(Event::Lost(self.losses()));
         sink(Event::Hooks(self.hooks()));
-        self.living_processes().len() as u64
+        Live::living_processes(self).len() as u64
     }
 }

@@ -178,8 +178,12 @@ impl<R: Read> Source for Reader<R> {
         Duration::MAX
     }
 
-    fn living(&self) -> usize {
+    fn living(&mut self) -> usize {
         0
+    }
+
+    fn living_processes(&mut self) -> HashSet<ProcessId> {
+        HashSet::new()
     }
 
     fn lives(&self, _: u64) -> bool {

@@ -1,6 +1,7 @@
 //! Tests of `scan` on a made-up /proc.
 
 use super::*;
+use crate::domain::cgroup::GroupWanted;
 use crate::domain::process_filter::NamePattern;
 use crate::domain::recommend::Margin;
 use crate::domain::scan::Key;
@@ -99,9 +100,16 @@ fn rows_filters_and_order() {
         pids(&run(&fake.0, &ProcessFilter { comm: vec![NamePattern::new("jav*")], ..any() }, &plain())),
         [11, 10]
     );
-    assert_eq!(pids(&run(&fake.0, &ProcessFilter { cgroup: Some("3f2a".into()), ..any() }, &plain())), [10]);
+    assert_eq!(
+        pids(&run(
+            &fake.0,
+            &ProcessFilter { cgroups: vec![GroupWanted::Part("3f2a".into())], ..any() },
+            &plain()
+        )),
+        [10]
+    );
     assert_eq!(pids(&run(&fake.0, &ProcessFilter { pids: vec![12, 10], ..any() }, &plain())), [12, 10]);
-    assert_eq!(pids(&run(&fake.0, &ProcessFilter { uid: Some(4_294_967_294), ..any() }, &plain())), [0; 0]);
+    assert_eq!(pids(&run(&fake.0, &ProcessFilter { uids: vec![4_294_967_294], ..any() }, &plain())), [0; 0]);
 }
 
 #[test]

@@ -16,17 +16,28 @@ const HABITS: &[Habit] = &[
     Habit {
         command: "run",
         options: &["-p", "--pid", "--comm"],
-        sentence: "run starts a command; what already runs is followed by: vmaudit trace -p {}",
+        sentence: "run starts a command; what already runs is watched by: vmaudit watch -p {}",
     },
     Habit {
         command: "run",
         options: &["-a", "--all"],
-        sentence: "run starts a command; all that runs is followed by: vmaudit trace --all",
+        sentence: "run starts a command; all that runs is watched by: vmaudit watch",
     },
     Habit {
         command: "run",
         options: &["-u", "--user"],
         sentence: "--user chooses among processes by their owner; to run a command as a user: vmaudit run --as USER CMD",
+    },
+    Habit {
+        command: "watch",
+        options: &["-a"],
+        sentence: "watch watches every process unless it is told which: vmaudit watch -d 60s",
+    },
+    Habit { command: "watch", options: &["-f", "-ff", "--follow", "--follow-forks"], sentence: FOLLOWS },
+    Habit {
+        command: "watch",
+        options: &["-Z", "--failed"],
+        sentence: "watch reports at its end; refused calls as they happen: vmaudit trace -Z -p PID",
     },
     Habit {
         command: "trace",
@@ -54,7 +65,7 @@ const HABITS: &[Habit] = &[
     Habit {
         command: "scan",
         options: &["-d", "--duration", "--watch", "-i", "--interval"],
-        sentence: "scan looks once; what happens over time is shown by: vmaudit trace -p PID -d 10s",
+        sentence: "scan looks once; what happens over time is shown by: vmaudit watch -p PID -d 10s",
     },
     Habit {
         command: "scan",
@@ -93,7 +104,7 @@ pub fn sentence(words: &[String], error: &clap::Error) -> Option<String> {
             Some("say what to follow: vmaudit trace -p PID, vmaudit trace --all, or vmaudit trace CMD".into())
         }
         ErrorKind::MissingRequiredArgument if command == "run" => {
-            Some("say what to run: vmaudit run CMD; what already runs is followed by: vmaudit trace -p PID".into())
+            Some("say what to run: vmaudit run CMD; what already runs is watched by: vmaudit watch -p PID".into())
         }
         ErrorKind::ValueValidation if command == "limit" && given(ContextKind::InvalidArg) == Some("[N]") => {
             let word = given(ContextKind::InvalidValue).filter(|word| word.starts_with(char::is_alphabetic))?;

@@ -2,13 +2,16 @@
 
 pub mod doctor;
 pub mod explain;
+pub mod filters;
 pub mod limit;
 mod mistakes;
 pub mod report;
+pub mod reporting;
 pub mod run;
 pub mod scan;
 pub mod trace;
 pub mod values;
+pub mod watch;
 
 use std::ffi::OsString;
 
@@ -67,9 +70,14 @@ pub fn parse(mut words: Vec<OsString>) -> Result<Command, Wrong> {
     }
 }
 
+/// An owner of processes is asked for, and there is a command, which is to run as somebody.
+fn or_user(trace: clap::Command) -> clap::Command {
+    trace.mut_arg("user", |arg| arg.conflicts_with("command"))
+}
+
 /// All commands; those with `--format` have `--json` too.
 fn definition() -> clap::Command {
-    Cli::command().mut_subcommands(|command| {
+    Cli::command().mut_subcommand("trace", or_user).mut_subcommands(|command| {
         if command.get_arguments().all(|arg| arg.get_id() != "format") {
             return command;
         }
@@ -89,6 +97,9 @@ pub enum Command {
     /// Run a command, follow its whole process tree, report at its end
     #[command(after_help = run::EXAMPLES)]
     Run(run::RunArgs),
+    /// Attach to what already runs, report at the end; the processes live on
+    #[command(after_help = watch::EXAMPLES)]
+    Watch(watch::WatchArgs),
     /// Print each change and failure as it happens
     #[command(after_help = trace::EXAMPLES)]
     Trace(trace::TraceArgs),

@@ -3,9 +3,9 @@
 use vmaudit_user::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
 use vmaudit_user::domain::scan::Key;
 use vmaudit_user::output::format::{Format, Kind, Named};
-use vmaudit_user::source::process_names::ProcessNamed;
 use vmaudit_user::source::scan::Counter;
 
+use super::filters::Filters;
 use super::values;
 
 /// Shown below the options.
@@ -27,19 +27,6 @@ pub struct ScanArgs {
     /// Also say what a process of N VMAs would need [example: --vma 200000]
     #[arg(long, value_name = "N", value_parser = values::positive)]
     pub vma: Option<u64>,
-    /// Only these processes, by number or name; repeat or separate by commas [example: -p 812,java]
-    #[arg(short, long, value_name = "PID", value_delimiter = ',', value_parser = values::process)]
-    pub pid: Vec<ProcessNamed>,
-    /// Only processes of this user, by name or number [example: --user postgres]
-    #[arg(long, value_name = "USER")]
-    pub user: Option<String>,
-    /// Only processes with this name, or with a thread of it; * and ? stand for any text and any character; repeat or separate by
-    /// commas [example: --comm 'java,pg*']
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub comm: Vec<String>,
-    /// Only processes whose cgroup path contains this: a slice, a unit, a container's id [example: --cgroup docker-3f2a]
-    #[arg(long, visible_alias = "container", value_name = "PATH")]
-    pub cgroup: Option<String>,
     /// Order of the processes [example: --sort app]
     #[arg(long, value_name = "KEY", value_enum, default_value_t = Sort::Count)]
     pub sort: Sort,
@@ -55,6 +42,9 @@ pub struct ScanArgs {
     /// Where counts come from [example: --source proc]
     #[arg(long, value_enum, default_value_t = Source::Auto, value_name = "SOURCE")]
     pub source: Source,
+    /// Which processes; without any of these: all.
+    #[command(flatten)]
+    pub filters: Filters,
     /// Write to FILE instead of standard output; repeat it for several. Its ending says the format, FORMAT:FILE says it
     /// outright, - is standard output [example: -o now.json]
     #[arg(short, long, value_name = "FILE", value_parser = values::output(Kind::Scan))]

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use vmaudit_user::domain::requirements;
 use vmaudit_user::output::format::{Format, Kind, Named};
-use vmaudit_user::source::process_names::ProcessNamed;
 
+use super::filters::Filters;
 use super::values::{self, Common};
 
 /// Shown below the options.
@@ -19,12 +19,11 @@ pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit trace -p 1234 -d 10s\n  su
 
 /// Options of `trace`.
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["pid", "all", "user", "comm", "cgroup", "command"]))]
+#[command(group = ArgGroup::new("target").required(true).multiple(true).args(["pid", "all", "user", "comm", "exe", "cgroup", "unit", "container", "pod", "command"]))]
 pub struct TraceArgs {
-    /// Follow these processes, by number or name (all that bear it), with the children that they have or get; repeat or separate by
-    /// commas [example: -p 1234,java]
-    #[arg(short, long, value_delimiter = ',', value_name = "PID", value_parser = values::process)]
-    pub pid: Vec<ProcessNamed>,
+    /// Which processes.
+    #[command(flatten)]
+    pub filters: Filters,
     /// Follow every process
     #[arg(long, conflicts_with = "pid")]
     pub all: bool,
@@ -34,16 +33,6 @@ pub struct TraceArgs {
     /// Only these system calls [example: --call munmap,mprotect]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     pub call: Vec<String>,
-    /// Only processes of this user, by name or number [example: --user postgres]
-    #[arg(long, value_name = "USER", conflicts_with = "command")]
-    pub user: Option<String>,
-    /// Only processes or threads with this name; * and ? stand for any text and any character; repeat or separate by commas
-    /// [example: --comm 'java,G1*']
-    #[arg(long, value_name = "NAME", value_delimiter = ',')]
-    pub comm: Vec<String>,
-    /// Only processes whose cgroup path contains this: a slice, a unit, a container's id [example: --cgroup docker-3f2a]
-    #[arg(long, visible_alias = "container", value_name = "PATH")]
-    pub cgroup: Option<String>,
     /// No lines, only the sum at the end: refused calls by process and cause, changes by call
     #[arg(short, long = "summary-only", conflicts_with_all = ["all_lines", "max_bytes"])]
     pub count: bool,
@@ -68,6 +57,9 @@ pub struct TraceArgs {
     /// [example: --format json]
     #[arg(long, value_name = "FORMAT", overrides_with = "format", value_parser = values::screen(Kind::Stream))]
     pub format: Option<Format>,
+    /// Wait for a first process that fits instead of ending at once when there is none
+    #[arg(long, conflicts_with = "command")]
+    pub wait: bool,
     /// Do not follow children
     #[arg(long)]
     pub no_follow: bool,
@@ -95,6 +87,6 @@ pub struct TraceArgs {
 impl TraceArgs {
     /// Of what is followed only a part is shown.
     pub fn narrows(&self) -> bool {
-        !self.call.is_empty() || self.user.is_some() || !self.comm.is_empty() || self.cgroup.is_some()
+        !self.call.is_empty() || !self.filters.comm.is_empty()
     }
 }

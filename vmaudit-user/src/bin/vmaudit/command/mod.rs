@@ -2,9 +2,12 @@
 
 pub mod doctor;
 pub mod explain;
+mod filters;
 pub mod limit;
 pub mod report;
+mod reporting;
 pub mod run;
 pub mod scan;
 mod status;
 pub mod trace;
+pub mod watch;

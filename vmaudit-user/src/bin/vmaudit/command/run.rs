@@ -5,36 +5,36 @@ use std::path::Path;
 use anyhow::{Context as _, anyhow};
 
 use vmaudit_user::domain::recommend::Margin;
-use vmaudit_user::domain::report;
 use vmaudit_user::enrich::Enrichment;
 use vmaudit_user::launch::child::{self, Child};
 use vmaudit_user::launch::user::User;
 use vmaudit_user::model::report::Exit;
-use vmaudit_user::model::session::{Budget, Header};
+use vmaudit_user::model::session::Header;
 use vmaudit_user::os::apart::Patience;
 use vmaudit_user::os::destination::{Destination, Writing};
 use vmaudit_user::os::kernel::Facts;
 use vmaudit_user::os::rights;
 use vmaudit_user::os::status_line;
 use vmaudit_user::os::users;
-use vmaudit_user::output::format::{Document, Kind};
+use vmaudit_user::output::format::Kind;
 use vmaudit_user::output::say;
 use vmaudit_user::session::opening::{AskedOf, give_up_rights, open_source};
 use vmaudit_user::session::recorder::Recorder;
 use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
 use vmaudit_user::source::ebpf;
 
-use crate::cli::run::{Calls, RunArgs};
+use crate::cli::run::RunArgs;
+use crate::command::reporting::{Outcome, budget, conclude, wants_all_calls};
 use crate::command::status::Status;
-use crate::outputs::{Asked, Outputs, Shown};
+use crate::outputs::{Asked, Outputs};
 
 /// `vmaudit run`. Returns vmaudit's exit status; does not return when the command died of a signal.
 pub fn run(args: RunArgs) -> anyhow::Result<i32> {
-    let margin = Margin::new(args.headroom, args.round).map_err(|e| anyhow!("{e}"))?;
-    let asked = Asked { named: &args.output, screen: args.format, kind: Kind::Report };
+    let margin = Margin::new(args.report.headroom, args.report.round).map_err(|e| anyhow!("{e}"))?;
+    let asked = Asked { named: &args.report.output, screen: args.report.format, kind: Kind::Report };
     let outputs = Outputs::open_or(&asked, Writing::Whole, Destination::Stderr)?;
-    let recording = args.record.as_deref().map(open_recording).transpose()?;
-    let mut status = if args.quiet { None } else { Status::new() };
+    let recording = args.report.record.as_deref().map(open_recording).transpose()?;
+    let mut status = if args.report.quiet { None } else { Status::new() };
     let mut for_outputs = outputs.rights();
     for_outputs.extend(status.as_ref().and_then(|_| status_line::right()));
     let user = args.run_as.as_deref().map(User::find).transpose()?;
@@ -49,8 +49,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         stream_changes: false,
         stream_failures: false,
         attach: false,
-        calls: !args.peaks_only,
-        exits: args.calls == Calls::All || args.fail_on.iter().any(|asked| asked.wants_all_calls()),
+        calls: !args.report.peaks_only,
+        exits: wants_all_calls(&args.report),
         stacks: true,
         ring_bytes: args.common.ring_bytes.unwrap_or(1 << 20),
         slots: args.common.slots,
@@ -60,25 +60,21 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let pid = child.pid.as_raw() as u32;
     let mut opened = open_source(args.common.source.into(), &facts, &options, pid, &patience)?;
     opened.events.extend(give_up_rights(Some(&child), &for_outputs));
-    let anonymizer = || users::anonymizer(args.no_anonymize);
-    let budget = Budget {
-        max_peak: args.max_peak,
-        max_percent: args.max_percent,
-        fail_on: args.fail_on.iter().map(|asked| (*asked).into()).collect(),
-    };
-    let asked = AskedOf { margin, budget, all_rows: args.all_rows };
+    let anonymizer = || users::anonymizer(args.report.no_anonymize);
+    let budget = budget(&args.report);
+    let asked = AskedOf { margin, budget, all_rows: args.report.all_rows, watched: None };
     let header = opened.header(shown_command(&args), &anonymizer(), asked);
     let (mut recorder, not_recorded) = begin_recording(recording, &header, None);
     let mut sinks: Vec<&mut dyn Sink> = recorder.iter_mut().map(|it| it as &mut dyn Sink).collect();
     sinks.extend(status.iter_mut().map(|it| it as &mut dyn Sink));
-    let mut enrichment = Enrichment::new(!args.no_symbols, anonymizer(), header.start_ns, &patience);
-    if args.show_args {
+    let mut enrichment = Enrichment::new(!args.report.no_symbols, anonymizer(), header.start_ns, &patience);
+    if args.report.show_args {
         enrichment = enrichment.with_command_lines(&patience);
     }
     let mut session = Session::new(&header, opened.source, Some(enrichment), anonymizer(), sinks, patience);
     opened.events.into_iter().for_each(|event| session.take(event));
     // No error, and the report's coverage says it too.
-    if let Some(why) = opened.instead.filter(|_| !args.quiet) {
+    if let Some(why) = opened.instead.filter(|_| !args.report.quiet) {
         session.announce(format!("looking at /proc instead of eBPF ({why})"));
     }
     let ends = Ends { linger: args.linger, ..Ends::default() };
@@ -99,33 +95,14 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     drop(status);
     // Nothing of others is read any more; what was read is rendered without rights.
     rights::finish(&for_outputs);
-    let report = report::report(&header, &audit)?;
     let succeeded = exit.code == Some(0);
-    // A report on stderr has them in it.
-    if outputs.named() || args.quiet {
-        let status =
-            if succeeded { format!(" (exit status {})", args.breach_exit_code) } else { String::new() };
-        for breach in &report.breaches {
-            say(&format!("budget broken{status}: {}", breach.sentence));
-        }
-    }
-    let mut lost = not_recorded;
-    if !args.quiet || outputs.named() {
-        let shown = Shown { rows: args.top, frames: args.stack_depth, verbose: args.verbose, echoed };
-        for e in outputs.write_each(&Document::Report(&report), shown) {
-            say(&format!("the report could not be written: {e}"));
-            lost = true;
-        }
-    }
-    if let Some(complaint) = recorder.and_then(|it| it.complaint()) {
-        say(&complaint);
-        lost = true;
-    }
-    if succeeded && !report.breaches.is_empty() {
-        return Ok(args.breach_exit_code.into());
+    let Outcome { breached, lost } =
+        conclude(&args.report, (&header, &audit), outputs, recorder, echoed, succeeded)?;
+    if succeeded && breached {
+        return Ok(args.report.breach_exit_code.into());
     }
     // Never instead of the command's own failure.
-    if succeeded && lost {
+    if succeeded && (lost || not_recorded) {
         return Ok(child::EXIT_OWN_FAILURE);
     }
     Ok(child::end_like(exit))
@@ -187,7 +164,7 @@ pub fn begin_recording(
 }
 
 fn shown_command(args: &RunArgs) -> Vec<String> {
-    if args.show_args {
+    if args.report.show_args {
         return args.command.iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
     }
     args.command.first().map(|file| child::short_name(file)).into_iter().collect()

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use vmaudit_user::domain::process_filter::{NamePattern, ProcessFilter};
+use vmaudit_user::domain::process_filter::ProcessFilter;
 use vmaudit_user::domain::recommend::Margin;
 use vmaudit_user::domain::scan::ScanOptions;
 use vmaudit_user::os::users;
@@ -10,6 +10,7 @@ use vmaudit_user::output::format::{Document, Kind};
 use vmaudit_user::source::{process_names, scan};
 
 use crate::cli::scan::ScanArgs;
+use crate::command::filters;
 use crate::outputs::{Asked, Outputs};
 
 /// Runs the command.
@@ -24,10 +25,8 @@ pub fn scan(args: ScanArgs) -> anyhow::Result<ExitCode> {
     };
     let outputs = Outputs::open(&Asked { named: &args.output, screen: args.format, kind: Kind::Scan })?;
     let filter = ProcessFilter {
-        pids: process_names::pids_of(&args.pid).map_err(anyhow::Error::msg)?,
-        uid: args.user.as_deref().map(users::resolve_user).transpose()?,
-        comm: args.comm.iter().map(|name| NamePattern::new(name)).collect(),
-        cgroup: args.cgroup,
+        pids: process_names::pids_of(&args.filters.pid).map_err(anyhow::Error::msg)?,
+        ..filters::beside_pids(&args.filters)?
     };
     let anonymizer = users::anonymizer(args.no_anonymize);
     let details = outputs.more_than_text();

@@ -13,7 +13,7 @@ use vmaudit_user::domain::{arguments, notation};
 use vmaudit_user::model::cause::{because, name_of};
 use vmaudit_user::model::event::{Change, Event, Refused, UsedShare};
 use vmaudit_user::model::loss::LossReason;
-use vmaudit_user::model::report::{Cause, Failure, Process, Report};
+use vmaudit_user::model::report::{Cause, Failure, Report};
 use vmaudit_user::os::clock::{now_ns, time_of_day};
 use vmaudit_user::os::destination::Destination;
 use vmaudit_user::os::rights;
@@ -93,12 +93,7 @@ impl Sink for Stream {
 
 impl Stream {
     /// `start_ns`: the session's start, CLOCK_MONOTONIC.
-    pub fn new(
-        args: &TraceArgs,
-        (format, destination): (Format, Destination),
-        owner: Option<u32>,
-        start_ns: u64,
-    ) -> Self {
+    pub fn new(args: &TraceArgs, (format, destination): (Format, Destination), start_ns: u64) -> Self {
         let json = format == Format::Json;
         Self {
             out: Lines::new(destination, json, args.max_bytes),
@@ -108,7 +103,7 @@ impl Stream {
             dropped: 0,
             failed: args.failed,
             count_only: args.count,
-            shown: Shown::new(&args.call, owner, &args.comm, args.cgroup.as_deref()),
+            shown: Shown::new(&args.call, &args.filters.comm),
             tally: Tally::default(),
             complete: false,
             started: SystemTime::now()
@@ -324,11 +319,7 @@ impl Stream {
     /// Then the report's failures are those that were asked for.
     pub fn sum_up(&mut self, report: &mut Report) {
         if self.shown.by_process() {
-            let names = Shown::new(self.shown.calls(), None, &[], None);
-            let wanted = |call: &str| names.call(call);
-            let all = self.shown.all_processes();
-            let mut keeps = |process: &Process| self.shown.keeps(process);
-            self.tally = Tally::of_report(report, &wanted, (!all).then_some(&mut keeps));
+            self.tally = Tally::of_report(report, &|call| self.shown.call(call));
             self.complete = !report.failures_may_be_missing();
         }
         report.failures.retain(|failure| self.tally.knows(failure));
@@ -338,13 +329,7 @@ impl Stream {
     pub fn end(self, audit: &Audit, last: &Last<'_>) -> anyhow::Result<()> {
         let Last { verdict, stacks, failures, echoed } = *last;
         let losses = audit.losses();
-        let mut notes: Vec<String> = losses.shares.iter().map(UsedShare::sentence).collect();
-        if self.shown.unknown() > 0 {
-            notes.push(format!(
-                "{} not shown: their processes were gone before they could be asked for their owner or cgroup",
-                text::count(self.shown.unknown(), "line is", "lines are")
-            ));
-        }
+        let notes: Vec<String> = losses.shares.iter().map(UsedShare::sentence).collect();
         let no_line_lost = losses.counters.get(&LossReason::RingFull).is_none_or(|n| *n == 0);
         let complete = if self.shown.by_process() { self.complete } else { no_line_lost };
         if self.json {

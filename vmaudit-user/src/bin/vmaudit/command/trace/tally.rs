@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use vmaudit_common::call::Call;
 use vmaudit_user::model::cause::{because, name_of};
 use vmaudit_user::model::event::Change;
-use vmaudit_user::model::report::{CallFigures, Cause, Failure, Process, Report};
+use vmaudit_user::model::report::{CallFigures, Cause, Failure, Report};
 use vmaudit_user::text::{clean, count, grouped};
 
 /// Kinds of refusals that are kept apart; a machine of any size takes bounded memory.
@@ -44,24 +44,13 @@ struct Sum {
 }
 
 impl Tally {
-    /// Of those calls of the report's processes that are `wanted`. `keeps`: whether a process is asked for; processes
-    /// without a row of their own are if all are. Exact, whatever happened to the lines.
-    pub fn of_report(
-        report: &Report,
-        wanted: &dyn Fn(&str) -> bool,
-        keeps: Option<&mut dyn FnMut(&Process) -> bool>,
-    ) -> Self {
+    /// Of those calls of the report that are `wanted`.
+    pub fn of_report(report: &Report, wanted: &dyn Fn(&str) -> bool) -> Self {
         let mut tally = Self::default();
-        let all = keeps.is_none();
-        let kept: Vec<&Process> = match keeps {
-            Some(keeps) => report.processes.iter().filter(|process| keeps(process)).collect(),
-            None => report.processes.iter().collect(),
-        };
         let mut crowds: BTreeMap<&str, u64> = BTreeMap::new();
         for failure in report.failures.iter().chain(&report.ordinary_answers) {
             let several = failure.processes > 1;
-            let of_kept = || !several && kept.iter().any(|process| failure.is_of(process));
-            if !wanted(&failure.syscall) || !(all || of_kept()) {
+            if !wanted(&failure.syscall) {
                 continue;
             }
             if several {
@@ -71,8 +60,8 @@ impl Tally {
             tally.add_refused(Kind::of(failure, several), failure.count);
         }
         tally.crowd = crowds.into_values().fold(0, u64::saturating_add);
-        let rows = kept.iter().map(|process| &process.calls);
-        let folded = report.folded.iter().filter(|_| all).map(|sum| &sum.calls);
+        let rows = report.processes.iter().map(|process| &process.calls);
+        let folded = report.folded.iter().map(|sum| &sum.calls);
         for (name, figures) in rows.chain(folded).flatten().filter(|(name, _)| wanted(name)) {
             tally.calls.entry(name.clone()).or_default().add(figures);
         }

@@ -28,6 +28,8 @@ fn header() -> Header {
         margin: MarginAsked { headroom: 1.5, round: 10_000 },
         budget: Budget::default(),
         all_rows: false,
+        watched: None,
+        attached_ns: None,
     }
 }
 
@@ -136,7 +138,7 @@ fn state(failed: u64) -> MmState {
 fn screen(words: &[&str], columns: Option<usize>, events: &[Event]) -> String {
     let words = ["vmaudit", "trace"].iter().chain(words).map(Into::into).collect();
     let Ok(Command::Trace(args)) = cli::parse(words) else { panic!("it is a trace") };
-    let mut stream = Stream::new(&args, (Format::Text, Destination::Stdout), None, 0);
+    let mut stream = Stream::new(&args, (Format::Text, Destination::Stdout), 0);
     let shared = Shared::default();
     stream.out = Lines::of_width(Box::new(shared.clone()), columns);
     let header = header();

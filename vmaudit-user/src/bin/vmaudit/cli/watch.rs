@@ -1,0 +1,44 @@
+//! `vmaudit watch`.
+
+use std::time::Duration;
+
+use clap::Args;
+
+use super::filters::Filters;
+use super::reporting::Reporting;
+use super::values::{self, Common};
+
+/// Shown below the options.
+pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit watch -p PID -d 10s\n  sudo vmaudit watch --user root -d 5s\n  \
+    sudo vmaudit watch -d 5s -o report.json\n\n\
+    Figures of a process that ran before begin at the attach. SIGUSR1 gives a report of what was seen so far.\n\
+    Exit status: 0 fine; 86 a budget was broken; 1 failure, also when no process fits; 2 wrongly called.";
+
+/// Options of `watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Which processes; without any of these: all.
+    #[command(flatten)]
+    pub filters: Filters,
+    /// Every process, as without any of these
+    #[arg(
+        long,
+        conflicts_with_all = ["pid", "comm", "exe", "user", "cgroup", "unit", "container", "pod"]
+    )]
+    pub all: bool,
+    /// Do not follow children, neither those that a process has nor those that it gets
+    #[arg(long)]
+    pub no_follow: bool,
+    /// Wait for a first process that fits instead of ending at once when there is none
+    #[arg(long)]
+    pub wait: bool,
+    /// End and report after this time; without it Ctrl-C does, or the end of the last process that fits [example: -d 60s]
+    #[arg(short, long, value_parser = values::duration, value_name = "TIME")]
+    pub duration: Option<Duration>,
+    /// What is watched, what must hold, where the report goes.
+    #[command(flatten)]
+    pub report: Reporting,
+    /// Shared options.
+    #[command(flatten)]
+    pub common: Common,
+}

@@ -1,0 +1,71 @@
+//! The end of a session that is reported: budgets, outputs, and what could not be written.
+
+use vmaudit_user::domain::audit::Audit;
+use vmaudit_user::domain::report;
+use vmaudit_user::model::session::{Budget, Header};
+use vmaudit_user::output::format::Document;
+use vmaudit_user::output::say;
+use vmaudit_user::session::Sink as _;
+use vmaudit_user::session::recorder::Recorder;
+
+use crate::cli::reporting::{Calls, Reporting};
+use crate::outputs::{Outputs, Shown};
+
+/// What must hold.
+pub fn budget(args: &Reporting) -> Budget {
+    Budget {
+        max_peak: args.max_peak,
+        max_percent: args.max_percent,
+        fail_on: args.fail_on.iter().map(|asked| (*asked).into()).collect(),
+    }
+}
+
+/// Every watched call has to be seen.
+pub fn wants_all_calls(args: &Reporting) -> bool {
+    args.calls == Calls::All || args.fail_on.iter().any(|asked| asked.wants_all_calls())
+}
+
+/// How much of a report is shown. `echoed`: the terminal stands behind the echo of a key.
+pub fn shown(args: &Reporting, echoed: bool) -> Shown {
+    Shown { rows: args.top, frames: args.stack_depth, verbose: args.verbose, echoed }
+}
+
+/// How a session came out.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// A budget was broken.
+    pub breached: bool,
+    /// The report or the recording could not be written.
+    pub lost: bool,
+}
+
+/// Makes the report and writes it. `counts`: a broken budget decides the exit status. Errors: the margin is refused.
+pub fn conclude(
+    args: &Reporting,
+    (header, audit): (&Header, &Audit),
+    outputs: Outputs,
+    recorder: Option<Recorder>,
+    echoed: bool,
+    counts: bool,
+) -> anyhow::Result<Outcome> {
+    let report = report::report(header, audit)?;
+    // A report on the screen has them in it.
+    if outputs.named() || args.quiet {
+        let status = if counts { format!(" (exit status {})", args.breach_exit_code) } else { String::new() };
+        for breach in &report.breaches {
+            say(&format!("budget broken{status}: {}", breach.sentence));
+        }
+    }
+    let mut lost = false;
+    if !args.quiet || outputs.named() {
+        for e in outputs.write_each(&Document::Report(&report), shown(args, echoed)) {
+            say(&format!("the report could not be written: {e}"));
+            lost = true;
+        }
+    }
+    if let Some(complaint) = recorder.and_then(|it| it.complaint()) {
+        say(&complaint);
+        lost = true;
+    }
+    Ok(Outcome { breached: !report.breaches.is_empty(), lost })
+}
