@@ -21,7 +21,7 @@ const CLONE_VFORK: u64 = 0x4000;
 /// The slot of a process that lives in another's address space; `leader`: its first task.
 #[inline(always)]
 pub fn index_of(tgid: u32, leader: u64) -> Option<u32> {
-    if Page::get()?.lodgers().read() == 0 {
+    if Page::get().lodgers().read() == 0 {
         return None;
     }
     // Process ids are no addresses of the kernel.
@@ -72,7 +72,7 @@ fn of_caller<const CAS: bool>(index: u32) -> Option<u32> {
 #[inline(always)]
 pub fn open<const CAS: bool>(host_index: u32, owner: Owner) {
     let Some(host) = Slot::at(host_index) else { return };
-    let Some(page) = Page::get() else { return };
+    let page = Page::get();
     let uid = kernel::uid_of(owner.task);
     let Some((index, slot)) = slots::claim::<CAS>(uid) else { return };
     address_space::fill(slot, owner, uid, host.last());
@@ -132,7 +132,7 @@ fn runs_beside() -> bool {
 /// A process has ended, or has an address space of its own from now on (`ended` is false).
 #[inline(always)]
 pub fn left<const CAS: bool>(tgid: u32, ended: bool) {
-    if Page::get().is_some_and(|page| page.lodgers().read() != 0) {
+    if Page::get().lodgers().read() != 0 {
         if CAS {
             lodger_left(tgid, u32::from(ended));
         } else {
@@ -162,7 +162,8 @@ fn finish<const CAS: bool>(tgid: u32, ended: bool) {
     if !slots::leave(u64::from(tgid)) {
         return;
     }
-    let (Some(slot), Some(page)) = (Slot::at(index), Page::get()) else { return };
+    let Some(slot) = Slot::at(index) else { return };
+    let page = Page::get();
     if slot.host() == 0 || slot.tgid() != tgid {
         return;
     }

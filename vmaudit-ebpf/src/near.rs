@@ -31,7 +31,7 @@ pub fn look_at_tasks() {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn task_limits_met() -> u64 {
-    let Some(page) = Page::get() else { return 0 };
+    let page = Page::get();
     if page.watched() {
         return 0;
     }
@@ -48,7 +48,7 @@ pub fn look_at_count(count: u32) {
     if config!(mremap_unlocked) == 0 {
         return;
     }
-    let Some(page) = Page::get() else { return };
+    let page = Page::get();
     let max = page.max_map_count();
     if count < max - max / FEW_VMAS || page.watched() {
         return;

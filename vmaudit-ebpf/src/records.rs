@@ -47,7 +47,7 @@ fn wake_rarely() -> u64 {
 #[inline(always)]
 fn wake_now_and_then(now: u64) -> u64 {
     const PAUSE_NS: u64 = 5_000_000;
-    let Some(page) = Page::get() else { return WAKE };
+    let page = Page::get();
     let dead = page.slots_dead().read();
     // A reader that does not come leaves the dead where births need their places.
     if dead >= u64::from(config!(slots)) / 4 {

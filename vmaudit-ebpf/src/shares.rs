@@ -56,7 +56,7 @@ impl Share {
     /// Other users have address spaces too.
     #[inline(always)]
     fn has_company(self) -> bool {
-        Page::get().is_some_and(|page| page.slots_in_use().read() > self.slots().read())
+        Page::get().slots_in_use().read() > self.slots().read()
     }
 
     /// Whether so many bytes of the ring buffer may go to this user. `read`: up to where the buffer was read; `end`: to
@@ -86,7 +86,7 @@ pub fn admit<const CAS: bool>(uid: u32) -> Option<u32> {
     }
     let number = if CAS { share_of_user(uid) } else { share_of_user_without_cas(uid) } as u32;
     let Some(share) = Share::number(number) else { return Some(0) };
-    let used = Page::get()?.slots_in_use().read();
+    let used = Page::get().slots_in_use().read();
     if share.slots().read() + used >= u64::from(config!(slots)) && share.has_company() {
         share.slots_denied().add(1);
         return None;

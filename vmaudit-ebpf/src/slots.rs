@@ -266,9 +266,7 @@ impl Slot {
     /// User space may free it from here on.
     #[inline(always)]
     pub fn go_dead(self) {
-        if let Some(page) = Page::get() {
-            page.slots_dead().add(1); // before user space can take it away again
-        }
+        Page::get().slots_dead().add(1); // before user space can take it away again
         self.set_state(SLOT_DEAD);
     }
 
@@ -276,9 +274,7 @@ impl Slot {
     #[inline(always)]
     pub fn give_back(self) {
         shares::give_back(self.share());
-        if let Some(page) = Page::get() {
-            page.slots_in_use().add(1u64.wrapping_neg());
-        }
+        Page::get().slots_in_use().add(1u64.wrapping_neg());
         self.first_word().write(u64::from(SLOT_FREE));
     }
 
@@ -417,7 +413,7 @@ fn claim_in_share<const CAS: bool>(uid: u32) -> Option<u64> {
 
 #[inline(always)]
 fn try_to_claim() -> Option<u64> {
-    let page = Page::get()?;
+    let page = Page::get();
     let mask = config!(slots).wrapping_sub(1);
     for _ in 0..PROBES {
         let turn = page.cursor().take_turn(1);
@@ -435,7 +431,7 @@ fn try_to_claim() -> Option<u64> {
 
 #[inline(always)]
 fn try_without_cas() -> Option<u64> {
-    let page = Page::get()?;
+    let page = Page::get();
     let mask = config!(slots).wrapping_sub(1);
     let first = page.cursor().read();
     for n in 0..PROBES {

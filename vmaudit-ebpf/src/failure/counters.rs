@@ -124,7 +124,7 @@ impl Counted {
 /// Counts a failure under its kind. `CAS`: see [`given_back`].
 #[inline(always)]
 pub fn count<const CAS: bool>(slot: Slot, key: u64, now: u64, leaked: Leaked) -> Counted {
-    let Some(page) = Page::get() else { return Counted::NOWHERE };
+    let page = Page::get();
     let zero = page.unknown_zero();
     let mut found = GROUPS;
     for n in 0..GROUPS {

@@ -321,7 +321,7 @@ pub fn legacy_failure(ctx: *mut core::ffi::c_void, index: u32, slot: Slot, faile
 #[inline(always)]
 fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     let FailedCall { id, errno, ret, regs, task } = *failed;
-    let Some(page) = Page::get() else { return };
+    let page = Page::get();
     let zero = page.unknown_zero();
     let (max, polled) = evidence::max_map_count(page);
     let (_, tid) = kernel::ids();

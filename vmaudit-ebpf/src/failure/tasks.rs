@@ -160,7 +160,7 @@ extern "C" fn tasks_by_ucounts(ucounts: u64, limit: u64, level: u64, special: u6
 /// has a number in the machine's first pid namespace, so there are at most so many.
 #[inline(always)]
 fn of_machine(task: u64) -> Option<TaskCount> {
-    let limit = Page::get()?.max_threads();
+    let limit = Page::get().max_threads();
     if limit == 0 {
         return None;
     }
@@ -175,7 +175,7 @@ fn of_machine(task: u64) -> Option<TaskCount> {
 #[inline(always)]
 fn numbers(task: u64) -> Option<TaskCount> {
     if layout!(tasks.pid_ns_max) == ABSENT {
-        let limit = Page::get()?.pid_max();
+        let limit = Page::get().pid_max();
         let count = allocated(first_ns(task)?)?;
         let count = TaskCount { count, limit: u64::from(limit), level: 0, special: false };
         return if limit == 0 { None } else { Some(count) };

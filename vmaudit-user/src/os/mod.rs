@@ -16,4 +16,5 @@ pub mod rights;
 pub mod status_line;
 pub(crate) mod sysctl_conf;
 pub(crate) mod sysctl_dropin;
+pub(crate) mod task_room;
 pub mod users;

@@ -264,7 +264,15 @@ pub fn keep(kept: &[Capability], lowered: &[Capability]) -> Result<(), CapsError
     caps::set(None, CapSet::Permitted, &permitted)
 }
 
-/// The same for commands that only have to write what they found; `lowered`: see
+/// This thread alone gives up all but these.
+pub fn keep_in_thread(kept: &[Capability]) -> Result<(), CapsError> {
+    let permitted = caps::read(None, CapSet::Permitted)?;
+    let stays: CapsHashSet = permitted.into_iter().filter(|capability| kept.contains(capability)).collect();
+    caps::set(None, CapSet::Effective, &stays)?;
+    caps::set(None, CapSet::Permitted, &stays)
+}
+
+/// As [`keep`], for commands that only have to write what they found; `lowered`: see
 /// [`crate::os::destination::Destination::rights`]. That the kernel refuses is said by the log: whatever is lowered stays without effect.
 pub fn finish(lowered: &[Capability]) {
     if let Err(e) = keep(&[], lowered) {

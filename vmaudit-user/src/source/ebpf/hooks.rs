@@ -367,6 +367,23 @@ pub struct Choice {
     pub reasons: Vec<String>,
 }
 
+/// How many ways of attaching are made ready.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// What is tried first: each program that is not read makes the start shorter.
+    First,
+    /// Also what comes in its place.
+    All,
+}
+
+impl Choice {
+    /// The forms to make ready.
+    pub fn to_try(&self, extent: Extent) -> Vec<&'static Form> {
+        let most = if self.all || extent == Extent::All { self.forms.len() } else { 1 };
+        self.forms.iter().copied().take(most).collect()
+    }
+}
+
 /// Answers of calls can be asked for at the releases of the lock, in place of a program at the exit of every call: the
 /// kernel can put off a work to a task's way back, and numbers the sections in the way that the programs rely on.
 pub fn can_ask(facts: &Facts) -> bool {

@@ -1,18 +1,16 @@
 //! How the programs get into the kernel: the object is loaded, its settings are frozen, its programs attached.
 
 use std::{
-    borrow::Cow,
     collections::HashSet,
     hash::{BuildHasher as _, RandomState},
-    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
+    sync::{Arc, Mutex},
     time::Instant,
 };
 
-use anyhow::{Context as _, anyhow};
+use anyhow::anyhow;
 use aya::{
     Ebpf, EbpfLoader,
     maps::{HashMap as BpfHashMap, RingBuf},
-    programs::Program,
 };
 use vmaudit_common::{ABSENT, Config, PLACES, call};
 
@@ -22,9 +20,10 @@ use crate::model::session::KernelRules;
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::os::{kernel_symbol, rights};
-use crate::source::ebpf::hooks::{Form, HOOKS, Need, Row, Via};
+use crate::source::ebpf::attach::{Stop, wants};
+use crate::source::ebpf::hooks::{Extent, Form, HOOKS, Need};
 use crate::source::ebpf::left_ranges::LeftRanges;
-use crate::source::ebpf::placed::{self, Works};
+use crate::source::ebpf::placed::{self, Page, Works};
 use crate::source::ebpf::shared_memory::keep_from_children;
 use crate::source::ebpf::{
     Counted, Live, Names, Options, Shared, Unavailable, hooks, page_size, substitutes,
@@ -69,18 +68,36 @@ impl Live {
                 return Err(Unavailable(choice.reasons.join("; ")));
             }
         }
-        let mut live = Self::load(facts, options, asks)?;
+        match Self::with_forms(facts, options, asks, Extent::First) {
+            Err(Stop::Again) => Self::with_forms(facts, options, asks, Extent::All),
+            other => other,
+        }
+        .map_err(|stop| match stop {
+            Stop::Unavailable(why) => Unavailable(why),
+            Stop::Again => Unavailable("no way to attach is left".into()),
+        })
+    }
+
+    fn with_forms(facts: &Facts, options: &Options, asks: bool, extent: Extent) -> Result<Self, Stop> {
+        let forms_of = |row| hooks::choose(row, facts, asks).to_try(extent);
+        let rows = || HOOKS.iter().filter(|row| wants(row, options));
+        let forms: Vec<&Form> = rows().flat_map(forms_of).collect();
+        let mut live =
+            Self::load(facts, options, asks, &forms).map_err(|Unavailable(why)| Stop::Unavailable(why))?;
+        let mut refused = live.preload(rows().filter(|row| !live.is_spare(row)).flat_map(forms_of).collect());
         for row in HOOKS {
-            live.attach_row(row, facts, options)?;
+            live.attach_row(row, facts, options, (extent, &mut refused))?;
         }
         Ok(live)
     }
 
     /// The second set of programs (vmaudit-ebpf/src/hooks/sampled.rs). `why` the first cannot be used.
     fn with_substitutes(facts: &Facts, options: &Options, why: &str) -> Result<Self, Unavailable> {
-        let mut live = Self::load(facts, options, false)?;
+        let forms: Vec<&Form> =
+            substitutes::SUBSTITUTES.iter().filter_map(|other| other.form.as_ref()).collect();
+        let mut live = Self::load(facts, options, false, &forms)?;
         for row in HOOKS {
-            let wanted = live.wants(row, options);
+            let wanted = wants(row, options);
             let mut hook = Hook::unused(row.name);
             let Some(substitute) = substitutes::SUBSTITUTES.iter().find(|other| other.row == row.name) else {
                 if wanted {
@@ -93,7 +110,9 @@ impl Live {
             };
             let attached = match &substitute.form {
                 _ if !wanted => None,
-                Some(form) => Some(live.attach(form, facts).map(|fd| vec![Counted::new(fd, facts)])),
+                Some(form) => Some(
+                    live.attach(form, facts).map(|fd| vec![Counted::new(fd, hooks::skips_programs(facts))]),
+                ),
                 None => Some(Ok(Vec::new())),
             };
             match attached {
@@ -122,12 +141,13 @@ impl Live {
         Ok(live)
     }
 
-    /// The object and its shared memory; nothing is attached yet.
-    fn load(facts: &Facts, options: &Options, asks: bool) -> Result<Self, Unavailable> {
+    /// The object with the programs of these forms, and its shared memory; nothing is attached yet.
+    fn load(facts: &Facts, options: &Options, asks: bool, forms: &[&Form]) -> Result<Self, Unavailable> {
         let layout = facts
             .layout
             .clone()
             .map_err(|e| Unavailable(format!("{e}; a kernel with CONFIG_DEBUG_INFO_BTF is needed")))?;
+        raise_memlock();
         let works = match facts.task_work.filter(|_| asks) {
             Some(functions) => {
                 let works = Works::new(PLACES).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
@@ -135,32 +155,38 @@ impl Live {
             }
             None => None,
         };
-        let object = match &works {
-            Some((functions, works)) => Cow::from(placed::patched(OBJECT, *functions, works)),
-            None => Cow::from(OBJECT),
-        };
+        let page = Page::new().map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let asking = works.as_ref().map(|(functions, works)| (*functions, works));
+        let mut object = placed::patched(OBJECT, &page, asking);
+        let wanted: HashSet<&str> = forms.iter().map(|form| form.program).collect();
+        placed::leave_out(&mut object, |program| !wanted.contains(program));
+        if !options.debug {
+            placed::leave_out_lines(&mut object);
+        }
         let mut ebpf = load(&object, &layout, &config(facts, options, asks), options)
             .map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let mut take = |name: &str| {
             ebpf.take_map(name).ok_or_else(|| Unavailable(format!("the eBPF object has no map {name}")))
         };
-        let slots =
-            Shared::new(take("SLOTS")?, options.slots as usize).map_err(|e| Unavailable(refusal(&e)))?;
-        let control = Shared::new(take("CONTROL")?, 1).map_err(|e| Unavailable(refusal(&e)))?;
-        let shares = Shared::new(take("USER_SHARES")?, vmaudit_common::SHARES as usize)
+        let slots = Shared::of_object(take("SLOTS")?, options.slots as usize)
             .map_err(|e| Unavailable(refusal(&e)))?;
-        let sites = Shared::new(take("SITE_TABLE")?, vmaudit_common::SITES as usize)
+        let control = Shared::placed(page.into_fd(), 1).map_err(|e| Unavailable(refusal(&e)))?;
+        let shares = Shared::of_object(take("USER_SHARES")?, vmaudit_common::SHARES as usize)
             .map_err(|e| Unavailable(refusal(&e)))?;
-        let task_names = Shared::new(take("TASK_NAME_TABLE")?, vmaudit_common::TASK_NAMES as usize)
+        let sites = Shared::of_object(take("SITE_TABLE")?, vmaudit_common::SITES as usize)
+            .map_err(|e| Unavailable(refusal(&e)))?;
+        let task_names = Shared::of_object(take("TASK_NAME_TABLE")?, vmaudit_common::TASK_NAMES as usize)
             .map_err(|e| Unavailable(refusal(&e)))?;
         let ring = RingBuf::try_from(take("RECORDS")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let followed =
             BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
-        let mut live = Self {
+        let logger =
+            options.debug.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, DebugLog).ok()).flatten();
+        let live = Self {
             left: LeftRanges::default(),
             waited_for: HashSet::new(),
             told_ring_full: 0,
-            ebpf,
+            ebpf: Arc::new(Mutex::new(ebpf)),
             slots,
             control,
             shares,
@@ -178,135 +204,14 @@ impl Live {
             works: works.map(|(_, works)| works),
             spare: None,
             counts_classic_skips: hooks::counts_classic_skips(facts),
-            logger: None,
+            logger,
             names: Names { proc: Proc::new("/proc"), second: Instant::now(), looks: 0 },
         };
-        if options.debug {
-            live.logger = aya_log::EbpfLogger::init_with_logger(&mut live.ebpf, DebugLog).ok();
-        }
         live.refresh_limit();
         give_back_memory();
         // Where /proc is closed to its own processes, a child that is left behind costs this memory.
         let _ = keep_from_children();
         Ok(live)
-    }
-
-    /// This session has a use for the row.
-    fn wants(&self, row: &Row, options: &Options) -> bool {
-        match row.need {
-            Need::Attach => options.attach,
-            Need::Required | Need::Rare => true,
-            Need::Optional => options.calls,
-            Need::StrictOvercommit => options.calls && self.names.proc.limits().overcommit_memory == Some(2),
-        }
-    }
-
-    fn attach_row(&mut self, row: &'static Row, facts: &Facts, options: &Options) -> Result<(), Unavailable> {
-        let mut hook = Hook::unused(row.name);
-        if !self.wants(row, options) {
-            self.hooks.push(hook);
-            return Ok(());
-        }
-        let choice = hooks::choose(row, facts, self.asks());
-        if row.name == hook::CALL_EXIT && self.asks() {
-            // The program on the releases does its work; another waits until a limit is near.
-            self.keep_spare(&choice, facts).map_err(|e| Unavailable(refusal(&e)))?;
-            hook.state = HookState::Attached;
-            hook.via = Some(ASKED.into());
-            hook.loses = Some(hooks::UNWATCHED.into());
-            self.at_work.push((row.name, Vec::new()));
-            self.hooks.push(hook);
-            return Ok(());
-        }
-        let mut reasons = choice.reasons;
-        let mut vias: Vec<Via> = Vec::new();
-        let mut programs = Vec::new();
-        for form in choice.forms {
-            match self.attach(form, facts) {
-                Ok(fd) => {
-                    vias.push(form.via);
-                    programs.push(Counted::new(fd, facts));
-                    if !choice.all {
-                        break;
-                    }
-                }
-                Err(e) => {
-                    if options.debug {
-                        say_why(form, &e);
-                    }
-                    reasons.push(refusal(&e));
-                }
-            }
-        }
-        if programs.is_empty() {
-            let reason = reasons.join("; ");
-            if row.need == Need::Required {
-                return Err(Unavailable(format!("the hook {} cannot be attached: {reason}", row.name)));
-            }
-            hook.state = HookState::Missing;
-            hook.loses = Some(row.loses.into());
-            hook.reason = Some(reason);
-        } else {
-            hook.state = HookState::Attached;
-            hook.via = Some(vias.iter().map(|via| via.name()).collect::<Vec<_>>().join("+"));
-            // Why not in another way too, or instead.
-            hook.reason = Some(reasons.join("; ")).filter(|reason| !reason.is_empty());
-            hook.loses = hooks::blind_spot(row, facts, &vias);
-            self.at_work.push((row.name, programs));
-        }
-        self.hooks.push(hook);
-        Ok(())
-    }
-
-    /// The program of this form.
-    pub(super) fn program(&mut self, form: &Form) -> anyhow::Result<&mut Program> {
-        if hooks::left_out(form.program) {
-            return Err(anyhow!("left out on request"));
-        }
-        self.ebpf
-            .program_mut(form.program)
-            .with_context(|| format!("the eBPF object has no program {}", form.program))
-    }
-
-    fn attach(&mut self, form: &Form, facts: &Facts) -> anyhow::Result<RawFd> {
-        match (self.program(form)?, form.via) {
-            (Program::RawTracePoint(p), Via::Raw(event)) => {
-                p.load()?;
-                p.attach(event)?;
-                Ok(p.fd()?.as_fd().as_raw_fd())
-            }
-            (Program::TracePoint(p), Via::Classic(category, name)) => {
-                let tracefs = facts.tracefs.as_ref().map_err(|e| anyhow!("{e}"))?;
-                let id = tracefs.event_id(category, name).map_err(|e| anyhow!(e))?;
-                p.load()?;
-                let fd = p.fd()?.as_fd().as_raw_fd();
-                let event = attach_to_event(id, fd).with_context(|| format!("{category}:{name}"))?;
-                self.events.push(event);
-                Ok(fd)
-            }
-            (Program::Iter(p), Via::Iter(kind)) => {
-                let btf = aya::Btf::from_sys_fs()?;
-                p.load(kind, &btf)?;
-                let fd = p.fd()?.as_fd().as_raw_fd();
-                let id = p.attach()?;
-                self.iterator = Some(p.take_link(id)?.into_file()?);
-                Ok(fd)
-            }
-            (Program::FExit(p), Via::FExit(function)) => {
-                p.load(function, &aya::Btf::from_sys_fs()?)?;
-                p.attach()?;
-                Ok(p.fd()?.as_fd().as_raw_fd())
-            }
-            (Program::KProbe(p), Via::KProbe(function) | Via::KRetProbe(function)) => {
-                if !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
-                    return Err(anyhow!("this kernel has no kprobes"));
-                }
-                p.load()?;
-                p.attach(function, 0)?;
-                Ok(p.fd()?.as_fd().as_raw_fd())
-            }
-            _ => Err(anyhow!("program {} is of another kind than the hook table says", form.program)),
-        }
     }
 }
 
@@ -325,16 +230,6 @@ impl log::Log for DebugLog {
     fn flush(&self) {}
 }
 
-/// What the verifier said last about a program that it refused.
-fn say_why(form: &Form, error: &anyhow::Error) {
-    const LINES: usize = 40;
-    let text = format!("{error:#}");
-    let lines: Vec<&str> = text.lines().collect();
-    for line in &lines[lines.len().saturating_sub(LINES)..] {
-        log::info!(target: MESSAGES, "[bpf] {}: {line}", form.program);
-    }
-}
-
 /// Loads the object with its maps; no program yet.
 fn load(
     object: &[u8],
@@ -342,7 +237,6 @@ fn load(
     config: &Config,
     options: &Options,
 ) -> Result<Ebpf, aya::EbpfError> {
-    raise_memlock();
     loader()
         .override_global("LAYOUT", bytemuck::bytes_of(layout), true)
         .override_global("CONFIG", bytemuck::bytes_of(config), true)
@@ -444,34 +338,6 @@ fn raise_memlock() {
     );
 }
 
-/// Opens a classic tracepoint event and puts the program on it. The program then runs for that event on every CPU and
-/// for every task, whatever the descriptor's own scope (kernel/events/core.c:perf_event_set_bpf_prog).
-pub(super) fn attach_to_event(id: u64, program: RawFd) -> std::io::Result<OwnedFd> {
-    const PERF_TYPE_TRACEPOINT: u64 = 2;
-    const PERF_ATTR_SIZE_VER0: u64 = 64;
-    const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-    const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
-    const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
-    // struct perf_event_attr: type and size, config, sample_period, sample_type, read_format, flags, wakeupevents.
-    let attr = [PERF_TYPE_TRACEPOINT | PERF_ATTR_SIZE_VER0 << 32, id, 1, 0, 0, 0, 1, 0];
-    // SAFETY: `attr` has the size it states.
-    let fd =
-        unsafe { libc::syscall(libc::SYS_perf_event_open, attr.as_ptr(), -1, 0, -1, PERF_FLAG_FD_CLOEXEC) };
-    if fd < 0 {
-        return Err(std::io::Error::last_os_error());
-    }
-    // SAFETY: a fresh descriptor that nobody else owns.
-    let event = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    for (request, argument) in
-        [(PERF_EVENT_IOC_SET_BPF, program as libc::c_ulong), (PERF_EVENT_IOC_ENABLE, 0)]
-    {
-        // SAFETY: both requests take an integer.
-        if unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } < 0 {
-            return Err(std::io::Error::last_os_error());
-        }
-    }
-    Ok(event)
-}
 /// Turns a loader's or the kernel's refusal into what is missing and how to get it.
 pub(super) fn refusal(error: &anyhow::Error) -> String {
     let errno =

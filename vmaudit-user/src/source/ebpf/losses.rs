@@ -7,8 +7,7 @@ use vmaudit_common::{LIMIT_ON_TASKS_MET, LIMIT_ON_VMAS_MET};
 use crate::model::event::{Doubt, Losses};
 use crate::model::hook;
 use crate::model::loss::LossReason;
-use crate::os::kernel::Facts;
-use crate::source::ebpf::{Live, hooks};
+use crate::source::ebpf::Live;
 
 /// A program at work.
 pub struct Counted {
@@ -19,9 +18,9 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// A program at work from now on.
-    pub fn new(program: RawFd, facts: &Facts) -> Self {
-        Self { counter: hooks::skips_programs(facts).then_some(program), at_start: Some(0) }
+    /// A program at work from now on. `counts`: see [`crate::source::ebpf::hooks::skips_programs`].
+    pub fn new(program: RawFd, counts: bool) -> Self {
+        Self { counter: counts.then_some(program), at_start: Some(0) }
     }
 
     /// From here on a skip counts.

@@ -3,6 +3,7 @@
 //! After the start it makes no bpf() map calls (they would switch classic tracepoint programs off on a CPU): slots and
 //! counters are read and freed through mmap, details come through the ring buffer.
 
+mod attach;
 pub(crate) mod decode;
 mod descendants;
 mod facts;
@@ -11,6 +12,7 @@ mod left_ranges;
 mod load;
 mod losses;
 mod placed;
+mod preload;
 mod shared_memory;
 mod source;
 mod spare;
@@ -25,7 +27,10 @@ use std::{
     mem::size_of,
     os::fd::{AsFd as _, OwnedFd},
     ptr,
-    sync::atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, AtomicU64, Ordering, fence},
+    },
 };
 
 use anyhow::Context as _;
@@ -88,7 +93,8 @@ pub struct Unavailable(pub String);
 
 /// The source at work.
 pub struct Live {
-    ebpf: Ebpf,
+    /// Of a thread's while that loads the spare.
+    ebpf: Arc<Mutex<Ebpf>>,
     slots: Shared<MmSlot>,
     control: Shared<Control>,
     shares: Shared<Share>,
@@ -147,6 +153,7 @@ impl Live {
                 counted.restart();
             }
         }
+        self.load_spare();
     }
 
     /// Opens a slot for each followed process that already runs. Works once.
@@ -206,7 +213,7 @@ impl Live {
         let [max_threads, pid_max] = ["threads-max", "pid_max"].map(super::proc_kernel_number);
         let control = self.control.at(0);
         for (word, value) in [
-            // SAFETY: the only value of CONTROL, mapped for the life of `self`.
+            // SAFETY: the page, mapped for the life of `self`.
             (unsafe { &raw mut (*control).max_threads }, max_threads),
             // SAFETY: as above.
             (unsafe { &raw mut (*control).pid_max }, pid_max),
@@ -215,7 +222,7 @@ impl Live {
             unsafe { AtomicU32::from_ptr(word) }.store(value.unwrap_or(0), Ordering::Relaxed);
         }
         let limit = super::proc_max_map_count()?;
-        // SAFETY: the only value of CONTROL, mapped for the life of `self`; the word is written by us alone.
+        // SAFETY: the page, mapped for the life of `self`; the word is written by us alone.
         unsafe { AtomicU32::from_ptr(&raw mut (*self.control.at(0)).max_map_count) }
             .store(limit, Ordering::Relaxed);
         Some(limit)
@@ -327,7 +334,7 @@ impl Live {
             share
         };
         let control = self.control.at(0);
-        // SAFETY: the only value of CONTROL, whose counters both sides change atomically.
+        // SAFETY: the page, whose counters both sides change atomically.
         unsafe {
             AtomicU64::from_ptr(&raw mut (*control).slots_in_use).fetch_sub(1, Ordering::Relaxed);
             AtomicU64::from_ptr(&raw mut (*control).slots_dead).fetch_sub(1, Ordering::Relaxed);
@@ -354,7 +361,7 @@ impl Live {
 
     /// Slots that were ever in use.
     fn used(&self) -> usize {
-        // SAFETY: the only value of CONTROL.
+        // SAFETY: the page.
         let cursor =
             unsafe { AtomicU64::from_ptr(&raw mut (*self.control.at(0)).cursor) }.load(Ordering::Acquire);
         // Without fetch-and-add, one CPU's last attempt can set the cursor back before another's.

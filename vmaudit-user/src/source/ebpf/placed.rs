@@ -1,11 +1,16 @@
-//! What the asking programs (vmaudit-ebpf/src/answer.rs) take part in and the loader has no name for: calls of the kernel's
-//! own functions, and a map whose values hold a `struct bpf_task_work`.
+//! What the programs take part in and the loader has no name for: the page of counters at its own address
+//! (vmaudit-ebpf/src/control.rs), and for those that ask (vmaudit-ebpf/src/answer.rs) calls of the kernel's own functions, and
+//! a map whose values hold a `struct bpf_task_work`.
 //!
-//! aya 0.14 relocates no calls of kernel functions, and a map of the object would have to bear its type on kernels that do
-//! not know it. So the object has placeholders, which are replaced in its bytes before it is loaded. On all other kernels
-//! they stay, in programs that are never loaded.
+//! aya 0.14 knows the address of a value only for sections of data, which user space cannot map; it relocates no calls of
+//! kernel functions, and a map of the object would have to bear its type on kernels that do not know it. So the object
+//! has placeholders, which are replaced in its bytes before it is loaded. Those of the asking programs stay on all other
+//! kernels, in programs that are never loaded.
 
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
+
+use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
+use vmaudit_common::Control;
 
 use crate::os::kernel::TaskWork;
 
@@ -13,6 +18,11 @@ use crate::os::kernel::TaskWork;
 /// user space holds it any more.
 pub struct Works(OwnedFd);
 
+/// The map whose only value is the page of counters; see [`patched`].
+pub struct Page(OwnedFd);
+
+// As in vmaudit-ebpf/src/control.rs.
+const PAGE: u64 = 0x7a5c_0df2_4000_0000;
 // As in vmaudit-ebpf/src/answer.rs.
 const WORKS: u64 = 0x7a5c_0df0_7a5c_0df1;
 const SCHEDULE: u32 = 0x7a5c_0de1;
@@ -29,6 +39,9 @@ const KERNEL_FUNCTION: u8 = 2;
 /// Opcode of the load of 64 bits, and what its source register says when they stand for a map.
 const LOAD_64: u8 = 0x18;
 const MAP_DESCRIPTOR: u8 = 1;
+const MAP_VALUE: u8 = 2;
+/// A map that user space may map into its memory (5.5 and later).
+const BPF_F_MMAPABLE: u32 = 1 << 10;
 /// Bytes of an instruction.
 const INSTRUCTION: usize = 8;
 
@@ -48,18 +61,35 @@ impl Works {
     }
 }
 
-/// The object with the placeholders replaced.
-pub fn patched(object: &[u8], kernel: TaskWork, works: &Works) -> Vec<u8> {
-    patch(object, kernel, works.0.as_raw_fd())
+impl Page {
+    /// All zeros.
+    pub fn new() -> std::io::Result<Self> {
+        // union bpf_attr of BPF_MAP_CREATE: type, bytes of a key, of a value, entries, flags.
+        let attr = [BPF_MAP_TYPE_ARRAY, 4, size_of::<Control>() as u32, 1, BPF_F_MMAPABLE];
+        bpf(BPF_MAP_CREATE, bytemuck::bytes_of(&attr)).map(Self)
+    }
+
+    /// To be mapped.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
 }
 
-fn patch(object: &[u8], kernel: TaskWork, works: RawFd) -> Vec<u8> {
+/// The object with the placeholders replaced.
+pub fn patched(object: &[u8], page: &Page, asking: Option<(TaskWork, &Works)>) -> Vec<u8> {
+    patch(object, page.0.as_raw_fd(), asking.map(|(kernel, works)| (kernel, works.0.as_raw_fd())))
+}
+
+fn patch(object: &[u8], page: RawFd, asking: Option<(TaskWork, RawFd)>) -> Vec<u8> {
     let mut bytes = object.to_vec();
     let mut rest = bytes.as_mut_slice();
     while let Some((instruction, after)) = rest.split_first_chunk_mut::<INSTRUCTION>() {
         let [opcode, registers, _, _, immediate @ ..] = instruction;
         let value = u32::from_le_bytes(*immediate);
-        if *opcode == CALL && *registers >> 4 == 0 {
+        if *opcode == CALL
+            && *registers >> 4 == 0
+            && let Some((kernel, _)) = asking
+        {
             let function = match value {
                 SCHEDULE => Some(kernel.schedule),
                 PREEMPT_DISABLE => Some(kernel.preempt_disable),
@@ -71,17 +101,68 @@ fn patch(object: &[u8], kernel: TaskWork, works: RawFd) -> Vec<u8> {
                 *immediate = function.to_le_bytes();
             }
         } else if *opcode == LOAD_64
-            && value == WORKS as u32
             && let Some([_, _, _, _, upper @ ..]) = after.first_chunk_mut::<INSTRUCTION>()
-            && u32::from_le_bytes(*upper) == (WORKS >> 32) as u32
         {
-            *registers |= MAP_DESCRIPTOR << 4;
-            *immediate = works.to_le_bytes();
-            *upper = [0; 4];
+            let constant = u64::from(u32::from_le_bytes(*upper)) << 32 | u64::from(value);
+            let within_page = constant.checked_sub(PAGE).filter(|&at| at < size_of::<Control>() as u64);
+            if let Some(at) = within_page {
+                *registers |= MAP_VALUE << 4;
+                *immediate = page.to_le_bytes();
+                *upper = (at as u32).to_le_bytes();
+            } else if constant == WORKS
+                && let Some((_, works)) = asking
+            {
+                *registers |= MAP_DESCRIPTOR << 4;
+                *immediate = works.to_le_bytes();
+                *upper = [0; 4];
+            }
         }
         rest = after;
     }
     bytes
+}
+
+/// Makes the loader overlook programs: it takes each function in a section of programs for one, and copies all that it
+/// calls into it, which for all programs of the object takes as long as the verifier does for most of them.
+pub fn leave_out(object: &mut [u8], left_out: impl Fn(&str) -> bool) {
+    // Elf64_Sym: the name, then type and binding in one byte; type 0 is none.
+    const SYMBOL: usize = 24;
+    const INFO: usize = 4;
+    let Ok(file) = object::File::parse(&*object) else { return };
+    let Some((table, _)) = file.section_by_name(".symtab").and_then(|section| section.file_range()) else {
+        return;
+    };
+    let in_programs = |symbol: &object::Symbol<'_, '_>| {
+        let section = symbol.section_index().and_then(|index| file.section_by_index(index).ok());
+        section.is_some_and(|section| section.kind() == SectionKind::Text && section.name() != Ok(".text"))
+    };
+    let infos: Vec<usize> = file
+        .symbols()
+        .filter(|symbol| symbol.kind() == SymbolKind::Text && symbol.name().is_ok_and(&left_out))
+        .filter(in_programs)
+        .map(|symbol| table as usize + symbol.index().0 * SYMBOL + INFO)
+        .collect();
+    for at in infos {
+        if let Some(info) = object.get_mut(at) {
+            *info &= 0xf0;
+        }
+    }
+}
+
+/// Takes the lines of the sources out, which only the verifier's messages name: the loader copies all of them for each
+/// function.
+pub fn leave_out_lines(object: &mut [u8]) {
+    // struct btf_ext_header: magic, version, flags, hdr_len, func_info_off, func_info_len, line_info_off, line_info_len
+    // (Documentation/bpf/btf.rst).
+    const LENGTH: std::ops::Range<usize> = 20..24;
+    let Ok(file) = object::File::parse(&*object) else { return };
+    let at = file.section_by_name(".BTF.ext").and_then(|section| section.file_range());
+    if let Some((at, _)) = at
+        && let Some(header) = object.get_mut(at as usize..)
+        && let Some(length) = header.get_mut(LENGTH)
+    {
+        length.fill(0);
+    }
 }
 
 const WORK_BYTES: u32 = 8;
@@ -142,27 +223,51 @@ mod tests {
         let others = [
             call(5),
             load(WORKS as u32, 9),
+            load(PAGE as u32 + size_of::<Control>() as u32, (PAGE >> 32) as u32),
             vec![0; 8],
             vec![CALL, 0x10, 0, 0],
             vec![0xe1, 0x0d, 0x5c, 0x7a],
         ];
         let others = others.concat();
-        assert_eq!(patch(&others, KERNEL, 7), others);
+        assert_eq!(patch(&others, 8, Some((KERNEL, 7))), others);
         let whole =
             [call(SCHEDULE), call(PREEMPT_ENABLE), load(WORKS as u32, (WORKS >> 32) as u32), vec![1, 2, 3]];
-        let made = patch(&whole.concat(), KERNEL, 7);
+        let made = patch(&whole.concat(), 8, Some((KERNEL, 7)));
         assert_eq!(made[..8], [CALL, 0x20, 0, 0, 0x11, 0, 0, 0]);
         assert_eq!(made[8..16], [CALL, 0x20, 0, 0, 0x33, 0, 0, 0]);
         assert_eq!(made[16..32], [LOAD_64, 0x11, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(made[32..], [1, 2, 3], "a file may end anywhere");
+        let counter = load(PAGE as u32 + 24, (PAGE >> 32) as u32);
+        let asks = [counter, call(SCHEDULE)].concat();
+        let made = patch(&asks, 8, None);
+        assert_eq!(made[..16], [LOAD_64, 0x21, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0, 0]);
+        assert_eq!(made[16..], asks[16..], "those of the asking programs stay");
     }
 
     #[test]
     fn the_object_has_each_placeholder() {
         let object = crate::source::ebpf::load::OBJECT;
-        let made = patch(object, KERNEL, 7);
-        let changed = object.iter().zip(&made).filter(|(before, after)| before != after).count();
-        assert!(changed >= 3 * 4 + 8, "{changed} bytes changed");
+        let changed = |made: &[u8]| object.iter().zip(made).filter(|(before, after)| before != after).count();
+        let page = changed(&patch(object, 8, None));
+        assert!(page > 100 * 8, "{page} bytes changed");
+        let all = changed(&patch(object, 8, Some((KERNEL, 7))));
+        assert!(all >= page + 3 * 4 + 8, "{all} bytes changed, {page} of them for the page");
+    }
+
+    #[test]
+    fn programs_are_left_out_by_name() {
+        let programs = |object: &[u8]| {
+            let file = object::File::parse(object).unwrap();
+            let functions = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text);
+            functions.map(|symbol| symbol.name().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let all = programs(crate::source::ebpf::load::OBJECT);
+        let mut object = crate::source::ebpf::load::OBJECT.to_vec();
+        leave_out(&mut object, |name| name != "fork_raw");
+        let left = programs(&object);
+        assert!(left.contains(&"fork_raw".into()) && !left.contains(&"exec_raw".into()));
+        assert!(left.contains(&"failure".into()), "what programs call stays: {left:?}");
+        assert!(left.len() > all.len() / 2, "{} of {}", left.len(), all.len());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::{self, BufReader},
     mem::size_of,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     ptr,
     sync::atomic::{Ordering, fence},
 };
@@ -32,12 +32,37 @@ pub struct Shared<T> {
     mapped: Cell<usize>,
     /// A piece could not be mapped, and reads as zeros.
     torn: Cell<bool>,
-    map: Map,
+    map: Held,
+}
+
+/// Under the number that stands in programs that are loaded later.
+enum Held {
+    OfObject(Map),
+    Placed(OwnedFd),
+}
+
+impl Held {
+    fn fd(&self) -> anyhow::Result<BorrowedFd<'_>> {
+        match self {
+            Self::OfObject(Map::Array(data)) => Ok(data.fd().as_fd()),
+            Self::OfObject(_) => Err(anyhow!("a shared map is no array")),
+            Self::Placed(fd) => Ok(fd.as_fd()),
+        }
+    }
 }
 
 impl<T: Pod> Shared<T> {
-    /// Error: the map is of another kind, or its beginning cannot be mapped.
-    pub fn new(map: Map, len: usize) -> anyhow::Result<Self> {
+    /// A map of the object. Error: it is of another kind, or its beginning cannot be mapped.
+    pub fn of_object(map: Map, len: usize) -> anyhow::Result<Self> {
+        Self::new(Held::OfObject(map), len)
+    }
+
+    /// One that was put into the object. Error: its beginning cannot be mapped.
+    pub fn placed(map: OwnedFd, len: usize) -> anyhow::Result<Self> {
+        Self::new(Held::Placed(map), len)
+    }
+
+    fn new(map: Held, len: usize) -> anyhow::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8)) };
         let page = page_size() as usize;
         let bytes = (size_of::<T>() * len).div_ceil(page) * page;
@@ -63,7 +88,7 @@ impl<T: Pod> Shared<T> {
 
     /// Maps windows until so many bytes are there.
     fn map_up_to(&self, wanted: usize) -> anyhow::Result<()> {
-        let Map::Array(data) = &self.map else { return Err(anyhow!("a shared map is no array")) };
+        let map = self.map.fd()?.as_raw_fd();
         let from = self.mapped.get();
         let to = wanted.next_multiple_of(WINDOW).min(self.bytes);
         let at = self.base.cast::<libc::c_void>().wrapping_byte_add(from);
@@ -75,7 +100,7 @@ impl<T: Pod> Shared<T> {
                 to - from,
                 libc::PROT_READ | libc::PROT_WRITE,
                 libc::MAP_SHARED | libc::MAP_FIXED,
-                data.fd().as_fd().as_raw_fd(),
+                map,
                 from as libc::off_t,
             )
         };

@@ -1,34 +1,48 @@
-//! The program on the exits of calls that is loaded from the start where answers are asked for, and attached only when a
-//! limit is near whose refusals nobody asks for (vmaudit-ebpf/src/near.rs): attaching takes 0.2 ms, loading many times
-//! that, and at work it costs every call of the machine.
+//! The program on the exits of calls that waits where answers are asked for, and is attached only when a limit is near
+//! whose refusals nobody asks for (vmaudit-ebpf/src/near.rs): attaching takes 0.2 ms, and at work it costs every call of the
+//! machine. Loading takes the verifier as long as the start of a session does, so a thread does that while the session goes
+//! on already, unless a limit on tasks is near from the start.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::thread;
 
 use anyhow::{Context as _, anyhow};
+use aya::Ebpf;
 use aya::programs::Program;
+use nix::sys::signal::SigSet;
 
 use crate::model::hook;
 use crate::os::kernel::Facts;
-use crate::os::rights;
+use crate::os::{rights, task_room};
 use crate::source::ebpf::Live;
-use crate::source::ebpf::hooks::{Choice, Form, Via};
-use crate::source::ebpf::load::{ASKED, attach_to_event, refusal};
+use crate::source::ebpf::attach::attach_to_event;
+use crate::source::ebpf::hooks::{self, Choice, Form, Via};
+use crate::source::ebpf::load::{ASKED, refusal};
 use crate::source::ebpf::losses::Counted;
+use crate::source::ebpf::preload;
 use crate::text::MESSAGES;
 
-/// Loaded, and not at work yet.
+/// Room for tasks that no process uses up while the program is loaded.
+const FAR: u64 = 4096;
+
+/// Not at work yet.
 pub struct Spare {
     form: &'static Form,
     /// The event of a classic tracepoint.
     event: Option<u64>,
-    counted: Counted,
+    /// The kernel skips programs, and counts that.
+    counts: bool,
 }
 
 impl Live {
-    /// Loads the first of these forms.
+    /// Chooses the first of these forms.
     pub(super) fn keep_spare(&mut self, choice: &Choice, facts: &Facts) -> anyhow::Result<()> {
         let form = *choice.forms.first().with_context(|| choice.reasons.join("; "))?;
+        if hooks::left_out(form.program) {
+            return Err(anyhow!("left out on request"));
+        }
         let event = match form.via {
             Via::Classic(category, name) => {
                 let tracefs = facts.tracefs.as_ref().map_err(|e| anyhow!("{e}"))?;
@@ -36,53 +50,86 @@ impl Live {
             }
             _ => None,
         };
-        let program = match self.program(form)? {
-            Program::RawTracePoint(p) => {
-                p.load()?;
-                p.fd()?
-            }
-            Program::TracePoint(p) => {
-                p.load()?;
-                p.fd()?
-            }
-            _ => return Err(anyhow!("program {} is no tracepoint's", form.program)),
-        };
-        let counted = Counted::new(program.as_fd().as_raw_fd(), facts);
-        self.spare = Some(Spare { form, event, counted });
+        self.spare = Some(Spare { form, event, counts: hooks::skips_programs(facts) });
         Ok(())
     }
 
-    /// A limit is near: has its refusals watched from now on.
+    /// Begins to load it.
+    pub(super) fn load_spare(&self) {
+        let Some(Spare { form, .. }) = self.spare else { return };
+        let programs = Arc::clone(&self.ebpf);
+        let work = move || {
+            // A signal would make the verifier begin anew.
+            let _ = SigSet::all().thread_block();
+            // Else its rights would outlast those of the session.
+            if rights::keep_in_thread(&rights::EBPF).is_ok() {
+                load(&programs, form);
+            }
+        };
+        if !task_room::is_at_least(FAR)
+            || thread::Builder::new().name("vmaudit-load".into()).spawn(work).is_err()
+        {
+            load(&self.ebpf, form);
+        }
+    }
+
+    /// A limit is near: has its refusals watched from now on; called again and again until they are. While the program is
+    /// being loaded there is nothing to do: the programs go on keeping in mind what is reached.
     pub(super) fn watch_exits(&mut self) {
-        let Some(spare) = self.spare.take() else { return };
-        let _rights = rights::raised(&rights::EBPF);
-        if let Err(e) = self.attach_spare(&spare) {
-            // The programs go on keeping in mind what is reached.
-            log::debug!(target: MESSAGES, "[bpf] {}: {}", spare.form.program, refusal(&e));
+        if self.spare.is_none() {
             return;
         }
-        // SAFETY: the only value of CONTROL, mapped for the life of `self`; the word is written by us alone.
+        let programs = Arc::clone(&self.ebpf);
+        let mut programs = match programs.try_lock() {
+            Ok(programs) => programs,
+            Err(TryLockError::Poisoned(programs)) => programs.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        let Some(spare) = self.spare.take() else { return };
+        let _rights = rights::raised(&rights::EBPF);
+        let counted = match self.attach_spare(&mut programs, &spare) {
+            Ok(counted) => counted,
+            Err(e) => {
+                log::debug!(target: MESSAGES, "[bpf] {}: {}", spare.form.program, refusal(&e));
+                return;
+            }
+        };
+        // SAFETY: the page, mapped for the life of `self`; the word is written by us alone.
         unsafe { AtomicU32::from_ptr(&raw mut (*self.control.at(0)).watched) }.store(1, Ordering::Release);
         if let Some(hook) = self.hooks.iter_mut().find(|hook| hook.name == hook::CALL_EXIT) {
             hook.via = Some(format!("{ASKED}+{}", spare.form.via.name()));
         }
         if let Some((_, programs)) = self.at_work.iter_mut().find(|row| row.0 == hook::CALL_EXIT) {
-            programs.push(spare.counted);
+            programs.push(counted);
         }
     }
 
-    fn attach_spare(&mut self, spare: &Spare) -> anyhow::Result<()> {
-        match (self.program(spare.form)?, spare.form.via) {
+    fn attach_spare(&mut self, programs: &mut Ebpf, spare: &Spare) -> anyhow::Result<Counted> {
+        let program = programs.program_mut(spare.form.program).context("the eBPF object lacks it")?;
+        preload::load(program)?;
+        let fd = match (program, spare.form.via) {
             (Program::RawTracePoint(p), Via::Raw(event)) => {
                 p.attach(event)?;
+                p.fd()?.as_fd().as_raw_fd()
             }
             (Program::TracePoint(p), _) => {
                 let program = p.fd()?.as_fd().as_raw_fd();
                 let event = attach_to_event(spare.event.unwrap_or(0), program)?;
                 self.events.push(event);
+                program
             }
             _ => return Err(anyhow!("program {} is of another kind", spare.form.program)),
-        }
-        Ok(())
+        };
+        Ok(Counted::new(fd, spare.counts))
+    }
+}
+
+/// What went wrong is told when it is attached.
+fn load(programs: &Mutex<Ebpf>, form: &Form) {
+    let mut programs = programs.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = programs.program_mut(form.program)
+        && let Err(e) = preload::load(program)
+    {
+        log::debug!(target: MESSAGES, "[bpf] {}: {e}", form.program);
     }
 }

@@ -1,0 +1,68 @@
+//! Programs are loaded on two CPUs at once: the verifier takes no lock for the privileged (kernel/bpf/verifier.c:bpf_check),
+//! and one program is more work for it than all others together.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use aya::programs::{Program, ProgramError};
+use nix::sys::signal::SigSet;
+
+use crate::source::ebpf::Live;
+use crate::source::ebpf::hooks::{self, Form, Via};
+
+/// Why the kernel refused programs, by name; what was loaded is not in it.
+pub type Refused = HashMap<&'static str, ProgramError>;
+
+impl Live {
+    /// Loads the programs of these forms, as far as they need nothing but to be loaded; attaching them tells what became of
+    /// the others.
+    pub(super) fn preload(&self, forms: Vec<&'static Form>) -> Refused {
+        let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut programs: HashMap<&str, &mut Program> = ebpf.programs_mut().collect();
+        // Taken from the end: what takes longest comes first in the table.
+        let waiting: Vec<(&'static str, &mut Program)> = forms
+            .into_iter()
+            .rev()
+            .filter(|form| {
+                matches!(form.via, Via::Raw(_) | Via::Classic(..)) && !hooks::left_out(form.program)
+            })
+            .filter_map(|form| Some((form.program, programs.remove(form.program)?)))
+            .collect();
+        let (waiting, refused) = (Mutex::new(waiting), Mutex::new(Refused::new()));
+        let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let work = || {
+            while let Some((name, program)) = next() {
+                if let Err(e) = load(program) {
+                    refused.lock().unwrap_or_else(PoisonError::into_inner).insert(name, e);
+                }
+            }
+        };
+        thread::scope(|scope| {
+            // Where no thread is to be had, this one does all.
+            let beside = || {
+                // A signal would make the verifier begin anew.
+                let _ = SigSet::all().thread_block();
+                work();
+            };
+            let _ = thread::Builder::new().name("vmaudit-load".into()).spawn_scoped(scope, beside);
+            work();
+        });
+        refused.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A tracepoint's program; nothing to do for others, or if it is loaded.
+pub fn load(program: &mut Program) -> Result<(), ProgramError> {
+    let loaded = match program {
+        Program::RawTracePoint(p) => p.load(),
+        Program::TracePoint(p) => p.load(),
+        _ => Ok(()),
+    };
+    match loaded {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    }
+}
