@@ -66,6 +66,8 @@ mod preamble;
 mod preemption;
 #[path = "live/processes.rs"]
 mod processes;
+#[path = "live/readers.rs"]
+mod readers;
 #[path = "live/recordings.rs"]
 mod recordings;
 #[path = "live/rights.rs"]

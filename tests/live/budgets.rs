@@ -103,3 +103,48 @@ fn each_broken_budget_has_its_line_and_a_headline_that_agrees() {
     assert!(screen.starts_with("vmaudit: Budget broken: "), "{screen}");
     assert_eq!(screen.matches("Budget broken: ").count(), 2, "{screen}");
 }
+
+/// A row for each kind of process; a recording has them too (asserted for every session).
+#[test]
+fn a_budgets_file_holds_processes_of_each_name_to_their_own() {
+    let with = |text: &str, code: i32| {
+        let session = Session::run(&["--budget"], &[]);
+        let file = session.file("budgets.toml");
+        std::fs::write(&file, text).unwrap();
+        let session = Session::run(&["--budget", file.to_str().unwrap()], &["burst", "100"]);
+        session.go().ended_with(code)
+    };
+    let row = |process: &str, rest: &str| format!("[[budget]]\nprocess = \"{process}\"\n{rest}\n");
+    let held = with(&row("work*", "max_peak = \"1k\"\nmax_failures = 0"), 0).report();
+    assert!(
+        held.breaches.is_empty() && held.budgets.len() == 1 && held.budgets[0].held,
+        "{:?}",
+        held.budgets
+    );
+    let broken =
+        with(&(row("java", "max_peak = 1\noptional = true") + &row("*/workload", "max_peak = 50")), 86)
+            .report();
+    assert_eq!(broken.breaches.len(), 1);
+    assert_eq!(broken.breaches[0].row.as_deref(), Some("*/workload"));
+    assert!(broken.breaches[0].sentence.contains("row \"*/workload\" (line 5)"), "{:?}", broken.breaches);
+    let unmatched = with(&row("java", "max_peak = 1"), 86).report();
+    assert_eq!(unmatched.breaches[0].budget, "unmatched");
+    let expired = with(&row("*", "max_peak = 1000\nexpires = 2020-01-01"), 86).report();
+    assert_eq!(expired.breaches[0].budget, "expired");
+}
+
+#[test]
+fn a_wrong_budgets_file_is_told_with_its_line_and_starts_nothing() {
+    let session = Session::vmaudit(&["run", "--budget"]);
+    let (file, mark) = (session.file("budgets.toml"), session.file("mark"));
+    std::fs::write(&file, "[[budget]]\nprocess = \"a\"\nmax_peek = 7\n").unwrap();
+    let done = session.words(&[&file]).words(&["--", "touch"]).words(&[&mark]).go().ended_with(125);
+    assert!(
+        done.stderr_text().contains("budgets.toml: line 3, column 1: unknown field `max_peek`"),
+        "{}",
+        done.said()
+    );
+    assert!(!mark.exists());
+    let none = Session::vmaudit(&["run", "--budget", "/dev/zero", "--", "true"]).go().ended_with(125);
+    assert!(none.stderr_text().contains("it is a device"), "{}", none.said());
+}

@@ -3,7 +3,7 @@
 pub mod application;
 pub mod arguments;
 pub mod audit;
-pub(crate) mod budget;
+pub mod budget;
 pub mod cgroup;
 pub mod diagnosis;
 pub mod end;

@@ -139,6 +139,11 @@ impl NamePattern {
         Self(kept.chars().collect())
     }
 
+    /// One for texts that are no names of tasks, and may be longer.
+    pub fn whole(text: &str) -> Self {
+        Self(text.chars().collect())
+    }
+
     /// Fits the whole of `name`. Takes no longer than the product of both lengths.
     pub fn fits(&self, name: &str) -> bool {
         let pattern = &self.0;

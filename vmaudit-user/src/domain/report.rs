@@ -86,10 +86,12 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         not_counted: Vec::new(),
         failures: rows.failures,
         ordinary_answers: rows.ordinary,
+        budgets: Vec::new(),
         breaches: Vec::new(),
         recommendation,
     };
     report.breaches = budget::breaches(&header.budget, &report);
+    report.budgets = budget::demands(&header.budget, &report.breaches);
     report.session.breach = report.breaches.first().map(|breach| breach.sentence.clone());
     if !report.breaches.is_empty() && report.recommendation.action == Action::Leave {
         report.recommendation.sentences.insert(0, NOT_THE_LIMIT.into());

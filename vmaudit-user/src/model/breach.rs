@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Breach {
-    /// Its option: `max_peak`, `max_percent`, `fail_on_failure`, `fail_on_any_refusal`, `fail_on_peak`, `fail_on_lost`.
+    /// Its option: `max_peak`, `max_percent`, `fail_on_failure`, `fail_on_any_refusal`, `fail_on_peak`, `fail_on_lost`,
+    /// `fail_on_killed`; of a row of the budgets file also `max_failures`, `unmatched`, `expired`.
     pub budget: String,
+    /// The row of the budgets file, as its `process` says; null where an option asks for it.
+    #[serde(default)]
+    pub row: Option<String>,
     /// What it allows; null where it allows none of something.
     pub limit: Option<Bound>,
     /// What was measured, in the same unit (VMAs, percent, calls, events); null when nothing was.
@@ -20,6 +24,29 @@ pub struct Breach {
     pub shown: bool,
     /// The same for people.
     pub sentence: String,
+}
+
+/// What was demanded of a session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Demand {
+    /// See [`Breach::budget`]; `row` for a row of the budgets file with all that it demands.
+    pub budget: String,
+    /// See [`Breach::row`].
+    pub row: Option<String>,
+    /// What it allows; null where it allows none of something, and of a row.
+    pub limit: Option<Bound>,
+    /// As it was asked for.
+    pub option: String,
+    /// The figures show that it held.
+    pub held: bool,
+}
+
+impl Demand {
+    /// This breach is one of it.
+    pub fn is_broken_by(&self, breach: &Breach) -> bool {
+        self.row == breach.row && (self.row.is_some() || self.budget == breach.budget)
+    }
 }
 
 /// A figure of a budget.

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use vmaudit_common::call::{CALLS, COMPAT, IO_URING_SETUP};
 
 pub use super::advice::{Action, Basis, Recommendation};
-pub use super::breach::Breach;
+pub use super::breach::{Breach, Demand};
 pub use super::cause::Cause;
 pub use super::end::{CommandEnd, EndCause, Killer, ProcessEnd};
+pub use super::holders::Holders;
 use super::hook::CALL_EXIT;
 pub use super::memory::{Accuracy, Memory, Rlimit, Rlimits};
 
@@ -61,6 +62,9 @@ pub struct Report {
     /// Refusals that are a normal answer to the question the call asks, not incidents; same shape.
     #[serde(default)]
     pub ordinary_answers: Vec<Failure>,
+    /// What was demanded of the session, and whether it held.
+    #[serde(default)]
+    pub budgets: Vec<Demand>,
     /// Budgets that were broken or could not be shown to hold.
     #[serde(default)]
     pub breaches: Vec<Breach>,
@@ -437,33 +441,4 @@ impl Failure {
     pub fn is_of(&self, process: &Process) -> bool {
         (self.pid, self.started_s) == (process.pid, process.started_s)
     }
-}
-
-/// Who holds the VMAs of a process at the limit, from one look at its mappings soon after a refusal.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Holders {
-    /// VMAs that the look found.
-    pub vmas_read: u64,
-    /// All were read.
-    pub complete: bool,
-    /// VMAs that the process had when the call was refused; null when that was not seen.
-    #[serde(default)]
-    pub vmas_expected: Option<u64>,
-    /// The process ended, or called exec, before all were read.
-    #[serde(default)]
-    pub ended: bool,
-    /// When the look began.
-    #[serde(default)]
-    pub at_s: f64,
-    /// The refused call that made vmaudit look; one look serves all failures of an image.
-    #[serde(default)]
-    pub syscall: String,
-    /// How long after that refusal the look began, ms.
-    pub after_ms: u64,
-    /// The largest owner, for people.
-    pub sentence: String,
-    /// It is the owner of most addresses, not of most VMAs: no free range was found.
-    #[serde(default)]
-    pub by_size: bool,
 }

@@ -79,6 +79,30 @@ pub struct Budget {
     pub max_percent: Option<f64>,
     /// What must not happen.
     pub fail_on: Vec<FailOn>,
+    /// Rows of the budgets file.
+    #[serde(default)]
+    pub rows: Vec<BudgetRow>,
+}
+
+/// A row of the budgets file: what processes of a name may do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct BudgetRow {
+    /// Whom it is for: a name, an application or a path, with `*` and `?`.
+    pub process: String,
+    /// VMAs that none of them may exceed.
+    pub max_peak: Option<u64>,
+    /// The same in percent of vm.max_map_count.
+    pub max_percent: Option<f64>,
+    /// Refused calls that none of them may exceed.
+    pub max_failures: Option<u64>,
+    /// Why it is so.
+    pub reason: Option<String>,
+    /// The last day that it holds, as `2027-01-31`.
+    pub expires: Option<String>,
+    /// It may fit no process.
+    pub optional: bool,
+    /// Where it stands in its file, from 1.
+    pub line: u64,
 }
 
 /// What breaks a budget.

@@ -2,7 +2,7 @@
 //! is opened.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
@@ -49,6 +49,17 @@ pub(crate) fn open(path: &Path) -> io::Result<Input> {
         return Err(io::Error::other("it was replaced by another file meanwhile"));
     }
     Ok(Input::File(file))
+}
+
+/// The text of a file of at most so many bytes. Errors: see [`open`]; it is larger, or no text.
+pub fn text(path: &Path, most: u64) -> io::Result<String> {
+    let (Input::File(file) | Input::Stream(file)) = open(path)?;
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::other("it is too large"));
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::other("it is no text (UTF-8)"))
 }
 
 fn refused(kind: &str) -> io::Error {

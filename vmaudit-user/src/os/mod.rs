@@ -6,7 +6,7 @@ mod cgroup_file;
 pub mod clock;
 pub mod destination;
 pub mod inherited;
-pub(crate) mod input;
+pub mod input;
 pub mod kernel;
 mod kernel_layout;
 pub(crate) mod kernel_symbol;

@@ -3,16 +3,19 @@
 use std::io::{self, Write};
 
 use crate::model::limit::LimitReport;
+use crate::model::report::Report;
 use crate::model::scan::Scan;
 use crate::model::vma_layout::Explanation;
 use crate::output::document::Document;
 use crate::output::text::page::Style;
+use crate::output::text::processes::failed_calls;
 use crate::text::clean;
 
-/// Writes the part of `document` that is a table: of `scan` the processes, of `explain` the boundaries by reason, of `limit`
+/// Writes the part of `document` that is a table: of a report and of `scan` the processes, of `explain` the boundaries by reason, of `limit`
 /// the lines that set it. Errors: those of `out`, and a document without one.
 pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
     match document {
+        Document::Report(it) => report(it, out),
         Document::Scan(it) => scan(it, out),
         Document::Explanation(it, _) => explanation(it, out),
         Document::Limit(it) => limit(it, out),
@@ -48,6 +51,67 @@ fn scan(scan: &Scan, out: &mut dyn Write) -> io::Result<()> {
             field(process.unit.as_deref()),
         ];
         writeln!(out, "{}", fields.join(","))?;
+    }
+    Ok(())
+}
+
+/// A line a process; behind them, one for each sum of processes that have no line, which says of how many.
+fn report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "pid,ppid,uid,user,comm,app,exe,unit,cgroup,started_s,ended_s,first,last,peak,percent_of_limit,exact,clipped,failed,\
+         unmap_leaked_bytes,processes"
+    )?;
+    let number = |value: Option<u64>| value.map(|value| value.to_string()).unwrap_or_default();
+    let real = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
+    for process in &report.processes {
+        let count = &process.map_count;
+        let fields = [
+            process.pid.to_string(),
+            number(process.ppid.map(u64::from)),
+            number(process.uid.map(u64::from)),
+            field(process.user.as_deref()),
+            field(Some(&process.comm)),
+            field(process.app.as_deref()),
+            field(process.exe.as_deref()),
+            field(process.unit.as_deref()),
+            field(process.cgroup.as_deref()),
+            real(process.started_s),
+            real(process.ended_s),
+            number(count.first),
+            number(count.last),
+            number(count.peak),
+            real(count.percent_of_limit),
+            count.exact.to_string(),
+            count.clipped.to_string(),
+            number(failed_calls(process, report)),
+            number(process.unmap_leaked_bytes),
+            "1".to_owned(),
+        ];
+        writeln!(out, "{}", fields.join(","))?;
+    }
+    for sum in &report.folded {
+        let name = if sum.various { "(several names)" } else { &sum.comm };
+        let app = if sum.various { None } else { sum.app.as_deref() };
+        let fields = [
+            field(Some(name)),
+            field(app),
+            String::new(),
+            String::new(),
+            String::new(),
+            real(sum.first_started_s),
+            real(sum.last_ended_s),
+            String::new(),
+            String::new(),
+            number(sum.peak_max),
+            String::new(),
+            sum.exact.to_string(),
+            (sum.clipped > 0).to_string(),
+            number(sum.failed),
+            number(sum.unmap_leaked_bytes),
+            sum.processes.to_string(),
+        ];
+        writeln!(out, ",,,,{}", fields.join(","))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 pub use super::document::{Document, Done, Kind};
 use super::text::page::Style;
-use super::{csv, json, markdown, text};
+use super::{csv, folded, github, json, junit, markdown, prom, tap, text};
 use crate::text::clean;
 
 /// How a document is written.
@@ -21,6 +21,16 @@ pub enum Format {
     Csv,
     /// For comments and issues.
     Markdown,
+    /// For node_exporter's textfile collector.
+    Prom,
+    /// For CI systems, as a test report.
+    Junit,
+    /// The same for test harnesses.
+    Tap,
+    /// Annotations of a run of GitHub Actions.
+    Github,
+    /// Stacks of refused calls, for flame graphs.
+    Folded,
 }
 
 type Writer = fn(&Document<'_>, &Style, &mut dyn Write) -> io::Result<()>;
@@ -46,14 +56,14 @@ const ALL: &[Kind] = &[
 ];
 
 /// The table.
-const FORMATS: [Row; 4] = [
+const FORMATS: [Row; 9] = [
     Row { format: Format::Text, name: "text", endings: &["", "txt"], shows: ALL, writer: text::document },
     Row { format: Format::Json, name: "json", endings: &["json"], shows: ALL, writer: json::write },
     Row {
         format: Format::Csv,
         name: "csv",
         endings: &["csv"],
-        shows: &[Kind::Scan, Kind::Explanation, Kind::Limit],
+        shows: &[Kind::Report, Kind::Scan, Kind::Explanation, Kind::Limit],
         writer: csv::write,
     },
     Row {
@@ -63,7 +73,21 @@ const FORMATS: [Row; 4] = [
         shows: &[Kind::Report],
         writer: markdown::write,
     },
+    of_reports(Format::Prom, "prom", &["prom"], prom::write),
+    of_reports(Format::Junit, "junit", &["xml"], junit::write),
+    of_reports(Format::Tap, "tap", &["tap"], tap::write),
+    of_reports(Format::Github, "github", &[], github::write),
+    of_reports(Format::Folded, "folded", &["folded"], folded::write),
 ];
+
+const fn of_reports(
+    format: Format,
+    name: &'static str,
+    endings: &'static [&'static str],
+    writer: Writer,
+) -> Row {
+    Row { format, name, endings, shows: &[Kind::Report], writer }
+}
 
 /// Names of the formats in which `kind` can be shown.
 pub fn names(kind: Kind) -> impl Iterator<Item = &'static str> {
@@ -196,7 +220,7 @@ mod tests {
             "no format has the ending .lgo; say which one: text, json or csv, as in text:x\\x1b.lgo"
         );
         for asked in ["a.csv", "csv:a"] {
-            assert!(format_of(asked, Kind::Report).unwrap_err().starts_with("csv cannot show this; "));
+            assert!(format_of(asked, Kind::Doctor).unwrap_err().starts_with("csv cannot show this; "));
             assert_eq!(format_of(asked, Kind::Known).unwrap_err(), "csv cannot show this; text or json can");
         }
         assert_eq!(format_of("json:", Kind::Scan).unwrap_err(), "which file?");

@@ -1,14 +1,20 @@
 //! How documents are rendered. Nothing here opens a file or decides anything.
 
+mod cases;
 mod csv;
 mod document;
 #[cfg(test)]
 mod document_tests;
+mod folded;
 pub mod format;
+mod github;
 pub mod json;
+mod junit;
 mod markdown;
+mod prom;
 #[cfg(test)]
 mod snapshots;
+mod tap;
 pub mod text;
 
 use std::io::{self, Write};

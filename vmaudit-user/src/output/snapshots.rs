@@ -45,3 +45,15 @@ fn reports_as_markdown() {
         insta::assert_snapshot!(format!("{name} markdown"), rendered(&report, Format::Markdown, 100));
     }
 }
+
+/// The small formats; JSON, text and Markdown have tests of their own.
+#[test]
+fn reports_in_the_formats_of_other_tools() {
+    for (name, mut report) in reports() {
+        report.processes.truncate(3);
+        for format in [Format::Csv, Format::Prom, Format::Junit, Format::Tap, Format::Github, Format::Folded]
+        {
+            insta::assert_snapshot!(format!("{name} {}", format.name()), rendered(&report, format, 100));
+        }
+    }
+}

@@ -123,6 +123,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         not_counted: Vec::new(),
         failures: Vec::new(),
         ordinary_answers: Vec::new(),
+        budgets: Vec::new(),
         breaches: Vec::new(),
     }
 }
@@ -131,6 +132,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
 fn breach(sentence: &str) -> Breach {
     Breach {
         budget: "max_peak".into(),
+        row: None,
         limit: Some(Bound::Count(100)),
         actual: Some(Bound::Count(200)),
         pid: Some(1),
@@ -195,6 +197,17 @@ pub(crate) fn budget_broken() -> Report {
     report.ordinary_answers.clear();
     report.breaches = vec![breach("java (pid 4242) peaked at 1,204 VMAs, more than --max-peak 100")];
     report.session.breach = report.breaches.first().map(|breach| breach.sentence.clone());
+    let demand = |budget: &str, option: &str, held| Demand {
+        budget: budget.into(),
+        row: None,
+        limit: Some(Bound::Count(100)),
+        option: option.into(),
+        held,
+    };
+    report.budgets = vec![
+        demand("fail_on_failure", "--fail-on failure", true),
+        demand("max_peak", "--max-peak 100", false),
+    ];
     report
 }
 

@@ -75,6 +75,12 @@ pub struct Reporting {
     /// Break the budget when this happens (repeat or separate by commas) [example: --fail-on failure,lost]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
     pub fail_on: Vec<FailOn>,
+    /// Budgets of a file, by process: TOML with a `[[budget]]` for each row, which has `process` (a name or path, * and ?
+    /// stand for any text and character), of `max_peak`, `max_percent` and `max_failures` at least one, and as wanted
+    /// `reason`, `expires` (a day) and `optional`. Each process is held to the first row that fits it; a row that fits none, or
+    /// has expired, is broken [example: --budget budgets.toml]
+    #[arg(long, value_name = "FILE")]
+    pub budget: Option<PathBuf>,
     /// Exit status of a broken budget; a command that failed keeps its own [example: --breach-exit-code 3]
     #[arg(long, default_value_t = 86, value_name = "N", value_parser = clap::value_parser!(u8).range(1..))]
     pub breach_exit_code: u8,

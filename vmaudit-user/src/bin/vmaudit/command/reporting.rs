@@ -1,8 +1,14 @@
 //! The end of a session that is reported: budgets, outputs, and what could not be written.
 
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+
 use vmaudit_user::domain::audit::Audit;
+use vmaudit_user::domain::budget::file;
 use vmaudit_user::domain::report;
-use vmaudit_user::model::session::{Budget, Header};
+use vmaudit_user::model::session::{Budget, BudgetRow, Header};
+use vmaudit_user::os::input;
 use vmaudit_user::output::format::Document;
 use vmaudit_user::output::say;
 use vmaudit_user::session::Sink as _;
@@ -11,18 +17,30 @@ use vmaudit_user::session::recorder::Recorder;
 use crate::cli::reporting::{Calls, Reporting};
 use crate::outputs::{Outputs, Shown};
 
-/// What must hold.
-pub fn budget(args: &Reporting) -> Budget {
-    Budget {
+/// Bytes of a budgets file.
+const MOST_BUDGETS: u64 = 1 << 20;
+
+/// What must hold. Errors: a budgets file cannot be read, or is wrong, with line and column.
+pub fn budget(args: &Reporting) -> anyhow::Result<Budget> {
+    Ok(Budget {
         max_peak: args.max_peak,
         max_percent: args.max_percent,
         fail_on: args.fail_on.iter().map(|asked| (*asked).into()).collect(),
-    }
+        rows: args.budget.as_deref().map(rows).transpose()?.unwrap_or_default(),
+    })
+}
+
+fn rows(path: &Path) -> anyhow::Result<Vec<BudgetRow>> {
+    let text = input::text(path, MOST_BUDGETS)
+        .with_context(|| format!("cannot read the budgets in {}", path.display()))?;
+    file::rows(&text).map_err(|why| anyhow!("{}: {why}", path.display()))
 }
 
 /// Every watched call has to be seen.
-pub fn wants_all_calls(args: &Reporting) -> bool {
-    args.calls == Calls::All || args.fail_on.iter().any(|asked| asked.wants_all_calls())
+pub fn wants_all_calls(args: &Reporting, budget: &Budget) -> bool {
+    args.calls == Calls::All
+        || args.fail_on.iter().any(|asked| asked.wants_all_calls())
+        || budget.rows.iter().any(|row| row.max_failures.is_some())
 }
 
 /// How much of a report is shown. `echoed`: the terminal stands behind the echo of a key.

@@ -31,6 +31,7 @@ use crate::outputs::{Asked, Outputs};
 /// `vmaudit run`. Returns vmaudit's exit status; does not return when the command died of a signal.
 pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let margin = Margin::new(args.report.headroom, args.report.round).map_err(|e| anyhow!("{e}"))?;
+    let budget = budget(&args.report)?;
     let asked = Asked { named: &args.report.output, screen: args.report.format, kind: Kind::Report };
     let outputs = Outputs::open_or(&asked, Writing::Whole, Destination::Stderr)?;
     let recording = args.report.record.as_deref().map(open_recording).transpose()?;
@@ -50,7 +51,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         stream_failures: false,
         attach: false,
         calls: !args.report.peaks_only,
-        exits: wants_all_calls(&args.report),
+        exits: wants_all_calls(&args.report, &budget),
         stacks: true,
         ring_bytes: args.common.ring_bytes.unwrap_or(1 << 20),
         slots: args.common.slots,
@@ -61,7 +62,6 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let mut opened = open_source(args.common.source.into(), &facts, &options, pid, &patience)?;
     opened.events.extend(give_up_rights(Some(&child), &for_outputs));
     let anonymizer = || users::anonymizer(args.report.no_anonymize);
-    let budget = budget(&args.report);
     let asked = AskedOf { margin, budget, all_rows: args.report.all_rows, watched: None };
     let header = opened.header(shown_command(&args), &anonymizer(), asked);
     let (mut recorder, not_recorded) = begin_recording(recording, &header, None);

@@ -31,6 +31,7 @@ use crate::outputs::{Asked, Outputs};
 /// `vmaudit watch`. Returns vmaudit's exit status.
 pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     let margin = Margin::new(args.report.headroom, args.report.round).map_err(|e| anyhow!("{e}"))?;
+    let budget = budget(&args.report)?;
     let whom = filters::whom(&args.filters, args.wait)?;
     let roots = whom.pids.iter().map(|pid| Root::hold(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
     if !whom.waits && whom.filter.is_some() && whom.now().is_empty() {
@@ -50,7 +51,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
         stream_failures: false,
         attach: true,
         calls: !args.report.peaks_only,
-        exits: wants_all_calls(&args.report),
+        exits: wants_all_calls(&args.report, &budget),
         stacks: true,
         ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
         slots: args.common.slots,
@@ -63,7 +64,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     let words = filters::words(&args.filters).unwrap_or_else(|| "every process".into());
     let asked = AskedOf {
         margin,
-        budget: budget(&args.report),
+        budget,
         all_rows: args.report.all_rows,
         watched: Some(anonymizer().apply(&words).into_owned()),
     };

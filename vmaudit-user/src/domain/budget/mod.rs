@@ -3,7 +3,10 @@
 //! A budget passes only when it is shown to hold. A figure that is not exact can break a budget (the truth is at least
 //! as large) but never keep it: then the breach says that it could not be shown.
 
-use crate::model::breach::{Bound, Breach};
+pub mod file;
+mod rows;
+
+use crate::model::breach::{Bound, Breach, Demand};
 use crate::model::report::{Failure, Process, Report, SourceKind};
 use crate::model::session::{Budget, FailOn};
 use crate::text::{self, count, grouped, signal_name};
@@ -20,6 +23,46 @@ pub fn breaches(budget: &Budget, report: &Report) -> Vec<Breach> {
     if budget.fail_on.contains(&FailOn::Lost) {
         all.extend(losses(report));
     }
+    all.extend(rows::breaches(&budget.rows, report));
+    all
+}
+
+/// What was demanded, and which of it held.
+pub fn demands(budget: &Budget, breaches: &[Breach]) -> Vec<Demand> {
+    let demand = |budget: &str, limit: Option<Bound>, option: String| Demand {
+        budget: budget.into(),
+        row: None,
+        limit,
+        option,
+        held: true,
+    };
+    let fail_on = |name: FailOn| budget.fail_on.contains(&name);
+    let named = [
+        (FailOn::Failure, "fail_on_failure", "--fail-on failure"),
+        (FailOn::AnyRefusal, "fail_on_any_refusal", "--fail-on any-refusal"),
+        (FailOn::Killed, "fail_on_killed", "--fail-on killed"),
+        (FailOn::Peak, "fail_on_peak", "--fail-on peak"),
+        (FailOn::Lost, "fail_on_lost", "--fail-on lost"),
+    ];
+    let named = named.into_iter().filter(|(name, ..)| fail_on(*name));
+    let mut all: Vec<Demand> =
+        named.map(|(_, budget, option)| demand(budget, None, option.to_owned())).collect();
+    all.extend(
+        budget.max_peak.map(|most| {
+            demand("max_peak", Some(Bound::Count(most)), format!("--max-peak {}", grouped(most)))
+        }),
+    );
+    all.extend(
+        budget
+            .max_percent
+            .map(|most| demand("max_percent", Some(Bound::Percent(most)), format!("--max-percent {most}"))),
+    );
+    for row in &budget.rows {
+        all.push(Demand { row: Some(row.process.clone()), ..demand("row", None, rows::named(row)) });
+    }
+    for demand in &mut all {
+        demand.held = !breaches.iter().any(|breach| demand.is_broken_by(breach));
+    }
     all
 }
 
@@ -27,6 +70,7 @@ pub fn breaches(budget: &Budget, report: &Report) -> Vec<Breach> {
 fn not_shown(budget: &str, option: &str, limit: Option<Bound>, why: &str) -> Breach {
     Breach {
         budget: budget.into(),
+        row: None,
         limit,
         actual: None,
         pid: None,
@@ -67,6 +111,7 @@ fn refusals(demand: FailOn, report: &Report) -> Option<Breach> {
     let most = if several { ", most of them" } else { "" };
     Some(Breach {
         budget: budget.into(),
+        row: None,
         limit: None,
         actual: Some(Bound::Count(sum)),
         pid: Some(worst.pid),
@@ -110,6 +155,7 @@ fn ends(report: &Report) -> Option<Breach> {
         };
         return Some(Breach {
             budget: BUDGET.into(),
+            row: None,
             limit: None,
             actual: Some(Bound::Count(killed)),
             pid: first.map(|(process, _)| process.pid),
@@ -203,6 +249,7 @@ fn peak(demand: &OnPeak, report: &Report) -> Option<Breach> {
     };
     Some(Breach {
         budget: (*budget).into(),
+        row: None,
         limit: most.or(Some(Bound::Count(limit))),
         actual: Some(actual),
         pid: Some(top.pid),
@@ -223,6 +270,7 @@ fn losses(report: &Report) -> Option<Breach> {
         SourceKind::Proc => Some(not_shown(budget, option, None, "counts are samples, not exact")),
         SourceKind::Ebpf if lost > 0 => Some(Breach {
             budget: budget.into(),
+            row: None,
             limit: None,
             actual: Some(Bound::Count(lost)),
             pid: None,
@@ -265,11 +313,12 @@ mod tests {
             max_peak: Some(100),
             max_percent: Some(10.0),
             fail_on: vec![FailOn::Failure, FailOn::Peak, FailOn::Lost],
+            rows: Vec::new(),
         }
     }
 
     fn only(max_peak: Option<u64>, max_percent: Option<f64>, fail_on: &[FailOn]) -> Budget {
-        Budget { max_peak, max_percent, fail_on: fail_on.to_vec() }
+        Budget { max_peak, max_percent, fail_on: fail_on.to_vec(), rows: Vec::new() }
     }
 
     /// The first one's sentence.

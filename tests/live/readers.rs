@@ -1,0 +1,102 @@
+//! The formats of other tools, read by those tools. Guests have none of them.
+
+mod native_only {
+    use std::io::Write as _;
+    use std::path::{Path, PathBuf};
+    use std::process::{Command, Output, Stdio};
+
+    use vmaudit_tests::{Done, Session};
+
+    const FILES: [&str; 7] =
+        ["r.csv", "r.prom", "r.xml", "r.tap", "r.folded", "github:annotations", "markdown:summary.md"];
+
+    /// A session at the limit with budgets that break and one that holds, in every format.
+    fn session() -> (Done, PathBuf) {
+        let budgets = "[[budget]]\nprocess = \"*\"\nmax_peak = 100\nreason = \"<&> \\\"x\\\"\"\n";
+        let session = Session::vmaudit(&["run", "--fail-on", "failure,killed", "--budget"]);
+        let file = session.file("budgets.toml");
+        std::fs::write(&file, budgets).unwrap();
+        let mut session = session.words(std::slice::from_ref(&file));
+        for name in FILES {
+            let (format, name) = name.rsplit_once(':').map_or(("", name), |(format, name)| (format, name));
+            let path = session.file(name).to_str().expect("a plain path").to_owned();
+            let asked = if format.is_empty() { path } else { format!("{format}:{path}") };
+            session = session.words(&["-o", &asked]);
+        }
+        let done = session.words(&["--"]).then_workload(&["stackoverflow"]).go().ended_with(86);
+        let folder = file.parent().expect("it lies in a folder").to_owned();
+        (done, folder)
+    }
+
+    fn read(words: &[&str], input: &str) -> Output {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child =
+            command.spawn().unwrap_or_else(|e| panic!("{} is needed for this test: {e}", words[0]));
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    fn text(folder: &Path, name: &str) -> String {
+        std::fs::read_to_string(folder.join(name)).unwrap()
+    }
+
+    /// Python's own parsers, and what they find is what the session was.
+    #[test]
+    fn python_reads_junit_and_csv() {
+        let (_done, folder) = session();
+        let program = "import sys, xml.etree.ElementTree as t\nr = t.fromstring(sys.stdin.read())\n\
+            cases = list(r.iter('testcase'))\nbad = [c for c in cases if c.find('failure') is not None]\n\
+            assert (int(r.get('tests')), int(r.get('failures'))) == (len(cases), len(bad)) == (3, 2), r.attrib\n\
+            assert any('<&> \"x\"' in c.find('failure').text for c in bad), 'the reason'\n";
+        let answer = read(&["python3", "-c", program], &text(&folder, "r.xml"));
+        assert!(answer.status.success(), "{answer:?}");
+        let program = "import sys, csv\nrows = list(csv.DictReader(sys.stdin))\n\
+            assert None not in rows[0] and None not in rows[0].values(), rows[0]\n\
+            assert rows[0]['comm'] == 'workload' and rows[0]['clipped'] == 'true' and int(rows[0]['failed']) > 0\n";
+        let answer = read(&["python3", "-c", program], &text(&folder, "r.csv"));
+        assert!(answer.status.success(), "{answer:?}");
+    }
+
+    /// Perl's harness.
+    #[test]
+    fn prove_reads_tap() {
+        let (_done, folder) = session();
+        let file = folder.join("r.tap");
+        let answer = read(&["prove", "-v", "--exec", "cat", file.to_str().unwrap()], "");
+        let said = String::from_utf8_lossy(&answer.stdout).into_owned();
+        assert!(said.contains("Failed 2/3 subtests") && !said.contains("Parse errors"), "{said}");
+    }
+
+    /// flamegraph.pl takes what is before the last blank for the stack, and what is behind it for a number.
+    #[test]
+    fn folded_lines_end_with_their_number() {
+        let (done, folder) = session();
+        let mut sum = 0;
+        for line in text(&folder, "r.folded").lines() {
+            let (stack, count) = line.rsplit_once(' ').expect("a number");
+            assert!(stack.starts_with("workload;") && stack.ends_with(";munmap"), "{line}");
+            sum += count.parse::<u64>().expect("a number");
+        }
+        let own = Session::run(&[], &["stackoverflow"]).go().succeeded().report();
+        assert_eq!(sum, own.failures.iter().map(|failure| failure.count).sum::<u64>(), "{}", done.said());
+    }
+
+    /// A step of GitHub Actions: no more annotations than are shown, and a summary that is not dropped for its size.
+    #[test]
+    fn annotations_are_commands_and_the_summary_is_small() {
+        let (_done, folder) = session();
+        let annotations = text(&folder, "annotations");
+        assert!(annotations.lines().count() <= 11 && annotations.lines().all(|line| line.starts_with("::")));
+        assert!(annotations.starts_with("::error title=vmaudit%3A budget broken"), "{annotations}");
+        assert!(text(&folder, "summary.md").len() < 1 << 20);
+    }
+
+    #[test]
+    #[ignore = "needs promtool (Debian: prometheus); run it with --include-ignored"]
+    fn promtool_reads_prom() {
+        let (_done, folder) = session();
+        let answer = read(&["promtool", "check", "metrics"], &text(&folder, "r.prom"));
+        assert!(answer.status.success() && answer.stderr.is_empty(), "{answer:?}");
+    }
+}

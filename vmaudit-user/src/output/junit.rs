@@ -1,0 +1,77 @@
+//! JUnit's XML, as CI systems read it. They disagree about what they show, so each name and text stands for itself.
+
+use std::io::{self, Write};
+
+use crate::model::breach::Breach;
+use crate::model::report::Report;
+use crate::output::cases::{Case, cases};
+use crate::output::document::Document;
+use crate::output::text::page::Style;
+use crate::output::text::verdict;
+use crate::text::clean;
+
+/// Writes a report. Errors: those of `out`, and another document.
+pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let Document::Report(report) = document else { return Err(io::Error::other("it is no report")) };
+    let cases = cases(report);
+    let failed = cases.iter().filter(|case| !case.broken.is_empty()).count();
+    let (all, time) = (cases.len(), report.session.duration_s);
+    let sums =
+        format!("name=\"vmaudit\" tests=\"{all}\" failures=\"{failed}\" errors=\"0\" time=\"{time:.3}\"");
+    writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {sums}>")?;
+    let started = escaped(&report.session.started);
+    writeln!(out, "  <testsuite {sums} skipped=\"0\" timestamp=\"{started}\">")?;
+    for case in &cases {
+        one(case, out)?;
+    }
+    writeln!(out, "    <system-out>{}</system-out>", escaped(&said(report)))?;
+    writeln!(out, "  </testsuite>\n</testsuites>")
+}
+
+fn said(report: &Report) -> String {
+    format!("vmaudit: {}", verdict(report))
+}
+
+fn one(case: &Case<'_>, out: &mut dyn Write) -> io::Result<()> {
+    let name = escaped(&format!("vmaudit {}", case.name));
+    let head = format!("    <testcase classname=\"vmaudit\" name=\"{name}\" time=\"0\"");
+    let Some(first) = case.broken.first() else { return writeln!(out, "{head}/>") };
+    writeln!(out, "{head}>")?;
+    let kind = if first.shown { "broken" } else { "not shown to hold" };
+    let sentences: Vec<String> = case.broken.iter().map(|breach: &&Breach| clean(&breach.sentence)).collect();
+    let message = escaped(&clean(&first.sentence));
+    writeln!(
+        out,
+        "      <failure type=\"{kind}\" message=\"{message}\">{}</failure>",
+        escaped(&sentences.join("\n"))
+    )?;
+    writeln!(out, "    </testcase>")
+}
+
+/// Text that XML takes for nothing else. What it has no way to write (<https://www.w3.org/TR/xml/#charsets>) is made visible.
+fn escaped(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&apos;"),
+            '\n' => safe.push('\n'),
+            '\u{fffe}' | '\u{ffff}' => safe.push_str(&format!("\\u{{{:x}}}", u32::from(c))),
+            c => safe.push_str(&clean(c.encode_utf8(&mut [0; 4]))),
+        }
+    }
+    safe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped;
+
+    #[test]
+    fn no_name_makes_markup_or_what_xml_forbids() {
+        assert_eq!(escaped("<a b='c'>&\u{1b}\u{ffff}"), "&lt;a b=&apos;c&apos;&gt;&amp;\\x1b\\u{ffff}");
+    }
+}
