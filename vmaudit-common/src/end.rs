@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::{COMM_LEN, RecordHeader};
+use crate::{COMM_LEN, NAME_BYTES, PATH_BYTES, RecordHeader};
 
 /// [`RecordHeader::kind`]: an [`EndRecord`], or a [`KilledRecord`] if the process died of a signal that was seen.
 pub const RECORD_END: u32 = 16;
@@ -112,6 +112,15 @@ pub struct KilledRecord {
     pub signal: SignalSeen,
 }
 
+/// Memory cgroups of a victim that are told, from its own upwards; a power of two.
+pub const OOM_LEVELS: usize = 16;
+/// [`OomRecord::flags`]: all levels below the root are told.
+pub const OOM_WHOLE: u32 = 1;
+/// [`OomRecord::flags`]: this kernel says which cgroups have run out of memory just now ([`OomRecord::acting`]).
+pub const OOM_SAYS: u32 = 2;
+/// [`OomRecord::flags`]: the task that the OOM killer runs in lies within the outermost of these.
+pub const OOM_INSIDE: u32 = 4;
+
 /// The OOM killer has chosen a process.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -120,6 +129,30 @@ pub struct OomRecord {
     pub head: RecordHeader,
     /// See [`crate::MmSlot::start_boottime_ns`].
     pub start_boottime_ns: u64,
+    /// Inode of the folder of its memory cgroup; 0 where that is not known, and then nothing of what follows is.
+    pub cgroup: u64,
+    /// How many levels are told.
+    pub levels: u32,
+    /// `OOM_*` bits.
+    pub flags: u32,
+    /// Bit N: level N is in the hands of the OOM killer.
+    pub acting: u32,
+    /// Valid bytes of `path`.
+    pub path_bytes: u32,
+    /// From its own upwards, the root not counted.
+    pub level: [OomLevel; OOM_LEVELS],
+    /// Names of these levels, each with its `\0`; the record ends behind the last.
+    pub path: [u8; PATH_BYTES + NAME_BYTES],
+}
+
+/// A memory cgroup's figures, pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct OomLevel {
+    /// memory.max, memory.limit_in_bytes.
+    pub limit: u64,
+    /// In use.
+    pub used: u64,
 }
 
 /// Where the kernel keeps what [`SignalSeen`] and [`EndRecord`] tell; [`crate::ABSENT`] where it lacks a member.
@@ -160,6 +193,23 @@ pub struct EndLayout {
     pub shmem_max_blocks: u32,
     /// 1 if the event oom:mark_victim passes the task, 0 if it passes its number (before 6.9; stable kernels differ).
     pub victim_is_task: u32,
+    /// css_set.subsys of the memory controller.
+    pub cgroups_memory: u32,
+    /// cgroup_subsys_state.cgroup.
+    pub css_cgroup: u32,
+    /// cgroup.kn.
+    pub cgroup_kn: u32,
+    /// kernfs_node.id, of which 64-bit kernels make the inode number.
+    pub kn_id: u32,
+    /// kernfs_node.name.
+    pub kn_name: u32,
+    /// mem_cgroup.memory.usage, from its css on.
+    pub css_memory_used: u32,
+    /// mem_cgroup.memory.max likewise.
+    pub css_memory_limit: u32,
+    /// mem_cgroup.oom_lock likewise.
+    pub css_oom_lock: u32,
 }
 
+const _: () = assert!(OOM_LEVELS.is_power_of_two() && OOM_LEVELS < 32);
 const _: () = assert!(size_of::<SignalSeen>() == 208);

@@ -7,11 +7,11 @@
 use aya_ebpf::{
     helpers::generated::{bpf_find_vma, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel},
     macros::map,
-    maps::HashMap,
+    maps::{HashMap, LruHashMap},
 };
 use core::ffi::c_void;
 use vmaudit_common::{
-    ABSENT, EndRecord, OomRecord, RECORD_END, RECORD_OOM, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT,
+    ABSENT, EndRecord, RECORD_END, RECORD_OOM, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT,
     SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK,
     SignalSeen,
 };
@@ -20,16 +20,25 @@ use crate::{
     control::{count_lock_takes, layout, lost, zeroed},
     followed::follows,
     kernel::{self, Typed},
-    records, shares,
+    oom, records, shares,
 };
 
 /// The last signal of a process, by tgid. Entries go with their processes.
 #[map]
 static SIGNALS: HashMap<u32, SignalSeen> = HashMap::with_max_entries(1024, 0);
 
-/// The process of a thread that the OOM killer sent a signal to: its event may name the thread alone.
+/// Tasks that the kernel sent SIGKILL to: the OOM killer's event follows at once, and may name no more than the number.
 #[map]
-static PROCESS_OF_VICTIM: HashMap<u32, u32> = HashMap::with_max_entries(256, 0);
+static KILLED: LruHashMap<u32, Killed> = LruHashMap::with_max_entries(256, 0);
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Killed {
+    /// Address; 0 where the event does not tell.
+    task: u64,
+    tgid: u32,
+    reserved: u32,
+}
 
 /// What a new entry begins with.
 static NOTHING: SignalSeen = zeroed();
@@ -132,9 +141,9 @@ pub fn raised<const LOOK: bool>(raised: &Raised) {
     {
         return;
     }
-    // Before anything of it is kept: the OOM killer's event follows at once, and may name the thread.
-    if signal == SIGKILL && code == SI_KERNEL && tid != tgid {
-        let _ = PROCESS_OF_VICTIM.insert(tid, tgid, BPF_ANY);
+    // Before anything of it is kept.
+    if signal == SIGKILL && code == SI_KERNEL {
+        let _ = KILLED.insert(tid, Killed { task, tgid, reserved: 0 }, BPF_ANY);
     }
     let Some(seen) = Seen::anew(tgid) else { return };
     let own = sender_tgid == tgid;
@@ -342,15 +351,17 @@ fn find(at: u64, look: *mut Look) -> i64 {
 }
 
 /// The OOM killer has chosen a process: it has just sent SIGKILL, unless the process was ending anyway
-/// (mm/oom_kill.c:__oom_kill_process, mark_oom_victim). `pid`: of a thread that still holds the address space.
+/// (mm/oom_kill.c:__oom_kill_process, mark_oom_victim). `pid`: of a thread that still holds the address space; `task`: its
+/// address, 0 where the event does not tell.
 #[inline(always)]
-pub fn chosen(pid: u32, tgid: Option<u32>) {
+pub fn chosen(pid: u32, task: u64) {
     // SAFETY: the value is copied at once; entries are preallocated.
-    let of_thread = unsafe { PROCESS_OF_VICTIM.get(pid) }.copied();
-    if of_thread.is_some() {
-        let _ = PROCESS_OF_VICTIM.remove(pid);
-    }
-    let tgid = tgid.or(of_thread).unwrap_or(pid);
+    let killed = unsafe { KILLED.get(pid) }.copied();
+    let (tgid, known) = killed.map_or((pid, 0), |killed| (killed.tgid, killed.task));
+    let (tgid, task) = match task {
+        0 => (tgid, known),
+        task => (kernel::read(task, layout!(task_tgid)), task),
+    };
     let Some(Seen(seen)) = Seen::of(tgid) else { return };
     // SAFETY: points into the map, whose entries are preallocated.
     let start_boottime_ns = unsafe {
@@ -363,7 +374,7 @@ pub fn chosen(pid: u32, tgid: Option<u32>) {
     // SAFETY: no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
     let head = RecordHeader { kind: RECORD_OOM, tgid, tid: pid, reserved: 0, at_ns, generation: 0 };
-    records::oom(OomRecord { head, start_boottime_ns });
+    oom::tell(head, start_boottime_ns, task);
 }
 
 /// The last task of `tgid`, `current`, is on its way out. `CAS`: the kernel has compare-and-swap.

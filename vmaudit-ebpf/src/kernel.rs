@@ -31,6 +31,16 @@ pub fn read<T: Copy + Default>(base: u64, offset: u32) -> T {
     }
 }
 
+/// Reads a `T`; `None`, which is no loss, when the kernel refuses or has no such member.
+#[inline(always)]
+pub fn peek<T>(base: u64, offset: u32) -> Option<T> {
+    if base == 0 || offset == ABSENT {
+        return None;
+    }
+    // SAFETY: the helper checks the address itself and never faults.
+    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
+}
+
 /// Reads words at `base` + each of `offsets`; 0 (counted) where the kernel refuses. One branch for all: before 6.3 the
 /// verifier follows both ways of each branch to the end of the program.
 #[inline(always)]

@@ -7,6 +7,7 @@
 //! * [`answer`]: at the releases of the lock, which calls have succeeded, and asking for the answers of the others
 //! * [`call_result`]: is what a call has given back a refusal?
 //! * [`ends`]: how processes end
+//! * [`oom`]: the memory cgroups of one that the OOM killer has chosen
 //! * [`near`]: are limits near whose refusals nobody asks for?
 //! * [`failure`]: the evidence of a refused call, its counters, its record
 //! * [`current_call`]: what was seen during the call that a task is in; nobody else touches that scratch
@@ -45,6 +46,7 @@ mod kernel;
 mod lock_sequence;
 mod lodgers;
 mod near;
+mod oom;
 mod records;
 mod shares;
 mod sizes;

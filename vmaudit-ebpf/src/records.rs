@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
 use vmaudit_common::{
-    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, LeftRecord, OomRecord,
+    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, LeftRecord,
     RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen,
     call::Call,
 };
@@ -273,11 +273,8 @@ pub fn killed(end: EndRecord, signal: &SignalSeen, share: u32) {
 
 /// The OOM killer has chosen a process: the reader looks at its cgroup at once.
 #[inline(always)]
-pub fn oom(record: OomRecord) {
-    let Some(mut entry) = RECORDS.reserve::<OomRecord>(0) else {
+pub fn oom(bytes: &[u8]) {
+    if RECORDS.output::<[u8]>(bytes, WAKE).is_err() {
         lost!(ring_full);
-        return;
-    };
-    entry.write(record);
-    entry.submit(WAKE);
+    }
 }

@@ -1,9 +1,11 @@
 //! What kind of file a refused mmap was of.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
-use vmaudit_common::{ABSENT, CLASS_DRIVER, CLASS_HUGE};
+use vmaudit_common::{CLASS_DRIVER, CLASS_HUGE};
 
-use crate::{control::layout, kernel};
+use crate::{
+    control::layout,
+    kernel::{self, peek},
+};
 
 // include/uapi/linux/magic.h, include/uapi/linux/stat.h.
 const HUGETLBFS: u64 = 0x9584_58f6;
@@ -18,15 +20,6 @@ const REGULAR: u16 = 0x8000;
 #[inline(never)]
 pub extern "C" fn file_kind(descriptor: u64) -> u64 {
     of_descriptor(descriptor as u32).unwrap_or(0)
-}
-
-#[inline(always)]
-fn peek<T>(base: u64, offset: u32) -> Option<T> {
-    if base == 0 || offset == ABSENT {
-        return None;
-    }
-    // SAFETY: the helper checks the address itself and never faults.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
 }
 
 #[inline(always)]

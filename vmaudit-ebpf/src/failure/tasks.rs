@@ -2,7 +2,6 @@
 //!
 //! All is read by address: these programs run on kernels where the verifier does not know types as well.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
 use vmaudit_common::{
     ABSENT, CLASS_INIT_LOOKED, CLASS_NO_INIT, CLASS_TASKS_REACHED, CLASS_TASKS_READ, TASK_LIMITS,
     TASK_NUMBERS, TASKS_OF_CGROUP, TASKS_OF_MACHINE, TASKS_OF_USER, TaskCount, call,
@@ -10,7 +9,7 @@ use vmaudit_common::{
 
 use crate::{
     control::{Page, config, layout},
-    kernel,
+    kernel::{self, peek},
 };
 
 const RLIMIT_NPROC: u32 = 6;
@@ -20,16 +19,6 @@ const NAMESPACES: u64 = 6;
 const CGROUPS: u64 = 12;
 /// pid_namespace.pid_allocated: a task may be added (include/linux/pid_namespace.h:PIDNS_ADDING, 5.10 to 7.3).
 const ADDING: u32 = 1 << 31;
-
-/// Reads a `T`; `None`, which is no loss here, when the kernel refuses or has no such member.
-#[inline(always)]
-fn peek<T>(base: u64, offset: u32) -> Option<T> {
-    if base == 0 || offset == ABSENT {
-        return None;
-    }
-    // SAFETY: the helper checks the address itself and never faults.
-    unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
-}
 
 /// This call makes a task.
 #[inline(always)]

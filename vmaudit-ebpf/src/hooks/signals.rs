@@ -68,9 +68,9 @@ pub fn signal_classic(ctx: TracePointContext) -> u32 {
 pub fn victim_raw(ctx: RawTracePointContext) -> i32 {
     let first: u64 = ctx.arg(0);
     if layout!(end.victim_is_task) != 0 {
-        ends::chosen(kernel::read(first, layout!(task_pid)), Some(kernel::read(first, layout!(task_tgid))));
+        ends::chosen(kernel::read(first, layout!(task_pid)), first);
     } else {
-        ends::chosen(first as u32, None);
+        ends::chosen(first as u32, 0);
     }
     0
 }
@@ -80,7 +80,7 @@ pub fn victim_raw(ctx: RawTracePointContext) -> i32 {
 pub fn victim_classic(ctx: TracePointContext) -> u32 {
     // SAFETY: an offset inside the record (include/trace/events/oom.h).
     if let Ok(pid) = unsafe { ctx.read_at::<u32>(8) } {
-        ends::chosen(pid, None);
+        ends::chosen(pid, 0);
     }
     0
 }

@@ -1,16 +1,19 @@
 //! Which memory cgroup ran out of memory when the OOM killer chose a process.
 //!
-//! The kernel's event does not name it, and a cgroup can be gone a moment later. So the counters of each cgroup are read
-//! when the session first meets it, and again as soon as one of its processes is chosen; what is made of them is decided
-//! in `domain::end`.
+//! The kernel side tells which cgroups the victim was in, which of them are in the hands of the OOM killer, and their
+//! limits, as the choice is made: the process and its cgroup can be gone a moment later. What else there is to know is
+//! read here. The counters of each cgroup are read when the session first meets it, and again as soon as one of its
+//! processes is chosen; what is made of them is decided in `domain::end`.
 //!
 //! Bounds: [`CGROUPS`] cgroups met, [`LOOKS`] looks, [`LEVELS`] levels each.
 
 use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::memory_cgroup::{LEVELS, NO_LIMIT, read};
-use crate::model::end::{CgroupLevel, OomCgroups, OomVictim};
+use crate::model::end::{CgroupLevel, OomCgroups, OomSeen, OomVictim};
 use crate::os::procfs::Proc;
 
 /// Cgroups met in one session.
@@ -54,25 +57,31 @@ impl OomLooks {
             return None;
         }
         self.looks += 1;
-        let proc = Proc::new(self.root.join("proc"));
-        let now = proc.open(victim.process.tgid).ok().and_then(|process| process.cgroup());
-        // In version 1 a task on its way out is in the root, wherever it was (kernel/cgroup/cgroup.c:proc_cgroup_show).
-        let v1 = self.root.join(mount(true)).join("memory.limit_in_bytes").exists();
-        let now = now.filter(|path| !(v1 && path == "/"));
-        let found = now.as_deref().and_then(|path| levels(&self.root, path));
-        let found = found.or_else(|| levels(&self.root, named?).filter(|found| self.was_killed_in(found)))?;
+        let (found, inside) = match victim.memory.as_deref() {
+            Some(seen) => (told(&self.root, seen), seen.inside),
+            None => (self.by_paths(victim, named)?, false),
+        };
         let levels = found.levels.into_iter().map(|(folder, level)| CgroupLevel {
             out_of_memory_before: self.before.get(&folder).map(|(times, _)| *times),
             ..level
         });
-        let cgroups =
-            OomCgroups { process: victim.process, levels: levels.collect(), complete: found.complete };
+        let levels: Vec<CgroupLevel> = levels.collect();
         // The next one to be chosen is compared with what was true after this one.
-        for level in &cgroups.levels {
-            let folder = self.root.join(mount(level.v1)).join(level.path.trim_start_matches('/'));
+        for level in levels.iter().filter(|level| level.killed.is_some()) {
+            let folder = folder_of(&self.root, level.v1, &level.path);
             self.before.insert(folder, (level.out_of_memory, level.killed));
         }
-        Some(cgroups)
+        Some(OomCgroups { process: victim.process, levels, complete: found.complete, inside })
+    }
+
+    /// Where the kernel side could not tell: by what /proc says of the process, which is on its way out.
+    fn by_paths(&self, victim: &OomVictim, named: Option<&str>) -> Option<Found> {
+        let proc = Proc::new(self.root.join("proc"));
+        let now = proc.open(victim.process.tgid).ok().and_then(|process| process.cgroup());
+        // In version 1 a task on its way out is in the root, wherever it was (kernel/cgroup/cgroup.c:proc_cgroup_show).
+        let now = now.filter(|path| !(is_v1(&self.root) && path == "/"));
+        let found = now.as_deref().and_then(|path| levels(&self.root, path));
+        found.or_else(|| levels(&self.root, named?).filter(|found| self.was_killed_in(found)))
     }
 
     /// Somebody was killed in the innermost of them since it was last looked at: each victim counts in its own, whoever ran out
@@ -91,6 +100,43 @@ struct Found {
 
 fn mount(v1: bool) -> &'static str {
     if v1 { "sys/fs/cgroup/memory" } else { "sys/fs/cgroup" }
+}
+
+/// Memory is limited by version 1.
+fn is_v1(root: &Path) -> bool {
+    root.join(mount(true)).join("memory.limit_in_bytes").exists()
+}
+
+fn folder_of(root: &Path, v1: bool, path: &str) -> PathBuf {
+    root.join(mount(v1)).join(path.trim_start_matches('/'))
+}
+
+/// What the kernel side has told, with the counters of those that are there still and can be seen.
+fn told(root: &Path, seen: &OomSeen) -> Found {
+    let v1 = is_v1(root);
+    let beginning = if seen.whole { "" } else { "..." };
+    let path = |from: usize| {
+        let names = seen.names.iter().skip(from).rev();
+        names.fold(beginning.to_owned(), |path, name| format!("{path}/{name}"))
+    };
+    let there = fs::metadata(folder_of(root, v1, &path(0))).is_ok_and(|it| it.ino() == seen.inode);
+    let levels = seen.figures.iter().enumerate().map(|(n, figures)| {
+        let path = path(n);
+        let folder = folder_of(root, v1, &path);
+        let counters = if there { level(&folder, &root.join(mount(v1)), v1) } else { None };
+        let told = CgroupLevel {
+            path,
+            v1,
+            limit_bytes: Some(figures.limit_bytes).filter(|limit| *limit < NO_LIMIT),
+            out_of_memory: counters.as_ref().map_or(0, |counters| counters.out_of_memory),
+            out_of_memory_before: None,
+            killed: counters.and_then(|counters| counters.killed),
+            used_bytes: Some(figures.used_bytes),
+            acting: figures.acting,
+        };
+        (folder, told)
+    });
+    Found { levels: levels.collect(), complete: seen.whole }
 }
 
 /// The cgroup at this path and all above it; `None` when there is no such one.
@@ -150,6 +196,8 @@ fn level(folder: &Path, mount: &Path, v1: bool) -> Option<CgroupLevel> {
             out_of_memory: number("memory.failcnt")?,
             out_of_memory_before: None,
             killed: key("memory.oom_control", "oom_kill"),
+            used_bytes: None,
+            acting: None,
         }
     } else {
         CgroupLevel {
@@ -159,15 +207,16 @@ fn level(folder: &Path, mount: &Path, v1: bool) -> Option<CgroupLevel> {
             out_of_memory: key("memory.events.local", "oom").or_else(|| key("memory.events", "oom"))?,
             out_of_memory_before: None,
             killed: key("memory.events", "oom_kill"),
+            used_bytes: None,
+            acting: None,
         }
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::model::end::OomFigures;
     use crate::model::event::ProcessId;
 
     /// A made-up machine, removed at the end of the test.
@@ -191,7 +240,7 @@ mod tests {
     }
 
     fn victim() -> OomVictim {
-        OomVictim { process: ProcessId { tgid: 7, start_ns: 1 }, at_ns: 2 }
+        OomVictim { process: ProcessId { tgid: 7, start_ns: 1 }, at_ns: 2, memory: None }
     }
 
     #[test]
@@ -275,5 +324,39 @@ mod tests {
         }
         machine.put("sys/fs/cgroup/memory/x/memory.oom_control", "oom_kill 3\n");
         assert_eq!(looks.look(&victim(), Some("/x")).unwrap().levels[0].killed, Some(3));
+    }
+
+    #[test]
+    fn what_the_kernel_side_told_needs_no_process_and_no_folder() {
+        let machine = Machine::new("told");
+        machine.put("sys/fs/cgroup/a/b/cgroup.procs", "");
+        machine.put("sys/fs/cgroup/a/b/memory.events", "oom 2\noom_kill 3\n");
+        let inode = fs::metadata(machine.0.join("sys/fs/cgroup/a/b")).unwrap().ino();
+        let figures = |limit_bytes, acting| OomFigures { limit_bytes, used_bytes: 4096, acting: Some(acting) };
+        let seen = |inode| OomSeen {
+            inode,
+            names: vec!["b".into(), "a".into()],
+            figures: vec![figures(8192, true), figures(1 << 62, false)],
+            whole: true,
+            inside: true,
+        };
+        let mut looks = OomLooks { root: machine.0.clone(), ..OomLooks::default() };
+        let mut of = |seen: OomSeen| {
+            looks.look(&OomVictim { memory: Some(Box::new(seen)), ..victim() }, Some("/other")).unwrap()
+        };
+        let found = of(seen(inode));
+        let level = |n: usize| {
+            let CgroupLevel { path, limit_bytes, killed, acting, .. } = found.levels[n].clone();
+            (path, limit_bytes, killed, acting)
+        };
+        assert_eq!(level(0), ("/a/b".into(), Some(8192), Some(3), Some(true)));
+        assert_eq!(level(1), ("/a".into(), None, None, Some(false)));
+        assert!(found.complete && found.inside);
+        let gone = of(seen(inode + 1));
+        assert_eq!((gone.levels[0].path.as_str(), gone.levels[0].killed), ("/a/b", None), "another of the name");
+        let cut = of(OomSeen { whole: false, ..seen(inode) });
+        assert_eq!((cut.levels[1].path.as_str(), cut.complete), (".../a", false));
+        let root = of(OomSeen { whole: true, ..OomSeen::default() });
+        assert_eq!((root.levels, root.complete), (vec![], true));
     }
 }

@@ -138,15 +138,44 @@ pub struct FaultFile {
 }
 
 /// The OOM killer has chosen a process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomVictim {
     /// Process; its start is 0 where it is not known.
     pub process: ProcessId,
     /// When, CLOCK_MONOTONIC ns.
     pub at_ns: u64,
+    /// Its memory cgroups at that moment, for whoever makes [`OomCgroups`] of them; in no recording.
+    #[serde(skip)]
+    pub memory: Option<Box<OomSeen>>,
 }
 
-/// The memory cgroups of a process that the OOM killer has chosen, as they were a moment later.
+/// The memory cgroups of a victim, as the kernel side saw them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OomSeen {
+    /// Inode of the folder of its own cgroup.
+    pub inode: u64,
+    /// Names of its own cgroup and of those above it, the root not counted.
+    pub names: Vec<String>,
+    /// Figures of each of them.
+    pub figures: Vec<OomFigures>,
+    /// They are all.
+    pub whole: bool,
+    /// The task that the OOM killer ran in was within the outermost of those that it acted for.
+    pub inside: bool,
+}
+
+/// Figures of one memory cgroup at that moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OomFigures {
+    /// memory.max or memory.limit_in_bytes, bytes.
+    pub limit_bytes: u64,
+    /// In use, bytes.
+    pub used_bytes: u64,
+    /// It, or one above it, had run out; `None` where this kernel does not say.
+    pub acting: Option<bool>,
+}
+
+/// The memory cgroups of a process that the OOM killer has chosen, as they were then or a moment later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OomCgroups {
     /// Process.
@@ -155,6 +184,9 @@ pub struct OomCgroups {
     pub levels: Vec<CgroupLevel>,
     /// They are all of its cgroups that can have a limit.
     pub complete: bool,
+    /// The task that the OOM killer ran in was within the outermost of those that it acted for, if that is known.
+    #[serde(default)]
+    pub inside: bool,
 }
 
 /// One memory cgroup.
@@ -173,6 +205,12 @@ pub struct CgroupLevel {
     pub out_of_memory_before: Option<u64>,
     /// Processes killed in it (`oom_kill`); `None` when it does not say.
     pub killed: Option<u64>,
+    /// In use when the choice was made, bytes; `None` when the kernel side could not tell.
+    #[serde(default)]
+    pub used_bytes: Option<u64>,
+    /// It, or one above it, had run out when the choice was made; `None` when the kernel side could not tell.
+    #[serde(default)]
+    pub acting: Option<bool>,
 }
 
 /// Why a process died of a signal.

@@ -62,7 +62,7 @@ pub enum Event {
     /// A process has ended.
     Ended(Box<Ended>),
     /// The OOM killer has chosen a process.
-    OomVictim(OomVictim),
+    OomVictim(Box<OomVictim>),
     /// The memory cgroups of such a process. Comes before the choice.
     OomCgroups(Box<OomCgroups>),
     /// The name of an address on a refused call's stack.

@@ -112,10 +112,20 @@ pub(super) fn layout(btf: &Btf<'_>, arch: &str) -> Result<Layout, String> {
     })
 }
 
+/// Where word number `index` of an array lies.
+fn word(base: Option<u32>, index: Option<u64>) -> u32 {
+    let offset = index.and_then(|index| u32::try_from(index.checked_mul(8)?).ok());
+    base.zip(offset).and_then(|(base, offset)| base.checked_add(offset)).unwrap_or(ABSENT)
+}
+
 /// How processes end. None of it is needed for a count.
 fn end_layout(btf: &Btf<'_>, arch: &str) -> EndLayout {
     let may = |of: &'static str, path: &[&str]| btf.nested(of, path).unwrap_or(ABSENT);
     let cpu = |part| may("signal_struct", &["cputimer", "cputime_atomic", part]);
+    let css = btf.member("mem_cgroup", "css");
+    let from_css = |path: &[&str]| {
+        btf.nested("mem_cgroup", path).zip(css).and_then(|(at, css)| at.checked_sub(css)).unwrap_or(ABSENT)
+    };
     EndLayout {
         signal_flags: may("signal_struct", &["flags"]),
         group_exit_code: may("signal_struct", &["group_exit_code"]),
@@ -139,6 +149,18 @@ fn end_layout(btf: &Btf<'_>, arch: &str) -> EndLayout {
         sb_info: may("super_block", &["s_fs_info"]),
         shmem_max_blocks: may("shmem_sb_info", &["max_blocks"]),
         victim_is_task: u32::from(btf.tracepoint_arguments("btf_trace_mark_victim").is_some_and(|n| n > 1)),
+        cgroups_memory: word(
+            btf.member("css_set", "subsys"),
+            btf.enumerator("cgroup_subsys_id", "memory_cgrp_id"),
+        ),
+        css_cgroup: may("cgroup_subsys_state", &["cgroup"]),
+        cgroup_kn: may("cgroup", &["kn"]),
+        kn_id: may("kernfs_node", &["id"]),
+        kn_name: may("kernfs_node", &["name"]),
+        css_memory_used: from_css(&["memory", "usage"]),
+        css_memory_limit: from_css(&["memory", "max"]),
+        // Only where version 1 is built in, since 6.11; then it is kept for both versions.
+        css_oom_lock: from_css(&["oom_lock"]),
     }
 }
 
@@ -162,10 +184,6 @@ fn kind_layout(btf: &Btf<'_>) -> Option<KindLayout> {
 /// Where the programs find how many tasks there are, and may be.
 fn task_layout(btf: &Btf<'_>) -> TaskLayout {
     let may = |of: &'static str, path: &[&str]| btf.nested(of, path).unwrap_or(ABSENT);
-    let word = |base: Option<u32>, index: Option<u64>| {
-        let offset = index.and_then(|index| u32::try_from(index.checked_mul(8)?).ok());
-        base.zip(offset).and_then(|(base, offset)| base.checked_add(offset)).unwrap_or(ABSENT)
-    };
     // Limits have had an array of their own since 5.19 (include/linux/user_namespace.h).
     let apart = btf.member("ucounts", "rlimit").zip(btf.member("user_namespace", "rlimit_max"));
     let together = btf.member("ucounts", "ucount").zip(btf.member("user_namespace", "ucount_max"));

@@ -72,8 +72,10 @@ fn cgroups(process: ProcessId) -> OomCgroups {
         out_of_memory: 2,
         out_of_memory_before: Some(1),
         killed: Some(1),
+        used_bytes: Some(4096),
+        acting: Some(true),
     };
-    OomCgroups { process, levels: vec![level], complete: true }
+    OomCgroups { process, levels: vec![level], complete: true, inside: true }
 }
 
 /// A whole frame of these plain bytes.
@@ -279,7 +281,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Mm(Box::new(image(8))),
         Event::Process(facts),
         Event::Ended(Box::new(ended(process))),
-        Event::OomVictim(OomVictim { process, at_ns: 4 }),
+        Event::OomVictim(Box::new(OomVictim { process, at_ns: 4, memory: None })),
         Event::OomCgroups(Box::new(cgroups(process))),
         change(2),
         Event::LimitSeen(LimitSeen { at_ns: 5, max_map_count: 65530 }),

@@ -213,12 +213,14 @@ fn level(path: &str, limit: Option<u64>, before: Option<u64>, now: u64, v1: bool
         out_of_memory: now,
         out_of_memory_before: before,
         killed: Some(1),
+        used_bytes: None,
+        acting: None,
     }
 }
 
 fn killed_for(levels: Vec<CgroupLevel>, complete: bool) -> ProcessEnd {
     let raised = Raised { oom: true, ..raised(code::KERNEL, 5) };
-    let cgroups = OomCgroups { process: ProcessId { tgid: 7, start_ns: 1 }, levels, complete };
+    let cgroups = OomCgroups { process: ProcessId { tgid: 7, start_ns: 1 }, levels, complete, inside: true };
     explained(&ended(9, Some(raised)), Some(&cgroups))
 }
 
@@ -245,6 +247,41 @@ fn version_1_is_sure_only_of_a_single_limit_that_was_met() {
     is(&killed_for(vec![one(), root(5)], true), EndCause::OomCgroup, false, "probably");
     let unlimited = level("/x/y", None, Some(0), 5, true);
     is(&killed_for(vec![unlimited, root(0)], true), EndCause::OomGlobal, true, "the machine");
+}
+
+/// As the kernel side tells of it, `used` of `limit`, both MiB; `before` and `now`: its counter, if its folder is there.
+fn told(path: &str, [used, limit]: [u64; 2], acting: bool, counter: Option<[u64; 2]>) -> CgroupLevel {
+    let limit = (limit > 0).then_some(limit * MIB);
+    CgroupLevel {
+        used_bytes: Some(used * MIB),
+        acting: Some(acting),
+        killed: counter.map(|_| 1),
+        ..level(path, limit, counter.map(|[before, _]| before), counter.map_or(0, |[_, now]| now), false)
+    }
+}
+
+#[test]
+fn the_cgroup_in_the_hands_of_the_oom_killer_is_the_cause() {
+    let inner = |used| told("/a/b", [used, 100], true, None);
+    let outer = |acting| told("/a", [64, 64], acting, None);
+    let root = told("/", [900, 0], false, None);
+    let end = killed_for(vec![inner(50), outer(true), root.clone()], true);
+    is(&end, EndCause::OomCgroup, true, "memory cgroup /a reached memory.max = 64 MiB");
+    // The inner one was at its limit as well, or the outer one was and is not marked.
+    let both = killed_for(vec![inner(100), outer(true), root.clone()], true);
+    is(&both, EndCause::OomCgroup, false, "/a reached memory.max = 64 MiB (probably");
+    let own = killed_for(vec![inner(100), outer(false), root.clone()], true);
+    is(&own, EndCause::OomCgroup, false, "/a/b reached memory.max = 100 MiB (probably");
+    let known = told("/a", [64, 64], false, Some([3, 3]));
+    is(&killed_for(vec![inner(100), known, root.clone()], true), EndCause::OomCgroup, true, "/a/b reached");
+    is(&killed_for(vec![inner(50), root.clone()], true), EndCause::OomCgroup, true, "/a/b ran out of memory");
+    is(&killed_for(vec![inner(100)], false), EndCause::OomCgroup, false, "probably");
+    is(&killed_for(vec![], true), EndCause::OomGlobal, true, "the machine");
+    is(&killed_for(vec![told("/a", [50, 64], false, None), root], true), EndCause::OomGlobal, true, "none of");
+    // It may have been let go by one of several at once.
+    is(&killed_for(vec![outer(false)], true), EndCause::OomCgroup, false, "/a reached memory.max = 64 MiB (prob");
+    let rose = told("/a", [64, 64], false, Some([3, 4]));
+    is(&killed_for(vec![rose], true), EndCause::OomCgroup, true, "/a reached");
 }
 
 #[test]

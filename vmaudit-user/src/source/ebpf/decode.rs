@@ -2,24 +2,25 @@
 
 use std::mem::{offset_of, size_of};
 
-use bytemuck::{Pod, Zeroable as _};
+use bytemuck::Pod;
 use vmaudit_common::{
     CLASS_GAP, CLASS_LOOKED, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, EndRecord, ExecRecord,
     FailureRecord, GroupKey, KilledRecord, LeftRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH,
-    MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OomRecord,
+    MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OOM_INSIDE, OOM_LEVELS, OOM_SAYS, OOM_WHOLE, OomRecord,
     RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_LEFT, RECORD_LIMIT_NEAR,
     RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT,
     SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK,
     SignalSeen, Site, StackRecord, TaskName,
 };
 
-use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomVictim, OwnState, Raised, Sender};
+use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomFigures, OomSeen, OomVictim, OwnState, Raised, Sender};
 use crate::model::event::{
     CallStat, Change, Event, Host, Mapped, MappedFile, MmState, Needed, ProcessFacts, ProcessId,
     RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, Within,
 };
 use crate::model::shortage::Tasks;
 use crate::source::ebpf::left_ranges::LeftRanges;
+use crate::source::ebpf::page_size;
 use crate::source::ebpf::task_names::task_names;
 
 /// A look at the range has found a gap.
@@ -77,9 +78,10 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
         }
         RECORD_END => Decoded::Event(Event::Ended(Box::new(ended(bytes)?))),
         RECORD_OOM => {
-            let r: OomRecord = read_record(bytes)?;
+            let r: OomRecord = read_cut(bytes, offset_of!(OomRecord, path))?;
             let process = ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns };
-            Decoded::Event(Event::OomVictim(OomVictim { process, at_ns: head.at_ns }))
+            let memory = oom_seen(&r).map(Box::new);
+            Decoded::Event(Event::OomVictim(Box::new(OomVictim { process, at_ns: head.at_ns, memory })))
         }
         RECORD_LIMIT_NEAR => Decoded::LimitNear,
         RECORD_LEFT => Decoded::Left(read_record(bytes)?),
@@ -214,16 +216,42 @@ fn stack_piece(bytes: &[u8]) -> Option<StackPiece> {
     })
 }
 
-fn mapped(bytes: &[u8]) -> Option<Mapped> {
-    // The record ends behind its path.
-    let mut whole = MappingRecord::zeroed();
+/// Reads a record that ends behind its path, which begins at `path`.
+fn read_cut<T: Pod>(bytes: &[u8], path: usize) -> Option<T> {
+    let mut whole = T::zeroed();
     let room = bytemuck::bytes_of_mut(&mut whole);
     let length = bytes.len().min(room.len());
-    if length < offset_of!(MappingRecord, path) {
+    if length < path {
         return None;
     }
     room.get_mut(..length)?.copy_from_slice(bytes.get(..length)?);
-    let r = whole;
+    Some(whole)
+}
+
+/// The memory cgroups of a victim; `None` where they could not be read.
+fn oom_seen(r: &OomRecord) -> Option<OomSeen> {
+    let page = page_size();
+    let whole = r.flags & OOM_WHOLE != 0;
+    let count = (r.levels as usize).min(OOM_LEVELS);
+    let names = r.path.get(..r.path_bytes as usize)?;
+    let figures = r.level.iter().take(count).enumerate().map(|(n, level)| OomFigures {
+        limit_bytes: level.limit.saturating_mul(page),
+        used_bytes: level.used.saturating_mul(page),
+        acting: (r.flags & OOM_SAYS != 0).then_some(r.acting >> n & 1 == 1),
+    });
+    let seen = OomSeen {
+        inode: r.cgroup,
+        names: names.split_inclusive(|&b| b == 0).take(count).map(text).collect(),
+        figures: figures.collect(),
+        whole,
+        inside: r.flags & OOM_INSIDE != 0,
+    };
+    // The root has no level.
+    (whole || count > 0).then_some(seen).filter(|seen| seen.names.len() == count)
+}
+
+fn mapped(bytes: &[u8]) -> Option<Mapped> {
+    let r: MappingRecord = read_cut(bytes, offset_of!(MappingRecord, path))?;
     let path = r.path.get(..r.path_bytes as usize)?;
     Some(Mapped {
         generation: r.head.generation,
