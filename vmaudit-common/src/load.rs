@@ -218,6 +218,16 @@ pub struct FileLayout {
     pub mount_parent: u32,
     /// mount.mnt_mountpoint.
     pub mount_mountpoint: u32,
+    /// mm_struct.mm_rb: the tree of mappings, before 6.1.
+    pub mm_tree: u32,
+    /// vm_area_struct.vm_rb.
+    pub vma_node: u32,
+    /// vm_area_struct.vm_mm.
+    pub vma_mm: u32,
+    /// rb_node.rb_left.
+    pub node_left: u32,
+    /// rb_node.rb_right.
+    pub node_right: u32,
 }
 /// "This kernel does not have the member."
 pub const ABSENT: u32 = u32::MAX;

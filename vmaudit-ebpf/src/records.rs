@@ -6,9 +6,8 @@ use aya_ebpf::{
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
 use vmaudit_common::{
-    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, LeftRecord,
-    RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen,
-    call::Call,
+    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, LeftRecord, RECORD_CHANGE,
+    RECORD_DEAD, RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen, call::Call,
 };
 
 use crate::{

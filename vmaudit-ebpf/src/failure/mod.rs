@@ -188,7 +188,11 @@ impl Variant for Legacy {
     }
 
     #[inline(always)]
-    fn mappings(&self) {}
+    fn mappings(&self) {
+        if layout!(file.vma_file) != ABSENT && layout!(file.mm_tree) != ABSENT {
+            stack_mappings::report_mappings_by_tree(self.1);
+        }
+    }
 
     #[inline(always)]
     fn copy(&self, regs: u64, now: u64) {

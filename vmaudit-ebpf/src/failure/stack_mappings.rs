@@ -21,7 +21,7 @@ use vmaudit_common::{
 use crate::{
     control::{config, count_lock_takes, layout},
     failure::stack::{Stack, WORDS},
-    kernel::Typed,
+    kernel::{self, Typed},
     records,
     slots::Slot,
 };
@@ -33,6 +33,8 @@ const VM_EXEC: u64 = 0x4;
 const BUSY: u32 = 64;
 /// Folders above a file, mounts included.
 const FOLDERS: u32 = 48;
+/// Steps down a tree of mappings: it is balanced, and there are no more than 2^31.
+const TREE: u32 = 64;
 const HEAD: usize = core::mem::offset_of!(MappingRecord, path);
 
 /// What one report works on. Lies in a map, so that the verifier knows none of the values and looks at one step instead
@@ -67,12 +69,40 @@ const _: () = assert!(WORDS.is_power_of_two());
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn report_mappings(index: u32) -> u64 {
+    let Some(work) = begin(index) else { return 0 };
+    // SAFETY: points into the map; the helpers check the rest.
+    unsafe {
+        bpf_loop(STACK_FRAMES as u32 + 1 + BUSY, step as *mut c_void, core::ptr::null_mut(), 0);
+        // Each was one answer of the lock's.
+        count_lock_takes((*work).reported);
+    }
+    0
+}
+
+/// The same for kernels without a helper that finds mappings and without one that loops (before 5.17), which keep mappings
+/// in a tree that can be walked by address. Nobody is kept from changing it meanwhile: a mapping counts that is one of this
+/// address space and holds the address, be it one that went a moment ago.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn report_mappings_by_tree(index: u32) -> u64 {
+    if begin(index).is_some() {
+        for _ in 0..=STACK_FRAMES {
+            if step_by_tree() != 0 {
+                break;
+            }
+        }
+    }
+    0
+}
+
+#[inline(always)]
+fn begin(index: u32) -> Option<*mut Work> {
     let (Some(work), Some(slot), Some(stack)) = (WORK.get_ptr_mut(0), Slot::at(index), Stack::last()) else {
-        return 0;
+        return None;
     };
     let taken = stack.bytes();
     if taken < 0 {
-        return 0;
+        return None;
     }
     // SAFETY: points into the map; the helpers check the rest.
     unsafe {
@@ -82,21 +112,22 @@ pub extern "C" fn report_mappings(index: u32) -> u64 {
         (*work).index = 0;
         (*work).reported = 0;
         (*work).mappings = [[0; 2]; MAPPINGS];
-        bpf_loop(STACK_FRAMES as u32 + 1 + BUSY, step as *mut c_void, core::ptr::null_mut(), 0);
-        // Each was one answer of the lock's.
-        count_lock_takes((*work).reported);
     }
-    0
+    Some(work)
 }
 
-/// Looks at one address; 1 ends it.
-unsafe extern "C" fn step(_index: u32, _: *mut c_void) -> i64 {
-    let (Some(work), Some(stack)) = (WORK.get_ptr_mut(0), Stack::last()) else { return 1 };
+/// The address that is next to be looked at; `Err` says what becomes of the loop instead.
+///
+/// # Safety
+/// `work` is the value of the map.
+#[inline(always)]
+unsafe fn next(work: *mut Work) -> Result<u64, i64> {
+    let Some(stack) = Stack::last() else { return Err(1) };
     // SAFETY: points into the map; each index is masked.
     unsafe {
         let index = (*work).index;
         if index > (*work).last || (*work).reported >= MAPPINGS as u64 {
-            return 1;
+            return Err(1);
         }
         // Inside the instruction that it is behind.
         let at = stack.word(index).wrapping_sub(1);
@@ -109,29 +140,123 @@ unsafe extern "C" fn step(_index: u32, _: *mut c_void) -> i64 {
         }
         if inside >> 63 == 1 {
             (*work).index = index + 1;
-            return 0;
+            return Err(0);
         }
-        let answer =
-            bpf_find_vma(bpf_get_current_task_btf(), at, found as *mut c_void, core::ptr::null_mut(), 0);
-        let answer = i64::from(answer as i32);
-        if answer == -ENOENT {
-            (*work).record.start = at;
-            (*work).record.end = at.wrapping_add(1);
-            (*work).record.flags = 0;
-            (*work).file = 0;
-        } else if answer != 0 {
-            // Somebody writes: this address again.
-            return 0;
-        }
+        Ok(at)
+    }
+}
+
+/// Nothing is mapped there.
+///
+/// # Safety
+/// As for [`next`]; so for the next.
+#[inline(always)]
+unsafe fn no_mapping(work: *mut Work, at: u64) {
+    // SAFETY: points into the map.
+    unsafe {
+        (*work).record.start = at;
+        (*work).record.end = at.wrapping_add(1);
+        (*work).record.flags = 0;
+        (*work).file = 0;
+    }
+}
+
+/// The record holds the next mapping.
+#[inline(always)]
+unsafe fn report_next(work: *mut Work) {
+    // SAFETY: points into the map; the index is masked.
+    unsafe {
         let n = (*work).reported as usize & (MAPPINGS - 1);
         let mapping = (&raw mut (*work).mappings).cast::<[u64; 2]>().add(n);
         (*mapping)[0] = (*work).record.start;
         (*mapping)[1] = (*work).record.end;
         (*work).reported += 1;
-        (*work).index = index + 1;
+        (*work).index += 1;
+    }
+}
+
+/// Looks at one address; 1 ends it.
+unsafe extern "C" fn step(_index: u32, _: *mut c_void) -> i64 {
+    let Some(work) = WORK.get_ptr_mut(0) else { return 1 };
+    // SAFETY: points into the map.
+    unsafe {
+        let at = match next(work) {
+            Ok(at) => at,
+            Err(answer) => return answer,
+        };
+        let answer =
+            bpf_find_vma(bpf_get_current_task_btf(), at, found as *mut c_void, core::ptr::null_mut(), 0);
+        let answer = i64::from(answer as i32);
+        if answer == -ENOENT {
+            no_mapping(work, at);
+        } else if answer != 0 {
+            // Somebody writes: this address again.
+            return 0;
+        }
+        report_next(work);
         report_mapping();
     }
     0
+}
+
+/// The same by the tree.
+// Global, as the next two: looked at once by the verifier.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn step_by_tree() -> u64 {
+    let Some(work) = WORK.get_ptr_mut(0) else { return 1 };
+    // SAFETY: points into the map.
+    unsafe {
+        let at = match next(work) {
+            Ok(at) => at,
+            Err(answer) => return answer as u64,
+        };
+        let mm = kernel::mm_of(kernel::current());
+        (*work).dentry = peek(mm, layout!(file.mm_tree));
+        no_mapping(work, at);
+        for _ in 0..TREE {
+            if descend(at, mm) != 0 {
+                break;
+            }
+        }
+        report_next(work);
+        report_mapping_by_steps();
+    }
+    0
+}
+
+/// One step down the tree, whose node is kept where a way up begins later; 1 ends it (mm/mmap.c:find_vma, before 6.1).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn descend(at: u64, mm: u64) -> u64 {
+    let Some(work) = WORK.get_ptr_mut(0) else { return 1 };
+    // SAFETY: points into the map.
+    unsafe {
+        let node = (*work).dentry;
+        if node == 0 {
+            return 1;
+        }
+        let vma = node.wrapping_sub(u64::from(layout!(file.vma_node)));
+        let (start, end): (u64, u64) = (peek(vma, layout!(vma_start)), peek(vma, layout!(vma_end)));
+        if at >= end {
+            (*work).dentry = peek(node, layout!(file.node_right));
+            return 0;
+        }
+        if at < start {
+            (*work).dentry = peek(node, layout!(file.node_left));
+            return 0;
+        }
+        if peek::<u64>(vma, layout!(file.vma_mm)) == mm {
+            let (flags, pages): (u64, u64) =
+                (peek(vma, layout!(vma_flags)), peek(vma, layout!(file.vma_pgoff)));
+            (*work).record.start = start;
+            (*work).record.end = end;
+            (*work).record.offset = pages << (config!(page_shift) & 31);
+            (*work).record.flags = if flags & VM_EXEC != 0 { MAPPING_EXECUTABLE } else { 0 };
+            (*work).file = peek(vma, layout!(file.vma_file));
+        }
+    }
+    1
 }
 
 /// Called by `bpf_find_vma` under the mmap lock; the verifier knows the type of `vma`.
@@ -160,20 +285,61 @@ unsafe extern "C" fn found(_task: *mut c_void, vma: *const u8, _: *mut c_void) -
 #[inline(never)]
 extern "C" fn report_mapping() -> u64 {
     let Some(work) = WORK.get_ptr_mut(0) else { return 0 };
-    // SAFETY: points into the map; the length is masked and stays below that of the record.
+    // SAFETY: points into the map.
+    unsafe {
+        if of_file(work) {
+            bpf_loop(FOLDERS, climb as *mut c_void, core::ptr::null_mut(), 0);
+        }
+        send(work)
+    }
+}
+
+/// The same without a helper that loops.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn report_mapping_by_steps() -> u64 {
+    let Some(work) = WORK.get_ptr_mut(0) else { return 0 };
+    // SAFETY: points into the map.
+    unsafe {
+        if of_file(work) {
+            for _ in 0..FOLDERS {
+                if climb_once() != 0 {
+                    break;
+                }
+            }
+        }
+        send(work)
+    }
+}
+
+/// The mapping is code of a file, whose path is to be found.
+///
+/// # Safety
+/// As for [`next`]; so for the next.
+#[inline(always)]
+unsafe fn of_file(work: *mut Work) -> bool {
+    // SAFETY: points into the map.
     unsafe {
         (*work).at = 0;
         let file = (*work).file;
-        if file != 0 && (*work).record.flags & MAPPING_EXECUTABLE != 0 {
-            (*work).record.flags |= MAPPING_FILE;
-            let inode: u64 = peek(file, layout!(file.inode));
-            (*work).record.inode = peek(inode, layout!(file.inode_number));
-            (*work).record.changed_s = peek::<u64>(inode, layout!(file.inode_changed_s)) as i64;
-            (*work).record.changed_ns = peek(inode, layout!(file.inode_changed_ns));
-            (*work).mnt = peek(file, layout!(file.mnt));
-            (*work).dentry = peek(file, layout!(file.dentry));
-            bpf_loop(FOLDERS, climb as *mut c_void, core::ptr::null_mut(), 0);
+        if file == 0 || (*work).record.flags & MAPPING_EXECUTABLE == 0 {
+            return false;
         }
+        (*work).record.flags |= MAPPING_FILE;
+        let inode: u64 = peek(file, layout!(file.inode));
+        (*work).record.inode = peek(inode, layout!(file.inode_number));
+        (*work).record.changed_s = peek::<u64>(inode, layout!(file.inode_changed_s)) as i64;
+        (*work).record.changed_ns = peek(inode, layout!(file.inode_changed_ns));
+        (*work).mnt = peek(file, layout!(file.mnt));
+        (*work).dentry = peek(file, layout!(file.dentry));
+    }
+    true
+}
+
+#[inline(always)]
+unsafe fn send(work: *mut Work) -> u64 {
+    // SAFETY: points into the map; the length is masked and stays below that of the record.
+    unsafe {
         let bytes = core::ptr::read_volatile(&raw const (*work).at) as usize & (2 * PATH_BYTES - 1);
         if bytes > PATH_BYTES + NAME_BYTES {
             return 0;
@@ -189,6 +355,20 @@ extern "C" fn report_mapping() -> u64 {
 
 /// One step from a file towards the root; 1 ends it.
 unsafe extern "C" fn climb(_index: u32, _: *mut c_void) -> i64 {
+    up() as i64
+}
+
+/// The same for whoever has no helper that loops.
+// Global: looked at once by the verifier.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn climb_once() -> u64 {
+    up()
+}
+
+/// See [`climb`].
+#[inline(always)]
+fn up() -> u64 {
     let Some(work) = WORK.get_ptr_mut(0) else { return 1 };
     // SAFETY: points into the map; a name begins below PATH_BYTES and has NAME_BYTES room.
     unsafe {

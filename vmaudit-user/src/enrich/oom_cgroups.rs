@@ -332,7 +332,8 @@ mod tests {
         machine.put("sys/fs/cgroup/a/b/cgroup.procs", "");
         machine.put("sys/fs/cgroup/a/b/memory.events", "oom 2\noom_kill 3\n");
         let inode = fs::metadata(machine.0.join("sys/fs/cgroup/a/b")).unwrap().ino();
-        let figures = |limit_bytes, acting| OomFigures { limit_bytes, used_bytes: 4096, acting: Some(acting) };
+        let figures =
+            |limit_bytes, acting| OomFigures { limit_bytes, used_bytes: 4096, acting: Some(acting) };
         let seen = |inode| OomSeen {
             inode,
             names: vec!["b".into(), "a".into()],
@@ -353,7 +354,11 @@ mod tests {
         assert_eq!(level(1), ("/a".into(), None, None, Some(false)));
         assert!(found.complete && found.inside);
         let gone = of(seen(inode + 1));
-        assert_eq!((gone.levels[0].path.as_str(), gone.levels[0].killed), ("/a/b", None), "another of the name");
+        assert_eq!(
+            (gone.levels[0].path.as_str(), gone.levels[0].killed),
+            ("/a/b", None),
+            "another of the name"
+        );
         let cut = of(OomSeen { whole: false, ..seen(inode) });
         assert_eq!((cut.levels[1].path.as_str(), cut.complete), (".../a", false));
         let root = of(OomSeen { whole: true, ..OomSeen::default() });

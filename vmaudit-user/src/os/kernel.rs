@@ -114,7 +114,7 @@ impl std::ops::Deref for BtfBytes {
 /// The names of one function: 6.18 and 6.19, and from 7.0 on.
 const SCHEDULE: [&str; 2] = ["bpf_task_work_schedule_resume_impl", "bpf_task_work_schedule_resume"];
 
-const NAMES: [&str; 40] = [
+const NAMES: [&str; 41] = [
     "mm_struct",
     "vm_area_struct",
     "task_struct",
@@ -148,6 +148,7 @@ const NAMES: [&str; 40] = [
     "cgroup",
     "kernfs_node",
     "mem_cgroup",
+    "rb_node",
     "btf_trace_mmap_lock_released",
     SCHEDULE[0],
     SCHEDULE[1],

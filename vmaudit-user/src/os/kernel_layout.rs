@@ -231,6 +231,7 @@ fn task_layout(btf: &Btf<'_>) -> TaskLayout {
 
 /// How the programs find a mapped file's path; `None` where a member is missing.
 fn file_layout(btf: &Btf<'_>) -> Option<FileLayout> {
+    let may = |of: &'static str, member: &str| btf.member(of, member).unwrap_or(ABSENT);
     // Two numbers since 6.11, before that one timespec64, which had another name before 6.6 (include/linux/fs.h).
     let changed = |alone, part| {
         btf.member("inode", alone)
@@ -252,5 +253,10 @@ fn file_layout(btf: &Btf<'_>) -> Option<FileLayout> {
         mount_mnt: btf.member("mount", "mnt")?,
         mount_parent: btf.member("mount", "mnt_parent")?,
         mount_mountpoint: btf.member("mount", "mnt_mountpoint")?,
+        mm_tree: btf.nested("mm_struct", &["mm_rb", "rb_node"]).unwrap_or(ABSENT),
+        vma_node: may("vm_area_struct", "vm_rb"),
+        vma_mm: may("vm_area_struct", "vm_mm"),
+        node_left: may("rb_node", "rb_left"),
+        node_right: may("rb_node", "rb_right"),
     })
 }

@@ -277,9 +277,19 @@ fn the_cgroup_in_the_hands_of_the_oom_killer_is_the_cause() {
     is(&killed_for(vec![inner(50), root.clone()], true), EndCause::OomCgroup, true, "/a/b ran out of memory");
     is(&killed_for(vec![inner(100)], false), EndCause::OomCgroup, false, "probably");
     is(&killed_for(vec![], true), EndCause::OomGlobal, true, "the machine");
-    is(&killed_for(vec![told("/a", [50, 64], false, None), root], true), EndCause::OomGlobal, true, "none of");
+    is(
+        &killed_for(vec![told("/a", [50, 64], false, None), root], true),
+        EndCause::OomGlobal,
+        true,
+        "none of",
+    );
     // It may have been let go by one of several at once.
-    is(&killed_for(vec![outer(false)], true), EndCause::OomCgroup, false, "/a reached memory.max = 64 MiB (prob");
+    is(
+        &killed_for(vec![outer(false)], true),
+        EndCause::OomCgroup,
+        false,
+        "/a reached memory.max = 64 MiB (prob",
+    );
     let rose = told("/a", [64, 64], false, Some([3, 4]));
     is(&killed_for(vec![rose], true), EndCause::OomCgroup, true, "/a reached");
 }

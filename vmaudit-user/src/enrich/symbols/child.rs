@@ -18,10 +18,11 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
+use super::BACKSTOP;
 use crate::os::own_children;
 
 /// Time for a killed child to end. One in state D, as over a dead file server, does not.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(BACKSTOP);
 
 /// Signals by which a child ends: faults in a mapped file or of its own, out of memory, out of time.
 const ENDS: [Signal; 7] = [

@@ -13,7 +13,7 @@ use std::{
 };
 
 use super::{
-    Image, Module, channel,
+    BACKSTOP, Image, Module, channel,
     child::Child,
     demangle::cut,
     locked,
@@ -29,9 +29,9 @@ const RETRIES: usize = 4;
 const ANSWER: usize = 16 << 20;
 /// A piece of work has its share of the time that is left, but this long at least: on a busy machine a process may wait
 /// for its turn longer than it works, and work without an end is stopped by processor time (`parser`).
-const SHARE: Duration = Duration::from_secs(1);
+const SHARE: Duration = Duration::from_secs(BACKSTOP);
 /// And this long at most where no more is done than to open a file and to go through its symbols once.
-const CHEAP: Duration = Duration::from_millis(1500);
+const CHEAP: Duration = Duration::from_millis(1500 * BACKSTOP);
 
 /// Generated code lives in memory without a file, or with one that has no name.
 pub fn may_be_jitted(mapping: &str) -> bool {
@@ -82,7 +82,7 @@ fn run(modules: &[Module], work: &Work<'_>, mut todo: VecDeque<Task>, time: Dura
         }
         let opener = Opener { modules, images };
         let Ok(mut pair) = Pair::start(&opener, work, todo.make_contiguous()) else { break };
-        take(&mut pair.answers, &mut todo, &mut result, deadline);
+        take(&mut pair.answers, &mut todo, &mut result, deadline, (SHARE, CHEAP));
         result.left_behind += pair.end();
         if let Some(deadly) = todo.pop_front() {
             given_up.push(deadly.file());
@@ -162,8 +162,15 @@ impl Pair {
     }
 }
 
-/// Reads answers until all is done, the reader is gone, or time or space ran out; takes what is done from `todo`.
-pub(super) fn take(from: &mut PipeReader, todo: &mut VecDeque<Task>, result: &mut Names, deadline: Instant) {
+/// Reads answers until all is done, the reader is gone, or time or space ran out; takes what is done from `todo`. `least`,
+/// `cheap`: see [`SHARE`] and [`CHEAP`].
+pub(super) fn take(
+    from: &mut PipeReader,
+    todo: &mut VecDeque<Task>,
+    result: &mut Names,
+    deadline: Instant,
+    (least, cheap): (Duration, Duration),
+) {
     let mut line = Vec::new();
     let mut buffer = [0; 4096];
     let mut total = 0;
@@ -171,8 +178,8 @@ pub(super) fn take(from: &mut PipeReader, todo: &mut VecDeque<Task>, result: &mu
     while !todo.is_empty() && total <= ANSWER {
         let now = Instant::now();
         let share = deadline.saturating_duration_since(last) / u32::try_from(todo.len()).unwrap_or(u32::MAX);
-        let most = if matches!(todo.front(), Some(Task::Elf(_))) { CHEAP } else { Duration::MAX };
-        let until = deadline.min(last + share.clamp(SHARE, most));
+        let most = if matches!(todo.front(), Some(Task::Elf(_))) { cheap } else { Duration::MAX };
+        let until = deadline.min(last + share.clamp(least, most));
         let left = until.saturating_duration_since(now).as_millis();
         let mut poll = libc::pollfd { fd: from.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one live pollfd.

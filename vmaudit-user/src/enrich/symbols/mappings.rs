@@ -13,7 +13,7 @@ use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::vma_layout::maps_parser::Parser;
-use crate::enrich::symbols::helper;
+use crate::enrich::symbols::{BACKSTOP, helper};
 use crate::os::apart::{Beat, child};
 use crate::os::rights;
 
@@ -114,7 +114,7 @@ const ASKED: usize = 256;
 const MORE: usize = 64;
 /// Where the query is not known, the text is read: this much of it, this long, and once per image.
 const TEXT_BYTES: u64 = 16 << 20;
-const TEXT_TIME: Duration = Duration::from_millis(100);
+const TEXT_TIME: Duration = Duration::from_millis(100 * BACKSTOP);
 
 /// What a look at the mappings gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

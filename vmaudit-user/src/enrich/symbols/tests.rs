@@ -24,15 +24,20 @@ fn known() -> u64 {
     a_function_with_a_name as fn() -> u64 as usize as u64 + 1
 }
 
+/// Waits long for whoever works, as many do on a busy machine.
+fn symbols() -> Symbols {
+    Symbols::new(false, &Patience::for_one())
+}
+
 fn remember_all(symbols: &mut Symbols, lives: bool) {
     while !symbols.queue.is_empty() {
         symbols.remember(9, &|_| lives);
-        symbols.settle(&|_| lives);
+        symbols.wait(&|_| lives);
     }
 }
 
 fn of_this_process(stack: &[u64]) -> Resolved {
-    let mut symbols = Symbols::new(false, &Patience::default());
+    let mut symbols = symbols();
     symbols.notice(&refused(5, std::process::id(), stack));
     remember_all(&mut symbols, true);
     let resolved = symbols.resolve();
@@ -134,7 +139,7 @@ fn reading_the_text_finds_what_the_query_finds() {
 
 #[test]
 fn a_process_that_is_gone_is_counted_and_looked_at_no_more() {
-    let mut symbols = Symbols::new(false, &Patience::default());
+    let mut symbols = symbols();
     symbols.notice(&refused(5, std::process::id(), &[known()]));
     remember_all(&mut symbols, false);
     assert!(symbols.resolve().frames.is_empty());
@@ -144,7 +149,7 @@ fn a_process_that_is_gone_is_counted_and_looked_at_no_more() {
 
 #[test]
 fn what_was_remembered_names_stacks_after_the_end() {
-    let mut symbols = Symbols::new(false, &Patience::default());
+    let mut symbols = symbols();
     symbols.notice(&refused(5, std::process::id(), &[known()]));
     remember_all(&mut symbols, true);
     symbols.notice(&Refused { errno: 11, ..refused(5, std::process::id(), &[known() + 1]) });
@@ -155,7 +160,7 @@ fn what_was_remembered_names_stacks_after_the_end() {
 
 #[test]
 fn one_image_is_looked_at_a_bounded_number_of_times() {
-    let mut symbols = Symbols::new(false, &Patience::default());
+    let mut symbols = symbols();
     for n in 0..100u64 {
         let refused = Refused { class: n, ..refused(5, std::process::id(), &[0x1000 * n + 9]) };
         symbols.notice(&refused);
@@ -166,9 +171,27 @@ fn one_image_is_looked_at_a_bounded_number_of_times() {
     assert_eq!(symbols.skipped, u64::from(100 - LOOKS_PER_IMAGE));
 }
 
+/// As at the end of a session: what the kernel told of a mapping names a stack that no look was had for.
+#[test]
+fn a_stack_that_was_not_looked_at_in_time_has_what_the_kernel_told() {
+    let mut symbols = symbols();
+    symbols.told(&Mapped {
+        generation: 5,
+        start: known() & !0xfff,
+        end: (known() & !0xfff) + 4096,
+        offset: 0,
+        executable: true,
+        file: None,
+    });
+    symbols.notice(&refused(5, std::process::id(), &[known()]));
+    symbols.notice(&Refused { errno: 11, ..refused(5, std::process::id(), &[8]) });
+    symbols.settle(&|_| true);
+    assert_eq!((symbols.resolve().frames.len(), symbols.skipped, symbols.looks), (1, 1, 0));
+}
+
 #[test]
 fn a_caller_is_named_if_executable_and_left_out_if_not() {
-    let mut symbols = Symbols::new(false, &Patience::default());
+    let mut symbols = symbols();
     let on_the_heap = Box::new(1u64);
     let word = &raw const *on_the_heap as u64;
     symbols.notice(&Refused { caller: Some(word), ..refused(5, std::process::id(), &[known()]) });

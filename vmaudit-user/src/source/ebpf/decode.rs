@@ -6,14 +6,16 @@ use bytemuck::Pod;
 use vmaudit_common::{
     CLASS_GAP, CLASS_LOOKED, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, EndRecord, ExecRecord,
     FailureRecord, GroupKey, KilledRecord, LeftRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH,
-    MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OOM_INSIDE, OOM_LEVELS, OOM_SAYS, OOM_WHOLE, OomRecord,
-    RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE, RECORD_LEFT, RECORD_LIMIT_NEAR,
-    RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT,
-    SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK,
-    SignalSeen, Site, StackRecord, TaskName,
+    MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OOM_INSIDE, OOM_LEVELS,
+    OOM_SAYS, OOM_WHOLE, OomRecord, RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE,
+    RECORD_LEFT, RECORD_LIMIT_NEAR, RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS, RecordHeader,
+    SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM,
+    SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord, TaskName,
 };
 
-use crate::model::end::{Ended, Fault, FaultFile, FaultMapping, OomFigures, OomSeen, OomVictim, OwnState, Raised, Sender};
+use crate::model::end::{
+    Ended, Fault, FaultFile, FaultMapping, OomFigures, OomSeen, OomVictim, OwnState, Raised, Sender,
+};
 use crate::model::event::{
     CallStat, Change, Event, Host, Mapped, MappedFile, MmState, Needed, ProcessFacts, ProcessId,
     RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, Within,
