@@ -51,7 +51,7 @@ fn a_pid_namespace_that_has_ended_is_named() {
     // Seen by the cheap arrangement too: the parent's mappings are copied before.
     let failure = only_failure(&Session::run(&[], &["dead-namespace", "3"]).go().succeeded());
     assert_eq!((failure.cause, failure.count), (Cause::PidNamespaceEnded, 3));
-    assert_eq!(failure.certain, vmaudit_tests::has_lock_events(), "{failure:?}");
+    assert!(failure.certain, "{failure:?}");
     assert!(failure.cure.as_deref().is_some_and(|cure| cure.contains("unshare --pid --fork")), "{failure:?}");
 }
 

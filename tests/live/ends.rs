@@ -353,6 +353,37 @@ mod guest_only {
         assert!(text.contains("= 32 MiB") && text.contains("SIGKILL, OOM"), "{text}");
     }
 
+    /// The command itself, which joins the cgroup and is killed.
+    #[test]
+    fn a_command_that_its_cgroup_killed_is_told_with_the_cgroup() {
+        vmaudit_tests::assert_guest();
+        let cgroups = Cgroups::new("command", Some(LIMIT)).expect("cgroups can be made");
+        let inner = cgroups.inner().display().to_string();
+        let (_, end) = ends(&["cgroup", &inner], libc::SIGKILL);
+        is(&end, EndCause::OomCgroup, true, "the OOM killer chose it");
+        let name = cgroups.limited.file_name().expect("a name").to_string_lossy().into_owned();
+        assert!(end.cgroup.as_ref().is_some_and(|path| path.ends_with(&name)), "{end:?}");
+        assert_eq!(end.evidence["limit_bytes"], LIMIT);
+    }
+
+    /// Its cgroup is taken away as soon as it has died, and vmaudit is stopped until then.
+    #[test]
+    fn a_cgroup_that_is_gone_is_named() {
+        vmaudit_tests::assert_guest();
+        for n in 0..5 {
+            let cgroups = Cgroups::new(&format!("gone-{n}"), Some(LIMIT)).expect("cgroups can be made");
+            let inner = cgroups.inner().display().to_string();
+            let done = Session::run(&[], &["ends", "cgroup-gone", &inner]).go().succeeded();
+            let report = done.report();
+            let killed = report.processes.iter().find(|row| end(row).signal == Some(9)).expect("one died");
+            let end = end(killed);
+            is(end, EndCause::OomCgroup, true, "the OOM killer chose it");
+            let name = cgroups.limited.file_name().expect("a name").to_string_lossy().into_owned();
+            assert!(end.cgroup.as_ref().is_some_and(|path| path.ends_with(&name)), "{end:?}");
+            assert_eq!((end.evidence["limit_bytes"], end.evidence.get("oom_kill")), (LIMIT, None), "{end:?}");
+        }
+    }
+
     /// The whole machine runs out of memory, and no cgroup does.
     #[test]
     fn the_machines_own_shortage_is_told_from_a_cgroups() {

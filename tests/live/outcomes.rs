@@ -131,6 +131,20 @@ fn threads_without_heaps_of_their_own_break_no_budget() {
     breaks_the_budget("malloc-in-threads", false);
 }
 
+/// With another C library there are no such reservations.
+#[test]
+fn a_heap_that_malloc_did_without_is_no_failure_where_the_need_itself_is_one() {
+    let done = Session::run(&[], &["outcomes", "malloc-in-vain"]).go().ended_with(1);
+    let report = done.report();
+    for failure in &report.failures {
+        let args = failure.example.as_ref().map(|it| &it.args);
+        let heap = failure.syscall == "mmap" && args.is_some_and(|it| it["prot"] == "0x0");
+        assert_eq!(failure.outcome == Outcome::Recovered, heap, "{failure:?}");
+        assert_eq!(failure.cause.name(), "rlimit_as", "{failure:?}");
+    }
+    assert!(report.failures.iter().any(|failure| failure.outcome == Outcome::Unrecovered));
+}
+
 #[test]
 fn a_vast_reservation_is_a_failure_if_the_program_fails() {
     become_of("probe-and-success", [0, 0, 1], 0);
@@ -143,6 +157,18 @@ fn a_vast_reservation_is_a_failure_if_the_program_fails() {
 fn a_probe_hides_no_need() {
     become_of("probe-hides-needs", [5, 0, 1], 0);
     breaks_the_budget("probe-hides-needs", true);
+}
+
+#[test]
+fn needs_that_a_full_address_space_refuses_are_failures() {
+    become_of("full-address-space", [7, 0, 1], 0);
+    breaks_the_budget("full-address-space", true);
+}
+
+#[test]
+fn a_library_that_cannot_be_mapped_is_a_failure() {
+    become_of("library", [5, 0, 1], 0);
+    breaks_the_budget("library", true);
 }
 
 fn only(done: &Done) -> Failure {

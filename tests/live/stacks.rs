@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vmaudit_tests::{Session, kernel_version, workload};
+use vmaudit_tests::{Session, workload};
 use vmaudit_user::model::report::{Frame, Report};
 
 /// Of a process with few mappings, which any kernel shows at once.
@@ -110,11 +110,6 @@ const ENDS: [&str; 3] = ["abort", "kill", "exit"];
 /// Often enough that no luck of the scheduler makes this pass.
 const TIMES: usize = 20;
 
-/// The kernel has the helper that looks at mappings during the call (5.17); before, stacks of the dead keep addresses.
-fn told_by_the_kernel() -> bool {
-    kernel_version() >= (5, 17)
-}
-
 fn of_the_dead(session: Session) -> Report {
     let report = session.go().report();
     assert_eq!(report.failures.len(), 1, "{:?}", report.failures);
@@ -141,11 +136,6 @@ fn a_process_that_ends_at_once_has_names_in_its_stack() {
         let end = ENDS[n % ENDS.len()];
         let report = of_the_dead(Session::run(&["--no-anonymize"], &["dies", end]));
         let stack = frames(&report);
-        if !told_by_the_kernel() {
-            let said = report.coverage.notes.iter().any(|note| note.contains("addresses without names"));
-            assert!(stack[0].symbol.is_none() && said, "{:?} {stack:?}", report.coverage.notes);
-            continue;
-        }
         named(&report);
         let [inner, outer] = &stack[..2] else { panic!("{n} {end}: {stack:?}") };
         for frame in [inner, outer] {
@@ -171,9 +161,6 @@ fn a_process_that_ends_at_once_has_names_of_its_libraries() {
     for n in 0..TIMES {
         let end = ENDS[n % ENDS.len()];
         let report = of_the_dead(Session::run(&["--no-anonymize"], &["dies", end, "libc"]));
-        if !told_by_the_kernel() {
-            continue;
-        }
         named(&report);
         let stack = frames(&report);
         assert_eq!(stack[0].symbol.as_deref(), Some("syscall"), "{n} {end}: {stack:?}");
@@ -201,9 +188,6 @@ fn a_file_that_was_exchanged_gives_no_names() {
         let words = [report.as_os_str(), "--".as_ref(), program.as_os_str()];
         let session = session.words(&words).words(&["dies", "kill", "without"]).words(&[&program, &other]);
         let report = of_the_dead(session);
-        if !told_by_the_kernel() {
-            continue;
-        }
         named(&report);
         let innermost = &frames(&report)[0];
         assert_eq!(innermost.module.as_deref().map(Path::new), Some(&*program), "{innermost:?}");

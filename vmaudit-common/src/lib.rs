@@ -29,7 +29,7 @@ pub const GROUPS: usize = 16;
 /// Most frames kept of a user stack.
 pub const STACK_FRAMES: usize = 48;
 /// Mappings told of one stack at most.
-pub const MAPPINGS: usize = 8;
+pub const MAPPINGS: usize = 16;
 /// Bytes kept of a mapped file's path; names of its folders that lie further up are left out.
 pub const PATH_BYTES: usize = 1024;
 /// Longest name in a path with its `\0` (include/uapi/linux/limits.h:NAME_MAX).

@@ -60,7 +60,7 @@ trait Variant {
     /// Takes the user stack.
     fn stack(&self, regs: u64) -> Option<Stack>;
     /// Reports the mappings that the stack lies in.
-    fn mappings(&self);
+    fn mappings(&self, regs: u64);
     /// Sends a copy of the stack.
     fn copy(&self, regs: u64, now: u64);
     /// Bytes that the call asked for.
@@ -121,9 +121,9 @@ impl Variant for Modern {
     }
 
     #[inline(always)]
-    fn mappings(&self) {
+    fn mappings(&self, regs: u64) {
         if layout!(file.vma_file) != ABSENT {
-            stack_mappings::report_mappings(self.0);
+            stack_mappings::report_mappings(self.0, kernel::stack_pointer(regs));
         }
     }
 
@@ -188,9 +188,9 @@ impl Variant for Legacy {
     }
 
     #[inline(always)]
-    fn mappings(&self) {
+    fn mappings(&self, regs: u64) {
         if layout!(file.vma_file) != ABSENT && layout!(file.mm_tree) != ABSENT {
-            stack_mappings::report_mappings_by_tree(self.1);
+            stack_mappings::report_mappings_by_tree(self.1, kernel::stack_pointer(regs));
         }
     }
 
@@ -367,7 +367,7 @@ fn examine(slot: Slot, failed: &FailedCall, parts: &impl Variant) {
     }
     // Names are looked up for the first stack from a place.
     if (before == 0 || site.new) && stack.is_some() {
-        parts.mappings();
+        parts.mappings(regs);
         parts.copy(regs, now);
     }
     let Some(mut entry) = records::failure(slot) else { return };

@@ -3,11 +3,14 @@
 //! A process that ends right after its refusal (abort, exit) has no /proc/PID/maps left when user space hears of it, so
 //! what the file would have said of the stack's addresses is read here: range, offset, and which file, by its path,
 //! its inode and the time of the inode's last change. Once for each kind of refusal.
+//!
+//! Most code keeps no frame pointers, so the callers that a walk finds are few. Where the others lie, the words on top of
+//! the stack tell: what looks like an address is looked up too.
 
 use aya_ebpf::{
     helpers::generated::{
         bpf_find_vma, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_loop, bpf_probe_read_kernel,
-        bpf_probe_read_kernel_str,
+        bpf_probe_read_kernel_str, bpf_probe_read_user,
     },
     macros::map,
     maps::PerCpuArray,
@@ -31,6 +34,17 @@ const ENOENT: i64 = 2;
 const VM_EXEC: u64 = 0x4;
 /// Looks that may find the lock taken for writing, all together; each is much shorter than a write section.
 const BUSY: u32 = 64;
+/// Words on top of the stack that are looked at; a power of two.
+const TOP: usize = 256;
+/// Of these, so many looks at most.
+const LOOKS: u64 = 64;
+/// All words.
+const ALL: u32 = (STACK_FRAMES + 1 + TOP) as u32;
+/// Mappings that are remembered, reported or not.
+const KNOWN: usize = 32;
+/// User addresses lie between these: the first that may be mapped by others than root, and all of x86-64 and most of arm64.
+const LOWEST: u64 = 4096;
+const ADDRESS_BITS: u32 = 48;
 /// Folders above a file, mounts included.
 const FOLDERS: u32 = 48;
 /// Steps down a tree of mappings: it is balanced, and there are no more than 2^31.
@@ -46,11 +60,18 @@ struct Work {
     slot: u32,
     /// Number of the last word of the stack that is valid.
     last: u64,
-    /// The next one to look at.
+    /// The next one to look at; behind the last one the words on top of the stack follow.
     index: u64,
-    /// Reported so far: first address and the one behind.
-    mappings: [[u64; 2]; MAPPINGS],
+    /// How many of these there are.
+    words: u64,
+    /// Looks at such words that may be had yet.
+    looks: u64,
+    /// Seen so far: first address and the one behind.
+    known: [[u64; 2]; KNOWN],
+    seen: u64,
     reported: u64,
+    /// Answers of the lock's.
+    takes: u64,
     /// Of the mapping: a `struct file`.
     file: u64,
     /// The way up from the file: a `struct vfsmount`, a `struct dentry`, and the bytes of path so far.
@@ -62,19 +83,24 @@ struct Work {
 #[map]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
-const _: () = assert!(WORDS.is_power_of_two());
+/// The words on top of the stack.
+#[map]
+static ON_TOP: PerCpuArray<[u64; TOP]> = PerCpuArray::with_max_entries(1, 0);
 
-/// Reports each mapping that the stack taken last or its caller lies in, once; `index` is the address space's slot.
+const _: () = assert!(WORDS.is_power_of_two() && TOP.is_power_of_two() && KNOWN.is_power_of_two());
+const _: () = assert!(KNOWN > MAPPINGS);
+
+/// Reports each mapping of code that the stack taken last, its caller or words on top of it lie in, once; `index` is the
+/// address space's slot, `sp` the stack pointer.
 // SAFETY: no other symbol of the object has this name; so for those that follow.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn report_mappings(index: u32) -> u64 {
-    let Some(work) = begin(index) else { return 0 };
+pub extern "C" fn report_mappings(index: u32, sp: u64) -> u64 {
+    let Some(work) = begin(index, sp) else { return 0 };
     // SAFETY: points into the map; the helpers check the rest.
     unsafe {
-        bpf_loop(STACK_FRAMES as u32 + 1 + BUSY, step as *mut c_void, core::ptr::null_mut(), 0);
-        // Each was one answer of the lock's.
-        count_lock_takes((*work).reported);
+        bpf_loop(ALL + BUSY, step as *mut c_void, core::ptr::null_mut(), 0);
+        count_lock_takes((*work).takes);
     }
     0
 }
@@ -84,9 +110,9 @@ pub extern "C" fn report_mappings(index: u32) -> u64 {
 /// address space and holds the address, be it one that went a moment ago.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn report_mappings_by_tree(index: u32) -> u64 {
-    if begin(index).is_some() {
-        for _ in 0..=STACK_FRAMES {
+pub extern "C" fn report_mappings_by_tree(index: u32, sp: u64) -> u64 {
+    if begin(index, sp).is_some() {
+        for _ in 0..ALL {
             if step_by_tree() != 0 {
                 break;
             }
@@ -96,7 +122,7 @@ pub extern "C" fn report_mappings_by_tree(index: u32) -> u64 {
 }
 
 #[inline(always)]
-fn begin(index: u32) -> Option<*mut Work> {
+fn begin(index: u32, sp: u64) -> Option<*mut Work> {
     let (Some(work), Some(slot), Some(stack)) = (WORK.get_ptr_mut(0), Slot::at(index), Stack::last()) else {
         return None;
     };
@@ -104,14 +130,32 @@ fn begin(index: u32) -> Option<*mut Work> {
     if taken < 0 {
         return None;
     }
+    let top = ON_TOP.get_ptr_mut(0)?;
+    // A stack's last bytes may be nearer than that.
+    const LESS: usize = TOP / 8;
+    let read = |words: usize| {
+        // SAFETY: the map has room for them; the helper checks the address in user space and never faults.
+        sp != 0 && unsafe { bpf_probe_read_user(top.cast(), (words * 8) as u32, sp as *const c_void) } == 0
+    };
+    let words = if read(TOP) {
+        TOP
+    } else if read(LESS) {
+        LESS
+    } else {
+        0
+    };
     // SAFETY: points into the map; the helpers check the rest.
     unsafe {
+        (*work).words = words as u64;
+        (*work).looks = LOOKS;
+        (*work).seen = 0;
+        (*work).takes = 0;
+        (*work).known = [[0; 2]; KNOWN];
         (*work).record.head = records::head(RECORD_MAPPING, bpf_ktime_get_ns(), slot.generation());
         (*work).slot = index;
         (*work).last = taken as u64 / 8;
         (*work).index = 0;
         (*work).reported = 0;
-        (*work).mappings = [[0; 2]; MAPPINGS];
     }
     Some(work)
 }
@@ -125,25 +169,42 @@ unsafe fn next(work: *mut Work) -> Result<u64, i64> {
     let Some(stack) = Stack::last() else { return Err(1) };
     // SAFETY: points into the map; each index is masked.
     unsafe {
-        let index = (*work).index;
-        if index > (*work).last || (*work).reported >= MAPPINGS as u64 {
+        let (index, last) = ((*work).index, (*work).last);
+        let full = (*work).reported >= MAPPINGS as u64 || (*work).seen >= KNOWN as u64;
+        if index > last + (*work).words || full || (*work).looks == 0 {
             return Err(1);
         }
         // Inside the instruction that it is behind.
-        let at = stack.word(index).wrapping_sub(1);
+        let at = word(stack, index, last).wrapping_sub(1);
         // By sign bits and not by branches, of which the verifier would follow each combination: an address is inside if
         // it is not below the start and below the end.
         let mut inside = 0;
-        for n in 0..MAPPINGS {
-            let mapping = (&raw const (*work).mappings).cast::<[u64; 2]>().add(n);
-            inside |= !at.wrapping_sub((*mapping)[0]) & at.wrapping_sub((*mapping)[1]);
+        for n in 0..KNOWN {
+            // Volatile, so that no more than one is held at a time: the frame must be small.
+            let mapping = (&raw const (*work).known).cast::<[u64; 2]>().add(n);
+            let start = (&raw const (*mapping)[0]).read_volatile();
+            inside |= !at.wrapping_sub(start) & at.wrapping_sub((&raw const (*mapping)[1]).read_volatile());
         }
-        if inside >> 63 == 1 {
+        let on_top = index > last;
+        if inside >> 63 == 1 || on_top && (at < LOWEST || at >> ADDRESS_BITS != 0) {
             (*work).index = index + 1;
             return Err(0);
         }
+        (*work).looks -= u64::from(on_top);
         Ok(at)
     }
+}
+
+/// Word number `index` of the stack that was taken, or behind its `last` one of those on top of it.
+#[inline(always)]
+fn word(stack: Stack, index: u64, last: u64) -> u64 {
+    if index <= last {
+        return stack.word(index);
+    }
+    let Some(top) = ON_TOP.get_ptr_mut(0) else { return 0 };
+    let n = index.wrapping_sub(last + 1) as usize & (TOP - 1);
+    // SAFETY: points into the map, and the index is masked; volatile because a helper has written it.
+    unsafe { top.cast::<u64>().add(n).read_volatile() }
 }
 
 /// Nothing is mapped there.
@@ -161,18 +222,29 @@ unsafe fn no_mapping(work: *mut Work, at: u64) {
     }
 }
 
-/// The record holds the next mapping.
+/// The record holds the mapping of the address that was next. Says whether it is to be reported: of what words on top of the
+/// stack lie in, code alone.
 #[inline(always)]
-unsafe fn report_next(work: *mut Work) {
+unsafe fn remember(work: *mut Work) -> bool {
     // SAFETY: points into the map; the index is masked.
     unsafe {
-        let n = (*work).reported as usize & (MAPPINGS - 1);
-        let mapping = (&raw mut (*work).mappings).cast::<[u64; 2]>().add(n);
+        let on_top = (*work).index > (*work).last;
+        (*work).index += 1;
+        let mapped = (*work).record.end.wrapping_sub((*work).record.start) > 1;
+        if on_top && !mapped {
+            return false;
+        }
+        let n = (*work).seen as usize & (KNOWN - 1);
+        let mapping = (&raw mut (*work).known).cast::<[u64; 2]>().add(n);
         (*mapping)[0] = (*work).record.start;
         (*mapping)[1] = (*work).record.end;
+        (*work).seen += 1;
+        if on_top && (*work).record.flags & MAPPING_EXECUTABLE == 0 {
+            return false;
+        }
         (*work).reported += 1;
-        (*work).index += 1;
     }
+    true
 }
 
 /// Looks at one address; 1 ends it.
@@ -193,8 +265,10 @@ unsafe extern "C" fn step(_index: u32, _: *mut c_void) -> i64 {
             // Somebody writes: this address again.
             return 0;
         }
-        report_next(work);
-        report_mapping();
+        (*work).takes += 1;
+        if remember(work) {
+            report_mapping();
+        }
     }
     0
 }
@@ -219,8 +293,9 @@ extern "C" fn step_by_tree() -> u64 {
                 break;
             }
         }
-        report_next(work);
-        report_mapping_by_steps();
+        if remember(work) {
+            report_mapping_by_steps();
+        }
     }
     0
 }

@@ -14,7 +14,8 @@ pub enum Outcome {
     Unrecovered,
     /// It did: the same protection and flags in steps each at least a quarter of the one before, the same without huge
     /// pages, mmap of at least the same after brk, memory by mmap after the reservations for a heap that the GNU C
-    /// library's malloc asks for in a thread, any other call once more.
+    /// library's malloc asks for in a thread, any other call once more. Also such a reservation whatever came next, where
+    /// the stack shows that malloc made it: what malloc is refused then is told for itself.
     Recovered,
     /// A question that is normally answered with no; or a reservation of at least 1 TiB without access by a process that
     /// lived on for a second or more, or ended with status 0.

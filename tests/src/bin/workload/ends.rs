@@ -52,6 +52,7 @@ pub fn run(how: &str, more: &[&str]) -> ! {
         }
         ("handled", [n]) => handled(n.parse().unwrap_or(0)),
         ("cgroup", [folder]) => out_of_memory(folder),
+        ("cgroup-gone", [folder]) => cgroup_gone(folder),
         _ => die(2, format_args!("no such end: {how}")),
     }
 }
@@ -247,6 +248,27 @@ fn out_of_memory(folder: &str) -> ! {
     // An exec, as programs that are put into a cgroup make it.
     let error = std::process::Command::new("/proc/self/exe").args(["fill"]).exec();
     die(99, format_args!("cannot start anew: {error}"))
+}
+
+/// A child fills its memory cgroup, which is removed before vmaudit, this process's parent, hears of it.
+fn cgroup_gone(folder: &str) -> ! {
+    crate::dies::stop_the_tracer_until(|| {
+        // SAFETY: this program has one thread.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            out_of_memory(folder);
+        }
+        // SAFETY: as above.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        // Who was in it leaves it a moment later.
+        while let Err(error) = std::fs::remove_dir(folder) {
+            if error.raw_os_error() != Some(libc::EBUSY) {
+                die(99, format_args!("cannot remove {folder}: {error}"));
+            }
+            std::thread::yield_now();
+        }
+    });
+    leave(0)
 }
 
 /// Takes all memory that there is.

@@ -34,9 +34,12 @@ const CASES: &[(&str, Case)] = &[
     ("a-reservation-of-that-size", |own| no_own_heap(own, &[HEAP], (PAGE, 0))),
     ("reservations-of-other-sizes", |own| no_own_heap(own, &[4 * HEAP, 2 * HEAP], (PAGE, 0))),
     ("malloc-in-threads", malloc_in_threads),
+    ("malloc-in-vain", malloc_in_vain),
     ("probe-and-success", |own| probe(own, 0)),
     ("probe-and-failure", |own| probe(own, 1)),
     ("probe-hides-needs", probe_hides_needs),
+    ("full-address-space", full_address_space),
+    ("library", library),
 ];
 
 /// Runs one case.
@@ -186,6 +189,32 @@ fn malloc_in_threads(_: &mut Own) -> c_int {
     0
 }
 
+/// The same in one that gets nothing at all, for a moment: nothing else may ask for memory then, nor may the thread before.
+fn malloc_in_vain(_: &mut Own) -> c_int {
+    extern "C" fn ask(_: *mut libc::c_void) -> *mut libc::c_void {
+        let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: valid structures; what malloc gives is not used, and the compiler must not know.
+        unsafe {
+            libc::getrlimit(libc::RLIMIT_AS, &raw mut old);
+            let least = libc::rlimit { rlim_cur: PAGE as libc::rlim_t, ..old };
+            libc::setrlimit(libc::RLIMIT_AS, &raw const least);
+            let got = std::hint::black_box(libc::malloc(std::hint::black_box(32 * MIB)));
+            libc::setrlimit(libc::RLIMIT_AS, &raw const old);
+            got
+        }
+    }
+    let (mut thread, mut got) = (0, std::ptr::null_mut());
+    // SAFETY: a function of the right type, and places for its answers.
+    let done = unsafe {
+        libc::pthread_create(&raw mut thread, std::ptr::null(), ask, std::ptr::null_mut()) == 0
+            && libc::pthread_join(thread, &raw mut got) == 0
+    };
+    if !done || !got.is_null() {
+        die(99, format_args!("malloc in a thread was given {got:?}"));
+    }
+    1
+}
+
 fn probe(own: &mut Own, status: c_int) -> c_int {
     limit(libc::RLIMIT_AS, 8 << 30);
     refused(own, "mmap", "rlimit_as", mmap(6 * TIB, PROT_NONE, MAP_NORESERVE));
@@ -198,6 +227,31 @@ fn probe_hides_needs(own: &mut Own) -> c_int {
     refused(own, "mmap", "rlimit_as", mmap(TIB, PROT_NONE, MAP_NORESERVE));
     for _ in 0..5 {
         refused(own, "mmap", "rlimit_as", mmap(2 << 30, PROT_NONE, MAP_NORESERVE));
+    }
+    0
+}
+
+/// The address space is filled up, then more is asked for.
+fn full_address_space(own: &mut Own) -> c_int {
+    for bytes in [TIB, 1 << 30, MIB] {
+        while mmap(bytes, PROT_NONE, MAP_NORESERVE).is_ok() {}
+        own.refuse("mmap", libc::ENOMEM, "no_address_range");
+    }
+    for _ in 0..5 {
+        refused(own, "mmap", "no_address_range", mmap(MIB, PROT_NONE, MAP_NORESERVE));
+    }
+    0
+}
+
+/// A probe is refused, then files that the program needs.
+fn library(own: &mut Own) -> c_int {
+    let Ok(file) = std::fs::File::open("/proc/self/exe") else { die(99, format_args!("no own file")) };
+    limit(libc::RLIMIT_AS, 1 << 30);
+    refused(own, "mmap", "rlimit_as", mmap(TIB, PROT_NONE, MAP_NORESERVE));
+    for _ in 0..5 {
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&file) as usize;
+        let arguments = [0, 2 << 30, PROT_READ as usize, libc::MAP_PRIVATE as usize, fd, 0];
+        refused(own, "mmap", "rlimit_as", call(libc::SYS_mmap, arguments));
     }
     0
 }

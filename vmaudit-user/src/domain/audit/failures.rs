@@ -1,21 +1,30 @@
 //! Refused calls of a process as rows of the report: grouped, each with its cause.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
-use vmaudit_common::{CLASS_LIMIT_POLLED, call::Call};
+use vmaudit_common::{
+    CLASS_LIMIT_POLLED,
+    call::{self, Call},
+};
 
 use crate::domain::audit::folded::{Alike, shorten};
 use crate::domain::audit::group::{Group, Place};
 use crate::domain::audit::rows::kept_bound;
 use crate::domain::audit::{Audit, Process, places};
 use crate::domain::diagnosis::{Question, Verdict};
-use crate::domain::{arguments, diagnosis};
+use crate::domain::{arguments, c_library, diagnosis};
 use crate::model::cause::name_of;
 use crate::model::event::{MmState, Needed, ProcessId, RefusalGroup, RefusalSite, Refused};
 use crate::model::report::{Accuracy, Cause, Example, Failure, Frame, Outcome, Site};
 use crate::model::stack::FollowedStack;
 use crate::text::total;
 
+/// The GNU C library asks for a heap in twice its size or just so, aligned or not, with 8-byte and with 4-byte words
+/// (malloc/arena.c:alloc_new_heap).
+const MALLOC_HEAPS: [u64; 4] = [128 << 20, 64 << 20, 2 << 20, 1 << 20];
+/// So: MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE.
+const RESERVED: u64 = 0x4022;
 /// Places told of one row.
 const SITES: usize = 6;
 const LIMIT_DOUBTFUL: &str = " vm.max_map_count changed about that time, and this kernel does not let vmaudit read it \
@@ -28,13 +37,15 @@ const PARTLY_SEEN: &str = " The kernel skipped programs of vmaudit (program_skip
 type Key = (Call, u8, Cause, Outcome, Option<u32>);
 
 /// Refusals of one kind with the same outcome.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Part<'a> {
     mm: &'a MmState,
     refusals: &'a RefusalGroup,
     /// Of the kind, those with this outcome.
     count: u64,
     recovered: bool,
+    /// Places whose refusals are all counted as recovered, see [`Audit::of_malloc`].
+    of_malloc: Rc<[u64]>,
 }
 
 /// What kinds of one row have together.
@@ -56,7 +67,8 @@ fn needed(alike: &[Part<'_>]) -> Needed {
 impl Part<'_> {
     /// Refusals at a place that have its outcome.
     fn of_site(&self, site: &RefusalSite) -> u64 {
-        if self.recovered { site.recovered } else { site.count.saturating_sub(site.recovered) }
+        let recovered = if self.of_malloc.contains(&site.site) { site.count } else { site.recovered };
+        if self.recovered { recovered } else { site.count.saturating_sub(recovered) }
     }
 
     /// Bytes that are put down to this part: a call that left something mapped did not get the like.
@@ -85,7 +97,14 @@ impl Audit {
                 let sums =
                     Sums { count: refusals.count, kept_bytes: refusals.kept_bytes, needed: refusals.needed };
                 let verdict = self.verdict((mm, refusals), example, &sums);
-                let recovered = refusals.recovered.min(refusals.count);
+                let of_malloc: Rc<[u64]> = self.of_malloc(mm, refusals).map(|site| site.site).collect();
+                let without = |site: &&RefusalSite| of_malloc.contains(&site.site);
+                let left = refusals
+                    .sites
+                    .iter()
+                    .filter(without)
+                    .map(|site| site.count.saturating_sub(site.recovered));
+                let recovered = refusals.recovered.saturating_add(total(left)).min(refusals.count);
                 let left = refusals.count - recovered;
                 for (count, recovered) in [(recovered, true), (left, false)] {
                     let outcome = match recovered {
@@ -98,7 +117,13 @@ impl Audit {
                     };
                     if count > 0 {
                         let key = (refusals.call, refusals.errno, verdict.cause, outcome, host_of(mm));
-                        kinds.entry(key).or_default().push(Part { mm, refusals, count, recovered });
+                        kinds.entry(key).or_default().push(Part {
+                            mm,
+                            refusals,
+                            count,
+                            recovered,
+                            of_malloc: Rc::clone(&of_malloc),
+                        });
                     }
                 }
             }
@@ -121,6 +146,36 @@ impl Audit {
             }
         }
         groups.into_values().collect()
+    }
+
+    /// Places at which the C library's malloc asked for a heap of a thread's own, by their sizes and by the stack: without
+    /// one it goes on, and what it is refused then is told for itself.
+    fn of_malloc<'a>(
+        &'a self,
+        mm: &'a MmState,
+        kind: &'a RefusalGroup,
+    ) -> impl Iterator<Item = &'a RefusalSite> {
+        kind.sites.iter().filter(move |site| {
+            let place = (mm.generation, kind.call, kind.errno, kind.class, site.site);
+            let sizes = [site.smallest_bytes, site.largest_bytes];
+            kind.call == call::MMAP
+                && sizes.iter().all(|bytes| MALLOC_HEAPS.contains(bytes))
+                && self.examples.get(&place).is_some_and(|refused| {
+                    let [_, _, access, flags, ..] = refused.args;
+                    access == 0 && flags == RESERVED && self.called_by_c_library(refused)
+                })
+        })
+    }
+
+    /// The function that made the call, and its caller, are of the C library, be it that it was linked into the program.
+    fn called_by_c_library(&self, refused: &Refused) -> bool {
+        // The function's name since 2.35, which is nobody else's.
+        const MALLOCS: Option<&str> = Some("alloc_new_heap");
+        let of = |frame: &Frame| frame.module.as_deref().is_some_and(c_library::is);
+        match self.frames_of(refused).as_slice() {
+            [first, second, ..] => of(first) && of(second) || second.symbol.as_deref() == MALLOCS,
+            _ => false,
+        }
     }
 
     /// Failures of processes without a row of their own, as far as the end of the session lets them be told.

@@ -9,7 +9,6 @@
 //! Bounds: [`LOOKS_PER_IMAGE`], [`LOOKS_PER_SECOND`], [`LOOKS`] looks at a process's mappings, [`QUEUE`] stacks
 //! waiting, [`modules::MODULES`] files held, [`DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
 
-mod c_library;
 pub(crate) mod cfi;
 mod channel;
 mod checked_open;

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 use super::helper::Names;
 use super::question::{Address, Name};
 use super::unwind::{Followed, Stack};
-use super::{Area, DEADLINE, FOLLOWING, Image, Symbols, Taken, c_library, helper, inside, stack_notes};
+use super::{Area, DEADLINE, FOLLOWING, Image, Symbols, Taken, helper, inside, stack_notes};
+use crate::domain::c_library;
 use crate::model::event::{FollowedStack, StackName};
 use crate::model::report::Frame;
 
