@@ -5,6 +5,7 @@ pub mod arguments;
 pub mod audit;
 pub mod budget;
 pub mod cgroup;
+pub(crate) mod budget;
 pub(crate) mod c_library;
 pub mod diagnosis;
 pub mod end;
