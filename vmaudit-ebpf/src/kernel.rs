@@ -41,12 +41,6 @@ pub fn peek<T>(base: u64, offset: u32) -> Option<T> {
     unsafe { bpf_probe_read_kernel((base + u64::from(offset)) as *const T) }.ok()
 }
 
-/// The user's stack pointer, 0 where it cannot be known.
-#[inline(always)]
-pub fn stack_pointer(regs: u64) -> u64 {
-    peek(regs, layout!(end.regs_user_sp)).unwrap_or(0)
-}
-
 /// Reads words at `base` + each of `offsets`; 0 (counted) where the kernel refuses. One branch for all: before 6.3 the
 /// verifier follows both ways of each branch to the end of the program.
 #[inline(always)]

@@ -121,9 +121,9 @@ impl Variant for Modern {
     }
 
     #[inline(always)]
-    fn mappings(&self, regs: u64) {
+    fn mappings(&self, _: u64) {
         if layout!(file.vma_file) != ABSENT {
-            stack_mappings::report_mappings(self.0, kernel::stack_pointer(regs));
+            stack_mappings::report_mappings(self.0);
         }
     }
 
@@ -190,7 +190,7 @@ impl Variant for Legacy {
     #[inline(always)]
     fn mappings(&self, regs: u64) {
         if layout!(file.vma_file) != ABSENT && layout!(file.mm_tree) != ABSENT {
-            stack_mappings::report_mappings_by_tree(self.1, kernel::stack_pointer(regs));
+            stack_mappings::report_mappings_by_tree(self.1, regs);
         }
     }
 

@@ -17,8 +17,8 @@ use aya_ebpf::{
 };
 use core::ffi::c_void;
 use vmaudit_common::{
-    MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MAPPINGS, MappingRecord, NAME_BYTES, PATH_BYTES,
-    RECORD_MAPPING, STACK_FRAMES,
+    ABSENT, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MAPPINGS, MappingRecord, NAME_BYTES,
+    PATH_BYTES, RECORD_MAPPING, STACK_FRAMES,
 };
 
 use crate::{
@@ -91,12 +91,12 @@ const _: () = assert!(WORDS.is_power_of_two() && TOP.is_power_of_two() && KNOWN.
 const _: () = assert!(KNOWN > MAPPINGS);
 
 /// Reports each mapping of code that the stack taken last, its caller or words on top of it lie in, once; `index` is the
-/// address space's slot, `sp` the stack pointer.
+/// address space's slot.
 // SAFETY: no other symbol of the object has this name; so for those that follow.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn report_mappings(index: u32, sp: u64) -> u64 {
-    let Some(work) = begin(index, sp) else { return 0 };
+pub extern "C" fn report_mappings(index: u32) -> u64 {
+    let Some(work) = begin(index, words_of_current()) else { return 0 };
     // SAFETY: points into the map; the helpers check the rest.
     unsafe {
         bpf_loop(ALL + BUSY, step as *mut c_void, core::ptr::null_mut(), 0);
@@ -106,12 +106,12 @@ pub extern "C" fn report_mappings(index: u32, sp: u64) -> u64 {
 }
 
 /// The same for kernels without a helper that finds mappings and without one that loops (before 5.17), which keep mappings
-/// in a tree that can be walked by address. Nobody is kept from changing it meanwhile: a mapping counts that is one of this
+/// in a tree that can be walked by address; `regs` are the saved registers. Nobody is kept from changing it meanwhile: a mapping counts that is one of this
 /// address space and holds the address, be it one that went a moment ago.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn report_mappings_by_tree(index: u32, sp: u64) -> u64 {
-    if begin(index, sp).is_some() {
+pub extern "C" fn report_mappings_by_tree(index: u32, regs: u64) -> u64 {
+    if begin(index, words_at(regs)).is_some() {
         for _ in 0..ALL {
             if step_by_tree() != 0 {
                 break;
@@ -122,7 +122,7 @@ pub extern "C" fn report_mappings_by_tree(index: u32, sp: u64) -> u64 {
 }
 
 #[inline(always)]
-fn begin(index: u32, sp: u64) -> Option<*mut Work> {
+fn begin(index: u32, words: u64) -> Option<*mut Work> {
     let (Some(work), Some(slot), Some(stack)) = (WORK.get_ptr_mut(0), Slot::at(index), Stack::last()) else {
         return None;
     };
@@ -130,23 +130,9 @@ fn begin(index: u32, sp: u64) -> Option<*mut Work> {
     if taken < 0 {
         return None;
     }
-    let top = ON_TOP.get_ptr_mut(0)?;
-    // A stack's last bytes may be nearer than that.
-    const LESS: usize = TOP / 8;
-    let read = |words: usize| {
-        // SAFETY: the map has room for them; the helper checks the address in user space and never faults.
-        sp != 0 && unsafe { bpf_probe_read_user(top.cast(), (words * 8) as u32, sp as *const c_void) } == 0
-    };
-    let words = if read(TOP) {
-        TOP
-    } else if read(LESS) {
-        LESS
-    } else {
-        0
-    };
     // SAFETY: points into the map; the helpers check the rest.
     unsafe {
-        (*work).words = words as u64;
+        (*work).words = words;
         (*work).looks = LOOKS;
         (*work).seen = 0;
         (*work).takes = 0;
@@ -158,6 +144,39 @@ fn begin(index: u32, sp: u64) -> Option<*mut Work> {
         (*work).reported = 0;
     }
     Some(work)
+}
+
+/// Reads the words on top of the stack; says how many.
+// Global, as the next: their frames are not below those that follow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn words_of_current() -> u64 {
+    read_top(kernel::registers())
+}
+
+/// The same where no task is known by type: these are its saved registers.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn words_at(regs: u64) -> u64 {
+    read_top(regs)
+}
+
+#[inline(always)]
+fn read_top(regs: u64) -> u64 {
+    // A stack's last bytes may be nearer than that.
+    const LESS: usize = TOP / 8;
+    let Some(top) = ON_TOP.get_ptr_mut(0) else { return 0 };
+    if layout!(end.regs_user_sp) == ABSENT {
+        return 0;
+    }
+    let sp: u64 = peek(regs, layout!(end.regs_user_sp));
+    for words in [TOP, LESS] {
+        // SAFETY: the map has room for them; the helper checks the address in user space and never faults.
+        if unsafe { bpf_probe_read_user(top.cast(), (words * 8) as u32, sp as *const c_void) } == 0 {
+            return words as u64;
+        }
+    }
+    0
 }
 
 /// The address that is next to be looked at; `Err` says what becomes of the loop instead.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::end::{FaultMapping, Sender};
+use crate::model::end::{CgroupLevel, FaultMapping, Sender};
 use crate::model::event::ProcessId;
 
 const PAGE: u64 = 4096;
