@@ -4,7 +4,6 @@ pub mod application;
 pub mod arguments;
 pub mod audit;
 pub mod budget;
-pub(crate) mod budget;
 pub(crate) mod c_library;
 pub mod cgroup;
 pub mod diagnosis;
