@@ -1,7 +1,7 @@
 //! A refused call: what it asked for and which limits that exceeds ([`evidence`]), what the kernel showed during the call
 //! ([`crate::current_call`]), what lies in its range ([`range`]) and behind its descriptor ([`file_kind`]), how many tasks
 //! there were ([`tasks`]), how many of its kind there were ([`counters`]), from where it was called ([`place`], [`sites`],
-//! [`stack`], [`stack_mappings`], [`stack_copy`]), what became of the need ([`outcome`]); and its record, which puts these
+//! [`stack`], [`top`], [`stack_mappings`], [`stack_copy`]), what became of the need ([`outcome`]); and its record, which puts these
 //! together.
 //!
 //! For the verifier, the parts are global functions of plain numbers: each is looked at once, without what its callers
@@ -20,6 +20,7 @@ mod stack;
 mod stack_copy;
 mod stack_mappings;
 pub mod tasks;
+mod top;
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use vmaudit_common::{

@@ -10,20 +10,23 @@
 use aya_ebpf::{
     helpers::generated::{
         bpf_find_vma, bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_loop, bpf_probe_read_kernel,
-        bpf_probe_read_kernel_str, bpf_probe_read_user,
+        bpf_probe_read_kernel_str,
     },
     macros::map,
     maps::PerCpuArray,
 };
 use core::ffi::c_void;
 use vmaudit_common::{
-    ABSENT, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MAPPINGS, MappingRecord, NAME_BYTES,
-    PATH_BYTES, RECORD_MAPPING, STACK_FRAMES,
+    MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MAPPINGS, MappingRecord, NAME_BYTES, PATH_BYTES,
+    RECORD_MAPPING, STACK_FRAMES,
 };
 
 use crate::{
     control::{config, count_lock_takes, layout},
-    failure::stack::{Stack, WORDS},
+    failure::{
+        stack::{Stack, WORDS},
+        top::{self, TOP},
+    },
     kernel::{self, Typed},
     records,
     slots::Slot,
@@ -34,9 +37,7 @@ const ENOENT: i64 = 2;
 const VM_EXEC: u64 = 0x4;
 /// Looks that may find the lock taken for writing, all together; each is much shorter than a write section.
 const BUSY: u32 = 64;
-/// Words on top of the stack that are looked at; a power of two.
-const TOP: usize = 256;
-/// Of these, so many looks at most.
+/// Of the words on top of the stack, so many looks at most.
 const LOOKS: u64 = 64;
 /// All words.
 const ALL: u32 = (STACK_FRAMES + 1 + TOP) as u32;
@@ -83,11 +84,7 @@ struct Work {
 #[map]
 static WORK: PerCpuArray<Work> = PerCpuArray::with_max_entries(1, 0);
 
-/// The words on top of the stack.
-#[map]
-static ON_TOP: PerCpuArray<[u64; TOP]> = PerCpuArray::with_max_entries(1, 0);
-
-const _: () = assert!(WORDS.is_power_of_two() && TOP.is_power_of_two() && KNOWN.is_power_of_two());
+const _: () = assert!(WORDS.is_power_of_two() && KNOWN.is_power_of_two());
 const _: () = assert!(KNOWN > MAPPINGS);
 
 /// Reports each mapping of code that the stack taken last, its caller or words on top of it lie in, once; `index` is the
@@ -96,7 +93,7 @@ const _: () = assert!(KNOWN > MAPPINGS);
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn report_mappings(index: u32) -> u64 {
-    let Some(work) = begin(index, words_of_current()) else { return 0 };
+    let Some(work) = begin(index, top::words_of_current()) else { return 0 };
     // SAFETY: points into the map; the helpers check the rest.
     unsafe {
         bpf_loop(ALL + BUSY, step as *mut c_void, core::ptr::null_mut(), 0);
@@ -111,7 +108,7 @@ pub extern "C" fn report_mappings(index: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn report_mappings_by_tree(index: u32, regs: u64) -> u64 {
-    if begin(index, words_at(regs)).is_some() {
+    if begin(index, top::words_at(regs)).is_some() {
         for _ in 0..ALL {
             if step_by_tree() != 0 {
                 break;
@@ -144,39 +141,6 @@ fn begin(index: u32, words: u64) -> Option<*mut Work> {
         (*work).reported = 0;
     }
     Some(work)
-}
-
-/// Reads the words on top of the stack; says how many.
-// Global, as the next: their frames are not below those that follow.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn words_of_current() -> u64 {
-    read_top(kernel::registers())
-}
-
-/// The same where no task is known by type: these are its saved registers.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn words_at(regs: u64) -> u64 {
-    read_top(regs)
-}
-
-#[inline(always)]
-fn read_top(regs: u64) -> u64 {
-    // A stack's last bytes may be nearer than that.
-    const LESS: usize = TOP / 8;
-    let Some(top) = ON_TOP.get_ptr_mut(0) else { return 0 };
-    if layout!(end.regs_user_sp) == ABSENT {
-        return 0;
-    }
-    let sp: u64 = peek(regs, layout!(end.regs_user_sp));
-    for words in [TOP, LESS] {
-        // SAFETY: the map has room for them; the helper checks the address in user space and never faults.
-        if unsafe { bpf_probe_read_user(top.cast(), (words * 8) as u32, sp as *const c_void) } == 0 {
-            return words as u64;
-        }
-    }
-    0
 }
 
 /// The address that is next to be looked at; `Err` says what becomes of the loop instead.
@@ -220,10 +184,7 @@ fn word(stack: Stack, index: u64, last: u64) -> u64 {
     if index <= last {
         return stack.word(index);
     }
-    let Some(top) = ON_TOP.get_ptr_mut(0) else { return 0 };
-    let n = index.wrapping_sub(last + 1) as usize & (TOP - 1);
-    // SAFETY: points into the map, and the index is masked; volatile because a helper has written it.
-    unsafe { top.cast::<u64>().add(n).read_volatile() }
+    top::word(index.wrapping_sub(last + 1))
 }
 
 /// Nothing is mapped there.
