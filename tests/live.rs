@@ -24,6 +24,8 @@ mod causes;
 mod conditions;
 #[path = "live/crowds.rs"]
 mod crowds;
+#[path = "live/diffs.rs"]
+mod diffs;
 #[path = "live/ends.rs"]
 mod ends;
 #[path = "live/examples.rs"]

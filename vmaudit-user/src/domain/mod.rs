@@ -6,6 +6,7 @@ pub mod audit;
 pub mod budget;
 pub(crate) mod c_library;
 pub mod cgroup;
+pub mod compare;
 pub mod diagnosis;
 pub mod end;
 pub(crate) mod exactness;

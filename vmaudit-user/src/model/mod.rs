@@ -6,6 +6,7 @@ pub mod breach;
 mod call_stat;
 pub mod cause;
 pub(crate) mod crowd;
+pub mod difference;
 pub mod doctor;
 pub mod end;
 pub mod event;

@@ -4,16 +4,20 @@ use std::path::Path;
 
 use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 
-use super::{doctor::Doctor, limit::LimitReport, report::Report, scan::Scan, vma_layout::Explanation};
+use super::{
+    difference::Difference, doctor::Doctor, limit::LimitReport, report::Report, scan::Scan,
+    vma_layout::Explanation,
+};
 
 /// Each document with its schema.
-fn schemas() -> [(&'static str, Schema); 5] {
+fn schemas() -> [(&'static str, Schema); 6] {
     [
         ("report", written::<Report>()),
         ("scan", written::<Scan>()),
         ("explain", written::<Explanation>()),
         ("limit", written::<LimitReport>()),
         ("doctor", written::<Doctor>()),
+        ("diff", written::<Difference>()),
     ]
 }
 

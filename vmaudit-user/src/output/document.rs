@@ -1,5 +1,6 @@
 //! What can be written.
 
+use crate::model::difference::Difference;
 use crate::model::doctor::Doctor;
 use crate::model::limit::{Known, LimitReport, Plan};
 use crate::model::report::Report;
@@ -23,6 +24,8 @@ pub enum Document<'a> {
     Known(&'a [Known]),
     /// Of `doctor`.
     Doctor(&'a Doctor),
+    /// Of `diff`.
+    Difference(&'a Difference),
 }
 
 /// Whether a plan was carried out.
@@ -53,4 +56,6 @@ pub enum Kind {
     Known,
     /// Of `doctor`.
     Doctor,
+    /// Of `diff`.
+    Difference,
 }

@@ -4,12 +4,14 @@ use unicode_width::UnicodeWidthStr;
 
 use super::format::{Document, Done, Format, Kind, write};
 use super::text::page::Style;
-use super::text::tests::clean_run;
+use super::text::tests::{clean_run, clipped_run, proc_source};
 use crate::domain::application::Anonymizer;
+use crate::domain::compare;
 use crate::domain::recommend::Margin;
 use crate::domain::scan::{self as domain, Key, ScanOptions};
 use crate::domain::vma_layout::analysis::{self, Beside};
 use crate::domain::vma_layout::verdict::conclude;
+use crate::model::difference::Tolerance;
 use crate::model::doctor::{CallsFound, Doctor, HookFound};
 use crate::model::limit::{
     Applier, Boot, Fate, Found, KERNEL_DEFAULT, KERNEL_LARGEST, Known, Largest, LimitReport, Need, OtherFile,
@@ -393,5 +395,36 @@ fn scans_of_machines() {
         ("scan of vmaudit alone", nobody),
     ] {
         at_each_width(name, &Document::Scan(&scan));
+    }
+}
+
+/// The screens of `diff`.
+#[test]
+fn differences() {
+    let tolerance = Tolerance { percent: 5.0, vmas: 10 };
+    let asked = |fail_over| compare::Asked { tolerance, fail_over };
+    let (clean, limited) = (clean_run(), clipped_run());
+    let mut grown = clean_run();
+    grown.processes[0].map_count.peak = Some(3000);
+    grown.processes[0].comm = "java \u{1b}[31m|".into();
+    let mut before = clean_run();
+    before.processes[0].comm.clone_from(&grown.processes[0].comm);
+    for (name, old, new, gate) in [
+        ("clean", &clean, &clean, Some(10.0)),
+        ("worse", &before, &grown, Some(10.0)),
+        ("at the limit", &clean, &limited, None),
+        ("sampled", &clean, &proc_source(), Some(10.0)),
+    ] {
+        let it = compare::compare(("old.vma", old), ("new.vma", new), &asked(gate));
+        let document = Document::Difference(&it);
+        at_each_width(&format!("diff {name}"), &document);
+        for format in [Format::Json, Format::Markdown, Format::Github] {
+            let mut out = Vec::new();
+            write(&document, format, &Style::default(), &mut out).unwrap();
+            insta::assert_snapshot!(
+                format!("diff {name} {}", format.name()),
+                String::from_utf8(out).unwrap()
+            );
+        }
     }
 }

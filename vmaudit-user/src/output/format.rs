@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 pub use super::document::{Document, Done, Kind};
 use super::text::page::Style;
-use super::{csv, folded, github, json, junit, markdown, prom, tap, text};
+use super::{csv, folded, github, html, json, junit, markdown, prom, tap, text};
 use crate::text::clean;
 
 /// How a document is written.
@@ -31,6 +31,8 @@ pub enum Format {
     Github,
     /// Stacks of refused calls, for flame graphs.
     Folded,
+    /// A page in one file.
+    Html,
 }
 
 type Writer = fn(&Document<'_>, &Style, &mut dyn Write) -> io::Result<()>;
@@ -53,10 +55,11 @@ const ALL: &[Kind] = &[
     Kind::Plan,
     Kind::Known,
     Kind::Doctor,
+    Kind::Difference,
 ];
 
 /// The table.
-const FORMATS: [Row; 9] = [
+const FORMATS: [Row; 10] = [
     Row { format: Format::Text, name: "text", endings: &["", "txt"], shows: ALL, writer: text::document },
     Row { format: Format::Json, name: "json", endings: &["json"], shows: ALL, writer: json::write },
     Row {
@@ -70,13 +73,17 @@ const FORMATS: [Row; 9] = [
         format: Format::Markdown,
         name: "markdown",
         endings: &["md"],
-        shows: &[Kind::Report],
+        shows: &[Kind::Report, Kind::Difference],
         writer: markdown::write,
     },
     of_reports(Format::Prom, "prom", &["prom"], prom::write),
     of_reports(Format::Junit, "junit", &["xml"], junit::write),
     of_reports(Format::Tap, "tap", &["tap"], tap::write),
-    of_reports(Format::Github, "github", &[], github::write),
+    Row {
+        shows: &[Kind::Report, Kind::Difference],
+        ..of_reports(Format::Github, "github", &[], github::write)
+    },
+    of_reports(Format::Html, "html", &["html"], html::write),
     of_reports(Format::Folded, "folded", &["folded"], folded::write),
 ];
 

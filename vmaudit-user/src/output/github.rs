@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use crate::model::breach::Breach;
 use crate::model::report::Report;
+use crate::output::difference;
 use crate::output::document::Document;
 use crate::output::text::page::Style;
 use crate::output::text::verdict;
@@ -18,6 +19,7 @@ const MOST: usize = 10;
 pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
     match document {
         Document::Report(report) => of_report(report, out),
+        Document::Difference(it) => difference::annotations(it, out),
         _ => Err(io::Error::other("it is no report")),
     }
 }

@@ -21,6 +21,7 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
         Document::Plan(it, _) => value(it, out),
         Document::Known(it) => value(it, out),
         Document::Doctor(it) => value(it, out),
+        Document::Difference(it) => value(it, out),
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use crate::model::cause::reason;
 use crate::model::report::{Failure, Hook, HookState, Report, SourceKind};
+use crate::output::difference;
 use crate::output::document::Document;
 use crate::output::text::coverage::touches;
 use crate::output::text::headline::{circumstances, more_breaches, verdict};
@@ -13,13 +14,16 @@ use crate::text::{clean, count, grouped};
 
 /// Writes a report. Errors: those of `out`, and another document.
 pub(crate) fn write(document: &Document<'_>, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    let Document::Report(it) = document else { return Err(io::Error::other("it is no report")) };
-    report(it, style, out)
+    match document {
+        Document::Report(it) => report(it, style, out),
+        Document::Difference(it) => difference::markdown(it, style, out),
+        _ => Err(io::Error::other("it is no report")),
+    }
 }
 
 /// Words that stand for themselves. Names come from strangers: whatever Markdown or HTML would take for its own is
 /// escaped, and nothing steers a terminal that shows the file.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut escaped = String::new();
     for c in clean(text).chars() {
         match c {

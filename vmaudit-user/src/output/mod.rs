@@ -2,12 +2,14 @@
 
 mod cases;
 mod csv;
+pub(crate) mod difference;
 mod document;
 #[cfg(test)]
 mod document_tests;
 mod folded;
 pub mod format;
 mod github;
+mod html;
 pub mod json;
 mod junit;
 mod markdown;

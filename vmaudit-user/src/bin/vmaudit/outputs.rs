@@ -159,12 +159,14 @@ fn unheard(named: &[Named], screen: Option<Format>) -> Option<String> {
 /// Reports are wrapped on a terminal and in a pipe; the tables of the others are cut where a terminal ends, and nowhere in a
 /// pipe.
 fn style(destination: &Destination, document: &Document<'_>, shown: Shown) -> Style {
-    let without_terminal =
-        if matches!(document, Document::Report(_) | Document::Doctor(_) | Document::Explanation(..)) {
-            100
-        } else {
-            usize::MAX
-        };
+    let without_terminal = if matches!(
+        document,
+        Document::Report(_) | Document::Doctor(_) | Document::Explanation(..) | Document::Difference(_)
+    ) {
+        100
+    } else {
+        usize::MAX
+    };
     let width = destination.columns().unwrap_or(without_terminal);
     Style {
         colour: destination.colour(),

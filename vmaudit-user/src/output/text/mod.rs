@@ -5,6 +5,7 @@
 
 pub(crate) mod coverage;
 mod crowd;
+mod difference;
 mod doctor;
 mod ends;
 mod failures;
@@ -36,6 +37,7 @@ pub(crate) fn document(document: &Document<'_>, style: &Style, out: &mut dyn Wri
         Document::Plan(it, done) => limit::plan(it, *done == Done::Not, style, out),
         Document::Known(it) => limit::known(it, style, out),
         Document::Doctor(it) => doctor::write(it, style, out),
+        Document::Difference(it) => difference::write(it, style, out),
     }
 }
 

@@ -1,5 +1,6 @@
 //! Commands and options, one file per command. No logic: what they do is in `command`.
 
+pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod filters;
@@ -112,6 +113,9 @@ pub enum Command {
     /// Show the report of a recording, or of a report in JSON, in any format
     #[command(after_help = report::EXAMPLES)]
     Report(report::ReportArgs),
+    /// Say what changed between two sessions, by application; as a gate, fail when something became worse
+    #[command(after_help = diff::EXAMPLES)]
+    Diff(diff::DiffArgs),
     /// Say what this kernel, these rights and this build allow, hook by hook
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),
@@ -166,8 +170,15 @@ mod tests {
                     continue;
                 };
                 // With what else the command needs.
-                let tails: [&[&str]; 6] =
-                    [&[], &["true"], &["--all"], &["1"], &["--maps", "m"], &["--record", "r", "true"]];
+                let tails: [&[&str]; 7] = [
+                    &["a", "b"],
+                    &[],
+                    &["true"],
+                    &["--all"],
+                    &["1"],
+                    &["--maps", "m"],
+                    &["--record", "r", "true"],
+                ];
                 let whole = |tail: &[&str]| -> Vec<OsString> {
                     let start = ["vmaudit", command.get_name()].map(OsString::from);
                     start.into_iter().chain(words(example)).chain(tail.iter().map(Into::into)).collect()

@@ -134,6 +134,14 @@ pub fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+/// Percent of a figure that may grow to any multiple.
+pub fn any_percent(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches('%').parse::<f64>() {
+        Ok(p) if p >= 0.0 && p.is_finite() => Ok(p),
+        _ => Err("write a number of percent, for example 10 or 2.5%".into()),
+    }
+}
+
 /// Size of the ring buffer, bytes.
 pub fn ring_bytes(text: &str) -> Result<u32, String> {
     match text.parse::<u32>() {

@@ -1,5 +1,6 @@
 //! What each command does with its options.
 
+pub mod diff;
 pub mod doctor;
 pub mod explain;
 mod filters;

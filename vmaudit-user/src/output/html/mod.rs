@@ -1,0 +1,221 @@
+//! A page in one file: nothing from the network, readable without a script, every name a stranger's.
+//!
+//! The policy in its head allows the one style and the one script by their hashes and nothing else, so that a name that
+//! came through all the same could do nothing.
+
+mod escape;
+mod tables;
+
+use std::io::{self, Write};
+
+use self::escape::{json, name, text};
+use crate::model::report::{Failure, Report};
+use crate::output::document::Document;
+use crate::output::text::headline::{circumstances, more_breaches, verdict};
+use crate::output::text::page::{Colour, Style};
+use crate::text::{count, grouped, total};
+
+const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("script.js");
+/// SHA-256 of [`STYLE`] and [`SCRIPT`]; a test says what they must be.
+const STYLE_HASH: &str = "P+XvT0QWGwjhHJzZYDAdsN0jqVlnpa3PdeR3iAff6rM=";
+const SCRIPT_HASH: &str = "bs6mmoyG4V8VkIq62DHTcyoGwMVGnfKfHJZ2Tk0f4IY=";
+
+/// Kinds of refusals shown; the rest is summed.
+const REFUSALS: usize = 50;
+/// Rows of which the page holds the figures for programs.
+const MACHINE_ROWS: usize = 1000;
+
+/// Writes a report. Errors: those of `out`, and another document.
+pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let Document::Report(report) = document else { return Err(io::Error::other("it is no report")) };
+    let (colour, sentence) = verdict(report);
+    head(&sentence, out)?;
+    top(report, colour, &sentence, out)?;
+    writeln!(out, "<main>")?;
+    advice(report, out)?;
+    key_figures(report, out)?;
+    tables::processes(report, out)?;
+    refusals(report, out)?;
+    tables::ends(report, out)?;
+    tables::makers(report, out)?;
+    trust(report, out)?;
+    writeln!(out, "</main>")?;
+    machine(report, out)?;
+    writeln!(
+        out,
+        "<footer>vmaudit {}. This file loads nothing from the network.</footer>\n<script>{SCRIPT}</script>\n</body></html>",
+        text(&report.vmaudit)
+    )
+}
+
+fn head(sentence: &str, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n<meta http-equiv=\"Content-Security-Policy\" \
+         content=\"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; script-src 'sha256-{SCRIPT_HASH}'; \
+         base-uri 'none'; form-action 'none'\">\n<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
+         <meta name=\"referrer\" content=\"no-referrer\">\n<title>vmaudit: {}</title>\n<style>{STYLE}</style></head><body>",
+        text(sentence)
+    )
+}
+
+/// The verdict, and under which circumstances.
+fn top(report: &Report, colour: Colour, sentence: &str, out: &mut dyn Write) -> io::Result<()> {
+    let (class, sign) = match colour {
+        Colour::Red => ("bad", "\u{2297} Look at this"),
+        Colour::Yellow => ("warn", "\u{26a0} With a doubt"),
+        Colour::Green => ("ok", "\u{2713} In order"),
+        Colour::Bold | Colour::Dim => ("soft", "Measured"),
+    };
+    let command = report.session.command.iter().map(|word| name(word)).collect::<Vec<_>>().join(" ");
+    writeln!(
+        out,
+        "<header><p class=\"facts\"><span><b>vmaudit</b></span><span>{command}</span><span>{}</span></p>\n\
+         <p class=\"status {class}\">{sign}</p>\n<h1>{}</h1>",
+        text(&report.session.started),
+        text(sentence)
+    )?;
+    for breach in more_breaches(report) {
+        writeln!(out, "<p class=\"bad\"><b>Budget broken:</b> {}</p>", text(&breach.sentence))?;
+    }
+    writeln!(out, "<p class=\"facts\">{}</p>", text(&circumstances(report)))?;
+    let limit = report.limits.max_map_count.map_or("a number".to_owned(), grouped);
+    writeln!(
+        out,
+        "<p class=\"note\"><b>Memory area (VMA)</b>: one stretch of a process's addresses with the same rights and the same \
+         source. Linux allows each process {limit} of them (vm.max_map_count).</p></header>"
+    )
+}
+
+fn advice(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let recommendation = &report.recommendation;
+    writeln!(out, "<section class=\"do\"><h2>What to do</h2>")?;
+    for sentence in &recommendation.sentences {
+        writeln!(out, "<p>{}</p>", text(sentence))?;
+    }
+    for command in &recommendation.commands {
+        writeln!(out, "<pre>{}</pre>", text(command))?;
+    }
+    writeln!(out, "</section>")
+}
+
+fn key_figures(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let figure = |what: &str, value: String, out: &mut dyn Write| {
+        writeln!(out, "<div><dt>{what}</dt><dd>{value}</dd></div>")
+    };
+    writeln!(out, "<dl>")?;
+    figure("Limit", report.limits.max_map_count.map_or("\u{2013}".into(), grouped), out)?;
+    let largest =
+        report.processes.iter().filter(|it| it.map_count.peak.is_some()).max_by_key(|it| it.map_count.peak);
+    if let Some((process, peak)) = largest.and_then(|it| Some((it, it.map_count.peak?))) {
+        let (sampled, more) = (
+            if process.map_count.exact { "" } else { "~" },
+            if process.map_count.clipped { "+" } else { "" },
+        );
+        let share = process
+            .map_count
+            .percent_of_limit
+            .map_or(String::new(), |share| format!(" <small>{share:.1} %</small>"));
+        figure("Largest peak", format!("{sampled}{}{more}{share}", grouped(peak)), out)?;
+    }
+    let folded = total(report.folded.iter().map(|sum| sum.processes));
+    figure("Processes", grouped(total([report.processes.len() as u64, folded])), out)?;
+    let refused = total(report.unrecovered().map(|it| it.count));
+    let refused = match refused {
+        0 if report.locking_failures_may_be_missing() => "\u{2013}".into(),
+        refused => grouped(refused),
+    };
+    figure("Refused calls", refused, out)?;
+    if !report.budgets.is_empty() {
+        let held = report.budgets.iter().filter(|demand| demand.held).count() as u64;
+        figure("Budgets held", format!("{} <small>of {}</small>", grouped(held), report.budgets.len()), out)?;
+    }
+    writeln!(out, "</dl>")
+}
+
+/// Why calls were refused, and from where.
+fn refusals(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let all: Vec<&Failure> = report.unrecovered().collect();
+    if all.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "<section><h2>Refused calls</h2>")?;
+    for (number, failure) in all.iter().take(REFUSALS).enumerate() {
+        let who = match failure.processes {
+            1 => format!("{} (pid {})", name(&failure.comm), failure.pid),
+            n => count(n, "process", "processes"),
+        };
+        writeln!(
+            out,
+            "<h3><span class=\"n\">{}</span>{} \u{d7} {} in {who}</h3>\n<p>{}{}</p>",
+            number + 1,
+            grouped(failure.count),
+            text(&failure.syscall),
+            if failure.certain { "" } else { "Probably: " },
+            text(&failure.sentence)
+        )?;
+        if let Some(cure) = &failure.cure {
+            writeln!(out, "<p><b>Cure:</b> {}</p>", text(cure))?;
+        }
+        if let Some(holders) = &failure.holders {
+            writeln!(out, "<p>Its VMAs then: {}</p>", text(&holders.sentence))?;
+        }
+        tables::stack(failure, out)?;
+    }
+    let rest = all.iter().skip(REFUSALS).map(|it| it.count);
+    match total(rest) {
+        0 => {}
+        rest => writeln!(
+            out,
+            "<p class=\"soft\">and {} of other kinds: the JSON has all.</p>",
+            count(rest, "call", "calls")
+        )?,
+    }
+    writeln!(out, "</section>")
+}
+
+/// How far the figures can be trusted.
+fn trust(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "<section><h2>How far to trust this</h2>")?;
+    let lost = total(report.coverage.lost.values().copied());
+    let exact = match (report.coverage.exact_peaks, lost) {
+        (true, 0) => "Every peak is exact, and nothing was lost.".to_owned(),
+        (true, lost) => format!(
+            "Every peak is exact; {} lost, which touch no peak.",
+            count(lost, "event was", "events were")
+        ),
+        (false, 0) => "Not every peak is exact: rows with ~ are the largest sample.".to_owned(),
+        (false, lost) => {
+            format!("Not every peak is exact; {} lost.", count(lost, "event was", "events were"))
+        }
+    };
+    writeln!(out, "<p>{exact}</p>")?;
+    for note in &report.coverage.notes {
+        writeln!(out, "<p class=\"note\">{}</p>", text(note))?;
+    }
+    tables::hooks(report, out)?;
+    writeln!(out, "</section>")
+}
+
+/// The figures of the rows for programs, with the number of what is left out.
+fn machine(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let rows: Vec<serde_json::Value> = report
+        .processes
+        .iter()
+        .take(MACHINE_ROWS)
+        .map(|it| {
+            let name = crate::output::text::page::without_middle(&it.comm, 64);
+            serde_json::json!({"pid": it.pid, "comm": name, "peak": it.map_count.peak, "exact": it.map_count.exact,
+                               "clipped": it.map_count.clipped})
+        })
+        .collect();
+    let left_out = report.processes.len() - rows.len();
+    let document = serde_json::json!({"schema": "vmaudit.page", "version": 1, "limit": report.limits.max_map_count,
+                                      "processes": rows, "left_out": left_out as u64});
+    let line = crate::output::json::line(&document);
+    writeln!(out, "<script type=\"application/json\" id=\"figures\">{}</script>", json(&line))
+}
+
+#[cfg(test)]
+mod tests;
