@@ -56,6 +56,8 @@ mod more_calls;
 mod named;
 #[path = "live/names.rs"]
 mod names;
+#[path = "live/namespaces.rs"]
+mod namespaces;
 #[path = "live/neighbours.rs"]
 mod neighbours;
 #[path = "live/outcomes.rs"]

@@ -335,7 +335,7 @@ fn a_unit_and_a_container_are_watched_with_whoever_joins() {
 /// Thousands at once, and thousands that come and go: each has its row or is counted as lost.
 #[test]
 fn a_crowd_that_stands_and_one_that_comes_and_goes_are_told_one_by_one() {
-    let (stand, come) = if in_guest() { ("300", "1000") } else { ("5000", "20000") };
+    let (stand, come) = if in_guest() { ("300", "1000") } else { ("2000", "10000") };
     let crowd = Session::workload(&["crowd", stand, "20"]).start_with_pipe();
     let lines = stand.parse::<usize>().expect("a number");
     wait_for("the crowd", || (own_lines(&crowd) >= lines).then_some(()));
@@ -371,4 +371,52 @@ fn a_crowd_that_stands_and_one_that_comes_and_goes_are_told_one_by_one() {
 
 fn own_lines(running: &Running) -> usize {
     running.stdout_so_far().iter().filter(|&&byte| byte == b'\n').count()
+}
+
+/// Once for each process, whatever it is called, by no shell.
+#[test]
+fn a_share_of_the_limit_is_told_and_a_program_is_run_once() {
+    let session = Session::workload(&["attach", "700"]);
+    let program = session.file("page-me");
+    let text = "#!/bin/sh\necho \"$VMAUDIT_PID $VMAUDIT_PEAK $VMAUDIT_LIMIT $VMAUDIT_COMM $1\" >> \"${0%/*}/paged\"\n";
+    std::fs::write(&program, text).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&program, mode).unwrap();
+    let paged = session.file("paged");
+    let mut target = session.start_with_pipe();
+    target.wait_for_stdout("standing");
+    let pid = target.pid().to_string();
+    let command = format!("{} $(id)", program.display());
+    let mut watch =
+        watching(Session::watch(&["-p", &pid, "--at", "0.5", "--at", "1", "--at", "90", "--exec", &command]));
+    burst(&mut target);
+    wait_for("the program to be run", || paged.exists().then_some(()));
+    watch.wait_for_stderr("has passed 1 % of vm.max_map_count");
+    burst(&mut target);
+    let done = ended_by(watch, libc::SIGTERM).succeeded();
+    let said = done.stderr_text();
+    assert!(!said.contains("has passed 90 %"), "{said}");
+    assert!(said.matches("has passed").count() <= 2, "{said}");
+    let text = std::fs::read_to_string(&paged).unwrap();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    assert_eq!(
+        (words[0], words[3], words[4], text.lines().count()),
+        (pid.as_str(), "workload", "$(id)", 1),
+        "{text}"
+    );
+    assert!(words[1].parse::<u64>().unwrap() > 700, "{text}");
+    target.wait().succeeded();
+    Session::vmaudit(&["watch", "--exec", "true"]).go().ended_with(2);
+}
+
+/// `docker run` and its like only ask for the work.
+#[test]
+fn a_command_that_hands_its_work_on_says_what_follows_it() {
+    let session = Session::vmaudit(&["run", "--"]);
+    let client = session.file("docker");
+    std::fs::copy("/bin/true", &client).expect("a program can be copied");
+    let done = session.words(&[&client]).go().succeeded();
+    let said = done.stderr_text().split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(said.starts_with("vmaudit: docker hands its work on: "), "{said}");
+    assert!(said.contains("sudo vmaudit watch --container ID") && said.contains("Here: No "), "{said}");
 }

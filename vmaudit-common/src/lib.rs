@@ -301,6 +301,12 @@ pub struct MmSlot {
     pub host_slot: u32,
     /// Process id of the host.
     pub host_tgid: u32,
+    /// Process id in vmaudit's own pid namespace; 0 where that is the machine's first one.
+    pub shown_tgid: u32,
+    /// The parent's, likewise; 0 also where that is outside.
+    pub shown_ppid: u32,
+    /// `sequence` as the last walk over all tasks found it to be the true one, + 1; 0: it did not.
+    pub verified: u64,
     /// Which names its tasks have.
     pub names: Names,
     /// What each call did.
@@ -379,6 +385,9 @@ pub struct Control {
     pub limits_met: u32,
     /// Set by user space when refusals that let no lock go are watched, see `LIMIT_NEAR`.
     pub watched: u32,
+    /// Set by user space before the last walk over all tasks, which begins nothing and only looks, see
+    /// [`MmSlot::verified`].
+    pub last_walk: u64,
 }
 
 /// [`Control::limits_met`]: a limit is near whose refusals let no lock go, so that answers must be watched at the exits of
@@ -447,7 +456,7 @@ pub struct Section {
     pub searched: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 320 + CALL_COUNT * 32 + GROUPS * 88);
+const _: () = assert!(size_of::<MmSlot>() == 336 + CALL_COUNT * 32 + GROUPS * 88);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);

@@ -164,6 +164,8 @@ pub struct TaskLayout {
     pub task_thread_pid: u32,
     /// pid.numbers\[0\].ns, the machine's first pid namespace.
     pub pid_first_ns: u32,
+    /// pid.level: in how many namespaces below the first one it has a number.
+    pub pid_level: u32,
     /// task_struct.nsproxy.
     pub task_nsproxy: u32,
     /// nsproxy.pid_ns_for_children.
@@ -249,6 +251,8 @@ pub struct Config {
     pub address_end: u64,
     /// See [`crate::Bounds::ram_and_swap_pages`].
     pub ram_and_swap_pages: u64,
+    /// Where the pid namespace is that vmaudit runs in, if that is not the machine's first one.
+    pub pid_ns_at: u64,
     /// Follow every process instead of the table of followed ones.
     pub watch_all: u32,
     /// Children of followed processes are followed.
@@ -278,6 +282,10 @@ pub struct Config {
     pub asks: u32,
     /// mremap may check vm.max_map_count without the lock (6.17 to 7.0), and answers are asked for.
     pub mremap_unlocked: u32,
+    /// How many namespaces that one lies below the first one; 0: it is the first one.
+    pub pid_ns_level: u32,
+    /// 0.
+    pub reserved: u32,
     /// System call number → [`crate::call::Call`].
     pub call_by_number: [u8; NUMBERS],
     /// The same of the 32-bit entry.

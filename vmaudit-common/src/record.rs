@@ -62,8 +62,8 @@ pub struct RecordHeader {
     pub tgid: u32,
     /// Task id.
     pub tid: u32,
-    /// Not used.
-    pub reserved: u32,
+    /// Task id in vmaudit's own pid namespace; 0 where that is the machine's first one.
+    pub shown_tid: u32,
     /// CLOCK_MONOTONIC ns.
     pub at_ns: u64,
     /// [`crate::MmSlot::generation`] of the address space, or 0.

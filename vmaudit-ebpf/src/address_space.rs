@@ -9,7 +9,7 @@ use vmaudit_common::{
 
 use crate::{
     control::{config, layout, lost},
-    followed, kernel, lock_sequence, records, sizes,
+    followed, kernel, lock_sequence, namespace, records, sizes,
     slots::{self, Slot},
 };
 
@@ -75,6 +75,14 @@ pub fn fill(slot: Slot, owner: Owner, uid: u32, count: u32) {
     slot.set_flags(owner.flags);
     slot.set_figures(Figures { sequence: Figures::UNKNOWN, ..Figures::default() });
     slot.set_host(0);
+    slot.set_verified(0);
+    if config!(pid_ns_level) != 0 {
+        slot.set_shown_tgid(namespace::shown(leader));
+        slot.set_shown_ppid(namespace::shown(kernel::leader_of(kernel::read(
+            leader,
+            layout!(task_real_parent),
+        ))));
+    }
 }
 
 /// An address space is being torn down, by the last task that had to do with it.
@@ -160,7 +168,7 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) -> bool {
     }
     let (tgid, _) = kernel::ids();
     let flags = if config!(watch_all) != 0 {
-        if tgid == config!(self_tgid) {
+        if !followed::follows(tgid) {
             return false;
         }
         0

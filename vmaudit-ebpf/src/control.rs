@@ -169,6 +169,13 @@ impl Page {
         Word(unsafe { &raw mut (*self.0).lodgers })
     }
 
+    /// The walk over all tasks is the last one.
+    #[inline(always)]
+    pub fn last_walk(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).last_walk })
+    }
+
     /// How often the programs took an mmap lock.
     #[inline(always)]
     fn lock_takes(self) -> Word {

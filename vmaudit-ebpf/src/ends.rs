@@ -16,7 +16,7 @@ use vmaudit_common::{
 };
 
 use crate::{
-    control::{count_lock_takes, layout, lost, zeroed},
+    control::{config, count_lock_takes, layout, lost, zeroed},
     followed::follows,
     kernel::{self, Typed},
     oom, records, shares,
@@ -97,7 +97,8 @@ pub fn may_end(signal: u32, result: u32) -> bool {
 /// Its end is to be told.
 #[inline(always)]
 pub fn concerns(tgid: u32) -> bool {
-    follows(tgid)
+    // The sender may be out of sight, the process is not.
+    config!(watch_all) != 0 && config!(pid_ns_level) != 0 || follows(tgid)
 }
 
 /// A read that may fail without anything being lost but this.
@@ -372,7 +373,7 @@ pub fn chosen(pid: u32, task: u64) {
     };
     // SAFETY: no preconditions.
     let at_ns = unsafe { bpf_ktime_get_ns() };
-    let head = RecordHeader { kind: RECORD_OOM, tgid, tid: pid, reserved: 0, at_ns, generation: 0 };
+    let head = RecordHeader { kind: RECORD_OOM, tgid, tid: pid, shown_tid: 0, at_ns, generation: 0 };
     oom::tell(head, start_boottime_ns, task);
 }
 

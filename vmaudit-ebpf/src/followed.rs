@@ -3,7 +3,10 @@
 use aya_ebpf::{macros::map, maps::HashMap};
 use vmaudit_common::{FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, Followed};
 
-use crate::control::{config, lost};
+use crate::{
+    control::{config, lost},
+    namespace,
+};
 
 /// Followed processes by tgid; user space puts the first ones in.
 #[map]
@@ -27,7 +30,7 @@ pub fn flags_of(tgid: u32) -> Option<u32> {
 #[inline(always)]
 pub fn follows(tgid: u32) -> bool {
     if config!(watch_all) != 0 {
-        return tgid != config!(self_tgid);
+        return tgid != config!(self_tgid) && namespace::in_sight();
     }
     match flags_of(tgid) {
         Some(flags) => flags & FOLLOW_AFTER_EXEC == 0,
@@ -38,7 +41,7 @@ pub fn follows(tgid: u32) -> bool {
 /// Is it, or will it be from its next exec on?
 #[inline(always)]
 pub fn follows_or_waits(tgid: u32) -> bool {
-    (config!(watch_all) != 0 && tgid != config!(self_tgid)) || flags_of(tgid).is_some()
+    if config!(watch_all) != 0 { follows(tgid) } else { flags_of(tgid).is_some() }
 }
 
 /// A process is followed from its birth on.

@@ -33,6 +33,24 @@ pub fn now(mm: u64) -> u32 {
     if offset == ABSENT { 0 } else { ended(kernel::read(mm, offset), false) }
 }
 
+/// The same while nobody holds the lock, so that whoever held it has told it all; `None`: somebody does, or the kernel does
+/// not count.
+#[inline(always)]
+pub fn settled(mm: u64) -> Option<u32> {
+    // Bits that say that somebody waits (kernel/locking/rwsem.c: RWSEM_FLAG_WAITERS, RWSEM_FLAG_HANDOFF, all versions).
+    const WAITING: u64 = 6;
+    let lock = layout!(mm_lock_count);
+    if layout!(mm_lock_seq) == ABSENT || lock == ABSENT {
+        return None;
+    }
+    let free = || kernel::read::<u64>(mm, lock) & !WAITING == 0;
+    if !free() {
+        return None;
+    }
+    let sequence = now(mm);
+    (free() && now(mm) == sequence).then_some(sequence)
+}
+
 /// Sections that ended since the slot's last one, this release's included; 0: nobody has written.
 #[inline(always)]
 pub fn since(slot: Slot, sequence: u32, write: bool) -> u32 {

@@ -45,6 +45,7 @@ mod hooks;
 mod kernel;
 mod lock_sequence;
 mod lodgers;
+mod namespace;
 mod near;
 mod oom;
 mod records;

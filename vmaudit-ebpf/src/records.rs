@@ -12,7 +12,7 @@ use vmaudit_common::{
 
 use crate::{
     control::{Page, config, layout, lost},
-    kernel,
+    kernel, namespace,
     shares::Share,
     slots::Slot,
 };
@@ -88,7 +88,7 @@ extern "C" fn share_may_write(number: u32, bytes: u32) -> u64 {
 #[inline(always)]
 pub fn head(kind: u32, at_ns: u64, generation: u64) -> RecordHeader {
     let (tgid, tid) = kernel::ids();
-    RecordHeader { kind, tgid, tid, reserved: 0, at_ns, generation }
+    RecordHeader { kind, tgid, tid, shown_tid: namespace::shown(kernel::current()), at_ns, generation }
 }
 
 #[inline(always)]
@@ -151,7 +151,7 @@ pub fn dead(index: u32, tgid: u32, generation: u64) {
     let Some(mut entry) = RECORDS.reserve::<DeadRecord>(0) else { return };
     let now = now();
     entry.write(DeadRecord {
-        head: RecordHeader { kind: RECORD_DEAD, tgid, tid: 0, reserved: 0, at_ns: now, generation },
+        head: RecordHeader { kind: RECORD_DEAD, tgid, tid: 0, shown_tid: 0, at_ns: now, generation },
         slot: u64::from(index),
     });
     entry.submit(wake_now_and_then(now));

@@ -117,6 +117,9 @@ impl Slot {
         set_host = host: u64;
         set_host_slot = host_slot: u32;
         set_host_tgid = host_tgid: u32;
+        set_shown_tgid = shown_tgid: u32;
+        set_shown_ppid = shown_ppid: u32;
+        set_verified = verified: u64;
         set_most = most: Sizes;
     }
 

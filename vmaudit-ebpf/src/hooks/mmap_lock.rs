@@ -101,16 +101,22 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         address_space::end_unseen(stale, mm);
         known = None;
     }
-    let Some(index) = known else {
+    if known.is_none() {
         // A new address space shows itself by writing; readers of unknown ones are not ours.
-        if write {
-            let adopted = address_space::adopt_current(ctx, mm);
-            if ASKS && (adopted || own.is_none()) {
-                answer::first_sign(task, mm, adopted);
-            }
+        if !write {
+            return;
         }
-        return;
-    };
+        let adopted = address_space::adopt_current(ctx, mm);
+        if ASKS && (adopted || own.is_none()) {
+            answer::first_sign(task, mm, adopted);
+        }
+        if adopted || own.is_none() {
+            return;
+        }
+        // The walk over all tasks may have been faster, by a moment, with the count of before.
+        known = slots::index_of(mm);
+    }
+    let Some(index) = known else { return };
     let Some(slot) = Slot::at(index) else { return };
     // One that has no mapping left is torn down without the event for it (mm/mmap.c:exit_mmap, `goto destroy`).
     if write && own.is_none() && kernel::map_count(mm) == 0 {

@@ -8,10 +8,10 @@ use vmaudit_common::MM_FROM_SNAPSHOT;
 
 use crate::{
     address_space::{self, Owner},
-    control::layout,
+    control::{Page, layout},
     followed,
     kernel::{self, TaskIterContext},
-    lodgers, sizes, slots,
+    lock_sequence, lodgers, sizes, slots,
 };
 
 /// match-proto: bpf_iter__task {struct bpf_iter_meta *meta; struct task_struct *task}, 5.8 and later
@@ -30,6 +30,14 @@ pub extern "C" fn snapshot(ctx: *const TaskIterContext) -> i32 {
 fn take(task: u64) {
     let mm = kernel::mm_of(task);
     if mm == 0 {
+        return;
+    }
+    if Page::get().last_walk().read() != 0 {
+        if let Some(slot) = slots::of_mm(mm)
+            && let Some(sequence) = lock_sequence::settled(mm)
+        {
+            slot.set_verified(u64::from(sequence) + 1);
+        }
         return;
     }
     if let Some(index) = slots::index_of(mm) {

@@ -8,6 +8,7 @@ pub(crate) mod c_library;
 pub mod cgroup;
 pub mod compare;
 pub mod diagnosis;
+mod elsewhere;
 pub mod end;
 pub(crate) mod exactness;
 pub mod limit;

@@ -1,6 +1,7 @@
 //! The report of a session: from its header and from what the audit made of its events, and from nothing else.
 
 use crate::domain::audit::Audit;
+use crate::domain::elsewhere::elsewhere;
 use crate::domain::recommend::{self, Margin, MarginError, Measured, enough};
 use crate::domain::{arguments, budget};
 use crate::model::loss::LossReason;
@@ -74,6 +75,10 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
             duration_s: seen.duration_s,
             exit: seen.exit,
             end: audit.command_end(header.command.first().map(String::as_str)),
+            elsewhere: match header.command.is_empty() {
+                true => None,
+                false => elsewhere(&rows.processes),
+            },
             breach: None,
             rlimits: seen.rlimits,
             still_running: seen.still_running,

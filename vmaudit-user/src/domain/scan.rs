@@ -127,6 +127,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
             host,
             session: Session {
                 watched: None,
+                elsewhere: None,
                 command: Vec::new(),
                 started,
                 duration_s,

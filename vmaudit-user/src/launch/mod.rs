@@ -1,5 +1,6 @@
 //! The command of a session: started stopped, as transparent as `env` would be.
 
+pub mod alarms;
 pub mod child;
 pub(crate) mod group_signals;
 pub(crate) mod job;

@@ -141,6 +141,10 @@ pub struct Session {
     /// The same with its reason and the command's name at its end; null while it runs or when there is none.
     #[serde(default)]
     pub end: Option<CommandEnd>,
+    /// A program among those that were followed hands its work on to somebody who was not, in one sentence that says what
+    /// follows that; null where none does.
+    #[serde(default)]
+    pub elsewhere: Option<String>,
     /// The first of `breaches`, in one sentence; null when none was broken.
     pub breach: Option<String>,
     /// Limits that the command began with; null when none was run.

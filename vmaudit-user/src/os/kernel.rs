@@ -196,6 +196,11 @@ pub fn in_first_pid_namespace() -> bool {
     fs::read_link("/proc/self/ns/pid").map_or(true, |link| link.as_os_str() == "pid:[4026531836]")
 }
 
+/// The /proc that is mounted here is that of this process's pid namespace, so its numbers are ours; unreadable counts as yes.
+pub fn proc_is_ours() -> bool {
+    fs::read_link("/proc/self").map_or(true, |link| link.to_str() == Some(&std::process::id().to_string()))
+}
+
 /// Major and minor number at the start of a release string.
 pub fn version_of(release: &str) -> (u32, u32) {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));

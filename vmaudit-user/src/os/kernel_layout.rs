@@ -213,6 +213,7 @@ fn task_layout(btf: &Btf<'_>) -> TaskLayout {
             .zip(btf.member("upid", "ns"))
             .and_then(|(numbers, ns)| numbers.checked_add(ns))
             .unwrap_or(ABSENT),
+        pid_level: may("pid", &["level"]),
         task_nsproxy: may("task_struct", &["nsproxy"]),
         nsproxy_children: may("nsproxy", &["pid_ns_for_children"]),
         pid_ns_allocated: may("pid_namespace", &["pid_allocated"]),

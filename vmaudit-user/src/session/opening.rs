@@ -14,11 +14,11 @@ use crate::model::report::SourceKind;
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
 use crate::os::apart::Patience;
 use crate::os::clock::{boot_ns, now_ns};
-use crate::os::kernel::{self, Facts};
+use crate::os::kernel::{Facts, proc_is_ours};
 use crate::os::procfs::{self, Proc};
 use crate::os::rights;
 use crate::source::chosen::{Chosen, matching};
-use crate::source::ebpf::{self, Live, Options, Unavailable, hooks};
+use crate::source::ebpf::{self, Live, Options, PidNamespace, Unavailable, hooks};
 use crate::source::procfs_sampler::Sampling;
 use crate::source::{Source, environment};
 use crate::text::time::rfc3339;
@@ -114,10 +114,12 @@ pub fn open_source(
             Err(Unavailable(why)) => why,
         },
     };
-    let mut sampling = Sampling::new(Proc::new("/proc"), [pid], options.follow_children, patience);
+    // Numbers of another namespace are strangers' in this one.
+    let roots = if proc_is_ours() { Some(pid) } else { None };
+    let mut sampling = Sampling::new(Proc::new("/proc"), roots, options.follow_children, patience);
     let mut missed =
         "bursts between two looks, processes that live no longer, and failed calls are missed".to_owned();
-    if options.follow_children && !sampling.keep_orphans() {
+    if options.follow_children && (roots.is_none() || !sampling.keep_orphans()) {
         missed.push_str(", and so are processes that leave the command's family");
     }
     Ok(of_samples(sampling, facts, why, &missed))
@@ -182,6 +184,9 @@ pub fn open_running(
     };
     let mut missed =
         "bursts between two looks, processes that live no longer, and failed calls are missed".to_owned();
+    if !proc_is_ours() {
+        return Err(anyhow!("nothing can be watched: {why}"));
+    }
     let mut roots = whom.now();
     while whom.waits && roots.is_empty() {
         std::thread::sleep(WAIT_AGAIN);
@@ -272,14 +277,12 @@ fn slots(options: &Options) -> u32 {
 /// not exec'd yet; the children that the others have are followed with them. All of them must be given here: numbers mean something only in the kernel's own pid namespace, and
 /// none may be added after [`Live::begin`].
 pub fn open_live(facts: &Facts, options: &Options, follow: &[(u32, bool)]) -> Result<Live, Unavailable> {
-    if !follow.is_empty() && !kernel::in_first_pid_namespace() {
-        return Err(Unavailable(environment::blocking(facts).unwrap_or_else(|| {
-            "vmaudit runs inside a pid namespace (a container), where process numbers are not the kernel's; run it on \
-             the host"
-                .into()
-        })));
-    }
-    let options = &Options { slots: slots(options), ..*options };
+    let namespace = PidNamespace::find().map_err(|why| {
+        Unavailable(environment::blocking(facts).unwrap_or_else(|| {
+            format!("vmaudit runs inside a pid namespace (a container), and process numbers cannot be translated: {why}")
+        }))
+    })?;
+    let options = &Options { slots: slots(options), namespace, ..*options };
     let mut live = Live::open(facts, options)
         .map_err(|Unavailable(why)| Unavailable(environment::blocking(facts).unwrap_or(why)))?;
     let unavailable = |e| Unavailable(format!("{e:#}"));

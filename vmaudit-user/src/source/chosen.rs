@@ -343,12 +343,10 @@ impl Source for Chosen {
         let Self { inner, choice, before, .. } = self;
         inner.finish(&mut |event| choice.pass(event, before, sink));
         if choice.untold > 0 {
+            let ended = text::count(choice.untold, "process", "processes");
             sink(Event::Note(format!(
-                "{} that descended from nobody who was asked for {} gone before vmaudit could read what the filter asks \
-                 for, and {} left out",
-                text::count(choice.untold, "process", "processes"),
-                if choice.untold == 1 { "was" } else { "were" },
-                if choice.untold == 1 { "was" } else { "were" },
+                "{ended} ended before vmaudit could read what the filter asks for; none descends from one that fits, so \
+                 they are left out"
             )));
         }
         living

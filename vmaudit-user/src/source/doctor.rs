@@ -8,7 +8,7 @@ use crate::model::report::{Hook, HookState};
 use crate::os::kernel::Facts;
 use crate::os::rights;
 use crate::source::ebpf::hooks::HOOKS;
-use crate::source::ebpf::{Live, Unavailable, hooks};
+use crate::source::ebpf::{Live, PidNamespace, Unavailable, hooks};
 use crate::source::{ebpf, environment, proc_max_map_count};
 
 /// What capabilities of the file give to everybody who may run it; nothing where the caller has his own.
@@ -60,6 +60,7 @@ pub fn look() -> Doctor {
         ring_bytes: 1 << 16,
         slots: 64,
         debug: false,
+        namespace: PidNamespace::find().unwrap_or_default(),
     };
     let (hooks, conditions, doubt, why) = match Live::open(&facts, &options) {
         Ok(live) => (live.hooks(), environment::look(&facts, Some(&live.hooks())), live.losses().doubt, None),

@@ -7,7 +7,7 @@ use crate::model::report::{Condition, Hook, HookState};
 use crate::os::kernel::Facts;
 use crate::os::rights::{RIGHTS, Right};
 use crate::os::{kernel, rights};
-use crate::source::ebpf::hooks;
+use crate::source::ebpf::{PidNamespace, hooks};
 use crate::text;
 
 const NO_EBPF: &str = "no eBPF: counts are samples from /proc, failed calls are not seen";
@@ -21,7 +21,8 @@ struct Found {
     /// Names of the rights of [`RIGHTS`] that this process has.
     held: Vec<String>,
     first_user_namespace: bool,
-    first_pid_namespace: bool,
+    /// Inside a pid namespace that is not the first one; error: why numbers there cannot be told from the kernel's.
+    inside_pid_namespace: Result<bool, String>,
     type_information: Result<(), String>,
     tracefs: Result<(), String>,
     /// errno of a bpf() call that these rights should allow; `None` when it works or was not tried.
@@ -100,7 +101,7 @@ fn find(facts: &Facts, hooks: Option<&[Hook]>) -> Found {
         numbered: hooks::numbers_sections(facts),
         held: RIGHTS.iter().filter(|r| r.held()).map(|r| r.capability.to_string()).collect(),
         first_user_namespace,
-        first_pid_namespace: kernel::in_first_pid_namespace(),
+        inside_pid_namespace: PidNamespace::find().map(|it| it.is_some()),
         type_information: facts.layout.as_ref().map(|_| ()).map_err(Clone::clone),
         tracefs: facts.tracefs.as_ref().map(|_| ()).map_err(Clone::clone),
         bpf: if hooks.is_none() && may_bpf { kernel::bpf_refused() } else { None },
@@ -203,13 +204,20 @@ fn user_namespace(found: &Found) -> Condition {
 fn in_pid_namespace(found: &Found) -> Condition {
     row(
         PID_NAMESPACE,
-        found.first_pid_namespace,
-        if found.first_pid_namespace {
-            "the machine's first"
-        } else {
-            "vmaudit runs inside one (a container), where process numbers are not the kernel's"
+        found.inside_pid_namespace.is_ok(),
+        match &found.inside_pid_namespace {
+            Ok(false) => "the machine's first".to_owned(),
+            Ok(true) => {
+                "vmaudit runs inside one (a container): it sees that one's processes, by their numbers there"
+                    .into()
+            }
+            Err(why) => {
+                format!(
+                    "vmaudit runs inside one (a container), where process numbers are not the kernel's: {why}"
+                )
+            }
         },
-        "run and trace -p: no eBPF, counts are samples from /proc, failed calls are not seen",
+        "no eBPF: counts are samples from /proc, failed calls are not seen",
         "run it on the host, or in a container with the host's pid namespace (docker run --pid host)",
     )
 }
@@ -373,7 +381,7 @@ mod tests {
             numbered: true,
             held: RIGHTS.iter().map(|r| r.capability.to_string()).collect(),
             first_user_namespace: true,
-            first_pid_namespace: true,
+            inside_pid_namespace: Ok(false),
             type_information: Ok(()),
             tracefs: Ok(()),
             bpf: None,
@@ -401,7 +409,7 @@ mod tests {
         assert_eq!(lost(&good()), Vec::<String>::new());
         let cases = [
             (Found { first_user_namespace: false, ..good() }, USER_NAMESPACE),
-            (Found { first_pid_namespace: false, ..good() }, PID_NAMESPACE),
+            (Found { inside_pid_namespace: Err("no".into()), ..good() }, PID_NAMESPACE),
             (Found { type_information: Err("no".into()), ..good() }, BTF),
             (Found { tracefs: Err("no".into()), ..good() }, TRACEFS),
             (Found { bpf: Some(libc::ENOSYS), ..good() }, BPF_CALL),

@@ -13,7 +13,14 @@ use crate::text::{bytes, clean, count, grouped, signal_name, total};
 
 /// The single most important sentence, and its colour. Where nothing failed it is a budget that was broken.
 pub(crate) fn verdict(report: &Report) -> (Colour, String) {
-    let (colour, sentence) = of_figures(report);
+    let (colour, mut sentence) = of_figures(report);
+    let mut colour = colour;
+    if let Some(elsewhere) = &report.session.elsewhere {
+        if colour == Colour::Green {
+            colour = Colour::Yellow;
+        }
+        sentence = format!("{} Here: {sentence}", clean(elsewhere));
+    }
     match report.breaches.first() {
         Some(breach) if report.unrecovered().next().is_none() => {
             (Colour::Red, format!("Budget broken: {}. {sentence}", clean(&breach.sentence)))

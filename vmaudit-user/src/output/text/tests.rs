@@ -90,6 +90,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         host: Host { kernel: "6.18.44".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
         session: Session {
             watched: None,
+            elsewhere: None,
             command: vec!["./holes".into()],
             started: "2026-11-21T01:12:00Z".into(),
             duration_s: 12.3,

@@ -139,8 +139,10 @@ impl Live {
                 let btf = aya::Btf::from_sys_fs()?;
                 p.load(kind, &btf)?;
                 let fd = p.fd()?.as_fd().as_raw_fd();
-                let id = p.attach()?;
-                self.iterator = Some(p.take_link(id)?.into_file()?);
+                // One for each walk.
+                let (first, last) = (p.attach()?, p.attach()?);
+                let walks = [p.take_link(first)?.into_file()?, p.take_link(last)?.into_file()?];
+                [self.iterator, self.last_walk] = walks.map(Some);
                 Ok(fd)
             }
             (Program::FExit(p), Via::FExit(function)) => {

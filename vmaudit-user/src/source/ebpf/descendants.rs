@@ -41,6 +41,8 @@ impl Live {
                 break;
             }
             for pid in new {
+                // Whoever has gone meanwhile has no number.
+                let Ok(pid) = self.kernels_number(pid) else { continue };
                 match self.tell(pid, Followed { flags: 0, reserved: 0 }, NEW_ONLY) {
                     // Born since its parent was followed: the programs have it from its birth on.
                     Err(MapError::SyscallError(e))

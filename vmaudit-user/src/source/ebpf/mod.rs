@@ -4,13 +4,16 @@
 //! counters are read and freed through mmap, details come through the ring buffer.
 
 mod attach;
+mod bpf_call;
 pub(crate) mod decode;
 mod descendants;
 mod facts;
 pub(crate) mod hooks;
 mod left_ranges;
+mod living;
 mod load;
 mod losses;
+mod namespace;
 mod placed;
 mod preload;
 mod shared_memory;
@@ -55,6 +58,8 @@ use crate::source::ebpf::facts::Names;
 use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::load::DebugLog;
 use crate::source::ebpf::losses::Counted;
+use crate::source::ebpf::namespace::Numbers;
+pub use crate::source::ebpf::namespace::PidNamespace;
 use crate::source::ebpf::placed::Works;
 use crate::source::ebpf::shared_memory::Shared;
 use crate::source::ebpf::spare::Spare;
@@ -85,6 +90,8 @@ pub struct Options {
     pub slots: u32,
     /// The programs' own messages.
     pub debug: bool,
+    /// The pid namespace that vmaudit runs in, if it is not the machine's first one.
+    pub namespace: Option<PidNamespace>,
 }
 
 /// The eBPF source is not to be had: what is missing and how to get it, in one sentence.
@@ -113,6 +120,12 @@ pub struct Live {
     iterator: Option<fs::File>,
     /// When that was done, CLOCK_MONOTONIC ns; 0: it was not.
     walked_ns: u64,
+    /// The same for the session's end.
+    last_walk: Option<fs::File>,
+    /// What [`Live::report_changed`] told last of each slot.
+    told: Vec<u64>,
+    /// Process numbers as vmaudit's pid namespace has them, where it is not the machine's first one.
+    numbers: Option<Numbers>,
     /// The substitutes are at work.
     sampled: bool,
     /// What answers are asked with; else the exits of calls are watched, or nothing of calls is.
@@ -135,6 +148,7 @@ impl Live {
     /// Follows a process from now on. `after_exec`: it is our own child, and what it does before its exec is ours.
     pub fn follow(&mut self, tgid: u32, after_exec: bool) -> anyhow::Result<()> {
         let flags = if after_exec { FOLLOW_FROM_BIRTH | FOLLOW_AFTER_EXEC } else { 0 };
+        let tgid = self.kernels_number(tgid)?;
         self.tell(tgid, Followed { flags, reserved: 0 }, 0).context("cannot tell the programs whom to follow")
     }
 
@@ -232,8 +246,12 @@ impl Live {
     pub fn drain(&mut self, most: usize, sink: &mut dyn FnMut(Event)) -> bool {
         for _ in 0..most {
             let Some(item) = self.ring.next() else { return false };
-            let decoded = decode(&item);
+            let mut decoded = decode(&item);
+            let head = namespace::head(&item);
             drop(item);
+            if let Some(decoded) = &mut decoded {
+                self.number(decoded, head);
+            }
             match decoded {
                 Some(Decoded::Event(Event::Process(mut named))) => {
                     self.names.complete(&mut named, false);
@@ -277,6 +295,7 @@ impl Live {
         let mut state = mm_state(&slot, &beside);
         // Its first release while the walk was on its way began it: from then on all is known, as of those that the walk met.
         state.from_snapshot |= !state.from_birth && state.born_ns <= self.walked_ns;
+        self.number_state(&mut state, &slot);
         state
     }
 
@@ -398,12 +417,14 @@ impl Live {
     /// Processes with an address space in one of these states: with [`SLOT_DEAD`], whose end was not taken yet.
     pub fn in_slots(&self, states: &[u32]) -> HashSet<ProcessId> {
         let taken = (0..self.used()).filter(|&index| states.contains(&self.state(index)));
+        let inside = self.numbers.is_some();
         let of = |index| {
             let slot = self.slots.at(index);
-            // SAFETY: `index` is in bounds; both words are written by the kernel side when the slot is taken.
+            // SAFETY: `index` is in bounds; the words are written by the kernel side when the slot is taken.
             unsafe {
+                let tgid = if inside { &raw const (*slot).shown_tgid } else { &raw const (*slot).tgid };
                 ProcessId {
-                    tgid: ptr::read_volatile(&raw const (*slot).tgid),
+                    tgid: ptr::read_volatile(tgid),
                     start_ns: ptr::read_volatile(&raw const (*slot).start_boottime_ns),
                 }
             }
@@ -421,18 +442,7 @@ impl Live {
     /// Processes that still exist and whose address space is not known to have ended: an end can be missed.
     pub fn living_processes(&self) -> BTreeSet<u32> {
         let exists = |pid: &u32| kill(Pid::from_raw(*pid as i32), None) != Err(Errno::ESRCH);
-        let living = (0..self.used()).filter(|&index| self.state(index) == SLOT_LIVE);
-        living.map(|index| self.slots.read(index).tgid).filter(exists).collect()
-    }
-
-    /// The figures of every living address space, as of now.
-    pub fn report_living(&self, sink: &mut dyn FnMut(Event)) {
-        let open_end = self.open_end();
-        for index in 0..self.used() {
-            if self.state(index) == SLOT_LIVE {
-                sink(Event::Mm(Box::new(MmState { open_end, ..self.mm(index) })));
-            }
-        }
+        self.in_slots(&[SLOT_LIVE]).into_iter().map(|process| process.tgid).filter(exists).collect()
     }
 
     /// Records that found the ring buffer full, so far.

@@ -66,11 +66,12 @@ impl Source for Live {
     }
 
     fn checkpoint(&mut self, sink: &mut dyn FnMut(Event)) {
-        self.report_living(sink);
+        self.report_changed(sink);
         sink(Event::Lost(self.losses()));
     }
 
     fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64 {
+        self.look_last();
         // In this order: one that dies in between is then seen twice, not missed.
         self.report_living(sink);
         self.sweep(true, sink);

@@ -7,12 +7,14 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::mem::offset_of;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use bytemuck::{Pod, Zeroable};
 
+use super::bpf_call::{Iter, Link, Load, bpf};
+
 use crate::os::btf::Btf;
-use crate::os::kernel::{BTF_PATH, BtfBytes, in_first_pid_namespace};
+use crate::os::kernel::{BTF_PATH, BtfBytes, in_first_pid_namespace, proc_is_ours};
 use crate::os::rights;
 
 /// One process, or one that has ended and was not yet waited for.
@@ -32,12 +34,16 @@ pub struct Task {
     pub zombie: bool,
     /// Name as the kernel holds it.
     pub comm: String,
+    /// Process id as the kernel has it; the same, but inside a pid namespace.
+    pub kernels_pid: u32,
 }
 
 /// The program, ready to walk; each walk is a fresh look.
 #[derive(Debug)]
 pub struct Census {
     link: OwnedFd,
+    /// Level and address of the pid namespace that it was opened in; level 0: the machine's first one.
+    namespace: (u32, u64),
 }
 
 impl Census {
@@ -45,12 +51,43 @@ impl Census {
     pub fn open() -> Result<Self, String> {
         let _rights = rights::raised(&rights::EBPF);
         if !in_first_pid_namespace() {
-            return Err("inside a pid namespace process numbers are not the kernel's".into());
+            return Self::inside().map(|(census, _)| census);
         }
+        Self::at_level(None)
+    }
+
+    /// The same inside a pid namespace, with a first look.
+    pub fn inside() -> Result<(Self, Vec<Task>), String> {
+        let _rights = rights::raised(&rights::EBPF);
+        if !proc_is_ours() {
+            return Err("the /proc that is mounted here is of another pid namespace".into());
+        }
+        let failed = |e: io::Error| format!("the kernel's task iterator failed ({e})");
+        // Whoever is seen has a number here; those with no deeper one live here.
+        let lines = Self::at_level(Some(0))?.lines().map_err(failed)?;
+        let level = lines.iter().map(|line| line.level).min().unwrap_or(0);
+        let mut census = Self::at_level(Some(level))?;
+        let lines = census.lines().map_err(failed)?;
+        let here = lines.iter().find(|line| line.level == level).map(|line| line.own.namespace);
+        census.namespace = (level, here.unwrap_or(0));
+        let tasks = census.tasks(&lines);
+        Ok((census, tasks))
+    }
+
+    /// See [`Census::namespace`].
+    pub fn namespace(&self) -> (u32, u64) {
+        self.namespace
+    }
+
+    /// `level`: of the pid namespace whose numbers are told; `None`: the kernel's own.
+    fn at_level(level: Option<u32>) -> Result<Self, String> {
         let bytes = BtfBytes::open().map_err(|e| format!("{BTF_PATH} cannot be read ({e})"))?;
-        let btf = Btf::parse(&bytes, &["task_struct", "mm_struct", "cred", ITERATOR])
+        let btf = Btf::parse(&bytes, &["task_struct", "mm_struct", "cred", "pid", "upid", ITERATOR])
             .ok_or_else(|| format!("{BTF_PATH} has a form that vmaudit does not know"))?;
-        let offsets = Offsets::of(&btf)?;
+        let mut offsets = Offsets::of(&btf)?;
+        if let Some(level) = level {
+            offsets.numbers = Some(NumberOffsets::of(&btf, level)?);
+        }
         let target = btf.function(ITERATOR).ok_or("this kernel has no task iterator (it came with 5.8)")?;
         Self::load(&program(&offsets), target).map_err(|e| match e.raw_os_error() {
             Some(libc::EPERM | libc::EACCES) => {
@@ -75,11 +112,15 @@ impl Census {
         load.name[..6].copy_from_slice(b"census");
         let program = bpf(PROG_LOAD, &load)?;
         let link = Link { program: program.as_raw_fd() as u32, attach_kind: TRACE_ITER, ..Link::zeroed() };
-        Ok(Self { link: bpf(LINK_CREATE, &link)? })
+        Ok(Self { link: bpf(LINK_CREATE, &link)?, namespace: (0, 0) })
     }
 
     /// Every process that is there now, in ascending order of pid.
     pub fn take(&self) -> io::Result<Vec<Task>> {
+        Ok(self.tasks(&self.lines()?))
+    }
+
+    fn lines(&self) -> io::Result<Vec<Line>> {
         const ITER_CREATE: libc::c_int = 33;
         let _rights = rights::raised(&rights::EBPF);
         let mut file = File::from(bpf(ITER_CREATE, &Iter { link: self.link.as_raw_fd() as u32, flags: 0 })?);
@@ -92,11 +133,25 @@ impl Census {
                 Err(e) => return Err(e),
             }
         }
-        let mut tasks: Vec<Task> = bytes.chunks_exact(LINE).filter_map(task).collect();
+        Ok(bytes.chunks_exact(LINE).filter_map(|line| bytemuck::try_pod_read_unaligned(line).ok()).collect())
+    }
+
+    fn tasks(&self, lines: &[Line]) -> Vec<Task> {
+        let (level, here) = self.namespace;
+        let task = |line: &Line| {
+            let mut task = task(line);
+            if level > 0 {
+                let number = |of: Upid| if of.namespace == here { of.number } else { 0 };
+                task.pid = number(line.own);
+                task.ppid = number(line.parent);
+            }
+            task
+        };
+        let mut tasks: Vec<Task> = lines.iter().map(task).filter(|task| task.pid != 0).collect();
         tasks.sort_by_key(|task| task.pid);
         // Several threads may have spoken for a leader that has ended; all say the same.
         tasks.dedup_by_key(|task| task.pid);
-        Ok(tasks)
+        tasks
     }
 }
 
@@ -107,7 +162,7 @@ const TRACE_ITER: u32 = 28;
 
 /// What the program writes for each process.
 #[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
 struct Line {
     pid: u32,
     vmas: u32,
@@ -118,15 +173,32 @@ struct Line {
     counted: u32,
     exit_state: u32,
     comm: [u8; 16],
+    /// Inside a pid namespace only: in how many namespaces below the first one it has a number,
+    level: u32,
+    reserved: u32,
+    /// its number at the level that is asked for, if it has one there,
+    own: Upid,
+    /// and its parent's.
+    parent: Upid,
+}
+
+/// A number in a pid namespace (include/linux/pid.h:struct upid, all versions).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Upid {
+    number: u32,
+    padding: u32,
+    /// Address.
+    namespace: u64,
 }
 
 const LINE: usize = size_of::<Line>();
 
-fn task(bytes: &[u8]) -> Option<Task> {
-    let line: Line = bytemuck::try_pod_read_unaligned(bytes).ok()?;
+fn task(line: &Line) -> Task {
     let comm = line.comm.split(|&b| b == 0).next().unwrap_or_default();
-    Some(Task {
+    Task {
         pid: line.pid,
+        kernels_pid: line.pid,
         vmas: (line.counted == 1).then_some(u64::from(line.vmas)),
         ppid: line.ppid,
         uid: line.uid,
@@ -134,7 +206,7 @@ fn task(bytes: &[u8]) -> Option<Task> {
         // EXIT_ZOMBIE, EXIT_DEAD (include/linux/sched.h, all versions)
         zombie: line.exit_state & 0x30 != 0,
         comm: String::from_utf8_lossy(comm).into_owned(),
-    })
+    }
 }
 
 /// Byte offsets of the members that the program reads.
@@ -151,6 +223,32 @@ struct Offsets {
     exit_state: u32,
     comm: u32,
     map_count: u32,
+    numbers: Option<NumberOffsets>,
+}
+
+/// The same for numbers inside a pid namespace.
+struct NumberOffsets {
+    /// Of struct pid.
+    thread_pid: u32,
+    level: u32,
+    /// The entry of that level.
+    entry: u32,
+}
+
+impl NumberOffsets {
+    fn of(btf: &Btf<'_>, level: u32) -> Result<Self, String> {
+        let need = |of: &'static str, member: &str| {
+            btf.member(of, member).ok_or_else(|| format!("this kernel's BTF has no {of}.{member}"))
+        };
+        if (need("upid", "nr")?, need("upid", "ns")?) != (0, 8) {
+            return Err("this kernel keeps process numbers in a form that vmaudit does not know".into());
+        }
+        Ok(Self {
+            thread_pid: need("task_struct", "thread_pid")?,
+            level: need("pid", "level")?,
+            entry: need("pid", "numbers")? + level * size_of::<Upid>() as u32,
+        })
+    }
 }
 
 impl Offsets {
@@ -171,6 +269,7 @@ impl Offsets {
             exit_state: need("task_struct", "exit_state")?,
             comm: need("task_struct", "comm")?,
             map_count: need("mm_struct", "map_count").or_else(|_| need("mm_struct", "vma_count"))?,
+            numbers: None,
         })
     }
 }
@@ -325,6 +424,21 @@ fn program(at: &Offsets) -> Vec<Instruction> {
     a.copy(4, slot(offset_of!(Line, uid)), 1, at.euid);
     a.copy(16, slot(offset_of!(Line, comm)), task, at.comm);
 
+    if let Some(numbers) = &at.numbers {
+        for (of, upid) in [(None, offset_of!(Line, own)), (Some(at.parent), offset_of!(Line, parent))] {
+            a.put(MOVE, kept, task, 0, 0);
+            if let Some(of) = of {
+                a.pointer(kept, task, of);
+            }
+            a.pointer(1, kept, at.leader);
+            a.pointer(kept, 1, numbers.thread_pid);
+            if of.is_none() {
+                a.copy(4, slot(offset_of!(Line, level)), kept, numbers.level);
+            }
+            a.copy(16, slot(upid), kept, numbers.entry);
+        }
+    }
+
     a.load(false, kept, context, 0);
     a.load(false, 1, kept, 0); // meta->seq
     a.put(MOVE, 2, 10, 0, 0);
@@ -336,66 +450,6 @@ fn program(at: &Offsets) -> Vec<Instruction> {
     a.put(SET, 0, 0, 0, 0);
     a.put(EXIT, 0, 0, 0, 0);
     a.finish()
-}
-
-/// The part of union bpf_attr that BPF_PROG_LOAD needs.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Load {
-    kind: u32,
-    count: u32,
-    instructions: u64,
-    license: u64,
-    log_level: u32,
-    log_size: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    interface: u32,
-    attach_kind: u32,
-    btf: u32,
-    function_size: u32,
-    functions: u64,
-    function_count: u32,
-    line_size: u32,
-    lines: u64,
-    line_count: u32,
-    target: u32,
-    target_program: u32,
-    padding: u32,
-}
-
-/// The same for BPF_LINK_CREATE.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Link {
-    program: u32,
-    target: u32,
-    attach_kind: u32,
-    flags: u32,
-    info: u64,
-    info_bytes: u32,
-    padding: u32,
-}
-
-/// The same for BPF_ITER_CREATE.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Iter {
-    link: u32,
-    flags: u32,
-}
-
-/// One bpf() call that gives a descriptor.
-fn bpf<T: Pod>(command: libc::c_int, attributes: &T) -> io::Result<OwnedFd> {
-    // SAFETY: the kernel reads `size_of::<T>()` bytes; pointers in them stay valid during the call.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_ref(attributes), size_of::<T>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: a fresh descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
 }
 
 #[cfg(test)]
@@ -416,6 +470,7 @@ mod tests {
             exit_state: task,
             comm: task,
             map_count: 112,
+            numbers: None,
         }
     }
 
@@ -438,13 +493,12 @@ mod tests {
     fn a_line_becomes_a_task() {
         let mut line = Line { pid: 7, vmas: 65530, counted: 1, uid: 5, ..Line::zeroed() };
         line.comm[..4].copy_from_slice(b"ab\xff\x1b");
-        let one = task(bytemuck::bytes_of(&line)).unwrap();
+        let one = task(&line);
         assert_eq!((one.pid, one.vmas, one.uid, one.zombie), (7, Some(65530), 5, false));
         assert_eq!(one.comm, "ab\u{fffd}\x1b");
         line.counted = 0;
         line.exit_state = 0x20;
-        let one = task(bytemuck::bytes_of(&line)).unwrap();
+        let one = task(&line);
         assert_eq!((one.vmas, one.zombie), (None, true));
-        assert_eq!(task(&[0; 3]), None);
     }
 }

@@ -125,7 +125,7 @@ fn a_process_that_is_gone_is_a_row_with_its_reason() {
 }
 
 fn task(pid: u32, vmas: Option<u64>, start_ns: u64) -> Task {
-    Task { pid, vmas, ppid: 1, uid: 5, start_ns, zombie: false, comm: format!("c{pid}") }
+    Task { pid, kernels_pid: pid, vmas, ppid: 1, uid: 5, start_ns, zombie: false, comm: format!("c{pid}") }
 }
 
 #[test]

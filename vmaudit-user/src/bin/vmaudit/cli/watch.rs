@@ -35,6 +35,15 @@ pub struct WatchArgs {
     /// End and report after this time; without it Ctrl-C does, or the end of the last process that fits [example: -d 60s]
     #[arg(short, long, value_parser = values::duration, value_name = "TIME")]
     pub duration: Option<Duration>,
+    /// Write a line when a process has passed P percent of vm.max_map_count at its peak; repeat it for several
+    /// [example: --at 80]
+    #[arg(long, value_name = "P", value_parser = values::percent)]
+    pub at: Vec<f64>,
+    /// Run CMD when a process has passed the first of these, once for each: program and arguments, parted by spaces and run by
+    /// no shell, with VMAUDIT_PID, VMAUDIT_COMM, VMAUDIT_PEAK, VMAUDIT_LIMIT and VMAUDIT_PERCENT in its environment
+    /// [example: --at 80 --exec /usr/local/bin/page-me]
+    #[arg(long, value_name = "CMD", requires = "at")]
+    pub exec: Option<String>,
     /// What is watched, what must hold, where the report goes.
     #[command(flatten)]
     pub report: Reporting,

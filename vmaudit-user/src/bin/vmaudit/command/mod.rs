@@ -1,16 +1,15 @@
 //! What each command does with its options.
 
-pub mod completions;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
 mod filters;
 pub mod limit;
-pub mod man;
 pub mod report;
 mod reporting;
 pub mod run;
 pub mod scan;
 mod status;
+mod thresholds;
 pub mod trace;
 pub mod watch;

@@ -26,6 +26,7 @@ use crate::command::filters;
 use crate::command::reporting::{Outcome, budget, conclude, shown, wants_all_calls};
 use crate::command::run::{begin_recording, open_recording};
 use crate::command::status::Status;
+use crate::command::thresholds::Thresholds;
 use crate::outputs::{Asked, Outputs};
 
 /// `vmaudit watch`. Returns vmaudit's exit status.
@@ -56,6 +57,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
         ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,
+        namespace: None,
     };
     let patience = Patience::default();
     let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
@@ -70,6 +72,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     };
     let header = opened.header(Vec::new(), &anonymizer(), asked);
     let (mut recorder, not_recorded) = begin_recording(recording, &header, None);
+    let mut thresholds = Thresholds::new(&args.at, args.exec.as_deref(), args.report.quiet);
     let mut interim = Interim { header: header.clone(), args: &args };
     let mut first = First::default();
     let mut enrichment = Enrichment::new(!args.report.no_symbols, anonymizer(), header.start_ns, &patience);
@@ -92,6 +95,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     }
     let mut sinks: Vec<&mut dyn Sink> = recorder.iter_mut().map(|it| it as &mut dyn Sink).collect();
     sinks.extend(status.iter_mut().map(|it| it as &mut dyn Sink));
+    sinks.extend(thresholds.iter_mut().map(|it| it as &mut dyn Sink));
     sinks.push(&mut interim);
     let mut session = Session::new(&header, source, Some(enrichment), anonymizer(), sinks, patience);
     events.into_iter().for_each(|event| session.take(event));
@@ -113,6 +117,9 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     }
     let echoed = session.interrupted();
     let audit = session.finish(None);
+    if let Some(complaint) = thresholds.and_then(|it| it.complaint()) {
+        say(&complaint);
+    }
     // The line is gone, and the terminal's time as it was, before anything is written.
     drop(status);
     // Nothing of others is read any more; what was read is rendered without rights.

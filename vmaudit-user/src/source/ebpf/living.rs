@@ -1,0 +1,67 @@
+//! What lives: its figures as of now, and whether anything of it was missed.
+
+use std::io::Read as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use vmaudit_common::SLOT_LIVE;
+
+use super::Live;
+use crate::model::event::{Event, MmState};
+use crate::os::rights;
+
+impl Live {
+    /// The figures of every living address space, as of now.
+    pub fn report_living(&self, sink: &mut dyn FnMut(Event)) {
+        let doubt = self.open_end();
+        for index in 0..self.used() {
+            if self.state(index) == SLOT_LIVE {
+                let open_end = doubt && !self.is_verified(index);
+                sink(Event::Mm(Box::new(MmState { open_end, ..self.mm(index) })));
+            }
+        }
+    }
+
+    /// The same of those that are not as they were when this was asked last: most of a machine stands still.
+    pub fn report_changed(&mut self, sink: &mut dyn FnMut(Event)) {
+        let doubt = self.open_end();
+        for index in 0..self.used() {
+            if self.state(index) != SLOT_LIVE {
+                continue;
+            }
+            let print = fingerprint(bytemuck::bytes_of(&self.slots.read(index)), doubt);
+            if self.told.get(index) != Some(&print) {
+                self.told.resize(self.told.len().max(index + 1), 0);
+                self.told.get_mut(index).into_iter().for_each(|told| *told = print);
+                sink(Event::Mm(Box::new(MmState { open_end: doubt, ..self.mm(index) })));
+            }
+        }
+    }
+
+    /// Looks once more at all tasks: where the last change of an address space is one that was seen, no event that the
+    /// kernel did not show was its.
+    pub(crate) fn look_last(&mut self) {
+        let Some(mut file) = self.last_walk.take().filter(|_| self.open_end()) else { return };
+        // SAFETY: the only value of CONTROL, mapped for the life of `self`; the word is written by us alone.
+        unsafe { AtomicU64::from_ptr(&raw mut (*self.control.at(0)).last_walk) }.store(1, Ordering::Release);
+        let _rights = rights::raised(&rights::EBPF);
+        // Without it the doubt stays.
+        let _ = file.read_to_end(&mut Vec::new());
+    }
+
+    /// See [`Live::look_last`]. Later changes have shown by their numbers whether any was missed.
+    fn is_verified(&self, index: usize) -> bool {
+        let slot = self.slots.read(index);
+        let seen = u32::try_from(slot.verified).ok().and_then(|it| it.checked_sub(1));
+        seen.is_some_and(|seen| slot.sequence.wrapping_sub(seen).cast_signed() >= 0)
+    }
+}
+
+/// Tells states of a slot apart; never 0.
+fn fingerprint(bytes: &[u8], doubt: bool) -> u64 {
+    // As in FNV-1a, a word at a time. Nobody gains by two that look alike: the last word of a session has them all.
+    let words = bytes.chunks_exact(8).filter_map(|word| word.try_into().ok().map(u64::from_ne_bytes));
+    let sum = words.fold(0xcbf2_9ce4_8422_2325 ^ u64::from(doubt), |sum: u64, word| {
+        (sum ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29)
+    });
+    sum | 1
+}
