@@ -2,7 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 9] = ["scan", "run", "watch", "trace", "explain", "limit", "report", "diff", "doctor"];
+const COMMANDS: [&str; 11] =
+    ["scan", "run", "watch", "trace", "explain", "limit", "report", "diff", "doctor", "completions", "man"];
 
 /// Everything said, at a width that is no terminal's.
 fn said(words: &[&str], status: i32) -> String {

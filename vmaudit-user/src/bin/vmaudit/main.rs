@@ -66,6 +66,8 @@ fn main() -> ExitCode {
         Command::Report(args) => command::report::show(&args).map(code),
         Command::Trace(args) => command::trace::trace(args).map(code),
         Command::Doctor(args) => command::doctor::doctor(&args),
+        Command::Completions(args) => command::completions::completions(&args),
+        Command::Man(args) => command::man::man(&args),
     };
     match outcome {
         Ok(status) => status,

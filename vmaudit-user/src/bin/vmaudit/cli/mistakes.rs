@@ -84,6 +84,15 @@ const HABITS: &[Habit] = &[
     },
 ];
 
+/// The word is like that of a command; "make" is like "man", and is no mistyped one.
+fn is_mistyped(error: &clap::Error) -> bool {
+    match error.get(ContextKind::SuggestedSubcommand) {
+        Some(ContextValue::Strings(like)) => like.iter().any(|command| command != "man"),
+        Some(ContextValue::String(like)) => like != "man",
+        _ => false,
+    }
+}
+
 /// The sentence for a command line that was refused with `error`; `None` where what clap says is as good.
 pub fn sentence(words: &[String], error: &clap::Error) -> Option<String> {
     let given = |kind| match error.get(kind) {
@@ -92,7 +101,7 @@ pub fn sentence(words: &[String], error: &clap::Error) -> Option<String> {
     };
     let command = words.get(1).map_or("", String::as_str);
     match error.kind() {
-        ErrorKind::InvalidSubcommand if error.get(ContextKind::SuggestedSubcommand).is_none() => {
+        ErrorKind::InvalidSubcommand if !is_mistyped(error) => {
             Some(no_command(given(ContextKind::InvalidSubcommand)?))
         }
         ErrorKind::UnknownArgument => unknown(command, given(ContextKind::InvalidArg)?, words),

@@ -1,10 +1,12 @@
 //! Commands and options, one file per command. No logic: what they do is in `command`.
 
+pub mod completions;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod filters;
 pub mod limit;
+pub mod man;
 mod mistakes;
 pub mod report;
 pub mod reporting;
@@ -77,7 +79,7 @@ fn or_user(trace: clap::Command) -> clap::Command {
 }
 
 /// All commands; those with `--format` have `--json` too.
-fn definition() -> clap::Command {
+pub fn definition() -> clap::Command {
     Cli::command().mut_subcommand("trace", or_user).mut_subcommands(|command| {
         if command.get_arguments().all(|arg| arg.get_id() != "format") {
             return command;
@@ -119,6 +121,12 @@ pub enum Command {
     /// Say what this kernel, these rights and this build allow, hook by hook
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),
+    /// Print the words that a shell completes
+    #[command(after_help = completions::EXAMPLES)]
+    Completions(completions::CompletionsArgs),
+    /// Write a manual page for each command
+    #[command(after_help = man::EXAMPLES)]
+    Man(man::ManArgs),
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! What each command does with its options.
 
+pub mod completions;
 pub mod diff;
 pub mod doctor;
 pub mod explain;
 mod filters;
 pub mod limit;
+pub mod man;
 pub mod report;
 mod reporting;
 pub mod run;
