@@ -42,6 +42,11 @@ fn assert_all_counted(done: &vmaudit_tests::Done, n: usize) -> Report {
         (mmaps..mmaps + 500).contains(&of_children),
         "{of_children} calls of mmap, the children's {mmaps}"
     );
+    // Largest sizes are told of those without a row as well, as far as they are told at all.
+    for sum in &report.folded {
+        let told = sum.memory.is_some_and(|memory| memory.address_space_peak_bytes > 0 && memory.exact);
+        assert_eq!(told, vmaudit_tests::has_lock_events(), "{sum:?}");
+    }
     let peaks = report.processes.iter().map(|row| row.map_count.peak);
     let largest = peaks.chain(report.folded.iter().map(|sum| sum.peak_max)).max().flatten();
     assert_eq!(report.processes[0].map_count.peak, largest, "the largest has a row");

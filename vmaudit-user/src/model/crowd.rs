@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::memory::Accuracy;
+use super::memory::{Accuracy, Memory};
 use super::report::CallFigures;
 use super::task_names::TaskFigures;
 
@@ -52,6 +52,10 @@ pub struct FoldedProcesses {
     /// the largest, null where it is in one of them.
     #[serde(default)]
     pub tasks: Vec<TaskFigures>,
+    /// Each size the largest that one of them had; null when the source does not look at them. The limits on them are told in
+    /// rows of processes only.
+    #[serde(default)]
+    pub memory: Option<Memory>,
     /// See [`super::report::Process::unmap_leaked_bytes`], of all of them.
     pub unmap_leaked_bytes: Option<u64>,
     /// See [`super::report::Process::unmap_leaked_bound`].

@@ -23,6 +23,17 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// Each size the larger one.
+    pub fn largest(self, other: Self) -> Self {
+        Self {
+            address_space_peak_bytes: self.address_space_peak_bytes.max(other.address_space_peak_bytes),
+            data_peak_bytes: self.data_peak_bytes.max(other.data_peak_bytes),
+            locked_peak_bytes: self.locked_peak_bytes.max(other.locked_peak_bytes),
+            stack_peak_bytes: self.stack_peak_bytes.max(other.stack_peak_bytes),
+            exact: self.exact && other.exact,
+        }
+    }
+
     /// The size that this limit looks at; `None` for other causes.
     pub fn peak_under(&self, limit: Cause) -> Option<u64> {
         match limit {

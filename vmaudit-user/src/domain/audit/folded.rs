@@ -162,6 +162,7 @@ fn sum_of(row: report::Process, at_limit: bool) -> Sum {
         last_ended_s: row.ended_s,
         calls: row.calls,
         tasks: row.tasks,
+        memory: row.memory,
         unmap_leaked_bytes: row.unmap_leaked_bytes,
         unmap_leaked_bound: row.unmap_leaked_bound,
     };
@@ -193,6 +194,7 @@ impl Sum {
         sum.unmap_leaked_bytes = both(sum.unmap_leaked_bytes, other.unmap_leaked_bytes);
         sum.unmap_leaked_bound =
             sum.unmap_leaked_bound.zip(other.unmap_leaked_bound).map(|(sum, other)| sum.and(other));
+        sum.memory = sum.memory.zip(other.memory).map(|(sum, other)| sum.largest(other));
         task_names::add_all(&mut sum.tasks, other.tasks);
         for (call, figures) in other.calls {
             let all = sum.calls.entry(call).or_insert(report::CallFigures {

@@ -46,7 +46,7 @@ const RUNTIMES: [Runtime; 3] = [
     },
 ];
 
-const NARROW: &str = "Stacks of 32-bit code are not followed further than this.";
+const NARROW: &str = "Stacks of 32-bit code are not followed: its unwind information is not read.";
 const ALONE: &str = "Found by frame pointers alone: callers that keep none are missing.";
 
 fn numbered(index: usize) -> String {

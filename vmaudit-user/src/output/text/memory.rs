@@ -4,7 +4,7 @@ use std::io;
 
 use crate::model::report::{Cause, Process, Report};
 use crate::output::text::page::{Colour, Page, name_pid};
-use crate::text::{bytes, percent};
+use crate::text::{bytes, clean, grouped, percent};
 
 /// Limits, with what they are on.
 const LIMITS: [(Cause, &str, &str); 4] = [
@@ -30,7 +30,17 @@ fn part(report: &Report, (cause, name, what): (Cause, &str, &str)) -> Option<Str
     let of_refused = report.processes.iter().filter(|p| refused.iter().any(|failure| failure.is_of(p)));
     let process =
         of_refused.max_by_key(|p| size(p)).or_else(|| report.processes.iter().max_by_key(|p| size(p)))?;
-    let memory = process.memory?;
+    let mut memory = process.memory?;
+    let mut name_of = name_pid(&process.comm, process.pid);
+    // Of those without a row it is known how large the largest was, not which one it was.
+    let others = report.folded.iter().filter_map(|sum| Some((sum.memory?.peak_under(cause)?, sum)));
+    if let Some((larger, sum)) = others.max_by_key(|(peak, _)| *peak)
+        && refused.is_empty()
+        && Some(larger) > size(process)
+    {
+        memory = sum.memory?;
+        name_of = format!("one of {} x {}", grouped(sum.processes), clean(&sum.comm));
+    }
     let peak = memory.peak_under(cause)?;
     let asked = refused
         .iter()
@@ -50,6 +60,6 @@ fn part(report: &Report, (cause, name, what): (Cause, &str, &str)) -> Option<Str
         bytes(peak),
         bytes(limit),
         percent(peak, limit),
-        name_pid(&process.comm, process.pid)
+        name_of
     ))
 }

@@ -75,6 +75,7 @@ pub(crate) fn alike(comm: &str, processes: u64, (peak_min, peak_max): (u64, u64)
         first_started_s: Some(0.1),
         last_ended_s: Some(0.2),
         tasks: Vec::new(),
+        memory: None,
         calls: BTreeMap::new(),
         unmap_leaked_bytes: Some(0),
         unmap_leaked_bound: Some(Accuracy::Exact),
