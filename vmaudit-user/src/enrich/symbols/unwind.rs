@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cfi::{Above, Cfi, Unknown};
 use super::elf::{self, Program};
-use super::registers::{FP, Registers, SP};
+use super::registers::{FP, RETURN, Registers, SP};
 use super::stack_copy::StackCopy;
 use super::{Area, Image, inside};
+use crate::domain::c_library;
 
 /// Functions kept of one stack.
 pub const FUNCTIONS: usize = 128;
@@ -140,6 +141,14 @@ impl Walk<'_> {
         };
         Ok(match cfi.above(address, registers, &self.stack.copy) {
             Ok(above) => Ok(above),
+            Err(Unknown::NoInformation)
+                if self.followed.addresses.len() == 1 && c_library::is(&area.name) =>
+            {
+                match stub(registers, &self.stack.copy).filter(|(ip, _)| code(*ip, self.image).is_some()) {
+                    Some((_, above)) => Ok(above),
+                    None => self.by_frame_pointer(registers),
+                }
+            }
             Err(Unknown::NoInformation) if cfi.keeps_frame_pointers() => {
                 self.rest(true).map_or_else(|| self.by_frame_pointer(registers), Err)
             }
@@ -174,6 +183,21 @@ impl Walk<'_> {
         addresses.extend(rest.take(FUNCTIONS - addresses.len()));
         (addresses.len() > from + 1).then_some(End::FramePointers { from, certain })
     }
+}
+
+/// The caller of a function that makes a system call and of which nothing tells how it keeps its caller. In the C library
+/// that is one of those that make a thread or a process: they have no frame, and say nothing because for the child it would
+/// be wrong (glibc, sysdeps/unix/sysv/linux/x86_64/clone3.S, aarch64/clone.S).
+fn stub(registers: &Registers, copy: &StackCopy) -> Option<(u64, Above)> {
+    let mut above = registers.clone();
+    let sp = registers.get(SP)?;
+    if cfg!(target_arch = "aarch64") {
+        above.ip = registers.get(RETURN)?;
+    } else {
+        above.ip = copy.read(sp, 8)?;
+        above.set(SP, Some(sp.checked_add(8)?));
+    }
+    Some((above.ip, Above::Caller { registers: Box::new(above), signal: false }))
 }
 
 fn in_file(area: &Area, at: u64) -> Option<u64> {

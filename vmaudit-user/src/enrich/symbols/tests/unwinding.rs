@@ -53,6 +53,11 @@ fn follow(sections: &[Section], words: &[u64], by_frame_pointers: &[u64]) -> Opt
 }
 
 fn follow_file(program: &[u8], words: &[u64], by_frame_pointers: &[u64]) -> Option<Followed> {
+    follow_called(program, "program", words, by_frame_pointers)
+}
+
+/// The file is mapped under this name.
+fn follow_called(program: &[u8], called: &str, words: &[u64], by_frame_pointers: &[u64]) -> Option<Followed> {
     let name = format!("vmaudit-unwinding-{}-{:?}", std::process::id(), std::thread::current().id());
     let path = std::env::temp_dir().join(name);
     std::fs::File::create(&path).unwrap().write_all(program).unwrap();
@@ -60,7 +65,7 @@ fn follow_file(program: &[u8], words: &[u64], by_frame_pointers: &[u64]) -> Opti
     let key = Key { name: "program".into(), inode: held.metadata().unwrap().ino(), by: By::Device(0, 0) };
     let modules = [Module { key, handle: Handle::Held(held.into(), None) }];
     let area = |start, end, name: &str, module| Area { start, end, offset: start, name: name.into(), module };
-    let areas = vec![area(0x1, 0x1000, "program", Some(0)), area(0x2000, 0x3000, "", None)];
+    let areas = vec![area(0x1, 0x1000, called, Some(0)), area(0x2000, 0x3000, "", None)];
     let image = Image { areas, ..Image::default() };
     let mut registers = vec![0; 34];
     let (ip, sp) = if cfg!(target_arch = "aarch64") { (32, 31) } else { (16, 19) };
@@ -112,6 +117,18 @@ fn code_without_information_is_passed_by_its_frame_pointer() {
     let kernels = [0x101, 0x2005, 0x305, 0x5555];
     let rest = End::FramePointers { from: 1, certain: false };
     assert_eq!(follow(&program, &words[..5], &kernels), ended(&[0x101, 0x2005, 0x305], rest));
+}
+
+/// As clone3 is, which says nothing of its caller; on arm64 that is in a register.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_function_of_the_c_library_that_says_nothing_has_no_frame() {
+    let library = made::file(&[frames(&[(0x200, 0x10, keeps(16)), (0x300, 0x10, first())])]);
+    let (words, whole) = ([0x205, 9, 0x305], ended(&[0x101, 0x205, 0x305], End::First));
+    assert_eq!(follow_called(&library, "/lib/libc.so.6", &words, &[]), whole);
+    assert_ne!(follow_called(&library, "/lib/libcurl.so.4", &words, &[]), whole);
+    let none = follow_called(&library, "/lib/libc.so.6", &[0x5555, 9, 0x305], &[]);
+    assert_eq!(none, ended(&[0x101], End::NoFramePointer));
 }
 
 #[test]
