@@ -23,6 +23,8 @@ fn folder() -> Scratch {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     };
     PROGRAMS.into_iter().for_each(|name| program(name, "#!/bin/sh\nexit 0\n"));
+    let budgets = "[[budget]]\nprocess = \"*\"\nmax_peak = 65000\n";
+    std::fs::write(scratch.path("budgets.toml"), budgets).unwrap();
     program("sudo", "#!/bin/sh\nexec \"$@\"\n");
     std::os::unix::fs::symlink(vmaudit(), scratch.path("vmaudit")).unwrap();
     scratch
@@ -75,7 +77,7 @@ fn run(call: &str, folder: &Path) -> (Option<i32>, String) {
 }
 
 /// Commands, each with what may stand behind the example of one of its options.
-const COMMANDS: [(&str, &[&str]); 8] = [
+const COMMANDS: [(&str, &[&str]); 9] = [
     ("scan", &[""]),
     ("run", &["true"]),
     ("watch", &["", "-p PID"]),
@@ -83,6 +85,7 @@ const COMMANDS: [(&str, &[&str]); 8] = [
     ("explain", &["", "PID", "--maps maps.txt"]),
     ("limit", &[""]),
     ("report", &["session.vma"]),
+    ("diff", &["session.vma session.vma"]),
     ("doctor", &[""]),
 ];
 
@@ -133,6 +136,9 @@ fn every_example_of_help_and_readme_does_what_it_says() {
         "#\n# A fatal error has been detected by the Java Runtime Environment:\n#\n\nDynamic libraries:\n{maps}\n"
     );
     std::fs::write(folder.path(&format!("hs_err_pid{}.log", target.pid())), log).unwrap();
+    for file in ["--record old.vma", "--record new.vma", "-o old.json", "-o new.json"] {
+        assert_eq!(run(&format!("vmaudit run -q {file} true"), &folder.path("")).0, Some(0), "{file}");
+    }
     let mut text = String::new();
     for command in [
         "scan",
@@ -142,6 +148,7 @@ fn every_example_of_help_and_readme_does_what_it_says() {
         "explain",
         "limit",
         "report",
+        "diff",
         "doctor",
         "completions",
         "man",

@@ -1,33 +1,108 @@
-//! A session as cases that pass or fail, as test reports have them: one for each demand.
+//! A session as cases that pass or fail, as test reports have them: one for each demand, and one for each task's name where
+//! a process has several (tests in threads, or named by their runner).
 
 use crate::model::breach::{Breach, Demand};
-use crate::model::report::Report;
-use crate::text::clean;
+use crate::model::report::{Failure, Outcome, Process, Report, TaskFigures};
+use crate::text::{clean, count, total};
+
+/// Cases of tasks.
+const TASKS: usize = 2000;
 
 /// One case.
-pub(crate) struct Case<'a> {
+pub(crate) struct Case {
     pub(crate) name: String,
-    /// Why it failed; empty: it passed.
-    pub(crate) broken: Vec<&'a Breach>,
+    /// Why it failed: what the figures show, or do not show to hold; empty: it passed.
+    pub(crate) failures: Vec<(bool, String)>,
 }
 
-/// One for each demand; where nothing was demanded, one that passes: that a session was watched.
-pub(crate) fn cases(report: &Report) -> Vec<Case<'_>> {
+/// All of a session; where nothing was demanded, one more that passes: that it was watched.
+pub(crate) fn cases(report: &Report) -> Vec<Case> {
+    let told = |breach: &Breach| (breach.shown, clean(&breach.sentence));
     let of = |demand: &Demand| Case {
-        name: demand.option.clone(),
-        broken: report.breaches.iter().filter(|breach| demand.is_broken_by(breach)).collect(),
+        name: clean(&demand.option),
+        failures: report.breaches.iter().filter(|breach| demand.is_broken_by(breach)).map(told).collect(),
     };
-    let mut all: Vec<Case<'_>> = report.budgets.iter().map(of).collect();
+    let mut all: Vec<Case> = report.budgets.iter().map(of).collect();
     // Of reports that do not list what held.
-    let listed = |breach: &&Breach| report.budgets.iter().any(|demand| demand.is_broken_by(breach));
+    let listed = |breach: &Breach| report.budgets.iter().any(|it| it.is_broken_by(breach));
     for breach in report.breaches.iter().filter(|breach| !listed(breach)) {
-        all.push(Case { name: breach.budget.clone(), broken: vec![breach] });
+        all.push(Case { name: clean(&breach.budget), failures: vec![told(breach)] });
     }
     if all.is_empty() {
-        all.push(Case { name: "session watched, nothing demanded".into(), broken: Vec::new() });
+        all.push(Case { name: "session watched, nothing demanded".into(), failures: Vec::new() });
     }
-    for case in &mut all {
-        case.name = clean(&case.name);
+    let demanded = report.budgets.iter().any(|demand| demand.budget == "fail_on_failure");
+    for (process, task, name) in tasks(report).take(TASKS) {
+        let blame = blame(report, process, task).filter(|_| demanded);
+        all.push(Case {
+            name: format!("task {} in {} (pid {})", clean(name), clean(&process.comm), process.pid),
+            failures: blame.into_iter().map(|why| (true, why)).collect(),
+        });
     }
     all
+}
+
+/// Tasks that have no case.
+pub(crate) fn left_out(report: &Report) -> u64 {
+    (tasks(report).count() as u64).saturating_sub(TASKS as u64)
+}
+
+fn tasks(report: &Report) -> impl Iterator<Item = (&Process, &TaskFigures, &str)> {
+    report
+        .processes
+        .iter()
+        .flat_map(|process| process.tasks.iter().map(move |task| (process, task)))
+        .filter_map(|(process, task)| Some((process, task, task.name.as_deref()?)))
+}
+
+/// Tasks that were refused calls whose need was not met another way, each with a sentence.
+pub(crate) fn blamed(report: &Report) -> impl Iterator<Item = (String, String)> {
+    tasks(report).filter_map(|(process, task, name)| Some((name.to_owned(), blame(report, process, task)?)))
+}
+
+/// What a task was refused, as far as its figures show that it was a failure: they count also what was done without.
+fn blame(report: &Report, process: &Process, task: &TaskFigures) -> Option<String> {
+    let recovered = report.failures.iter().filter(|it| it.outcome != Outcome::Unrecovered);
+    let harmless = recovered.chain(&report.ordinary_answers).filter(|it: &&Failure| it.is_of(process));
+    let harmless = total(harmless.map(|it| it.count));
+    let failed = task.failed?.checked_sub(harmless).filter(|failed| *failed > 0)?;
+    let at_least = if harmless > 0 { "at least " } else { "" };
+    let calls = count(failed, "memory call", "memory calls");
+    Some(format!("{at_least}{calls} failed in {} (pid {})", clean(&process.comm), process.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::text::tests::{budget_broken, clipped_run};
+
+    fn task(name: &str, failed: u64) -> TaskFigures {
+        TaskFigures {
+            name: Some(name.into()),
+            added: Some(1),
+            removed: Some(1),
+            failed: Some(failed),
+            peak: None,
+        }
+    }
+
+    #[test]
+    fn a_task_fails_only_where_it_is_shown_and_demanded() {
+        let mut report = clipped_run();
+        report.processes[0].tasks = vec![task("leaks", 23), task("small", 0)];
+        let failed = |report: &Report| -> Vec<String> {
+            cases(report).into_iter().filter(|case| !case.failures.is_empty()).map(|case| case.name).collect()
+        };
+        assert!(failed(&report).is_empty(), "nothing was demanded");
+        report.budgets = budget_broken().budgets;
+        assert_eq!(failed(&report), ["task leaks in holes (pid 123)"]);
+        // Twenty of them may have been done without.
+        let mut recovered = report.failures[0].clone();
+        (recovered.outcome, recovered.count) = (Outcome::Recovered, 20);
+        report.failures.push(recovered.clone());
+        assert!(blamed(&report).next().unwrap().1.starts_with("at least 3 memory calls"));
+        recovered.count = 3;
+        report.failures.push(recovered);
+        assert!(failed(&report).is_empty());
+    }
 }

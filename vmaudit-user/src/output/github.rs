@@ -6,6 +6,7 @@ use std::io::{self, Write};
 
 use crate::model::breach::Breach;
 use crate::model::report::Report;
+use crate::output::cases::blamed;
 use crate::output::difference;
 use crate::output::document::Document;
 use crate::output::text::page::Style;
@@ -27,6 +28,10 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
 fn of_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let titles = report.breaches.iter().map(|breach: &Breach| (title(breach), breach.sentence.clone()));
     errors(titles.collect(), out)?;
+    // One of each kind is left for the answer.
+    for (task, sentence) in blamed(report).take(MOST - 1) {
+        writeln!(out, "::warning title={}::{}", property(&format!("vmaudit: task {task}")), data(&sentence))?;
+    }
     let kind = if report.unrecovered().next().is_some() { "warning" } else { "notice" };
     writeln!(out, "::{kind} title={}::{}", property("vmaudit"), data(&verdict(report)))
 }

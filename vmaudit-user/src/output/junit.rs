@@ -2,19 +2,18 @@
 
 use std::io::{self, Write};
 
-use crate::model::breach::Breach;
 use crate::model::report::Report;
-use crate::output::cases::{Case, cases};
+use crate::output::cases::{Case, cases, left_out};
 use crate::output::document::Document;
 use crate::output::text::page::Style;
 use crate::output::text::verdict;
-use crate::text::clean;
+use crate::text::{clean, count};
 
 /// Writes a report. Errors: those of `out`, and another document.
 pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
     let Document::Report(report) = document else { return Err(io::Error::other("it is no report")) };
     let cases = cases(report);
-    let failed = cases.iter().filter(|case| !case.broken.is_empty()).count();
+    let failed = cases.iter().filter(|case| !case.failures.is_empty()).count();
     let (all, time) = (cases.len(), report.session.duration_s);
     let sums =
         format!("name=\"vmaudit\" tests=\"{all}\" failures=\"{failed}\" errors=\"0\" time=\"{time:.3}\"");
@@ -29,22 +28,22 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
 }
 
 fn said(report: &Report) -> String {
-    format!("vmaudit: {}", verdict(report))
+    let more = match left_out(report) {
+        0 => String::new(),
+        more => format!("\n{} without a case: the JSON has all", count(more, "task is", "tasks are")),
+    };
+    format!("vmaudit: {}{more}", verdict(report))
 }
 
-fn one(case: &Case<'_>, out: &mut dyn Write) -> io::Result<()> {
+fn one(case: &Case, out: &mut dyn Write) -> io::Result<()> {
     let name = escaped(&format!("vmaudit {}", case.name));
     let head = format!("    <testcase classname=\"vmaudit\" name=\"{name}\" time=\"0\"");
-    let Some(first) = case.broken.first() else { return writeln!(out, "{head}/>") };
+    let Some((shown, first)) = case.failures.first() else { return writeln!(out, "{head}/>") };
     writeln!(out, "{head}>")?;
-    let kind = if first.shown { "broken" } else { "not shown to hold" };
-    let sentences: Vec<String> = case.broken.iter().map(|breach: &&Breach| clean(&breach.sentence)).collect();
-    let message = escaped(&clean(&first.sentence));
-    writeln!(
-        out,
-        "      <failure type=\"{kind}\" message=\"{message}\">{}</failure>",
-        escaped(&sentences.join("\n"))
-    )?;
+    let kind = if *shown { "broken" } else { "not shown to hold" };
+    let sentences: Vec<&str> = case.failures.iter().map(|(_, sentence)| sentence.as_str()).collect();
+    let (message, all) = (escaped(first), escaped(&sentences.join("\n")));
+    writeln!(out, "      <failure type=\"{kind}\" message=\"{message}\">{all}</failure>")?;
     writeln!(out, "    </testcase>")
 }
 

@@ -6,7 +6,6 @@ use crate::output::cases::cases;
 use crate::output::document::Document;
 use crate::output::text::page::Style;
 use crate::output::text::verdict;
-use crate::text::clean;
 
 /// Writes a report. Errors: those of `out`, and another document.
 pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
@@ -14,11 +13,11 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     let cases = cases(report);
     writeln!(out, "TAP version 13\n1..{}", cases.len())?;
     for (number, case) in cases.iter().enumerate() {
-        let ok = if case.broken.is_empty() { "ok" } else { "not ok" };
+        let ok = if case.failures.is_empty() { "ok" } else { "not ok" };
         // Behind a # stands a directive, such as one to skip the case.
         writeln!(out, "{ok} {} - vmaudit {}", number + 1, case.name.replace('#', "\\#"))?;
-        for breach in &case.broken {
-            writeln!(out, "# {}", clean(&breach.sentence))?;
+        for (_, sentence) in &case.failures {
+            writeln!(out, "# {sentence}")?;
         }
     }
     writeln!(out, "# vmaudit: {}", verdict(report))

@@ -18,7 +18,7 @@ use crate::text::{count, grouped, total};
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 /// SHA-256 of [`STYLE`] and [`SCRIPT`]; a test says what they must be.
-const STYLE_HASH: &str = "P+XvT0QWGwjhHJzZYDAdsN0jqVlnpa3PdeR3iAff6rM=";
+const STYLE_HASH: &str = "fQxpM3Z954SDZuXZ225bwQ9/at9nPoyI/sYvnKcXhpU=";
 const SCRIPT_HASH: &str = "bs6mmoyG4V8VkIq62DHTcyoGwMVGnfKfHJZ2Tk0f4IY=";
 
 /// Kinds of refusals shown; the rest is summed.
@@ -39,6 +39,7 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     refusals(report, out)?;
     tables::ends(report, out)?;
     tables::makers(report, out)?;
+    tables::tasks(report, out)?;
     trust(report, out)?;
     writeln!(out, "</main>")?;
     machine(report, out)?;

@@ -241,6 +241,40 @@ pub(super) fn makers(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "</tbody></table></div></section>")
 }
 
+/// What tasks of each name did: tests in threads, or named by their runner.
+pub(super) fn tasks(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let of = |process: &'_ Process| process.tasks.len() > 1;
+    if !report.processes.iter().any(of) {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "<section><h2>By task</h2><div class=\"scroll\"><table data-sort><caption>What the threads of each name did; peak: while it \
+         ran, \u{2013} where others made changes in between.</caption><thead><tr><th>Task</th><th>Process</th><th class=\"r\">Added</th>\
+         <th class=\"r\">Removed</th><th class=\"r\">Refused</th><th class=\"r\">Peak</th></tr></thead><tbody>"
+    )?;
+    let all = report
+        .processes
+        .iter()
+        .filter(|it| of(it))
+        .flat_map(|it| it.tasks.iter().map(move |task| (it, task)));
+    for (process, task) in all.take(MOST / 2) {
+        let cell = |value: Option<u64>| match value {
+            Some(value) => format!("<td class=\"r\" data-v=\"{value}\">{}</td>", grouped(value)),
+            None => "<td class=\"r\" data-v=\"-1\">\u{2013}</td>".to_owned(),
+        };
+        let cells = [task.added, task.removed, task.failed, task.peak].map(cell).concat();
+        let shown = task.name.as_deref().map_or("all others".to_owned(), name);
+        writeln!(
+            out,
+            "<tr><td>{shown}</td><td>{} (pid {})</td>{cells}</tr>",
+            name(&process.comm),
+            process.pid
+        )?;
+    }
+    writeln!(out, "</tbody></table></div></section>")
+}
+
 /// What could not be hooked, and what was lost, for those who look closer.
 pub(super) fn hooks(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let missing: Vec<_> =

@@ -1,0 +1,74 @@
+"""Names the thread that runs a test after the test, so that a vmaudit around the session tells tests apart."""
+
+import collections
+import ctypes
+import hashlib
+import sys
+
+import pytest
+
+# include/uapi/linux/prctl.h
+PR_SET_NAME = 15
+PR_GET_NAME = 16
+# include/linux/sched.h:TASK_COMM_LEN, less the NUL
+BYTES = 15
+
+
+def pytest_addoption(parser):
+    group = parser.getgroup("vmaudit")
+    group.addoption(
+        "--vmaudit",
+        action="store_true",
+        help="name the thread that runs a test after it, for a vmaudit that runs around this session",
+    )
+
+
+def pytest_configure(config):
+    if config.getoption("--vmaudit") and sys.platform == "linux":
+        config.pluginmanager.register(Names(), "vmaudit-names")
+
+
+def own_name(nodeid):
+    """A test's name without its file, and without what all have."""
+    name = nodeid.rpartition("::")[2]
+    return name[5:] if name.startswith("test_") and len(name) > 5 else name
+
+
+def names_of(nodeids):
+    """A thread's name for each test, no two alike."""
+    all_names = collections.Counter(own_name(nodeid) for nodeid in nodeids)
+    names = {}
+    for nodeid in nodeids:
+        name = own_name(nodeid)
+        raw = name.encode("utf-8", "replace")
+        if len(raw) > BYTES or all_names[name] > 1:
+            digest = hashlib.sha256(nodeid.encode("utf-8", "replace")).hexdigest()
+            start = raw[: BYTES - 7].decode("utf-8", "ignore")
+            name = start + "~" + digest[:6]
+        names[nodeid] = name
+    return names
+
+
+class Names:
+    def __init__(self):
+        self.prctl = ctypes.CDLL(None, use_errno=True).prctl
+        self.names = {}
+
+    def pytest_collection_modifyitems(self, items):
+        self.names = names_of([item.nodeid for item in items])
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item):
+        before = ctypes.create_string_buffer(BYTES + 1)
+        self.prctl(PR_GET_NAME, before, 0, 0, 0)
+        name = self.names.get(item.nodeid, own_name(item.nodeid))
+        self.prctl(PR_SET_NAME, name.encode("utf-8", "replace")[:BYTES], 0, 0, 0)
+        yield
+        self.prctl(PR_SET_NAME, before.value, 0, 0, 0)
+
+    def pytest_terminal_summary(self, terminalreporter):
+        other = {name: nodeid for nodeid, name in self.names.items() if name != own_name(nodeid)}
+        if other:
+            terminalreporter.section("names for vmaudit")
+            for name in sorted(other):
+                terminalreporter.write_line(f"{name} is {other[name]}")
