@@ -271,18 +271,20 @@ impl Audit {
         let parent = self.same_image(id, process);
         let exe = process.exe.clone().or_else(|| parent?.exe.clone());
         let watched = self.sight.calls() && !process.mms.is_empty();
-        let Within { unit, container, pod } = process.within.clone();
+        // Born in its parent's cgroup; who is moved elsewhere nearly always execs there.
+        let placed = Some(process).filter(|process| process.cgroup.is_some()).or(parent).unwrap_or(process);
+        let Within { unit, container, pod } = placed.within.clone();
         report::Process {
             pid: id.tgid,
             ppid: process.ppid,
             comm: process.comm.clone(),
             app: exe.as_deref().and_then(|exe| exe.rsplit('/').next()).map(str::to_owned),
             exe,
-            unit: unit.or_else(|| process.cgroup.as_deref().and_then(unit_of).map(str::to_owned)),
+            unit: unit.or_else(|| placed.cgroup.as_deref().and_then(unit_of).map(str::to_owned)),
             container,
             pod,
             since: self.since(id, process),
-            cgroup: process.cgroup.clone(),
+            cgroup: placed.cgroup.clone(),
             uid: process.uid,
             user: process.uid.and_then(|uid| self.users.get(&uid)).cloned(),
             args: process.arguments.clone().or_else(|| parent?.arguments.clone()),

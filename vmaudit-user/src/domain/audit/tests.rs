@@ -344,13 +344,15 @@ fn a_parents_number_used_again_gives_no_child_another_file() {
             process,
             at_ns: start_ns,
             exe: Some(exe.into()),
-            cgroup: None,
-            within: Within::default(),
+            cgroup: Some(format!("/system.slice{exe}.service")),
+            within: Within { container: Some(exe.into()), ..Within::default() },
         };
         audit.apply(Event::Process(named));
     }
     process(&mut audit, 30, 20, 0, true);
-    assert_eq!(audit.rows().processes[0].exe.as_deref(), Some("/parent"));
+    let row = audit.rows().processes.remove(0);
+    assert_eq!((row.exe.as_deref(), row.container.as_deref()), (Some("/parent"), Some("/parent")));
+    assert_eq!(row.unit.as_deref(), Some("parent.service"));
 }
 
 #[test]
