@@ -377,7 +377,10 @@ mod guest_only {
             let report = done.report();
             let killed = report.processes.iter().find(|row| end(row).signal == Some(9)).expect("one died");
             let end = end(killed);
-            is(end, EndCause::OomCgroup, true, "the OOM killer chose it");
+            // From 6.11 on a kernel without version 1 does not mark the cgroup, and its counters are gone.
+            let marked = vmaudit_tests::kernel_version() < (6, 11) || end.certain;
+            is(end, EndCause::OomCgroup, marked, "the OOM killer chose it");
+            assert_ne!(end.certain, end.sentence.contains("(probably"), "{end:?}");
             let name = cgroups.limited.file_name().expect("a name").to_string_lossy().into_owned();
             assert!(end.cgroup.as_ref().is_some_and(|path| path.ends_with(&name)), "{end:?}");
             assert_eq!((end.evidence["limit_bytes"], end.evidence.get("oom_kill")), (LIMIT, None), "{end:?}");
