@@ -111,8 +111,9 @@ impl std::ops::Deref for BtfBytes {
     }
 }
 
-/// The names of one function: 6.18 and 6.19, and from 7.0 on.
-const SCHEDULE: [&str; 2] = ["bpf_task_work_schedule_resume_impl", "bpf_task_work_schedule_resume"];
+/// The names of one function: from 7.0 on, and in 6.18 and 6.19. The later kernels' types have both, the second for the
+/// verifier alone (kernel/bpf/verifier.c: KF_IMPLICIT_ARGS): there is no such function.
+const SCHEDULE: [&str; 2] = ["bpf_task_work_schedule_resume", "bpf_task_work_schedule_resume_impl"];
 
 const NAMES: [&str; 41] = [
     "mm_struct",
