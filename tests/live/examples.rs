@@ -42,11 +42,12 @@ fn calls(text: &str) -> Vec<&str> {
 fn harmless(call: &str, pid: u32, comm: &str) -> String {
     let pid = pid.to_string();
     // A core is made, and explained, in `explain.rs`.
-    let mut call = call.replace("/var/crash/core.812", "./maps.txt").replace("PID", &pid);
+    let mut call = call.replace("/var/crash/core.812", "./maps.txt");
+    // The number itself comes last: it may have one of these in it.
     for number in ["812,java", "1234,java", "812", "1234", "4711"] {
-        call = call.replace(number, &pid);
+        call = call.replace(number, "PID");
     }
-    let mut call = call.replace("postgres", "root").replace("java", comm);
+    let mut call = call.replace("PID", &pid).replace("postgres", "root").replace("java", comm);
     for changing in ["limit --apply", "limit --undo"] {
         if call.contains(changing) && !call.contains("--dry-run") {
             call.push_str(" --dry-run");

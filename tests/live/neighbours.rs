@@ -24,6 +24,25 @@ fn a_task_id_like_ours_does_not_make_our_causes_uncertain() {
     assert_eq!(certain, CALLS, "{:?}", of_mmap().collect::<Vec<_>>());
 }
 
+/// Another vmaudit that follows the same process looks at its mappings on the task's way back, and so lets go of its lock in
+/// the midst of the same call.
+#[test]
+fn refusals_that_another_session_sees_too_are_counted_once() {
+    let session = Session::vmaudit(&["run", "--all-rows", "-q", "-o"]);
+    let (outer, inner) = (session.file("outer.json"), session.file("report.json"));
+    let session = session.words(&[&outer]).words(&["--"]).words(&[vmaudit_tests::vmaudit()]);
+    let session = session.words(&["run", "--all-rows", "-q", "-o"]).words(&[&inner]).words(&["--"]);
+    let done = session.then_workload(&["causes", "gap", "5"]).go().succeeded();
+    let own = done.own().remove(0);
+    for report in [done.report(), serde_json::from_str(&done.read("outer.json")).unwrap()] {
+        for refused in &own.refused {
+            let groups = report.failures.iter().chain(&report.ordinary_answers);
+            let ours = groups.filter(|group| group.pid == own.pid && group.syscall == refused.syscall);
+            assert_eq!(ours.map(|group| group.count).sum::<u64>(), refused.count, "{refused:?}");
+        }
+    }
+}
+
 /// Processes of one user that stand still, all alive.
 fn crowd_of(user: u32, n: usize) -> Running {
     let session = Session::workload(&["crowd", &n.to_string(), "1"]).as_user(user);

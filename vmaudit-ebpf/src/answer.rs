@@ -12,17 +12,17 @@ use core::ffi::c_void;
 
 use aya_ebpf::helpers::generated::bpf_map_lookup_elem;
 use vmaudit_common::{
-    Figures, SeenInSection, Sizes,
+    ABSENT, Figures, SeenInSection, Sizes,
     call::{self, Call},
 };
 
 use crate::{
     call::ReturnedCall,
     call_result,
-    control::{config, lost},
+    control::{config, layout, lost},
     current_call::{self, Entry, Question},
     failure::{failure, left, outcome},
-    kernel::{self, Current, OwnMm},
+    kernel::{self, Current, OwnMm, Registers},
     lock_sequence, lodgers,
     slots::{self, Slot},
 };
@@ -133,12 +133,22 @@ pub fn read_release(task: Current, call: Call, own: OwnMm, index: u32, slot: Slo
             slot.set_figures(figures(ended, own.sizes(), own));
             succeeded(task, call, index, slot);
         }
-        // A range with a gap is refused without writing.
-        call::MADVISE | call::PROCESS_MADVISE => {
+        // A range with a gap is refused without writing. Whoever else follows the process, and looks at its mappings on the
+        // task's way back, lets the lock go once more for the same call.
+        call::MADVISE | call::PROCESS_MADVISE if is_in_call(task.registers()) => {
             ask(task, call, index);
         }
         _ => {}
     }
+}
+
+/// The call has no answer yet: the register for it holds what the entry has put there (arch/x86/entry/entry_64.S: -ENOSYS),
+/// or still the first argument (arch/arm64/kernel/syscall.c).
+#[inline(always)]
+fn is_in_call(regs: Registers) -> bool {
+    const ENOSYS: i64 = 38;
+    let before = if layout!(regs_lr) == ABSENT { -ENOSYS } else { regs.argument(0) as i64 };
+    regs.answer() == before
 }
 
 #[inline(always)]
