@@ -11,6 +11,7 @@ pub mod diagnosis;
 mod elsewhere;
 pub mod end;
 pub(crate) mod exactness;
+pub mod groups;
 pub mod limit;
 pub mod notation;
 pub mod process_filter;

@@ -11,6 +11,7 @@ pub mod doctor;
 pub mod end;
 pub mod event;
 pub(crate) mod event_names;
+pub mod exposed;
 pub(crate) mod figures;
 pub mod holders;
 pub(crate) mod hook;

@@ -6,6 +6,7 @@ pub(crate) mod difference;
 mod document;
 #[cfg(test)]
 mod document_tests;
+mod exposition;
 mod folded;
 pub mod format;
 mod github;
@@ -13,6 +14,7 @@ mod html;
 pub mod json;
 mod junit;
 mod markdown;
+pub mod metrics;
 mod prom;
 #[cfg(test)]
 mod snapshots;

@@ -6,8 +6,8 @@ use std::io::{self, Write};
 use crate::model::cause::Cause;
 use crate::model::report::{Failure, Process, Report};
 use crate::output::document::Document;
+use crate::output::exposition::label;
 use crate::output::text::page::Style;
-use crate::text::clean;
 
 /// Groups told apart; further ones, those with the smallest peaks, are `other`.
 const GROUPS: usize = 1000;
@@ -150,9 +150,4 @@ fn session(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 fn family(out: &mut dyn Write, name: &str, kind: &str, help: &str) -> io::Result<()> {
     writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}")
-}
-
-/// A stranger's text as a label's value.
-fn label(text: &str) -> String {
-    clean(text).replace('\\', "\\\\").replace('"', "\\\"")
 }

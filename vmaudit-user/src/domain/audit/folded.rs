@@ -322,7 +322,7 @@ impl Audit {
     }
 
     /// A forked child runs its parent's file, which may be forgotten before the child.
-    fn inherit(&mut self) {
+    pub(super) fn inherit(&mut self) {
         let of = |(id, process): (&ProcessId, &Process)| Some((*id, self.parents_exe(*id, process)?));
         let inherited: Vec<(ProcessId, String)> =
             self.processes.iter().filter(|(_, p)| p.exe.is_none()).filter_map(of).collect();
@@ -366,6 +366,12 @@ impl Audit {
         let stopped = groups.iter().any(|(group, _)| {
             group.failure.address_space_of.is_some() && group.failure.cause == Cause::MaxMapCount
         });
+        self.remove(id, stopped);
+        self.folded.take(row, at_limit, groups);
+    }
+
+    /// Takes out one process with its examples; `stopped`: by vm.max_map_count in the address space of another.
+    pub(super) fn remove(&mut self, id: ProcessId, stopped: bool) {
         let Some(process) = self.processes.remove(&id) else { return };
         self.lodgers.forget(id, &process, stopped);
         for mm in &process.mms {
@@ -375,7 +381,6 @@ impl Audit {
                 }
             }
         }
-        self.folded.take(row, at_limit, groups);
     }
 
     /// Address spaces whose stacks the report will show.

@@ -8,6 +8,7 @@ mod images;
 mod lodgers;
 mod now;
 mod rows;
+mod standing;
 mod task_names;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -16,6 +17,7 @@ use crate::domain::audit::folded::Folded;
 use crate::domain::audit::lodgers::Lodgers;
 pub use crate::domain::audit::now::Now;
 pub use crate::domain::audit::rows::Rows;
+pub use crate::domain::audit::standing::{SeenSoFar, Standing};
 use crate::model::end::{Ended, OomCgroups};
 use crate::model::event::{
     Cut, End, Event, FollowedStack, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup,
@@ -111,6 +113,8 @@ pub struct Audit {
     hidden: HashSet<u32>,
     /// The latest time that an event bore.
     seen_ns: u64,
+    /// Address spaces of which details are kept, and which were no process's at the last [`Audit::forget_details`].
+    strange: HashSet<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -189,6 +193,7 @@ impl Audit {
             users: BTreeMap::new(),
             hidden: HashSet::new(),
             seen_ns: start_ns,
+            strange: HashSet::new(),
         }
     }
 

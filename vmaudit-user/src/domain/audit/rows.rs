@@ -71,6 +71,20 @@ pub struct SessionSeen<'a> {
     pub still_running: u64,
 }
 
+/// See [`Audit::seen_whole`].
+pub(super) struct SeenWhole {
+    /// No process that should have been followed can be missing.
+    pub processes: bool,
+    /// As far as the session as a whole tells.
+    pub exact_peaks: bool,
+    /// Every call.
+    pub calls: bool,
+    /// Every call that takes the lock.
+    pub locking_calls: bool,
+    /// Whatever vm.max_map_count has refused.
+    pub limit_calls: bool,
+}
+
 impl Rows {
     fn take(&mut self, group: Group) {
         if group.outcome == Outcome::Ordinary {
@@ -116,25 +130,37 @@ impl Audit {
         self.losses.doubt.peaks || self.lost(&[TableFull, TreeFull, ReadFailed])
     }
 
-    /// Rows of the report, largest peak first, and the failures.
-    pub fn rows(&self) -> Rows {
+    /// What of the session was seen without a gap.
+    pub(super) fn seen_whole(&self) -> SeenWhole {
         // Whose end was missed may have kept a later one from its own row.
-        let complete = self.cut.is_none()
+        let processes = self.cut.is_none()
             && !self.losses.doubt.processes
             && !self.lost(&[TableFull, TreeFull, DeathMissed]);
         // A counter that says more than "details are gone" may stand for calls.
-        let exact_locking_calls = complete
+        let locking_calls = processes
             && self.sight.calls()
             && !self.losses.doubt.calls
             && !self.lost(&[GroupsFull, ReadFailed, DeathMissed, BirthMissed, ChangesMissed, AnswersLost]);
-        let exact_calls = exact_locking_calls && self.sight.exits;
-        // Whatever vm.max_map_count has refused was seen: where that needs more than the locks, the source watches more.
-        let limit_seen = exact_calls || exact_locking_calls && !self.losses.doubt.at_limit;
+        let calls = locking_calls && self.sight.exits;
+        SeenWhole {
+            processes,
+            exact_peaks: processes && !self.lost(&[ChangesMissed]),
+            calls,
+            locking_calls,
+            // Where that needs more than the locks, the source watches more.
+            limit_calls: calls || locking_calls && !self.losses.doubt.at_limit,
+        }
+    }
+
+    /// Rows of the report, largest peak first, and the failures.
+    pub fn rows(&self) -> Rows {
+        let whole = self.seen_whole();
+        let limit_seen = whole.limit_calls;
         let mut rows = Rows {
-            complete,
-            exact_peaks: complete && !self.lost(&[ChangesMissed]),
-            exact_calls,
-            exact_locking_calls,
+            complete: whole.processes,
+            exact_peaks: whole.exact_peaks,
+            exact_calls: whole.calls,
+            exact_locking_calls: whole.locking_calls,
             exact_limit_calls: limit_seen,
             processes: Vec::with_capacity(self.processes.len()),
             folded: Vec::new(),

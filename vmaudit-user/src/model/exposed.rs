@@ -1,0 +1,83 @@
+//! What an exporter shows of a session at work, by group of processes.
+
+use std::collections::BTreeMap;
+
+use super::cause::Cause;
+use super::end::ProcessEnd;
+use super::loss::LossReason;
+use super::report::SourceKind;
+use super::session::Sight;
+
+/// The group of all that have none of their own.
+pub const OTHER: &str = "other";
+
+/// Refused calls that are one series.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RefusalKind {
+    /// Name of the call.
+    pub syscall: String,
+    /// Name of the errno.
+    pub errno: String,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// Figures of a group of processes. Counts only grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GroupFigures {
+    /// VMAs of the one that has most now; `None` when none lives.
+    pub now: Option<u64>,
+    /// The largest peak that one of them had; `None` when nobody knows one.
+    pub peak: Option<u64>,
+    /// Calls that were refused for good.
+    pub refused: BTreeMap<RefusalKind, u64>,
+    /// Calls that were refused, and whose task got the like in its next calls.
+    pub recovered: BTreeMap<RefusalKind, u64>,
+    /// Processes that ended, by [`end_name`].
+    pub ends: BTreeMap<&'static str, u64>,
+}
+
+/// The state of an exporter.
+#[derive(Debug)]
+pub struct Exposed<'a> {
+    /// Version of vmaudit.
+    pub version: &'a str,
+    /// Where the figures come from.
+    pub source: SourceKind,
+    /// What that can see at all.
+    pub sight: Sight,
+    /// When it began, seconds since 1970.
+    pub started_s: i64,
+    /// vm.max_map_count.
+    pub limit: Option<u64>,
+    /// By name.
+    pub groups: Vec<(&'a str, &'a GroupFigures)>,
+    /// Processes that were counted in [`OTHER`] for want of room.
+    pub processes_in_other: u64,
+    /// Groups that ended long ago and were added to [`OTHER`] to make room.
+    pub groups_retired: u64,
+    /// Every peak is the true one.
+    pub exact_peaks: bool,
+    /// Every call that vm.max_map_count refused was seen.
+    pub exact_limit_calls: bool,
+    /// What was lost.
+    pub lost: &'a BTreeMap<LossReason, u64>,
+}
+
+/// A process exited with status 0.
+pub const EXITED: &str = "exit";
+/// A process exited with another status.
+pub const EXITED_WITH_ERROR: &str = "exit_error";
+/// Nobody saw how a process ended.
+pub const END_NOT_SEEN: &str = "not_seen";
+
+/// The name of an end: that of a report for one by a signal.
+pub fn end_name(end: Option<&ProcessEnd>) -> &'static str {
+    match end {
+        None => END_NOT_SEEN,
+        Some(ProcessEnd { cause: Some(cause), .. }) => cause.name(),
+        Some(ProcessEnd { code: Some(0), .. }) => EXITED,
+        Some(ProcessEnd { code: Some(_), .. }) => EXITED_WITH_ERROR,
+        Some(_) => END_NOT_SEEN,
+    }
+}
