@@ -2,8 +2,20 @@
 
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 11] =
-    ["scan", "run", "watch", "trace", "explain", "limit", "report", "diff", "doctor", "completions", "man"];
+const COMMANDS: [&str; 12] = [
+    "scan",
+    "run",
+    "watch",
+    "trace",
+    "explain",
+    "limit",
+    "report",
+    "diff",
+    "serve",
+    "doctor",
+    "completions",
+    "man",
+];
 
 /// Everything said, at a width that is no terminal's.
 fn said(words: &[&str], status: i32) -> String {

@@ -1,6 +1,7 @@
 //! One session: a source, what is looked up beside it, the audit, and whoever else wants the events. The only place with
 //! a loop, a runtime and signals.
 
+pub mod http;
 pub mod left;
 pub mod opening;
 pub mod recorder;
@@ -8,17 +9,21 @@ pub mod replay;
 pub(crate) mod signals;
 
 use std::collections::HashSet;
+use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
+use tokio::sync::Notify;
 
 use crate::domain::application::Anonymizer;
-use crate::domain::audit::Audit;
+use crate::domain::audit::{Audit, Standing};
 use crate::enrich::Enrichment;
 use crate::launch::child::{Child, Look};
 use crate::launch::last_resort;
@@ -45,6 +50,12 @@ const ENDING: Duration = Duration::from_millis(2);
 const BATCH: usize = 1024;
 /// Batches taken before signals and the command get their turn.
 const BATCHES: usize = 64;
+/// Between two looks for processes that are over, where somebody wants them.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two looks for details that nobody needs any more.
+const TIDY: Duration = Duration::from_secs(60);
+/// Of its time a session gives whoever asks from beside one part in so many.
+const SHARE: u32 = 4;
 /// Batches taken after the end was seen: more than the largest ring buffer holds of the smallest records.
 const LAST_BATCHES: usize = 256;
 
@@ -77,6 +88,16 @@ pub trait Sink {
     /// Somebody asked for the state as of now, by SIGUSR1.
     fn interim(&mut self, audit: &Audit) {
         let _ = audit;
+    }
+
+    /// It wants the processes that are over, and nobody else needs them: they are forgotten when it has taken them.
+    fn wants_ended(&self) -> bool {
+        false
+    }
+
+    /// These processes are over; nothing more will come of them.
+    fn ended(&mut self, processes: Vec<Standing>, audit: &Audit) {
+        let _ = (processes, audit);
     }
 
     /// Nobody reads it any more, so that the session may end.
@@ -154,6 +175,34 @@ pub struct Session<'s> {
     announced: Option<String>,
     /// A key of the terminal sent a signal, and its echo (`^C`) stands there.
     interrupted: bool,
+    /// What goes on beside it, on the same runtime.
+    beside: Option<Beside>,
+    /// When those that are over were last looked for.
+    looked: Instant,
+    /// When details that nobody needs any more were last looked for.
+    tidied: Instant,
+}
+
+/// Work that goes on beside a session, and how it asks for the state as of now.
+struct Beside {
+    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    asks: Arc<Notify>,
+    /// Before that, it is not told: whoever asks without a pause costs the machine [`SHARE`] of a processor, not all of it.
+    rests_until: Instant,
+}
+
+impl Beside {
+    /// When it may be told; never where nothing is beside.
+    async fn asked(beside: Option<&Self>) {
+        match beside {
+            Some(it) => {
+                // In this order: who has been heard must not be forgotten while something else comes first.
+                tokio::time::sleep_until(it.rests_until.into()).await;
+                it.asks.notified().await;
+            }
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// What takes events.
@@ -197,8 +246,18 @@ impl<'s> Session<'s> {
         let checkpoint = sinks.iter().filter_map(|sink| sink.checkpoints()).min();
         let checkpoint = checkpoint.map(|every| (Instant::now() + every, every));
         let state = State { audit: Audit::of(header), anonymizer, sinks };
-        let mut session =
-            Self { source, enrichment, state, patience, checkpoint, announced: None, interrupted: false };
+        let mut session = Self {
+            source,
+            enrichment,
+            state,
+            patience,
+            checkpoint,
+            announced: None,
+            interrupted: false,
+            beside: None,
+            looked: Instant::now(),
+            tidied: Instant::now(),
+        };
         session.take(Event::Limits(Proc::new("/proc").limits()));
         session
     }
@@ -213,6 +272,11 @@ impl<'s> Session<'s> {
         self.announced = Some(what);
     }
 
+    /// Has this work go on beside it, on its runtime. Who wants an interim state gets one whenever `asks` tells.
+    pub fn beside(&mut self, work: Pin<Box<dyn Future<Output = ()> + Send>>, asks: Arc<Notify>) {
+        self.beside = Some(Beside { work: Some(work), asks, rests_until: Instant::now() });
+    }
+
     /// Lets the command go, if there is one, and follows to the end. Errors: see [`Unfollowed`].
     pub fn run(&mut self, mut child: Option<&mut Child>, ends: &Ends) -> Result<Option<Exit>, Unfollowed> {
         let runtime = runtime().map_err(Unfollowed::NotBegun)?;
@@ -223,6 +287,9 @@ impl<'s> Session<'s> {
             let wake = wake_fd.and_then(Wake::new).map_err(Unfollowed::NotBegun)?;
             if let Some(what) = self.announced.take() {
                 log::info!(target: MESSAGES, "{what}");
+            }
+            if let Some(work) = self.beside.as_mut().and_then(|it| it.work.take()) {
+                tokio::spawn(work);
             }
             if let Some(child) = &mut child {
                 let gone = |e| Unfollowed::Lost(anyhow!("the command's process is gone: {e}"));
@@ -263,7 +330,9 @@ impl<'s> Session<'s> {
                     // There is no command, or it is gone, and somebody wants us to end: no waiting for its descendants.
                     _ => deadline = Some(Instant::now()),
                 },
-                () = std::future::ready(()), if more => {}
+                // Whoever works beside gets a turn.
+                () = tokio::task::yield_now(), if more => {}
+                () = Beside::asked(self.beside.as_ref()) => self.answer(),
                 () = wake.ready() => {}
                 () = tokio::time::sleep_until(wake_at.into()) => {}
             }
@@ -303,6 +372,15 @@ impl<'s> Session<'s> {
         }
     }
 
+    /// The same for who works beside.
+    fn answer(&mut self) {
+        let began = Instant::now();
+        self.interim();
+        if let Some(beside) = &mut self.beside {
+            beside.rests_until = Instant::now() + began.elapsed() * (SHARE - 1);
+        }
+    }
+
     /// Gives whoever wants it the state as of now; `false`: nobody does.
     fn interim(&mut self) -> bool {
         if !self.state.sinks.iter().any(|sink| sink.wants_interim()) {
@@ -311,6 +389,7 @@ impl<'s> Session<'s> {
         self.drain(BATCHES);
         let Self { source, enrichment, state, .. } = self;
         source.checkpoint(&mut |event| state.take(event, enrichment));
+        release(source.as_mut(), state, enrichment);
         state.sinks.iter_mut().for_each(|sink| sink.interim(&state.audit));
         true
     }
@@ -354,6 +433,17 @@ impl<'s> Session<'s> {
         if let Some((due, every)) = checkpoint.as_mut().filter(|(due, _)| Instant::now() >= *due) {
             *due = Instant::now() + *every;
             source.checkpoint(&mut |event| state.take(event, enrichment));
+        }
+        if wants_ended(state) {
+            if self.looked.elapsed() >= LOOK {
+                self.looked = Instant::now();
+                release(source.as_mut(), state, enrichment);
+            }
+            if self.tidied.elapsed() >= TIDY {
+                self.tidied = Instant::now();
+                source.checkpoint(&mut |event| state.take(event, enrichment));
+                state.audit.forget_details();
+            }
         }
         thin_out(source.as_mut(), state, enrichment);
         next
@@ -413,11 +503,12 @@ fn look(child: &mut Child, sinks: &mut [&mut dyn Sink]) -> Option<Exit> {
     }
 }
 
-/// Adds up processes of a crowd, those of which nothing can come any more.
-fn thin_out(source: &mut dyn Source, state: &mut State<'_>, enrichment: &mut Option<Enrichment>) {
-    if !state.audit.crowded() {
-        return;
-    }
+/// Of these processes nothing more will come.
+fn over(
+    source: &mut dyn Source,
+    state: &mut State<'_>,
+    enrichment: &mut Option<Enrichment>,
+) -> HashSet<ProcessId> {
     let exists = |id: &ProcessId| {
         !state.audit.succeeded(*id) && kill(Pid::from_raw(id.tgid as i32), None) != Err(Errno::ESRCH)
     };
@@ -425,6 +516,40 @@ fn thin_out(source: &mut dyn Source, state: &mut State<'_>, enrichment: &mut Opt
     let mut over: HashSet<ProcessId> = state.audit.ended().filter(|id| !exists(id)).collect();
     let awaited = source.awaited(&mut |event| state.take(event, enrichment));
     over.retain(|id| !awaited.contains(id));
+    over
+}
+
+fn wants_ended(state: &State<'_>) -> bool {
+    state.sinks.iter().any(|sink| sink.wants_ended())
+}
+
+/// Gives the processes that are over to whoever wants them; the audit forgets them.
+fn release(source: &mut dyn Source, state: &mut State<'_>, enrichment: &mut Option<Enrichment>) {
+    if !wants_ended(state) {
+        return;
+    }
+    let over = over(source, state, enrichment);
+    let ended = state.audit.release(&over);
+    if ended.is_empty() {
+        return;
+    }
+    for sink in state.sinks.iter_mut().filter(|sink| sink.wants_ended()) {
+        sink.ended(ended.clone(), &state.audit);
+    }
+    if let Some(it) = enrichment {
+        it.keep(&state.audit.examples_of());
+    }
+}
+
+/// Adds up processes of a crowd, those of which nothing can come any more.
+fn thin_out(source: &mut dyn Source, state: &mut State<'_>, enrichment: &mut Option<Enrichment>) {
+    if !state.audit.crowded() {
+        return;
+    }
+    if wants_ended(state) {
+        return release(source, state, enrichment);
+    }
+    let over = over(source, state, enrichment);
     let mut over: Vec<ProcessId> = over.into_iter().collect();
     over.sort_unstable();
     state.give(Event::Gone(over));

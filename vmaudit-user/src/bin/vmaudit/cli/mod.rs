@@ -12,6 +12,7 @@ pub mod report;
 pub mod reporting;
 pub mod run;
 pub mod scan;
+pub mod serve;
 pub mod trace;
 pub mod values;
 pub mod watch;
@@ -118,6 +119,9 @@ pub enum Command {
     /// Say what changed between two sessions, by application; as a gate, fail when something became worse
     #[command(after_help = diff::EXAMPLES)]
     Diff(diff::DiffArgs),
+    /// Serve the figures of running processes to Prometheus
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::ServeArgs),
     /// Say what this kernel, these rights and this build allow, hook by hook
     #[command(after_help = doctor::EXAMPLES)]
     Doctor(doctor::DoctorArgs),

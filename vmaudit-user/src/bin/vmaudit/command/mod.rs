@@ -11,6 +11,7 @@ pub mod report;
 mod reporting;
 pub mod run;
 pub mod scan;
+pub mod serve;
 mod status;
 mod thresholds;
 pub mod trace;

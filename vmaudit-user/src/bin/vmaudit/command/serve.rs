@@ -1,0 +1,187 @@
+//! `vmaudit serve`: the state of a watch, for Prometheus.
+
+use std::collections::HashMap;
+
+use anyhow::anyhow;
+use tokio::sync::mpsc::Receiver;
+
+use vmaudit_user::domain::audit::{Audit, Standing};
+use vmaudit_user::domain::groups::{GroupBy, Groups};
+use vmaudit_user::enrich::Enrichment;
+use vmaudit_user::model::event::Event;
+use vmaudit_user::model::exposed::Exposed;
+use vmaudit_user::model::report::SourceKind;
+use vmaudit_user::model::session::Header;
+use vmaudit_user::os::apart::Patience;
+use vmaudit_user::os::clock::now_ns;
+use vmaudit_user::os::kernel::Facts;
+use vmaudit_user::os::listen::Listener;
+use vmaudit_user::os::{service_manager, users};
+use vmaudit_user::output::metrics::{Exposition, page};
+use vmaudit_user::output::say;
+use vmaudit_user::session::http::{self, Asked, Asks, Page};
+use vmaudit_user::session::opening::{AskedOf, Whom, give_up_rights, open_running};
+use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
+use vmaudit_user::source::ebpf;
+
+use crate::cli::serve::ServeArgs;
+use crate::command::filters;
+
+/// Names of users that are kept.
+const USERS: usize = 10_000;
+
+/// `vmaudit serve`. Returns vmaudit's exit status.
+pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
+    let whom = whom(args)?;
+    // With the caller's rights, and before anything is attached: most mistakes are here.
+    let listener = Listener::open(&args.listen)?;
+    let facts = Facts::gather();
+    let options = ebpf::Options {
+        watch_all: whom.pids.is_empty(),
+        follow_children: !args.no_follow,
+        stream_changes: false,
+        stream_failures: false,
+        attach: true,
+        namespace: None,
+        calls: true,
+        exits: false,
+        stacks: false,
+        ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
+        slots: args.common.slots,
+        debug: args.common.debug_bpf,
+    };
+    let patience = Patience::default();
+    let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
+    opened.events.extend(give_up_rights(None, &[]));
+    let words = filters::words(&args.filters).unwrap_or_else(|| "every process".into());
+    let anonymizer = || users::anonymizer(false);
+    let header = opened.header(Vec::new(), &anonymizer(), AskedOf::default());
+    let (asks, asked, notify) = Asks::new();
+    let mut exporter = Exporter::new(&header, args.group_by, asked);
+    let enrichment = Enrichment::for_verdicts(&patience);
+    let mut source = opened.source;
+    let mut events = opened.events;
+    source.begin(&mut |event| events.push(event));
+    let sinks: Vec<&mut dyn Sink> = vec![&mut exporter];
+    let mut session = Session::new(&header, source, Some(enrichment), anonymizer(), sinks, patience);
+    events.into_iter().for_each(|event| session.take(event));
+    let why = opened.instead.map_or(String::new(), |why| {
+        format!(
+            "; figures are samples from /proc, without refused calls, because eBPF is not to be had ({why})"
+        )
+    });
+    let where_to = listener.words();
+    let ready = move |opened: std::io::Result<()>| match opened {
+        Ok(()) => {
+            say(&format!("serving {words} on {where_to}{why}; Ctrl-C ends it"));
+            service_manager::tell("READY=1");
+        }
+        Err(e) => say(&format!("cannot serve: {e}")),
+    };
+    session.beside(http::server(listener, asks, ready), notify);
+    let outcome = session.run(None, &Ends::default());
+    service_manager::tell("STOPPING=1");
+    match outcome {
+        Ok(_) => Ok(0),
+        Err(Unfollowed::NotBegun(e) | Unfollowed::Lost(e)) => Err(e),
+        Err(Unfollowed::Refused(_, why)) => Err(anyhow!(why)),
+    }
+}
+
+/// Whom to serve. A process by number must be there; all else may come later.
+fn whom(args: &ServeArgs) -> anyhow::Result<Whom> {
+    let by_number = !args.filters.pid.is_empty() && filters::whom(&args.filters, false)?.filter.is_none();
+    filters::whom(&args.filters, !by_number)
+}
+
+/// Keeps the figures, and answers those who ask for them.
+struct Exporter {
+    version: String,
+    source: SourceKind,
+    started_s: i64,
+    by: GroupBy,
+    groups: Groups,
+    /// Names by number, where users are groups.
+    users: HashMap<u32, String>,
+    asked: Receiver<Asked>,
+}
+
+impl Exporter {
+    fn new(header: &Header, by: GroupBy, asked: Receiver<Asked>) -> Self {
+        Self {
+            version: header.vmaudit.clone(),
+            source: header.source,
+            started_s: header.started.parse::<jiff::Timestamp>().map_or(0, |started| started.as_second()),
+            by,
+            groups: Groups::default(),
+            users: HashMap::new(),
+            asked,
+        }
+    }
+
+    fn group(&mut self, standing: &Standing) -> String {
+        let uid = standing.row.uid.filter(|_| self.by == GroupBy::User);
+        if let Some(uid) = uid.filter(|uid| self.users.len() < USERS && !self.users.contains_key(uid)) {
+            self.users.insert(uid, users::user_name(uid));
+        }
+        self.by.group(&standing.row, uid.and_then(|uid| self.users.get(&uid)).map(String::as_str))
+    }
+
+    fn look(&mut self, audit: &Audit) {
+        let standings: Vec<(String, Standing)> =
+            audit.standings().map(|standing| (self.group(&standing), standing)).collect();
+        self.groups.stand(standings.into_iter(), now_ns());
+    }
+
+    fn page(&self, audit: &Audit, exposition: Exposition) -> Page {
+        let seen = audit.seen_so_far();
+        let exposed = Exposed {
+            version: &self.version,
+            source: self.source,
+            sight: seen.sight,
+            started_s: self.started_s,
+            limit: seen.limit,
+            groups: self.groups.all(),
+            processes_in_other: self.groups.processes_in_other(),
+            groups_retired: self.groups.retired(),
+            exact_peaks: seen.exact_peaks && seen.sight.changes && self.groups.exact_peaks(),
+            exact_limit_calls: seen.exact_limit_calls,
+            lost: &seen.lost,
+        };
+        Page { content_type: exposition.content_type(), text: page(&exposed, exposition).into() }
+    }
+}
+
+impl Sink for Exporter {
+    fn event(&mut self, _: &Event, _: &Audit) {}
+
+    fn turn(&mut self, _: &Audit, _: bool) {}
+
+    fn wants_interim(&self) -> bool {
+        true
+    }
+
+    fn interim(&mut self, audit: &Audit) {
+        self.look(audit);
+        let mut pages: [Option<Page>; 2] = [None, None];
+        while let Ok(Asked { accept, answer }) = self.asked.try_recv() {
+            let exposition = Exposition::accepted(&accept);
+            let [text, open] = &mut pages;
+            let kept = if exposition == Exposition::Text { text } else { open };
+            // Who asked and went away is nobody's loss.
+            let _ = answer.send(kept.get_or_insert_with(|| self.page(audit, exposition)).clone());
+        }
+    }
+
+    fn wants_ended(&self) -> bool {
+        true
+    }
+
+    fn ended(&mut self, processes: Vec<Standing>, audit: &Audit) {
+        let ends = audit.seen_so_far().sight.ends;
+        for standing in processes {
+            let group = self.group(&standing);
+            self.groups.ended(&group, &standing, ends, now_ns());
+        }
+    }
+}
