@@ -83,6 +83,8 @@ mod scan;
 mod schemas;
 #[path = "live/screens.rs"]
 mod screens;
+#[path = "live/serve.rs"]
+mod serve;
 #[path = "live/sources.rs"]
 mod sources;
 #[path = "live/stacks.rs"]

@@ -6,12 +6,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{as_root, cargo, output, say, shown};
+use crate::command::{as_root, cargo, find, output, say, shown};
 use crate::programs::{self, Linking};
 use crate::python;
 
 /// Tests with this in their path change the machine, e.g. its lockdown mode.
 const GUEST_ONLY: &str = "::guest_only::";
+/// These need programs of Prometheus.
+const WITH_PROMETHEUS: &str = "::with_prometheus::";
 
 /// What the summaries of test programs say, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +57,8 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     }
     let mut live = Totals::default();
     let mut guest_only = 0;
+    let prometheus = ["prometheus", "promtool"].iter().all(|name| find(name).is_some());
+    let mut without_prometheus = 0;
     for suite in end_to_end {
         let names = output(Command::new(&suite.path).args(["--list", "--format=terse"]))?;
         guest_only += names.lines().filter(|name| name.contains(GUEST_ONLY)).count();
@@ -65,13 +69,19 @@ pub fn run(filter: Option<&str>) -> Result<()> {
             program.arg(assignment("PYTHON_TOOL", python::package()?));
         }
         program.arg(assignment("RUST_BACKTRACE", env::var_os("RUST_BACKTRACE").unwrap_or_default()));
-        live.add(follow(
-            program.arg(&suite.path).args(["--test-threads=2", "--skip", GUEST_ONLY]).args(filter),
-        )?);
+        program.arg(&suite.path).args(["--test-threads=2", "--skip", GUEST_ONLY]);
+        if !prometheus {
+            without_prometheus += names.lines().filter(|name| name.contains(WITH_PROMETHEUS)).count();
+            program.args(["--skip", WITH_PROMETHEUS]);
+        }
+        live.add(follow(program.args(filter))?);
     }
     total.add(live);
     let verdict = judge(total, live, filter.is_some());
     say!("{guest_only} tests change the machine and run in VMs only (`cargo xtask vm`)");
+    if without_prometheus > 0 {
+        say!("{without_prometheus} tests did NOT run: prometheus and promtool are not installed");
+    }
     println!("\n{} passed, {} failed", total.passed, total.failed);
     verdict
 }

@@ -1,0 +1,299 @@
+//! `serve`: what it shows to Prometheus is what was, and no client harms it.
+
+use std::io::{Read, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use vmaudit_tests::own;
+use vmaudit_tests::{
+    BACKSTOP, Done, Running, Scratch, Session, max_map_count, send_signal, wait_for, workload,
+};
+
+/// A server at work, with what it listens on.
+fn serving(options: &[&str]) -> (Running, String) {
+    let mut server = Session::vmaudit(&["serve", "--listen", "127.0.0.1:0"]).words(options).start();
+    server.wait_for_stderr("serving ");
+    let said = std::fs::read_to_string(server.file("stderr")).unwrap();
+    let (_, rest) = said.split_once("http://").expect("an address");
+    (server, rest.split('/').next().unwrap().to_owned())
+}
+
+fn ended(server: Running) -> Done {
+    send_signal(server.pid(), libc::SIGTERM);
+    server.wait().succeeded()
+}
+
+fn ask(address: &str, headers: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(BACKSTOP)).unwrap();
+    write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\n{headers}\r\n").unwrap();
+    whole(stream)
+}
+
+fn whole(mut stream: impl Read) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).expect("an answer");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    assert!(head.split(' ').nth(1) == Some("200"), "{head}");
+    body.to_owned()
+}
+
+/// A figure by its name and labels; they are in one order.
+fn figure(page: &str, name: &str) -> Option<u64> {
+    page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[track_caller]
+fn must(page: &str, name: &str) -> u64 {
+    figure(page, name).unwrap_or_else(|| panic!("{name}: {page}"))
+}
+
+/// A workload under this name, so that its group is its own.
+fn named(scratch: &Scratch, name: &str) -> std::path::PathBuf {
+    let path = scratch.path(name);
+    std::fs::copy(workload(), &path).unwrap();
+    path
+}
+
+#[test]
+fn counts_peaks_refusals_and_ends_are_those_of_the_workload() {
+    let scratch = Scratch::new();
+    let (standing, short) = (named(&scratch, "vma-stands"), named(&scratch, "vma-passes"));
+    let mut target = Session::other(standing).words(&["attach", "300"]).start_with_pipe();
+    target.wait_for_stdout("standing");
+    let own_standing = own::parse(&target.stdout_so_far()).remove(0);
+    let (server, address) = serving(&["--group-by", "app"]);
+    let count = "vmaudit_process_memory_map_areas{group=\"vma-stands\"}";
+    let peak = |name: &str| format!("vmaudit_process_memory_map_areas_peak{{group=\"{name}\"}}");
+    let failed = |name: &str, call: &str, cause: &str| {
+        format!(
+            "vmaudit_memory_syscall_failures_total{{group=\"{name}\",syscall=\"{call}\",errno=\"ENOMEM\",cause=\"{cause}\"}}"
+        )
+    };
+    let ends = "vmaudit_process_ends_total{group=\"vma-passes\",cause=\"exit\"}";
+    let page = ask(&address, "");
+    assert_eq!(must(&page, "vmaudit_memory_map_areas_limit"), max_map_count());
+    assert_eq!(must(&page, count), own_standing.base);
+    assert_eq!(must(&page, &peak("vma-stands")), own_standing.base);
+    assert_eq!(must(&page, &failed("vma-stands", "mmap", "max_map_count")), 0);
+    assert_eq!(must(&page, "vmaudit_events_lost_total{reason=\"table_full\"}"), 0);
+    assert_eq!(figure(&page, &peak("vma-passes")), None);
+    // Two come and go between two scrapes.
+    let burst = Session::other(short.clone()).words(&["burst", "700"]).go().succeeded();
+    let limit = Session::other(short).words(&["limit", "mmap"]).go().succeeded();
+    let own_burst = own::parse(&burst.stdout).remove(0);
+    let own_limit = own::parse(&limit.stdout).remove(0);
+    assert!(own_burst.peak > 700 && !own_limit.refused.is_empty(), "{own_limit:?}");
+    let page = wait_for("both ends in the figures", || {
+        let page = ask(&address, "");
+        (figure(&page, ends) == Some(2)).then_some(page)
+    });
+    assert_eq!(must(&page, &peak("vma-passes")), own_burst.peak.max(own_limit.peak));
+    assert_eq!(figure(&page, "vmaudit_process_memory_map_areas{group=\"vma-passes\"}"), None);
+    for refused in &own_limit.refused {
+        assert_eq!(must(&page, &failed("vma-passes", &refused.syscall, &refused.cause)), refused.count);
+    }
+    // The next scraper sees the same.
+    let again = ask(&address, "");
+    for name in [peak("vma-passes"), ends.to_owned(), failed("vma-passes", "mmap", "max_map_count")] {
+        assert_eq!(must(&again, &name), must(&page, &name), "{name}");
+    }
+    // As OpenMetrics the same figures.
+    let open = ask(&address, "Accept: application/openmetrics-text;version=1.0.0\r\n");
+    assert!(open.ends_with("# EOF\n"));
+    assert_eq!(must(&open, ends), 2);
+    target.wait().succeeded();
+    ended(server);
+}
+
+#[test]
+fn a_thousand_scrapes_leak_nothing() {
+    let (server, address) = serving(&[]);
+    // Not all descriptors: programs that watch more are loaded when anybody on the machine comes near a limit.
+    let sockets = || {
+        let all = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).unwrap();
+        let links = all.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+        links.filter(|link| link.to_string_lossy().starts_with("socket:")).count()
+    };
+    let resident = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap().to_owned();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    (0..50).for_each(|_| drop(ask(&address, "")));
+    // The one that listens.
+    wait_for("all connections are closed", || (sockets() == 1).then_some(()));
+    let before = resident();
+    (0..1000).for_each(|_| drop(ask(&address, "")));
+    wait_for("all connections are closed", || (sockets() == 1).then_some(()));
+    assert!(resident() < before + 4096, "{} KiB, {before} before", resident());
+    ended(server);
+}
+
+#[test]
+fn names_of_strangers_stay_in_their_quotes() {
+    let scratch = Scratch::new();
+    let program = named(&scratch, "a\"} 1\nx\\\u{1b}[2");
+    let (server, address) = serving(&["--group-by", "app"]);
+    let mut target = Session::other(program).words(&["attach", "10"]).start_with_pipe();
+    target.wait_for_stdout("standing");
+    let page = wait_for("its name", || {
+        let page = ask(&address, "");
+        page.contains("group=\"a\\\"} 1").then_some(page)
+    });
+    assert!(!page.contains('\u{1b}'), "{page}");
+    for line in page.lines() {
+        let fine = line.starts_with("# HELP vmaudit_") || line.starts_with("# TYPE vmaudit_");
+        let number = || line.rsplit(' ').next().is_some_and(|value| value.parse::<f64>().is_ok());
+        assert!(fine || line.starts_with("vmaudit_") && number(), "{line:?}");
+    }
+    target.wait().succeeded();
+    ended(server);
+}
+
+#[test]
+fn slow_clients_keep_nobody_out() {
+    let (server, address) = serving(&[]);
+    let slow: Vec<TcpStream> = (0..40)
+        .map(|_| {
+            let mut stream = TcpStream::connect(&address).unwrap();
+            stream.write_all(b"GET /metrics HTTP/1.1\r\nHo").unwrap();
+            stream
+        })
+        .collect();
+    assert!(ask(&address, "").contains("vmaudit_build_info"));
+    drop(slow);
+    assert!(ask(&address, "").contains("vmaudit_build_info"));
+    ended(server);
+}
+
+#[test]
+fn a_unix_socket_is_served_and_goes_with_its_server() {
+    let scratch = Scratch::new();
+    let path = scratch.path("socket");
+    let listen = format!("unix:{}", path.display());
+    let mut server = Session::vmaudit(&["serve", "--listen", &listen]).start();
+    server.wait_for_stderr("serving ");
+    let mut stream = UnixStream::connect(&path).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+    assert!(whole(stream).contains("vmaudit_memory_map_areas_limit"));
+    let second = Session::vmaudit(&["serve", "--listen", &listen]).go().ended_with(1);
+    assert!(second.stderr_text().contains("somebody listens there already"), "{}", second.stderr_text());
+    ended(server);
+    assert!(!path.exists());
+}
+
+#[test]
+fn an_address_that_is_not_to_be_had_is_told_in_one_sentence() {
+    let (server, address) = serving(&[]);
+    for (listen, status, part) in [
+        (address.as_str(), 1, "Address already in use"),
+        ("192.0.2.1:9747", 1, "cannot listen on 192.0.2.1:9747: Cannot assign requested address"),
+        ("systemd", 1, "no socket was handed over"),
+        ("9747", 2, "write ADDRESS:PORT"),
+        ("127.0.0.1:99999", 2, "is no port"),
+    ] {
+        let done = Session::vmaudit(&["serve", "--listen", listen]).go().ended_with(status);
+        assert!(done.stderr_text().contains(part), "{listen}: {}", done.stderr_text());
+        if status == 1 {
+            assert_eq!(done.stderr_text().lines().count(), 1, "{}", done.stderr_text());
+        }
+    }
+    ended(server);
+}
+
+#[test]
+fn without_rights_samples_are_called_so() {
+    let mut server = Session::vmaudit(&["serve", "--listen", "127.0.0.1:0", "--source", "proc"]).start();
+    server.wait_for_stderr("serving ");
+    let said = std::fs::read_to_string(server.file("stderr")).unwrap();
+    assert!(said.contains("samples from /proc"), "{said}");
+    let address = said.split_once("http://").unwrap().1.split('/').next().unwrap().to_owned();
+    let page = ask(&address, "");
+    assert_eq!(must(&page, "vmaudit_session_peaks_exact"), 0);
+    assert_eq!(must(&page, "vmaudit_source_info{source=\"proc\"}"), 1);
+    assert!(page.contains("a sample from /proc") && !page.contains("vmaudit_memory_syscall_failures_total"));
+    ended(server);
+}
+
+/// What Prometheus' own programs say. `cargo xtask test` leaves these out, and says so, where they are not installed.
+mod with_prometheus {
+    use super::*;
+
+    fn packaged(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../vmaudit-user/packaging/prometheus").join(name)
+    }
+
+    fn promtool(words: &[&str], file: Option<&Path>, stdin: &str) {
+        let mut command = Command::new("promtool");
+        command.args(words).args(file).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("promtool is installed");
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
+        let done = child.wait_with_output().unwrap();
+        let said =
+            String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "promtool {words:?}: {said}");
+    }
+
+    #[test]
+    fn promtool_finds_nothing_wrong() {
+        let (server, address) = serving(&[]);
+        let page = ask(&address, "");
+        assert!(page.lines().count() > 50, "{page}");
+        promtool(&["check", "metrics"], None, &page);
+        promtool(&["check", "rules"], Some(&packaged("vmaudit.rules.yml")), "");
+        promtool(&["test", "rules"], Some(&packaged("vmaudit.rules.test.yml")), "");
+        ended(server);
+    }
+
+    /// Prometheus reads the page, and a rule that is shipped fires for a process near the limit.
+    #[test]
+    fn prometheus_scrapes_and_an_alert_fires() {
+        let scratch = Scratch::new();
+        let near = (max_map_count() * 85 / 100).to_string();
+        let mut target =
+            Session::other(named(&scratch, "vma-near")).words(&["attach", &near]).start_with_pipe();
+        target.wait_for_stdout("standing");
+        let (server, address) = serving(&["--group-by", "app"]);
+        // Nobody waits five minutes in a test.
+        let rules = std::fs::read_to_string(packaged("vmaudit.rules.yml")).unwrap();
+        assert!(rules.contains("for: 5m"));
+        std::fs::write(scratch.path("rules.yml"), rules.replace("for: 5m", "for: 0s")).unwrap();
+        let config = format!(
+            "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\nrule_files: [rules.yml]\n\
+             scrape_configs:\n  - job_name: vmaudit\n    static_configs:\n      - targets: ['{address}']\n"
+        );
+        std::fs::write(scratch.path("prometheus.yml"), config).unwrap();
+        let own = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let log = std::fs::File::create(scratch.path("log")).unwrap();
+        let mut prometheus = Command::new("prometheus")
+            .arg(format!("--config.file={}", scratch.path("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", scratch.path("data").display()))
+            .arg(format!("--web.listen-address={own}"))
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("prometheus is installed");
+        let alerts = wait_for("the alert", || {
+            let mut stream = TcpStream::connect(&own).ok()?;
+            stream.set_read_timeout(Some(BACKSTOP)).unwrap();
+            write!(stream, "GET /api/v1/alerts HTTP/1.0\r\n\r\n").ok()?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text).ok()?;
+            text.contains("\"state\":\"firing\"").then_some(text)
+        });
+        let query = "/api/v1/query?query=vmaudit_process_memory_map_areas%7Bgroup%3D%22vma-near%22%7D";
+        let mut stream = TcpStream::connect(&own).unwrap();
+        write!(stream, "GET {query} HTTP/1.0\r\n\r\n").unwrap();
+        let series = whole(stream);
+        prometheus.kill().unwrap();
+        prometheus.wait().unwrap();
+        assert!(alerts.contains("ProcessNearMemoryMapAreasLimit") && alerts.contains("vma-near"), "{alerts}");
+        let standing = own::parse(&target.stdout_so_far()).remove(0).base;
+        assert!(series.contains(&format!("\"{standing}\"")), "{standing}: {series}");
+        target.wait().succeeded();
+        ended(server);
+    }
+}
