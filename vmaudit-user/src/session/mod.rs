@@ -1,14 +1,15 @@
 //! One session: a source, what is looked up beside it, the audit, and whoever else wants the events. The only place with
 //! a loop, a runtime and signals.
 
+mod beside;
 pub mod http;
 pub mod left;
 pub mod opening;
+mod over;
 pub mod recorder;
 pub mod replay;
 pub(crate) mod signals;
 
-use std::collections::HashSet;
 use std::future::Future;
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
@@ -17,9 +18,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use nix::errno::Errno;
-use nix::sys::signal::kill;
-use nix::unistd::Pid;
 use tokio::sync::Notify;
 
 use crate::domain::application::Anonymizer;
@@ -28,7 +26,7 @@ use crate::enrich::Enrichment;
 use crate::launch::child::{Child, Look};
 use crate::launch::last_resort;
 use crate::launch::signals::is_harmless;
-use crate::model::event::{End, Event, ProcessId, UserName};
+use crate::model::event::{End, Event, UserName};
 use crate::model::report::Exit;
 use crate::model::session::Header;
 use crate::os::apart::Patience;
@@ -38,6 +36,8 @@ use crate::os::rights;
 use crate::os::users::user_name;
 use crate::source::{Source, ebpf};
 use crate::text::{self, MESSAGES};
+use beside::Beside;
+use over::{release, thin_out, wants_ended};
 use signals::{Asked, Signals, Wake};
 
 /// For so long no followed address space must be seen before all count as ended.
@@ -54,8 +54,6 @@ const BATCHES: usize = 64;
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two looks for details that nobody needs any more.
 const TIDY: Duration = Duration::from_secs(60);
-/// Of its time a session gives whoever asks from beside one part in so many.
-const SHARE: u32 = 4;
 /// Batches taken after the end was seen: more than the largest ring buffer holds of the smallest records.
 const LAST_BATCHES: usize = 256;
 
@@ -183,28 +181,6 @@ pub struct Session<'s> {
     tidied: Instant,
 }
 
-/// Work that goes on beside a session, and how it asks for the state as of now.
-struct Beside {
-    work: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-    asks: Arc<Notify>,
-    /// Before that, it is not told: whoever asks without a pause costs the machine [`SHARE`] of a processor, not all of it.
-    rests_until: Instant,
-}
-
-impl Beside {
-    /// When it may be told; never where nothing is beside.
-    async fn asked(beside: Option<&Self>) {
-        match beside {
-            Some(it) => {
-                // In this order: who has been heard must not be forgotten while something else comes first.
-                tokio::time::sleep_until(it.rests_until.into()).await;
-                it.asks.notified().await;
-            }
-            None => std::future::pending().await,
-        }
-    }
-}
-
 /// What takes events.
 struct State<'s> {
     audit: Audit,
@@ -274,7 +250,7 @@ impl<'s> Session<'s> {
 
     /// Has this work go on beside it, on its runtime. Who wants an interim state gets one whenever `asks` tells.
     pub fn beside(&mut self, work: Pin<Box<dyn Future<Output = ()> + Send>>, asks: Arc<Notify>) {
-        self.beside = Some(Beside { work: Some(work), asks, rests_until: Instant::now() });
+        self.beside = Some(Beside::new(work, asks));
     }
 
     /// Lets the command go, if there is one, and follows to the end. Errors: see [`Unfollowed`].
@@ -377,7 +353,7 @@ impl<'s> Session<'s> {
         let began = Instant::now();
         self.interim();
         if let Some(beside) = &mut self.beside {
-            beside.rests_until = Instant::now() + began.elapsed() * (SHARE - 1);
+            beside.rest(began.elapsed());
         }
     }
 
@@ -500,61 +476,6 @@ fn look(child: &mut Child, sinks: &mut [&mut dyn Sink]) -> Option<Exit> {
             last_resort::ended(exit);
             Some(exit)
         }
-    }
-}
-
-/// Of these processes nothing more will come.
-fn over(
-    source: &mut dyn Source,
-    state: &mut State<'_>,
-    enrichment: &mut Option<Enrichment>,
-) -> HashSet<ProcessId> {
-    let exists = |id: &ProcessId| {
-        !state.audit.succeeded(*id) && kill(Pid::from_raw(id.tgid as i32), None) != Err(Errno::ESRCH)
-    };
-    // Whoever is gone by now has left its last figures with the source, if not with the audit; so in this order.
-    let mut over: HashSet<ProcessId> = state.audit.ended().filter(|id| !exists(id)).collect();
-    let awaited = source.awaited(&mut |event| state.take(event, enrichment));
-    over.retain(|id| !awaited.contains(id));
-    over
-}
-
-fn wants_ended(state: &State<'_>) -> bool {
-    state.sinks.iter().any(|sink| sink.wants_ended())
-}
-
-/// Gives the processes that are over to whoever wants them; the audit forgets them.
-fn release(source: &mut dyn Source, state: &mut State<'_>, enrichment: &mut Option<Enrichment>) {
-    if !wants_ended(state) {
-        return;
-    }
-    let over = over(source, state, enrichment);
-    let ended = state.audit.release(&over);
-    if ended.is_empty() {
-        return;
-    }
-    for sink in state.sinks.iter_mut().filter(|sink| sink.wants_ended()) {
-        sink.ended(ended.clone(), &state.audit);
-    }
-    if let Some(it) = enrichment {
-        it.keep(&state.audit.examples_of());
-    }
-}
-
-/// Adds up processes of a crowd, those of which nothing can come any more.
-fn thin_out(source: &mut dyn Source, state: &mut State<'_>, enrichment: &mut Option<Enrichment>) {
-    if !state.audit.crowded() {
-        return;
-    }
-    if wants_ended(state) {
-        return release(source, state, enrichment);
-    }
-    let over = over(source, state, enrichment);
-    let mut over: Vec<ProcessId> = over.into_iter().collect();
-    over.sort_unstable();
-    state.give(Event::Gone(over));
-    if let Some(it) = enrichment {
-        it.keep(&state.audit.examples_of());
     }
 }
 
