@@ -137,6 +137,13 @@ impl Enrichment {
         if busy { next.min(Instant::now() + GLANCE) } else { next }
     }
 
+    /// Bounds that are for a session begin anew, in one that goes on for months.
+    pub fn renew(&mut self) {
+        self.oom.renew();
+        self.task_cgroups = pids_cgroup::Looks::default();
+        self.commits = commit::Looks::default();
+    }
+
     /// Forgets the stacks of address spaces whose examples the audit no longer keeps.
     pub fn keep(&mut self, wanted: &HashSet<u64>) {
         self.symbols.keep(wanted);

@@ -51,6 +51,16 @@ impl OomLooks {
         }
     }
 
+    /// Looks may be spent anew, and cgroups that are gone make room.
+    pub fn renew(&mut self) {
+        self.looks = 0;
+        if self.met.len() >= CGROUPS {
+            // Those that are still there keep their counters.
+            self.met.clear();
+            self.before.retain(|folder, _| folder.exists());
+        }
+    }
+
     /// The OOM killer has chosen this process. `named`: the cgroup it was seen in before.
     pub fn look(&mut self, victim: &OomVictim, named: Option<&str>) -> Option<OomCgroups> {
         if self.looks >= LOOKS {

@@ -419,6 +419,9 @@ impl<'s> Session<'s> {
                 self.tidied = Instant::now();
                 source.checkpoint(&mut |event| state.take(event, enrichment));
                 state.audit.forget_details();
+                if let Some(it) = enrichment {
+                    it.renew();
+                }
             }
         }
         thin_out(source.as_mut(), state, enrichment);
