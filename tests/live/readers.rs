@@ -92,54 +92,65 @@ mod native_only {
         assert!(text(&folder, "summary.md").len() < 1 << 20);
     }
 
-    /// One test of three is refused calls without a word; it is the one that is named.
-    #[test]
-    #[ignore = "needs pytest (Debian: python3-pytest); run it with --include-ignored"]
-    fn the_pytest_plugin_tells_tests_apart() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        let plugin = root.join("vmaudit-user/contrib/pytest-vmaudit");
-        let run = |options: &[&str]| {
-            let session = Session::vmaudit(&["run", "--fail-on", "failure", "-o"]);
-            let (json, xml) = (session.file("r.json"), session.file("r.xml"));
-            let session = session.words(&[&json]).words(&["-o"]).words(&[&xml]);
-            let session =
-                session.words(&["--", "/usr/bin/python3", "-m", "pytest", "-q", "-p", "pytest_vmaudit"]);
-            let session = session.words(&["-p", "no:cacheprovider"]).words(options);
-            let session = session.words(&[root.join("examples/test_vma.py")]);
-            let session =
-                session.env("PYTHONPATH", plugin.to_str().unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
-            let done = session.go().ended_with(86);
-            let report: vmaudit_user::model::report::Report =
-                serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
-            (done, report, std::fs::read_to_string(xml).unwrap())
-        };
-        let (_done, report, xml) = run(&["--vmaudit"]);
-        let tasks = &report.processes.iter().max_by_key(|it| it.map_count.peak).unwrap().tasks;
-        let of = |name: &str| {
-            tasks.iter().find(|it| it.name.as_deref() == Some(name)).unwrap_or_else(|| panic!("{tasks:?}"))
-        };
-        assert!(of("silent_failure").failed > Some(1000), "{tasks:?}");
-        assert_eq!((of("cache_growth").failed, of("small").failed), (Some(0), Some(0)));
-        assert!(of("cache_growth").added >= Some(9000) && of("small").added < Some(1000), "{tasks:?}");
-        let failed: Vec<&str> =
-            xml.lines().filter(|line| line.contains("<testcase") && !line.ends_with("/>")).collect();
-        assert_eq!(failed.len(), 2, "the budget and the one test: {xml}");
-        assert!(failed[1].contains("task silent_failure in"), "{xml}");
-        // Off by default.
-        let (_done, report, _) = run(&[]);
-        assert!(
-            report
-                .processes
-                .iter()
-                .all(|it| it.tasks.iter().all(|task| task.name.as_deref() != Some("small")))
-        );
+    /// `cargo xtask test` leaves these out where the program is missing, and says so.
+    mod with_pytest {
+        use super::*;
+
+        /// One test of three is refused calls without a word; it is the one that is named.
+        #[test]
+        fn the_pytest_plugin_tells_tests_apart() {
+            let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+            let plugin = root.join("vmaudit-user/contrib/pytest-vmaudit");
+            let run = |options: &[&str]| {
+                let session = Session::vmaudit(&["run", "--fail-on", "failure", "-o"]);
+                let (json, xml) = (session.file("r.json"), session.file("r.xml"));
+                let session = session.words(&[&json]).words(&["-o"]).words(&[&xml]);
+                let session =
+                    session.words(&["--", "/usr/bin/python3", "-m", "pytest", "-q", "-p", "pytest_vmaudit"]);
+                let session = session.words(&["-p", "no:cacheprovider"]).words(options);
+                let session = session.words(&[root.join("examples/test_vma.py")]);
+                let session =
+                    session.env("PYTHONPATH", plugin.to_str().unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
+                let done = session.go().ended_with(86);
+                let report: vmaudit_user::model::report::Report =
+                    serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+                (done, report, std::fs::read_to_string(xml).unwrap())
+            };
+            let (_done, report, xml) = run(&["--vmaudit"]);
+            let tasks = &report.processes.iter().max_by_key(|it| it.map_count.peak).unwrap().tasks;
+            let of = |name: &str| {
+                tasks
+                    .iter()
+                    .find(|it| it.name.as_deref() == Some(name))
+                    .unwrap_or_else(|| panic!("{tasks:?}"))
+            };
+            assert!(of("silent_failure").failed > Some(1000), "{tasks:?}");
+            assert_eq!((of("cache_growth").failed, of("small").failed), (Some(0), Some(0)));
+            assert!(of("cache_growth").added >= Some(9000) && of("small").added < Some(1000), "{tasks:?}");
+            let failed: Vec<&str> =
+                xml.lines().filter(|line| line.contains("<testcase") && !line.ends_with("/>")).collect();
+            assert_eq!(failed.len(), 2, "the budget and the one test: {xml}");
+            assert!(failed[1].contains("task silent_failure in"), "{xml}");
+            // Off by default.
+            let (_done, report, _) = run(&[]);
+            assert!(
+                report
+                    .processes
+                    .iter()
+                    .all(|it| it.tasks.iter().all(|task| task.name.as_deref() != Some("small")))
+            );
+        }
     }
 
-    #[test]
-    #[ignore = "needs promtool (Debian: prometheus); run it with --include-ignored"]
-    fn promtool_reads_prom() {
-        let (_done, folder) = session();
-        let answer = read(&["promtool", "check", "metrics"], &text(&folder, "r.prom"));
-        assert!(answer.status.success() && answer.stderr.is_empty(), "{answer:?}");
+    /// Likewise.
+    mod with_prometheus {
+        use super::*;
+
+        #[test]
+        fn promtool_reads_prom() {
+            let (_done, folder) = session();
+            let answer = read(&["promtool", "check", "metrics"], &text(&folder, "r.prom"));
+            assert!(answer.status.success() && answer.stderr.is_empty(), "{answer:?}");
+        }
     }
 }

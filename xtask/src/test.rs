@@ -12,8 +12,11 @@ use crate::python;
 
 /// Tests with this in their path change the machine, e.g. its lockdown mode.
 const GUEST_ONLY: &str = "::guest_only::";
-/// These need programs of Prometheus.
-const WITH_PROMETHEUS: &str = "::with_prometheus::";
+/// Tests with this in their path need these programs, of that Debian package.
+const WITH_PROGRAMS: [(&str, &[&str], &str); 2] = [
+    ("::with_prometheus::", &["prometheus", "promtool"], "prometheus"),
+    ("::with_pytest::", &["pytest-3"], "python3-pytest"),
+];
 
 /// What the summaries of test programs say, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +60,10 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     }
     let mut live = Totals::default();
     let mut guest_only = 0;
-    let prometheus = ["prometheus", "promtool"].iter().all(|name| find(name).is_some());
-    let mut without_prometheus = 0;
+    let is_missing = |programs: &[&str]| programs.iter().any(|name| find(name).is_none());
+    let missing = WITH_PROGRAMS.iter().filter(|(_, programs, _)| is_missing(programs));
+    let mut left_out: Vec<(&str, &str, usize)> =
+        missing.map(|(path, _, package)| (*path, *package, 0)).collect();
     for suite in end_to_end {
         let names = output(Command::new(&suite.path).args(["--list", "--format=terse"]))?;
         guest_only += names.lines().filter(|name| name.contains(GUEST_ONLY)).count();
@@ -70,17 +75,17 @@ pub fn run(filter: Option<&str>) -> Result<()> {
         }
         program.arg(assignment("RUST_BACKTRACE", env::var_os("RUST_BACKTRACE").unwrap_or_default()));
         program.arg(&suite.path).args(["--test-threads=2", "--skip", GUEST_ONLY]);
-        if !prometheus {
-            without_prometheus += names.lines().filter(|name| name.contains(WITH_PROMETHEUS)).count();
-            program.args(["--skip", WITH_PROMETHEUS]);
+        for (path, _, count) in &mut left_out {
+            *count += names.lines().filter(|name| name.contains(*path)).count();
+            program.args(["--skip", path]);
         }
         live.add(follow(program.args(filter))?);
     }
     total.add(live);
     let verdict = judge(total, live, filter.is_some());
     say!("{guest_only} tests change the machine and run in VMs only (`cargo xtask vm`)");
-    if without_prometheus > 0 {
-        say!("{without_prometheus} tests did NOT run: prometheus and promtool are not installed");
+    for (_, package, count) in left_out {
+        say!("{count} tests did NOT run: Debian's package {package} is not installed");
     }
     println!("\n{} passed, {} failed", total.passed, total.failed);
     verdict
