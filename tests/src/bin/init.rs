@@ -33,8 +33,15 @@ const MOUNTS: [(&str, &str, &str); 11] = [
 /// Left out with `vmaudit.notracefs` on the kernel's command line; debugfs too, as it would mount tracefs by itself.
 const TRACEFS: &str = "/sys/kernel/tracing";
 
-/// Suites that need more than a guest has (Python and pip); single tests are marked by a module `native_only`.
+/// Suites that need more than a guest has (Python and pip).
 const NATIVE_ONLY: [&str; 1] = ["against_python"];
+
+/// Whether a test needs what a guest does not have: its module says so, by `native_only` or by the program it runs with
+/// (`with_pytest`).
+fn is_native_only(suite: &str, test: &str) -> bool {
+    NATIVE_ONLY.contains(&suite)
+        || test.rsplit("::").skip(1).any(|module| module == "native_only" || module.starts_with("with_"))
+}
 
 fn main() {
     if std::process::id() != 1 {
@@ -113,7 +120,7 @@ fn run_tests(settings: &Settings) -> Result<()> {
     for suite in &settings.suites {
         for test in list(settings, suite, &[])? {
             // They need what a guest does not have; they are no part of its plan.
-            if NATIVE_ONLY.contains(&suite.as_str()) || test.split("::").any(|part| part == "native_only") {
+            if is_native_only(suite, &test) {
                 native_only += 1;
             } else {
                 planned.push((suite, test));
