@@ -108,7 +108,7 @@ mod native_only {
                 let session =
                     session.words(&["--", "/usr/bin/python3", "-m", "pytest", "-q", "-p", "pytest_vmaudit"]);
                 let session = session.words(&["-p", "no:cacheprovider"]).words(options);
-                let session = session.words(&[root.join("examples/test_vma.py")]);
+                let session = session.words(&[root.join("tests/examples/test_vma.py")]);
                 let session =
                     session.env("PYTHONPATH", plugin.to_str().unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
                 let done = session.go().ended_with(86);

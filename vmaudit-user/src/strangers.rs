@@ -20,6 +20,7 @@ use vmaudit_common::call::CALLS;
 
 use crate::domain::application::{Anonymizer, application, arguments};
 use crate::domain::arguments as call_arguments;
+use crate::domain::cgroup::Groups;
 use crate::domain::vma_layout::analysis::{self, Beside, Mappings};
 use crate::domain::vma_layout::maps_parser::{Flag, Mapping, Parser};
 use crate::domain::vma_layout::verdict::conclude;
@@ -199,8 +200,8 @@ pub fn numa_maps(bytes: &[u8]) {
 /// /proc/PID/stat: what is understood is printed and understood as the same.
 pub fn stat(bytes: &[u8]) {
     let Some(it) = procfs::parse_stat(bytes) else { return };
-    let procfs::Stat { comm, state, ppid, kernel_thread, threads, start_ticks } = &it;
-    let flags = if *kernel_thread { 0x0020_0000 } else { 0 };
+    let procfs::Stat { comm, state, ppid, kernel_thread, exiting, threads, start_ticks } = &it;
+    let flags = if *kernel_thread { 0x0020_0000 } else { 0 } | if *exiting { 4 } else { 0 };
     let text = format!(
         "1 ({comm}) {state} {ppid} 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 {start_ticks} 0 0\n"
     );
@@ -210,9 +211,9 @@ pub fn stat(bytes: &[u8]) {
 /// /proc/PID/cgroup: the path is a line's end as it stands there, and is read again from a line of its own.
 pub fn cgroup(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let Some(path) = procfs::parse_cgroup(&text) else { return };
+    let Some(path) = Groups::parse(&text).shown else { return };
     assert!(text.split('\n').any(|line| line.ends_with(&format!(":{path}"))), "{path:?} is not in {text:?}");
-    assert_eq!(procfs::parse_cgroup(&format!("0::{path}\n")), Some(path));
+    assert_eq!(Groups::parse(&format!("0::{path}\n")).shown, Some(path));
 }
 
 /// /proc/PID/cmdline: arguments hold nothing that was not there; what hides users' names leaves none, however often.

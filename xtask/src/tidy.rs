@@ -21,6 +21,25 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("session", &["text", "model", "domain", "os", "source", "enrich", "launch", "session"]),
     ("output", &["text", "model", "output"]),
 ];
+/// All that the top of the repository holds, but for hidden files and what is built: what is written there by mistake stands
+/// out.
+const TOP: [&str; 15] = [
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE-APACHE",
+    "LICENSE-GPL2",
+    "LICENSE-MIT",
+    "README.md",
+    "SECURITY.md",
+    "clippy.toml",
+    "deny.toml",
+    "rustfmt.toml",
+    "target",
+    "tests",
+    "xtask",
+];
 /// Most lines of a file, its unit tests not counted.
 const ROOM: usize = 500;
 /// Most lines of a file of tests.
@@ -29,7 +48,11 @@ const TESTS: usize = 800;
 /// Reads the sources; the error lists everything that is wrong.
 pub fn run() -> Result<()> {
     let root = workspace()?;
-    let mut wrong = Vec::new();
+    let mut tops = BTreeSet::new();
+    for entry in fs::read_dir(&root)? {
+        tops.insert(entry?.file_name().to_string_lossy().into_owned());
+    }
+    let mut wrong = strange_at_top(&tops);
     let mut files = Vec::new();
     for part in ["vmaudit-common/src", "vmaudit-ebpf/src", "vmaudit-user/src", "xtask/src", "tests"] {
         rust_files(&root.join(part), &mut files)?;
@@ -44,6 +67,12 @@ pub fn run() -> Result<()> {
     }
     say!("{} files are in order", files.len());
     Ok(())
+}
+
+fn strange_at_top(names: &BTreeSet<String>) -> Vec<String> {
+    let known = |name: &str| name.starts_with('.') || name.starts_with("vmaudit-") || TOP.contains(&name);
+    let strange = names.iter().filter(|name| !known(name));
+    strange.map(|name| format!("{name}: nothing of that name belongs at the top")).collect()
 }
 
 fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -145,6 +174,16 @@ fn head(path: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_else_at_the_top() {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        assert_eq!(
+            strange_at_top(&names(&["README.md", ".git", "target", "tests", "vmaudit-user"])),
+            [""; 0]
+        );
+        assert_eq!(strange_at_top(&names(&["9", "README.md"])).len(), 1);
+    }
 
     #[test]
     fn imports_are_seen_however_they_are_written() {

@@ -13,6 +13,7 @@ use vmaudit_common::{
     CLASS_OVERCOMMIT_REFUSED, CLASS_SECTION,
 };
 
+use crate::domain::cgroup::Groups;
 use crate::model::event::{MemoryCgroup, Refused};
 use crate::os::procfs::Proc;
 
@@ -55,8 +56,8 @@ impl Looks {
         }
         let root = &self.root;
         self.found.entry(refused.generation).or_insert_with(|| {
-            let now =
-                Proc::new(root.join("proc")).open(refused.tgid).ok().and_then(|process| process.cgroup());
+            let process = Proc::new(root.join("proc")).open(refused.tgid).ok();
+            let now = process.and_then(|process| Groups::parse(&process.cgroups()?).shown);
             // A process that is being killed may already have left.
             [now.as_deref(), named].into_iter().flatten().find_map(|path| look(root, path))
         });

@@ -13,6 +13,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use super::memory_cgroup::{LEVELS, NO_LIMIT, read};
+use crate::domain::cgroup::Groups;
 use crate::model::end::{CgroupLevel, OomCgroups, OomSeen, OomVictim};
 use crate::os::procfs::Proc;
 
@@ -87,7 +88,8 @@ impl OomLooks {
     /// Where the kernel side could not tell: by what /proc says of the process, which is on its way out.
     fn by_paths(&self, victim: &OomVictim, named: Option<&str>) -> Option<Found> {
         let proc = Proc::new(self.root.join("proc"));
-        let now = proc.open(victim.process.tgid).ok().and_then(|process| process.cgroup());
+        let now = proc.open(victim.process.tgid).ok().and_then(|process| process.cgroups());
+        let now = now.and_then(|text| Groups::parse(&text).shown);
         // In version 1 a task on its way out is in the root, wherever it was (kernel/cgroup/cgroup.c:proc_cgroup_show).
         let now = now.filter(|path| !(is_v1(&self.root) && path == "/"));
         let found = now.as_deref().and_then(|path| levels(&self.root, path));

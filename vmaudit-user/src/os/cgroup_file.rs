@@ -1,24 +1,12 @@
 //! Lines of /proc/PID/cgroup.
 
-pub(crate) fn parse_cgroup(text: &str) -> Option<String> {
-    let mut unified = None;
-    let mut memory = None;
-    // Not `lines()`: a carriage return at the end is the name's.
-    for line in text.split('\n') {
-        let mut parts = line.splitn(3, ':');
-        let (Some(id), Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else {
-            continue;
-        };
-        if id == "0" && controllers.is_empty() {
-            unified = Some(path);
-        } else if controllers.split(',').any(|name| name == "memory") {
-            memory = Some(path);
-        }
-    }
-    match (unified, memory) {
-        (Some("/") | None, Some(path)) => Some(path.to_owned()),
-        (path, _) => path.map(str::to_owned),
-    }
+/// The hierarchies of version 1, of which there are some, are all at their root.
+pub(crate) fn all_at_root(text: &str) -> bool {
+    let mut of_controllers = text.split('\n').filter_map(|line| {
+        let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+        (!controllers.is_empty()).then_some(path)
+    });
+    of_controllers.next() == Some("/") && of_controllers.all(|path| path == "/")
 }
 
 pub(crate) fn parse_cgroup_of(text: &str, controller: &str) -> Option<String> {

@@ -15,8 +15,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
-pub(crate) use super::cgroup_file::parse_cgroup;
-use super::cgroup_file::parse_cgroup_of;
+use super::cgroup_file::{all_at_root, parse_cgroup_of};
 use crate::model::report::{Host, Limits};
 use crate::model::scan::Slab;
 use crate::model::unreadable::Unreadable;
@@ -30,6 +29,8 @@ const MAX_CMDLINE: u64 = 256 * 1024;
 
 /// `flags` of /proc/PID/stat: the task is a kernel thread (include/linux/sched.h, PF_KTHREAD).
 const PF_KTHREAD: u64 = 0x0020_0000;
+/// The task is ending, or has ended (as above, PF_EXITING).
+const PF_EXITING: u64 = 0x4;
 
 impl From<Errno> for Unreadable {
     fn from(errno: Errno) -> Self {
@@ -62,6 +63,8 @@ pub struct Stat {
     pub ppid: u32,
     /// Kernel thread.
     pub kernel_thread: bool,
+    /// Its first thread is on its way out.
+    pub exiting: bool,
     /// Threads.
     pub threads: u64,
     /// Start, clock ticks since boot.
@@ -245,16 +248,17 @@ impl Handle {
         Some(bytes)
     }
 
-    /// cgroup: the v2 path; where that hierarchy is not used, the memory controller's v1 path.
-    pub fn cgroup(&self) -> Option<String> {
-        parse_cgroup(&self.cgroups()?)
-    }
-
-    /// Its cgroups in all hierarchies, as the kernel writes them: see cgroups(7), /proc/PID/cgroup.
+    /// Its cgroups in all hierarchies, as the kernel writes them: see cgroups(7), /proc/PID/cgroup. `None` too for a process
+    /// on its way out of a version 1 hierarchy: it is told to be in the root, wherever it was
+    /// (kernel/cgroup/cgroup.c:proc_cgroup_show, PF_EXITING; 4.2 and later).
     pub fn cgroups(&self) -> Option<String> {
         let mut bytes = Vec::new();
         self.file("cgroup").ok()?.take(64 << 10).read_to_end(&mut bytes).ok()?;
-        Some(String::from_utf8_lossy(&bytes).into())
+        let text = String::from_utf8_lossy(&bytes);
+        if all_at_root(&text) && self.stat().ok().is_none_or(|stat| stat.exiting) {
+            return None;
+        }
+        Some(text.into())
     }
 
     /// The cgroup by which `controller` of version 1 counts, or that of version 2.
@@ -444,11 +448,13 @@ pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     // proc(5) counts from 1; `rest` begins with field 3.
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3);
+    let flags: u64 = field(9)?.parse().ok()?;
     Some(Stat {
         comm,
         state: field(3)?.chars().next()?,
         ppid: field(4)?.parse().ok()?,
-        kernel_thread: field(9)?.parse::<u64>().ok()? & PF_KTHREAD != 0,
+        kernel_thread: flags & PF_KTHREAD != 0,
+        exiting: flags & PF_EXITING != 0,
         threads: field(20)?.parse().ok()?,
         start_ticks: field(22)?.parse().ok()?,
     })
@@ -518,20 +524,19 @@ mod tests {
         let stat = parse_stat(text).unwrap();
         assert_eq!(stat.comm, "a) b (\nc");
         assert_eq!((stat.state, stat.ppid, stat.threads, stat.start_ticks), ('S', 7, 3, 998_877));
-        assert!(!stat.kernel_thread);
+        assert!(!stat.kernel_thread && !stat.exiting);
+        assert!(
+            parse_stat(b"42 (a) Z 7 42 42 0 -1 4194308 1 2 3 4 5 6 7 8 20 0 3 0 9 1 2 3").unwrap().exiting
+        );
         for cut in 0..text.len() {
             let _ = parse_stat(&text[..cut]);
         }
     }
 
     #[test]
-    fn cgroup_of_both_versions() {
-        assert_eq!(parse_cgroup("0::/user.slice\n").as_deref(), Some("/user.slice"));
-        assert_eq!(parse_cgroup("9:name=systemd:/\n4:memory:/box\n0::/\n").as_deref(), Some("/box"));
-        assert_eq!(parse_cgroup("4:cpu,memory:/a:b\n").as_deref(), Some("/a:b"));
-        assert_eq!(parse_cgroup("0::/\n").as_deref(), Some("/"));
-        assert_eq!(parse_cgroup("0::/a\r\n").as_deref(), Some("/a\r"));
-        assert_eq!(parse_cgroup("rubbish"), None);
+    fn cgroup_of_a_controller() {
+        assert!(all_at_root("9:name=systemd:/\n4:memory:/\n0::/\n") && all_at_root("4:memory:/\n0::/u\n"));
+        assert!(!all_at_root("0::/\n") && !all_at_root("4:memory:/a\n3:cpu:/\n") && !all_at_root(""));
         let both = "9:name=systemd:/\n4:memory:/box\n3:cpu,pids:/a:b\n0::/u\n";
         assert_eq!(parse_cgroup_of(both, "pids").as_deref(), Some("/a:b"));
         assert_eq!(parse_cgroup_of("4:memory:/box\n0::/u\n", "pids").as_deref(), Some("/u"));

@@ -1,9 +1,10 @@
 //! Processes by name, for whoever does not know their number.
 
 use crate::domain::application::{Anonymizer, application, arguments};
+use crate::domain::cgroup::Groups;
 use crate::domain::unit::unit;
 use crate::os::apart::{self, Patience};
-use crate::os::procfs::{CountBuffer, Proc};
+use crate::os::procfs::{CountBuffer, Handle, Proc};
 use crate::os::rights;
 
 /// A process of that name.
@@ -44,7 +45,7 @@ pub fn find(name: &str, anonymizer: &Anonymizer) -> anyhow::Result<Vec<Match>> {
         let arguments = arguments(&handle.cmdline().unwrap_or_default());
         Some(Named {
             app: application(exe.as_deref(), &arguments, &stat.comm),
-            unit: handle.cgroup().and_then(|path| unit(&path)),
+            unit: unit_of(&handle),
             kernel_thread: stat.kernel_thread,
             comm: stat.comm,
             exe,
@@ -84,9 +85,13 @@ pub fn find(name: &str, anonymizer: &Anonymizer) -> anyhow::Result<Vec<Match>> {
 fn by_stat(proc: &Proc, pid: u32) -> Option<Named> {
     let handle = proc.open(pid).ok()?;
     let stat = handle.stat().ok()?;
-    let unit = handle.cgroup().and_then(|path| unit(&path));
+    let unit = unit_of(&handle);
     let (comm, kernel_thread) = (stat.comm, stat.kernel_thread);
     Some(Named { app: comm.clone(), comm, exe: None, unit, kernel_thread })
+}
+
+fn unit_of(handle: &Handle) -> Option<String> {
+    unit(&Groups::parse(&handle.cgroups()?).shown?)
 }
 
 impl Named {
