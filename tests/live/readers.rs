@@ -6,9 +6,21 @@ mod native_only {
     use std::process::{Command, Output, Stdio};
 
     use vmaudit_tests::{Done, Session};
+    use vmaudit_user::model::report::Report;
 
-    const FILES: [&str; 7] =
-        ["r.csv", "r.prom", "r.xml", "r.tap", "r.folded", "github:annotations", "markdown:summary.md"];
+    const FILES: [&str; 11] = [
+        "r.json",
+        "r.csv",
+        "r.prom",
+        "r.xml",
+        "r.tap",
+        "r.folded",
+        "r.svg",
+        "r.pb.gz",
+        "r.perfetto-trace",
+        "github:annotations",
+        "markdown:summary.md",
+    ];
 
     /// A session at the limit with budgets that break and one that holds, in every format.
     fn session() -> (Done, PathBuf) {
@@ -35,6 +47,18 @@ mod native_only {
             command.spawn().unwrap_or_else(|e| panic!("{} is needed for this test: {e}", words[0]));
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         child.wait_with_output().unwrap()
+    }
+
+    fn report(folder: &Path) -> Report {
+        serde_json::from_str(&text(folder, "r.json")).unwrap()
+    }
+
+    /// Calls that were refused, and bytes that they left mapped.
+    fn figures(report: &Report) -> (u64, u64) {
+        let refused = report.failures.iter().map(|failure| failure.count).sum();
+        let left = report.processes.iter().filter_map(|process| process.unmap_leaked_bytes).sum();
+        assert!(refused > 0 && left > 0);
+        (refused, left)
     }
 
     fn text(folder: &Path, name: &str) -> String {
@@ -82,6 +106,24 @@ mod native_only {
         assert_eq!(sum, own.failures.iter().map(|failure| failure.count).sum::<u64>(), "{}", done.said());
     }
 
+    /// Python's own parser of XML.
+    #[test]
+    fn a_flame_graph_is_a_picture_that_says_its_figures() {
+        let (_done, folder) = session();
+        let (refused, _) = figures(&report(&folder));
+        let program = "import sys, xml.etree.ElementTree as t\nn = '{http://www.w3.org/2000/svg}'\n\
+            r = t.fromstring(sys.stdin.read())\nparts = r.findall(n + 'g')\n\
+            titles = [p.find(n + 'title').text for p in parts]\n\
+            assert r.tag == n + 'svg' and r.find(n + 'title').text.startswith('vmaudit: '), r.tag\n\
+            assert titles[0] == 'workload: %s calls, 100.0 %%' % sys.argv[1], titles\n\
+            assert any(t.startswith('munmap: ') for t in titles) and any(t.startswith('workload::main: ') for t in titles), titles\n\
+            edge = max(float(p.find(n + 'rect').get('x')) + float(p.find(n + 'rect').get('width')) for p in parts)\n\
+            assert edge <= float(r.get('width')) - 15, edge\n";
+        let grouped = vmaudit_user::text::grouped(refused);
+        let answer = read(&["python3", "-c", program, &grouped], &text(&folder, "r.svg"));
+        assert!(answer.status.success(), "{answer:?}");
+    }
+
     /// A step of GitHub Actions: no more annotations than are shown, and a summary that is not dropped for its size.
     #[test]
     fn annotations_are_commands_and_the_summary_is_small() {
@@ -93,6 +135,90 @@ mod native_only {
     }
 
     /// `cargo xtask test` leaves these out where the program is missing, and says so.
+    mod with_go {
+        use super::*;
+
+        /// The sum of all samples and what stands at the top, as the profile's own reader has them.
+        #[test]
+        fn go_tool_pprof_reads_the_profile() {
+            let (_done, folder) = session();
+            let (refused, left) = figures(&report(&folder));
+            let file = folder.join("r.pb.gz");
+            let pprof = |words: &[&str]| {
+                let words = [&["go", "tool", "pprof"], words, &[file.to_str().unwrap()]].concat();
+                let answer = read(&words, "");
+                assert!(answer.status.success(), "{answer:?}");
+                String::from_utf8(answer.stdout).unwrap()
+            };
+            let top = pprof(&["-top", "-cum", "-nodecount=40"]);
+            assert!(top.contains("Type: refusals"), "the usual one: {top}");
+            assert!(top.contains(&format!("of {refused} total")), "{refused} {top}");
+            let line = |name: &str| {
+                top.lines().find(|line| line.ends_with(name)).unwrap_or_else(|| panic!("{name}: {top}"))
+            };
+            assert!(line(" munmap").trim_start().starts_with(&refused.to_string()), "{top}");
+            assert!(line(" workload::main").contains("100%"), "{top}");
+            let raw = pprof(&["-raw"]);
+            assert!(raw.contains("refusals/count[dflt] unmap_leaked/bytes"), "{raw}");
+            assert!(raw.contains("cause:[max_map_count]") && raw.contains("process:[workload]"), "{raw}");
+            let leaked = pprof(&["-raw", "-sample_index=unmap_leaked"]);
+            let bytes = |line: &str| line.split_whitespace().nth(1)?.strip_suffix(':')?.parse::<u64>().ok();
+            let samples = leaked.lines().skip_while(|line| !line.starts_with("Samples:")).skip(2);
+            let found: u64 =
+                samples.take_while(|line| !line.starts_with("Locations")).filter_map(bytes).sum();
+            assert_eq!(found, left, "{leaked}");
+        }
+    }
+
+    /// Likewise. (The package has the schema; its own program, which it fetches, is not needed for that.)
+    mod with_perfetto {
+        use super::*;
+
+        #[test]
+        fn perfettos_own_schema_reads_the_trace() {
+            let (_done, folder) = session();
+            let report = report(&folder);
+            let (refused, _) = figures(&report);
+            let peak = report.processes.iter().filter_map(|it| it.map_count.peak).max().unwrap();
+            let file = folder.join("r.perfetto-trace");
+            let program = "import sys\n\
+                from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent as E\n\
+                trace = Trace()\ntrace.ParseFromString(open(sys.argv[1], 'rb').read())\n\
+                whole = trace.SerializeToString()\ntrace.DiscardUnknownFields()\n\
+                assert trace.SerializeToString() == whole, 'fields that it does not know'\n\
+                tracks, open_, counters, calls, ends = {}, {}, {}, 0, 0\n\
+                for p in trace.packet:\n\
+                \x20 assert p.HasField('timestamp') and p.trusted_packet_sequence_id == 1, p\n\
+                \x20 if p.HasField('track_descriptor'):\n\
+                \x20   d = p.track_descriptor\n\
+                \x20   assert d.uuid not in tracks and (not d.parent_uuid or d.parent_uuid in tracks), d\n\
+                \x20   tracks[d.uuid] = d\n\
+                \x20 if p.HasField('track_event'):\n\
+                \x20   e = p.track_event\n\
+                \x20   assert e.track_uuid in tracks, e\n\
+                \x20   said = {a.name: a for a in e.debug_annotations}\n\
+                \x20   if e.type == E.TYPE_SLICE_BEGIN: open_[e.track_uuid] = p.timestamp\n\
+                \x20   if e.type == E.TYPE_SLICE_END: ends += 1; assert open_.pop(e.track_uuid) <= p.timestamp\n\
+                \x20   if e.type == E.TYPE_COUNTER: counters.setdefault(e.track_uuid, []).append((p.timestamp, e.counter_value))\n\
+                \x20   if e.type == E.TYPE_INSTANT and ', last' not in e.name:\n\
+                \x20     calls += said['calls'].uint_value\n\
+                \x20     assert said['cause'].string_value == 'max_map_count' and 'workload::main' in said['stack'].string_value, e\n\
+                assert not open_ and ends == 1 + int(sys.argv[4]), (open_, ends)\n\
+                assert all(c == sorted(c, key=lambda x: x[0]) for c in counters.values()), counters\n\
+                assert max(v for c in counters.values() for _, v in c) == int(sys.argv[3]), counters\n\
+                assert calls == int(sys.argv[2]), calls\n\
+                assert any(d.process.process_name == 'workload' and d.process.pid for d in tracks.values())\n\
+                assert all(tracks[c].counter.unit_name == 'VMAs' for c in counters)\n\
+                assert [c.clock_id for p in trace.packet for c in p.clock_snapshot.clocks] == [6, 1]\n";
+            let numbers = [refused, peak, report.processes.len() as u64].map(|number| number.to_string());
+            let [refused, peak, processes] = &numbers;
+            let answer =
+                read(&["python3", "-c", program, file.to_str().unwrap(), refused, peak, processes], "");
+            assert!(answer.status.success(), "{answer:?}");
+        }
+    }
+
+    /// Likewise.
     mod with_pytest {
         use super::*;
 
@@ -112,8 +238,7 @@ mod native_only {
                 let session =
                     session.env("PYTHONPATH", plugin.to_str().unwrap()).env("PYTHONDONTWRITEBYTECODE", "1");
                 let done = session.go().ended_with(86);
-                let report: vmaudit_user::model::report::Report =
-                    serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
+                let report: Report = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
                 (done, report, std::fs::read_to_string(xml).unwrap())
             };
             let (_done, report, xml) = run(&["--vmaudit"]);

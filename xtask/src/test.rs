@@ -6,17 +6,48 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::command::{as_root, cargo, find, output, say, shown};
+use crate::command::{as_root, cargo, find, output, quiet_output, say, shown};
 use crate::programs::{self, Linking};
 use crate::python;
 
 /// Tests with this in their path change the machine, e.g. its lockdown mode.
 const GUEST_ONLY: &str = "::guest_only::";
-/// Tests with this in their path need these programs, of that Debian package.
-const WITH_PROGRAMS: [(&str, &[&str], &str); 2] = [
-    ("::with_prometheus::", &["prometheus", "promtool"], "prometheus"),
-    ("::with_pytest::", &["pytest-3"], "python3-pytest"),
+/// What tests with this in their path need.
+const WITH: [(&str, Needs); 4] = [
+    ("::with_go::", Needs::Programs(&["go"], "golang-go")),
+    (
+        "::with_perfetto::",
+        Needs::Module("perfetto.protos.perfetto.trace.perfetto_trace_pb2", "perfetto protobuf"),
+    ),
+    ("::with_prometheus::", Needs::Programs(&["prometheus", "promtool"], "prometheus")),
+    ("::with_pytest::", Needs::Programs(&["pytest-3"], "python3-pytest")),
 ];
+
+/// What a test needs that may not be installed.
+enum Needs {
+    /// Programs, of a Debian package.
+    Programs(&'static [&'static str], &'static str),
+    /// A module of Python's, of packages of PyPI.
+    Module(&'static str, &'static str),
+}
+
+impl Needs {
+    fn are_there(&self) -> bool {
+        match self {
+            Self::Programs(names, _) => names.iter().all(|name| find(name).is_some()),
+            Self::Module(name, _) => {
+                quiet_output(Command::new("python3").args(["-c", &format!("import {name}")])).is_some()
+            }
+        }
+    }
+
+    fn install(&self) -> String {
+        match self {
+            Self::Programs(_, package) => format!("Debian's package {package}"),
+            Self::Module(_, packages) => format!("pip install {packages}"),
+        }
+    }
+}
 
 /// What the summaries of test programs say, added up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,10 +91,9 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     }
     let mut live = Totals::default();
     let mut guest_only = 0;
-    let is_missing = |programs: &[&str]| programs.iter().any(|name| find(name).is_none());
-    let missing = WITH_PROGRAMS.iter().filter(|(_, programs, _)| is_missing(programs));
-    let mut left_out: Vec<(&str, &str, usize)> =
-        missing.map(|(path, _, package)| (*path, *package, 0)).collect();
+    let missing = WITH.iter().filter(|(_, needs)| !needs.are_there());
+    let mut left_out: Vec<(&str, String, usize)> =
+        missing.map(|(path, needs)| (*path, needs.install(), 0)).collect();
     for suite in end_to_end {
         let names = output(Command::new(&suite.path).args(["--list", "--format=terse"]))?;
         guest_only += names.lines().filter(|name| name.contains(GUEST_ONLY)).count();
@@ -85,7 +115,7 @@ pub fn run(filter: Option<&str>) -> Result<()> {
     let verdict = judge(total, live, filter.is_some());
     say!("{guest_only} tests change the machine and run in VMs only (`cargo xtask vm`)");
     for (_, package, count) in left_out {
-        say!("{count} tests did NOT run: Debian's package {package} is not installed");
+        say!("{count} tests did NOT run for want of what they need: {package}");
     }
     println!("\n{} passed, {} failed", total.passed, total.failed);
     verdict

@@ -22,6 +22,17 @@ pub enum Outcome {
     Ordinary,
 }
 
+impl Outcome {
+    /// The name in the report.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unrecovered => "unrecovered",
+            Self::Recovered => "recovered",
+            Self::Ordinary => "ordinary",
+        }
+    }
+}
+
 /// A place that calls were refused at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

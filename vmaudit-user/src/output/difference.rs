@@ -1,12 +1,8 @@
-//! A comparison as cells, as Markdown and as annotations.
+//! A comparison as cells of a table.
 
 use std::cmp::Reverse;
-use std::io::{self, Write};
 
-use crate::model::difference::{Change, Difference, Figures, Row};
-use crate::output::github;
-use crate::output::markdown::plain;
-use crate::output::text::page::Style;
+use crate::model::difference::{Figures, Row};
 use crate::text::grouped;
 
 /// Heading of [`added`].
@@ -41,52 +37,4 @@ pub(crate) fn added(row: &Row) -> Option<String> {
     };
     let told: Vec<String> = grown.iter().take(3).map(told).collect();
     (!told.is_empty()).then(|| told.join(", "))
-}
-
-/// For a comment or a summary.
-pub(crate) fn markdown(it: &Difference, style: &Style, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "## vmaudit diff\n\n**{}**\n", plain(&it.sentence))?;
-    for breach in &it.breaches {
-        writeln!(out, "**Gate closed:** {}\n", plain(&breach.sentence))?;
-    }
-    for (side, what) in [(&it.old, "old"), (&it.new, "new")] {
-        writeln!(out, "{what}: {}, {}  ", plain(&side.file), plain(&side.started))?;
-    }
-    let changed = |row: &&Row| row.change != Change::Same;
-    let shown: Vec<&Row> = it.rows.iter().filter(changed).take(style.top.max(1)).collect();
-    if !shown.is_empty() {
-        writeln!(
-            out,
-            "\n| application | old peak | new peak | change | refused before | refused now | verdict |"
-        )?;
-        writeln!(out, "|:--|--:|--:|--:|--:|--:|:--|")?;
-        for row in &shown {
-            writeln!(out, "| {} |", cells(row).map(|cell| plain(&cell)).join(" | "))?;
-        }
-    }
-    let (same, rest) = (it.rows.iter().filter(|row| !changed(row)).count(), it.rows.len() - shown.len());
-    if rest > 0 {
-        writeln!(out, "\nand {} more, {} of them the same", grouped(rest as u64), grouped(same as u64))?;
-    }
-    for row in shown.iter().filter(|row| row.change == Change::Worse) {
-        if let Some(calls) = added(row) {
-            writeln!(out, "\n{} added: {}", plain(&row.name()), plain(&calls))?;
-        }
-    }
-    for note in &it.notes {
-        writeln!(out, "\n{}", plain(note))?;
-    }
-    Ok(())
-}
-
-/// An error for each reason that closes the gate, and the answer.
-pub(crate) fn annotations(it: &Difference, out: &mut dyn Write) -> io::Result<()> {
-    let title = |name: &Option<String>| match name {
-        Some(name) => format!("vmaudit diff: {name}"),
-        None => "vmaudit diff".to_owned(),
-    };
-    let all = it.breaches.iter().map(|breach| (title(&breach.name), breach.sentence.clone()));
-    github::errors(all.collect(), out)?;
-    let kind = if it.verdict == Change::Worse { "warning" } else { "notice" };
-    writeln!(out, "::{kind} title=vmaudit diff::{}", github::data(&it.sentence))
 }

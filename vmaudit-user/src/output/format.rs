@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 pub use super::document::{Document, Done, Kind};
 use super::text::page::Style;
-use super::{csv, folded, github, html, json, junit, markdown, prom, tap, text};
+use super::{csv, folded, github, html, json, junit, markdown, perfetto, pprof, prom, svg, tap, text};
 use crate::text::clean;
 
 /// How a document is written.
@@ -33,6 +33,12 @@ pub enum Format {
     Folded,
     /// A page in one file.
     Html,
+    /// The same stacks as a picture.
+    Svg,
+    /// The same as a profile for pprof.
+    Pprof,
+    /// A trace for ui.perfetto.dev.
+    Perfetto,
 }
 
 type Writer = fn(&Document<'_>, &Style, &mut dyn Write) -> io::Result<()>;
@@ -43,6 +49,8 @@ struct Row {
     /// Of files; the empty one is a name without any.
     endings: &'static [&'static str],
     shows: &'static [Kind],
+    /// People can read it, at least in part.
+    text: bool,
     writer: Writer,
 }
 
@@ -59,22 +67,16 @@ const ALL: &[Kind] = &[
 ];
 
 /// The table.
-const FORMATS: [Row; 10] = [
-    Row { format: Format::Text, name: "text", endings: &["", "txt"], shows: ALL, writer: text::document },
-    Row { format: Format::Json, name: "json", endings: &["json"], shows: ALL, writer: json::write },
+const FORMATS: [Row; 13] = [
+    Row { shows: ALL, ..of_reports(Format::Text, "text", &["", "txt"], text::document) },
+    Row { shows: ALL, ..of_reports(Format::Json, "json", &["json"], json::write) },
     Row {
-        format: Format::Csv,
-        name: "csv",
-        endings: &["csv"],
         shows: &[Kind::Report, Kind::Scan, Kind::Explanation, Kind::Limit],
-        writer: csv::write,
+        ..of_reports(Format::Csv, "csv", &["csv"], csv::write)
     },
     Row {
-        format: Format::Markdown,
-        name: "markdown",
-        endings: &["md"],
         shows: &[Kind::Report, Kind::Difference],
-        writer: markdown::write,
+        ..of_reports(Format::Markdown, "markdown", &["md"], markdown::write)
     },
     of_reports(Format::Prom, "prom", &["prom"], prom::write),
     of_reports(Format::Junit, "junit", &["xml"], junit::write),
@@ -85,6 +87,9 @@ const FORMATS: [Row; 10] = [
     },
     of_reports(Format::Html, "html", &["html"], html::write),
     of_reports(Format::Folded, "folded", &["folded"], folded::write),
+    of_reports(Format::Svg, "svg", &["svg"], svg::write),
+    Row { text: false, ..of_reports(Format::Pprof, "pprof", &["pb.gz"], pprof::write) },
+    Row { text: false, ..of_reports(Format::Perfetto, "perfetto", &["perfetto-trace"], perfetto::write) },
 ];
 
 const fn of_reports(
@@ -93,7 +98,7 @@ const fn of_reports(
     endings: &'static [&'static str],
     writer: Writer,
 ) -> Row {
-    Row { format, name, endings, shows: &[Kind::Report], writer }
+    Row { format, name, endings, shows: &[Kind::Report], text: true, writer }
 }
 
 /// Names of the formats in which `kind` can be shown.
@@ -118,6 +123,11 @@ impl Format {
             return Ok(());
         }
         Err(format!("{} cannot show this; {} can", self.name(), among(kind)))
+    }
+
+    /// People can read it, at least in part; else it is no use on a terminal.
+    pub fn is_text(self) -> bool {
+        self.row().is_none_or(|row| row.text)
     }
 
     /// All that can show a report.
@@ -173,12 +183,24 @@ pub fn named(asked: &OsStr, kind: Kind) -> Result<Named, String> {
 }
 
 fn by_ending(file: &Path, kind: Kind) -> Result<Format, String> {
-    let ending = file.extension().map(OsStr::to_string_lossy).unwrap_or_default();
-    let has = |row: &&Row| row.endings.iter().any(|known| known.eq_ignore_ascii_case(&ending));
-    FORMATS.iter().find(has).map(|row| row.format).ok_or_else(|| {
-        let (ending, file) = (clean(&ending), clean(&file.to_string_lossy()));
+    let found = FORMATS.iter().find(|row| row.endings.iter().any(|ending| has_ending(file, ending)));
+    found.map(|row| row.format).ok_or_else(|| {
+        let ending = clean(&file.extension().map(OsStr::to_string_lossy).unwrap_or_default());
+        let file = clean(&file.to_string_lossy());
         format!("no format has the ending .{ending}; say which one: {}, as in text:{file}", among(kind))
     })
+}
+
+/// Its name ends so; the empty ending is a name without any.
+fn has_ending(file: &Path, ending: &str) -> bool {
+    let Some(name) = file.file_name().filter(|_| !ending.is_empty()) else {
+        return file.extension().is_none();
+    };
+    let Some(length) = name.len().checked_sub(ending.len() + 1).filter(|length| *length > 0) else {
+        return false;
+    };
+    let (_, last) = name.as_bytes().split_at(length);
+    last.split_first().is_some_and(|(dot, last)| *dot == b'.' && last.eq_ignore_ascii_case(ending.as_bytes()))
 }
 
 /// `text, json or csv`.
@@ -209,11 +231,19 @@ mod tests {
             ("csv:now.json", Format::Csv),
             ("json:-", Format::Json),
             ("text:now.log", Format::Text),
+            // Two words, or one with a dash.
+            ("a.pb.gz", Format::Pprof),
+            ("a.b.PB.GZ", Format::Pprof),
+            ("a.perfetto-trace", Format::Perfetto),
             // No format of that name: a file's name.
             ("a:b.json", Format::Json),
             ("/dev/fd/9", Format::Text),
         ] {
-            assert_eq!(format_of(asked, Kind::Scan), Ok(Some(format)), "{asked}");
+            let kind = if format.must_show(Kind::Scan).is_ok() { Kind::Scan } else { Kind::Report };
+            assert_eq!(format_of(asked, kind), Ok(Some(format)), "{asked}");
+        }
+        for asked in ["a.gz", ".pb.gz", "pb.gz", "xpb.gz"] {
+            assert!(format_of(asked, Kind::Report).is_err(), "{asked}");
         }
         assert_eq!(named(OsStr::new("csv:a:b"), Kind::Scan).unwrap().file, Path::new("a:b"));
         assert_eq!(format_of("-", Kind::Scan), Ok(None));

@@ -1,10 +1,14 @@
 //! Markdown: a report for a pull request's comment or an issue.
 
+mod difference;
+mod escape;
+
 use std::io::{self, Write};
+
+use self::escape::plain;
 
 use crate::model::cause::reason;
 use crate::model::report::{Failure, Hook, HookState, Report, SourceKind};
-use crate::output::difference;
 use crate::output::document::Document;
 use crate::output::text::coverage::touches;
 use crate::output::text::headline::{circumstances, more_breaches, verdict};
@@ -16,27 +20,9 @@ use crate::text::{clean, count, grouped};
 pub(crate) fn write(document: &Document<'_>, style: &Style, out: &mut dyn Write) -> io::Result<()> {
     match document {
         Document::Report(it) => report(it, style, out),
-        Document::Difference(it) => difference::markdown(it, style, out),
+        Document::Difference(it) => difference::write(it, style, out),
         _ => Err(io::Error::other("it is no report")),
     }
-}
-
-/// Words that stand for themselves. Names come from strangers: whatever Markdown or HTML would take for its own is
-/// escaped, and nothing steers a terminal that shows the file.
-pub(crate) fn plain(text: &str) -> String {
-    let mut escaped = String::new();
-    for c in clean(text).chars() {
-        match c {
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '&' => escaped.push_str("&amp;"),
-            // No link to a person or an issue that happens to be called so.
-            '@' => escaped.push_str("&#64;"),
-            '\\' | '`' | '*' | '_' | '[' | ']' | '|' | '~' | '#' | '!' => escaped.extend(['\\', c]),
-            _ => escaped.push(c),
-        }
-    }
-    escaped
 }
 
 fn report(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> {
@@ -162,15 +148,4 @@ fn coverage(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "\n{}", plain(note))?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::plain;
-
-    #[test]
-    fn a_strangers_name_makes_no_markup() {
-        assert_eq!(plain("a|b <img> *x* @ann [l](u)"), "a\\|b &lt;img&gt; \\*x\\* &#64;ann \\[l\\](u)");
-        assert!(!plain("x\u{1b}[2J\n# y").contains(['\u{1b}', '\n']));
-    }
 }

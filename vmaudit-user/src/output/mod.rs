@@ -7,6 +7,7 @@ mod document;
 #[cfg(test)]
 mod document_tests;
 mod exposition;
+mod flame;
 mod folded;
 pub mod format;
 mod github;
@@ -15,11 +16,17 @@ pub mod json;
 mod junit;
 mod markdown;
 pub mod metrics;
+mod perfetto;
+mod places;
+mod pprof;
 mod prom;
+mod protobuf;
 #[cfg(test)]
 mod snapshots;
+mod svg;
 mod tap;
 pub mod text;
+mod xml;
 
 use std::io::{self, Write};
 

@@ -54,6 +54,7 @@ impl Outputs {
         let on_screen = screen.unwrap_or(Format::Text);
         on_screen.must_show(kind).map_err(Usage)?;
         if named.is_empty() {
+            fits(on_screen, &usual)?;
             return Ok(Self { all: vec![(on_screen, usual)], named: false });
         }
         if let Some(unheard) = unheard(named, screen) {
@@ -64,6 +65,7 @@ impl Outputs {
             format.must_show(kind).map_err(Usage)?;
             let destination = Destination::open(file, writing)
                 .with_context(|| format!("cannot write {}", file.display()))?;
+            fits(format, &destination)?;
             Ok((format, destination))
         };
         Ok(Self { all: named.iter().map(open).collect::<anyhow::Result<_>>()?, named: true })
@@ -119,6 +121,15 @@ impl Outputs {
         let errors = self.all.into_iter().filter_map(write);
         errors.filter(|error| error.kind() != io::ErrorKind::BrokenPipe).collect()
     }
+}
+
+/// A terminal shows nothing of what only programs can read, and may obey it.
+fn fits(format: Format, destination: &Destination) -> Result<(), Usage> {
+    if format.is_text() || !destination.is_terminal() {
+        return Ok(());
+    }
+    let name = format.name();
+    Err(Usage(format!("{name} is not for a terminal; name a file: -o {name}:FILE")))
 }
 
 /// How much of a document a text shows.

@@ -1,0 +1,18 @@
+//! A comparison as annotations.
+
+use std::io::{self, Write};
+
+use super::command::{data, errors};
+use crate::model::difference::{Change, Difference};
+
+/// An error for each reason that closes the gate, and the answer.
+pub(super) fn write(it: &Difference, out: &mut dyn Write) -> io::Result<()> {
+    let title = |name: &Option<String>| match name {
+        Some(name) => format!("vmaudit diff: {name}"),
+        None => "vmaudit diff".to_owned(),
+    };
+    let all = it.breaches.iter().map(|breach| (title(&breach.name), breach.sentence.clone()));
+    errors(all.collect(), out)?;
+    let kind = if it.verdict == Change::Worse { "warning" } else { "notice" };
+    writeln!(out, "::{kind} title=vmaudit diff::{}", data(&it.sentence))
+}

@@ -1,0 +1,144 @@
+//! A flame graph in one file: refused calls by place, callers above, the call below. No script, nothing from the network;
+//! each part says its name and its figure under the pointer, and `.folded` has the same as a table.
+
+use std::io::{self, Write};
+
+use super::flame::{Flame, left_out};
+use super::folded::names;
+use super::places::{UNKNOWN, places};
+use super::xml::escaped;
+use crate::output::document::Document;
+use crate::output::text::page::{Style, without_middle, wrapped};
+use crate::output::text::verdict;
+use crate::text::{clean, count, percent};
+
+/// Pixels.
+const WIDTH: u64 = 1200;
+/// At each side, pixels.
+const MARGIN: u64 = 16;
+/// Of a part and of a line, pixels.
+const ROW: u64 = 18;
+/// Of a character of the fixed width, pixels.
+const CHARACTER: f64 = 7.0;
+/// Columns of the sentences above.
+const COLUMNS: usize = 150;
+/// Columns of a name under the pointer.
+const NAME: usize = 200;
+
+const STYLE: &str = "svg{color-scheme:light dark;background:#fdfcf9;font:12px ui-monospace,monospace}\
+.h{font:600 15px system-ui,sans-serif}.h,.l{fill:#1c2024}.s{fill:#59606a;font:13px system-ui,sans-serif}\
+rect{stroke:#fdfcf9}.p{fill:#dcdbd4}.f{fill:#f0c9d1}.u{fill:#c9c7be}.c{fill:#a8123c}.c+.l{fill:#fff}\
+@media(prefers-color-scheme:dark){svg{background:#16181b}.h,.l{fill:#e9e6df}.s{fill:#a6abb2}rect{stroke:#16181b}\
+.p{fill:#34383e}.f{fill:#63303c}.u{fill:#4a4f57}.c{fill:#ff8086}.c+.l{fill:#16181b}}";
+
+/// Writes a report. Errors: those of `out`, and another document.
+pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let Document::Report(report) = document else { return Err(io::Error::other("it is no report")) };
+    let mut flame = Flame::default();
+    places(report).for_each(|place| flame.add(names(&place), place.count));
+    let sentence = clean(&verdict(report));
+    let told = match flame.weight() {
+        0 if report.locking_failures_may_be_missing() => {
+            "No refused call was seen; some cannot be seen here.".to_owned()
+        }
+        0 => "No call was refused.".to_owned(),
+        calls => format!(
+            "{} by place: callers above, the call below; width: its share.",
+            count(calls, "refused call", "refused calls")
+        ),
+    };
+    let (parts, narrow) = flame.parts((WIDTH - 2 * MARGIN) as f64);
+    let heading = wrapped("", "", &sentence, COLUMNS);
+    let top = MARGIN + ROW * (heading.len() as u64 + 2);
+    let levels = parts.iter().map(|part| part.level as u64 + 1).max().unwrap_or(0);
+    let height = top + ROW * (levels + 2);
+    writeln!(
+        out,
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         width=\"{WIDTH}\" height=\"{height}\" role=\"img\" aria-labelledby=\"t d\">\n<title id=\"t\">vmaudit: {}</title>\n\
+         <desc id=\"d\">{}</desc>\n<style>{STYLE}</style>",
+        escaped(&sentence),
+        escaped(&told)
+    )?;
+    let mut line = 0;
+    let mut say = |class: &str, text: &str, out: &mut dyn Write| {
+        line += 1;
+        let y = MARGIN + ROW * line;
+        writeln!(out, "<text class=\"{class}\" x=\"{MARGIN}\" y=\"{y}\">{}</text>", escaped(text))
+    };
+    for text in &heading {
+        say("h", text, out)?;
+    }
+    say("s", &told, out)?;
+    for part in &parts {
+        let class = match part.level {
+            _ if part.name == UNKNOWN => "u",
+            0 => "p",
+            _ if part.innermost => "c",
+            _ => "f",
+        };
+        let (x, y) = (MARGIN as f64 + part.x, top + ROW * part.level as u64);
+        let share = percent(part.weight, flame.weight());
+        let calls = count(part.weight, "call", "calls");
+        write!(
+            out,
+            "<g><title>{}: {calls}, {share} %</title><rect class=\"{class}\" x=\"{x:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"{ROW}\"/>",
+            escaped(&without_middle(part.name, NAME)),
+            part.width
+        )?;
+        let columns = ((part.width - 6.0) / CHARACTER).max(0.0) as usize;
+        if columns >= 3 {
+            let name = escaped(&without_middle(part.name, columns));
+            write!(out, "<text class=\"l\" x=\"{:.1}\" y=\"{}\">{name}</text>", x + 3.0, y + 13)?;
+        }
+        writeln!(out, "</g>")?;
+    }
+    if let Some(text) = left_out(narrow) {
+        writeln!(out, "<text class=\"s\" x=\"{MARGIN}\" y=\"{}\">{text}</text>", height - MARGIN)?;
+    }
+    writeln!(out, "</svg>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::report::{Failure, Report};
+    use crate::output::text::tests::{clean_run, clipped_run};
+
+    fn picture(report: &Report) -> String {
+        let mut out = Vec::new();
+        write(&Document::Report(report), &Style::default(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_strangers_name_is_text() {
+        let mut report = clipped_run();
+        report.failures[0].comm = "</text><script>x</script>\u{1b}\"'&\u{202e}".into();
+        let text = picture(&report);
+        assert!(!text.contains("<script") && text.contains("&lt;script&gt;"), "{text}");
+        assert!(!text.chars().any(|c| c != '\n' && crate::text::sanitize::steers(c)));
+        for forbidden in [" style=", " on", "href", "url(", "@import"] {
+            assert!(!text.contains(forbidden), "{forbidden}: {text}");
+        }
+    }
+
+    #[test]
+    fn where_nothing_was_refused_it_says_so() {
+        assert!(picture(&clean_run()).contains("No call was refused."));
+        let mut blind = clean_run();
+        blind.coverage.exact_locking_calls = false;
+        assert!(picture(&blind).contains("some cannot be seen here"));
+    }
+
+    #[test]
+    fn a_picture_is_small_whatever_there_was() {
+        let mut report = clipped_run();
+        let one = report.failures[0].clone();
+        report.failures = (0..20_000)
+            .map(|pid| Failure { pid, comm: format!("{pid}{}", "x".repeat(200)), ..one.clone() })
+            .collect();
+        let size = picture(&report).len();
+        assert!(size < 3 << 20, "{size}");
+    }
+}
