@@ -40,6 +40,8 @@ mod fallback;
 mod hostile_files;
 #[path = "live/hostile_names.rs"]
 mod hostile_names;
+#[path = "live/intervals.rs"]
+mod intervals;
 #[path = "live/lent.rs"]
 mod lent;
 #[path = "live/limit_command.rs"]

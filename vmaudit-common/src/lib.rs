@@ -9,6 +9,7 @@
 pub mod call;
 mod class;
 mod end;
+mod interval;
 mod load;
 mod record;
 mod site;
@@ -18,7 +19,7 @@ mod tasks;
 use bytemuck::{Pod, Zeroable};
 
 use crate::call::{CALL_COUNT, NUMBERS};
-pub use crate::{class::*, end::*, load::*, record::*, site::*, task_name::*, tasks::*};
+pub use crate::{class::*, end::*, interval::*, load::*, record::*, site::*, task_name::*, tasks::*};
 
 /// Length of a task's name in the kernel, `\0` included (include/linux/sched.h:TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
@@ -309,6 +310,8 @@ pub struct MmSlot {
     pub verified: u64,
     /// Which names its tasks have.
     pub names: Names,
+    /// How high the count was in each of the last intervals.
+    pub cells: [Cell; CELLS],
     /// What each call did.
     pub calls: [CallStat; CALL_COUNT],
     /// Failures by kind.
@@ -388,6 +391,8 @@ pub struct Control {
     /// Set by user space before the last walk over all tasks, which begins nothing and only looks, see
     /// [`MmSlot::verified`].
     pub last_walk: u64,
+    /// Number of the interval that runs, see [`Cell`]; user space begins the next one. From 1 on.
+    pub interval: u64,
 }
 
 /// [`Control::limits_met`]: a limit is near whose refusals let no lock go, so that answers must be watched at the exits of
@@ -456,7 +461,7 @@ pub struct Section {
     pub searched: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 336 + CALL_COUNT * 32 + GROUPS * 88);
+const _: () = assert!(size_of::<MmSlot>() == 400 + CALL_COUNT * 32 + GROUPS * 88);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);

@@ -176,6 +176,13 @@ impl Page {
         Word(unsafe { &raw mut (*self.0).last_walk })
     }
 
+    /// Number of the interval that runs.
+    #[inline(always)]
+    pub fn interval(self) -> Word {
+        // SAFETY: as above.
+        Word(unsafe { &raw mut (*self.0).interval })
+    }
+
     /// How often the programs took an mmap lock.
     #[inline(always)]
     fn lock_takes(self) -> Word {

@@ -341,6 +341,7 @@ impl Anonymizer {
             Event::Stack(stack) => self.texts(&mut stack.notes),
             Event::Note(note) => self.texts([note]),
             Event::Limits(_)
+            | Event::Interval(_)
             | Event::Rlimits(_)
             | Event::LimitSeen(_)
             | Event::Lost(_)

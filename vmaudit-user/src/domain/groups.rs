@@ -106,6 +106,8 @@ pub struct Groups {
     retired: u64,
     /// Of those that are there, and of those that have ended.
     exact_peaks: [bool; 2],
+    /// See [`Groups::minute`].
+    minute: u64,
 }
 
 impl Default for Groups {
@@ -126,13 +128,24 @@ impl Groups {
             processes_in_other: 0,
             retired: 0,
             exact_peaks: [true; 2],
+            minute: 0,
+        }
+    }
+
+    /// The minute that runs is the one with this number: its predecessor's peaks are shown.
+    pub fn minute(&mut self, number: u64) {
+        self.minute = number;
+        let groups = self.named.values_mut().map(|group| &mut group.figures).chain(self.other.as_mut());
+        for figures in groups {
+            figures.ended_in.retain(|minute, _| minute + 1 >= number);
+            figures.minute = number.checked_sub(1).and_then(|minute| figures.ended_in.get(&minute)).copied();
         }
     }
 
     /// The processes that are known now, each with its group, as of `now_ns` (CLOCK_MONOTONIC).
     pub fn stand(&mut self, processes: impl Iterator<Item = (String, Standing)>, now_ns: u64) {
         let groups = self.named.values_mut().map(|group| &mut group.figures).chain(self.other.as_mut());
-        groups.for_each(|figures| figures.now = None);
+        groups.for_each(|figures| (figures.now, figures.growth) = (None, None));
         self.exact_peaks[0] = true;
         for (name, standing) in processes {
             self.take(&name, &standing, false, now_ns);
@@ -154,11 +167,23 @@ impl Groups {
         let count = &standing.row.map_count;
         let grown = self.grown(standing);
         let exact = count.exact || count.peak.is_none();
+        let minute = self.minute;
         self.exact_peaks[usize::from(ended)] &= exact;
         let figures = self.figures(name, standing.id, now_ns);
         figures.peak = figures.peak.max(count.peak);
         if !ended && standing.row.ended_s.is_none() {
             figures.now = figures.now.max(count.last);
+            let steady = standing.row.growth.map(|growth| if growth.steady { growth.per_s } else { 0.0 });
+            figures.growth = figures.growth.into_iter().chain(steady).reduce(f64::max);
+        }
+        for (number, peak) in standing.minutes {
+            if number + 1 == minute {
+                figures.minute = figures.minute.max(peak);
+            }
+            if let Some(peak) = peak.filter(|_| ended) {
+                let most = figures.ended_in.entry(number).or_default();
+                *most = peak.max(*most);
+            }
         }
         for ((outcome, kind), more) in grown {
             let into = match outcome {
@@ -230,6 +255,11 @@ impl Groups {
         self.retired += 1;
         let other = self.other.get_or_insert_default();
         other.peak = other.peak.max(figures.peak);
+        other.minute = other.minute.max(figures.minute);
+        for (minute, peak) in figures.ended_in {
+            let most = other.ended_in.entry(minute).or_default();
+            *most = peak.max(*most);
+        }
         let pairs = [(&mut other.refused, figures.refused), (&mut other.recovered, figures.recovered)];
         for (sums, its) in pairs {
             for (kind, count) in its {
@@ -293,6 +323,8 @@ mod tests {
             calls: BTreeMap::new(),
             unmap_leaked_bytes: None,
             unmap_leaked_bound: None,
+            series: None,
+            growth: None,
             memory: None,
             end: None,
             unreadable: None,
@@ -331,7 +363,8 @@ mod tests {
         let mut row = row(pid);
         (row.map_count.last, row.map_count.peak, row.map_count.exact) = (Some(peak - 1), Some(peak), true);
         let refused = refused.iter().map(|(outcome, cause, count)| (*outcome, failure(*cause, *count)));
-        Standing { id: ProcessId { tgid: pid, start_ns: 1 }, row, refused: refused.collect() }
+        let (id, refused) = (ProcessId { tgid: pid, start_ns: 1 }, refused.collect());
+        Standing { id, row, refused, minutes: [(6, Some(peak / 2)), (7, Some(peak))] }
     }
 
     fn refused(groups: &Groups, group: &str) -> Vec<(Cause, u64)> {
@@ -357,6 +390,40 @@ mod tests {
         assert_eq!(all[0].1.ends, BTreeMap::from([("not_seen", 1)]));
         groups.stand(std::iter::empty(), 4);
         assert_eq!((groups.all()[0].1.now, groups.all()[0].1.peak), (None, Some(900)));
+    }
+
+    #[test]
+    fn peaks_of_a_minute_are_shown_for_a_minute_also_of_those_that_ended() {
+        let mut groups = Groups::default();
+        let look = |groups: &mut Groups, minute: u64, living: Option<Standing>| {
+            groups.minute(minute);
+            groups.stand(living.map(|it| ("a".to_owned(), it)).into_iter(), 1);
+            groups.all().first().and_then(|(_, figures)| figures.minute)
+        };
+        groups.ended("a", &standing(1, 900, &[]), true, 1);
+        assert_eq!(look(&mut groups, 7, None), Some(450));
+        assert_eq!(look(&mut groups, 7, Some(standing(2, 980, &[]))), Some(490), "whoever asks");
+        assert_eq!(look(&mut groups, 7, Some(standing(2, 980, &[]))), Some(490), "whoever else asks");
+        assert_eq!(look(&mut groups, 8, None), Some(900));
+        assert_eq!(look(&mut groups, 9, None), None);
+    }
+
+    #[test]
+    fn growth_is_that_of_the_one_that_grows_fastest() {
+        use crate::model::report::Growth;
+        let mut groups = Groups::default();
+        let grows = |pid, steady, per_s| {
+            let mut standing = standing(pid, 100, &[]);
+            let growth = Growth { per_s, steady, over_s: None, reaches_limit_in_s: None };
+            standing.row.growth = Some(growth);
+            ("a".to_owned(), standing)
+        };
+        groups.stand([grows(1, true, 3.0), grows(2, true, 7.0), grows(3, false, 99.0)].into_iter(), 1);
+        assert_eq!(groups.all()[0].1.growth, Some(7.0));
+        groups.stand([grows(3, false, 99.0)].into_iter(), 2);
+        assert_eq!(groups.all()[0].1.growth, Some(0.0));
+        groups.stand(std::iter::empty(), 3);
+        assert_eq!(groups.all()[0].1.growth, None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::domain::audit::Audit;
 use crate::domain::elsewhere::elsewhere;
-use crate::domain::recommend::{self, Margin, MarginError, Measured, enough};
+use crate::domain::recommend::{self, Margin, MarginError, Measured, delays, enough};
 use crate::domain::{arguments, budget};
 use crate::model::loss::LossReason;
 use crate::model::report::{
@@ -62,6 +62,9 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         unread: 0,
         root: false,
     });
+    if let Some(delays) = delays::of_growth(&rows.processes, &recommendation) {
+        recommendation.sentences.insert(0, delays);
+    }
     recommendation.sentences.extend(enough::of_failures(&rows.failures, &rows.processes));
     let mut report = Report {
         schema: SCHEMA.into(),

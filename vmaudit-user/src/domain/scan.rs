@@ -286,6 +286,8 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         tasks: Vec::new(),
         unmap_leaked_bytes: None,
         unmap_leaked_bound: None,
+        series: None,
+        growth: None,
         memory: None,
         end: None,
         unreadable: row.silent.map(|reason| reason.sentence()),

@@ -7,14 +7,14 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Breach {
     /// Its option: `max_peak`, `max_percent`, `fail_on_failure`, `fail_on_any_refusal`, `fail_on_peak`, `fail_on_lost`,
-    /// `fail_on_killed`; of a row of the budgets file also `max_failures`, `unmatched`, `expired`.
+    /// `fail_on_killed`, `max_growth`; of a row of the budgets file also `max_failures`, `unmatched`, `expired`.
     pub budget: String,
     /// The row of the budgets file, as its `process` says; null where an option asks for it.
     #[serde(default)]
     pub row: Option<String>,
     /// What it allows; null where it allows none of something.
     pub limit: Option<Bound>,
-    /// What was measured, in the same unit (VMAs, percent, calls, events); null when nothing was.
+    /// What was measured, in the same unit (VMAs, percent, calls, events, VMAs a second); null when nothing was.
     pub actual: Option<Bound>,
     /// The process it was measured in, the worst of several; null when it is no process's.
     pub pid: Option<u32>,
@@ -56,6 +56,6 @@ impl Demand {
 pub enum Bound {
     /// A number of VMAs, calls or events.
     Count(u64),
-    /// Percent.
-    Percent(f64),
+    /// Percent, or VMAs a second.
+    Real(f64),
 }

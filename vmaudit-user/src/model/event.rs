@@ -2,6 +2,7 @@
 
 pub use crate::model::call_stat::CallStat;
 pub use crate::model::host::Host;
+pub use crate::model::interval::{INTERVAL_NS, Interval, Reached, Untold};
 pub use crate::model::loss::{Doubt, Losses, UsedShare};
 pub use crate::model::memory::{Kept, Needed, Sizes};
 
@@ -31,6 +32,8 @@ pub struct ProcessId {
 pub enum Event {
     /// State of one address space; a later one with the same generation replaces it.
     Mm(Box<MmState>),
+    /// An interval is over.
+    Interval(Box<Interval>),
     /// A look at one process from outside.
     Sample(Sample),
     /// One change of map_count.
@@ -105,6 +108,7 @@ impl Event {
     pub fn at_ns(&self) -> Option<u64> {
         match self {
             Self::Mm(state) => Some(state.dead_ns.unwrap_or(state.peak_ns)),
+            Self::Interval(it) => Some(it.to_ns),
             Self::Sample(it) => Some(it.at_ns),
             Self::Change(it) => Some(it.at_ns),
             Self::Refused(it) => Some(it.at_ns),
@@ -223,6 +227,9 @@ pub struct MmState {
     pub calls: Vec<(Call, CallStat)>,
     /// Refusals by kind.
     pub refusals: Vec<RefusalGroup>,
+    /// Intervals of it that were not told; none where it has changed, if at all, in a single one, in which its whole life lies.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untold: Vec<Untold>,
     /// Of a process without an address space of its own, the one that it lives in: what it was refused there is its own, its
     /// counts are those of that one at the same times.
     #[serde(default, skip_serializing_if = "Option::is_none")]

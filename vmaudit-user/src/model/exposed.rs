@@ -23,12 +23,19 @@ pub struct RefusalKind {
 }
 
 /// Figures of a group of processes. Counts only grow.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GroupFigures {
     /// VMAs of the one that has most now; `None` when none lives.
     pub now: Option<u64>,
     /// The largest peak that one of them had; `None` when nobody knows one.
     pub peak: Option<u64>,
+    /// The largest peak in the last whole minute; `None` when none lived in it.
+    pub minute: Option<u64>,
+    /// Peaks of processes that have ended, by minute; of the last whole one and of the one that runs.
+    pub ended_in: BTreeMap<u64, u64>,
+    /// VMAs a second by which the one grows that grows fastest, of those that grow steadily; 0 when none does, `None` when none
+    /// lives or nobody can tell.
+    pub growth: Option<f64>,
     /// Calls that were refused for good.
     pub refused: BTreeMap<RefusalKind, u64>,
     /// Calls that were refused, and whose task got the like in its next calls.

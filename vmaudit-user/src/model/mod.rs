@@ -16,6 +16,7 @@ pub(crate) mod figures;
 pub mod holders;
 pub(crate) mod hook;
 mod host;
+pub(crate) mod interval;
 pub mod limit;
 pub mod loss;
 pub mod memory;
@@ -24,6 +25,7 @@ pub mod report;
 pub mod scan;
 #[cfg(test)]
 mod schema;
+pub(crate) mod series;
 pub mod session;
 pub mod shortage;
 pub(crate) mod stack;

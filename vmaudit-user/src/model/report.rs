@@ -20,6 +20,7 @@ pub use super::memory::{Accuracy, Memory, Rlimit, Rlimits};
 pub use super::crowd::FoldedProcesses;
 pub use super::figures::{CallFigures, Image, MapCount, Since};
 pub use super::outcome::{Outcome, Site};
+pub use super::series::{Growth, Series};
 pub use super::stack::{Example, Frame};
 pub use super::task_names::TaskFigures;
 pub use super::unreadable::NotCounted;
@@ -357,6 +358,13 @@ pub struct Process {
     /// How it ended; null while it lives, and when that was not seen.
     #[serde(default)]
     pub end: Option<ProcessEnd>,
+    /// How its count went; null where nobody looked more than once, and in large sessions for processes that are not
+    /// remarkable (few VMAs, nothing refused).
+    #[serde(default)]
+    pub series: Option<Series>,
+    /// How its count grows; null where that is not known: without a series, and where the series is not exact.
+    #[serde(default)]
+    pub growth: Option<Growth>,
     /// Why figures are missing from this row; null when none are.
     #[serde(default)]
     pub unreadable: Option<String>,

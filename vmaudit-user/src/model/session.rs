@@ -77,6 +77,9 @@ pub struct Budget {
     pub max_peak: Option<u64>,
     /// The same in percent of vm.max_map_count.
     pub max_percent: Option<f64>,
+    /// Steady growth that no process may exceed, VMAs a second.
+    #[serde(default)]
+    pub max_growth: Option<f64>,
     /// What must not happen.
     pub fail_on: Vec<FailOn>,
     /// Rows of the budgets file.

@@ -61,6 +61,22 @@ fn counts(page: &mut Page, exposed: &Exposed<'_>) {
             page.sample(&[("group", group)], count);
         }
     }
+    if exposed.source == SourceKind::Ebpf {
+        let help = "Largest number of VMAs that a process of the group had in the last whole minute; also of processes that ended.";
+        page.family("vmaudit_process_memory_map_areas_minute_peak", Kind::Gauge, help);
+        for (group, figures) in &exposed.groups {
+            if let Some(count) = figures.minute {
+                page.sample(&[("group", group)], count);
+            }
+        }
+    }
+    let help = "VMAs a second by which a process of the group grows steadily, the fastest; 0: none does.";
+    page.family("vmaudit_process_memory_map_areas_growth", Kind::Gauge, help);
+    for (group, figures) in &exposed.groups {
+        if let Some(rate) = figures.growth {
+            page.sample(&[("group", group)], rate);
+        }
+    }
 }
 
 fn refusals(page: &mut Page, exposed: &Exposed<'_>) {
@@ -162,6 +178,9 @@ mod tests {
         let figures = GroupFigures {
             now: Some(7),
             peak: Some(9),
+            minute: Some(8),
+            growth: Some(2.5),
+            ended_in: BTreeMap::new(),
             refused: BTreeMap::from([(kind.clone(), 3)]),
             recovered: BTreeMap::from([(kind, 1)]),
             ends: BTreeMap::from([(EXITED, 2), (EndCause::CpuLimit.name(), 1)]),

@@ -49,6 +49,7 @@ fn calls(arch: &str, hooks: &[Hook]) -> Vec<CallsFound> {
 pub fn look() -> Doctor {
     let facts = Facts::gather();
     let options = ebpf::Options {
+        interval: ebpf::INTERVAL,
         watch_all: false,
         follow_children: true,
         stream_changes: false,

@@ -252,6 +252,7 @@ pub(crate) fn events() -> Vec<Event> {
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: 4, added: 2, removed: 1, failed: 3 })],
         refusals: vec![kind.clone()],
+        untold: Vec::new(),
         host: None,
         tasks: None,
     };

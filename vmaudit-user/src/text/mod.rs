@@ -1,12 +1,14 @@
 //! Words for figures: numbers, sizes, times, names of strangers. No I/O, nothing of vmaudit's own types.
 
 pub(crate) mod number;
+mod rate;
 pub mod sanitize;
 pub(crate) mod shell;
 mod signal;
 pub mod time;
 
 pub use number::{bytes, count, grouped, percent, read_number, total};
+pub use rate::{ahead, rate};
 pub use sanitize::clean;
 pub use signal::signal_name;
 

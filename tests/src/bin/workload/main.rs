@@ -10,6 +10,7 @@ mod causes;
 mod dies;
 mod ends;
 mod hostile;
+mod intervals;
 mod job_shell;
 mod layouts;
 mod left;
@@ -40,6 +41,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
                 sizes CASE | needs LIMIT BYTES
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
+                bursts MS | leak PER_SECOND MS
                 hostile | named threads|together|renames|many T N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
@@ -121,6 +123,8 @@ fn dispatch(words: &[&str]) -> ! {
             let how = ["threads", "together", "renames", "many"].into_iter().find(|it| *it == how);
             named::named(how.unwrap_or("threads"), number(t), number(n))
         }
+        ["bursts", ms] => intervals::bursts(number(ms)),
+        ["leak", per_s, ms] => intervals::leak(number(per_s), number(ms)),
         ["hostile"] => hostile::hostile(),
         ["setname", name, n] => makers::setname(name.as_bytes(), number(n)),
         ["children", n] => processes::children(number(n), End::Exit),

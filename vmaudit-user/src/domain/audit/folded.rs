@@ -375,6 +375,8 @@ impl Audit {
         let Some(process) = self.processes.remove(&id) else { return };
         self.lodgers.forget(id, &process, stopped);
         for mm in &process.mms {
+            self.series.remove(&mm.generation);
+            self.minutes.remove(&mm.generation);
             for kind in &mm.refusals {
                 for place in super::places(mm.generation, kind) {
                     self.examples.remove(&place);

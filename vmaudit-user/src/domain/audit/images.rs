@@ -1,13 +1,23 @@
 //! Images of a process of which more were seen than are kept apart.
 
 use crate::domain::audit::{Examples, MAX_KINDS, MAX_SITES, Process, places, task_names};
-use crate::model::event::{RefusalGroup, Refused, Sizes};
+use crate::model::event::{MmState, RefusalGroup, Refused, Sizes};
 
 impl Process {
+    /// What it was refused in the address space of another stays apart.
+    fn at_oldest(&self) -> usize {
+        usize::from(self.mms.first().is_some_and(|mm| mm.host.is_some()))
+    }
+
+    /// The two oldest images.
+    pub(super) fn oldest(&self) -> Option<(&MmState, &MmState)> {
+        let at = self.at_oldest();
+        Some((self.mms.get(at)?, self.mms.get(at + 1)?))
+    }
+
     /// Makes one of the two oldest images: the older one, with the sums of both and the larger peak.
     pub(super) fn fold_oldest(&mut self, examples: &mut Examples) {
-        // What it was refused in the address space of another stays apart.
-        let at = usize::from(self.mms.first().is_some_and(|mm| mm.host.is_some()));
+        let at = self.at_oldest();
         if self.mms.len() < at + 2 {
             return;
         }
@@ -17,6 +27,8 @@ impl Process {
         if newer.peak > older.peak {
             (older.peak, older.peak_ns, older.comm) = (newer.peak, newer.peak_ns, newer.comm);
         }
+        // Its series has all of both.
+        older.untold.clear();
         older.last = newer.last;
         older.dead_ns = newer.dead_ns;
         older.from_exec |= newer.from_exec;

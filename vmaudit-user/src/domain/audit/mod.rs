@@ -6,8 +6,10 @@ mod folded;
 mod group;
 mod images;
 mod lodgers;
+mod minutes;
 mod now;
 mod rows;
+mod series;
 mod standing;
 mod task_names;
 
@@ -15,9 +17,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::domain::audit::folded::Folded;
 use crate::domain::audit::lodgers::Lodgers;
+use crate::domain::audit::minutes::Minutes;
 pub use crate::domain::audit::now::Now;
 pub use crate::domain::audit::rows::Rows;
 pub use crate::domain::audit::standing::{SeenSoFar, Standing};
+use crate::domain::series::Series;
 use crate::model::end::{Ended, OomCgroups};
 use crate::model::event::{
     Cut, End, Event, FollowedStack, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup,
@@ -99,6 +103,12 @@ pub struct Audit {
     first_refused: HashSet<u64>,
     /// Processes without an address space of their own.
     lodgers: Lodgers,
+    /// How counts went, by generation; some may not be known otherwise yet.
+    series: HashMap<u64, Series>,
+    /// The same by minutes.
+    minutes: HashMap<u64, Minutes>,
+    /// How long intervals are meant to be, ns; 0: none was told.
+    every_ns: u64,
     /// Kinds of refusal that found [`EXAMPLES`] reached.
     examples_full: u64,
     hooks: Vec<Hook>,
@@ -135,6 +145,8 @@ struct Process {
     /// Bytes that were not unmapped by refused calls of kinds beyond [`MAX_KINDS`].
     kept_bytes: u64,
     samples: Option<Sampled>,
+    /// The samples over time.
+    looks: Option<Box<Series>>,
     ended: Option<Box<Ended>>,
     /// Its memory cgroups when the OOM killer chose it.
     oom: Option<Box<OomCgroups>>,
@@ -183,6 +195,9 @@ impl Audit {
             root: None,
             first_refused: HashSet::new(),
             lodgers: Lodgers::default(),
+            series: HashMap::new(),
+            minutes: HashMap::new(),
+            every_ns: 0,
             examples_full: 0,
             hooks: Vec::new(),
             conditions: Vec::new(),
@@ -202,6 +217,7 @@ impl Audit {
         self.seen_ns = self.seen_ns.max(event.at_ns().unwrap_or(0));
         match event {
             Event::Mm(state) => self.mm(*state),
+            Event::Interval(interval) => self.interval(&interval),
             Event::Sample(sample) => self.sample(&sample),
             Event::Change(_) | Event::Mapped(_) | Event::StackPiece(_) => {}
             Event::Refused(refused) => self.refused(*refused),
@@ -278,6 +294,7 @@ impl Audit {
         self.lodgers.saw(&state);
         let (crowd, few) = CROWD;
         let most = if self.processes.len() > crowd { few } else { MAX_IMAGES };
+        let id = state.process;
         let process = self.processes.entry(state.process).or_default();
         process.ppid.get_or_insert(state.ppid);
         process.uid = Some(state.uid);
@@ -296,8 +313,9 @@ impl Audit {
                 process.mms.insert(new, state);
             }
         }
-        while process.mms.len() > most {
-            process.fold_oldest(&mut self.examples);
+        while let Some(process) = self.processes.get(&id).filter(|process| process.mms.len() > most) {
+            self.join_series(process.oldest().map(|(older, newer)| self.joined_series(older, newer)));
+            self.processes.entry(id).or_default().fold_oldest(&mut self.examples);
         }
     }
 
@@ -319,6 +337,7 @@ impl Audit {
         if process.started_ns == 0 {
             process.started_ns = sample.at_ns;
         }
+        process.looked(sample, count);
         let seen = process.samples.get_or_insert(Sampled {
             first: count,
             last: count,

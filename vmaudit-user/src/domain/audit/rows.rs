@@ -180,13 +180,17 @@ impl Audit {
                 bytes(cut.whole_bytes)
             ));
         }
+        let remarkable = self.with_series();
         for (id, process) in &self.processes {
             // Only mentioned (an exec whose slot was not to be had): nothing is known of its counts.
             let only_mentioned = process.mms.is_empty() && process.samples.is_none();
             if only_mentioned && !process.killed() {
                 continue;
             }
-            let (row, groups) = self.whole_row(*id, process, limit_seen);
+            let (mut row, groups) = self.whole_row(*id, process, limit_seen);
+            if remarkable.contains(id) || row.growth.is_some_and(|growth| growth.steady) {
+                row.series = self.shown_series(process, row.map_count.exact);
+            }
             rows.exact_peaks &= row.map_count.exact || only_mentioned;
             rows.processes.push(row);
             groups.into_iter().for_each(|group| rows.take(group));
@@ -330,6 +334,8 @@ impl Audit {
             memory: self.memory(process, count.exact),
             calls,
             end: None,
+            series: None,
+            growth: self.growth(process, count.peak),
             unreadable: None,
         }
     }

@@ -22,6 +22,8 @@ pub struct Standing {
     pub row: report::Process,
     /// Its refused calls.
     pub refused: Vec<(Outcome, Failure)>,
+    /// Its peaks in the minute before the one that runs and in that one, by their numbers; see [`Audit::minute`].
+    pub minutes: [(u64, Option<u64>); 2],
 }
 
 /// What is known of a session at work as a whole.
@@ -98,6 +100,8 @@ impl Audit {
         self.holders.retain(|generation, _| keeps(*generation));
         self.cgroups.retain(|generation, _| keeps(*generation));
         self.first_refused.retain(|generation| keeps(*generation));
+        self.series.retain(|generation, _| keeps(*generation));
+        self.minutes.retain(|generation, _| keeps(*generation));
         self.strange = strange;
     }
 
@@ -115,7 +119,10 @@ impl Audit {
             }
         }
         let refused = groups.into_iter().map(|group| (group.outcome, group.failure)).collect();
-        Some(Standing { id, row, refused })
+        let minute = self.minute();
+        let minutes =
+            [minute.saturating_sub(1), minute].map(|number| (number, self.peak_in_minute(process, number)));
+        Some(Standing { id, row, refused, minutes })
     }
 
     /// Cgroup of a process that nobody could ask for its own: a child is born into its parent's.

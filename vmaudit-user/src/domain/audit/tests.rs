@@ -58,6 +58,7 @@ fn process(audit: &mut Audit, n: u32, peak: u32, failed: u64, ended: bool) {
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: failed + 1, added: 0, removed: 0, failed })],
         refusals: if failed > 0 { vec![kind] } else { Vec::new() },
+        untold: Vec::new(),
         host: None,
         tasks: None,
     })));

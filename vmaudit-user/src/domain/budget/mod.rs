@@ -4,6 +4,7 @@
 //! as large) but never keep it: then the breach says that it could not be shown.
 
 pub mod file;
+mod growth;
 mod rows;
 
 use crate::model::breach::{Bound, Breach, Demand};
@@ -20,6 +21,7 @@ pub fn breaches(budget: &Budget, report: &Report) -> Vec<Breach> {
         .collect();
     all.extend(budget.fail_on.contains(&FailOn::Killed).then(|| ends(report)).flatten());
     all.extend(peaks(budget, report));
+    all.extend(budget.max_growth.and_then(|most| growth::breach(most, report)));
     if budget.fail_on.contains(&FailOn::Lost) {
         all.extend(losses(report));
     }
@@ -55,7 +57,10 @@ pub fn demands(budget: &Budget, breaches: &[Breach]) -> Vec<Demand> {
     all.extend(
         budget
             .max_percent
-            .map(|most| demand("max_percent", Some(Bound::Percent(most)), format!("--max-percent {most}"))),
+            .map(|most| demand("max_percent", Some(Bound::Real(most)), format!("--max-percent {most}"))),
+    );
+    all.extend(
+        budget.max_growth.map(|most| demand("max_growth", Some(growth::bound(most)), growth::option(most))),
     );
     for row in &budget.rows {
         all.push(Demand { row: Some(row.process.clone()), ..demand("row", None, rows::named(row)) });
@@ -198,7 +203,7 @@ fn peaks(budget: &Budget, report: &Report) -> Vec<Breach> {
         budget.max_percent.map(|most| OnPeak {
             budget: "max_percent",
             option: format!("--max-percent {most}"),
-            limit: Some(Bound::Percent(most)),
+            limit: Some(Bound::Real(most)),
             of_the_limit: true,
         }),
         budget.fail_on.contains(&FailOn::Peak).then(|| OnPeak {
@@ -227,9 +232,9 @@ fn peak(demand: &OnPeak, report: &Report) -> Option<Breach> {
         Some(Bound::Count(most)) if peak > *most => {
             (format!("{had}, more than {option}"), Bound::Count(peak))
         }
-        Some(Bound::Percent(most)) if peak as f64 * 100.0 > most * limit as f64 => (
+        Some(Bound::Real(most)) if peak as f64 * 100.0 > most * limit as f64 => (
             format!("{had}, more than {option} of the limit {}", grouped(limit)),
-            Bound::Percent(peak as f64 * 100.0 / limit as f64),
+            Bound::Real(peak as f64 * 100.0 / limit as f64),
         ),
         None if peak >= limit => (
             format!("{} reached vm.max_map_count = {}: {option}", whose(top), grouped(limit)),
@@ -314,11 +319,12 @@ mod tests {
             max_percent: Some(10.0),
             fail_on: vec![FailOn::Failure, FailOn::Peak, FailOn::Lost],
             rows: Vec::new(),
+            max_growth: None,
         }
     }
 
     fn only(max_peak: Option<u64>, max_percent: Option<f64>, fail_on: &[FailOn]) -> Budget {
-        Budget { max_peak, max_percent, fail_on: fail_on.to_vec(), rows: Vec::new() }
+        Budget { max_peak, max_percent, fail_on: fail_on.to_vec(), ..Budget::default() }
     }
 
     /// The first one's sentence.
@@ -349,10 +355,7 @@ mod tests {
         assert_eq!(names, expected);
         assert!(told.iter().all(|breach| breach.shown && breach.actual.is_some()), "{told:?}");
         assert_eq!((told[2].limit, told[2].actual), (Some(Bound::Count(100)), Some(Bound::Count(1000))));
-        assert_eq!(
-            (told[3].limit, told[3].actual),
-            (Some(Bound::Percent(10.0)), Some(Bound::Percent(100.0)))
-        );
+        assert_eq!((told[3].limit, told[3].actual), (Some(Bound::Real(10.0)), Some(Bound::Real(100.0))));
         assert_eq!(told[2].pid, Some(report.processes[0].pid));
     }
 

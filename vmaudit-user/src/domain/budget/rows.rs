@@ -119,11 +119,11 @@ fn peak(row: &BudgetRow, held: &Held<'_>, report: &Report) -> Vec<Breach> {
         |peak: u64| limit.filter(|limit| *limit > 0).map(|limit| peak as f64 * 100.0 / limit as f64);
     let demands = [
         row.max_peak.map(|most| ("max_peak", Bound::Count(most), grouped(most))),
-        row.max_percent.map(|most| ("max_percent", Bound::Percent(most), format!("{most} %"))),
+        row.max_percent.map(|most| ("max_percent", Bound::Real(most), format!("{most} %"))),
     ];
     let over = |bound: Bound, peak: u64| match bound {
         Bound::Count(most) => peak > most,
-        Bound::Percent(most) => percent(peak).is_some_and(|share| share > most),
+        Bound::Real(most) => percent(peak).is_some_and(|share| share > most),
     };
     let worst = held.processes.iter().filter_map(|it| Some((*it, it.map_count.peak?)));
     let worst = worst.reduce(|worst, it| if it.1 > worst.1 { it } else { worst });
@@ -135,7 +135,7 @@ fn peak(row: &BudgetRow, held: &Held<'_>, report: &Report) -> Vec<Breach> {
                 format!("{who} had {} VMAs, more than {budget} {most} of {}", grouped(had), named(row));
             let actual = match bound {
                 Bound::Count(_) => Some(Bound::Count(had)),
-                Bound::Percent(_) => percent(had).map(Bound::Percent),
+                Bound::Real(_) => percent(had).map(Bound::Real),
             };
             let (pid, comm) = (pid.map(|(pid, _)| pid), pid.map(|(_, comm)| comm.to_owned()));
             Some(Breach { limit: Some(bound), actual, pid, comm, ..breach(row, budget, sentence, true) })
@@ -144,7 +144,7 @@ fn peak(row: &BudgetRow, held: &Held<'_>, report: &Report) -> Vec<Breach> {
             let sentence = format!("{budget} {most} of {} is not shown to hold: {why}", named(row));
             Some(Breach { limit: Some(bound), ..breach(row, budget, sentence, false) })
         };
-        if matches!(bound, Bound::Percent(_)) && limit.is_none() {
+        if matches!(bound, Bound::Real(_)) && limit.is_none() {
             return not_shown("vm.max_map_count could not be read");
         }
         match (worst, sum) {

@@ -1,5 +1,6 @@
 //! What to do about vm.max_map_count: figures in, advice with its reasons and its price out. Pure.
 
+pub mod delays;
 pub mod enough;
 
 use std::fmt;

@@ -7,8 +7,8 @@ use crate::model::report::{
     Accuracy, Breach, Cause, Failure, HookState, Outcome, Process, Report, SourceKind,
 };
 use crate::output::text::crowd::{distinct_processes, folded};
-use crate::output::text::ends;
 use crate::output::text::page::{Colour, name_pid, seconds, shortened};
+use crate::output::text::{ends, growth};
 use crate::text::{bytes, clean, count, grouped, signal_name, total};
 
 /// The single most important sentence, and its colour. Where nothing failed it is a budget that was broken.
@@ -109,7 +109,11 @@ fn of_calls(report: &Report) -> (Colour, String) {
             + &count(refused, "memory call", "memory calls");
         return (Colour::Yellow, format!("{refused} failed {who}{why}: {}.{end}", causes.join(", ")));
     }
-    nothing_refused(report, at_least.is_empty())
+    let (colour, text) = nothing_refused(report, at_least.is_empty());
+    match growth::headline(report) {
+        Some(growth) => (Colour::Yellow, format!("{text} {growth}")),
+        None => (colour, text),
+    }
 }
 
 /// Of the groups with the most calls one is certain.

@@ -9,6 +9,7 @@ mod difference;
 mod doctor;
 mod ends;
 mod failures;
+pub(crate) mod growth;
 pub(crate) mod headline;
 mod limit;
 mod makers;

@@ -7,6 +7,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::model::report::{Cause, HookState, MapCount, Outcome, Process, Report, Since, SourceKind};
 use crate::output::text::crowd::without_row;
 use crate::output::text::ends::cell;
+use crate::output::text::growth;
 use crate::output::text::page::{Colour, NAME_COLUMNS, Page, shortened};
 use crate::text::shell;
 use crate::text::{clean, count, grouped, total};
@@ -17,9 +18,9 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     }
     page.blank()?;
     let shown: Vec<&Process> = report.processes.iter().take(page.style.top.max(1)).collect();
-    let heads = ["PID", "USER", "NAME", "FIRST", "LAST", "PEAK", "% LIMIT", "FAILED", "END"];
+    let heads = ["PID", "USER", "NAME", "FIRST", "LAST", "PEAK", "% LIMIT", "FAILED", "GROWTH", "END"];
     let several = several_owners(&shown);
-    let rows: Vec<[String; 9]> =
+    let rows: Vec<[String; 10]> =
         shown.iter().map(|process| with_owner(process, row(process, report), several)).collect();
     let mut widths = heads.map(UnicodeWidthStr::width);
     for row in &rows {
@@ -36,10 +37,14 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
     if let Some(name) = widths.get_mut(NAME) {
         *name = (*name).min(page.width.saturating_sub(others).max(8));
     }
-    let line = |cells: [&str; 9]| -> String {
+    let grow = rows.iter().any(|row| !row[GROWTH].is_empty());
+    if !grow {
+        widths[GROWTH] = 0;
+    }
+    let line = |cells: [&str; 10]| -> String {
         let mut line = String::new();
         for (index, (cell, width)) in cells.into_iter().zip(widths).enumerate() {
-            if index == USER && !several {
+            if index == USER && !several || index == GROWTH && !grow {
                 continue;
             }
             let cell = shortened(cell, width);
@@ -87,7 +92,7 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
             SourceKind::Ebpf => "~ sampled or seen only in part: the true peak may be higher",
         });
     }
-    if rows.iter().any(|[.., failed, _]| failed.starts_with('~')) {
+    if rows.iter().any(|[.., failed, _, _]| failed.starts_with('~')) {
         notes.push("~ in FAILED: not all calls were seen, more may have failed");
     }
     if shown.iter().any(|p| p.map_count.clipped) {
@@ -115,7 +120,8 @@ pub(crate) fn processes(report: &Report, page: &mut Page<'_>) -> io::Result<()> 
 /// Places of columns.
 const USER: usize = 1;
 const NAME: usize = 2;
-const END: usize = 8;
+const GROWTH: usize = 8;
+const END: usize = 9;
 
 /// Whose each is is worth a column.
 fn several_owners(shown: &[&Process]) -> bool {
@@ -124,10 +130,21 @@ fn several_owners(shown: &[&Process]) -> bool {
     owners.any(|owner| Some(owner) != first)
 }
 
-fn with_owner(process: &Process, row: [String; 8], several: bool) -> [String; 9] {
+fn with_owner(process: &Process, row: [String; 8], several: bool) -> [String; 10] {
     let [pid, name, first, last, peak, percent, failed, end] = row;
     let user = if several { process.user.as_deref().unwrap_or("-") } else { "" };
-    [pid, shortened(&clean(user), NAME_COLUMNS), name, first, last, peak, percent, failed, end]
+    [
+        pid,
+        shortened(&clean(user), NAME_COLUMNS),
+        name,
+        first,
+        last,
+        peak,
+        percent,
+        failed,
+        growth::cell(process),
+        end,
+    ]
 }
 
 /// Whose counts some rows show.

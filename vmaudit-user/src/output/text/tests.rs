@@ -52,6 +52,8 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         unreadable: None,
         shares_address_space_of: None,
         tasks: Vec::new(),
+        series: None,
+        growth: None,
     }
 }
 

@@ -21,6 +21,7 @@ use crate::model::event::{
     RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, Within,
 };
 use crate::model::shortage::Tasks;
+use crate::source::ebpf::intervals::Intervals;
 use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::page_size;
 use crate::source::ebpf::task_names::task_names;
@@ -304,10 +305,12 @@ pub struct Beside<'a> {
     pub all_seen: bool,
     /// What they have left mapped.
     pub left: &'a LeftRanges,
+    /// When the intervals of its cells began.
+    pub intervals: &'a Intervals,
 }
 
 pub fn mm_state(slot: &MmSlot, beside: &Beside<'_>) -> MmState {
-    let Beside { sites, names, numbered, all_seen, left } = *beside;
+    let Beside { sites, names, numbered, all_seen, left, .. } = *beside;
     let kept_bytes = left.bytes(slot.generation);
     let mut state = MmState {
         generation: slot.generation,
@@ -372,6 +375,7 @@ pub fn mm_state(slot: &MmSlot, beside: &Beside<'_>) -> MmState {
                 })
             })
             .collect(),
+        untold: beside.intervals.untold(slot),
         host: (slot.host != 0).then_some(Host { generation: slot.host, tgid: slot.host_tgid }),
         tasks: task_names(slot, names.iter()),
     };

@@ -182,7 +182,9 @@ impl Live {
             BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let logger =
             options.debug.then(|| aya_log::EbpfLogger::init_with_logger(&mut ebpf, DebugLog).ok()).flatten();
+        let intervals = super::Intervals::begin(&control, options.interval);
         let live = Self {
+            intervals,
             left: LeftRanges::default(),
             waited_for: HashSet::new(),
             told_ring_full: 0,

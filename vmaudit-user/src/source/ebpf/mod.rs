@@ -9,6 +9,7 @@ pub(crate) mod decode;
 mod descendants;
 mod facts;
 pub(crate) mod hooks;
+mod intervals;
 mod left_ranges;
 mod living;
 mod load;
@@ -34,6 +35,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering, fence},
     },
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -47,6 +49,7 @@ use vmaudit_common::{
     TaskName,
 };
 
+pub use intervals::INTERVAL;
 pub(crate) use load::ASKED;
 
 use crate::model::event::{Event, Kept, MmState, ProcessId, UsedShare};
@@ -55,6 +58,7 @@ use crate::os::clock::now_ns;
 use crate::os::rights;
 use crate::source::ebpf::decode::{Beside, Decoded, decode, mm_state};
 use crate::source::ebpf::facts::Names;
+use crate::source::ebpf::intervals::Intervals;
 use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::load::DebugLog;
 use crate::source::ebpf::losses::Counted;
@@ -90,6 +94,8 @@ pub struct Options {
     pub slots: u32,
     /// The programs' own messages.
     pub debug: bool,
+    /// How long intervals are whose peaks are told.
+    pub interval: Duration,
     /// The pid namespace that vmaudit runs in, if it is not the machine's first one.
     pub namespace: Option<PidNamespace>,
 }
@@ -136,6 +142,8 @@ pub struct Live {
     counts_classic_skips: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,
     names: Names,
+    /// Peaks by time.
+    intervals: Intervals,
     /// What refused calls have left mapped.
     left: LeftRanges,
     /// Dead address spaces whose last records about that were waited for.
@@ -291,6 +299,7 @@ impl Live {
             numbered: self.numbered,
             all_seen: !self.sampled,
             left: &self.left,
+            intervals: &self.intervals,
         };
         let mut state = mm_state(&slot, &beside);
         // Its first release while the walk was on its way began it: from then on all is known, as of those that the walk met.

@@ -38,9 +38,11 @@ impl Source for Live {
         if self.limits_met() & LIMIT_NEAR != 0 {
             self.watch_exits();
         }
+        // Before the sweep: whoever ended has its last peaks with its last figures.
+        self.next_interval(sink);
         self.sweep(false, sink);
         self.flush_debug();
-        TICK
+        self.intervals.length().min(TICK)
     }
 
     fn begin(&mut self, sink: &mut dyn FnMut(Event)) {

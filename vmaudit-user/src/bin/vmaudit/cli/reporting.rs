@@ -72,6 +72,10 @@ pub struct Reporting {
     /// Break the budget when a peak is more than P percent of vm.max_map_count [example: --max-percent 50]
     #[arg(long, value_name = "P", value_parser = values::percent)]
     pub max_percent: Option<f64>,
+    /// Break the budget when a process grows steadily by more than this, in VMAs a second, or a minute or hour as 30/min or
+    /// 5/h [example: --max-growth 10/s]
+    #[arg(long, value_name = "N/s", value_parser = values::rate)]
+    pub max_growth: Option<f64>,
     /// Break the budget when this happens (repeat or separate by commas) [example: --fail-on failure,lost]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
     pub fail_on: Vec<FailOn>,

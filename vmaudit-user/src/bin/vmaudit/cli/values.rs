@@ -53,9 +53,17 @@ pub struct Common {
     /// Address spaces that can be followed at one time; a power of two
     #[arg(long, value_name = "N", hide = true, default_value_t = 8192, value_parser = slots)]
     pub slots: u32,
+    /// How long intervals are whose peaks are told
+    #[arg(long, value_name = "TIME", hide = true, default_value = "100ms", value_parser = interval)]
+    pub interval: Duration,
     /// Show the eBPF programs' own messages on stderr
     #[arg(long)]
     pub debug_bpf: bool,
+}
+
+/// As [`duration`], at least 1 ms.
+fn interval(text: &str) -> Result<Duration, String> {
+    duration(text).map(|length| length.max(Duration::from_millis(1)))
 }
 
 /// Longest time that an option may name: a clock has an end, and no session comes near this one.
@@ -134,6 +142,20 @@ pub fn percent(text: &str) -> Result<f64, String> {
     }
 }
 
+/// VMAs a second: `10/s`, `30/min`, `5/h`; without a unit a second.
+pub fn rate(text: &str) -> Result<f64, String> {
+    const FORM: &str = "write for example 10/s, 30/min or 5/h";
+    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let seconds = match unit {
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(FORM.into()),
+    };
+    let number = number.parse::<f64>().ok().or_else(|| text::read_number(number).ok().map(|n| n as f64));
+    number.filter(|n| n.is_finite() && *n >= 0.0).map(|n| n / seconds).ok_or(FORM.to_owned())
+}
+
 /// Percent of a figure that may grow to any multiple.
 pub fn any_percent(text: &str) -> Result<f64, String> {
     match text.trim_end_matches('%').parse::<f64>() {
@@ -169,6 +191,16 @@ mod tests {
         assert_eq!(duration("1.5h"), Ok(Duration::from_secs(5400)));
         for bad in ["", "s", "-1s", "1w", "1e999s", "inf", "nan"] {
             assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn rates_are_a_second() {
+        assert_eq!(rate("10/s"), Ok(10.0));
+        assert_eq!(rate("30/min"), Ok(0.5));
+        assert_eq!(rate("1k"), Ok(1000.0));
+        for bad in ["", "/s", "-1/s", "1/week", "nan/s", "inf", "1/s/s"] {
+            assert!(rate(bad).is_err(), "{bad}");
         }
     }
 

@@ -25,6 +25,7 @@ pub fn budget(args: &Reporting) -> anyhow::Result<Budget> {
     Ok(Budget {
         max_peak: args.max_peak,
         max_percent: args.max_percent,
+        max_growth: args.max_growth,
         fail_on: args.fail_on.iter().map(|asked| (*asked).into()).collect(),
         rows: args.budget.as_deref().map(rows).transpose()?.unwrap_or_default(),
     })

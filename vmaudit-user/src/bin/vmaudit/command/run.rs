@@ -56,6 +56,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         ring_bytes: args.common.ring_bytes.unwrap_or(1 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,
+        interval: args.common.interval,
         namespace: None,
     };
     let patience = Patience::default();

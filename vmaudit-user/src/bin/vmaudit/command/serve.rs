@@ -49,6 +49,7 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
         ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,
+        interval: args.common.interval,
     };
     let patience = Patience::default();
     let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
@@ -130,6 +131,7 @@ impl Exporter {
     fn look(&mut self, audit: &Audit) {
         let standings: Vec<(String, Standing)> =
             audit.standings().map(|standing| (self.group(&standing), standing)).collect();
+        self.groups.minute(audit.minute());
         self.groups.stand(standings.into_iter(), now_ns());
     }
 

@@ -179,6 +179,7 @@ fn options(args: &TraceArgs, pids: &[u32], recorded: bool) -> ebpf::Options {
         ring_bytes: args.common.ring_bytes.unwrap_or(8 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,
+        interval: args.common.interval,
         namespace: None,
     }
 }

@@ -57,6 +57,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
         ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,
+        interval: args.common.interval,
         namespace: None,
     };
     let patience = Patience::default();

@@ -40,6 +40,7 @@ pub fn state(generation: u64, tgid: u32, refused: u64) -> MmState {
         kept: Some(Kept::default()),
         calls: vec![(MUNMAP, CallStat { calls: 0, added: 0, removed: 0, failed: refused })],
         refusals: if refused > 0 { vec![kind] } else { Vec::new() },
+        untold: Vec::new(),
         host: None,
         tasks: None,
     }

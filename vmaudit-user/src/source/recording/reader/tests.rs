@@ -48,6 +48,7 @@ fn sample() -> Vec<Event> {
         open_end: false,
         calls: vec![(MUNMAP, CallStat { calls: 4, added: 0, removed: 1, failed: 3 })],
         refusals: vec![kind.clone()],
+        untold: Vec::new(),
         host: None,
         tasks: None,
     };

@@ -129,6 +129,7 @@ fn state(failed: u64) -> MmState {
         kept: Some(Kept::default()),
         calls: vec![(MMAP, calls(1000, 0, failed)), (MUNMAP, calls(0, 1000, 0)), (MPROTECT, calls(30, 0, 0))],
         refusals: if failed > 0 { vec![kind] } else { Vec::new() },
+        untold: Vec::new(),
         host: None,
         tasks: None,
     }

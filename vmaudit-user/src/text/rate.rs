@@ -1,0 +1,34 @@
+//! Rates, and times that lie ahead, as people read them.
+
+/// `1,712 VMAs a second`, `41 VMAs a minute`, `3 VMAs an hour`: the unit in which it is at least 2.
+pub fn rate(per_s: f64) -> String {
+    let units = [(1.0, "a second"), (60.0, "a minute"), (3600.0, "an hour")];
+    let (factor, unit) =
+        units.into_iter().find(|(factor, _)| per_s * factor >= 2.0).unwrap_or((86_400.0, "a day"));
+    format!("{} VMAs {unit}", super::grouped((per_s * factor).round() as u64))
+}
+
+/// `4 s`, `12 min`, `19 h`, `3 days`: two digits are more than can be foreseen.
+pub fn ahead(seconds: f64) -> String {
+    let whole = |seconds: f64| super::grouped(seconds.round() as u64);
+    match seconds {
+        s if s < 120.0 => format!("{} s", whole(s)),
+        s if s < 7200.0 => format!("{} min", whole(s / 60.0)),
+        s if s < 172_800.0 => format!("{} h", whole(s / 3600.0)),
+        s => format!("{} days", whole(s / 86_400.0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_unit_fits_the_figure() {
+        assert_eq!(rate(1712.4), "1,712 VMAs a second");
+        assert_eq!(rate(0.683), "41 VMAs a minute");
+        assert_eq!(rate(0.0001), "9 VMAs a day");
+        assert_eq!(["4 s", "12 min", "19 h", "3 days"], [4.2, 712.0, 68_400.0, 260_000.0].map(ahead));
+        assert_eq!(ahead(f64::INFINITY), format!("{} days", crate::text::grouped(u64::MAX)));
+    }
+}
