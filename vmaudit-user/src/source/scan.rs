@@ -1,12 +1,17 @@
 //! One scan: counts from the kernel's own walk or from /proc, put in order by [`crate::domain::scan`].
 
-use std::collections::BTreeMap;
-use std::time::SystemTime;
+mod looks;
 
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
+
+use self::looks::Looks;
 use crate::domain::application::Anonymizer;
 use crate::domain::process_filter::ProcessFilter;
+use crate::domain::recommend::delays;
 use crate::domain::scan::{self, Facts, ScanOptions};
 use crate::domain::vma_cost;
+use crate::model::report::Report;
 use crate::model::scan::Scan;
 use crate::os::procfs::{Proc, host};
 use crate::os::rights;
@@ -14,6 +19,10 @@ use crate::os::users::user_name;
 use crate::source::ebpf::task_iter::Census;
 use crate::source::process_list::{self, Walk, Wanted};
 use crate::text::time::rfc3339;
+use anyhow::Context as _;
+
+/// Why nothing is known of growth.
+const NO_LOOKS: &str = "Who grows is not known: that takes many looks, for which only the kernel's own walk is fast enough (root)";
 
 /// Where counts come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +35,14 @@ pub enum Counter {
     Proc,
 }
 
-/// Looks at the machine once. `details`: parent, name, executable and cgroup of each process, which the text does not show.
+/// Looks at the machine once, after it has looked at growth for the time of `watched`. `details`: parent, name, executable and cgroup of each process, which the text does not show.
 /// Errors: /proc cannot be read; the kernel cannot count and was to.
 pub fn take(
     filter: &ProcessFilter,
     options: &ScanOptions,
     counter: Counter,
     details: bool,
+    watched: Option<Duration>,
     anonymizer: &Anonymizer,
 ) -> anyhow::Result<Scan> {
     let (census, refused) = match counter {
@@ -50,7 +60,24 @@ pub fn take(
     // Where people look at the largest, only these are asked for more.
     let units = if options.largest_first() { options.top } else { usize::MAX };
     let wanted = Wanted { filter, details, units };
+    let looks = match (watched, walk) {
+        (Some(time), Some(walk)) => {
+            Some(Looks::take(walk, time).context("the kernel's task iterator failed")?)
+        }
+        _ => None,
+    };
     let mut scan = from(&wanted, options, &Proc::new("/proc"), walk, anonymizer)?;
+    match (watched, looks) {
+        (Some(_), Some(looks)) => {
+            looks.tell(&mut scan.report);
+            let Report { processes, recommendation, .. } = &mut scan.report;
+            if let Some(delays) = delays::of_growth(processes, recommendation) {
+                recommendation.sentences.insert(0, delays);
+            }
+        }
+        (Some(_), None) => scan.report.coverage.notes.push(NO_LOOKS.to_owned()),
+        (None, _) => {}
+    }
     if let Some(reason) = refused.filter(|_| nix::unistd::geteuid().is_root()) {
         scan.report
             .coverage

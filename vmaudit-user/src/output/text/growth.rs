@@ -19,8 +19,8 @@ fn nearing(report: &Report) -> Vec<(&Process, Growth, f64)> {
     all
 }
 
-/// For the verdict; `None` where nobody does.
-pub(crate) fn headline(report: &Report) -> Option<String> {
+/// For the verdict; `None` where nobody does. `looks`: figures are of a few looks.
+pub(crate) fn headline(report: &Report, looks: bool) -> Option<String> {
     let all = nearing(report);
     let (process, growth, left) = all.first()?;
     let limit = report.limits.max_map_count.map_or("the limit".to_owned(), grouped);
@@ -29,7 +29,7 @@ pub(crate) fn headline(report: &Report) -> Option<String> {
         1 => " 1 other process grows too.".to_owned(),
         others => format!(" {} other processes grow too.", grouped(total([others as u64]))),
     };
-    let sampled = if process.map_count.exact { "" } else { "about " };
+    let sampled = if process.map_count.exact && !looks { "" } else { "about " };
     let (grows, full) = match process.ended_s {
         None => ("grows", "it reaches"),
         Some(_) => ("grew", "it would have reached"),
@@ -42,6 +42,11 @@ pub(crate) fn headline(report: &Report) -> Option<String> {
         if process.ended_s.is_some() { " until it ended" } else { "" },
         ahead(*left),
     ))
+}
+
+/// Some process has a figure.
+pub(crate) fn known(report: &Report) -> bool {
+    report.processes.iter().any(|process| process.growth.is_some())
 }
 
 /// `+1,712/s`; empty where nothing grows steadily.

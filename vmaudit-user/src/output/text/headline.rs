@@ -110,7 +110,7 @@ fn of_calls(report: &Report) -> (Colour, String) {
         return (Colour::Yellow, format!("{refused} failed {who}{why}: {}.{end}", causes.join(", ")));
     }
     let (colour, text) = nothing_refused(report, at_least.is_empty());
-    match growth::headline(report) {
+    match growth::headline(report, false) {
         Some(growth) => (Colour::Yellow, format!("{text} {growth}")),
         None => (colour, text),
     }

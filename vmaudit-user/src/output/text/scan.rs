@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use crate::model::limit::origin;
 use crate::model::report::Process;
 use crate::model::scan::{Need, Scan};
+use crate::output::text::growth;
 use crate::output::text::page::{Colour, Page, Style, column};
 use crate::output::text::scan_headline::headline;
 use crate::text::{bytes, clean, count, grouped, shell};
@@ -71,15 +72,19 @@ fn processes(scan: &Scan, page: &mut Page<'_>) -> io::Result<()> {
     let unit_column =
         |text: &str| unit.map(|columns| format!("{}  ", column(text, columns))).unwrap_or_default();
     let what = if with_arguments { "COMMAND" } else { "APPLICATION" };
-    let head = format!("{:>9} {:>8} {:>7}  {}  ", "VMAs", "OF LIMIT", "PID", column("USER", user));
+    let grows = growth::known(&scan.report);
+    let rate = |text: &str| if grows { format!("{text:>9} ") } else { String::new() };
+    let head =
+        format!("{:>9} {:>8} {}{:>7}  {}  ", "VMAs", "OF LIMIT", rate("GROWTH"), "PID", column("USER", user));
     let used = head.len() + unit.map_or(0, |columns| columns + 2);
     page.line(&format!("{head}{}{what}", unit_column("UNIT")), None)?;
     for (place, process) in rows().enumerate() {
         let share = process.map_count.percent_of_limit;
         let line = format!(
-            "{:>9} {:>8} {:>7}  {}  {}{}",
+            "{:>9} {:>8} {}{:>7}  {}  {}{}",
             grouped(process.map_count.last.unwrap_or(0)),
             share.map_or_else(|| "—".to_owned(), |share| format!("{share:.1}%")),
+            rate(&growth::cell(process)),
             process.pid,
             column(process.user.as_deref().unwrap_or("—"), user),
             unit_column(process.unit.as_deref().unwrap_or("—")),

@@ -2,6 +2,7 @@
 
 use crate::model::report::Process;
 use crate::model::scan::Scan;
+use crate::output::text::growth;
 use crate::output::text::page::Colour;
 use crate::text::{clean, count, grouped};
 
@@ -21,6 +22,9 @@ pub(crate) fn headline(scan: &Scan) -> Vec<(String, Option<Colour>)> {
         [] => nothing(scan, forbidden),
         [largest, rest @ ..] => of_largest(scan, largest, rest, forbidden),
     };
+    let growth = growth::headline(&scan.report, true);
+    let colour = if growth.is_some() && colour == Colour::Green { Colour::Yellow } else { colour };
+    let verdict = growth.map_or(verdict.clone(), |growth| format!("{growth} {verdict}"));
     let mut lines = vec![(verdict, Some(colour))];
     if let (Some(value), Some(largest)) = (scan.report.recommendation.value, others.first()) {
         lines.push((

@@ -1,5 +1,7 @@
 //! `vmaudit scan`.
 
+use std::time::Duration;
+
 use vmaudit_user::domain::recommend::{DEFAULT_HEADROOM, DEFAULT_ROUND};
 use vmaudit_user::domain::scan::Key;
 use vmaudit_user::output::format::{Format, Kind, Named};
@@ -10,7 +12,7 @@ use super::values;
 
 /// Shown below the options.
 pub const EXAMPLES: &str = "Examples:\n  vmaudit scan --top 5\n  vmaudit scan --user postgres --sort app\n  \
-    vmaudit scan --vma 200000 --headroom 1.25 --round 1\n  sudo vmaudit scan -o now.json";
+    sudo vmaudit scan -d 10s\n  vmaudit scan --vma 200000 --headroom 1.25 --round 1\n  sudo vmaudit scan -o now.json";
 
 /// Options of `scan`.
 #[derive(Clone, Debug, clap::Args)]
@@ -27,6 +29,9 @@ pub struct ScanArgs {
     /// Also say what a process of N VMAs would need [example: --vma 200000]
     #[arg(long, value_name = "N", value_parser = values::positive)]
     pub vma: Option<u64>,
+    /// Look for so long first, and say who grows [example: -d 10s]
+    #[arg(short, long, value_name = "TIME", value_parser = values::duration)]
+    pub duration: Option<Duration>,
     /// Order of the processes [example: --sort app]
     #[arg(long, value_name = "KEY", value_enum, default_value_t = Sort::Count)]
     pub sort: Sort,

@@ -30,7 +30,7 @@ pub fn scan(args: ScanArgs) -> anyhow::Result<ExitCode> {
     };
     let anonymizer = users::anonymizer(args.no_anonymize);
     let details = outputs.more_than_text();
-    let scan = scan::take(&filter, &options, args.source.into(), details, &anonymizer)?;
+    let scan = scan::take(&filter, &options, args.source.into(), details, args.duration, &anonymizer)?;
     outputs.write(&Document::Scan(&scan), args.top)?;
     Ok(if scan.report.processes.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
