@@ -141,7 +141,7 @@ fn a_leak_is_told_with_its_rate_and_a_burst_is_none() {
     assert_eq!(done.status.code(), Some(86), "{}", done.stderr_text());
     let report = done.report();
     assert!(report.breaches[0].shown && report.breaches[0].budget == "max_growth", "{:?}", report.breaches);
-    let advice = &report.recommendation.sentences[0];
+    let advice = report.recommendation.sentences.join(" ");
     assert!(advice.contains("grew steadily") && advice.contains("only delays"), "{advice}");
     let growth = report.processes[0].growth.expect("a series tells");
     assert!(growth.steady && (growth.per_s - 400.0).abs() < 20.0, "{growth:?}");
