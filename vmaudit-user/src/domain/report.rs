@@ -62,8 +62,10 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         unread: 0,
         root: false,
     });
-    if let Some(delays) = delays::of_growth(&rows.processes, &recommendation) {
-        recommendation.sentences.insert(0, delays);
+    if let Some((pid, delays)) = delays::of_growth(&rows.processes, &recommendation) {
+        // Of another process than the advice is for, it is no more than a remark.
+        let at = if top.is_some_and(|top| top.pid == pid) { 0 } else { recommendation.sentences.len() };
+        recommendation.sentences.insert(at, delays);
     }
     recommendation.sentences.extend(enough::of_failures(&rows.failures, &rows.processes));
     let mut report = Report {

@@ -71,7 +71,7 @@ pub fn take(
         (Some(_), Some(looks)) => {
             looks.tell(&mut scan.report);
             let Report { processes, recommendation, .. } = &mut scan.report;
-            if let Some(delays) = delays::of_growth(processes, recommendation) {
+            if let Some((_, delays)) = delays::of_growth(processes, recommendation) {
                 recommendation.sentences.insert(0, delays);
             }
         }

@@ -3,8 +3,8 @@
 use crate::model::report::{Growth, Process, Recommendation};
 use crate::text::{ahead, grouped, rate};
 
-/// Says so of the process that is at the limit first; `None` where none grows so that it matters.
-pub fn of_growth(processes: &[Process], advice: &Recommendation) -> Option<String> {
+/// Says so of the process that is at the limit first, with its number; `None` where none grows so that it matters.
+pub fn of_growth(processes: &[Process], advice: &Recommendation) -> Option<(u32, String)> {
     let growing = processes.iter().filter_map(|process| {
         let growth = process.growth.filter(Growth::foresees)?;
         Some((process, growth, growth.reaches_limit_in_s?))
@@ -27,5 +27,6 @@ pub fn of_growth(processes: &[Process], advice: &Recommendation) -> Option<Strin
         (true, Some(_)) => format!("{who} grew steadily, by {speed}, until it ended"),
         (true, None) => format!("{who} grows steadily, by {speed}"),
     };
-    Some(format!("{grew}: {until}; `vmaudit explain` says what its VMAs are while it lives."))
+    let sentence = format!("{grew}: {until}; `vmaudit explain` says what its VMAs are while it lives.");
+    Some((process.pid, sentence))
 }

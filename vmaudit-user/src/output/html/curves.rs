@@ -72,7 +72,7 @@ pub(super) fn curves(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     let most = (highest.max(shown.unwrap_or(0)).max(1) as f64) * 1.06;
     for narrow in [false, true] {
-        let (width, left, room) = if narrow { (358.0, 46.0, 34.0) } else { (1064.0, 58.0, 150.0) };
+        let (width, left, room) = if narrow { (358.0, 54.0, 26.0) } else { (1064.0, 58.0, 150.0) };
         let frame = Frame {
             width,
             left,
@@ -155,7 +155,7 @@ fn picture(
         writeln!(
             out,
             "<path class=\"limit\" d=\"M{left:.1} {y:.1}H{right:.1}\"/><text class=\"limitt\" x=\"{:.1}\" y=\"{:.1}\">limit {}</text>",
-            left + 4.0,
+            right,
             y - 5.0,
             grouped(limit)
         )?;
@@ -169,7 +169,7 @@ fn picture(
             path(curve.series, frame)
         )?;
     }
-    labels(curves, frame, out)?;
+    labels(curves, limit, frame, out)?;
     if let Some(limit) = limit {
         marks(report, frame.y(limit as f64), frame, out)?;
     }
@@ -183,21 +183,27 @@ fn path(series: &Series, frame: &Frame) -> String {
     let mut before: Option<u64> = None;
     let intervals = series.ends_s.iter().zip(&series.peak).zip(&series.last);
     for ((end_s, peak), last) in intervals {
-        let command = if path.is_empty() { 'M' } else { 'L' };
         let (from_x, end_x) = (frame.x(from_s), frame.x(*end_s));
-        let last_y = frame.y(*last as f64);
+        let (peak_y, last_y) = (frame.y(*peak as f64), frame.y(*last as f64));
         // Of the first nobody knows with what it began.
-        let rests = before.is_none_or(|before| before == *peak) && peak == last;
-        let (first_x, first_y) =
-            (if rests { from_x } else { f64::midpoint(from_x, end_x) }, frame.y(*peak as f64));
-        let _ = write!(path, "{command}{first_x:.1} {first_y:.1}L{end_x:.1} {last_y:.1}");
+        match before {
+            None => {
+                let _ = write!(path, "M{from_x:.1} {peak_y:.1}");
+            }
+            // Somewhere in between it was higher than at either end.
+            Some(before) if *peak > before.max(*last) => {
+                let _ = write!(path, "L{:.1} {peak_y:.1}", f64::midpoint(from_x, end_x));
+            }
+            Some(_) => {}
+        }
+        let _ = write!(path, "L{end_x:.1} {last_y:.1}");
         (from_s, before) = (*end_s, Some(*last));
     }
     path
 }
 
 /// Beside the end of each curve, none over another.
-fn labels(curves: &[Curve<'_>], frame: &Frame, out: &mut dyn Write) -> io::Result<()> {
+fn labels(curves: &[Curve<'_>], limit: Option<u64>, frame: &Frame, out: &mut dyn Write) -> io::Result<()> {
     const APART: f64 = 15.0;
     let end = |curve: &Curve<'_>| {
         let last = curve.series.last.last().copied().unwrap_or(0);
@@ -209,6 +215,11 @@ fn labels(curves: &[Curve<'_>], frame: &Frame, out: &mut dyn Write) -> io::Resul
     let mut free = frame.bottom + 4.0;
     for (x, y, curve) in places {
         let y = y.min(free);
+        // Not on the line of the limit.
+        let y = match limit.map(|limit| frame.y(limit as f64)) {
+            Some(limit) if (y - 4.0 - limit).abs() < 8.0 => (limit + 16.0).min(free),
+            _ => y,
+        };
         free = y - APART;
         let letter = curve.letter;
         let called = if frame.narrow { String::new() } else { format!(" {}", plain(&curve.process.comm)) };
