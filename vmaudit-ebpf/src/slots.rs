@@ -2,6 +2,7 @@
 //!
 //! User space reads [`SLOTS`] through mmap and frees slots by writing to that memory (see [`crate::control`]).
 
+mod cells;
 mod group;
 
 pub use self::group::Group;
@@ -11,8 +12,8 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use vmaudit_common::{
-    CELLS, COMM_LEN, CallStat, Cell, FailureGroup, Figures, GROUPS, MmSlot, Names, SLOT_CLAIMED, SLOT_DEAD,
-    SLOT_FREE, SLOT_LIVE, SeenInSection, Sizes, call::Call,
+    COMM_LEN, CallStat, FailureGroup, Figures, GROUPS, MmSlot, Names, SLOT_CLAIMED, SLOT_DEAD, SLOT_FREE,
+    SLOT_LIVE, SeenInSection, Sizes, call::Call,
 };
 
 use crate::{
@@ -210,23 +211,6 @@ impl Slot {
             (*self.0).changes += 1;
         }
         self.count_in_interval(if before > count { before } else { count }, count);
-    }
-
-    /// The same for the interval that runs.
-    #[inline(always)]
-    fn count_in_interval(self, highest: u32, last: u32) {
-        let interval = Page::get().interval().read();
-        let at = interval as usize & (CELLS - 1);
-        // SAFETY: points into SLOTS, and `at` is below CELLS.
-        unsafe {
-            let cell = (&raw mut (*self.0).cells).cast::<Cell>().add(at);
-            // What an older interval has left is smaller.
-            let highest = interval << 32 | u64::from(highest);
-            if highest > (*cell).highest {
-                (*cell).highest = highest;
-            }
-            (*cell).last = u64::from(last);
-        }
     }
 
     /// A call has returned.
