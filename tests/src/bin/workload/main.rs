@@ -89,11 +89,13 @@ fn main() {
     dispatch(words)
 }
 
-/// Cases about sizes and about what stays mapped.
+/// Cases about sizes, about what stays mapped, and about time.
 fn sizes(words: &[&str]) -> ! {
     match *words {
         ["unmap-everything"] => more_calls::unmap_everything(),
         ["left", name] => left::run(name),
+        ["bursts", ms] => intervals::bursts(number(ms)),
+        ["leak", per_s, ms] => intervals::leak(number(per_s), number(ms)),
         ["sizes", name] => sizes::run(name),
         ["needs", limit, bytes] => sizes::needs(limit, bytes),
         _ => die(2, format_args!("{USAGE}")),
@@ -123,8 +125,6 @@ fn dispatch(words: &[&str]) -> ! {
             let how = ["threads", "together", "renames", "many"].into_iter().find(|it| *it == how);
             named::named(how.unwrap_or("threads"), number(t), number(n))
         }
-        ["bursts", ms] => intervals::bursts(number(ms)),
-        ["leak", per_s, ms] => intervals::leak(number(per_s), number(ms)),
         ["hostile"] => hostile::hostile(),
         ["setname", name, n] => makers::setname(name.as_bytes(), number(n)),
         ["children", n] => processes::children(number(n), End::Exit),
@@ -162,7 +162,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["more-calls", name, n] => more_calls::run(name, number(n)),
         ["outcomes", name] => outcomes::run(name),
         ["sites", here, there] => outcomes::sites(number(here), number(there)),
-        ["left" | "sizes" | "needs" | "unmap-everything", ..] => sizes(words),
+        ["left" | "sizes" | "needs" | "unmap-everything" | "bursts" | "leak", ..] => sizes(words),
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),
         ["callers", depth] => callers::run(number(depth), false),
