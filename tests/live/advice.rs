@@ -77,7 +77,7 @@ const LAYOUTS: [(&str, &[&str]); 11] = [
     ("memfd", &["1,000 separate pieces of memfd piece", "one larger shared mapping"]),
     ("deleted", &["*.dvd (deleted)", "unmap files that are done with"]),
     ("dontdump", &["MADV_DONTDUMP", "give the advice for larger ranges"]),
-    ("account", &["VM_ACCOUNT", "reserve with MAP_NORESERVE"]),
+    ("account", &["VM_ACCOUNT", "give back by mmap(MAP_FIXED, PROT_NONE)"]),
 ];
 
 #[test]
@@ -86,6 +86,19 @@ fn what_is_advised_gives_what_it_promises() {
         eprintln!("{name}");
         let tried = tried(layout(name, "before", PIECES), layout(name, "after", PIECES));
         tried.says(words).holds(false);
+    }
+}
+
+/// A range that was written to merges with one that never was since 6.16 (mm/vma.c:is_mergeable_anon_vma).
+#[test]
+fn a_reservation_without_account_helps_where_it_is_said_to() {
+    let name = "account-reserved";
+    let tried = tried(layout(name, "before", PIECES), layout(name, "after", PIECES));
+    tried.says(&["reserve with MAP_NORESERVE (no help before Linux 6.16"]);
+    if vmaudit_tests::kernel_version() >= (6, 16) {
+        tried.holds(false);
+    } else {
+        assert!(tried.after >= PIECES / 2, "{} after: the bound that is named is wrong", tried.after);
     }
 }
 
@@ -118,7 +131,9 @@ fn a_reservation_that_is_noreserve_is_not_told_to_become_one() {
     let tried = tried(layout("commit", "before", PIECES), layout("commit", "after", PIECES));
     tried.says(&["a reserved range beside its accessible part", "one beside the other"]);
     assert!(tried.before >= PIECES && tried.after <= 3, "{} {}", tried.before, tried.after);
-    assert!(!tried.it.to_string().contains("NORESERVE"), "{}", tried.it);
+    // A neighbour by chance may be without it, once.
+    let of = |key: &str| tried.it[key][0].to_string();
+    assert!(!(of("advice") + &of("boundaries")).contains("NORESERVE"), "{}", tried.it);
 }
 
 #[test]

@@ -194,7 +194,7 @@ fn counts_alone_lose_nothing_whatever_happens_to_the_lines() {
         let session = Session::vmaudit(&words);
         let lines = session.file("lines.json");
         let session = session.words(&[lines]).words(narrow.as_slice()).words(&["--"]);
-        let done = session.then_workload(&["limit", "munmap", "3000"]).go().succeeded();
+        let done = session.then_workload(&["limit", "munmap", "2000"]).go().succeeded();
         let own = done.own().remove(0);
         let end = objects(&done.read("lines.json")).pop().expect("an end");
         let count = |rows: &Value, name: &str| -> u64 {

@@ -81,7 +81,8 @@ fn strangers_of_all_names_and_failures_cost_little_and_are_all_counted() {
 #[test]
 fn a_lost_example_leaves_the_cause_as_it_is() {
     let n = if in_guest() { 1500 } else { 3000 };
-    let done = Session::run_as_usual(&[], &["needy", &n.to_string()]).go().succeeded();
+    let done =
+        Session::run_as_usual(&["--ring-bytes", "16777216"], &["needy", &n.to_string()]).go().succeeded();
     let report = done.report();
     let own = done.own().remove(0);
     assert!(report.coverage.lost["examples_full"] > 0, "too few for the test: {:?}", report.coverage.lost);

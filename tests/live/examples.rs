@@ -175,23 +175,28 @@ fn every_example_of_help_and_readme_does_what_it_says() {
     }
 }
 
-/// What a shell does with the script at the Tab key.
-#[test]
-fn bash_completes_commands_and_options() {
-    let folder = folder();
-    let place = folder.path("");
-    assert_eq!(run("vmaudit completions bash > words", &place).0, Some(0));
-    let completed = |typed: &str| {
-        let count = typed.split(' ').count() - 1;
-        let script = format!(
-            ". ./words; COMP_WORDS=({typed}); COMP_CWORD={count}; _vmaudit vmaudit \"${{COMP_WORDS[-1]}}\"; \
-             printf '%s ' \"${{COMPREPLY[@]}}\""
-        );
-        let done =
-            Command::new("bash").args(["-c", &script]).current_dir(&place).output().expect("bash starts");
-        assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8(done.stdout).unwrap().trim().to_owned()
-    };
-    assert_eq!(completed("vmaudit wa"), "watch");
-    assert_eq!(completed("vmaudit run --max-pea"), "--max-peak");
+/// A guest has no bash.
+mod native_only {
+    use super::*;
+
+    /// What a shell does with the script at the Tab key.
+    #[test]
+    fn bash_completes_commands_and_options() {
+        let folder = folder();
+        let place = folder.path("");
+        assert_eq!(run("vmaudit completions bash > words", &place).0, Some(0));
+        let completed = |typed: &str| {
+            let count = typed.split(' ').count() - 1;
+            let script = format!(
+                ". ./words; COMP_WORDS=({typed}); COMP_CWORD={count}; _vmaudit vmaudit \"${{COMP_WORDS[-1]}}\"; \
+                 printf '%s ' \"${{COMPREPLY[@]}}\""
+            );
+            let done =
+                Command::new("bash").args(["-c", &script]).current_dir(&place).output().expect("bash starts");
+            assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+            String::from_utf8(done.stdout).unwrap().trim().to_owned()
+        };
+        assert_eq!(completed("vmaudit wa"), "watch");
+        assert_eq!(completed("vmaudit run --max-pea"), "--max-peak");
+    }
 }

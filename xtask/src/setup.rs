@@ -53,8 +53,8 @@ pub fn ebpf() -> Result<()> {
 
 /// What `cargo xtask vm` needs.
 pub fn vm() -> Result<()> {
-    if find("qemu-system-x86_64").is_none() {
-        packages(&["qemu-system-x86"])?;
+    if find("qemu-system-x86_64").is_none() || find("busybox").is_none() {
+        packages(&["qemu-system-x86", "busybox-static"])?;
     }
     say!("QEMU is there; kernels come with `cargo xtask vm fetch`");
     Ok(())

@@ -84,6 +84,9 @@ fn prepare() -> Result<Settings> {
             println!("init: {error:#}");
         }
     }
+    if fs::exists("/bin/busybox")? {
+        Command::new("/bin/busybox").args(["--install", "-s", "/bin"]).status()?;
+    }
     loopback_up().context("cannot bring up the loopback interface")?;
 
     let mut settings = Settings { test_limit: Duration::from_secs(60), ..Settings::default() };
@@ -272,9 +275,8 @@ fn clear_processes() {
 
 fn shell() -> Result<()> {
     if !fs::exists("/bin/busybox")? {
-        bail!("there is no /bin/busybox in this guest: install busybox-static on the host");
+        bail!("there is no /bin/busybox in this guest");
     }
-    Command::new("/bin/busybox").args(["--install", "-s", "/bin"]).status()?;
     println!(
         "vmaudit, workload and the test programs are in /bin; leave with `exit`, or kill QEMU with Ctrl-A x"
     );

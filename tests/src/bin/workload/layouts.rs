@@ -39,7 +39,8 @@ pub fn run(name: &str, after: bool, n: usize) -> ! {
         "bind" => bind(after, n),
         "dontdump" => dontdump(after, n),
         "commit" => commit(after, n),
-        "account" => account(after, n),
+        "account" => account(after, false, n),
+        "account-reserved" => account(false, after, n),
         "wasm" => wasm(after, n),
         "threads" => threads(after, n, before),
         "arenas" => arenas(n, before),
@@ -208,15 +209,21 @@ fn commit(after: bool, n: usize) {
     }
 }
 
-/// Every second part of a reservation was accessible once; advised: the reservation is MAP_NORESERVE.
-fn account(after: bool, n: usize) {
-    let start = must(mmap(n * PIECE, PROT_NONE, if after { MAP_NORESERVE } else { 0 }), "mmap");
+/// Every second part of a reservation was accessible once; advised: it is given back by another mapping, or the reservation
+/// is MAP_NORESERVE.
+fn account(mapped_again: bool, reserved: bool, n: usize) {
+    let start = must(mmap(n * PIECE, PROT_NONE, if reserved { MAP_NORESERVE } else { 0 }), "mmap");
     for i in (0..n).step_by(2) {
         let at = start + i * PIECE;
         must(mprotect(at, PIECE, RW), "mprotect");
         // What was never written to is not accounted any more when it is given back (since 6.5).
         must(call(libc::SYS_getrandom, [at, 1, 0, 0, 0, 0]), "writing to a page");
-        must(mprotect(at, PIECE, PROT_NONE), "mprotect");
+        if mapped_again {
+            let flags = (libc::MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED) as usize;
+            must(call(libc::SYS_mmap, [at, PIECE, PROT_NONE as usize, flags, usize::MAX, 0]), "mmap");
+        } else {
+            must(mprotect(at, PIECE, PROT_NONE), "mprotect");
+        }
     }
 }
 

@@ -215,7 +215,7 @@ fn flag_cure(flags: &str) -> String {
     } else if has("nr") {
         "one side was mapped with MAP_NORESERVE and the other without: map both alike"
     } else if has("ac") {
-        "memory that was once writable stays accounted (VM_ACCOUNT): reserve with MAP_NORESERVE (no help where vm.overcommit_memory is 2), or give back by mmap(MAP_FIXED, PROT_NONE) instead of mprotect"
+        "memory that was once writable stays accounted (VM_ACCOUNT): give back by mmap(MAP_FIXED, PROT_NONE) instead of mprotect, or reserve with MAP_NORESERVE (no help before Linux 6.16 next to memory that was never touched, nor where vm.overcommit_memory is 2)"
     } else {
         "make the call that set the flag for a larger range"
     };
