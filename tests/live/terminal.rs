@@ -12,6 +12,9 @@ use std::sync::{Arc, Mutex};
 
 use vmaudit_tests::{Done, Scratch, Session, vmaudit, wait_for};
 
+#[path = "terminal/top.rs"]
+mod top;
+
 /// The keyboard and the screen.
 struct Terminal {
     keyboard: File,
@@ -72,6 +75,10 @@ impl Terminal {
         assert_eq!(answer, 0, "the terminal's size: {}", std::io::Error::last_os_error());
     }
 
+    fn press(&mut self, keys: &[u8]) {
+        self.keyboard.write_all(keys).expect("keys can be pressed");
+    }
+
     fn wait_for(&self, text: &str) {
         wait_for(&format!("{text:?} on the terminal"), || self.text().contains(text).then_some(()));
     }
@@ -83,12 +90,19 @@ impl Terminal {
 
 /// Runs the session as the leader of a session on a terminal of its own; `play` types and reads. The result's stdout is
 /// what the screen showed.
-fn on_a_terminal(session: fn() -> Session, play: fn(&mut Terminal)) -> Done {
+fn on_a_terminal(
+    session: impl FnOnce() -> Session + Send + 'static,
+    play: impl FnOnce(&mut Terminal) + Send + 'static,
+) -> Done {
     on_the_terminal_of(0, session, play)
 }
 
 /// The same on a terminal that belongs to somebody else, as that of sudo's caller does.
-fn on_the_terminal_of(owner: u32, session: fn() -> Session, play: fn(&mut Terminal)) -> Done {
+fn on_the_terminal_of(
+    owner: u32,
+    session: impl FnOnce() -> Session + Send + 'static,
+    play: impl FnOnce(&mut Terminal) + Send + 'static,
+) -> Done {
     let scratch = Scratch::new();
     let thread = std::thread::spawn(move || {
         let mut terminal = Terminal::open(&scratch);
@@ -173,7 +187,7 @@ fn a_silent_command_has_a_status_line_that_is_gone_before_the_report() {
         terminal.keyboard.write_all(b"\x03").unwrap();
     });
     let screen = String::from_utf8_lossy(&done.stdout).into_owned();
-    let (before, after) = screen.split_once("\x1b7\x1b[24;1H\x1b[2K\x1b[r\x1b8").expect("it is taken away");
+    let (before, after) = screen.rsplit_once("\x1b7\x1b[24;1H\x1b[2K\x1b[r\x1b8").expect("it is taken away");
     assert!(before.contains("\x1b7\x1b[1;23r\x1b8\x1b7\x1b[24;1H\x1b[2Kvmaudit 0:"), "{before:?}");
     assert!(
         after.contains("Nothing lost.") && !after.contains("largest workload ") && !after.contains("\x1b7")
@@ -192,7 +206,7 @@ fn roots_session_on_the_terminal_of_another_user_has_its_status_line() {
         terminal.keyboard.write_all(b"\x03").unwrap();
     });
     let screen = String::from_utf8_lossy(&done.stdout).into_owned();
-    let (_, after) = screen.split_once("\x1b7\x1b[24;1H\x1b[2K\x1b[r\x1b8").expect("it is taken away");
+    let (_, after) = screen.rsplit_once("\x1b7\x1b[24;1H\x1b[2K\x1b[r\x1b8").expect("it is taken away");
     assert!(after.contains("Nothing lost.") && !after.contains("largest workload "), "{screen:?}");
 }
 

@@ -13,7 +13,7 @@ use crate::python;
 /// Tests with this in their path change the machine, e.g. its lockdown mode.
 const GUEST_ONLY: &str = "::guest_only::";
 /// What tests with this in their path need.
-const WITH: [(&str, Needs); 4] = [
+const WITH: [(&str, Needs); 5] = [
     ("::with_go::", Needs::Programs(&["go"], "golang-go")),
     (
         "::with_perfetto::",
@@ -21,6 +21,7 @@ const WITH: [(&str, Needs); 4] = [
     ),
     ("::with_prometheus::", Needs::Programs(&["prometheus", "promtool"], "prometheus")),
     ("::with_pytest::", Needs::Programs(&["pytest-3"], "python3-pytest")),
+    ("::with_tmux::", Needs::Programs(&["tmux"], "tmux")),
 ];
 
 /// What a test needs that may not be installed.

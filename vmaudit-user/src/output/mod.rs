@@ -26,6 +26,7 @@ mod snapshots;
 mod svg;
 mod tap;
 pub mod text;
+pub mod top;
 mod xml;
 
 use std::io::{self, Write};

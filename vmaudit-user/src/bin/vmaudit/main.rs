@@ -63,6 +63,7 @@ fn main() -> ExitCode {
         Command::Run(args) => command::run::run(args).map(code),
         Command::Watch(args) => command::watch::watch(args).map(code),
         Command::Diff(args) => command::diff::diff(&args).map(code),
+        Command::Top(args) => command::top::top(&args).map(code),
         Command::Serve(args) => command::serve::serve(&args).map(code),
         Command::Report(args) => command::report::show(&args).map(code),
         Command::Trace(args) => command::trace::trace(args).map(code),

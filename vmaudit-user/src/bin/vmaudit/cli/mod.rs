@@ -13,6 +13,7 @@ pub mod reporting;
 pub mod run;
 pub mod scan;
 pub mod serve;
+pub mod top;
 pub mod trace;
 pub mod values;
 pub mod watch;
@@ -104,6 +105,9 @@ pub enum Command {
     /// Attach to what already runs, report at the end; the processes live on
     #[command(after_help = watch::EXAMPLES)]
     Watch(watch::WatchArgs),
+    /// Show live which process nears the limit, on a terminal
+    #[command(after_help = top::EXAMPLES)]
+    Top(top::TopArgs),
     /// Print each change and failure as it happens
     #[command(after_help = trace::EXAMPLES)]
     Trace(trace::TraceArgs),

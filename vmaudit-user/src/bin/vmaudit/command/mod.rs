@@ -14,5 +14,6 @@ pub mod scan;
 pub mod serve;
 mod status;
 mod thresholds;
+pub mod top;
 pub mod trace;
 pub mod watch;

@@ -1,0 +1,328 @@
+//! `vmaudit top`: a watch that is looked at while it goes on.
+
+use std::io::{self, IsTerminal as _, Stdout};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use jiff::Zoned;
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::event::{Event as Input, KeyCode, KeyEventKind, KeyModifiers, read};
+use ratatui::crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::crossterm::{cursor, execute};
+use tokio::sync::Notify;
+
+use vmaudit_user::domain::application::Anonymizer;
+use vmaudit_user::domain::audit::Audit;
+use vmaudit_user::enrich::Enrichment;
+use vmaudit_user::model::event::Event;
+use vmaudit_user::os::apart::Patience;
+use vmaudit_user::os::clock::now_ns;
+use vmaudit_user::os::kernel::Facts;
+use vmaudit_user::os::{rights, users};
+use vmaudit_user::output::format::{self, Document, Format};
+use vmaudit_user::output::text::page::Style;
+use vmaudit_user::output::top::{History, Key, Look, Top, Which, Wish};
+use vmaudit_user::session::opening::{AskedOf, give_up_rights, open_running};
+use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
+use vmaudit_user::source::ebpf;
+use vmaudit_user::source::vma_layout::{self, Details, ExplainOptions};
+use vmaudit_user::text::{grouped, total};
+
+use crate::cli::top::TopArgs;
+use crate::command::filters;
+
+/// `vmaudit top`. Returns vmaudit's exit status.
+pub fn top(args: &TopArgs) -> anyhow::Result<i32> {
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        bail!(
+            "top needs a terminal on standard input and output; without one there are `vmaudit scan` and `vmaudit watch -d \
+             10s`"
+        );
+    }
+    let whom = filters::whom(&args.filters, false)?;
+    if whom.filter.is_some() && whom.now().is_empty() {
+        return Err(filters::nobody(&args.filters));
+    }
+    let facts = Facts::gather();
+    let options = ebpf::Options {
+        watch_all: whom.pids.is_empty(),
+        follow_children: !args.no_follow,
+        stream_changes: false,
+        stream_failures: false,
+        attach: true,
+        namespace: None,
+        calls: true,
+        exits: false,
+        stacks: false,
+        ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
+        slots: args.common.slots,
+        debug: args.common.debug_bpf,
+        interval: args.common.interval,
+    };
+    let patience = Patience::default();
+    let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
+    opened.events.extend(give_up_rights(None, &[]));
+    let anonymizer = || users::anonymizer(args.no_anonymize);
+    let header = opened.header(Vec::new(), &anonymizer(), AskedOf::default());
+    let enrichment = Enrichment::for_verdicts(&patience);
+    let mut source = opened.source;
+    let mut events = opened.events;
+    source.begin(&mut |event| events.push(event));
+    let asks = Arc::new(Notify::new());
+    let (send, keys) = channel();
+    let mut screen = Screen::open(args.every_s(), header.start_ns, keys, anonymizer())?;
+    let sinks: Vec<&mut dyn Sink> = vec![&mut screen];
+    let mut session = Session::new(&header, source, Some(enrichment), anonymizer(), sinks, patience);
+    events.into_iter().for_each(|event| session.take(event));
+    listen(send, Arc::clone(&asks))?;
+    session.beside(Box::pin(std::future::pending()), asks);
+    let outcome = session.run(None, &Ends::default());
+    drop(session);
+    drop(screen);
+    match outcome {
+        Ok(_) => Ok(0),
+        Err(Unfollowed::NotBegun(e) | Unfollowed::Lost(e)) => Err(e),
+        Err(Unfollowed::Refused(_, why)) => Err(anyhow!(why)),
+    }
+}
+
+/// Keys and other sizes of the terminal, from a thread that has no rights: reading waits.
+fn listen(send: Sender<Input>, asks: Arc<Notify>) -> anyhow::Result<()> {
+    let work = move || {
+        if rights::keep_in_thread(&[]).is_err() {
+            return;
+        }
+        // Ends with the terminal; then nobody can ask for an end any more.
+        while let Ok(input) = read() {
+            if send.send(input).is_err() {
+                return;
+            }
+            asks.notify_one();
+        }
+    };
+    thread::Builder::new().name("vmaudit-keys".into()).spawn(work).context("cannot read keys")?;
+    Ok(())
+}
+
+/// The terminal while it is ours.
+struct Screen {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+    top: Top,
+    history: History,
+    /// Users' names by number, as far as they were asked for.
+    users: std::collections::HashMap<u32, String>,
+    keys: Receiver<Input>,
+    anonymizer: Anonymizer,
+    start_ns: u64,
+    since: String,
+    every: Duration,
+    looked: Option<Instant>,
+    over: bool,
+    /// What went wrong with the terminal.
+    broken: Option<io::Error>,
+}
+
+/// VMAs that are looked at to say who owns them: more than nearly every limit allows.
+const EXPLAINED: u64 = 1_000_000;
+/// Most names of users that are kept.
+const USERS: usize = 10_000;
+
+impl Screen {
+    fn open(
+        every_s: u32,
+        start_ns: u64,
+        keys: Receiver<Input>,
+        anonymizer: Anonymizer,
+    ) -> anyhow::Result<Self> {
+        log::set_max_level(log::LevelFilter::Off);
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            give_back();
+            before(panic);
+        }));
+        take()?;
+        let terminal = Terminal::new(CrosstermBackend::new(io::stdout())).inspect_err(|_| give_back())?;
+        Ok(Self {
+            terminal,
+            top: Top::new(every_s),
+            history: History::default(),
+            users: std::collections::HashMap::new(),
+            keys,
+            anonymizer,
+            start_ns,
+            since: clock(),
+            every: Duration::from_secs(every_s.into()),
+            looked: None,
+            over: false,
+            broken: None,
+        })
+    }
+
+    fn look(&mut self, audit: &Audit) {
+        self.looked = Some(Instant::now());
+        let seen = audit.seen_so_far();
+        let at_s = now_ns().saturating_sub(self.start_ns) as f64 / 1e9;
+        let mut rows = Vec::new();
+        for standing in audit.standings().filter(|standing| standing.row.ended_s.is_none()) {
+            let mut row = self.history.row(&standing.row, &standing.refused, at_s);
+            if let Some(uid) = standing.row.uid {
+                if self.users.len() < USERS && !self.users.contains_key(&uid) {
+                    self.users.insert(uid, users::user_name(uid));
+                }
+                row.user = self.users.get(&uid).cloned().or(row.user);
+            }
+            rows.push(row);
+        }
+        self.history.keep(&rows);
+        let lost = total(seen.lost.values().copied());
+        let rests_on = match (seen.sight.changes, lost) {
+            (false, _) => "samples of /proc, not exact".to_owned(),
+            (true, 0) => format!("exact since {} · nothing lost", self.since),
+            (true, lost) => format!("since {} · {} events lost", self.since, grouped(lost)),
+        };
+        self.top.looked(Look {
+            clock: clock(),
+            limit: seen.limit,
+            sees_refusals: seen.sight.calls(),
+            rests_on,
+            rows,
+        });
+    }
+
+    fn draw(&mut self) {
+        let top = &self.top;
+        let drawn = self.terminal.draw(|frame| top.draw(frame.area(), frame.buffer_mut()));
+        self.broken = self.broken.take().or(drawn.err());
+    }
+
+    fn input(&mut self, input: &Input) {
+        let Input::Key(key) = input else { return };
+        if key.kind == KeyEventKind::Release {
+            return;
+        }
+        if key.modifiers.contains(KeyModifiers::CONTROL) {
+            match key.code {
+                KeyCode::Char('c' | 'd') => self.over = true,
+                KeyCode::Char('z') => self.stop(),
+                KeyCode::Char('l') => self.broken = self.broken.take().or(self.terminal.clear().err()),
+                _ => {}
+            }
+            return;
+        }
+        let Some(key) = known(key.code) else { return };
+        match self.top.key(key) {
+            Wish::Draw => {}
+            Wish::Quit => self.over = true,
+            Wish::Every(seconds) => self.every = Duration::from_secs(seconds.into()),
+            Wish::Explain(which) => {
+                let lines = self.explain(which);
+                self.top.explained(which, lines);
+            }
+        }
+    }
+
+    /// Who owns its VMAs, in lines.
+    fn explain(&self, which: Which) -> Vec<String> {
+        let options = ExplainOptions { details: Details::Auto, max_vmas: EXPLAINED };
+        let said = vma_layout::live(which.pid, &options, &self.anonymizer).and_then(|it| {
+            let width = self.terminal.size().map_or(80, |size| usize::from(size.width)).max(20);
+            let style = Style { width, ..Style::default() };
+            let mut text = Vec::new();
+            format::write(&Document::Explanation(&it, false), Format::Text, &style, &mut text)?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
+        });
+        match said {
+            Ok(text) => text.lines().map(str::to_owned).collect(),
+            Err(e) => vec![vmaudit_user::text::clean(&format!("{e:#}"))],
+        }
+    }
+
+    /// Ctrl-Z, which the terminal does not turn into a signal now.
+    fn stop(&mut self) {
+        give_back();
+        // SAFETY: no preconditions; it stops this process alone.
+        unsafe { libc::kill(libc::getpid(), libc::SIGSTOP) };
+        let back = take().and_then(|()| self.terminal.clear());
+        self.broken = self.broken.take().or(back.err());
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+        log::set_max_level(log::LevelFilter::Info);
+    }
+}
+
+impl Sink for Screen {
+    fn event(&mut self, _: &Event, _: &Audit) {}
+
+    fn turn(&mut self, audit: &Audit, over: bool) {
+        if !over && self.looked.is_none_or(|looked| looked.elapsed() >= self.every) {
+            self.look(audit);
+            self.draw();
+        }
+    }
+
+    fn checkpoints(&self) -> Option<Duration> {
+        Some(Duration::from_secs(1))
+    }
+
+    fn wants_interim(&self) -> bool {
+        true
+    }
+
+    fn interim(&mut self, _: &Audit) {
+        while let Ok(input) = self.keys.try_recv() {
+            self.input(&input);
+        }
+        self.draw();
+    }
+
+    fn wants_ended(&self) -> bool {
+        true
+    }
+
+    fn is_closed(&self) -> bool {
+        self.over || self.broken.is_some()
+    }
+}
+
+fn take() -> io::Result<()> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen, cursor::Hide).inspect_err(|_| give_back())
+}
+
+/// As it was. What does not work is nothing that anybody could be told.
+fn give_back() {
+    let _ = execute!(io::stdout(), LeaveAlternateScreen, cursor::Show);
+    let _ = disable_raw_mode();
+}
+
+fn clock() -> String {
+    Zoned::now().strftime("%H:%M:%S").to_string()
+}
+
+fn known(code: KeyCode) -> Option<Key> {
+    Some(match code {
+        KeyCode::Up => Key::Up,
+        KeyCode::Down => Key::Down,
+        KeyCode::Left => Key::Left,
+        KeyCode::Right => Key::Right,
+        KeyCode::PageUp => Key::PageUp,
+        KeyCode::PageDown => Key::PageDown,
+        KeyCode::Home => Key::First,
+        KeyCode::End => Key::Last,
+        KeyCode::Enter => Key::Enter,
+        KeyCode::Esc => Key::Esc,
+        KeyCode::Backspace => Key::Backspace,
+        KeyCode::Char(c) => Key::Char(c),
+        _ => return None,
+    })
+}
