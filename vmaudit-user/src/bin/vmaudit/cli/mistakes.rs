@@ -64,8 +64,8 @@ const HABITS: &[Habit] = &[
     },
     Habit {
         command: "scan",
-        options: &["-d", "--duration", "--watch", "-i", "--interval"],
-        sentence: "scan looks once; what happens over time is shown by: vmaudit watch -p PID -d 10s",
+        options: &["--watch", "-i", "--interval"],
+        sentence: "scan says who grows with -d 10s; what happens over time is shown by: vmaudit watch -p PID -d 10s",
     },
     Habit {
         command: "scan",
