@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use vmaudit_tests::{Scratch, Session, vmaudit};
+use vmaudit_tests::{Scratch, Session, send_signal, vmaudit, wait_for};
 
 use crate::typed::standing;
 
@@ -58,13 +58,24 @@ fn harmless(call: &str, pid: u32, comm: &str) -> String {
             call = call.replace(command, &format!("{command} -d 200ms"));
         }
     }
-    call.replace("-d 60s", "-d 200ms")
+    // Somebody may have these already.
+    for taken in ["127.0.0.1:9747", "127.0.0.1:9999"] {
+        call = call.replace(taken, "127.0.0.1:0");
+    }
+    if call.contains("vmaudit serve") && !call.contains("--listen") {
+        call.push_str(" --listen 127.0.0.1:0");
+    }
+    call.replace("unix:/run/", "unix:./")
+        .replace("-d 60s", "-d 200ms")
         .replace("-d 5s", "-d 200ms")
         .replace("-d 10s", "-d 200ms")
         .replace("-d 1m", "-d 200ms")
 }
 
 fn run(call: &str, folder: &Path) -> (Option<i32>, String) {
+    if call.contains("vmaudit serve") {
+        return serve(call, folder);
+    }
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", folder.display());
     let done = Command::new("sh")
         .args(["-c", call])
@@ -77,8 +88,31 @@ fn run(call: &str, folder: &Path) -> (Option<i32>, String) {
     (done.status.code(), said)
 }
 
+/// As [`run`], of what does not end by itself: it is ended when it serves.
+fn serve(call: &str, folder: &Path) -> (Option<i32>, String) {
+    let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", folder.display());
+    let said = folder.join("said");
+    let mut server = Command::new("sh")
+        .args(["-c", &format!("exec {call}")])
+        .current_dir(folder)
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .stderr(std::fs::File::create(&said).unwrap())
+        .spawn()
+        .expect("a shell starts");
+    let ended = wait_for("it serves or ends", || {
+        let serves = std::fs::read_to_string(&said).unwrap().contains("serving ");
+        server.try_wait().unwrap().map(Some).or_else(|| serves.then_some(None))
+    });
+    let status = ended.unwrap_or_else(|| {
+        send_signal(server.id(), libc::SIGTERM);
+        server.wait().unwrap()
+    });
+    (status.code(), std::fs::read_to_string(said).unwrap())
+}
+
 /// Commands, each with what may stand behind the example of one of its options.
-const COMMANDS: [(&str, &[&str]); 9] = [
+const COMMANDS: [(&str, &[&str]); 10] = [
     ("scan", &[""]),
     ("run", &["true"]),
     ("watch", &["", "-p PID"]),
@@ -88,6 +122,7 @@ const COMMANDS: [(&str, &[&str]); 9] = [
     ("report", &["session.vma"]),
     ("diff", &["session.vma session.vma"]),
     ("doctor", &[""]),
+    ("serve", &["", "-p PID"]),
 ];
 
 /// The example of each option is run, too, with what its command needs beside it.
@@ -151,6 +186,7 @@ fn every_example_of_help_and_readme_does_what_it_says() {
         "report",
         "diff",
         "doctor",
+        "serve",
         "completions",
         "man",
         "--help",

@@ -23,6 +23,8 @@ pub enum GroupBy {
     Unit,
     /// The container, else as above.
     Container,
+    /// The Kubernetes pod, else as the unit.
+    Pod,
     /// The application: the executable's name.
     App,
     /// The executable's path.
@@ -35,21 +37,23 @@ pub enum GroupBy {
 
 impl GroupBy {
     /// Names that can be asked for.
-    pub const NAMES: [&str; 6] = ["unit", "container", "app", "exe", "user", "pid"];
+    pub const NAMES: [&str; 7] = ["unit", "container", "pod", "app", "exe", "user", "pid"];
 
-    /// The group of a process; `user`: the name of its owner.
-    pub fn group(self, row: &Process, user: Option<&str>) -> String {
+    /// The group of a process; `name`: of its owner, or of its pod, where these are groups.
+    pub fn group(self, row: &Process, name: Option<&str>) -> String {
         let named =
             |name: &Option<String>| name.as_deref().filter(|name| !name.is_empty()).map(str::to_owned);
         let app = || named(&row.app).unwrap_or_else(|| row.comm.clone());
+        let unit = || named(&row.unit).or_else(|| named(&row.container)).unwrap_or_else(app);
         let mut name = match self {
-            Self::Unit => named(&row.unit).or_else(|| named(&row.container)).unwrap_or_else(app),
+            Self::Unit => unit(),
+            Self::Pod => named(&row.pod).map_or_else(unit, |uid| name.map_or(uid, str::to_owned)),
             Self::Container => named(&row.container).or_else(|| named(&row.unit)).unwrap_or_else(app),
             Self::App => app(),
             Self::Exe => named(&row.exe).unwrap_or_else(|| row.comm.clone()),
             Self::User => {
                 let number = || row.uid.map_or_else(|| "unknown".to_owned(), |uid| uid.to_string());
-                user.map_or_else(number, str::to_owned)
+                name.map_or_else(number, str::to_owned)
             }
             Self::Pid => format!("{} {}", row.comm, row.pid),
         };
@@ -68,6 +72,7 @@ impl FromStr for GroupBy {
         Ok(match name {
             "unit" => Self::Unit,
             "container" => Self::Container,
+            "pod" => Self::Pod,
             "app" => Self::App,
             "exe" => Self::Exe,
             "user" => Self::User,
@@ -108,6 +113,9 @@ pub struct Groups {
     exact_peaks: [bool; 2],
     /// See [`Groups::minute`].
     minute: u64,
+    /// Living processes whose peak is not exact.
+    doubtful: HashSet<ProcessId>,
+    newly_doubtful: bool,
 }
 
 impl Default for Groups {
@@ -129,6 +137,8 @@ impl Groups {
             retired: 0,
             exact_peaks: [true; 2],
             minute: 0,
+            doubtful: HashSet::new(),
+            newly_doubtful: false,
         }
     }
 
@@ -160,6 +170,7 @@ impl Groups {
             *figures.ends.entry(end_name(standing.row.end.as_ref())).or_default() += 1;
         }
         self.counted.remove(&standing.id);
+        self.doubtful.remove(&standing.id);
         self.without.remove(&standing.id);
     }
 
@@ -169,8 +180,12 @@ impl Groups {
         let exact = count.exact || count.peak.is_none();
         let minute = self.minute;
         self.exact_peaks[usize::from(ended)] &= exact;
+        if !exact {
+            self.newly_doubtful |= self.doubtful.insert(standing.id);
+        }
         let figures = self.figures(name, standing.id, now_ns);
         figures.peak = figures.peak.max(count.peak);
+        figures.peak_doubtful |= !exact;
         if !ended && standing.row.ended_s.is_none() {
             figures.now = figures.now.max(count.last);
             let steady = standing.row.growth.map(|growth| if growth.steady { growth.per_s } else { 0.0 });
@@ -260,6 +275,7 @@ impl Groups {
             let most = other.ended_in.entry(minute).or_default();
             *most = peak.max(*most);
         }
+        other.peak_doubtful |= figures.peak_doubtful;
         let pairs = [(&mut other.refused, figures.refused), (&mut other.recovered, figures.recovered)];
         for (sums, its) in pairs {
             for (kind, count) in its {
@@ -287,6 +303,11 @@ impl Groups {
     /// Groups that were added to [`OTHER`] to make room.
     pub fn retired(&self) -> u64 {
         self.retired
+    }
+
+    /// The peak of a process has become doubtful since this was last asked.
+    pub fn newly_doubtful(&mut self) -> bool {
+        std::mem::take(&mut self.newly_doubtful)
     }
 
     /// Every peak that was told is the true one, of those that ended too.
@@ -424,6 +445,16 @@ mod tests {
         assert_eq!(groups.all()[0].1.growth, Some(0.0));
         groups.stand(std::iter::empty(), 3);
         assert_eq!(groups.all()[0].1.growth, None);
+    }
+
+    #[test]
+    fn a_pod_has_its_name_where_somebody_knows_it() {
+        let mut row = row(1);
+        row.unit = Some("cri-1.scope".into());
+        assert_eq!(GroupBy::Pod.group(&row, Some("web/nginx")), "cri-1.scope");
+        row.pod = Some("12345678".into());
+        assert_eq!(GroupBy::Pod.group(&row, Some("web/nginx")), "web/nginx");
+        assert_eq!(GroupBy::Pod.group(&row, None), "12345678");
     }
 
     #[test]

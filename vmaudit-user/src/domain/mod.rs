@@ -26,3 +26,4 @@ mod task_names;
 pub mod unit;
 pub(crate) mod vma_cost;
 pub(crate) mod vma_layout;
+pub mod whole_since;

@@ -36,6 +36,8 @@ pub struct GroupFigures {
     /// VMAs a second by which the one grows that grows fastest, of those that grow steadily; 0 when none does, `None` when none
     /// lives or nobody can tell.
     pub growth: Option<f64>,
+    /// The peak of one of them is not known exactly: the true one may be higher.
+    pub peak_doubtful: bool,
     /// Calls that were refused for good.
     pub refused: BTreeMap<RefusalKind, u64>,
     /// Calls that were refused, and whose task got the like in its next calls.
@@ -65,8 +67,12 @@ pub struct Exposed<'a> {
     pub groups_retired: u64,
     /// Every peak is the true one.
     pub exact_peaks: bool,
+    /// Peaks reached since then are exact, seconds since 1970; `None`: never.
+    pub peaks_exact_since_s: Option<i64>,
     /// Every call that vm.max_map_count refused was seen.
     pub exact_limit_calls: bool,
+    /// Every one since then, seconds since 1970; `None`: never.
+    pub limit_calls_exact_since_s: Option<i64>,
     /// What was lost.
     pub lost: &'a BTreeMap<LossReason, u64>,
 }

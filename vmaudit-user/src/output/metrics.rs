@@ -23,6 +23,7 @@ pub fn page(exposed: &Exposed<'_>, exposition: Exposition) -> String {
         page.sample(&[], limit);
     }
     counts(&mut page, exposed);
+    exactness(&mut page, exposed);
     if exposed.sight.calls() {
         refusals(&mut page, exposed);
     }
@@ -76,6 +77,15 @@ fn counts(page: &mut Page, exposed: &Exposed<'_>) {
         if let Some(rate) = figures.growth {
             page.sample(&[("group", group)], rate);
         }
+    }
+}
+
+/// "Exact or labelled", group by group.
+fn exactness(page: &mut Page, exposed: &Exposed<'_>) {
+    let help = "1: the group's peak is the true one; 0: it may have been higher.";
+    page.family("vmaudit_process_memory_map_areas_peak_exact", Kind::Gauge, help);
+    for (group, figures) in exposed.groups.iter().filter(|(_, figures)| figures.peak.is_some()) {
+        page.sample(&[("group", group)], u8::from(!figures.peak_doubtful));
     }
 }
 
@@ -146,15 +156,31 @@ fn session(page: &mut Page, exposed: &Exposed<'_>) {
     one(
         "vmaudit_session_peaks_exact",
         Kind::Gauge,
-        "1: every peak is the true one, and no process is missing; 0: else.",
+        "1: every peak since vmaudit began is the true one, and no process is missing; 0: else.",
         exposed.exact_peaks.into(),
     );
+    if let Some(since) = exposed.peaks_exact_since_s {
+        one(
+            "vmaudit_session_peaks_exact_since_time_seconds",
+            Kind::Gauge,
+            "Since when nothing is missing that a peak rests on, seconds since 1970: the time of the look that found something missing, or of the start.",
+            since,
+        );
+    }
     one(
         "vmaudit_session_refusals_by_limit_exact",
         Kind::Gauge,
-        "1: every call that vm.max_map_count refused was seen; 0: else.",
+        "1: every call that vm.max_map_count refused since vmaudit began was seen; 0: else.",
         exposed.exact_limit_calls.into(),
     );
+    if let Some(since) = exposed.limit_calls_exact_since_s {
+        one(
+            "vmaudit_session_refusals_by_limit_exact_since_time_seconds",
+            Kind::Gauge,
+            "Since when every call that vm.max_map_count refused was seen, seconds since 1970: the time of the look that found something missing, or of the start.",
+            since,
+        );
+    }
     page.family("vmaudit_source_info", Kind::Gauge, "Where the figures come from.");
     let source = match exposed.source {
         SourceKind::Ebpf => "ebpf",
@@ -181,6 +207,7 @@ mod tests {
             minute: Some(8),
             growth: Some(2.5),
             ended_in: BTreeMap::new(),
+            peak_doubtful: true,
             refused: BTreeMap::from([(kind.clone(), 3)]),
             recovered: BTreeMap::from([(kind, 1)]),
             ends: BTreeMap::from([(EXITED, 2), (EndCause::CpuLimit.name(), 1)]),
@@ -204,7 +231,9 @@ mod tests {
             processes_in_other: 5,
             groups_retired: 6,
             exact_peaks: all,
+            peaks_exact_since_s: all.then_some(1_800_000_060),
             exact_limit_calls: all,
+            limit_calls_exact_since_s: all.then_some(1_800_000_000),
             lost,
         }
     }

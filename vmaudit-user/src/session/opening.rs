@@ -21,6 +21,7 @@ use crate::source::chosen::{Chosen, matching};
 use crate::source::ebpf::{self, Live, Options, PidNamespace, Unavailable, hooks};
 use crate::source::procfs_sampler::Sampling;
 use crate::source::{Source, environment};
+use crate::text::MESSAGES;
 use crate::text::time::rfc3339;
 
 /// Between two looks for the first that fits, where nobody tells of births.
@@ -188,6 +189,12 @@ pub fn open_running(
         return Err(anyhow!("nothing can be watched: {why}"));
     }
     let mut roots = whom.now();
+    if whom.waits && roots.is_empty() {
+        log::warn!(
+            target: MESSAGES,
+            "waiting for the first process: eBPF is not to be had ({why}), and of those that are there now none may be counted"
+        );
+    }
     while whom.waits && roots.is_empty() {
         std::thread::sleep(WAIT_AGAIN);
         roots = whom.now();

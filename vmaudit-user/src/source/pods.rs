@@ -64,6 +64,20 @@ impl PodNamed {
     }
 }
 
+/// The pod of this uid as NAMESPACE/NAME; `None`: nobody here knows it.
+pub fn name_of(uid: &str) -> Option<String> {
+    name_in(Path::new(LOGS), uid)
+}
+
+fn name_in(logs: &Path, uid: &str) -> Option<String> {
+    let _rights = rights::raised(&rights::PROCESSES);
+    std::fs::read_dir(logs).ok()?.flatten().find_map(|entry| {
+        let folder = entry.file_name().into_string().ok()?;
+        let (namespace, name) = folder.strip_suffix(uid)?.strip_suffix('_')?.split_once('_')?;
+        (!namespace.is_empty() && !name.is_empty()).then(|| format!("{namespace}/{name}"))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +97,14 @@ mod tests {
         assert!(
             PodNamed::read("web/nginx").unwrap().find_in(&logs.join("no")).unwrap_err().contains("--pod UID")
         );
+        assert_eq!(name_in(&logs, UID).as_deref(), Some("web/nginx"));
+        for nobody in ["", "x", "2_x", "56789abcdef0"] {
+            assert_eq!(
+                name_in(&logs, nobody).as_deref(),
+                (nobody == "x").then_some("web/nginx-2"),
+                "{nobody}"
+            );
+        }
         for bad in ["", "/", "a/", "/b", "a/b/c", "web"] {
             assert!(PodNamed::read(bad).is_err(), "{bad}");
         }

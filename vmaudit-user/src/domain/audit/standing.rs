@@ -35,6 +35,8 @@ pub struct SeenSoFar {
     pub limit: Option<u64>,
     /// See [`report::Coverage::exact_peaks`]; what single processes miss is not in it.
     pub exact_peaks: bool,
+    /// Something was lost, and nobody knows whose it was: no peak is called exact any more, of those that came later neither.
+    pub all_peaks_doubtful: bool,
     /// See [`report::Coverage::exact_limit_calls`].
     pub exact_limit_calls: bool,
     /// Totals by reason.
@@ -51,6 +53,7 @@ impl Audit {
             sight: self.sight,
             limit: self.limit_seen.map(|seen| seen.max_map_count.into()).or(self.limits.max_map_count),
             exact_peaks: whole.exact_peaks,
+            all_peaks_doubtful: self.peaks_doubtful(),
             exact_limit_calls: whole.limit_calls,
             lost,
         }

@@ -179,8 +179,8 @@ pub(super) fn attach_to_event(id: u64, program: RawFd) -> std::io::Result<OwnedF
     const PERF_TYPE_TRACEPOINT: u64 = 2;
     const PERF_ATTR_SIZE_VER0: u64 = 64;
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
-    const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
-    const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
+    const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
+    const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
     // struct perf_event_attr: type and size, config, sample_period, sample_type, read_format, flags, wakeupevents.
     let attr = [PERF_TYPE_TRACEPOINT | PERF_ATTR_SIZE_VER0 << 32, id, 1, 0, 0, 0, 1, 0];
     // SAFETY: `attr` has the size it states.

@@ -29,7 +29,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9747")]
     pub listen: Address,
     /// What has figures of its own: the systemd unit (else the container, else the application), the container (else the
-    /// unit), the application, the executable, the user, or each process [example: --group-by app]
+    /// unit), the Kubernetes pod by name, the application, the executable, the user, or each process [example: --group-by app]
     #[arg(long, value_name = "WHAT", default_value = "unit", value_parser = group_by())]
     pub group_by: GroupBy,
     /// Shared options.

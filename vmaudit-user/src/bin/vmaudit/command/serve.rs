@@ -7,6 +7,7 @@ use tokio::sync::mpsc::Receiver;
 
 use vmaudit_user::domain::audit::{Audit, Standing};
 use vmaudit_user::domain::groups::{GroupBy, Groups};
+use vmaudit_user::domain::whole_since::WholeSince;
 use vmaudit_user::enrich::Enrichment;
 use vmaudit_user::model::event::Event;
 use vmaudit_user::model::exposed::Exposed;
@@ -22,13 +23,13 @@ use vmaudit_user::output::say;
 use vmaudit_user::session::http::{self, Asked, Asks, Page};
 use vmaudit_user::session::opening::{AskedOf, Whom, give_up_rights, open_running};
 use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
-use vmaudit_user::source::ebpf;
+use vmaudit_user::source::{ebpf, pods};
 
 use crate::cli::serve::ServeArgs;
 use crate::command::filters;
 
-/// Names of users that are kept.
-const USERS: usize = 10_000;
+/// Names of users, and of pods, that are kept.
+const NAMES: usize = 10_000;
 
 /// `vmaudit serve`. Returns vmaudit's exit status.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
@@ -102,27 +103,41 @@ struct Exporter {
     started_s: i64,
     by: GroupBy,
     groups: Groups,
+    since: WholeSince,
     /// Names by number, where users are groups.
     users: HashMap<u32, String>,
+    /// Names by uid, where pods are groups; `None`: it has none.
+    pods: HashMap<String, Option<String>>,
     asked: Receiver<Asked>,
 }
 
 impl Exporter {
     fn new(header: &Header, by: GroupBy, asked: Receiver<Asked>) -> Self {
+        let started_s = header.started.parse::<jiff::Timestamp>().map_or(0, |started| started.as_second());
         Self {
             version: header.vmaudit.clone(),
             source: header.source,
-            started_s: header.started.parse::<jiff::Timestamp>().map_or(0, |started| started.as_second()),
+            started_s,
             by,
             groups: Groups::default(),
+            since: WholeSince::new(started_s),
             users: HashMap::new(),
+            pods: HashMap::new(),
             asked,
         }
     }
 
     fn group(&mut self, standing: &Standing) -> String {
         let uid = standing.row.uid.filter(|_| self.by == GroupBy::User);
-        if let Some(uid) = uid.filter(|uid| self.users.len() < USERS && !self.users.contains_key(uid)) {
+        let pod = standing.row.pod.as_ref().filter(|_| self.by == GroupBy::Pod);
+        if let Some(pod) = pod {
+            if self.pods.len() >= NAMES {
+                self.pods.clear();
+            }
+            let name = self.pods.entry(pod.clone()).or_insert_with(|| pods::name_of(pod));
+            return self.by.group(&standing.row, name.as_deref());
+        }
+        if let Some(uid) = uid.filter(|uid| self.users.len() < NAMES && !self.users.contains_key(uid)) {
             self.users.insert(uid, users::user_name(uid));
         }
         self.by.group(&standing.row, uid.and_then(|uid| self.users.get(&uid)).map(String::as_str))
@@ -133,6 +148,10 @@ impl Exporter {
             audit.standings().map(|standing| (self.group(&standing), standing)).collect();
         self.groups.minute(audit.minute());
         self.groups.stand(standings.into_iter(), now_ns());
+        let seen = audit.seen_so_far();
+        // Where all are doubtful, a row tells nothing of its own.
+        let newly_doubtful = self.groups.newly_doubtful() && !seen.all_peaks_doubtful;
+        self.since.look(&seen, newly_doubtful, jiff::Timestamp::now().as_second());
     }
 
     fn page(&self, audit: &Audit, exposition: Exposition) -> Page {
@@ -147,7 +166,9 @@ impl Exporter {
             processes_in_other: self.groups.processes_in_other(),
             groups_retired: self.groups.retired(),
             exact_peaks: seen.exact_peaks && seen.sight.changes && self.groups.exact_peaks(),
+            peaks_exact_since_s: self.since.peaks_s(),
             exact_limit_calls: seen.exact_limit_calls,
+            limit_calls_exact_since_s: self.since.refusals_s(),
             lost: &seen.lost,
         };
         Page { content_type: exposition.content_type(), text: page(&exposed, exposition).into() }
