@@ -1,21 +1,19 @@
 //! What others wrote and is linked in: licences, versions, where it comes from, known holes; by cargo-deny with deny.toml.
 
-use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 
-use crate::command::{cargo, find, quiet_output, run, say, workspace};
+use crate::command::{quiet_output, run, say, workspace};
+use crate::pinned::Program;
 
-/// The cargo-deny that is asked: a newer one may judge otherwise.
-const CARGO_DENY: &str = "0.20.2";
+/// A newer one may judge otherwise.
+const CARGO_DENY: Program =
+    Program { name: "cargo-deny", version: "0.20.2", options: &["--no-default-features"] };
 
 /// Fails when something is linked in that deny.toml does not allow.
 pub fn run_all() -> Result<()> {
-    let program = match pinned() {
-        Some(program) => program,
-        None => install()?,
-    };
+    let program = CARGO_DENY.path()?;
     let deny = |words: &[&str]| {
         let mut deny = Command::new(&program);
         if let Ok(workspace) = workspace() {
@@ -35,46 +33,4 @@ pub fn run_all() -> Result<()> {
         return Ok(());
     }
     run(&mut deny(&["check", "--disable-fetch", "--hide-inclusion-graph", "advisories"]))
-}
-
-/// cargo-deny, if it is the pinned one.
-fn pinned() -> Option<PathBuf> {
-    let program = find("cargo-deny")?;
-    is_pinned(&quiet_output(Command::new(&program).arg("--version"))?).then_some(program)
-}
-
-/// `cargo-deny VERSION`.
-fn is_pinned(text: &str) -> bool {
-    text.split_whitespace().nth(1) == Some(CARGO_DENY)
-}
-
-fn install() -> Result<PathBuf> {
-    say!("building cargo-deny {CARGO_DENY} (about 3 minutes on 2 CPUs, once)");
-    run(cargo()?
-        .args([
-            "install",
-            "--quiet",
-            "--locked",
-            "--force",
-            "--no-default-features",
-            "cargo-deny",
-            "--version",
-        ])
-        .arg(format!("={CARGO_DENY}")))
-    .with_context(|| format!("cargo-deny {CARGO_DENY} cannot be installed"))?;
-    let Some(program) = pinned() else {
-        bail!("cargo-deny {CARGO_DENY} was built but is not the first one on PATH");
-    };
-    Ok(program)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_pinned_one_is_asked() {
-        assert!(is_pinned("cargo-deny 0.20.2\n"));
-        assert!(!is_pinned("cargo-deny 0.20.20\n") && !is_pinned("cargo-deny 0.19.0\n") && !is_pinned(""));
-    }
 }

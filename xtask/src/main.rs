@@ -12,7 +12,9 @@ mod ebpf;
 mod figures;
 mod initramfs;
 mod kernels;
+mod package;
 mod parity;
+mod pinned;
 mod programs;
 mod python;
 mod setup;
@@ -64,6 +66,11 @@ enum Task {
     CheckAll,
     /// Measure what following costs the workload, beside other tracers; prints Markdown tables
     Bench(bench::Options),
+    /// Make the packages that are given to users: .deb, .rpm, a static program, notices, a bill of materials
+    Package {
+        #[command(subcommand)]
+        task: Option<package::Task>,
+    },
     /// Compare vmaudit's counts of calls and refusals with strace's, of the same run of each program; prints a Markdown
     /// table
     Parity(parity::Options),
@@ -125,6 +132,9 @@ struct Setup {
     /// QEMU and a C compiler for `cargo xtask vm --arch arm64` (only when asked for)
     #[arg(long)]
     arm64: bool,
+    /// What `cargo xtask package` and its checks need (only when asked for)
+    #[arg(long)]
+    packages: bool,
 }
 
 fn main() -> ExitCode {
@@ -143,8 +153,8 @@ fn perform(task: Task) -> Result<()> {
         Task::Ebpf(Ebpf::Check(Arch { arch })) => ebpf::check(&arch),
         Task::Deny => deny::run_all(),
         Task::Ebpf(Ebpf::Lint(Arch { arch })) => ebpf::lint(&arch),
-        Task::Setup(Setup { ebpf, vm, arm64 }) => {
-            let all = !ebpf && !vm && !arm64;
+        Task::Setup(Setup { ebpf, vm, arm64, packages }) => {
+            let all = !ebpf && !vm && !arm64 && !packages;
             if ebpf || all {
                 setup::ebpf()?;
             }
@@ -153,6 +163,9 @@ fn perform(task: Task) -> Result<()> {
             }
             if arm64 {
                 setup::arm64()?;
+            }
+            if packages {
+                setup::for_packages()?;
             }
             Ok(())
         }
@@ -165,6 +178,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Tidy => tidy::run(),
         Task::CheckAll => check_all(),
         Task::Test { filter } => test::run(filter.as_deref()),
+        Task::Package { task } => package::perform(task),
         Task::Parity(options) => options.run(),
         Task::Bench(options) => options.run(),
         Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all, arch }), .. }) => {

@@ -73,6 +73,24 @@ pub fn arm64() -> Result<()> {
     Ok(())
 }
 
+/// What `cargo xtask package` needs, and its `check`, `boot` and `image`.
+pub fn for_packages() -> Result<()> {
+    let sysroot = ebpf::sysroot(false).context("rustc does not say where its libraries are")?;
+    if !ebpf::has_rust_src(&sysroot) {
+        rust_src(&sysroot)?;
+    }
+    packages(&[
+        "musl-tools",
+        "libunwind-16-dev",
+        "dpkg-dev",
+        "lintian",
+        "mmdebstrap",
+        "cpio",
+        "qemu-system-x86",
+        "docker.io",
+    ])
+}
+
 /// Installs Debian packages unless all are there.
 fn packages(names: &[&str]) -> Result<()> {
     let missing: Vec<&str> = names.iter().copied().filter(|name| !is_installed(name)).collect();

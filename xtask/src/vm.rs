@@ -299,7 +299,7 @@ fn busybox() -> Result<PathBuf> {
 }
 
 /// Runs to the end or to the limit; says how it ended, unless well.
-fn within(command: &mut Command, limit: Duration) -> Result<Option<String>> {
+pub(crate) fn within(command: &mut Command, limit: Duration) -> Result<Option<String>> {
     let begin = Instant::now();
     let mut child =
         command.stdin(Stdio::null()).spawn().with_context(|| format!("cannot start `{}`", shown(command)))?;

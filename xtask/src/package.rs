@@ -1,0 +1,263 @@
+//! `cargo xtask package`: what is given to users. A .deb, an .rpm, an archive with a static program, notices, a bill of
+//! materials. The same commit gives the same bytes, in whatever folder it is built.
+
+mod bill;
+mod boot;
+mod chroot;
+mod image;
+mod linked;
+mod notices;
+mod static_program;
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Subcommand;
+use sha2::{Digest as _, Sha256};
+
+use crate::command::{cargo, cargo_home, output, quiet_output, run, say, target_dir, workspace};
+use crate::ebpf::has_rust_src;
+use crate::pinned::Program;
+
+const CARGO_DEB: Program =
+    Program { name: "cargo-deb", version: "3.8.0", options: &["--no-default-features"] };
+const CARGO_RPM: Program =
+    Program { name: "cargo-generate-rpm", version: "0.21.1", options: &["--no-default-features"] };
+/// What the packages' programs are built for; the .deb and the .rpm need its C library.
+const USUAL: &str = "x86_64-unknown-linux-gnu";
+/// Shells, and where their completions are staged.
+const SHELLS: [(&str, &str); 3] = [("bash", "vmaudit.bash"), ("zsh", "_vmaudit"), ("fish", "vmaudit.fish")];
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Task {
+    /// Build them (without a word)
+    Build,
+    /// Build them a second time, from a clone in another folder, and compare each byte
+    Twice,
+    /// Ask lintian, then install, upgrade, remove and purge the .deb in a new Debian (as root; needs mmdebstrap)
+    Check,
+    /// Boot a Debian with systemd that has the .deb: its units, their rights, an upgrade (as root; needs QEMU and cpio)
+    Boot {
+        /// Kernel, by id (`cargo xtask vm fetch --help`)
+        #[arg(default_value = "6.1")]
+        kernel: String,
+    },
+    /// Build the container image and run it with the real Docker engine (as root); hold the manifests for Kubernetes to its
+    /// schemas
+    Image,
+}
+
+/// Does it.
+pub fn perform(task: Option<Task>) -> Result<()> {
+    match task.unwrap_or(Task::Build) {
+        Task::Build => build(),
+        Task::Twice => twice(),
+        Task::Check => chroot::check(&Place::new()?),
+        Task::Image => {
+            let place = Place::new()?;
+            image::manifests(&place)?;
+            image::image(&place)
+        }
+        Task::Boot { kernel } => boot::boot(&Place::new()?, &kernel),
+    }
+}
+
+/// Where packages are made.
+struct Place {
+    /// Cargo's target folder for them.
+    target: PathBuf,
+    /// What is given to users.
+    out: PathBuf,
+    version: String,
+}
+
+impl Place {
+    fn new() -> Result<Self> {
+        let target = target_dir()?.join("package");
+        let manifest = fs::read_to_string(workspace()?.join("Cargo.toml"))?;
+        let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
+        let version = version.context("the workspace has no version")?.to_owned();
+        Ok(Self { out: target.join("out"), target, version })
+    }
+
+    /// Programs for the usual target, and below it what is made of them.
+    fn release(&self) -> PathBuf {
+        self.target.join("release")
+    }
+
+    fn stage(&self) -> PathBuf {
+        self.release().join("stage")
+    }
+
+    /// The .deb; `revision` as Debian's changelog has it.
+    fn deb(&self) -> PathBuf {
+        self.out.join(format!("vmaudit_{}-1_amd64.deb", self.version))
+    }
+}
+
+fn build() -> Result<()> {
+    let place = Place::new()?;
+    let epoch = epoch()?;
+    drop(fs::remove_dir_all(&place.out));
+    fs::create_dir_all(&place.out).with_context(|| format!("cannot make {}", place.out.display()))?;
+    changelog_of(&place.version)?;
+    let rustc = output(Command::new("rustc").arg("--version"))?;
+    let rustc = rustc.split_whitespace().nth(1).unwrap_or_default();
+
+    say!("building vmaudit {} for {USUAL}", place.version);
+    run(cargo_for(&place, "")?.args(["build", "--release", "--locked", "--package", "vmaudit-user"]))?;
+    let linked = linked::all(USUAL)?;
+    stage(&place, &epoch, &notices::text(&linked, rustc, &[])?)?;
+    let time =
+        output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d"]).arg(format!("@{epoch}")))?;
+    let bill = place.out.join(format!("vmaudit-{}.cdx.json", place.version));
+    fs::write(&bill, bill::of(&linked, time.trim()))?;
+
+    deb(&place, &epoch, None)?;
+    let mut rpm = Command::new(CARGO_RPM.path()?);
+    rpm.current_dir(workspace()?).env("CARGO_TARGET_DIR", &place.target).env("SOURCE_DATE_EPOCH", &epoch);
+    rpm.args(["generate-rpm", "--package", "vmaudit-user", "--payload-compress", "gzip", "--output"]);
+    run(rpm.arg(place.out.join(format!("vmaudit-{}-1.x86_64.rpm", place.version))))?;
+
+    static_program::archive(&place, &epoch, rustc)?;
+    let sums = sums(&place.out)?;
+    fs::write(place.out.join("SHA256SUMS"), &sums)?;
+    println!("{sums}");
+    say!("they are in {}", place.out.display());
+    Ok(())
+}
+
+/// Seconds since 1970 that the packages bear: those of the commit.
+fn epoch() -> Result<String> {
+    if let Ok(given) = env::var("SOURCE_DATE_EPOCH") {
+        return Ok(given);
+    }
+    let mut git = Command::new("git");
+    let said = quiet_output(git.current_dir(workspace()?).args(["log", "-1", "--format=%ct"]));
+    Ok(said.context("neither git nor SOURCE_DATE_EPOCH says from when the sources are")?.trim().to_owned())
+}
+
+/// Cargo, so that neither the folder nor this machine shows in what it builds. `flags`: further ones for rustc.
+fn cargo_for(place: &Place, flags: &str) -> Result<Command> {
+    let mut mapped = vec![(workspace()?, "/vmaudit")];
+    let crates = cargo_home().context("cargo has no home")?.join("registry/src");
+    let registries = fs::read_dir(&crates).with_context(|| format!("cannot read {}", crates.display()))?;
+    for registry in registries {
+        mapped.push((registry?.path(), "/crates"));
+    }
+    let sysroot = PathBuf::from(output(Command::new("rustc").args(["--print", "sysroot"]))?.trim());
+    if has_rust_src(&sysroot) {
+        mapped.push((sysroot.join("lib/rustlib/src/rust"), "/rust"));
+    }
+    let mut all = OsString::new();
+    for (from, to) in &mapped {
+        all.push("--remap-path-prefix=");
+        all.push(from);
+        all.push(format!("={to} "));
+    }
+    all.push(flags);
+    let mut cargo = cargo()?;
+    cargo.env("CARGO_TARGET_DIR", &place.target).env("RUSTFLAGS", all).env_remove("CARGO_ENCODED_RUSTFLAGS");
+    // Symbols are for those who work on it: they build it themselves.
+    cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols").env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+    Ok(cargo)
+}
+
+/// The .deb's own changelog begins with this version.
+fn changelog_of(version: &str) -> Result<()> {
+    let path = workspace()?.join("vmaudit-user/packaging/deb/changelog");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    let begins = format!("vmaudit ({version}-1) ");
+    if !text.starts_with(&begins) {
+        bail!("{} does not begin with {begins}", path.display());
+    }
+    Ok(())
+}
+
+/// What is made of the program, for all packages.
+fn stage(place: &Place, epoch: &str, notices: &str) -> Result<()> {
+    let stage = place.stage();
+    drop(fs::remove_dir_all(&stage));
+    for folder in ["man", "completions"] {
+        fs::create_dir_all(stage.join(folder))?;
+    }
+    let program = place.release().join("vmaudit");
+    run(Command::new(&program).arg("man").arg(stage.join("man")))?;
+    for (shell, file) in SHELLS {
+        let script = output(Command::new(&program).args(["completions", shell]))?;
+        fs::write(stage.join("completions").join(file), script)?;
+    }
+    fs::write(stage.join("third-party.txt"), notices)?;
+    fs::copy(workspace()?.join("CHANGELOG.md"), stage.join("changelog"))?;
+    run(Command::new("gzip").args(["-9nr"]).arg(stage.join("man")))?;
+    run(Command::new("gzip").args(["-9n"]).args([stage.join("third-party.txt"), stage.join("changelog")]))?;
+    // The date in a package is that of its file.
+    run(Command::new("find")
+        .arg(&stage)
+        .args(["-exec", "touch", "--date"])
+        .arg(format!("@{epoch}"))
+        .args(["{}", "+"]))
+}
+
+/// Makes the .deb of what is built and staged; `version`: another than Cargo's, for tests of upgrades.
+fn deb(place: &Place, epoch: &str, version: Option<&str>) -> Result<PathBuf> {
+    let path = match version {
+        None => place.deb(),
+        Some(version) => place.target.join(format!("vmaudit_{version}_amd64.deb")),
+    };
+    let mut deb = Command::new(CARGO_DEB.path()?);
+    deb.current_dir(workspace()?.join("vmaudit-user"))
+        .env("CARGO_TARGET_DIR", &place.target)
+        .env("SOURCE_DATE_EPOCH", epoch);
+    deb.args(["deb", "--no-build", "--quiet", "--output"]).arg(&path);
+    if let Some(version) = version {
+        deb.args(["--deb-version", version]);
+    }
+    run(&mut deb)?;
+    Ok(path)
+}
+
+/// As `sha256sum` writes them.
+fn sums(folder: &Path) -> Result<String> {
+    let mut lines = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name != "SHA256SUMS" {
+            let digest = Sha256::digest(fs::read(entry.path())?);
+            let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+            lines.push((name.clone(), format!("{hex}  {name}\n")));
+        }
+    }
+    lines.sort();
+    Ok(lines.into_iter().map(|(_, line)| line).collect())
+}
+
+fn twice() -> Result<()> {
+    let place = Place::new()?;
+    let first =
+        fs::read_to_string(place.out.join("SHA256SUMS")).context("run `cargo xtask package` first")?;
+    let clone = place.target.join("another-folder/vmaudit");
+    drop(fs::remove_dir_all(&clone));
+    run(Command::new("git").args(["clone", "--quiet", "--shared"]).arg(workspace()?).arg(&clone))?;
+    let mut again = cargo()?;
+    again.current_dir(&clone).env("CARGO_TARGET_DIR", clone.join("target"));
+    run(again.args(["run", "--quiet", "--package", "xtask", "--", "package"]))?;
+    let second = fs::read_to_string(clone.join("target/package/out/SHA256SUMS"))?;
+    let differ: Vec<&str> =
+        first.lines().filter(|line| !second.lines().any(|other| other == *line)).collect();
+    if !differ.is_empty() || first.lines().count() != second.lines().count() {
+        bail!(
+            "the two builds differ (both are kept, the other one in {}):\n{}",
+            clone.display(),
+            differ.join("\n")
+        );
+    }
+    say!("two builds in two folders gave the same bytes:\n{first}");
+    Ok(fs::remove_dir_all(clone)?)
+}

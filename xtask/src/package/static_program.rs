@@ -1,0 +1,105 @@
+//! The archive with a program that needs nothing beside it: with musl, whose C library looks users up in /etc/passwd alone.
+//! (A static glibc loads libraries for it, and crashes where they need others.)
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{Place, cargo_for, linked, notices};
+use crate::command::{output, quiet_output, run, say, workspace};
+
+pub(super) const TARGET: &str = "x86_64-unknown-linux-musl";
+/// Where Debian's packages musl-dev and libunwind-16-dev have what is linked in, and what it is distributed under.
+const UNWINDER: &str = "/usr/lib/llvm-16/lib/libunwind.a";
+const NOTICES: [(&str, &str); 2] = [
+    ("the C library musl", "/usr/share/doc/musl-dev/copyright"),
+    ("LLVM's libunwind", "/usr/share/doc/libunwind-16-dev/copyright"),
+];
+/// Debian's unwinder was built against glibc's checking variants of functions, which musl lacks; and musl before 1.2.4 has no
+/// statx().
+const BRIDGE: &str = "#include <stdarg.h>\n#include <stdio.h>\n#include <sys/syscall.h>\n#include <unistd.h>\n\
+    __attribute__((weak)) int statx(int folder, const char *path, int flags, unsigned mask, void *into) {\n\
+    return syscall(SYS_statx, folder, path, flags, mask, into); }\n\
+    int __fprintf_chk(FILE *f, int flag, const char *format, ...) {\n\
+    va_list all; va_start(all, format); int n = vfprintf(f, format, all); va_end(all); (void)flag; return n; }\n";
+
+/// Builds it and packs it.
+pub fn archive(place: &Place, epoch: &str, rustc: &str) -> Result<()> {
+    say!("building vmaudit {} for {TARGET}", place.version);
+    let mut cargo = match has_target()? {
+        true => cargo_for(place, "")?,
+        false => with_own_library(place)?,
+    };
+    run(cargo.args(["build", "--release", "--locked", "--package", "vmaudit-user", "--target", TARGET]))?;
+    let program = place.target.join(TARGET).join("release/vmaudit");
+    check(&program)?;
+
+    let name = format!("vmaudit-{}", place.version);
+    let folder = place.target.join("archive").join(&name);
+    drop(fs::remove_dir_all(&folder));
+    fs::create_dir_all(&folder)?;
+    fs::copy(&program, folder.join("vmaudit"))?;
+    let root = workspace()?;
+    for file in ["README.md", "CHANGELOG.md", "SECURITY.md", "LICENSE-MIT", "LICENSE-APACHE", "LICENSE-GPL2"]
+    {
+        fs::copy(root.join(file), folder.join(file))?;
+    }
+    let beside = NOTICES.map(|(name, path)| (name, Path::new(path)));
+    let beside: Vec<_> = beside.into_iter().filter(|(_, path)| path.exists()).collect();
+    fs::write(folder.join("third-party.txt"), notices::text(&linked::all(TARGET)?, rustc, &beside)?)?;
+    run(Command::new("cp")
+        .arg("-r")
+        .args([place.stage().join("man"), place.stage().join("completions")])
+        .arg(&folder))?;
+    let packed = place.out.join(format!("{name}-{TARGET}.tar"));
+    let mut tar = Command::new("tar");
+    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mode=u+w,go-w", "--format=gnu"]);
+    tar.arg(format!("--mtime=@{epoch}")).arg("-C").arg(place.target.join("archive")).arg("-cf").arg(&packed);
+    run(tar.arg(&name))?;
+    run(Command::new("gzip").arg("-9nf").arg(&packed))
+}
+
+/// rustup has its standard library.
+fn has_target() -> Result<bool> {
+    let folder = output(Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]))?;
+    Ok(Path::new(folder.trim()).is_dir())
+}
+
+/// Where it has not: the standard library is built from rust-src, with the C library of Debian's musl-tools.
+/// Its compiler driver knows no position-independent static programs.
+fn with_own_library(place: &Place) -> Result<Command> {
+    let sentence =
+        format!("without rustup's {TARGET} Debian's packages musl-tools and libunwind-16-dev are needed");
+    if quiet_output(Command::new("musl-gcc").arg("--version")).is_none() || !Path::new(UNWINDER).is_file() {
+        bail!(sentence);
+    }
+    let folder = place.target.join("unwinder");
+    fs::create_dir_all(&folder)?;
+    let (source, object): (PathBuf, PathBuf) = (folder.join("bridge.c"), folder.join("bridge.o"));
+    fs::write(&source, BRIDGE)?;
+    run(Command::new("musl-gcc").args(["-O2", "-fPIC", "-c", "-o"]).arg(&object).arg(&source))?;
+    let library = folder.join("libunwind.a");
+    fs::copy(UNWINDER, &library)?;
+    run(Command::new("ar").arg("rD").arg(&library).arg(&object))?;
+    let flags = format!(
+        "-Ctarget-feature=+crt-static -Crelocation-model=static -Clinker=musl-gcc -Clink-self-contained=no -Lnative={}",
+        folder.display()
+    );
+    let mut cargo = cargo_for(place, &flags)?;
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind");
+    Ok(cargo)
+}
+
+/// It needs no library, knows a user, and says its version.
+fn check(program: &Path) -> Result<()> {
+    let headers =
+        output(Command::new("readelf").args(["--program-headers", "--dynamic", "--wide"]).arg(program))?;
+    if headers.contains("INTERP") || headers.contains("(NEEDED)") {
+        bail!("{} is not static:\n{headers}", program.display());
+    }
+    let said = output(Command::new(program).arg("--version"))?;
+    let _ = said.strip_prefix("vmaudit ").with_context(|| format!("it says {said:?}"))?;
+    Ok(())
+}
