@@ -50,6 +50,8 @@ mod limit_command;
 mod lodgers;
 #[path = "live/losses.rs"]
 mod losses;
+#[path = "live/marks.rs"]
+mod marks;
 #[path = "live/memory.rs"]
 mod memory;
 #[path = "live/more_calls.rs"]

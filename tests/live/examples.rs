@@ -183,6 +183,7 @@ fn every_example_of_help_and_readme_does_what_it_says() {
         "trace",
         "explain",
         "limit",
+        "mark",
         "report",
         "diff",
         "doctor",

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "scan",
     "run",
     "watch",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 12] = [
     "limit",
     "report",
     "diff",
+    "mark",
     "serve",
     "doctor",
     "completions",

@@ -340,6 +340,7 @@ impl Anonymizer {
             }
             Event::Stack(stack) => self.texts(&mut stack.notes),
             Event::Note(note) => self.texts([note]),
+            Event::Mark(set) => self.texts([&mut set.name]),
             Event::Limits(_)
             | Event::Interval(_)
             | Event::Rlimits(_)

@@ -34,6 +34,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         ));
     }
     rows.notes.extend(unwatched(&rows.processes, &rows.folded));
+    let marks = audit.marks(ebpf && rows.exact_peaks);
     let seen = audit.session();
     let rows_unseen = rows.lost.get(&LossReason::ProcessUnseen).copied().unwrap_or(0);
     let coverage = Coverage {
@@ -96,6 +97,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         not_counted: Vec::new(),
         failures: rows.failures,
         ordinary_answers: rows.ordinary,
+        marks,
         budgets: Vec::new(),
         breaches: Vec::new(),
         recommendation,

@@ -145,6 +145,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
             not_counted,
             failures: Vec::new(),
             ordinary_answers: Vec::new(),
+            marks: Vec::new(),
             budgets: Vec::new(),
             breaches: Vec::new(),
             recommendation,

@@ -14,6 +14,11 @@ pub struct User {
 }
 
 impl User {
+    /// User and group, by number.
+    pub fn ids(&self) -> (u32, u32) {
+        (self.uid.as_raw(), self.gid.as_raw())
+    }
+
     /// Looks a user up by name or number. Errors: unknown user, unreadable user database.
     pub fn find(name: &str) -> anyhow::Result<Self> {
         let user = match (nix::unistd::User::from_name(name), name.parse().ok()) {

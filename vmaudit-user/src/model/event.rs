@@ -11,6 +11,7 @@ use vmaudit_common::call::Call;
 
 use super::end::{Ended, OomCgroups, OomVictim};
 use super::event_names;
+use super::mark::MarkSet;
 use super::memory::Rlimits;
 use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
 use super::shortage::{Commit, Tasks};
@@ -54,6 +55,8 @@ pub enum Event {
     Rlimits(Rlimits),
     /// A look at vm.max_map_count.
     LimitSeen(LimitSeen),
+    /// A boundary of a mark was set. Comes behind the figures of all that lives.
+    Mark(Box<MarkSet>),
     /// What was not seen so far.
     Lost(Losses),
     /// What the VMAs of an address space at the limit are.
@@ -114,6 +117,7 @@ impl Event {
             Self::Refused(it) => Some(it.at_ns),
             Self::Process(it) => Some(it.at_ns),
             Self::LimitSeen(it) => Some(it.at_ns),
+            Self::Mark(it) => Some(it.at_ns),
             Self::Ended(it) => Some(it.at_ns),
             Self::OomVictim(it) => Some(it.at_ns),
             Self::End(it) => Some(it.at_ns),

@@ -19,6 +19,7 @@ mod host;
 pub(crate) mod interval;
 pub mod limit;
 pub mod loss;
+pub mod mark;
 pub mod memory;
 mod outcome;
 pub mod report;

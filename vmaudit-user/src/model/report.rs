@@ -15,6 +15,7 @@ pub use super::cause::Cause;
 pub use super::end::{CommandEnd, EndCause, Killer, ProcessEnd};
 pub use super::holders::Holders;
 use super::hook::CALL_EXIT;
+pub use super::mark::{Mark, MarkedProcess};
 pub use super::memory::{Accuracy, Memory, Rlimit, Rlimits};
 
 pub use super::crowd::FoldedProcesses;
@@ -63,6 +64,9 @@ pub struct Report {
     /// Refusals that are a normal answer to the question the call asks, not incidents; same shape.
     #[serde(default)]
     pub ordinary_answers: Vec<Failure>,
+    /// Stretches of the session that somebody named (`run --marks`), in the order of their beginnings.
+    #[serde(default)]
+    pub marks: Vec<Mark>,
     /// What was demanded of the session, and whether it held.
     #[serde(default)]
     pub budgets: Vec<Demand>,

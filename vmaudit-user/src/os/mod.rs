@@ -11,6 +11,7 @@ pub mod kernel;
 mod kernel_layout;
 pub(crate) mod kernel_symbol;
 pub mod listen;
+pub mod mark_socket;
 pub(crate) mod own_children;
 pub mod procfs;
 pub mod rights;

@@ -1,11 +1,11 @@
-//! A session as cases that pass or fail, as test reports have them: one for each demand, and one for each task's name where
-//! a process has several (tests in threads, or named by their runner).
+//! A session as cases that pass or fail, as test reports have them: one for each demand, one for each mark, and one for each
+//! task's name where a process has several (tests in threads, or named by their runner).
 
 use crate::model::breach::{Breach, Demand};
-use crate::model::report::{Failure, Outcome, Process, Report, TaskFigures};
+use crate::model::report::{Failure, Mark, Outcome, Process, Report, TaskFigures};
 use crate::text::{clean, count, total};
 
-/// Cases of tasks.
+/// Cases of tasks, and of marks.
 const TASKS: usize = 2000;
 
 /// One case.
@@ -32,6 +32,13 @@ pub(crate) fn cases(report: &Report) -> Vec<Case> {
         all.push(Case { name: "session watched, nothing demanded".into(), failures: Vec::new() });
     }
     let demanded = report.budgets.iter().any(|demand| demand.budget == "fail_on_failure");
+    for mark in report.marks.iter().take(TASKS) {
+        let blame = blame_of_mark(report, mark).filter(|_| demanded);
+        all.push(Case {
+            name: format!("mark {}", clean(&mark.name)),
+            failures: blame.into_iter().map(|why| (true, why)).collect(),
+        });
+    }
     for (process, task, name) in tasks(report).take(TASKS) {
         let blame = blame(report, process, task).filter(|_| demanded);
         all.push(Case {
@@ -42,9 +49,10 @@ pub(crate) fn cases(report: &Report) -> Vec<Case> {
     all
 }
 
-/// Tasks that have no case.
+/// Tasks and marks that have no case.
 pub(crate) fn left_out(report: &Report) -> u64 {
-    (tasks(report).count() as u64).saturating_sub(TASKS as u64)
+    let more = |all: usize| (all as u64).saturating_sub(TASKS as u64);
+    more(tasks(report).count()).saturating_add(more(report.marks.len()))
 }
 
 fn tasks(report: &Report) -> impl Iterator<Item = (&Process, &TaskFigures, &str)> {
@@ -53,6 +61,24 @@ fn tasks(report: &Report) -> impl Iterator<Item = (&Process, &TaskFigures, &str)
         .iter()
         .flat_map(|process| process.tasks.iter().map(move |task| (process, task)))
         .filter_map(|(process, task)| Some((process, task, task.name.as_deref()?)))
+}
+
+/// Marks in which calls were refused whose need was not met another way, each with a sentence.
+pub(crate) fn blamed_marks(report: &Report) -> impl Iterator<Item = (String, String)> {
+    report.marks.iter().filter_map(|mark| Some((mark.name.clone(), blame_of_mark(report, mark)?)))
+}
+
+/// What was refused in a mark, as far as its figures show that it was a failure: they count also what was done without.
+fn blame_of_mark(report: &Report, mark: &Mark) -> Option<String> {
+    let recovered = report.failures.iter().filter(|it| it.outcome != Outcome::Unrecovered);
+    let harmless = total(recovered.chain(&report.ordinary_answers).map(|it| it.count));
+    let failed = mark.failed?.checked_sub(harmless).filter(|failed| *failed > 0)?;
+    let at_least = if harmless > 0 { "at least " } else { "" };
+    Some(format!(
+        "{at_least}{} failed in {}",
+        count(failed, "memory call", "memory calls"),
+        clean(&mark.name)
+    ))
 }
 
 /// Tasks that were refused calls whose need was not met another way, each with a sentence.

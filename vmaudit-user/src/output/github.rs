@@ -11,7 +11,7 @@ use self::command::{MOST, data, errors, property};
 
 use crate::model::breach::Breach;
 use crate::model::report::Report;
-use crate::output::cases::blamed;
+use crate::output::cases::{blamed, blamed_marks};
 use crate::output::document::Document;
 use crate::output::text::page::Style;
 use crate::output::text::verdict;
@@ -29,8 +29,10 @@ fn of_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let titles = report.breaches.iter().map(|breach: &Breach| (title(breach), breach.sentence.clone()));
     errors(titles.collect(), out)?;
     // One of each kind is left for the answer.
-    for (task, sentence) in blamed(report).take(MOST - 1) {
-        writeln!(out, "::warning title={}::{}", property(&format!("vmaudit: task {task}")), data(&sentence))?;
+    let marks = blamed_marks(report).map(|(name, sentence)| (format!("vmaudit: {name}"), sentence));
+    let tasks = blamed(report).map(|(name, sentence)| (format!("vmaudit: task {name}"), sentence));
+    for (title, sentence) in marks.chain(tasks).take(MOST - 1) {
+        writeln!(out, "::warning title={}::{}", property(&title), data(&sentence))?;
     }
     let kind = if report.unrecovered().next().is_some() { "warning" } else { "notice" };
     writeln!(out, "::{kind} title={}::{}", property("vmaudit"), data(&verdict(report)))

@@ -31,7 +31,10 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
 fn said(report: &Report) -> String {
     let more = match left_out(report) {
         0 => String::new(),
-        more => format!("\n{} without a case: the JSON has all", count(more, "task is", "tasks are")),
+        more => format!(
+            "\n{} without a case: the JSON has all",
+            count(more, "task or mark is", "tasks and marks are")
+        ),
     };
     format!("vmaudit: {}{more}", verdict(report))
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 
 use super::protobuf::Message;
-use crate::model::report::{Failure, Process, Report, Since};
+use crate::model::report::{Accuracy, Failure, Process, Report, Since};
 use crate::output::document::Document;
 use crate::output::places::{function, named, of_kind};
 use crate::output::text::page::Style;
@@ -33,6 +33,7 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     let Document::Report(report) = document else { return Err(io::Error::other("it is no report")) };
     let mut trace = Trace { out, tracks: 0, room: REFUSALS, undrawn: 0 };
     let session = trace.begin(report)?;
+    trace.marks(report)?;
     let mut of: HashMap<_, Vec<&Failure>> = HashMap::new();
     let whose = |pid: u32, started_s: Option<f64>| (pid, started_s.map(f64::to_bits));
     for failure in &report.failures {
@@ -122,6 +123,25 @@ impl Trace<'_> {
         self.event(BEGIN, track, 0.0, Some("session"), notes)?;
         self.event(END, track, report.session.duration_s, None, Notes::default())?;
         Ok(track)
+    }
+
+    /// A track each: they may overlap in any way.
+    fn marks(&mut self, report: &Report) -> io::Result<()> {
+        for mark in report.marks.iter().take(REFUSALS) {
+            let name = named(&mark.name);
+            let track = self.track(&format!("mark {name}"), None)?;
+            let notes = Notes::default()
+                .number("peak", mark.peak)
+                .text("peak_is", if mark.peak_bound == Some(Accuracy::Exact) { "exact" } else { "at least" })
+                .number("added", mark.added)
+                .number("removed", mark.removed)
+                .number("refused", mark.failed)
+                .truth("exact", mark.exact);
+            let end = mark.ended_s.unwrap_or(report.session.duration_s).max(mark.begun_s);
+            self.event(BEGIN, track, mark.begun_s, Some(&name), notes)?;
+            self.event(END, track, end, None, Notes::default())?;
+        }
+        Ok(())
     }
 
     /// Returns the track of its refused calls.

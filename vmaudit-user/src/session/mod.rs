@@ -2,8 +2,10 @@
 //! a loop, a runtime and signals.
 
 mod beside;
+mod ending;
 pub mod http;
 pub mod left;
+mod marks;
 pub mod opening;
 mod over;
 pub mod recorder;
@@ -34,9 +36,11 @@ use crate::os::clock::now_ns;
 use crate::os::procfs::Proc;
 use crate::os::rights;
 use crate::os::users::user_name;
-use crate::source::{Source, ebpf};
-use crate::text::{self, MESSAGES};
+use crate::source::Source;
+use crate::text::MESSAGES;
 use beside::Beside;
+use ending::{left_behind, vma_bytes};
+use marks::Marks;
 use over::{release, thin_out, wants_ended};
 use signals::{Asked, Signals, Wake};
 
@@ -175,6 +179,8 @@ pub struct Session<'s> {
     interrupted: bool,
     /// What goes on beside it, on the same runtime.
     beside: Option<Beside>,
+    /// Who names stretches of it.
+    marks: Option<Marks>,
     /// When those that are over were last looked for.
     looked: Instant,
     /// When details that nobody needs any more were last looked for.
@@ -231,6 +237,7 @@ impl<'s> Session<'s> {
             announced: None,
             interrupted: false,
             beside: None,
+            marks: None,
             looked: Instant::now(),
             tidied: Instant::now(),
         };
@@ -261,6 +268,7 @@ impl<'s> Session<'s> {
             let mut signals = Signals::take().map_err(Unfollowed::NotBegun)?;
             let wake_fd = self.source.wake_fd().context("cannot wait for records");
             let wake = wake_fd.and_then(Wake::new).map_err(Unfollowed::NotBegun)?;
+            let marks = Wake::of(self.marks.as_ref()).map_err(Unfollowed::NotBegun)?;
             if let Some(what) = self.announced.take() {
                 log::info!(target: MESSAGES, "{what}");
             }
@@ -271,7 +279,7 @@ impl<'s> Session<'s> {
                 let gone = |e| Unfollowed::Lost(anyhow!("the command's process is gone: {e}"));
                 child.go().map_err(gone)?;
             }
-            let exit = self.follow(child.as_deref_mut(), ends, &mut signals, &wake).await;
+            let exit = self.follow(child.as_deref_mut(), ends, &mut signals, (&wake, &marks)).await;
             match child.and_then(|child| child.refusal()) {
                 Some((status, why)) => Err(Unfollowed::Refused(status, why)),
                 None => exit.map_err(Unfollowed::Lost),
@@ -284,7 +292,7 @@ impl<'s> Session<'s> {
         mut child: Option<&mut Child>,
         ends: &Ends,
         signals: &mut Signals,
-        wake: &Wake,
+        (wake, marks): (&Wake, &Wake),
     ) -> anyhow::Result<Option<Exit>> {
         let mut exit: Option<Exit> = None;
         let mut deadline = ends.deadline;
@@ -306,6 +314,7 @@ impl<'s> Session<'s> {
                     // There is no command, or it is gone, and somebody wants us to end: no waiting for its descendants.
                     _ => deadline = Some(Instant::now()),
                 },
+                () = marks.ready() => {}
                 // Whoever works beside gets a turn.
                 () = tokio::task::yield_now(), if more => {}
                 () = Beside::asked(self.beside.as_ref()) => self.answer(),
@@ -316,7 +325,7 @@ impl<'s> Session<'s> {
             if Instant::now() >= next {
                 next = Instant::now() + self.tick();
             }
-            more = self.drain(BATCHES);
+            more = self.drain(BATCHES) | self.set_marks();
             if let (None, Some(child)) = (exit, child.as_deref_mut()) {
                 exit = look(child, &mut self.state.sinks);
                 if exit.is_some() {
@@ -430,7 +439,10 @@ impl<'s> Session<'s> {
 
     /// Takes the last figures, detaches, looks up names, and gives the audit of it all. `exit`: how the command ended.
     pub fn finish(self, exit: Option<Exit>) -> Audit {
-        let Self { mut source, mut enrichment, mut state, patience, .. } = self;
+        let Self { mut source, mut enrichment, mut state, patience, marks, .. } = self;
+        if let Some(complaint) = marks.and_then(|marks| marks.complaint()) {
+            state.give(Event::Note(complaint));
+        }
         if let Some(it) = &mut enrichment {
             it.settle(&|generation| source.lives(generation));
         }
@@ -480,20 +492,4 @@ fn look(child: &mut Child, sinks: &mut [&mut dyn Sink]) -> Option<Exit> {
             Some(exit)
         }
     }
-}
-
-/// Kernel memory per VMA, bytes; `None` where its slab figures cannot be read.
-fn vma_bytes() -> Option<f64> {
-    use crate::domain::vma_cost::{CACHES, price};
-    let _rights = rights::raised(&rights::PROCESSES);
-    price(&Proc::new("/proc").slabs(&CACHES), ebpf::page_size()).map(|price| price.usual)
-}
-
-/// Readers that could not be killed.
-fn left_behind(children: usize) -> String {
-    format!(
-        "{} of vmaudit's own, stuck over a process that does not answer, could not be ended and was left behind: it ends \
-         when that process does",
-        text::count(children as u64, "helper", "helpers")
-    )
 }

@@ -7,6 +7,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use tokio::io::unix::AsyncFd;
 
+use super::marks::Marks;
 use crate::launch::signals;
 pub use crate::launch::signals::Asked;
 
@@ -53,6 +54,11 @@ impl Wake {
             unsafe { AsyncFd::register_with_interest(fd, tokio::io::Interest::READABLE) }
         };
         fd.map(register).transpose().map(Self).context("cannot wait for records")
+    }
+
+    /// The same of who asks for marks. Must be called inside the runtime.
+    pub(super) fn of(marks: Option<&Marks>) -> anyhow::Result<Self> {
+        Self::new(marks.map(Marks::wake_fd).transpose().context("cannot wait for marks")?)
     }
 
     /// Waits until there may be something.

@@ -17,6 +17,7 @@ use crate::model::event::{
     RefusalGroup, Refused, Section,
 };
 use crate::model::loss::LossReason;
+use crate::model::mark::{MarkDoubt, MarkSet};
 use crate::model::report::{Host, Limits, Report, SourceKind};
 use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
 use crate::model::shortage::{Commit, TaskFigure, Tasks};
@@ -288,6 +289,9 @@ pub(crate) fn events() -> Vec<Event> {
         Event::OomCgroups(Box::new(cgroups(process))),
         change(2),
         Event::LimitSeen(LimitSeen { at_ns: 5, max_map_count: 65530 }),
+        boundary(1, true),
+        boundary(2, false),
+        boundary(3, true),
         Event::Lost(Losses { counters: [(LossReason::RingFull, 2)].into(), ..Losses::default() }),
         Event::Gone(vec![process]),
         Event::Note("a note".into()),
@@ -300,6 +304,19 @@ pub(crate) fn events() -> Vec<Event> {
         [Event::Refused(Box::new(refused(call))), Event::Mm(Box::new(of_it))]
     });
     some.into_iter().chain(each).collect()
+}
+
+fn boundary(number: u64, begins: bool) -> Event {
+    let doubt = begins.then_some(MarkDoubt::Late);
+    let number = number.div_ceil(2);
+    Event::Mark(Box::new(MarkSet {
+        at_ns: 6 + number,
+        number,
+        begins,
+        name: "a\u{1b}".into(),
+        by: 10,
+        doubt,
+    }))
 }
 
 fn refused(call: Call) -> Refused {

@@ -17,6 +17,7 @@ mod left;
 mod limit;
 mod lodgers;
 mod makers;
+mod marked;
 mod memory;
 mod mixed;
 mod more_calls;
@@ -42,7 +43,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 sizes CASE | needs LIMIT BYTES
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
                 bursts MS | leak PER_SECOND MS
-                hostile | named threads|together|renames|many T N
+                hostile | marked N | rude N | named threads|together|renames|many T N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 orphans N MS STAY
@@ -89,7 +90,7 @@ fn main() {
     dispatch(words)
 }
 
-/// Cases about sizes, about what stays mapped, and about time.
+/// Cases about sizes, about what stays mapped, about time and about stretches that have names.
 fn sizes(words: &[&str]) -> ! {
     match *words {
         ["unmap-everything"] => more_calls::unmap_everything(),
@@ -98,6 +99,8 @@ fn sizes(words: &[&str]) -> ! {
         ["leak", per_s, ms] => intervals::leak(number(per_s), number(ms)),
         ["sizes", name] => sizes::run(name),
         ["needs", limit, bytes] => sizes::needs(limit, bytes),
+        ["marked", n] => marked::marked(number(n)),
+        ["rude", n] => marked::rude(number(n)),
         _ => die(2, format_args!("{USAGE}")),
     }
 }
@@ -162,7 +165,9 @@ fn dispatch(words: &[&str]) -> ! {
         ["more-calls", name, n] => more_calls::run(name, number(n)),
         ["outcomes", name] => outcomes::run(name),
         ["sites", here, there] => outcomes::sites(number(here), number(there)),
-        ["left" | "sizes" | "needs" | "unmap-everything" | "bursts" | "leak", ..] => sizes(words),
+        ["left" | "sizes" | "needs" | "unmap-everything" | "bursts" | "leak" | "marked" | "rude", ..] => {
+            sizes(words)
+        }
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),
         ["callers", depth] => callers::run(number(depth), false),

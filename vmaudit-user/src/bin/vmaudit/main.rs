@@ -69,6 +69,7 @@ fn main() -> ExitCode {
         Command::Trace(args) => command::trace::trace(args).map(code),
         Command::Doctor(args) => command::doctor::doctor(&args),
         Command::Completions(args) => command::completions::completions(&args),
+        Command::Mark(args) => command::mark::mark(&args),
         Command::Man(args) => command::man::man(&args),
     };
     match outcome {

@@ -372,6 +372,7 @@ impl Audit {
 
     /// Takes out one process with its examples; `stopped`: by vm.max_map_count in the address space of another.
     pub(super) fn remove(&mut self, id: ProcessId, stopped: bool) {
+        self.leaves_marks(id);
         let Some(process) = self.processes.remove(&id) else { return };
         self.lodgers.forget(id, &process, stopped);
         for mm in &process.mms {

@@ -6,6 +6,7 @@ mod folded;
 mod group;
 mod images;
 mod lodgers;
+mod marks;
 mod minutes;
 mod now;
 mod rows;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use crate::domain::audit::folded::Folded;
 use crate::domain::audit::lodgers::Lodgers;
 use crate::domain::audit::minutes::Minutes;
+pub use crate::domain::audit::marks::{MARKS, OPEN as OPEN_MARKS};
 pub use crate::domain::audit::now::Now;
 pub use crate::domain::audit::rows::Rows;
 pub use crate::domain::audit::standing::{SeenSoFar, Standing};
@@ -109,6 +111,8 @@ pub struct Audit {
     minutes: HashMap<u64, Minutes>,
     /// How long intervals are meant to be, ns; 0: none was told.
     every_ns: u64,
+    /// Stretches that somebody named.
+    marks: marks::Marks,
     /// Kinds of refusal that found [`EXAMPLES`] reached.
     examples_full: u64,
     hooks: Vec<Hook>,
@@ -198,6 +202,7 @@ impl Audit {
             series: HashMap::new(),
             minutes: HashMap::new(),
             every_ns: 0,
+            marks: marks::Marks::default(),
             examples_full: 0,
             hooks: Vec::new(),
             conditions: Vec::new(),
@@ -245,6 +250,7 @@ impl Audit {
             }
             Event::Rlimits(rlimits) => self.rlimits = Some(rlimits),
             Event::LimitSeen(seen) => self.limit_seen(seen),
+            Event::Mark(set) => self.mark(*set),
             Event::Lost(losses) => self.losses = losses,
             Event::Owners(owners) => {
                 self.holders.insert(owners.generation, owners.holders);
@@ -276,13 +282,17 @@ impl Audit {
             Event::AddressesHidden(tgid) => {
                 self.hidden.insert(tgid);
             }
-            Event::FiguresEnd => self.fold_at_end(),
+            Event::FiguresEnd => {
+                self.finish_marks();
+                self.fold_at_end();
+            }
             Event::End(end) => {
                 self.end = Some(end);
                 self.fit_in_report();
             }
             Event::Cut(cut) => {
                 self.cut = Some(cut);
+                self.finish_marks();
                 self.fold_at_end();
                 self.fit_in_report();
             }

@@ -41,6 +41,7 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     refusals(report, out)?;
     tables::ends(report, out)?;
     tables::makers(report, out)?;
+    tables::marks(report, out)?;
     tables::tasks(report, out)?;
     trust(report, out)?;
     writeln!(out, "</main>")?;

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use super::escape::{name, text};
 use crate::model::report::{CallFigures, Failure, Frame, HookState, Process, Report};
+use crate::output::text::marks::figures;
 use crate::output::text::processes::failed_calls;
 use crate::text::{count, grouped, percent, total};
 
@@ -239,6 +240,50 @@ pub(super) fn makers(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
     }
     writeln!(out, "</tbody></table></div></section>")
+}
+
+/// What happened in stretches of the session that somebody named.
+pub(super) fn marks(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    if report.marks.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "<section><h2>By mark</h2><div class=\"scroll\"><table data-sort><caption>Stretches that were named by whoever ran them, in \
+         their order; ~ at least, \u{2013} not known.</caption><thead><tr><th>Mark</th><th class=\"r\">From</th><th class=\"r\">Peak</th>\
+         <th class=\"r\">Added</th><th class=\"r\">Removed</th><th class=\"r\">Refused</th><th>Largest</th></tr></thead><tbody>"
+    )?;
+    for mark in report.marks.iter().take(MOST / 2) {
+        let values = [mark.peak, mark.added, mark.removed, mark.failed];
+        let cells = values.iter().zip(figures(mark)).map(|(value, shown)| {
+            let sorted = value.map_or("-1".to_owned(), |value| value.to_string());
+            format!(
+                "<td class=\"r\" data-v=\"{sorted}\">{}</td>",
+                if value.is_some() { &shown } else { "\u{2013}" }
+            )
+        });
+        let largest =
+            mark.comm.as_deref().zip(mark.pid).map(|(comm, pid)| format!("{} (pid {pid})", name(comm)));
+        writeln!(
+            out,
+            "<tr><td>{}</td><td class=\"r\" data-v=\"{}\">{:.3} s</td>{}<td>{}</td></tr>",
+            name(&mark.name),
+            mark.begun_s,
+            mark.begun_s,
+            cells.collect::<String>(),
+            largest.unwrap_or_default()
+        )?;
+    }
+    writeln!(out, "</tbody></table></div>")?;
+    let more = report.marks.len().saturating_sub(MOST / 2) as u64;
+    if more > 0 {
+        writeln!(
+            out,
+            "<p class=\"soft\">and {}: the JSON has all.</p>",
+            count(more, "more mark", "more marks")
+        )?;
+    }
+    writeln!(out, "</section>")
 }
 
 /// What tasks of each name did: tests in threads, or named by their runner.

@@ -13,6 +13,7 @@ pub(crate) mod growth;
 pub(crate) mod headline;
 mod limit;
 mod makers;
+pub(crate) mod marks;
 mod memory;
 pub mod page;
 pub(crate) mod processes;
@@ -69,6 +70,7 @@ fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     ends::ends(report, &mut page)?;
     failures::failures(report, &mut page)?;
     makers::makers(report, &mut page)?;
+    marks::marks(report, &mut page)?;
     page.blank()?;
     if let Some(answers) = failures::ordinary_answers(report) {
         page.paragraph("No incidents, ordinary answers: ", "  ", &answers, None)?;

@@ -127,6 +127,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         not_counted: Vec::new(),
         failures: Vec::new(),
         ordinary_answers: Vec::new(),
+        marks: Vec::new(),
         budgets: Vec::new(),
         breaches: Vec::new(),
     }

@@ -7,6 +7,7 @@ pub mod explain;
 pub mod filters;
 pub mod limit;
 pub mod man;
+pub mod mark;
 mod mistakes;
 pub mod report;
 pub mod reporting;
@@ -123,6 +124,9 @@ pub enum Command {
     /// Say what changed between two sessions, by application; as a gate, fail when something became worse
     #[command(after_help = diff::EXAMPLES)]
     Diff(diff::DiffArgs),
+    /// Within `run --marks`: name a stretch of time, for figures of its own
+    #[command(after_help = mark::EXAMPLES)]
+    Mark(mark::MarkArgs),
     /// Serve the figures of running processes to Prometheus
     #[command(after_help = serve::EXAMPLES)]
     Serve(serve::ServeArgs),

@@ -23,6 +23,10 @@ pub struct RunArgs {
     /// Run the command as this user, by name or number [example: --as postgres]
     #[arg(long = "as", value_name = "USER")]
     pub run_as: Option<String>,
+    /// Let the command name stretches of time, as tests are, by `vmaudit mark` or the socket in VMAUDIT_MARKS; the report
+    /// has peak, added and removed VMAs and refused calls of each
+    #[arg(long)]
+    pub marks: bool,
     /// Leave the command those ambient capabilities that vmaudit itself uses (CAP_BPF and its like); without this they
     /// are taken as meant for vmaudit alone
     #[arg(long)]

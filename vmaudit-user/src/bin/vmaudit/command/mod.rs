@@ -7,6 +7,7 @@ pub mod explain;
 mod filters;
 pub mod limit;
 pub mod man;
+pub mod mark;
 pub mod report;
 mod reporting;
 pub mod run;

@@ -13,6 +13,7 @@ use vmaudit_user::model::session::Header;
 use vmaudit_user::os::apart::Patience;
 use vmaudit_user::os::destination::{Destination, Writing};
 use vmaudit_user::os::kernel::Facts;
+use vmaudit_user::os::mark_socket::MarkSocket;
 use vmaudit_user::os::rights;
 use vmaudit_user::os::status_line;
 use vmaudit_user::os::users;
@@ -39,6 +40,8 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     let mut for_outputs = outputs.rights();
     for_outputs.extend(status.as_ref().and_then(|_| status_line::right()));
     let user = args.run_as.as_deref().map(User::find).transpose()?;
+    let marks = args.marks.then(|| MarkSocket::open(user.as_ref().map(User::ids))).transpose()?;
+    marks.iter().for_each(MarkSocket::tell);
     let mut child = match Child::prepare(&args.command, user.as_ref(), args.keep_caps) {
         Ok(child) => child,
         Err(e) => return Ok(unwatched(&args, user.as_ref(), &e)),
@@ -74,6 +77,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         enrichment = enrichment.with_command_lines(&patience);
     }
     let mut session = Session::new(&header, opened.source, Some(enrichment), anonymizer(), sinks, patience);
+    marks.into_iter().for_each(|socket| session.with_marks(socket));
     opened.events.into_iter().for_each(|event| session.take(event));
     // No error, and the report's coverage says it too.
     if let Some(why) = opened.instead.filter(|_| !args.report.quiet) {

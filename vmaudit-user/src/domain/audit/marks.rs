@@ -1,0 +1,291 @@
+//! What each process did between the two boundaries of a mark, from its figures at both.
+//!
+//! The kernel side keeps the largest count of an address space since its birth, and how much each call has added and removed.
+//! From these the largest count within a mark follows in most cases: it is new, the count only rose, it only fell, or the
+//! address space was born in the mark. Else it is known between two numbers, and the report says "at least".
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap};
+
+use crate::domain::audit::{Audit, Process};
+use crate::model::event::{MmState, ProcessId};
+use crate::model::mark::MarkSet;
+use crate::model::memory::Accuracy;
+use crate::model::report::{Mark, MarkedProcess};
+use crate::text::total;
+
+/// Marks of a session.
+pub const MARKS: usize = 10_000;
+/// Marks that run at a time.
+pub const OPEN: usize = 64;
+/// Processes told of each.
+const PROCESSES: usize = 8;
+
+/// Those that run, and those that are over.
+#[derive(Debug, Default)]
+pub(super) struct Marks {
+    open: Vec<Open>,
+    done: Vec<Done>,
+}
+
+#[derive(Debug)]
+struct Open {
+    set: MarkSet,
+    before: HashMap<ProcessId, Before>,
+    /// Of processes that are not kept any longer.
+    did: BTreeMap<ProcessId, Did>,
+}
+
+/// A process when the mark began.
+#[derive(Debug)]
+struct Before {
+    /// By generation.
+    counts: Vec<(u64, Count)>,
+    failed: u64,
+    sampled: Option<(u32, u32)>,
+}
+
+/// An address space then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Count {
+    peak: u32,
+    last: u32,
+    added: u64,
+    removed: u64,
+}
+
+/// What a process did in a mark.
+#[derive(Clone, Debug, Default)]
+struct Did {
+    comm: String,
+    peak: Range,
+    added: u64,
+    removed: u64,
+    failed: u64,
+}
+
+/// Between which numbers a peak lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Range {
+    least: u64,
+    most: u64,
+}
+
+impl Range {
+    fn exactly(count: u32) -> Self {
+        Self { least: count.into(), most: count.into() }
+    }
+
+    /// Of the larger one of both.
+    fn larger(self, other: Self) -> Self {
+        Self { least: self.least.max(other.least), most: self.most.max(other.most) }
+    }
+}
+
+#[derive(Debug)]
+struct Done {
+    set: MarkSet,
+    end: Option<MarkSet>,
+    did: Vec<(ProcessId, Did)>,
+    left_out: u64,
+    sums: [u64; 3],
+    peak: Range,
+    top: Option<(ProcessId, String)>,
+}
+
+impl Audit {
+    /// A boundary was set.
+    pub(super) fn mark(&mut self, set: MarkSet) {
+        if set.begins {
+            if self.marks.open.len() < OPEN && self.marks.done.len() + self.marks.open.len() < MARKS {
+                let living = self.processes.iter().filter(|(_, process)| process.ended_ns.is_none());
+                let before = living.map(|(id, process)| (*id, Before::of(process))).collect();
+                self.marks.open.push(Open { set, before, did: BTreeMap::new() });
+            }
+            return;
+        }
+        if let Some(at) = self.marks.open.iter().position(|open| open.set.number == set.number) {
+            let open = self.marks.open.remove(at);
+            self.finish_mark(open, Some(set));
+        }
+    }
+
+    /// No figures will come any more.
+    pub(super) fn finish_marks(&mut self) {
+        std::mem::take(&mut self.marks.open).into_iter().for_each(|open| self.finish_mark(open, None));
+        self.marks.done.sort_by_key(|done| done.set.number);
+    }
+
+    /// This process will not be kept any longer.
+    pub(super) fn leaves_marks(&mut self, id: ProcessId) {
+        let Some(process) = self.processes.get(&id) else { return };
+        for open in &mut self.marks.open {
+            let did = did(process, open.before.remove(&id).as_ref(), open.set.at_ns);
+            open.did.extend(did.map(|did| (id, did)));
+        }
+    }
+
+    fn finish_mark(&mut self, open: Open, end: Option<MarkSet>) {
+        let Open { set, before, did: mut all } = open;
+        for (id, process) in &self.processes {
+            all.extend(did(process, before.get(id), set.at_ns).map(|did| (*id, did)));
+        }
+        let peak = all.values().fold(Range::default(), |peak, did| peak.larger(did.peak));
+        let top = all.iter().max_by_key(|(id, did)| (did.peak.least, Reverse(**id)));
+        let top = top.map(|(id, did)| (*id, did.comm.clone()));
+        let sum = |of: fn(&Did) -> u64| total(all.values().map(of));
+        let sums = [sum(|did| did.added), sum(|did| did.removed), sum(|did| did.failed)];
+        let busy = |did: &Did| did.added | did.removed | did.failed != 0;
+        let mut did: Vec<(ProcessId, Did)> = all.into_iter().filter(|(_, did)| busy(did)).collect();
+        did.sort_by_key(|(id, did)| (Reverse((did.failed, did.peak.least, did.added)), *id));
+        let left_out = did.len().saturating_sub(PROCESSES) as u64;
+        did.truncate(PROCESSES);
+        self.marks.done.push(Done { set, end, did, left_out, sums, peak, top });
+    }
+
+    /// For the report. `exact`: peaks are, as far as the whole session tells.
+    pub fn marks(&self, exact: bool) -> Vec<Mark> {
+        self.marks.done.iter().map(|done| self.marked(done, exact)).collect()
+    }
+
+    fn marked(&self, done: &Done, exact: bool) -> Mark {
+        let peak = |range: Range| (range.least > 0).then_some(range.least);
+        let bound =
+            |range: Range| peak(range).map(|_| Accuracy::of(!exact || range.least < range.most, false));
+        let changes = |count: u64| self.sight.changes.then_some(count);
+        let calls = |count: u64| self.sight.calls().then_some(count);
+        let process = |(id, did): &(ProcessId, Did)| MarkedProcess {
+            pid: id.tgid,
+            comm: did.comm.clone(),
+            peak: peak(did.peak),
+            peak_bound: bound(did.peak),
+            added: changes(did.added),
+            removed: changes(did.removed),
+            failed: calls(did.failed),
+        };
+        let top = done.top.as_ref().filter(|_| done.peak.least > 0);
+        let doubts = |set: &MarkSet| set.doubt.is_some();
+        Mark {
+            name: done.set.name.clone(),
+            by_pid: (done.set.by != 0).then_some(done.set.by),
+            begun_s: self.seconds(done.set.at_ns),
+            ended_s: done.end.as_ref().map(|end| self.seconds(end.at_ns)),
+            exact: !doubts(&done.set) && !done.end.as_ref().is_some_and(doubts),
+            peak: peak(done.peak),
+            peak_bound: bound(done.peak),
+            pid: top.map(|(id, _)| id.tgid),
+            comm: top.map(|(_, comm)| comm.clone()),
+            added: changes(done.sums[0]),
+            removed: changes(done.sums[1]),
+            failed: calls(done.sums[2]),
+            processes: done.did.iter().map(process).collect(),
+            processes_left_out: done.left_out,
+        }
+    }
+}
+
+impl Before {
+    fn of(process: &Process) -> Self {
+        Self {
+            counts: process.own().map(|mm| (mm.generation, Count::of(mm))).collect(),
+            failed: process.refused(),
+            sampled: process.samples.map(|seen| (seen.peak, seen.last)),
+        }
+    }
+}
+
+impl Count {
+    fn of(mm: &MmState) -> Self {
+        let added = total(mm.calls.iter().map(|(_, stat)| stat.added));
+        let removed = total(mm.calls.iter().map(|(_, stat)| stat.removed));
+        Self { peak: mm.peak, last: mm.last, added, removed }
+    }
+
+    /// The largest count from then to now.
+    fn peak_until(self, now: Self) -> Range {
+        if now.peak > self.peak {
+            return Range::exactly(now.peak);
+        }
+        let (added, removed) =
+            (now.added.saturating_sub(self.added), now.removed.saturating_sub(self.removed));
+        let rose = u64::from(self.last).saturating_add(added);
+        let known = rose.checked_sub(removed) == Some(now.last.into());
+        match (known, added, removed) {
+            (true, 0, _) => Range::exactly(self.last),
+            (true, _, 0) => Range::exactly(now.last),
+            _ => {
+                let most = if known { rose.min(now.peak.into()) } else { now.peak.into() };
+                let least = u64::from(self.last.max(now.last));
+                Range { least, most: most.max(least) }
+            }
+        }
+    }
+}
+
+/// What a process did since; `None`: it was over by then.
+fn did(process: &Process, before: Option<&Before>, begun_ns: u64) -> Option<Did> {
+    if process.ended_ns.is_some_and(|at| at <= begun_ns) {
+        return None;
+    }
+    let failed = process.refused().saturating_sub(before.map_or(0, |before| before.failed));
+    let mut did = Did { comm: process.comm.clone(), failed, ..Did::default() };
+    for mm in process.own() {
+        if mm.dead_ns.is_some_and(|at| at <= begun_ns) {
+            continue;
+        }
+        let now = Count::of(mm);
+        let then = before.and_then(|before| before.counts.iter().find(|(of, _)| *of == mm.generation));
+        let (then, peak) = match then {
+            Some((_, then)) => (*then, then.peak_until(now)),
+            None if mm.born_ns >= begun_ns => {
+                (Count { added: 0, removed: 0, ..now }, Range::exactly(now.peak))
+            }
+            // It lived, and nobody had told of it.
+            None => (now, Range { least: now.last.into(), most: now.peak.into() }),
+        };
+        did.peak = did.peak.larger(peak);
+        did.added = did.added.saturating_add(now.added.saturating_sub(then.added));
+        did.removed = did.removed.saturating_add(now.removed.saturating_sub(then.removed));
+    }
+    if let Some(seen) = process.samples {
+        let then = before.and_then(|before| before.sampled);
+        let least = match then {
+            Some((peak, _)) if seen.peak > peak => seen.peak,
+            Some((_, last)) => last.max(seen.last),
+            None => seen.peak,
+        };
+        did.peak = did.peak.larger(Range { least: least.into(), most: u64::MAX });
+    }
+    Some(did)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(peak: u32, last: u32, added: u64, removed: u64) -> Count {
+        Count { peak, last, added, removed }
+    }
+
+    #[test]
+    fn a_peak_within_a_mark_is_exact_where_the_figures_leave_no_other() {
+        let before = count(100, 50, 70, 30);
+        for (now, least, most) in [
+            // A new largest one.
+            (count(101, 60, 130, 80), 101, 101),
+            // Only up, only down, nothing.
+            (count(100, 60, 80, 30), 60, 60),
+            (count(100, 40, 70, 40), 50, 50),
+            (before, 50, 50),
+            // Both: up by 20 at most.
+            (count(100, 55, 90, 45), 55, 70),
+            // It cannot have been more than the largest of its life.
+            (count(100, 55, 270, 225), 55, 100),
+            // What was not counted.
+            (count(100, 60, 70, 30), 60, 100),
+        ] {
+            assert_eq!(before.peak_until(now), Range { least, most }, "{now:?}");
+        }
+        assert_eq!(Range::exactly(70).larger(Range { least: 10, most: 60 }), Range::exactly(70));
+    }
+}

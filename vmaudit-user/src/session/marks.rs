@@ -1,0 +1,156 @@
+//! Marks: who asks for a boundary is answered when it is set.
+
+use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::{Duration, Instant};
+
+use super::Session;
+use crate::domain::audit::{MARKS, OPEN_MARKS};
+use crate::model::event::Event;
+use crate::model::mark::{MarkDoubt, MarkSet};
+use crate::os::clock::now_ns;
+use crate::os::mark_socket::{Asked, MarkSocket};
+use crate::text::count;
+
+/// Boundaries set before other work gets its turn.
+const TOGETHER: usize = 16;
+/// Bytes of a name.
+const NAME: usize = 256;
+/// A boundary that is set later is not exact.
+const LATE: Duration = Duration::from_millis(100);
+
+/// The socket, and which marks run.
+pub(super) struct Marks {
+    socket: MarkSocket,
+    /// Number, name, and who began it.
+    open: Vec<(u64, String, u32)>,
+    begun: u64,
+    refused: u64,
+}
+
+/// What a datagram asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish<'a> {
+    Begin(&'a str),
+    End(&'a str),
+}
+
+impl Marks {
+    pub(super) fn new(socket: MarkSocket) -> Self {
+        Self { socket, open: Vec::new(), begun: 0, refused: 0 }
+    }
+
+    /// Readable when somebody asks.
+    pub(super) fn wake_fd(&self) -> io::Result<OwnedFd> {
+        self.socket.as_fd().try_clone_to_owned()
+    }
+
+    /// The next who asks for a boundary that can be set; all others are answered.
+    pub(super) fn asked(&mut self) -> Option<(Asked, MarkSet)> {
+        loop {
+            let asked = self.socket.receive()?;
+            match self.boundary(&asked) {
+                Ok(set) => return Some((asked, set)),
+                Err(why) => self.socket.answer(&asked, &format!("error: {why}")),
+            }
+        }
+    }
+
+    fn boundary(&mut self, asked: &Asked) -> Result<MarkSet, String> {
+        let (number, name, begins) = match wish(&asked.text)? {
+            Wish::Begin(name) => {
+                if self.begun >= MARKS as u64 || self.open.len() >= OPEN_MARKS {
+                    self.refused += 1;
+                    return Err(format!("a session takes {MARKS} marks, {OPEN_MARKS} at a time"));
+                }
+                self.begun += 1;
+                self.open.push((self.begun, name.to_owned(), asked.pid));
+                (self.begun, name, true)
+            }
+            Wish::End(name) => {
+                let fits = |of: Option<u32>| {
+                    move |(_, open, by): &(u64, String, u32)| open == name && of.is_none_or(|of| of == *by)
+                };
+                let own = self.open.iter().rposition(fits(Some(asked.pid)));
+                let at = own.or_else(|| self.open.iter().rposition(fits(None)));
+                let at = at.ok_or("no mark of this name runs")?;
+                (self.open.remove(at).0, name, false)
+            }
+        };
+        let doubt = (!asked.waits()).then_some(MarkDoubt::Unanswered);
+        Ok(MarkSet { at_ns: 0, number, begins, name: name.to_owned(), by: asked.pid, doubt })
+    }
+
+    /// The boundary is where it was asked for so long ago, now.
+    pub(super) fn set(&self, set: MarkSet, waited: Duration) -> MarkSet {
+        let doubt = set.doubt.or((waited > LATE).then_some(MarkDoubt::Late));
+        MarkSet { at_ns: now_ns(), doubt, ..set }
+    }
+
+    /// Who waits may go on.
+    pub(super) fn answer(&self, asked: &Asked) {
+        self.socket.answer(asked, "ok");
+    }
+
+    /// What people are told at the end.
+    pub(super) fn complaint(&self) -> Option<String> {
+        (self.refused > 0).then(|| {
+            let more = count(self.refused, "mark was", "marks were");
+            format!("{more} not taken: a session takes {MARKS}, {OPEN_MARKS} at a time")
+        })
+    }
+}
+
+impl Session<'_> {
+    /// Takes boundaries of marks from this socket.
+    pub fn with_marks(&mut self, socket: MarkSocket) {
+        self.marks = Some(Marks::new(socket));
+    }
+
+    /// Sets the boundaries that were asked for; `true`: more may have been.
+    pub(super) fn set_marks(&mut self) -> bool {
+        for _ in 0..TOGETHER {
+            let Some((asked, set)) = self.marks.as_mut().and_then(Marks::asked) else { return false };
+            let began = Instant::now();
+            // Also whoever has ended by now.
+            self.tick();
+            let Self { source, enrichment, state, .. } = self;
+            source.checkpoint(&mut |event| state.take(event, enrichment));
+            if let Some(marks) = &self.marks {
+                let set = marks.set(set, asked.waited + began.elapsed());
+                self.state.give(Event::Mark(Box::new(set)));
+                marks.answer(&asked);
+            }
+        }
+        true
+    }
+}
+
+/// `begin NAME` or `end NAME`; a line feed at the end is none of the name.
+fn wish(text: &str) -> Result<Wish<'_>, &'static str> {
+    const RIGHT: &str = "write begin NAME or end NAME";
+    let (what, name) = text.trim_end_matches(['\n', '\0']).split_once(' ').ok_or(RIGHT)?;
+    let name = name.trim();
+    match what {
+        _ if name.is_empty() => Err(RIGHT),
+        _ if name.len() > NAME => Err("a name has 256 bytes at most"),
+        "begin" => Ok(Wish::Begin(name)),
+        "end" => Ok(Wish::End(name)),
+        _ => Err(RIGHT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_words_are_a_wish_and_nothing_else_is() {
+        assert_eq!(wish("begin tests/a.py::b c\n"), Ok(Wish::Begin("tests/a.py::b c")));
+        assert_eq!(wish("end x"), Ok(Wish::End("x")));
+        let long = format!("begin {}", "x".repeat(257));
+        for bad in ["", "begin", "begin ", "end \n", "stop x", "Begin x", "\u{fffd}\u{fffd}", &long] {
+            assert!(wish(bad).is_err(), "{bad:?}");
+        }
+    }
+}
