@@ -13,7 +13,8 @@ use crate::python;
 /// Tests with this in their path change the machine, e.g. its lockdown mode.
 const GUEST_ONLY: &str = "::guest_only::";
 /// What tests with this in their path need.
-const WITH: [(&str, Needs); 5] = [
+const WITH: [(&str, Needs); 6] = [
+    ("::with_duckdb::", Needs::Module("duckdb", "duckdb")),
     ("::with_go::", Needs::Programs(&["go"], "golang-go")),
     (
         "::with_perfetto::",

@@ -11,6 +11,7 @@ pub mod diagnosis;
 mod elsewhere;
 pub mod end;
 pub(crate) mod exactness;
+pub mod fleet;
 pub mod groups;
 pub(crate) mod growth;
 pub mod limit;

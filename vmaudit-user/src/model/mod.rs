@@ -13,6 +13,7 @@ pub mod event;
 pub(crate) mod event_names;
 pub mod exposed;
 pub(crate) mod figures;
+pub mod fleet;
 pub mod holders;
 pub(crate) mod hook;
 mod host;

@@ -2,6 +2,7 @@
 
 use crate::model::difference::Difference;
 use crate::model::doctor::Doctor;
+use crate::model::fleet::Fleet;
 use crate::model::limit::{Known, LimitReport, Plan};
 use crate::model::report::Report;
 use crate::model::scan::Scan;
@@ -26,6 +27,8 @@ pub enum Document<'a> {
     Doctor(&'a Doctor),
     /// Of `diff`.
     Difference(&'a Difference),
+    /// Of `report` of several files.
+    Fleet(&'a Fleet),
 }
 
 /// Whether a plan was carried out.
@@ -58,4 +61,6 @@ pub enum Kind {
     Doctor,
     /// Of `diff`.
     Difference,
+    /// Of `report` of several files.
+    Fleet,
 }

@@ -7,6 +7,7 @@ use super::text::page::Style;
 use super::text::tests::{clean_run, clipped_run, proc_source};
 use crate::domain::application::Anonymizer;
 use crate::domain::compare;
+use crate::domain::fleet::Collected;
 use crate::domain::recommend::Margin;
 use crate::domain::scan::{self as domain, Key, ScanOptions};
 use crate::domain::vma_layout::analysis::{self, Beside};
@@ -244,6 +245,30 @@ fn at_each_width(name: &str, document: &Document<'_>) {
         assert!(widest <= Some(width), "{name} {how}: {widest:?}\n{text}");
         insta::assert_snapshot!(format!("{name} {how}"), text);
     }
+}
+
+#[test]
+fn fleets() {
+    let mut collected = Collected::default();
+    let mut strange = clean_run();
+    strange.processes[0].comm = "x\u{1b}[31m\n".into();
+    let files = [("a.vma", clipped_run()), ("b/\u{202e}.json", strange), ("c.vma", proc_source())];
+    for (file, report) in &files {
+        collected.take(file, report, *file == "c.vma");
+    }
+    let fleet = collected.summary();
+    let failed: u64 = clipped_run().unrecovered().map(|it| it.count).sum();
+    assert_eq!(fleet.files.iter().map(|it| it.failed).sum::<u64>(), failed);
+    assert_eq!(fleet.applications.iter().map(|it| it.failed).sum::<u64>(), failed);
+    let processes: usize = files.iter().map(|(_, report)| report.processes.len()).sum();
+    let folded: u64 = files.iter().flat_map(|(_, report)| &report.folded).map(|sum| sum.processes).sum();
+    let counted: u64 = fleet.applications.iter().map(|it| it.processes).sum();
+    assert_eq!(counted, processes as u64 + folded);
+    assert!(fleet.applications[0].clipped > 0 && fleet.files[0].file == "a.vma", "what failed comes first");
+    at_each_width("fleet", &Document::Fleet(&fleet));
+    let mut out = Vec::new();
+    write(&Document::Fleet(&fleet), Format::Json, &Style::default(), &mut out).unwrap();
+    insta::assert_snapshot!("fleet json", String::from_utf8(out).unwrap());
 }
 
 #[test]

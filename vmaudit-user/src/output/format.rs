@@ -64,6 +64,7 @@ const ALL: &[Kind] = &[
     Kind::Known,
     Kind::Doctor,
     Kind::Difference,
+    Kind::Fleet,
 ];
 
 /// The table.

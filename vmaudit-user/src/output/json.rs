@@ -22,6 +22,7 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
         Document::Known(it) => value(it, out),
         Document::Doctor(it) => value(it, out),
         Document::Difference(it) => value(it, out),
+        Document::Fleet(it) => value(it, out),
     }
 }
 

@@ -172,7 +172,11 @@ fn unheard(named: &[Named], screen: Option<Format>) -> Option<String> {
 fn style(destination: &Destination, document: &Document<'_>, shown: Shown) -> Style {
     let without_terminal = if matches!(
         document,
-        Document::Report(_) | Document::Doctor(_) | Document::Explanation(..) | Document::Difference(_)
+        Document::Report(_)
+            | Document::Doctor(_)
+            | Document::Explanation(..)
+            | Document::Difference(_)
+            | Document::Fleet(_)
     ) {
         100
     } else {

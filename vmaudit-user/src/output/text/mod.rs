@@ -9,6 +9,7 @@ mod difference;
 mod doctor;
 mod ends;
 mod failures;
+mod fleet;
 pub(crate) mod growth;
 pub(crate) mod headline;
 mod limit;
@@ -40,6 +41,7 @@ pub(crate) fn document(document: &Document<'_>, style: &Style, out: &mut dyn Wri
         Document::Known(it) => limit::known(it, style, out),
         Document::Doctor(it) => doctor::write(it, style, out),
         Document::Difference(it) => difference::write(it, style, out),
+        Document::Fleet(it) => fleet::write(it, style, out),
     }
 }
 

@@ -10,16 +10,17 @@ use super::values;
 
 /// Shown below the options.
 pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit run --record tests.vma -- ./tests\n  vmaudit report tests.vma\n  \
-    vmaudit report tests.vma -o report.json\n  vmaudit report report.json -o report.md\n\n\
+    vmaudit report tests.vma -o report.json\n  vmaudit report report.json -o report.md\n  \
+    vmaudit report tests.vma report.json\n\n\
     Exit status: 0 fine, also of a recording that was cut off (the report says so); 1 it is damaged or cannot be read, \
     2 wrongly called.";
 
 /// Options of `report`.
 #[derive(Debug, Args)]
 pub struct ReportArgs {
-    /// A recording, or a report in JSON; - is standard input
-    #[arg(value_name = "FILE")]
-    pub file: PathBuf,
+    /// A recording, or a report in JSON; - is standard input. Several: one summary by application and by file (text, json)
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
     /// Write the report to FILE instead of standard output; repeat it for several. Its ending says the format, FORMAT:FILE says it
     /// outright, - is standard output [example: -o report.json]
     #[arg(short, long, value_name = "FILE", value_parser = values::output(Kind::Report))]

@@ -1,0 +1,82 @@
+//! Several sessions, of one machine or of many, as one summary.
+
+use serde::Serialize;
+
+use super::report::SourceKind;
+
+/// Name of its schema.
+pub const SCHEMA: &str = "vmaudit.fleet";
+/// Version of its schema.
+pub const VERSION: u32 = 1;
+
+/// The summary. Applications come before files, the largest first.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Fleet {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// [`VERSION`].
+    pub version: u32,
+    /// The answer in a sentence.
+    pub sentence: String,
+    /// By application.
+    pub applications: Vec<FleetApplication>,
+    /// By file.
+    pub files: Vec<FleetFile>,
+}
+
+/// All processes of an application, in all files.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FleetApplication {
+    /// The last part of its path; a process's name where that is all that is known.
+    pub app: String,
+    /// Processes.
+    pub processes: u64,
+    /// Files that it is in.
+    pub files: u64,
+    /// Largest peak, VMAs; null: none is known.
+    pub peak: Option<u64>,
+    /// All its peaks are the true ones.
+    pub exact: bool,
+    /// That peak in percent of the limit where it was; null where one of both is not known.
+    pub percent_of_limit: Option<f64>,
+    /// The file that it is in.
+    pub peak_in: String,
+    /// Processes whose true demand is unknown, because the limit stopped them.
+    pub clipped: u64,
+    /// Calls that failed, ordinary answers and what was done without left out.
+    pub failed: u64,
+}
+
+/// One session.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FleetFile {
+    /// As it was named.
+    pub file: String,
+    /// Wall time of its start, RFC 3339.
+    pub started: String,
+    /// `uname -r` there.
+    pub kernel: String,
+    /// vm.max_map_count there.
+    pub max_map_count: Option<u64>,
+    /// Where its figures come from.
+    pub source: SourceKind,
+    /// Processes.
+    pub processes: u64,
+    /// Largest peak, VMAs.
+    pub peak: Option<u64>,
+    /// Whose.
+    pub app: Option<String>,
+    /// All its peaks are the true ones.
+    pub exact: bool,
+    /// Calls that failed, as above.
+    pub failed: u64,
+    /// A call that failed may be missing.
+    pub failures_may_be_missing: bool,
+    /// Budgets that were broken or not shown to hold.
+    pub breaches: u64,
+    /// It ends before its session did.
+    pub cut: bool,
+}

@@ -1,0 +1,78 @@
+//! Several sessions for people.
+
+use std::io::{self, Write};
+
+use crate::model::fleet::Fleet;
+use crate::output::text::page::{Colour, Page, Style, column};
+use crate::text::{clean, count, grouped};
+
+/// Columns of a name, of an application or of a file.
+const NAME: usize = 30;
+
+/// Writes a summary.
+pub(crate) fn write(fleet: &Fleet, style: &Style, out: &mut dyn Write) -> io::Result<()> {
+    let mut page = Page { out, style: *style, width: style.paragraphs() };
+    let bad = fleet.files.iter().any(|file| file.failed > 0);
+    let colour = if bad { Colour::Red } else { Colour::Green };
+    page.paragraph("vmaudit: ", "  ", &clean(&fleet.sentence), Some(colour))?;
+    let figure = |value: Option<u64>, exact: bool, clipped: bool| match value {
+        Some(value) => {
+            format!("{}{}{}", if exact { "" } else { "~" }, grouped(value), if clipped { "+" } else { "" })
+        }
+        None => "-".to_owned(),
+    };
+    page.blank()?;
+    let head = [column("APPLICATION", NAME), "     PEAK  % LIMIT  PROCESSES  SESSIONS    FAILED".to_owned()];
+    page.line(&head.concat(), Some(Colour::Bold))?;
+    let shown = style.top.max(1);
+    for row in fleet.applications.iter().take(shown) {
+        let peak = figure(row.peak, row.exact, row.clipped > 0);
+        let share = row.percent_of_limit.map_or("-".to_owned(), |share| format!("{share:.1}"));
+        let line = format!(
+            "{}{peak:>9}  {share:>7}  {:>9}  {:>8}  {:>8}",
+            column(&row.app, NAME),
+            grouped(row.processes),
+            grouped(row.files),
+            grouped(row.failed)
+        );
+        page.line(&line, (row.failed > 0).then_some(Colour::Red))?;
+    }
+    rest(fleet.applications.len(), shown, ("more application", "more applications"), &mut page)?;
+    page.blank()?;
+    let head = [column("SESSION", NAME), "     PEAK    LIMIT  FAILED  LARGEST".to_owned()];
+    page.line(&head.concat(), Some(Colour::Bold))?;
+    for file in fleet.files.iter().take(shown) {
+        let line = format!(
+            "{}{:>9}  {:>7}  {:>6}  {}",
+            column(&file.file, NAME),
+            figure(file.peak, file.exact, false),
+            file.max_map_count.map_or("-".to_owned(), grouped),
+            if file.failed == 0 && file.failures_may_be_missing {
+                "-".to_owned()
+            } else {
+                grouped(file.failed)
+            },
+            style.fit(file.app.as_deref().unwrap_or("-"), NAME + 29)
+        );
+        page.line(&line, (file.failed > 0 || file.breaches > 0).then_some(Colour::Red))?;
+    }
+    rest(fleet.files.len(), shown, ("more session", "more sessions"), &mut page)?;
+    let cut = fleet.files.iter().filter(|file| file.cut).count() as u64;
+    if cut > 0 {
+        let cut = count(cut, "recording ends", "recordings end");
+        page.paragraph("Note: ", "  ", &format!("{cut} before the session did."), Some(Colour::Yellow))?;
+    }
+    let broken = fleet.files.iter().filter(|file| file.breaches > 0).count() as u64;
+    if broken > 0 {
+        let broken = count(broken, "session has", "sessions have");
+        page.paragraph("Note: ", "  ", &format!("{broken} broken budgets."), Some(Colour::Red))?;
+    }
+    Ok(())
+}
+
+fn rest(all: usize, shown: usize, (one, many): (&str, &str), page: &mut Page<'_>) -> io::Result<()> {
+    match all.saturating_sub(shown) as u64 {
+        0 => Ok(()),
+        more => page.line(&format!("and {} (--top)", count(more, one, many)), Some(Colour::Dim)),
+    }
+}
