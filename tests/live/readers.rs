@@ -227,8 +227,8 @@ mod native_only {
         fn the_pytest_plugin_tells_tests_apart() {
             let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
             let plugin = root.join("vmaudit-user/contrib/pytest-vmaudit");
-            let run = |options: &[&str]| {
-                let session = Session::vmaudit(&["run", "--fail-on", "failure", "-o"]);
+            let run = |of_run: &[&str], options: &[&str]| {
+                let session = Session::vmaudit(&["run", "--fail-on", "failure"]).words(of_run).words(&["-o"]);
                 let (json, xml) = (session.file("r.json"), session.file("r.xml"));
                 let session = session.words(&[&json]).words(&["-o"]).words(&[&xml]);
                 let session =
@@ -241,7 +241,7 @@ mod native_only {
                 let report: Report = serde_json::from_str(&std::fs::read_to_string(json).unwrap()).unwrap();
                 (done, report, std::fs::read_to_string(xml).unwrap())
             };
-            let (_done, report, xml) = run(&["--vmaudit"]);
+            let (_done, report, xml) = run(&[], &["--vmaudit"]);
             let tasks = &report.processes.iter().max_by_key(|it| it.map_count.peak).unwrap().tasks;
             let of = |name: &str| {
                 tasks
@@ -256,8 +256,19 @@ mod native_only {
                 xml.lines().filter(|line| line.contains("<testcase") && !line.ends_with("/>")).collect();
             assert_eq!(failed.len(), 2, "the budget and the one test: {xml}");
             assert!(failed[1].contains("task silent_failure in"), "{xml}");
+            // Marks have whole names, and figures of all processes.
+            let (_done, report, xml) = run(&["--marks"], &["--vmaudit"]);
+            let mark = |name: &str| {
+                let fits = report.marks.iter().find(|it| it.name.ends_with(&format!("::test_{name}")));
+                fits.unwrap_or_else(|| panic!("{:?}", report.marks))
+            };
+            assert!(mark("silent_failure").failed > Some(1000) && mark("silent_failure").exact);
+            assert_eq!((mark("cache_growth").failed, mark("small").failed), (Some(0), Some(0)));
+            assert!(mark("cache_growth").added >= Some(9000) && mark("small").added < Some(1000));
+            assert!(xml.contains("mark ") && xml.contains("::test_silent_failure"), "{xml}");
             // Off by default.
-            let (_done, report, _) = run(&[]);
+            let (_done, report, _) = run(&["--marks"], &[]);
+            assert!(report.marks.is_empty());
             assert!(
                 report
                     .processes
