@@ -2,10 +2,11 @@
 
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "scan",
     "run",
     "watch",
+    "top",
     "trace",
     "explain",
     "limit",

@@ -11,7 +11,6 @@ use vmaudit_common::call::Call;
 
 use super::end::{Ended, OomCgroups, OomVictim};
 use super::event_names;
-use super::mark::MarkSet;
 use super::memory::Rlimits;
 use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
 use super::shortage::{Commit, Tasks};
@@ -56,7 +55,7 @@ pub enum Event {
     /// A look at vm.max_map_count.
     LimitSeen(LimitSeen),
     /// A boundary of a mark was set. Comes behind the figures of all that lives.
-    Mark(Box<MarkSet>),
+    Mark(Box<super::mark::MarkSet>),
     /// What was not seen so far.
     Lost(Losses),
     /// What the VMAs of an address space at the limit are.

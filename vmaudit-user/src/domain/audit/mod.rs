@@ -18,8 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::domain::audit::folded::Folded;
 use crate::domain::audit::lodgers::Lodgers;
-use crate::domain::audit::minutes::Minutes;
 pub use crate::domain::audit::marks::{MARKS, OPEN as OPEN_MARKS};
+use crate::domain::audit::minutes::Minutes;
 pub use crate::domain::audit::now::Now;
 pub use crate::domain::audit::rows::Rows;
 pub use crate::domain::audit::standing::{SeenSoFar, Standing};
