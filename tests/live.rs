@@ -50,6 +50,8 @@ mod limit_command;
 mod lodgers;
 #[path = "live/losses.rs"]
 mod losses;
+#[path = "live/makers.rs"]
+mod makers;
 #[path = "live/marks.rs"]
 mod marks;
 #[path = "live/memory.rs"]

@@ -11,6 +11,7 @@ mod class;
 mod end;
 mod interval;
 mod load;
+mod makers;
 mod record;
 mod site;
 mod task_name;
@@ -19,7 +20,9 @@ mod tasks;
 use bytemuck::{Pod, Zeroable};
 
 use crate::call::{CALL_COUNT, NUMBERS};
-pub use crate::{class::*, end::*, interval::*, load::*, record::*, site::*, task_name::*, tasks::*};
+pub use crate::{
+    class::*, end::*, interval::*, load::*, makers::*, record::*, site::*, task_name::*, tasks::*,
+};
 
 /// Length of a task's name in the kernel, `\0` included (include/linux/sched.h:TASK_COMM_LEN).
 pub const COMM_LEN: usize = 16;
@@ -308,6 +311,8 @@ pub struct MmSlot {
     pub shown_ppid: u32,
     /// `sequence` as the last walk over all tasks found it to be the true one, + 1; 0: it did not.
     pub verified: u64,
+    /// Who is credited with what it has.
+    pub makers: Makers,
     /// Which names its tasks have.
     pub names: Names,
     /// How high the count was in each of the last intervals.
@@ -354,6 +359,9 @@ pub struct Lost {
     pub answers_lost: u64,
     /// Signals that found the table of last signals full: who sent them is not known.
     pub signals_full: u64,
+    /// [`MakerRecord`]s that found the ring buffer full, or their user's share of it: what they would have credited is
+    /// nobody's.
+    pub credits_lost: u64,
 }
 
 /// One page shared between user space and the programs.
@@ -461,7 +469,7 @@ pub struct Section {
     pub searched: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 400 + CALL_COUNT * 32 + GROUPS * 88);
+const _: () = assert!(size_of::<MmSlot>() == 416 + CALL_COUNT * 32 + GROUPS * 88);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);

@@ -284,8 +284,8 @@ pub struct Config {
     pub mremap_unlocked: u32,
     /// How many namespaces that one lies below the first one; 0: it is the first one.
     pub pid_ns_level: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Who raises the count is credited, see [`crate::Makers`].
+    pub makers: u32,
     /// System call number → [`crate::call::Call`].
     pub call_by_number: [u8; NUMBERS],
     /// The same of the 32-bit entry.

@@ -4,7 +4,7 @@ use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
 use aya_log_ebpf::debug;
 use vmaudit_common::{
     FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, Figures, MM_FROM_BIRTH, MM_FROM_EXEC, MM_LODGERS,
-    Sizes,
+    Makers, Sizes,
 };
 
 use crate::{
@@ -76,6 +76,7 @@ pub fn fill(slot: Slot, owner: Owner, uid: u32, count: u32) {
     slot.set_figures(Figures { sequence: Figures::UNKNOWN, ..Figures::default() });
     slot.set_host(0);
     slot.set_verified(0);
+    slot.set_makers(Makers::begin(count));
     if config!(pid_ns_level) != 0 {
         slot.set_shown_tgid(namespace::shown(leader));
         slot.set_shown_ppid(namespace::shown(kernel::leader_of(kernel::read(

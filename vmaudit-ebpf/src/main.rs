@@ -9,6 +9,7 @@
 //! * [`ends`]: how processes end
 //! * [`oom`]: the memory cgroups of one that the OOM killer has chosen
 //! * [`near`]: are limits near whose refusals nobody asks for?
+//! * [`makers`]: who raises the count of an address space
 //! * [`failure`]: the evidence of a refused call, its counters, its record
 //! * [`current_call`]: what was seen during the call that a task is in; nobody else touches that scratch
 //! * [`lodgers`]: processes that live in the address space of another
@@ -45,6 +46,7 @@ mod hooks;
 mod kernel;
 mod lock_sequence;
 mod lodgers;
+mod makers;
 mod namespace;
 mod near;
 mod oom;

@@ -6,8 +6,9 @@ use aya_ebpf::{
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
 use vmaudit_common::{
-    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, LeftRecord, RECORD_CHANGE,
-    RECORD_DEAD, RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen, call::Call,
+    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, LeftRecord, MAKERS_COPIES,
+    RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen,
+    call::Call,
 };
 
 use crate::{
@@ -208,6 +209,25 @@ pub fn stack_piece(slot: Slot, bytes: &[u8]) -> bool {
         lost!(stack_copy_missing);
     }
     written
+}
+
+/// Who is credited up to this level of this address space: the bytes of a `MakerRecord` up to the end of its words.
+#[inline(always)]
+pub fn maker(slot: Slot, bytes: &[u8], level: u32, now: u64) {
+    const PAUSE_NS: u64 = 500_000;
+    // The first that comes with a copy of the whole stack: whose code it is is looked up while there are few mappings.
+    let first = (MAKERS_COPIES..MAKERS_COPIES + MAKERS_COPIES / 64).contains(&level);
+    // Copies are large, and lie in half of the buffer. A reader that is at work need not be woken each time.
+    let full = RECORDS.query(BPF_RB_AVAIL_DATA) >= RECORDS.query(BPF_RB_RING_SIZE) / 16;
+    let woken = Page::get().woken_ns();
+    let wakes = (first || full) && now.wrapping_sub(woken.read()) >= PAUSE_NS;
+    if wakes {
+        woken.write(now);
+    }
+    let how = if wakes { FORCE_WAKEUP } else { NO_WAKEUP };
+    if !may_write(slot, bytes.len()) || RECORDS.output::<[u8]>(bytes, how).is_err() {
+        lost!(credits_lost);
+    }
 }
 
 /// Whether a range that went may be told: there can be many, and other records are worth more.

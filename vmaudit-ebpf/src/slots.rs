@@ -12,8 +12,8 @@ use aya_ebpf::{
     maps::{Array, HashMap},
 };
 use vmaudit_common::{
-    COMM_LEN, CallStat, FailureGroup, Figures, GROUPS, MmSlot, Names, SLOT_CLAIMED, SLOT_DEAD, SLOT_FREE,
-    SLOT_LIVE, SeenInSection, Sizes, call::Call,
+    COMM_LEN, CallStat, FailureGroup, Figures, GROUPS, Makers, MmSlot, Names, SLOT_CLAIMED, SLOT_DEAD,
+    SLOT_FREE, SLOT_LIVE, SeenInSection, Sizes, call::Call,
 };
 
 use crate::{
@@ -122,6 +122,7 @@ impl Slot {
         set_shown_ppid = shown_ppid: u32;
         set_verified = verified: u64;
         set_most = most: Sizes;
+        set_makers = makers: Makers;
     }
 
     fields! {
@@ -139,6 +140,7 @@ impl Slot {
         peak_ns: u64;
         host: u64;
         host_slot: u32;
+        makers: Makers;
     }
 
     words! { leaked_range left_hull left_records gone_records waiting }

@@ -22,9 +22,12 @@ mod stack_mappings;
 pub mod tasks;
 mod top;
 
+pub use self::stack_copy::{copy_stack, copy_stack_by_registers};
+
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use vmaudit_common::{
-    ABSENT, CLASS_SECTION, EXAMPLES_PER_GROUP, GroupKey, RECORD_FAILURE, Section, TASK_LIMITS, call::Call,
+    ABSENT, CLASS_SECTION, EXAMPLES_PER_GROUP, GroupKey, RECORD_FAILURE, STACK_PIECE, STACK_PIECES, Section,
+    TASK_LIMITS, call::Call,
 };
 
 use self::{
@@ -41,6 +44,8 @@ use crate::{
 };
 
 const EAGAIN: u32 = 11;
+/// Bytes copied of a stack at most.
+pub const COPY: u64 = (STACK_PIECES * STACK_PIECE) as u64;
 
 /// The parts of an examination that differ between newer and older kernels.
 trait Variant {
@@ -130,7 +135,7 @@ impl Variant for Modern {
 
     #[inline(always)]
     fn copy(&self, _: u64, now: u64) {
-        stack_copy::copy_stack(self.0, now);
+        copy_stack(self.0, now, COPY);
     }
 
     #[inline(always)]
@@ -197,7 +202,7 @@ impl Variant for Legacy {
 
     #[inline(always)]
     fn copy(&self, regs: u64, now: u64) {
-        stack_copy::copy_stack_by_registers(self.1, regs, now);
+        copy_stack_by_registers(self.1, regs, now, COPY);
     }
 
     #[inline(always)]

@@ -28,23 +28,24 @@ const HEAD: usize = offset_of!(StackRecord, data);
 #[map]
 static PIECE: PerCpuArray<StackRecord> = PerCpuArray::with_max_entries(1, 0);
 
-/// Sends the stack of `current` piece by piece; `index` is the address space's slot, `now` the call's time.
+/// Sends the stack of `current` piece by piece; `index` is the address space's slot, `now` the call's time; of a longer one
+/// the innermost `most` bytes.
 // SAFETY: no other symbol of the object has this name; so for the next.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn copy_stack(index: u32, now: u64) -> u64 {
-    copy(index, kernel::registers(), now)
+pub extern "C" fn copy_stack(index: u32, now: u64, most: u64) -> u64 {
+    copy(index, kernel::registers(), now, most)
 }
 
 /// The same where no task is known by type: these are its saved registers.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn copy_stack_by_registers(index: u32, regs: u64, now: u64) -> u64 {
-    copy(index, regs, now)
+pub extern "C" fn copy_stack_by_registers(index: u32, regs: u64, now: u64, most: u64) -> u64 {
+    copy(index, regs, now, most)
 }
 
 #[inline(always)]
-fn copy(index: u32, regs: u64, now: u64) -> u64 {
+fn copy(index: u32, regs: u64, now: u64, most: u64) -> u64 {
     let (Some(piece), Some(slot)) = (PIECE.get_ptr_mut(0), Slot::at(index)) else { return 0 };
     if !records::has_room_for_stacks() {
         return 0;
@@ -64,11 +65,12 @@ fn copy(index: u32, regs: u64, now: u64) -> u64 {
             (*piece).sp = (*piece).registers[X86.1];
         }
         let sp = ptr::read_volatile(&raw const (*piece).sp);
-        let mut end = u64::MAX;
+        let mut end = sp.wrapping_add(most);
         if start_stack != ABSENT {
             let main: u64 = kernel::read(kernel::mm_of(kernel::current()), start_stack);
-            if sp < main {
-                end = main.wrapping_add(BEGINNING);
+            let whole = main.wrapping_add(BEGINNING);
+            if sp < main && whole < end {
+                end = whole;
             }
         }
         (*piece).start = sp;

@@ -17,7 +17,7 @@ use crate::{
     control::{config, layout},
     current_call,
     kernel::{self, Current, OwnMm},
-    lock_sequence, near, records, sizes,
+    lock_sequence, makers, near, records, sizes,
     slots::{self, Slot},
     task_names,
 };
@@ -180,6 +180,9 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     }
     slot.count_change(call, before, count);
     if own.is_some() {
+        if config!(makers) != 0 {
+            makers::changed(index, slot, call, count);
+        }
         task_names::changed::<true>(index, slot, task.name(), before, count, peak);
     }
     if config!(stream_changes) != 0 {

@@ -22,7 +22,9 @@ use crate::{
     failure::legacy_failure,
     followed::{self, follows},
     kernel::{self, TaskIterContext},
-    lodgers, records, sizes,
+    lodgers,
+    makers::credit_by_registers,
+    records, sizes,
     slots::{self, Slot},
     task_names,
 };
@@ -61,7 +63,7 @@ extern "C" fn sampled_call(id: u32, ret: u64, regs: u64) -> u64 {
     }
     let Some(index) = slots::index_of(mm).or_else(|| adopt(task, mm)) else { return 0 };
     let Some(slot) = Slot::at(index) else { return 0 };
-    let (before, count) = sample(index, slot, task, mm, id);
+    let (before, count) = sample(index, slot, (task, regs), mm, id);
     if config!(calls) == 0 {
         return 0;
     }
@@ -99,7 +101,7 @@ fn end_call(tid: u32) {
 
 /// Reads the count, puts its change since the last sample down to the call; returns both counts.
 #[inline(always)]
-fn sample(index: u32, slot: Slot, task: u64, mm: u64, by: Call) -> (u32, u32) {
+fn sample(index: u32, slot: Slot, (task, regs): (u64, u64), mm: u64, by: Call) -> (u32, u32) {
     let count = kernel::map_count(mm);
     // Threads meet here; what they lose of each other is why their slot is marked.
     let before = slot.last();
@@ -112,6 +114,9 @@ fn sample(index: u32, slot: Slot, task: u64, mm: u64, by: Call) -> (u32, u32) {
     // Else it may have been another's change.
     if slot.flags() & MM_SHARED == 0 {
         task_names::changed::<false>(index, slot, kernel::name_of(task), before, count, peak);
+        if config!(makers) != 0 && !slot.makers().rests(count) {
+            credit_by_registers(index, u32::from(by), count, regs);
+        }
     }
     if config!(stream_changes) != 0 {
         records::change(slot, by, before, count, task);

@@ -350,6 +350,8 @@ impl Anonymizer {
             | Event::OomVictim(_)
             | Event::StackEnds(_)
             | Event::StackPiece(_)
+            | Event::Credit(_)
+            | Event::Place(_)
             | Event::Hooks(_)
             | Event::Conditions(_)
             | Event::Gone(_)

@@ -348,6 +348,7 @@ mod tests {
             growth: None,
             memory: None,
             end: None,
+            makers: Vec::new(),
             unreadable: None,
             shares_address_space_of: None,
             tasks: Vec::new(),

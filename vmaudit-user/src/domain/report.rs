@@ -33,6 +33,12 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
             count(hidden, "example", "examples")
         ));
     }
+    for process in rows.processes.iter_mut().filter(|it| audit.hides_addresses(it.pid)) {
+        for maker in &mut process.makers {
+            maker.stack_notes.clear();
+            maker.stack.iter_mut().for_each(|frame| frame.ip = None);
+        }
+    }
     rows.notes.extend(unwatched(&rows.processes, &rows.folded));
     let marks = audit.marks(ebpf && rows.exact_peaks);
     let seen = audit.session();

@@ -290,6 +290,7 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         series: None,
         growth: None,
         memory: None,
+        makers: Vec::new(),
         end: None,
         unreadable: row.silent.map(|reason| reason.sentence()),
     }

@@ -12,6 +12,8 @@ pub(crate) mod vma_owners;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use vmaudit_common::MAKERS_COPIES;
+
 use crate::domain::application::Anonymizer;
 use crate::domain::audit::Audit;
 use crate::model::event::{CgroupExhausted, Event, Owners, StackEnds};
@@ -92,6 +94,18 @@ impl Enrichment {
                 for (generation, cgroup) in self.cgroups.take() {
                     sink(Event::CgroupExhausted(CgroupExhausted { generation, cgroup }));
                 }
+            }
+            Event::Credit(credit) => {
+                if let Some(place) = self.symbols.credited(credit) {
+                    if place.place == 1 && rights::hides_addresses(credit.tgid) {
+                        sink(Event::AddressesHidden(credit.tgid));
+                    }
+                    sink(Event::Place(Box::new(place)));
+                }
+            }
+            // Its stacks are not shown.
+            Event::Mm(state) if state.dead_ns.is_some() && state.peak < MAKERS_COPIES => {
+                self.symbols.without_places(state.generation);
             }
             Event::Process(facts) => {
                 if let Some(path) = &facts.cgroup {

@@ -4,6 +4,7 @@ pub use crate::model::call_stat::CallStat;
 pub use crate::model::host::Host;
 pub use crate::model::interval::{INTERVAL_NS, Interval, Reached, Untold};
 pub use crate::model::loss::{Doubt, Losses, UsedShare};
+pub use crate::model::makers::{Credit, Place};
 pub use crate::model::memory::{Kept, Needed, Sizes};
 
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,7 @@ use super::event_names;
 use super::memory::Rlimits;
 use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
 use super::shortage::{Commit, Tasks};
-pub use super::stack::{FollowedStack, Mapped, MappedFile, StackPiece};
+pub use super::stack::{FollowedStack, Mapped, MappedFile, StackEnds, StackPiece};
 pub use super::task_names::TaskNames;
 pub use super::within::Within;
 
@@ -40,6 +41,10 @@ pub enum Event {
     Change(Change),
     /// One refused call with its details.
     Refused(Box<Refused>),
+    /// Somebody is credited with a part of what an address space has.
+    Credit(Box<Credit>),
+    /// From where such calls are made. Comes before the first of them.
+    Place(Box<Place>),
     /// What lies at an address of a refused call's stack. Comes before the call.
     Mapped(Box<Mapped>),
     /// Facts about a process that need /proc or the exec hook.
@@ -114,6 +119,7 @@ impl Event {
             Self::Sample(it) => Some(it.at_ns),
             Self::Change(it) => Some(it.at_ns),
             Self::Refused(it) => Some(it.at_ns),
+            Self::Credit(it) => Some(it.at_ns),
             Self::Process(it) => Some(it.at_ns),
             Self::LimitSeen(it) => Some(it.at_ns),
             Self::Mark(it) => Some(it.at_ns),
@@ -155,15 +161,6 @@ pub struct StackName {
     /// Functions that were inlined into it there, innermost first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inlined: Vec<Frame>,
-}
-
-/// See [`Event::StackEnds`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StackEnds {
-    /// Address space.
-    pub generation: u64,
-    /// The word.
-    pub ip: u64,
 }
 
 /// The end of a session.

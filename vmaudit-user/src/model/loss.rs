@@ -14,6 +14,8 @@ pub enum LossReason {
     BirthMissed,
     /// Changes of map_count between two that were seen.
     ChangesMissed,
+    /// Samples of who raises a count that found the ring buffer full: that part is nobody's.
+    CreditsLost,
     /// An end of an address space that nobody saw.
     DeathMissed,
     /// Examples of refused calls beyond what the audit keeps.
@@ -48,10 +50,11 @@ pub enum LossReason {
 
 impl LossReason {
     /// All, in order.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::AnswersLost,
         Self::BirthMissed,
         Self::ChangesMissed,
+        Self::CreditsLost,
         Self::DeathMissed,
         Self::ExamplesFull,
         Self::GroupsFull,
@@ -75,6 +78,7 @@ impl LossReason {
             Self::AnswersLost => "a call whose answer was not seen",
             Self::BirthMissed => "a process whose start was not seen",
             Self::ChangesMissed => "a change of a VMA count",
+            Self::CreditsLost => "a sample of who made VMAs",
             Self::DeathMissed => "a process whose end was not seen",
             Self::ExamplesFull => "details of a refused call, for lack of room",
             Self::GroupsFull => "a kind of refusal, for lack of room",
@@ -99,6 +103,7 @@ impl LossReason {
             Self::AnswersLost => "answers_lost",
             Self::BirthMissed => "birth_missed",
             Self::ChangesMissed => "changes_missed",
+            Self::CreditsLost => "credits_lost",
             Self::DeathMissed => "death_missed",
             Self::ExamplesFull => "examples_full",
             Self::GroupsFull => "groups_full",

@@ -20,6 +20,7 @@ mod host;
 pub(crate) mod interval;
 pub mod limit;
 pub mod loss;
+pub mod makers;
 pub mod mark;
 pub mod memory;
 mod outcome;

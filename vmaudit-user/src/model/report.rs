@@ -15,6 +15,7 @@ pub use super::cause::Cause;
 pub use super::end::{CommandEnd, EndCause, Killer, ProcessEnd};
 pub use super::holders::Holders;
 use super::hook::CALL_EXIT;
+pub use super::makers::{Maker, Nobody};
 pub use super::mark::{Mark, MarkedProcess};
 pub use super::memory::{Accuracy, Memory, Rlimit, Rlimits};
 
@@ -359,6 +360,10 @@ pub struct Process {
     /// Largest sizes; null when the source does not look at them.
     #[serde(default)]
     pub memory: Option<Memory>,
+    /// Who made the VMAs that it had at its peak (last in, first out: what was freed is taken from who came last), largest
+    /// part first; the rows add up to the peak. Empty where nobody looked.
+    #[serde(default)]
+    pub makers: Vec<Maker>,
     /// How it ended; null while it lives, and when that was not seen.
     #[serde(default)]
     pub end: Option<ProcessEnd>,

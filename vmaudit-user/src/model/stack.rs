@@ -19,7 +19,7 @@ pub struct Example {
 }
 
 /// One frame of a user stack.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Frame {
     /// Return address, hexadecimal; null when it is not the caller's to know.
@@ -83,6 +83,9 @@ pub struct FollowedStack {
     pub addresses: Vec<u64>,
     /// Sentences: where and why it is cut, and how its names could be had.
     pub notes: Vec<String>,
+    /// It is that of a credited call, from this [`crate::model::event::Place`]; `None`: of a refused one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<u32>,
 }
 
 /// A mapping, or an address where nothing is mapped.
@@ -112,4 +115,13 @@ pub struct MappedFile {
     /// Last change of the inode: seconds and nanoseconds. No one can set it, so together with the number it tells the file
     /// from any other that stood or will stand there.
     pub changed: (i64, u32),
+}
+
+/// See [`crate::model::event::Event::StackEnds`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StackEnds {
+    /// Address space.
+    pub generation: u64,
+    /// The word.
+    pub ip: u64,
 }

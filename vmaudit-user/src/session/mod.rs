@@ -453,7 +453,7 @@ impl<'s> Session<'s> {
         drop(source);
         state.give(Event::FiguresEnd);
         if let Some(mut it) = enrichment {
-            it.keep(&state.audit.examples_of());
+            it.keep(&state.audit.stacks_of());
             it.finish(&mut |event| state.give(event));
         }
         let hidden: Vec<u32> = state

@@ -162,18 +162,8 @@ impl Choice {
                 self.wanted(it.process.tgid, &Told { start_ns, ..Told::default() })
             }
             Event::Change(it) => self.wanted(it.tgid, &Told::default()),
-            Event::Refused(it) => {
-                let wanted = self.wanted(it.tgid, &Told::default());
-                let generation = it.generation;
-                for (of, event) in std::mem::take(before) {
-                    match of == generation {
-                        true if wanted => sink(event),
-                        true => {}
-                        false => before.push((of, event)),
-                    }
-                }
-                wanted
-            }
+            Event::Refused(it) => self.wanted_with(before, (it.tgid, it.generation), sink),
+            Event::Credit(it) => self.wanted_with(before, (it.tgid, it.generation), sink),
             Event::Mapped(it) => return hold(before, it.generation, event),
             Event::StackPiece(it) => return hold(before, it.generation, event),
             _ => true,
@@ -181,6 +171,24 @@ impl Choice {
         if wanted {
             sink(event);
         }
+    }
+
+    /// Whether a call of this process, in this address space, is wanted; what waits for it goes before it, or with it.
+    fn wanted_with(
+        &mut self,
+        before: &mut Vec<(u64, Event)>,
+        (tgid, generation): (u32, u64),
+        sink: &mut dyn FnMut(Event),
+    ) -> bool {
+        let wanted = self.wanted(tgid, &Told::default());
+        for (of, event) in std::mem::take(before) {
+            match of == generation {
+                true if wanted => sink(event),
+                true => {}
+                false => before.push((of, event)),
+            }
+        }
+        wanted
     }
 
     /// Whether this process is wanted.

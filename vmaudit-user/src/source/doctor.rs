@@ -58,6 +58,7 @@ pub fn look() -> Doctor {
         calls: true,
         exits: false,
         stacks: false,
+        makers: false,
         ring_bytes: 1 << 16,
         slots: 64,
         debug: false,

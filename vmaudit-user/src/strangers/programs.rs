@@ -103,6 +103,10 @@ pub fn ring_record(bytes: &[u8]) {
             assert!(it.stack.len() * 8 <= bytes.len() && !it.stack.contains(&0));
             vec![&it.comm]
         }
+        Event::Credit(it) => {
+            assert!(it.stack.len() * 8 <= bytes.len());
+            Vec::new()
+        }
         Event::StackPiece(it) => {
             assert!(it.bytes.len() <= bytes.len());
             Vec::new()

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use libc::{PROT_NONE, PROT_READ, PROT_WRITE};
 
-use crate::memory::{Line, PAGE, call, die, leave, mmap, mmap_at, mprotect, munmap, must, write_all};
+use crate::memory::{
+    Holes, Line, PAGE, call, close, die, errno, leave, mmap, mmap_at, mprotect, munmap, must, read, write_all,
+};
 
 const READ_WRITE: i32 = PROT_READ | PROT_WRITE;
 /// Operations between two looks at the clock.
@@ -41,6 +43,7 @@ pub fn run(name: &str, seconds: f64) -> ! {
                 });
             })
         }
+        "growth" => growth(time),
         "births" => best(time, BIRTHS, || (0..BIRTHS).for_each(|_| birth())),
         "fault" => fault(time),
         "threads" => threads(time),
@@ -50,6 +53,37 @@ pub fn run(name: &str, seconds: f64) -> ! {
     let _ = writeln!(line, "{name} {ns:.1}");
     write_all(1, line.bytes());
     leave(0)
+}
+
+/// Pages that make one process grow.
+const GROWTH: usize = 60_000;
+
+/// A child that maps page after page, none beside another, for each turn: each begins with few.
+fn growth(time: Duration) -> f64 {
+    let holes = Holes::find(GROWTH);
+    let began = Instant::now();
+    let mut least = f64::MAX;
+    while began.elapsed() < time {
+        let mut pipe = [0; 2];
+        // SAFETY: room for two descriptors.
+        must(if unsafe { libc::pipe(pipe.as_mut_ptr()) } == 0 { Ok(()) } else { Err(errno()) }, "pipe");
+        // SAFETY: one thread; the child makes system calls only.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let began = Instant::now();
+            (0..GROWTH).for_each(|page| holes.map(page));
+            let ns = began.elapsed().as_nanos() as u64;
+            write_all(pipe[1], &ns.to_le_bytes());
+            leave(0)
+        }
+        let mut ns = [0; 8];
+        read(pipe[0], &mut ns);
+        pipe.into_iter().for_each(close);
+        // SAFETY: a child of ours.
+        unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+        least = least.min(u64::from_le_bytes(ns) as f64 / GROWTH as f64);
+    }
+    least
 }
 
 fn pair(hole: usize) {

@@ -7,6 +7,7 @@
 mod bench;
 mod callers;
 mod causes;
+mod credits;
 mod dies;
 mod ends;
 mod hostile;
@@ -43,6 +44,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 sizes CASE | needs LIMIT BYTES
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
                 bursts MS | leak PER_SECOND MS
+                credits random|few|bursts|period-20|period-16|saw-tooth|shift|regrow|swings | credits threads N
                 hostile | marked N | rude N | named threads|together|renames|many T N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
@@ -63,7 +65,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
   terminal      job-shell PROGRAM ARGUMENTS... | type-ahead
   stuck         stuck FOLDER | stuck-refused FOLDER | stuck-exec FOLDER WORDS...   (root, /dev/fuse)
   plain         cat | exit STATUS | kill-self SIGNAL | stop-self | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
-  bench         bench pair|threads|getppid|fault [SECONDS]";
+  bench         bench pair|threads|getppid|fault|growth [SECONDS]";
 
 fn main() {
     let args: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -90,7 +92,7 @@ fn main() {
     dispatch(words)
 }
 
-/// Cases about sizes, about what stays mapped, about time and about stretches that have names.
+/// Cases about sizes, about what stays mapped, about who made it, about time and about stretches that have names.
 fn sizes(words: &[&str]) -> ! {
     match *words {
         ["unmap-everything"] => more_calls::unmap_everything(),
@@ -98,6 +100,8 @@ fn sizes(words: &[&str]) -> ! {
         ["bursts", ms] => intervals::bursts(number(ms)),
         ["leak", per_s, ms] => intervals::leak(number(per_s), number(ms)),
         ["sizes", name] => sizes::run(name),
+        ["credits", "threads", n] => credits::threads(number(n)),
+        ["credits", name] => credits::run(name),
         ["needs", limit, bytes] => sizes::needs(limit, bytes),
         ["marked", n] => marked::marked(number(n)),
         ["rude", n] => marked::rude(number(n)),
@@ -165,9 +169,11 @@ fn dispatch(words: &[&str]) -> ! {
         ["more-calls", name, n] => more_calls::run(name, number(n)),
         ["outcomes", name] => outcomes::run(name),
         ["sites", here, there] => outcomes::sites(number(here), number(there)),
-        ["left" | "sizes" | "needs" | "unmap-everything" | "bursts" | "leak" | "marked" | "rude", ..] => {
-            sizes(words)
-        }
+        [
+            "left" | "sizes" | "needs" | "unmap-everything" | "credits" | "bursts" | "leak" | "marked"
+            | "rude",
+            ..,
+        ] => sizes(words),
         ["near", name] => near::run(name, 3),
         ["near", name, n] => near::run(name, number(n)),
         ["callers", depth] => callers::run(number(depth), false),

@@ -395,17 +395,6 @@ impl Audit {
         (sites, elsewhere)
     }
 
-    /// Addresses of the stack that the kernel followed by frame pointers, as far as they are callers.
-    fn stack<'a>(&self, refused: &'a Refused) -> impl Iterator<Item = &'a u64> {
-        let generation = refused.generation;
-        let mut walked = refused.stack.iter().take_while(move |ip| !self.ends.contains(&(generation, **ip)));
-        let innermost = walked.next();
-        let caller = refused.caller.iter().filter(move |ip| {
-            self.frames.contains_key(&(generation, **ip)) && refused.stack.get(1) != Some(*ip)
-        });
-        innermost.into_iter().chain(caller).chain(walked)
-    }
-
     fn example(&self, refused: &Refused) -> Example {
         Example {
             tid: refused.tid,
@@ -416,7 +405,7 @@ impl Audit {
     }
 
     /// The functions at an address of a stack, innermost first.
-    fn frames_at(&self, generation: u64, ip: u64) -> Vec<Frame> {
+    pub(super) fn frames_at(&self, generation: u64, ip: u64) -> Vec<Frame> {
         match self.frames.get(&(generation, ip)) {
             Some((frame, inlined)) => inlined.iter().chain([frame]).cloned().collect(),
             None => vec![Frame::bare(ip)],
@@ -426,7 +415,7 @@ impl Audit {
     fn frames_of(&self, refused: &Refused) -> Vec<Frame> {
         let addresses: Vec<u64> = match self.followed(refused) {
             Some(it) if !it.addresses.is_empty() => it.addresses.clone(),
-            _ => self.stack(refused).copied().collect(),
+            _ => self.callers(refused.generation, refused.caller, &refused.stack).collect(),
         };
         addresses.iter().flat_map(|&ip| self.frames_at(refused.generation, ip)).collect()
     }

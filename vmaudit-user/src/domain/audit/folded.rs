@@ -378,6 +378,7 @@ impl Audit {
         for mm in &process.mms {
             self.series.remove(&mm.generation);
             self.minutes.remove(&mm.generation);
+            self.makers.forget(mm.generation);
             for kind in &mm.refusals {
                 for place in super::places(mm.generation, kind) {
                     self.examples.remove(&place);
@@ -386,9 +387,18 @@ impl Audit {
         }
     }
 
-    /// Address spaces whose stacks the report will show.
+    /// Address spaces whose stacks the report may show.
     pub fn examples_of(&self) -> HashSet<u64> {
+        self.refused_in().chain(self.makers.generations()).collect()
+    }
+
+    /// Address spaces whose stacks the report will show.
+    pub fn stacks_of(&self) -> HashSet<u64> {
+        self.refused_in().chain(self.makers_followed()).collect()
+    }
+
+    fn refused_in(&self) -> impl Iterator<Item = u64> {
         let folded = self.folded.failures().filter_map(|alike| alike.refused.as_ref());
-        self.examples.values().chain(folded).map(|refused| refused.generation).collect()
+        self.examples.values().chain(folded).map(|refused| refused.generation)
     }
 }

@@ -6,6 +6,7 @@ mod folded;
 mod group;
 mod images;
 mod lodgers;
+mod makers;
 mod marks;
 mod minutes;
 mod now;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::domain::audit::folded::Folded;
 use crate::domain::audit::lodgers::Lodgers;
+use crate::domain::audit::makers::Piles;
 pub use crate::domain::audit::marks::{MARKS, OPEN as OPEN_MARKS};
 use crate::domain::audit::minutes::Minutes;
 pub use crate::domain::audit::now::Now;
@@ -79,6 +81,8 @@ pub struct Audit {
     frames: HashMap<(u64, u64), (Frame, Vec<Frame>)>,
     /// Stacks followed by the session, with sentences about them, by generation, task and time of the call.
     stacks: HashMap<(u64, u32, u64), FollowedStack>,
+    /// Who is credited with what address spaces have.
+    makers: Piles,
     /// Words on stacks that are no return address, likewise.
     ends: HashSet<(u64, u64)>,
     /// What the VMAs of address spaces at the limit are.
@@ -184,6 +188,7 @@ impl Audit {
             examples: HashMap::new(),
             frames: HashMap::new(),
             stacks: HashMap::new(),
+            makers: Piles::default(),
             ends: HashSet::new(),
             holders: HashMap::new(),
             cgroups: HashMap::new(),
@@ -226,6 +231,8 @@ impl Audit {
             Event::Sample(sample) => self.sample(&sample),
             Event::Change(_) | Event::Mapped(_) | Event::StackPiece(_) => {}
             Event::Refused(refused) => self.refused(*refused),
+            Event::Credit(credit) => self.makers.credit(&credit),
+            Event::Place(place) => self.makers.place(*place),
             Event::Process(named) => {
                 let process = self.processes.entry(named.process).or_default();
                 process.exe = named.exe.or(process.exe.take());
@@ -264,9 +271,10 @@ impl Audit {
             Event::Frame(named) => {
                 self.frames.insert((named.generation, named.ip), (named.frame, named.inlined));
             }
-            Event::Stack(it) => {
-                self.stacks.insert((it.generation, it.tid, it.at_ns), *it);
-            }
+            Event::Stack(it) => match it.place {
+                Some(place) => self.makers.followed(place, *it),
+                None => drop(self.stacks.insert((it.generation, it.tid, it.at_ns), *it)),
+            },
             Event::StackEnds(word) => {
                 self.ends.insert((word.generation, word.ip));
             }
@@ -302,6 +310,9 @@ impl Audit {
     fn mm(&mut self, state: MmState) {
         self.seen(state.process);
         self.lodgers.saw(&state);
+        if state.dead_ns.is_some() {
+            self.makers.ended(&state);
+        }
         let (crowd, few) = CROWD;
         let most = if self.processes.len() > crowd { few } else { MAX_IMAGES };
         let id = state.process;
@@ -399,11 +410,12 @@ impl Audit {
         }
     }
 
-    /// Processes of whom a report may show addresses, each with its owner: a call was refused, or they died of a fault.
+    /// Processes of whom a report may show addresses, each with its owner: a call was refused,
+    /// they died of a fault, or it says who made their VMAs.
     pub fn refused_processes(&self) -> impl Iterator<Item = (u32, Option<u32>)> {
         self.processes
             .iter()
-            .filter(|(_, process)| process.refused() > 0 || process.faulted())
+            .filter(|(id, process)| process.refused() > 0 || process.faulted() || self.makers.names(id.tgid))
             .map(|(id, process)| (id.tgid, process.uid))
     }
 

@@ -333,6 +333,7 @@ impl Audit {
                 .then(|| process.mms.iter().map(kept_bound).fold(Accuracy::Exact, Accuracy::and)),
             memory: self.memory(process, count.exact),
             calls,
+            makers: self.makers_of(process),
             end: None,
             series: None,
             growth: self.growth(process, count.peak),

@@ -100,6 +100,7 @@ impl Audit {
         self.frames.retain(|(generation, _), _| keeps(*generation));
         self.stacks.retain(|(generation, ..), _| keeps(*generation));
         self.ends.retain(|(generation, _)| keeps(*generation));
+        self.makers.retain(&mut keeps);
         self.holders.retain(|generation, _| keeps(*generation));
         self.cgroups.retain(|generation, _| keeps(*generation));
         self.first_refused.retain(|generation| keeps(*generation));

@@ -26,6 +26,8 @@ pub struct Question {
     pub words: Vec<u64>,
     /// See [`Lookup::find`].
     pub text: bool,
+    /// All code is wanted.
+    pub code: bool,
     /// The root directory is wanted, if there is a use for it.
     pub root: bool,
 }
@@ -44,9 +46,11 @@ pub struct Answer {
 /// Looks; in a child. Rights to other users' processes (CAP_SYS_PTRACE) and to map_files (CAP_CHECKPOINT_RESTORE) are
 /// needed in here.
 pub fn answer(question: &Question, beat: &Beat) -> (Answer, Vec<OwnedFd>) {
-    let Question { tgid, ref addresses, ref words, text, root: root_wanted } = *question;
+    let Question { tgid, ref addresses, ref words, text, code, root: root_wanted } = *question;
     beat.begin(tgid.into());
-    let Some(looked) = Lookup::open(tgid).and_then(|lookup| lookup.find(addresses, words, text)) else {
+    let Some(looked) = Lookup::open(tgid).and_then(|lookup| {
+        if code { lookup.find_code(addresses) } else { lookup.find(addresses, words, text) }
+    }) else {
         return Default::default();
     };
     let found = || looked.found.iter().filter_map(|(_, found)| found.as_ref()).chain(&looked.more);
@@ -108,6 +112,10 @@ const PROCMAP_QUERY: libc::c_ulong = 0xc068_6611;
 const VMA_EXECUTABLE: u64 = 4;
 /// Query flag: the mapping of the address or else the next one.
 const OR_NEXT: u64 = 16;
+/// Query flag: executable mappings alone.
+const EXECUTABLE_ONLY: u64 = 4;
+/// Executable mappings told of one process.
+const CODE: usize = 1000;
 /// Questions about words of a stack: each says of a mapping, or of a gap between two, what lies there.
 const ASKED: usize = 256;
 /// Mappings that words lead to.
@@ -158,6 +166,55 @@ impl Lookup {
             Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) if text => self.read(addresses, words),
             more => Some(Looked { found, unread: 0, more: more.unwrap_or_default() }),
         }
+    }
+
+    /// Looks for the mappings of these addresses and for all code.
+    pub fn find_code(&self, addresses: &[u64]) -> Option<Looked> {
+        let mut more = Vec::new();
+        let mut at = 0;
+        while more.len() < CODE {
+            match self.ask(at, OR_NEXT | EXECUTABLE_ONLY) {
+                Ok(Some((query, found))) => {
+                    at = query.vma_end;
+                    more.extend(found);
+                }
+                Ok(None) => break,
+                Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) => return self.read_all(addresses),
+                Err(_) => return None,
+            }
+        }
+        let of = |at: u64| more.iter().find(|found| (found.start..found.end).contains(&at)).cloned();
+        let found = addresses.iter().map(|&at| (at, of(at))).collect();
+        // A process that has just ended has none.
+        (!more.is_empty()).then_some(Looked { found, unread: 0, more })
+    }
+
+    /// The same from the text.
+    fn read_all(&self, addresses: &[u64]) -> Option<Looked> {
+        let began = Instant::now();
+        let mut parser = Parser::new(BufReader::with_capacity(1 << 16, (&self.0).take(TEXT_BYTES)));
+        let (mut more, mut lines) = (Vec::new(), 0u64);
+        while more.len() < CODE
+            && let Some(mapping) = parser.next_mapping().ok()?
+        {
+            lines += 1;
+            if lines.is_multiple_of(1024) && began.elapsed() > TEXT_TIME {
+                break;
+            }
+            if mapping.permissions.execute {
+                more.push(Found {
+                    start: mapping.start,
+                    end: mapping.end,
+                    offset: mapping.offset,
+                    device: mapping.device,
+                    inode: mapping.inode,
+                    name: mapping.name.clone(),
+                });
+            }
+        }
+        let of = |at: u64| more.iter().find(|found| (found.start..found.end).contains(&at)).cloned();
+        let found = addresses.iter().map(|&at| (at, of(at))).collect();
+        (!more.is_empty()).then_some(Looked { found, unread: 0, more })
     }
 
     /// The executable mappings that words lie in. What is learned of one word answers for all that lie beside it.

@@ -25,6 +25,7 @@ mod notes;
 mod opener;
 mod parser;
 pub(crate) mod perf_map;
+mod places;
 mod question;
 pub(crate) mod registers;
 mod resolve;
@@ -47,6 +48,7 @@ use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
 use mappings::{Answer, Found, Looked, Question};
 use modules::{By, Handle, Key, Module, held, hold};
+use places::Places;
 use registers::of_32_bit_code;
 use stack_copy::{Copies, StackCopy};
 use told::Told;
@@ -95,6 +97,8 @@ struct Image {
     holes: HashSet<u64>,
     stacks: Vec<Vec<u64>>,
     looks: u32,
+    /// All code that it had at some time is among `areas`.
+    whole: bool,
     /// Root directory and process id as the process sees it, for its perf map.
     root: Option<(Rc<OwnedFd>, u32)>,
 }
@@ -121,6 +125,8 @@ struct Taken {
     copy: Option<StackCopy>,
     /// Of 32-bit code: its unwind information has other rules, and what the kernel puts in its memory has no name.
     narrow: bool,
+    /// Of a credited call, its place.
+    place: Option<u32>,
 }
 
 /// Stacks of one session and what is known of the mappings below them.
@@ -136,6 +142,8 @@ pub struct Symbols {
     copies: Copies,
     /// Stacks whose mappings were looked at as far as may be.
     taken: Vec<Taken>,
+    /// From where calls were made that raised a count.
+    places: Places,
     told: Told,
     modules: Vec<Module>,
     roots: usize,
@@ -175,6 +183,7 @@ impl Symbols {
             images: HashMap::new(),
             copies: Copies::default(),
             taken: Vec::new(),
+            places: Places::default(),
             told: Told::default(),
             modules: Vec::new(),
             roots: 0,
@@ -212,7 +221,7 @@ impl Symbols {
         }
         let Refused { generation, tgid, tid, at_ns, caller, ref comm, .. } = *refused;
         let narrow = copy.as_ref().is_some_and(|copy| of_32_bit_code(&copy.registers));
-        let taken = Taken { generation, tgid, tid, at_ns, stack: stack.clone(), copy, narrow };
+        let taken = Taken { generation, tgid, tid, at_ns, stack: stack.clone(), copy, narrow, place: None };
         self.queue.push_back(Waiting { generation, tgid, comm: comm.clone(), stack, caller, taken });
     }
 
@@ -228,13 +237,14 @@ impl Symbols {
             keep
         };
         self.queue.retain(|waiting| keep(&waiting.taken));
+        self.places.keep(wanted);
         self.taken.retain(keep);
         self.images.retain(|generation, _| wanted.contains(generation));
         self.told.keep(wanted);
     }
 
     /// Takes a piece of a stack, for the refused call that follows it.
-    pub fn piece(&mut self, piece: &StackPiece) {
+    pub fn piece(&mut self, piece: &mut StackPiece) {
         if !self.off {
             self.copies.piece(piece);
         }
@@ -255,7 +265,7 @@ impl Symbols {
             if self.busy() {
                 return;
             }
-            let Some(waiting) = self.queue.pop_front() else { return };
+            let Some(waiting) = self.queue.pop_front() else { break };
             let image = self.images.entry(waiting.generation).or_default();
             let new = image.unknown(&waiting);
             let words = waiting.taken.copy.as_ref().map(|copy| image.unknown_words(copy)).unwrap_or_default();
@@ -276,6 +286,7 @@ impl Symbols {
                 return;
             }
         }
+        self.look_for_places(lives);
     }
 
     /// A look is under way.
@@ -302,7 +313,7 @@ impl Symbols {
 
     /// What the kernel told must do for this stack.
     fn without(&mut self, waiting: Waiting, new: &[u64], missing: Missing) {
-        if !self.recall(waiting.generation, new) {
+        if waiting.taken.place.is_none() && !self.recall(waiting.generation, new) {
             match missing {
                 Missing::Gone => self.gone += 1,
                 Missing::Skipped => self.skipped += 1,
@@ -318,6 +329,10 @@ impl Symbols {
 
     /// Known addresses get their names even when the process is gone.
     fn keep_stack(&mut self, waiting: Waiting) {
+        // Those of credited calls are kept with their places.
+        if waiting.taken.place.is_some() {
+            return;
+        }
         if let Some(image) = self.images.get_mut(&waiting.generation) {
             image.stacks.push(waiting.stack);
             // A stack of its own: where it is not executable, it ends no other.
@@ -331,8 +346,9 @@ impl Symbols {
         let image = self.images.entry(waiting.generation).or_default();
         image.looks += 1;
         let root = image.root.is_none() && self.roots < ROOTS;
-        let text = image.looks == 1;
-        let question = Question { tgid: waiting.tgid, addresses: new.clone(), words, text, root };
+        let code = waiting.taken.place.is_some();
+        let text = image.looks == 1 || code;
+        let question = Question { tgid: waiting.tgid, addresses: new.clone(), words, text, code, root };
         match self.desk.ask(&question) {
             Ok(()) => self.under_way = Some((waiting, new)),
             Err(why) => self.without(waiting, &new, Missing::Unanswered(why)),
@@ -349,6 +365,9 @@ impl Symbols {
         match turn {
             // Only a mapping seen before the end, or before the next exec, is one of this address space.
             Turn::Answer(answer, descriptors) if lives(waiting.generation) && answer.looked.is_some() => {
+                if waiting.taken.place.is_some() {
+                    self.images.entry(waiting.generation).or_default().whole = true;
+                }
                 match self.take(waiting.generation, answer, descriptors) {
                     0 => self.keep_stack(waiting),
                     _ => self.without(waiting, &new, Missing::Cut),

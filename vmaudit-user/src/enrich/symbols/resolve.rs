@@ -24,6 +24,7 @@ impl Symbols {
     /// Names for all stacks taken. Lasts up to [`FOLLOWING`] and [`DEADLINE`], usually a few milliseconds.
     pub fn resolve(&mut self) -> Resolved {
         let mut found = Addresses::default();
+        self.taken.extend(self.places.take(&mut self.images));
         self.by_frame_pointers(&mut found);
         let followed = self.follow();
         for (taken, followed) in &followed {
@@ -52,6 +53,8 @@ impl Symbols {
                 Some(stack_notes::noted(&taken, followed, image, &named))
             })
             .collect();
+        let same = self.places.same(&resolved.stacks);
+        resolved.stacks.extend(same);
         resolved
     }
 

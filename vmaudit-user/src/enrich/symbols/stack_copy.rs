@@ -4,6 +4,7 @@
 //! report, and gone when the stack is followed.
 
 use std::collections::VecDeque;
+use std::mem::take;
 
 use super::registers::Registers;
 use crate::model::event::{Refused, StackPiece};
@@ -38,6 +39,11 @@ impl StackCopy {
         Some(Registers::of_call(&self.registers).ip).filter(|&ip| ip != 0)
     }
 
+    /// Bytes that it takes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Address behind the last byte.
     pub fn end(&self) -> u64 {
         self.sp.saturating_add(self.bytes.len() as u64)
@@ -56,14 +62,12 @@ impl StackCopy {
     pub fn words(&self) -> impl Iterator<Item = u64> {
         let behind = (self.sp.wrapping_neg() & 7) as usize;
         let aligned = self.bytes.get(behind..).unwrap_or_default();
-        aligned
-            .chunks_exact(8)
-            .map(|word| word.iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte)))
+        aligned.chunks_exact(8).filter_map(|word| word.try_into().ok()).map(u64::from_le_bytes)
     }
 }
 
 /// Which refused call a piece belongs to: address space, task, time.
-type Call = (u64, u32, u64);
+pub type Call = (u64, u32, u64);
 
 /// All copies of a session.
 #[derive(Debug, Default)]
@@ -75,19 +79,22 @@ pub struct Copies {
 
 impl Copies {
     /// Adds a piece to its copy; pieces come in order, and what follows a lost one is of no use.
-    pub fn piece(&mut self, piece: &StackPiece) {
+    pub fn piece(&mut self, piece: &mut StackPiece) {
         let call = (piece.generation, piece.tid, piece.at_ns);
         match self.waiting.iter_mut().find(|(of, _)| *of == call) {
             Some((_, copy)) => {
                 let next = copy.end() == piece.start;
                 let fits = copy.bytes.len() + piece.bytes.len() <= MOST;
-                copy.bytes.extend(piece.bytes.iter().filter(|_| next && fits));
+                if next && fits {
+                    copy.bytes.extend_from_slice(&piece.bytes);
+                }
             }
             None if piece.start == piece.sp => {
                 if self.waiting.len() >= WAITING {
                     self.waiting.pop_front();
                 }
-                let copy = StackCopy::new(piece.sp, piece.registers.clone(), piece.bytes.clone());
+                let (registers, bytes) = (take(&mut piece.registers), take(&mut piece.bytes));
+                let copy = StackCopy::new(piece.sp, registers, bytes);
                 self.waiting.push_back((call, copy));
             }
             None => {}
@@ -96,9 +103,7 @@ impl Copies {
 
     /// The copy for this call; its room is taken until [`Copies::release`].
     pub fn take(&mut self, refused: &Refused) -> Option<StackCopy> {
-        let call = (refused.generation, refused.tid, refused.at_ns);
-        let at = self.waiting.iter().position(|(of, _)| *of == call)?;
-        let (_, mut copy) = self.waiting.remove(at)?;
+        let mut copy = self.of((refused.generation, refused.tid, refused.at_ns))?;
         if self.kept >= COPIES || self.bytes + copy.bytes.len() > BYTES {
             return None;
         }
@@ -106,6 +111,12 @@ impl Copies {
         self.kept += 1;
         self.bytes += copy.bytes.len();
         Some(copy)
+    }
+
+    /// The copy of this address space, task and time, which takes no room here.
+    pub fn of(&mut self, call: Call) -> Option<StackCopy> {
+        let at = self.waiting.iter().position(|(of, _)| *of == call)?;
+        self.waiting.remove(at).map(|(_, copy)| copy)
     }
 
     /// This copy is no longer kept.
@@ -140,9 +151,9 @@ mod tests {
     #[test]
     fn pieces_in_order_make_a_copy() {
         let mut copies = Copies::default();
-        copies.piece(&piece(0x1003, &[1, 2, 3, 4, 5]));
-        copies.piece(&piece(0x1008, &[6, 0, 0, 0, 0, 0, 0, 0]));
-        copies.piece(&piece(0x1018, &[7; 8]));
+        copies.piece(&mut piece(0x1003, &[1, 2, 3, 4, 5]));
+        copies.piece(&mut piece(0x1008, &[6, 0, 0, 0, 0, 0, 0, 0]));
+        copies.piece(&mut piece(0x1018, &[7; 8]));
         let copy = copies.take(&refused()).unwrap();
         assert_eq!((copy.sp, copy.end(), copy.registers.as_slice()), (0x1003, 0x1010, &[9][..]));
         assert_eq!(copy.words().collect::<Vec<_>>(), [6]);
@@ -157,7 +168,7 @@ mod tests {
     #[test]
     fn a_copy_without_its_beginning_is_none() {
         let mut copies = Copies::default();
-        copies.piece(&piece(0x2000, &[1; 8]));
+        copies.piece(&mut piece(0x2000, &[1; 8]));
         assert!(copies.take(&refused()).is_none());
     }
 
@@ -167,7 +178,7 @@ mod tests {
         let big = vec![0; 4096];
         for n in 0..1000 {
             for page in 0..20 {
-                copies.piece(&StackPiece { tid: n, sp: 0, ..piece(page * 4096, &big) });
+                copies.piece(&mut StackPiece { tid: n, sp: 0, ..piece(page * 4096, &big) });
             }
             if n % 2 == 0 {
                 copies.take(&Refused { tid: n, ..refused() });

@@ -81,7 +81,7 @@ pub fn noted(
         notes.extend(names(taken, shown, image, named, runtime));
     }
     let Taken { generation, tid, at_ns, .. } = *taken;
-    FollowedStack { generation, tid, at_ns, addresses, notes }
+    FollowedStack { generation, tid, at_ns, addresses, notes, place: taken.place }
 }
 
 /// How it ends, if there is something to say of it.
@@ -200,6 +200,7 @@ mod tests {
             stack: vec![0x1001],
             copy: None,
             narrow: false,
+            place: None,
         };
         let frame = Frame { symbol: Some("f".into()), ..Frame::bare(1) };
         let named = named.iter().map(|&ip| ((1, ip), &frame)).collect();
@@ -214,7 +215,8 @@ mod tests {
     fn code_of_32_bits_is_no_generated_code() {
         let image = Image { areas: vec![area(0x9000, "")], ..Image::default() };
         let stack = vec![0x9001];
-        let taken = Taken { generation: 1, tgid: 7, tid: 7, at_ns: 0, stack, copy: None, narrow: true };
+        let taken =
+            Taken { generation: 1, tgid: 7, tid: 7, at_ns: 0, stack, copy: None, narrow: true, place: None };
         assert_eq!(noted(&taken, None, &image, &HashMap::new()).notes, [NARROW]);
     }
 

@@ -1,10 +1,13 @@
-//! Who made the VMAs: what each call added, of the processes that came near the limit.
+//! Who made the VMAs, of the processes that came near the limit: from where, and what each call added.
 
 use std::io;
 
-use crate::model::report::{CallFigures, Cause, Failure, Process, Report, TaskFigures};
-use crate::output::text::page::{Colour, Page, name_pid};
-use crate::text::{clean, count, grouped};
+use unicode_width::UnicodeWidthStr as _;
+
+use crate::model::report::{CallFigures, Cause, Failure, Frame, Maker, Nobody, Process, Report, TaskFigures};
+use crate::output::text::page::{Colour, Page, name_pid, without_middle};
+use crate::output::text::stack::{is_of_library, name};
+use crate::text::{clean, count, grouped, total};
 
 /// A process with this part of the limit or more is told of, one in so many.
 const PART: u64 = 10;
@@ -12,14 +15,27 @@ const PART: u64 = 10;
 const PROCESSES: usize = 3;
 /// Calls named.
 const CALLS: usize = 4;
+/// Places named of one process.
+const PLACES: usize = 6;
+/// Columns of a place at least, and before a note.
+const NARROWEST: usize = 24;
+const NOTE: usize = 24;
+/// Columns of a call's name.
+const CALL: usize = 10;
+/// What the table of places is.
+const WHAT: &str =
+    "The table: who raised the count to its peak. Where VMAs were freed, those who came last have lost them.";
 
-/// One paragraph for each process that stood above a tenth of the limit, or was refused for it.
+/// One paragraph for each process that stood above a tenth of the limit, was refused for it, or grows steadily.
 pub(crate) fn makers(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let told: Vec<(&Process, String)> = report
         .processes
         .iter()
         .filter(|process| of_interest(process, report))
-        .filter_map(|process| Some((process, by_call(process)? + &by_task(process).unwrap_or_default())))
+        .map(|process| {
+            (process, by_call(process).unwrap_or_default() + &by_task(process).unwrap_or_default())
+        })
+        .filter(|(process, text)| !text.is_empty() || !process.makers.is_empty())
         .collect();
     if told.is_empty() {
         return Ok(());
@@ -29,6 +45,10 @@ pub(crate) fn makers(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     for (process, text) in told.iter().take(PROCESSES) {
         let head = format!("  {}: ", name_pid(&process.comm, process.pid));
         page.paragraph(&head, "    ", text, None)?;
+        by_place(process, page)?;
+    }
+    if told.iter().take(PROCESSES).any(|(process, _)| !process.makers.is_empty()) {
+        page.paragraph("  ", "  ", WHAT, Some(Colour::Dim))?;
     }
     if told.len() > PROCESSES {
         let more = count((told.len() - PROCESSES) as u64, "more process", "more processes");
@@ -41,7 +61,80 @@ fn of_interest(process: &Process, report: &Report) -> bool {
     let limit = report.limits.max_map_count;
     let large = process.map_count.peak.zip(limit).is_some_and(|(peak, limit)| peak >= (limit / PART).max(1));
     let refused = |failure: &Failure| failure.is_of(process) && failure.cause == Cause::MaxMapCount;
-    large || process.map_count.clipped || report.unrecovered().any(refused)
+    let grows = process.growth.as_ref().is_some_and(|growth| growth.steady);
+    large || grows || process.map_count.clipped || report.unrecovered().any(refused)
+}
+
+/// From where, with what nobody is credited with: all that it had at its peak.
+fn by_place(process: &Process, page: &mut Page<'_>) -> io::Result<()> {
+    if process.makers.is_empty() {
+        return Ok(());
+    }
+    let (makers, nobody): (Vec<&Maker>, Vec<&Maker>) =
+        process.makers.iter().partition(|maker| maker.nobody.is_none());
+    let all = process.makers.iter().fold(0u64, |sum, maker| sum.saturating_add(maker.count));
+    let head = format!("    {:>10} {:>7}  {:<CALL$}  ", "AT PEAK", "SHARE", "CALL");
+    page.line(&format!("{head}WHERE"), Some(Colour::Dim))?;
+    let row = |count: u64, call: &str| {
+        let percent = format!("{} %", tenths(count, all));
+        format!("    {:>10} {percent:>7}  {:<CALL$}  ", grouped(count), clean(call))
+    };
+    for maker in makers.iter().take(PLACES) {
+        let head = row(maker.count, short(maker.syscall.as_deref().unwrap_or_default()));
+        let room = page.width.saturating_sub(head.width()).max(NARROWEST);
+        page.paragraph(&head, &" ".repeat(NOTE), &place(&maker.stack, room), None)?;
+        for note in &maker.stack_notes {
+            page.paragraph(&" ".repeat(NOTE), &" ".repeat(NOTE), &clean(note), Some(Colour::Dim))?;
+        }
+    }
+    let rest = |why| nobody.iter().filter(move |it| it.nobody == Some(why)).map(|it| it.count);
+    let others = makers.iter().skip(PLACES).map(|maker| maker.count).chain(rest(Nobody::OtherPlaces));
+    for (count, what) in [
+        (total(others), "other places"),
+        (total(rest(Nobody::Before)), "there before vmaudit looked"),
+        (total(rest(Nobody::NotSampled)), "not sampled"),
+    ] {
+        if count > 0 {
+            page.line(&(row(count, "") + what), Some(Colour::Dim))?;
+        }
+    }
+    Ok(())
+}
+
+/// The innermost functions of the program, `inner < outer`.
+fn place(stack: &[Frame], room: usize) -> String {
+    const FUNCTIONS: usize = 5;
+    // The call is named already, and whoever maps does so through the C library.
+    let of_library = |frame: &&Frame| is_of_c_library(frame) || is_of_library(frame);
+    let inner = stack.iter().take_while(of_library).count();
+    let shown = stack.get(inner..).filter(|rest| !rest.is_empty()).unwrap_or(stack);
+    let mut line = String::new();
+    for (n, frame) in shown.iter().enumerate() {
+        if n >= FUNCTIONS {
+            line.push_str(" < …");
+            break;
+        }
+        line.push_str(if n == 0 { "" } else { " < " });
+        line.push_str(&without_middle(&function(frame), room));
+    }
+    if line.is_empty() { "its stack is not known".into() } else { line }
+}
+
+/// Of the C library.
+fn is_of_c_library(frame: &Frame) -> bool {
+    const FILES: [&str; 4] = ["libc.so", "libc-2.", "ld-musl", "libc.musl"];
+    let file = frame.module.as_deref().map(|path| path.rsplit('/').next().unwrap_or(path));
+    file.is_some_and(|file| FILES.iter().any(|start| file.starts_with(start)))
+}
+
+/// A function with its line, or where its code is.
+fn function(frame: &Frame) -> String {
+    let name = name(frame);
+    let file = frame.file.as_deref().map(|path| clean(path.rsplit('/').next().unwrap_or(path)));
+    match (file, frame.line) {
+        (Some(file), Some(line)) if frame.symbol.is_some() => format!("{name} {file}:{line}"),
+        _ => name,
+    }
 }
 
 /// `None` where it is not known by which calls.
@@ -110,8 +203,21 @@ fn listed(process: &Process, figure: impl Fn(&CallFigures) -> u64) -> Option<Str
 
 /// Rounded down: a part is never the whole.
 fn share(part: u64, whole: u64) -> String {
+    format!(" ({} %)", tenths(part, whole))
+}
+
+fn tenths(part: u64, whole: u64) -> String {
     let tenths = u128::from(part) * 1000 / u128::from(whole.max(1));
-    format!(" ({}.{} %)", tenths / 10, tenths % 10)
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
+/// A call in a column.
+fn short(name: &str) -> &str {
+    match name {
+        "[other]" => "others",
+        "[32-bit]" => "32-bit",
+        name => name,
+    }
 }
 
 /// A call, or what stands in its place; see `vmaudit_common::call::CALLS`.

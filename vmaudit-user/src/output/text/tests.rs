@@ -49,6 +49,7 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         unmap_leaked_bound: Some(Accuracy::Exact),
         memory: None,
         end: None,
+        makers: Vec::new(),
         unreadable: None,
         shares_address_space_of: None,
         tasks: Vec::new(),

@@ -6,18 +6,18 @@ use bytemuck::Pod;
 use vmaudit_common::{
     CLASS_GAP, CLASS_LOOKED, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, EndRecord, ExecRecord,
     FailureRecord, GroupKey, KilledRecord, LeftRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH,
-    MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MappingRecord, MmSlot, OOM_INSIDE, OOM_LEVELS,
-    OOM_SAYS, OOM_WHOLE, OomRecord, RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC, RECORD_FAILURE,
-    RECORD_LEFT, RECORD_LIMIT_NEAR, RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS, RecordHeader,
-    SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM,
-    SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord, TaskName,
+    MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MakerRecord, MappingRecord, MmSlot, OOM_INSIDE,
+    OOM_LEVELS, OOM_SAYS, OOM_WHOLE, OomRecord, RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC,
+    RECORD_FAILURE, RECORD_LEFT, RECORD_LIMIT_NEAR, RECORD_MAKER, RECORD_MAPPING, RECORD_OOM, RECORD_STACK,
+    REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED,
+    SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord, TaskName,
 };
 
 use crate::model::end::{
     Ended, Fault, FaultFile, FaultMapping, OomFigures, OomSeen, OomVictim, OwnState, Raised, Sender,
 };
 use crate::model::event::{
-    CallStat, Change, Event, Host, Mapped, MappedFile, MmState, Needed, ProcessFacts, ProcessId,
+    CallStat, Change, Credit, Event, Host, Mapped, MappedFile, MmState, Needed, ProcessFacts, ProcessId,
     RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, Within,
 };
 use crate::model::shortage::Tasks;
@@ -58,6 +58,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
             }))
         }
         RECORD_FAILURE => Decoded::Event(Event::Refused(Box::new(refused(&read_record(bytes)?)))),
+        RECORD_MAKER => Decoded::Event(Event::Credit(Box::new(credit(bytes)?))),
         RECORD_MAPPING => Decoded::Event(Event::Mapped(Box::new(mapped(bytes)?))),
         RECORD_STACK => Decoded::Event(Event::StackPiece(Box::new(stack_piece(bytes)?))),
         RECORD_EXEC => {
@@ -199,6 +200,24 @@ fn callers(walked: impl Iterator<Item = u64>) -> Vec<u64> {
         stack.pop();
     }
     stack
+}
+
+fn credit(bytes: &[u8]) -> Option<Credit> {
+    let r: MakerRecord = read_cut(bytes, offset_of!(MakerRecord, words))?;
+    let used = (r.used as usize).min((bytes.len() - offset_of!(MakerRecord, words)) / 8);
+    let words = r.words.get(..used).unwrap_or_default();
+    Some(Credit {
+        at_ns: r.head.at_ns,
+        generation: r.head.generation,
+        tgid: r.head.tgid,
+        tid: r.head.tid,
+        base: r.base,
+        level: r.level,
+        call: r.call as u8,
+        place: 0,
+        caller: words.first().copied().filter(|&ip| ip != 0),
+        stack: callers(words.iter().skip(1).copied().filter(|&ip| ip != 0)),
+    })
 }
 
 fn stack_piece(bytes: &[u8]) -> Option<StackPiece> {

@@ -307,7 +307,7 @@ fn config(facts: &Facts, options: &Options, asks: bool) -> Config {
         self_tgid: options.namespace.map_or_else(std::process::id, |it| it.own),
         pid_ns_at: options.namespace.map_or(0, |it| it.at),
         pid_ns_level: options.namespace.map_or(0, |it| it.level),
-        reserved: 0,
+        makers: (options.makers && !hooks::left_out("makers")).into(),
         fork_child_pid_offset: offset("sched_process_fork", "child_pid"),
         debug: options.debug.into(),
         calls: options.calls.into(),

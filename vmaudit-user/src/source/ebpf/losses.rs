@@ -106,6 +106,7 @@ impl Live {
             (LossReason::ChangesMissed, lost.changes_missed),
             (LossReason::AnswersLost, lost.answers_lost),
             (LossReason::SignalsFull, lost.signals_full),
+            (LossReason::CreditsLost, lost.credits_lost),
             (LossReason::ProgramSkipped, skipped),
             (LossReason::SkipsUnreadable, unreadable),
         ]

@@ -88,6 +88,8 @@ pub struct Options {
     pub exits: bool,
     /// Examples of failures carry their user stack.
     pub stacks: bool,
+    /// Who raises the count is told.
+    pub makers: bool,
     /// Size of the ring buffer, bytes; a power of two, at least a page.
     pub ring_bytes: u32,
     /// Address spaces followed at one time; a power of two.

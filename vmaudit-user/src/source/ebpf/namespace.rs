@@ -106,6 +106,9 @@ impl Live {
             Decoded::Event(Event::Refused(it)) => {
                 (it.tgid, it.tid) = (self.shown(it.tgid), head.shown_tid);
             }
+            Decoded::Event(Event::Credit(it)) => {
+                (it.tgid, it.tid) = (self.shown(it.tgid), head.shown_tid);
+            }
             Decoded::Event(Event::StackPiece(it)) => it.tid = head.shown_tid,
             Decoded::Event(Event::Ended(it)) => {
                 let kernels = it.process.tgid;

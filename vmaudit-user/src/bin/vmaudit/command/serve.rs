@@ -47,6 +47,7 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
         calls: true,
         exits: false,
         stacks: false,
+        makers: false,
         ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,

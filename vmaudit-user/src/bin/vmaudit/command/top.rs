@@ -60,6 +60,7 @@ pub fn top(args: &TopArgs) -> anyhow::Result<i32> {
         calls: true,
         exits: false,
         stacks: false,
+        makers: false,
         ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,

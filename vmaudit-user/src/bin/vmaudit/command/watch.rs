@@ -54,6 +54,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
         calls: !args.report.peaks_only,
         exits: wants_all_calls(&args.report, &budget),
         stacks: true,
+        makers: !args.report.peaks_only,
         ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,

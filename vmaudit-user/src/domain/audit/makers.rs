@@ -1,0 +1,409 @@
+//! Credits as piles: who made the VMAs that an address space had at its peak.
+//!
+//! A pile covers the levels of the count from below. A new credit takes the place of all above its base, and what the pile
+//! was at the highest level stays known. Both are chains in one tree of nodes, so that nothing is copied at a peak.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use vmaudit_common::call::Call;
+use vmaudit_common::{MAKERS_COPIES, MAKERS_START};
+
+use super::{Audit, Process};
+use crate::model::cause::name_of;
+use crate::model::event::{FollowedStack, MmState};
+use crate::model::makers::{Credit, Maker, Nobody, Place};
+use crate::model::report::Frame;
+
+/// Address spaces with a pile.
+const PILES: usize = 20_000;
+/// Places kept, of all address spaces.
+const PLACES: usize = 50_000;
+/// Nodes of a pile; of one that is larger the rest is not sampled.
+const NODES: usize = 1 << 17;
+/// Rows of one process that name a place.
+const ROWS: usize = 40;
+/// Address spaces whose stacks are followed beside those that the report shows, those with the largest peaks.
+const MORE_FOLLOWED: usize = 5;
+/// Address spaces whose stacks are followed at all.
+const FOLLOWED: usize = 32;
+/// Of addresses alone.
+const UNNAMED: &str =
+    "These addresses have no names: nobody could look at the mappings of the process while it lived.";
+/// No node.
+const NONE: u32 = u32::MAX;
+
+/// All piles of a session.
+#[derive(Debug, Default)]
+pub(super) struct Piles {
+    piles: HashMap<u64, Pile>,
+    places: HashMap<(u64, u32), Seen>,
+}
+
+/// A place, and what became of its stack.
+#[derive(Debug)]
+struct Seen {
+    place: Place,
+    followed: Option<FollowedStack>,
+}
+
+#[derive(Debug)]
+struct Pile {
+    tgid: u32,
+    nodes: Vec<Node>,
+    /// The highest number of a place of its address space.
+    places: u32,
+    /// The uppermost now, and when the level was highest.
+    top: u32,
+    highest: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Node {
+    base: u32,
+    level: u32,
+    call: Call,
+    place: u32,
+    below: u32,
+}
+
+impl Pile {
+    fn new(tgid: u32) -> Self {
+        Self { tgid, nodes: Vec::new(), places: 0, top: NONE, highest: NONE }
+    }
+
+    fn node(&self, at: u32) -> Option<&Node> {
+        self.nodes.get(at as usize)
+    }
+
+    fn level(&self, at: u32) -> u32 {
+        self.node(at).map_or(0, |node| node.level)
+    }
+
+    fn push(&mut self, node: Node) -> u32 {
+        self.nodes.push(node);
+        (self.nodes.len() - 1) as u32
+    }
+
+    fn take(&mut self, credit: &Credit) {
+        if credit.level <= credit.base {
+            return;
+        }
+        if self.nodes.len() >= NODES {
+            self.compact();
+        }
+        if self.nodes.len() + 2 > NODES {
+            return;
+        }
+        while let Some(top) = self.node(self.top).copied().filter(|top| top.level > credit.base) {
+            self.top = top.below;
+            if top.base < credit.base {
+                self.top = self.push(Node { level: credit.base, ..top });
+            }
+        }
+        let &Credit { base, level, call, place, .. } = credit;
+        self.places = self.places.max(place);
+        self.top = self.push(Node { base, level, call, place, below: self.top });
+        if level > self.level(self.highest) {
+            self.highest = self.top;
+        }
+    }
+
+    fn chain(&self, from: u32) -> impl Iterator<Item = (u32, &Node)> {
+        let mut next = from;
+        std::iter::from_fn(move || {
+            let at = next;
+            let node = self.node(at)?;
+            next = node.below;
+            Some((at, node))
+        })
+    }
+
+    /// Forgets the nodes that are in neither chain.
+    fn compact(&mut self) {
+        let kept: BTreeMap<u32, Node> =
+            self.chain(self.top).chain(self.chain(self.highest)).map(|(at, node)| (at, *node)).collect();
+        // What lies below was pushed before.
+        let new: HashMap<u32, u32> = kept.keys().zip(0..).map(|(&old, new)| (old, new)).collect();
+        let moved = |at: u32| new.get(&at).copied().unwrap_or(NONE);
+        self.nodes = kept.values().map(|node| Node { below: moved(node.below), ..*node }).collect();
+        (self.top, self.highest) = (moved(self.top), moved(self.highest));
+    }
+
+    /// Levels up to `peak`, by call and place; and of the others, how many lie above `first`.
+    fn sums(&self, first: u32, peak: u32) -> (BTreeMap<(Call, u32), u64>, u64) {
+        let mut sums = BTreeMap::new();
+        let mut uncovered = u64::from(peak.saturating_sub(first));
+        for (_, node) in self.chain(self.highest) {
+            let (base, level) = (node.base.min(peak), node.level.min(peak));
+            *sums.entry((node.call, node.place)).or_default() += u64::from(level - base);
+            uncovered = uncovered.saturating_sub(u64::from(level.max(first) - base.max(first)));
+        }
+        sums.retain(|_, sum| *sum > 0);
+        (sums, uncovered)
+    }
+
+    /// The levels by call alone, which takes no room.
+    fn fold(&mut self) {
+        self.nodes.iter_mut().for_each(|node| node.place = 0);
+        let mut chain: Vec<Node> = self.chain(self.highest).map(|(_, node)| *node).collect();
+        chain.reverse();
+        let mut folded: Vec<Node> = Vec::new();
+        for node in chain {
+            match folded.last_mut() {
+                Some(last) if last.level == node.base && last.call == node.call => last.level = node.level,
+                _ => {
+                    let below = folded.len().checked_sub(1).map_or(NONE, |at| at as u32);
+                    folded.push(Node { below, ..node });
+                }
+            }
+        }
+        folded.shrink_to_fit();
+        self.nodes = folded;
+        self.top = self.nodes.len().checked_sub(1).map_or(NONE, |at| at as u32);
+        self.highest = self.top;
+    }
+}
+
+impl Piles {
+    pub(super) fn credit(&mut self, credit: &Credit) {
+        if self.piles.len() >= PILES && !self.piles.contains_key(&credit.generation) {
+            return;
+        }
+        self.piles.entry(credit.generation).or_insert_with(|| Pile::new(credit.tgid)).take(credit);
+    }
+
+    pub(super) fn place(&mut self, place: Place) {
+        if self.places.len() < PLACES {
+            self.places.entry((place.generation, place.place)).or_insert(Seen { place, followed: None });
+        }
+    }
+
+    pub(super) fn followed(&mut self, place: u32, stack: FollowedStack) {
+        if let Some(seen) = self.places.get_mut(&(stack.generation, place)) {
+            seen.followed = Some(stack);
+        }
+    }
+
+    /// Its figures are final.
+    pub(super) fn ended(&mut self, state: &MmState) {
+        if state.peak < MAKERS_COPIES
+            && let Some(pile) = self.piles.get_mut(&state.generation)
+        {
+            pile.fold();
+            let places = std::mem::take(&mut pile.places);
+            self.forget_places(state.generation, places);
+        }
+    }
+
+    fn forget_places(&mut self, generation: u64, places: u32) {
+        (1..=places).for_each(|place| drop(self.places.remove(&(generation, place))));
+    }
+
+    pub(super) fn forget(&mut self, generation: u64) {
+        if let Some(pile) = self.piles.remove(&generation) {
+            self.forget_places(generation, pile.places);
+        }
+    }
+
+    pub(super) fn retain(&mut self, mut keeps: impl FnMut(u64) -> bool) {
+        self.piles.retain(|generation, _| keeps(*generation));
+        self.places.retain(|(generation, _), _| keeps(*generation));
+    }
+
+    /// Address spaces with a place.
+    pub(super) fn generations(&self) -> impl Iterator<Item = u64> {
+        self.places.keys().map(|(generation, _)| *generation)
+    }
+
+    pub(super) fn has(&self, generation: u64) -> bool {
+        self.piles.contains_key(&generation)
+    }
+
+    /// The process of this number had calls credited from a place.
+    pub(super) fn names(&self, tgid: u32) -> bool {
+        self.piles.values().any(|pile| pile.tgid == tgid && pile.places > 0)
+    }
+}
+
+impl Audit {
+    /// Address spaces whose credited stacks are to be followed: of processes that were refused calls or stood above a tenth
+    /// of the limit, and of some others with large peaks.
+    pub fn makers_followed(&self) -> HashSet<u64> {
+        let limit = self.limits.max_map_count.unwrap_or(u64::MAX);
+        let mut all: Vec<(bool, u32, u64)> = self
+            .processes
+            .values()
+            .filter_map(|process| Some((process, top(process)?)))
+            .filter(|(_, mm)| mm.peak >= MAKERS_COPIES && self.makers.has(mm.generation))
+            .map(|(process, mm)| {
+                let shown = process.refused() > 0 || u64::from(mm.peak) >= limit / 10;
+                (shown, mm.peak, mm.generation)
+            })
+            .collect();
+        all.sort_unstable_by(|a, b| b.cmp(a));
+        let shown = all.iter().filter(|(shown, ..)| *shown).count();
+        all.truncate((shown + MORE_FOLLOWED).min(FOLLOWED));
+        all.into_iter().map(|(.., generation)| generation).collect()
+    }
+
+    /// Rows of a process: they add up to its peak. Empty where nobody looked.
+    pub(super) fn makers_of(&self, process: &Process) -> Vec<Maker> {
+        let Some(mm) = top(process) else { return Vec::new() };
+        let Some(pile) = self.makers.piles.get(&mm.generation) else { return Vec::new() };
+        let peak = u64::from(mm.peak);
+        let first = mm.first.max(MAKERS_START - 1).min(mm.peak);
+        let (sums, not_sampled) = pile.sums(first, mm.peak);
+        let mut rows: Vec<Maker> = Vec::new();
+        let mut known: HashMap<(Call, Vec<Frame>), usize> = HashMap::new();
+        for ((call, place), count) in sums {
+            let (stack, stack_notes) = self.stack_of_place(mm.generation, place);
+            let key = (call, stack.iter().map(alike).collect());
+            match known.get(&key).and_then(|&at| rows.get_mut(at)) {
+                Some(row) => row.count += count,
+                None => {
+                    known.insert(key, rows.len());
+                    let syscall = Some(name_of(call).to_owned());
+                    rows.push(Maker { count, share: 0.0, syscall, stack, stack_notes, nobody: None });
+                }
+            }
+        }
+        rows.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.syscall.cmp(&b.syscall)));
+        let others = rows.drain(ROWS.min(rows.len())..).fold(0u64, |sum, row| sum.saturating_add(row.count));
+        let credited = rows.iter().fold(others, |sum, row| sum.saturating_add(row.count));
+        let before = peak.saturating_sub(credited).saturating_sub(not_sampled);
+        let nobody =
+            [(Nobody::OtherPlaces, others), (Nobody::Before, before), (Nobody::NotSampled, not_sampled)];
+        rows.extend(nobody.into_iter().filter(|(_, count)| *count > 0).map(|(why, count)| Maker {
+            count,
+            share: 0.0,
+            syscall: None,
+            stack: Vec::new(),
+            stack_notes: Vec::new(),
+            nobody: Some(why),
+        }));
+        // What people read is in the counts; more digits say no more.
+        rows.iter_mut().for_each(|row| row.share = (row.count as f64 * 1e6 / peak as f64).round() / 1e6);
+        rows
+    }
+
+    /// Addresses of the stack that the kernel followed by frame pointers, as far as they are callers.
+    pub(super) fn callers<'a>(
+        &'a self,
+        generation: u64,
+        caller: Option<u64>,
+        stack: &'a [u64],
+    ) -> impl Iterator<Item = u64> {
+        let mut walked = stack.iter().copied().take_while(move |ip| !self.ends.contains(&(generation, *ip)));
+        let innermost = walked.next();
+        let caller = caller
+            .into_iter()
+            .filter(move |ip| self.frames.contains_key(&(generation, *ip)) && stack.get(1) != Some(ip));
+        innermost.into_iter().chain(caller).chain(walked)
+    }
+
+    fn stack_of_place(&self, generation: u64, place: u32) -> (Vec<Frame>, Vec<String>) {
+        let Some(Seen { place, followed }) = self.makers.places.get(&(generation, place)) else {
+            return (Vec::new(), Vec::new());
+        };
+        let addresses: Vec<u64> = match followed {
+            Some(it) if !it.addresses.is_empty() => it.addresses.clone(),
+            _ => self.callers(generation, place.caller, &place.stack).collect(),
+        };
+        let frames = addresses.iter().flat_map(|&ip| self.frames_at(generation, ip)).collect();
+        let mut notes = followed.as_ref().map(|it| it.notes.clone()).unwrap_or_default();
+        let named = |ip: &u64| self.frames.contains_key(&(generation, *ip));
+        if !addresses.is_empty() && !addresses.iter().any(named) && notes.is_empty() {
+            notes.push(UNNAMED.to_owned());
+        }
+        (frames, notes)
+    }
+}
+
+/// The image that the process's peak is of.
+fn top(process: &Process) -> Option<&MmState> {
+    process.own().max_by(|a, b| a.peak.cmp(&b.peak).then(b.generation.cmp(&a.generation)))
+}
+
+/// What two frames of the same line have in common.
+fn alike(frame: &Frame) -> Frame {
+    match frame.symbol {
+        Some(_) => Frame { ip: None, offset: None, ..frame.clone() },
+        None => frame.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vmaudit_common::call::{MMAP, MPROTECT};
+
+    fn credit(base: u32, level: u32, call: Call, place: u32) -> Credit {
+        Credit {
+            at_ns: 1,
+            generation: 1,
+            tgid: 1,
+            tid: 1,
+            base,
+            level,
+            call,
+            place,
+            caller: None,
+            stack: Vec::new(),
+        }
+    }
+
+    fn pile(credits: &[Credit]) -> Pile {
+        let mut pile = Pile::new(1);
+        credits.iter().for_each(|it| pile.take(it));
+        pile
+    }
+
+    fn sums(pile: &Pile, first: u32, peak: u32) -> (Vec<(u32, u64)>, u64) {
+        let (sums, uncovered) = pile.sums(first, peak);
+        (sums.into_iter().map(|((_, place), sum)| (place, sum)).collect(), uncovered)
+    }
+
+    #[test]
+    fn a_later_credit_takes_the_place_of_those_above_its_base() {
+        let all = [
+            credit(47, 100, MMAP, 1),
+            credit(100, 200, MMAP, 2),
+            credit(150, 160, MMAP, 3),
+            credit(160, 180, MMAP, 1),
+        ];
+        // At the highest level the second one had all of its own.
+        assert_eq!(sums(&pile(&all), 47, 200), (vec![(1, 53), (2, 100)], 0));
+        let more = [all.as_slice(), &[credit(180, 300, MMAP, 4)]].concat();
+        assert_eq!(sums(&pile(&more), 47, 290), (vec![(1, 73), (2, 50), (3, 10), (4, 110)], 0));
+    }
+
+    #[test]
+    fn what_nobody_is_credited_with_is_counted() {
+        let holes = pile(&[credit(60, 70, MMAP, 1), credit(90, 100, MMAP, 1)]);
+        assert_eq!(sums(&holes, 47, 110), (vec![(1, 20)], 13 + 20 + 10));
+        // Fallen below where it began.
+        let fallen = pile(&[credit(300, 310, MMAP, 1), credit(200, 320, MMAP, 2)]);
+        assert_eq!(sums(&fallen, 300, 320), (vec![(2, 120)], 0));
+        assert_eq!(sums(&pile(&[credit(5, 5, MMAP, 1)]), 5, 5), (vec![], 0), "no levels");
+    }
+
+    #[test]
+    fn unreachable_nodes_go_and_the_sums_stay() {
+        let mut grown = pile(&[]);
+        for n in 0..1000 {
+            grown.take(&credit(100 + n % 50, 101 + n % 50, MMAP, n % 7 + 1));
+        }
+        let before = sums(&grown, 47, 150);
+        grown.compact();
+        assert!(grown.nodes.len() <= 102, "{}", grown.nodes.len());
+        assert_eq!(sums(&grown, 47, 150), before);
+    }
+
+    #[test]
+    fn folded_by_call_the_sums_stay() {
+        let mut it = pile(&[credit(47, 50, MMAP, 1), credit(50, 60, MMAP, 2), credit(60, 70, MPROTECT, 3)]);
+        it.fold();
+        assert_eq!(it.nodes.len(), 2);
+        assert_eq!(it.sums(47, 70).0, [((MMAP, 0), 13), ((MPROTECT, 0), 10)].into_iter().collect());
+    }
+}

@@ -1,0 +1,416 @@
+//! From where credited calls were made (`model::makers`): each stack gets a number in its address space, and one copy of
+//! each is kept until the session's end, when it is followed.
+//!
+//! Two stacks are the same if all is the same that following them could depend on: the program counter, what the frame
+//! pointers lead to, and of the copies each word that is an address of code or of the stack itself, at its place. What else
+//! lies on a stack differs from call to call. Which memory is code is asked as soon as a process has some VMAs, and again
+//! whenever it has twice as many.
+//!
+//! Bounds: [`BYTES`] and [`COPIES`] of copies, [`PLACES`] places and [`WAITING`] copies before the code is known of an
+//! address space, [`IMAGES`] address spaces. Beyond them a stack is told by its frame pointers alone.
+
+use std::collections::hash_map::{Entry, RandomState};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::hash::{BuildHasher as _, Hasher as _};
+
+use vmaudit_common::MAKERS_COPIES;
+
+use super::registers::of_32_bit_code;
+use super::stack_copy::StackCopy;
+use super::{Image, LOOKS, LOOKS_PER_IMAGE, MOMENT, Symbols, Taken, Waiting};
+use crate::model::event::{Credit, FollowedStack, Place};
+
+/// Bytes of copies kept, all processes together; and while those of processes with few VMAs are taken, which mostly stay so.
+const BYTES: (usize, usize) = (8 << 20, 2 << 20);
+/// Copies of one address space, and bytes of them.
+const COPIES: (usize, usize) = (256, 2 << 20);
+/// Places of one address space.
+const PLACES: usize = 1024;
+/// Copies of one address space that wait until its code is known.
+const WAITING: usize = 512;
+/// Looks because of callers in code that is not known: mostly these are no callers.
+const AGAIN: u32 = 4;
+/// Address spaces with places.
+const IMAGES: usize = 4096;
+
+/// All places of a session.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    of: HashMap<u64, Known>,
+    /// Address spaces whose mappings are to be looked at.
+    queue: VecDeque<Waiting>,
+    bytes: usize,
+    /// Keys, so that nobody can make two stacks look the same.
+    keys: RandomState,
+}
+
+/// What is known of one address space.
+#[derive(Debug, Default)]
+struct Known {
+    tgid: u32,
+    places: u32,
+    by_stack: HashMap<u64, u32>,
+    /// Stacks with a copy: the place, and what tells it from others; `None`: which memory is code is not known yet.
+    kept: Vec<Kept>,
+    bytes: usize,
+    /// Places that turned out to be another.
+    same: Vec<(u32, u32)>,
+    /// Stacks by frame pointers, for their names.
+    stacks: Vec<(Option<u64>, Vec<u64>)>,
+    /// Executable mappings, ordered, as of the image's last change.
+    code: Vec<(u64, u64)>,
+    areas: usize,
+    /// The level at which its mappings are looked at next.
+    look_at: u32,
+    /// How often that was because of a caller in code that was not known.
+    again: u32,
+}
+
+#[derive(Debug)]
+struct Kept {
+    place: u32,
+    copy: StackCopy,
+    caller: Option<u64>,
+    stack: Vec<u64>,
+}
+
+impl Places {
+    /// Gives a credit its place, and says what has to be told before it.
+    pub(super) fn notice(
+        &mut self,
+        credit: &mut Credit,
+        copy: Option<StackCopy>,
+        image: Option<&Image>,
+    ) -> Option<Place> {
+        if self.of.len() >= IMAGES && !self.of.contains_key(&credit.generation) {
+            return None;
+        }
+        let known = self.of.entry(credit.generation).or_default();
+        known.tgid = credit.tgid;
+        let copied = copy.is_some();
+        let most = if credit.level < MAKERS_COPIES { BYTES.1 } else { BYTES.0 };
+        let (caller, stack) = (credit.caller.take(), std::mem::take(&mut credit.stack));
+        known.learn(image, &self.keys, &mut self.bytes);
+        let copy = copy.filter(|it| known.has_room(it) && self.bytes + it.size() <= most);
+        let key = match &copy {
+            Some(_) if known.code.is_empty() => None,
+            Some(copy) => Some(known.key(&self.keys, caller, &stack, Some(copy))),
+            None => Some(known.key(&self.keys, caller, &stack, None)),
+        };
+        let place = known.place(key);
+        credit.place = place.unwrap_or_else(|known| known);
+        // The same stack again, or no room for another.
+        let fresh = place.is_ok();
+        let unknown = !known.code.is_empty() && caller.is_some_and(|ip| !known.is_code(ip));
+        if copied && (credit.level >= known.look_at.max(MAKERS_COPIES) || unknown && known.again < AGAIN) {
+            known.look_at = credit.level.saturating_mul(2);
+            known.again += u32::from(unknown);
+            self.queue.push_back(Waiting::of_credit(credit, &stack, caller, copy.clone()));
+        }
+        if !fresh {
+            return None;
+        }
+        if let Some(copy) = copy {
+            known.bytes += copy.size();
+            self.bytes += copy.size();
+            known.kept.push(Kept { place: credit.place, copy, caller, stack: stack.clone() });
+        }
+        known.stacks.push((caller, stack.clone()));
+        Some(Place { generation: credit.generation, place: credit.place, caller, stack })
+    }
+
+    /// The next address space whose mappings are to be looked at.
+    pub(super) fn next(&mut self) -> Option<Waiting> {
+        self.queue.pop_front()
+    }
+
+    /// Not now.
+    pub(super) fn put_back(&mut self, waiting: Waiting) {
+        self.queue.push_front(waiting);
+    }
+
+    /// Forgets address spaces that are not wanted.
+    pub(super) fn keep(&mut self, wanted: &HashSet<u64>) {
+        self.of.retain(|generation, _| wanted.contains(generation));
+        self.queue.retain(|waiting| wanted.contains(&waiting.generation));
+        self.bytes = self.of.values().map(|known| known.bytes).sum();
+    }
+
+    /// An address space has ended; what it kept is of no use to a report.
+    pub(super) fn forget(&mut self, generation: u64) {
+        if let Some(known) = self.of.remove(&generation) {
+            self.bytes -= known.bytes.min(self.bytes);
+        }
+    }
+
+    /// The stacks to follow, and those by frame pointers, for their names. What the images do not know yet is learned.
+    pub(super) fn take(&mut self, images: &mut HashMap<u64, Image>) -> Vec<Taken> {
+        let mut all = Vec::new();
+        for (&generation, known) in &mut self.of {
+            let Some(image) = images.get_mut(&generation) else { continue };
+            known.learn(Some(image), &self.keys, &mut self.bytes);
+            for (caller, stack) in known.stacks.drain(..) {
+                image.stacks.push(stack);
+                image.stacks.extend(caller.map(|ip| vec![ip]));
+            }
+            for Kept { place, copy, stack, .. } in known.kept.drain(..) {
+                let narrow = of_32_bit_code(&copy.registers);
+                all.push(Taken {
+                    generation,
+                    tgid: known.tgid,
+                    tid: 0,
+                    at_ns: place.into(),
+                    stack,
+                    copy: Some(copy),
+                    narrow,
+                    place: Some(place),
+                });
+            }
+        }
+        all
+    }
+
+    /// The same stacks for the places that turned out to be others'.
+    pub(super) fn same(&self, stacks: &[FollowedStack]) -> Vec<FollowedStack> {
+        let of = |stack: &FollowedStack| Some(((stack.generation, stack.place?), stack.clone()));
+        let followed: HashMap<(u64, u32), FollowedStack> = stacks.iter().filter_map(of).collect();
+        let mut more: Vec<FollowedStack> = Vec::new();
+        for (&generation, known) in &self.of {
+            for &(place, as_this) in &known.same {
+                if let Some(it) = followed.get(&(generation, as_this)) {
+                    more.push(FollowedStack { place: Some(place), at_ns: place.into(), ..it.clone() });
+                }
+            }
+        }
+        more.sort_by_key(|it| (it.generation, it.place));
+        more
+    }
+}
+
+impl Symbols {
+    /// Gives a credited call its place; tells what has to be known before it.
+    pub fn credited(&mut self, credit: &mut Credit) -> Option<Place> {
+        let copy = self.copies.of((credit.generation, credit.tid, credit.at_ns));
+        if self.off {
+            return None;
+        }
+        self.places.notice(credit, copy, self.images.get(&credit.generation))
+    }
+
+    /// The stacks of credited calls of this address space will not be shown.
+    pub fn without_places(&mut self, generation: u64) {
+        self.places.forget(generation);
+    }
+
+    /// Looks at the code of a process with credited calls.
+    pub(super) fn look_for_places(&mut self, lives: &dyn Fn(u64) -> bool) {
+        while !self.busy()
+            && let Some(waiting) = self.places.next()
+        {
+            let looks = self.images.entry(waiting.generation).or_default().looks;
+            if looks >= LOOKS_PER_IMAGE || self.looks >= LOOKS || !lives(waiting.generation) {
+                continue;
+            }
+            if !self.may_look() {
+                self.places.put_back(waiting);
+                return;
+            }
+            let new = self.images.entry(waiting.generation).or_default().unknown(&waiting);
+            self.ask(waiting, new, Vec::new());
+            self.turn(MOMENT, &lives);
+        }
+    }
+}
+
+impl Known {
+    fn has_room(&self, copy: &StackCopy) -> bool {
+        let most = if self.code.is_empty() { WAITING } else { COPIES.0 };
+        self.kept.len() < most && self.bytes + copy.size() <= COPIES.1
+    }
+
+    /// A new place (`Ok`), a known one, or none (0). Without a key it is like no other.
+    fn place(&mut self, key: Option<u64>) -> Result<u32, u32> {
+        let room = (self.places as usize) < PLACES;
+        let next = self.places + 1;
+        match key.map(|key| self.by_stack.entry(key)) {
+            Some(Entry::Occupied(known)) => return Err(*known.get()),
+            _ if !room => return Err(0),
+            Some(Entry::Vacant(new)) => drop(new.insert(next)),
+            None => {}
+        }
+        self.places = next;
+        Ok(next)
+    }
+
+    /// Takes what the image knows by now; stacks that are the same are kept once.
+    fn learn(&mut self, image: Option<&Image>, keys: &RandomState, all: &mut usize) {
+        let Some(image) = image.filter(|image| image.areas.len() != self.areas && image.whole) else {
+            return;
+        };
+        let first = self.code.is_empty();
+        self.areas = image.areas.len();
+        self.code = image.areas.iter().map(|area| (area.start, area.end)).collect();
+        self.code.sort_unstable();
+        if !first {
+            return;
+        }
+        let mut kept: Vec<Kept> = Vec::new();
+        for it in std::mem::take(&mut self.kept) {
+            let key = self.key(keys, it.caller, &it.stack, Some(&it.copy));
+            match self.by_stack.entry(key) {
+                Entry::Occupied(known) => {
+                    self.same.push((it.place, *known.get()));
+                    self.bytes -= it.copy.size().min(self.bytes);
+                    *all -= it.copy.size().min(*all);
+                }
+                Entry::Vacant(new) => {
+                    new.insert(it.place);
+                    kept.push(it);
+                }
+            }
+        }
+        self.kept = kept;
+    }
+
+    /// What tells a stack from others.
+    fn key(&self, keys: &RandomState, caller: Option<u64>, stack: &[u64], copy: Option<&StackCopy>) -> u64 {
+        let mut hash = keys.build_hasher();
+        hash.write_u64(caller.unwrap_or(0));
+        stack.iter().for_each(|&ip| hash.write_u64(ip));
+        let Some(copy) = copy else { return hash.finish() };
+        let own = copy.sp..copy.end();
+        for (n, word) in copy.words().enumerate() {
+            let relative = if own.contains(&word) {
+                word - copy.sp
+            } else if self.is_code(word) {
+                word
+            } else {
+                continue;
+            };
+            hash.write_usize(n);
+            hash.write_u64(relative);
+        }
+        hash.finish()
+    }
+
+    fn is_code(&self, word: u64) -> bool {
+        // Most words are small numbers.
+        if word < self.code.first().map_or(u64::MAX, |&(start, _)| start) {
+            return false;
+        }
+        let at = self.code.partition_point(|&(start, _)| start < word);
+        at.checked_sub(1).and_then(|at| self.code.get(at)).is_some_and(|&(_, end)| word <= end)
+    }
+}
+
+impl Waiting {
+    fn of_credit(credit: &Credit, stack: &[u64], caller: Option<u64>, copy: Option<StackCopy>) -> Self {
+        let &Credit { generation, tgid, place, .. } = credit;
+        let taken = Taken {
+            generation,
+            tgid,
+            tid: 0,
+            at_ns: 0,
+            stack: stack.to_vec(),
+            copy,
+            narrow: false,
+            place: Some(place),
+        };
+        Self { generation, tgid, comm: String::new(), stack: stack.to_vec(), caller, taken }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::enrich::symbols::Area;
+
+    const SP: u64 = 0x7ffd_0000;
+
+    fn credit(level: u32) -> Credit {
+        Credit {
+            at_ns: 1,
+            generation: 1,
+            tgid: 7,
+            tid: 7,
+            base: level - 1,
+            level,
+            call: vmaudit_common::call::MMAP,
+            place: 0,
+            caller: Some(0x1010),
+            stack: vec![0x1004],
+        }
+    }
+
+    fn copy(words: &[u64]) -> Option<StackCopy> {
+        Some(StackCopy::new(SP, vec![0; 34], words.iter().flat_map(|word| word.to_le_bytes()).collect()))
+    }
+
+    fn image() -> Image {
+        let area = Area { start: 0x1000, end: 0x2000, offset: 0, name: "/a".into(), module: None };
+        Image { areas: vec![area], whole: true, ..Image::default() }
+    }
+
+    fn place(places: &mut Places, words: &[u64], image: Option<&Image>) -> (u32, bool) {
+        let mut it = credit(300);
+        let told = places.notice(&mut it, copy(words), image);
+        assert!(it.stack.is_empty() && it.caller.is_none());
+        (it.place, told.is_some())
+    }
+
+    #[test]
+    fn stacks_differ_by_code_and_by_addresses_of_the_stack_alone() {
+        let (mut places, image) = (Places::default(), image());
+        let image = Some(&image);
+        assert_eq!(place(&mut places, &[0x1010, 5, 0x1100, SP + 8], image), (1, true));
+        // A counter and a pointer to data.
+        assert_eq!(place(&mut places, &[0x1010, 6, 0x1100, SP + 8, 0x5555_0000_1000], image), (1, false));
+        assert_eq!(place(&mut places, &[0x1010, 5, 0x1200, SP + 8], image), (2, true), "another caller");
+        assert_eq!(place(&mut places, &[0x1010, 5, 0x1100, SP + 16], image), (3, true), "another frame");
+        assert_eq!(place(&mut places, &[0x1010, 0x1100, 0, SP + 8], image), (4, true), "elsewhere");
+        assert_eq!(place(&mut places, &[0x1010, 5, 0x1100, SP + 8], image), (1, false));
+    }
+
+    #[test]
+    fn what_came_before_the_code_was_known_is_put_together() {
+        let mut places = Places::default();
+        let all: Vec<u32> = (0..10).map(|n| place(&mut places, &[0x1010, n, 0x1100], None).0).collect();
+        assert_eq!(all, (1..=10).collect::<Vec<_>>());
+        let image = image();
+        assert_eq!(place(&mut places, &[0x1010, 77, 0x1100], Some(&image)), (1, false));
+        assert_eq!(places.of[&1].kept.len(), 1);
+        assert_eq!(places.bytes, 24);
+        let mut images = HashMap::from([(1, image)]);
+        let taken = places.take(&mut images);
+        assert_eq!((taken.len(), taken[0].place), (1, Some(1)));
+        let followed = FollowedStack {
+            generation: 1,
+            tid: 0,
+            at_ns: 1,
+            addresses: vec![9],
+            notes: Vec::new(),
+            place: Some(1),
+        };
+        let same = places.same(&[followed]);
+        assert_eq!(same.iter().map(|it| it.place.unwrap()).collect::<Vec<_>>(), (2..=10).collect::<Vec<_>>());
+        assert!(same.iter().all(|it| it.addresses == [9]));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        let mut places = Places::default();
+        let image = image();
+        for n in 0..100_000u64 {
+            let words: Vec<u64> = (0..256).map(|k| 0x1000 + (n * 31 + k * n) % 0x1000).collect();
+            let mut it = Credit { generation: n % 200, ..credit(300) };
+            places.notice(&mut it, copy(&words), (n % 3 != 0).then_some(&image));
+        }
+        assert!(places.bytes <= BYTES.0);
+        let bytes: usize = places.of.values().flat_map(|it| &it.kept).map(|it| it.copy.size()).sum();
+        assert_eq!(bytes, places.bytes);
+        assert!(places.of.values().all(|it| it.places as usize <= PLACES && it.kept.len() <= WAITING));
+        places.keep(&HashSet::from([3]));
+        places.forget(3);
+        assert_eq!(places.bytes, 0);
+    }
+}

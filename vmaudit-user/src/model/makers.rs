@@ -1,0 +1,86 @@
+//! Who made the VMAs that a process had at its peak: credits as they come from a source, and rows of the report.
+
+use serde::{Deserialize, Serialize};
+use vmaudit_common::call::Call;
+
+use super::event_names;
+use super::stack::Frame;
+
+/// Who took the count to a level is credited with the levels below it, down to another: last in, first out, so that a later
+/// credit takes the place of all above its `base`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credit {
+    /// When, CLOCK_MONOTONIC ns.
+    pub at_ns: u64,
+    /// Address space.
+    pub generation: u64,
+    /// Process id.
+    pub tgid: u32,
+    /// Task.
+    #[serde(skip)]
+    pub tid: u32,
+    /// The levels above this one ...
+    pub base: u32,
+    /// ... up to this one.
+    pub level: u32,
+    /// Within which call.
+    #[serde(with = "event_names::call")]
+    pub call: Call,
+    /// [`Place::place`] of its stack; 0: none is kept.
+    #[serde(default)]
+    pub place: u32,
+    /// As in [`Place::caller`]; only until it has a place.
+    #[serde(skip)]
+    pub caller: Option<u64>,
+    /// As in [`Place::stack`]; only until it has a place.
+    #[serde(skip)]
+    pub stack: Vec<u64>,
+}
+
+/// From where credited calls were made: a stack that was met for the first time in its address space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Address space.
+    pub generation: u64,
+    /// Tells it from the others of the address space; from 1 on.
+    pub place: u32,
+    /// The word on top of the stack: where the function that made the call probably returns to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller: Option<u64>,
+    /// By frame pointers, innermost first.
+    pub stack: Vec<u64>,
+}
+
+/// A part of the VMAs that a process had at its peak, and who made them. The rows of a process add up to its peak.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Maker {
+    /// VMAs.
+    pub count: u64,
+    /// Of all at the peak, 0 to 1.
+    pub share: f64,
+    /// The call that took the count there; null where nobody is credited.
+    pub syscall: Option<String>,
+    /// From where, innermost first; empty where nobody is credited, and where the stack is not known.
+    #[serde(default)]
+    pub stack: Vec<Frame>,
+    /// Sentences about the stack: where and why it is cut, how names could be had.
+    #[serde(default)]
+    pub stack_notes: Vec<String>,
+    /// Why nobody is credited; null where somebody is.
+    #[serde(default)]
+    pub nobody: Option<Nobody>,
+}
+
+/// Why nobody is credited with a part of the VMAs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum Nobody {
+    /// They were there when it began: what every program has, or what it had at the attach or from its parent.
+    Before,
+    /// Many places that made few each.
+    OtherPlaces,
+    /// Nobody looked: between two samples, or a sample was lost.
+    NotSampled,
+}
