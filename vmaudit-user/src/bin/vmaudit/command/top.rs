@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
 use jiff::Zoned;
+use nix::sys::signal::{SigSet, Signal};
 use ratatui::Terminal;
 use ratatui::backend::CrosstermBackend;
 use ratatui::crossterm::event::{Event as Input, KeyCode, KeyEventKind, KeyModifiers, read};
@@ -96,6 +97,12 @@ pub fn top(args: &TopArgs) -> anyhow::Result<i32> {
 /// Keys and other sizes of the terminal, from a thread that has no rights: reading waits.
 fn listen(send: Sender<Input>, asks: Arc<Notify>) -> anyhow::Result<()> {
     let work = move || {
+        // They are the session's, which takes them in its own thread; but for the terminal's other size, which the reader takes.
+        let mut others = SigSet::all();
+        others.remove(Signal::SIGWINCH);
+        if others.thread_block().is_err() {
+            return;
+        }
         if rights::keep_in_thread(&[]).is_err() {
             return;
         }
