@@ -84,13 +84,16 @@ const HABITS: &[Habit] = &[
     },
 ];
 
-/// The word is like that of a command; "make" is like "man", and is no mistyped one.
+/// Like those of commands (man, mark), and no mistyped ones.
+const PROGRAMS: [&str; 3] = ["make", "cmake", "gmake"];
+
+/// The word is like that of a command.
 fn is_mistyped(error: &clap::Error) -> bool {
-    match error.get(ContextKind::SuggestedSubcommand) {
-        Some(ContextValue::Strings(like)) => like.iter().any(|command| command != "man"),
-        Some(ContextValue::String(like)) => like != "man",
-        _ => false,
-    }
+    let given = match error.get(ContextKind::InvalidSubcommand) {
+        Some(ContextValue::String(word)) => word.as_str(),
+        _ => "",
+    };
+    !PROGRAMS.contains(&given) && error.get(ContextKind::SuggestedSubcommand).is_some()
 }
 
 /// The sentence for a command line that was refused with `error`; `None` where what clap says is as good.
