@@ -41,7 +41,6 @@ const MISTAKES: &[(&str, i32, &str)] = &[
     ("--all", 2, "vmaudit scan -n 1000"),
     ("scan java", 2, "vmaudit scan -p java"),
     ("scan 28868", 2, "vmaudit scan -p 28868"),
-    ("scan -d 10s", 2, "vmaudit watch -p PID -d 10s"),
     ("explain -p 28868", 2, "vmaudit explain 28868"),
     ("limit --set 262144", 2, "vmaudit limit --apply N"),
     ("limit elasticsearch", 2, "vmaudit limit --for elasticsearch"),
