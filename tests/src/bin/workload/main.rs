@@ -109,6 +109,25 @@ fn sizes(words: &[&str]) -> ! {
     }
 }
 
+/// Those that are refused something on purpose.
+fn refused(words: &[&str]) -> ! {
+    match *words {
+        ["limit", call] => limit::run(call, 3),
+        ["limit", call, repeat] => limit::run(call, number(repeat)),
+        ["causes", kind] => causes::run(kind, 5),
+        ["causes", kind, n] => causes::run(kind, number(n)),
+        ["over-as", n] => causes::over_as(number(n)),
+        ["full-cgroup", folder, n] => near::full_cgroup(folder, n),
+        ["full-of-tasks", "user", most, n] => tasks::full_user(number(most), number(n)),
+        ["full-of-tasks", "cgroup", folder, n] => tasks::full(Some(folder), "pids_max", number(n)),
+        ["full-of-tasks", "machine", n] => tasks::full(None, "threads_max", number(n)),
+        ["full-of-tasks", "numbers", n] => tasks::full(None, "pid_max", number(n)),
+        ["too-large-to-copy", n] => tasks::too_large_to_copy(number(n)),
+        ["dead-namespace", n] => tasks::dead_namespace(number(n)),
+        _ => die(2, format_args!("{USAGE}")),
+    }
+}
+
 fn dispatch(words: &[&str]) -> ! {
     match *words {
         ["burst", n] => makers::burst("burst", number(n)),
@@ -152,18 +171,11 @@ fn dispatch(words: &[&str]) -> ! {
         ["crowd", n, vmas] => processes::crowd(number(n), number(vmas)),
         ["needy", n] => strangers::needy(number(n)),
         ["strangers", n] => strangers::strangers(number(n)),
-        ["limit", call] => limit::run(call, 3),
-        ["limit", call, repeat] => limit::run(call, number(repeat)),
-        ["causes", kind] => causes::run(kind, 5),
-        ["causes", kind, n] => causes::run(kind, number(n)),
-        ["over-as", n] => causes::over_as(number(n)),
-        ["full-cgroup", folder, n] => near::full_cgroup(folder, n),
-        ["full-of-tasks", "user", most, n] => tasks::full_user(number(most), number(n)),
-        ["full-of-tasks", "cgroup", folder, n] => tasks::full(Some(folder), "pids_max", number(n)),
-        ["full-of-tasks", "machine", n] => tasks::full(None, "threads_max", number(n)),
-        ["full-of-tasks", "numbers", n] => tasks::full(None, "pid_max", number(n)),
-        ["too-large-to-copy", n] => tasks::too_large_to_copy(number(n)),
-        ["dead-namespace", n] => tasks::dead_namespace(number(n)),
+        [
+            "limit" | "causes" | "over-as" | "full-cgroup" | "full-of-tasks" | "too-large-to-copy"
+            | "dead-namespace",
+            ..,
+        ] => refused(words),
         ["exec-without-room"] => near::exec_without_room(),
         ["fill-cgroup", n] => near::fill_cgroup(number(n)),
         ["more-calls", name, n] => more_calls::run(name, number(n)),
