@@ -138,7 +138,13 @@ impl Choice {
                     facts: None,
                     forked: state.from_birth && !state.from_exec,
                 };
-                self.wanted(state.process.tgid, &told)
+                let wanted = self.wanted(state.process.tgid, &told);
+                for (_, held) in before.extract_if(.., |(of, _)| *of == state.generation) {
+                    if wanted {
+                        sink(held);
+                    }
+                }
+                wanted
             }
             Event::Sample(it) => {
                 let ppid = it.map_count.map(|_| it.ppid);
@@ -163,6 +169,8 @@ impl Choice {
             }
             Event::Change(it) => self.wanted(it.tgid, &Told::default()),
             Event::Refused(it) => self.wanted_with(before, (it.tgid, it.generation), sink),
+            // Whose child a process was that is gone by now, its last figures tell.
+            Event::Credit(it) if self.is_strange(it.tgid) => return hold(before, it.generation, event),
             Event::Credit(it) => self.wanted_with(before, (it.tgid, it.generation), sink),
             Event::Mapped(it) => return hold(before, it.generation, event),
             Event::StackPiece(it) => return hold(before, it.generation, event),
@@ -171,6 +179,11 @@ impl Choice {
         if wanted {
             sink(event);
         }
+    }
+
+    /// Nothing is known of it, and it is gone.
+    fn is_strange(&self, tgid: u32) -> bool {
+        !self.known.contains_key(&tgid) && self.proc.open(tgid).is_err()
     }
 
     /// Whether a call of this process, in this address space, is wanted; what waits for it goes before it, or with it.
@@ -215,6 +228,10 @@ impl Choice {
         let wanted = fits
             || depth < ANCESTORS
                 && parent.is_some_and(|parent| self.decide(parent, &Told::default(), depth + 1));
+        // Gone before anything could be read, by an event that tells nothing of it: a later one may.
+        if !wanted && !complete && told.start_ns == 0 {
+            return false;
+        }
         self.untold += u64::from(!wanted && !complete);
         self.met |= wanted;
         self.known.insert(tgid, Known { start_ns: told.start_ns, wanted, ended: false });
