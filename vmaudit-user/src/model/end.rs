@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::event::ProcessId;
+use super::process_id::ProcessId;
 
 /// A process has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

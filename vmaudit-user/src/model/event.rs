@@ -13,20 +13,12 @@ use vmaudit_common::call::Call;
 use super::end::{Ended, OomCgroups, OomVictim};
 use super::event_names;
 use super::memory::Rlimits;
+pub use super::process_id::ProcessId;
 use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
 use super::shortage::{Commit, Tasks};
 pub use super::stack::{FollowedStack, Mapped, MappedFile, StackEnds, StackPiece};
 pub use super::task_names::TaskNames;
 pub use super::within::Within;
-
-/// Identity of a process: pids are reused, a pid with its start time is not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ProcessId {
-    /// Thread group id.
-    pub tgid: u32,
-    /// Start of the process, CLOCK_BOOTTIME ns (from /proc: rounded down to a clock tick).
-    pub start_ns: u64,
-}
 
 /// One thing that a source learned. Times `at_ns` are CLOCK_MONOTONIC ns.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -24,6 +24,7 @@ pub mod makers;
 pub mod mark;
 pub mod memory;
 mod outcome;
+mod process_id;
 pub mod report;
 pub mod scan;
 #[cfg(test)]

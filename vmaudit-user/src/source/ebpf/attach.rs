@@ -11,11 +11,14 @@ use crate::model::report::{Hook, HookState};
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::source::ebpf::hooks::{self, Extent, Form, Need, Row, Via};
-use crate::source::ebpf::load::{ASKED, refusal};
 use crate::source::ebpf::losses::Counted;
 use crate::source::ebpf::preload::{self, Refused};
+use crate::source::ebpf::refusal::refusal;
 use crate::source::ebpf::{Live, Options};
 use crate::text::MESSAGES;
+
+/// How the exits of calls are watched where answers are asked for, in reports.
+pub const ASKED: &str = "task_work";
 
 /// Why not all could be attached.
 pub enum Stop {

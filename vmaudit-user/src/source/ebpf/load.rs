@@ -24,6 +24,7 @@ use crate::source::ebpf::attach::{Stop, wants};
 use crate::source::ebpf::hooks::{Extent, Form, HOOKS, Need};
 use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::placed::{self, Page, Works};
+use crate::source::ebpf::refusal::refusal;
 use crate::source::ebpf::shared_memory::keep_from_children;
 use crate::source::ebpf::{
     Counted, Live, Names, Options, Shared, Unavailable, hooks, page_size, substitutes,
@@ -33,8 +34,6 @@ use crate::text::MESSAGES;
 /// Why a row of the hook table that settles causes only is not there beside the substitutes.
 const NO_SUBSTITUTE: &str = "it works with the lock events only: beside the programs that count at the exits of calls \
                              nothing knows the call that a task is in";
-/// How the exits of calls are watched where answers are asked for, in reports.
-pub const ASKED: &str = "task_work";
 pub(super) static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/bpf/vmaudit.bpf.o"));
 
@@ -344,23 +343,4 @@ fn raise_memlock() {
         nix::sys::resource::RLIM_INFINITY,
         nix::sys::resource::RLIM_INFINITY,
     );
-}
-
-/// Turns a loader's or the kernel's refusal into what is missing and how to get it.
-pub(super) fn refusal(error: &anyhow::Error) -> String {
-    let errno =
-        error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()).and_then(|e| e.raw_os_error());
-    let first = error.chain().last().map(ToString::to_string).unwrap_or_default();
-    let first = first.lines().next().unwrap_or_default().to_owned();
-    match errno {
-        Some(libc::EPERM | libc::EACCES) if rights::missing().is_some() => {
-            "eBPF needs root, or CAP_BPF and CAP_PERFMON: run it with sudo".into()
-        }
-        Some(libc::EPERM) => {
-            format!(
-                "the kernel refuses eBPF even to root here ({first}); lockdown or a container's policy does that"
-            )
-        }
-        _ => first,
-    }
 }

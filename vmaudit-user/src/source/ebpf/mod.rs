@@ -17,6 +17,7 @@ mod losses;
 mod namespace;
 mod placed;
 mod preload;
+mod refusal;
 mod shared_memory;
 mod source;
 mod spare;
@@ -49,8 +50,8 @@ use vmaudit_common::{
     TaskName,
 };
 
+pub(crate) use attach::ASKED;
 pub use intervals::INTERVAL;
-pub(crate) use load::ASKED;
 
 use crate::model::event::{Event, Kept, MmState, ProcessId, UsedShare};
 use crate::model::report::Hook;

@@ -17,11 +17,12 @@ use crate::model::hook;
 use crate::os::kernel::Facts;
 use crate::os::{rights, task_room};
 use crate::source::ebpf::Live;
+use crate::source::ebpf::attach::ASKED;
 use crate::source::ebpf::attach::attach_to_event;
 use crate::source::ebpf::hooks::{self, Choice, Form, Via};
-use crate::source::ebpf::load::{ASKED, refusal};
 use crate::source::ebpf::losses::Counted;
 use crate::source::ebpf::preload;
+use crate::source::ebpf::refusal::refusal;
 use crate::text::MESSAGES;
 
 /// Room for tasks that no process uses up while the program is loaded.
