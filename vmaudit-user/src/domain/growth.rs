@@ -78,9 +78,9 @@ fn rounded(value: f64) -> f64 {
     (value * 1000.0).round() / 1000.0
 }
 
-/// Lengths of windows, the shortest first, up to the whole.
+/// Lengths of windows, the shortest first, up to the whole; of a recording that tells of hundreds of years, not so far.
 fn windows(span: u64) -> impl Iterator<Item = u64> {
-    let longer = |width: &u64| Some(width.saturating_mul(LONGER_PERCENT) / 100);
+    let longer = |width: &u64| Some(width.checked_mul(LONGER_PERCENT)? / 100);
     let widths = std::iter::successors(Some(SHORTEST_NS), longer);
     widths.take_while(move |width| *width <= span)
 }
@@ -144,8 +144,9 @@ impl Pieces {
             if from_ns >= end_ns {
                 break;
             }
-            let Point { end_ns, peak, last } = Point { end_ns: point.end_ns.min(end_ns), ..*point };
-            pieces.push(Piece { from_ns, end_ns, before, peak, last });
+            // Times of a recording need not be in order.
+            let end_ns = point.end_ns.min(end_ns).max(from_ns);
+            pieces.push(Piece { from_ns, end_ns, before, peak: point.peak, last: point.last });
         }
         Self { from_ns, pieces }
     }

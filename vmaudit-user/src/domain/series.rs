@@ -74,6 +74,8 @@ impl Series {
     }
 
     fn add(&mut self, point: Point) {
+        // Times of a recording need not be in order.
+        let point = Point { end_ns: point.end_ns.max(self.from_ns), ..point };
         if self.newest.back().is_none_or(|last| last.end_ns < point.end_ns) {
             self.newest.push_back(point);
         }

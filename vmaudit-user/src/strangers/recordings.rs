@@ -13,8 +13,8 @@ use crate::model::end::{
     CgroupLevel, Ended, Fault, FaultFile, FaultMapping, OomCgroups, OomVictim, OwnState, Raised, Sender,
 };
 use crate::model::event::{
-    CallStat, Change, Cut, End, Event, LimitSeen, Losses, MmState, Needed, ProcessFacts, ProcessId,
-    RefusalGroup, Refused, Section,
+    CallStat, Change, Cut, End, Event, Interval, LimitSeen, Losses, MmState, Needed, ProcessFacts, ProcessId,
+    Reached, RefusalGroup, Refused, Sample, Section,
 };
 use crate::model::loss::LossReason;
 use crate::model::mark::{MarkDoubt, MarkSet};
@@ -292,6 +292,9 @@ pub(crate) fn events() -> Vec<Event> {
         boundary(1, true),
         boundary(2, false),
         boundary(3, true),
+        Event::Interval(Box::new(interval(4, 9))),
+        Event::Sample(sample(12, 5)),
+        Event::Sample(sample(12, 7)),
         Event::Lost(Losses { counters: [(LossReason::RingFull, 2)].into(), ..Losses::default() }),
         Event::Gone(vec![process]),
         Event::Note("a note".into()),
@@ -304,6 +307,17 @@ pub(crate) fn events() -> Vec<Event> {
         [Event::Refused(Box::new(refused(call))), Event::Mm(Box::new(of_it))]
     });
     some.into_iter().chain(each).collect()
+}
+
+/// In the first of the images above.
+pub(crate) fn interval(from_ns: u64, to_ns: u64) -> Interval {
+    Interval { every_ns: 1, from_ns, to_ns, of: vec![Reached(7, 65530, 3)] }
+}
+
+/// Of a process without an address space that is followed.
+pub(crate) fn sample(tgid: u32, at_ns: u64) -> Sample {
+    let process = ProcessId { tgid, start_ns: 1 };
+    Sample { at_ns, process, ppid: 1, comm: "s".into(), map_count: Some(tgid + at_ns as u32 % 7) }
 }
 
 fn boundary(number: u64, begins: bool) -> Event {

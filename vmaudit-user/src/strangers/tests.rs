@@ -361,3 +361,26 @@ fn seeds() {
         }
     }
 }
+
+/// Their report is made, whatever they are, and as soon.
+#[test]
+fn times_of_a_recording_may_be_any() {
+    let times = [0, 3, 1 << 40, 1 << 58, u64::MAX - 1, u64::MAX];
+    let pairs = times.into_iter().flat_map(|one| times.map(|other| (one, other)));
+    for (one, other) in pairs {
+        let looks = [one, other].map(|at_ns| Event::Sample(recordings::sample(12, at_ns)));
+        let told = [(one, other), (other, one)]
+            .map(|(from_ns, to_ns)| Event::Interval(Box::new(recordings::interval(from_ns, to_ns))));
+        let lives = events().into_iter().filter_map(|event| match event {
+            Event::Mm(mut mm) => {
+                (mm.born_ns, mm.peak_ns, mm.dead_ns) = (one, other, Some(other));
+                Some(Event::Mm(mm))
+            }
+            _ => None,
+        });
+        let mut all: Vec<Event> = lives.take(2).chain(looks).chain(told).collect();
+        recordings::recorded_events(&lines(&all));
+        all.retain(|event| !matches!(event, Event::Mm(_)));
+        recordings::recorded_events(&lines(&all));
+    }
+}

@@ -138,3 +138,21 @@ fn what_is_too_short_has_a_mean_only() {
     assert_eq!((short.steady, short.per_s, short.over_s), (false, 1000.0, None));
     assert_eq!(growth(&Series::new(5, 1, STEP), &Asked { from_ns: 0, limit_at_ns: None, limit: None }), None);
 }
+
+#[test]
+fn times_that_no_machine_has_are_no_more_work() {
+    assert!(windows(u64::MAX).count() < 60);
+    for ends in [[0, u64::MAX], [u64::MAX, u64::MAX], [7, 3], [1 << 58, 5], [u64::MAX, 0]] {
+        for from_ns in [0, 5, 1 << 60, u64::MAX] {
+            let mut series = Series::new(from_ns, 1, STEP);
+            for end_ns in ends {
+                series.push(from_ns, Point { end_ns, peak: 40_000, last: 30_000 });
+            }
+            for limit_at_ns in [None, Some(0), Some(1 << 59), Some(u64::MAX)] {
+                let asked = Asked { from_ns: 3, limit_at_ns, limit: Some(65_530) };
+                let grown = growth(&series, &asked);
+                assert!(grown.is_none_or(|it| it.per_s.is_finite()), "{grown:?}");
+            }
+        }
+    }
+}
