@@ -74,6 +74,16 @@ fn whatever_is_sent_to_the_socket_the_session_goes_on() {
     assert!(!done.said().contains('\u{1b}'), "{}", done.said());
 }
 
+/// The session sees the end of its command, and its own, though there is always one more datagram.
+#[test]
+fn who_sends_to_the_socket_without_end_keeps_nothing_from_ending() {
+    let done = Session::run(&["--marks", "--linger", "300ms"], &["rude", "on"]).go().succeeded();
+    let report = done.report();
+    assert_eq!(report.marks.iter().map(|mark| mark.name.as_str()).collect::<Vec<_>>(), ["amid the noise"]);
+    // What the others did meanwhile was taken.
+    assert!(report.processes.len() >= 3, "{:?}", report.processes.len());
+}
+
 #[test]
 fn the_command_mark_sets_a_boundary_or_says_why_not() {
     let script = "\"$V\" mark begin 'a b' && \"$V\" mark end 'a b' && ! \"$V\" mark end 'a b' 2>wrong && \

@@ -1,16 +1,21 @@
 //! The datagram socket by which processes of a session name stretches of time: its file, what it receives, its answers; and how
 //! `vmaudit mark` asks.
 
+use std::ffi::OsString;
 use std::io;
-use std::mem::{size_of, zeroed};
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd};
+use std::mem::{offset_of, size_of, zeroed};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt as _;
-use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmod, fchmodat, fstat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, geteuid, mkdtemp, unlinkat};
+
+use super::destination::walk::{Found, find, is_shared};
 
 /// Name of the environment variable that holds the socket's path.
 pub const VARIABLE: &str = "VMAUDIT_MARKS";
@@ -23,7 +28,52 @@ const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct MarkSocket {
     socket: UnixDatagram,
-    folder: PathBuf,
+    folder: Folder,
+}
+
+/// The folder of the file, which nobody else can change or replace. It is reached by descriptors alone: root's rights must
+/// not follow a name to what somebody else has put in its place.
+#[derive(Debug)]
+struct Folder {
+    /// Where it is.
+    place: OwnedFd,
+    name: OsString,
+    itself: OwnedFd,
+    path: PathBuf,
+}
+
+impl Folder {
+    fn new(place: &Path) -> anyhow::Result<Self> {
+        let place = std::path::absolute(place)?;
+        let Found::Name(at, _) = find(&place.join(NAME))? else { bail!("{} is no folder", place.display()) };
+        let stat = fstat(&at)?;
+        let [own, root] = [geteuid().as_raw(), 0];
+        let each_their_own = stat.st_mode & libc::S_ISVTX != 0 && [own, root].contains(&stat.st_uid);
+        ensure!(!is_shared(&stat) || each_their_own, "others can rename what is in {}", place.display());
+        // Nobody else gets into it before the socket has its rights.
+        let made = mkdtemp(&through(&at).join("vmaudit-marks-XXXXXX"))?;
+        let name = made.file_name().context("a folder without a name")?.to_owned();
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let itself = openat(&at, name.as_os_str(), flags, Mode::empty()).inspect_err(|_| {
+            let _ = unlinkat(&at, name.as_os_str(), UnlinkatFlags::RemoveDir);
+        })?;
+        let folder = Self { path: place.join(&name), place: at, name, itself };
+        let stat = fstat(&folder.itself)?;
+        ensure!(stat.st_uid == own && stat.st_mode & 0o7777 == 0o700, "the folder is another one");
+        Ok(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = unlinkat(&self.itself, NAME, UnlinkatFlags::NoRemoveDir);
+        let _ = unlinkat(&self.place, self.name.as_os_str(), UnlinkatFlags::RemoveDir);
+    }
+}
+
+/// A path to what a folder holds, whatever its name is by now.
+fn through(folder: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", folder.as_raw_fd()))
 }
 
 /// One datagram.
@@ -34,6 +84,9 @@ pub struct Asked {
     pub pid: u32,
     /// How long it lay there.
     pub waited: Duration,
+    /// It came from a socket with a path, which gets no answer: whoever sends chooses the path, and it is not for the
+    /// session's rights to find out what is there.
+    pub from_file: bool,
     from: Option<(libc::sockaddr_un, libc::socklen_t)>,
 }
 
@@ -52,15 +105,15 @@ impl MarkSocket {
     }
 
     fn open_in(place: &Path, owner: Option<(u32, u32)>) -> anyhow::Result<Self> {
-        // Nobody else gets into it before the socket has its rights.
-        let folder = nix::unistd::mkdtemp(&place.join("vmaudit-marks-XXXXXX"))?;
-        let path = folder.join(NAME);
-        let socket = UnixDatagram::bind(&path).inspect_err(|_| drop(std::fs::remove_dir(&folder)))?;
+        let folder = Folder::new(place)?;
+        let socket = UnixDatagram::bind(through(&folder.itself).join(NAME))?;
         let opened = Self { socket, folder };
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+        let itself = &opened.folder.itself;
+        fchmodat(itself, NAME, Mode::from_bits_truncate(0o600), FchmodatFlags::FollowSymlink)?;
         if let Some((user, group)) = owner {
-            chown(&path, Some(user), Some(group))?;
-            std::fs::set_permissions(&opened.folder, std::fs::Permissions::from_mode(0o711))?;
+            let (user, group) = (Some(Uid::from_raw(user)), Some(Gid::from_raw(group)));
+            fchownat(itself, NAME, user, group, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            fchmod(itself, Mode::from_bits_truncate(0o711))?;
         }
         opened.socket.set_nonblocking(true)?;
         opened.ask_for(libc::SO_PASSCRED)?;
@@ -91,7 +144,7 @@ impl MarkSocket {
 
     /// Its file.
     pub fn path(&self) -> PathBuf {
-        self.folder.join(NAME)
+        self.folder.path.join(NAME)
     }
 
     /// The next datagram; `None`: there is none now.
@@ -112,13 +165,15 @@ impl MarkSocket {
         let length = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut head, flags) };
         let text = bytes.get(..usize::try_from(length).ok()?)?;
         let (pid, sent) = beside(&head);
-        let named = head.msg_namelen as usize > size_of::<libc::sa_family_t>();
+        let named = head.msg_namelen as usize > offset_of!(libc::sockaddr_un, sun_path);
+        let from_file = named && from.sun_path[0] != 0;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Some(Asked {
             text: String::from_utf8_lossy(text).into_owned(),
             pid,
             waited: sent.map_or(Duration::ZERO, |sent| now.saturating_sub(sent)),
-            from: named.then_some((from, head.msg_namelen)),
+            from_file,
+            from: (named && !from_file).then_some((from, head.msg_namelen)),
         })
     }
 
@@ -141,13 +196,6 @@ impl MarkSocket {
 }
 
 const NAME: &str = "socket";
-
-impl Drop for MarkSocket {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(self.path());
-        let _ = std::fs::remove_dir(&self.folder);
-    }
-}
 
 impl AsFd for MarkSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -204,7 +252,58 @@ pub fn ask(path: &Path, text: &str) -> anyhow::Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
     use super::*;
+
+    fn own_place(mode: u32) -> PathBuf {
+        let place = mkdtemp(&std::env::temp_dir().join("vmaudit-test-XXXXXX")).unwrap();
+        std::fs::set_permissions(&place, std::fs::Permissions::from_mode(mode)).unwrap();
+        place
+    }
+
+    #[test]
+    fn it_lies_where_nobody_else_can_replace_it() {
+        let open = own_place(0o777);
+        let why = MarkSocket::open_in(&open, None).unwrap_err().to_string();
+        assert!(why.contains("others can rename"), "{why}");
+        assert_eq!(std::fs::read_dir(&open).unwrap().count(), 0);
+        for mode in [0o700, 0o1777] {
+            let place = own_place(mode);
+            drop(MarkSocket::open_in(&place, None).unwrap());
+            std::fs::remove_dir(place).unwrap();
+        }
+        std::fs::remove_dir(open).unwrap();
+    }
+
+    #[test]
+    fn what_takes_its_name_stays_as_it_is() {
+        let (place, others) = (own_place(0o700), own_place(0o700));
+        let theirs = others.join(NAME);
+        std::fs::write(&theirs, "theirs").unwrap();
+        let socket = MarkSocket::open_in(&place, None).unwrap();
+        let folder = socket.folder.path.clone();
+        std::fs::rename(&folder, place.join("moved")).unwrap();
+        symlink(&others, &folder).unwrap();
+        drop(socket);
+        assert_eq!(std::fs::read_to_string(theirs).unwrap(), "theirs");
+        assert!(!place.join("moved").join(NAME).exists(), "its own file is gone");
+        std::fs::remove_dir_all(place).unwrap();
+        std::fs::remove_dir_all(others).unwrap();
+    }
+
+    #[test]
+    fn a_path_that_the_sender_chose_gets_no_answer() {
+        let (socket, place) = (MarkSocket::open(None).unwrap(), own_place(0o700));
+        let named = UnixDatagram::bind(place.join("x")).unwrap();
+        named.send_to(b"begin a", socket.path()).unwrap();
+        let asked = socket.receive().unwrap();
+        assert!(asked.from_file && !asked.waits());
+        socket.answer(&asked, "ok");
+        named.set_nonblocking(true).unwrap();
+        assert_eq!(named.recv(&mut [0; 9]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        std::fs::remove_dir_all(place).unwrap();
+    }
 
     #[test]
     fn who_asks_is_known_and_answered_and_the_file_goes_with_the_socket() {

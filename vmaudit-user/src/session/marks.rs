@@ -12,7 +12,7 @@ use crate::os::clock::now_ns;
 use crate::os::mark_socket::{Asked, MarkSocket};
 use crate::text::count;
 
-/// Boundaries set before other work gets its turn.
+/// Datagrams taken before other work gets its turn, whatever they say.
 const TOGETHER: usize = 16;
 /// Bytes of a name.
 const NAME: usize = 256;
@@ -26,6 +26,8 @@ pub(super) struct Marks {
     open: Vec<(u64, String, u32)>,
     begun: u64,
     refused: u64,
+    /// Wishes that could not be answered because of where they came from.
+    from_files: u64,
 }
 
 /// What a datagram asks for.
@@ -37,7 +39,7 @@ enum Wish<'a> {
 
 impl Marks {
     pub(super) fn new(socket: MarkSocket) -> Self {
-        Self { socket, open: Vec::new(), begun: 0, refused: 0 }
+        Self { socket, open: Vec::new(), begun: 0, refused: 0, from_files: 0 }
     }
 
     /// Readable when somebody asks.
@@ -45,15 +47,18 @@ impl Marks {
         self.socket.as_fd().try_clone_to_owned()
     }
 
-    /// The next who asks for a boundary that can be set; all others are answered.
-    pub(super) fn asked(&mut self) -> Option<(Asked, MarkSet)> {
-        loop {
-            let asked = self.socket.receive()?;
+    /// Takes some of the datagrams that are there, whatever they say, and has `set` set the boundaries; who asks for what
+    /// cannot be set is answered. `true`: more may be there.
+    fn turn(&mut self, set: &mut dyn FnMut(&Self, &Asked, MarkSet)) -> bool {
+        for _ in 0..TOGETHER {
+            let Some(asked) = self.socket.receive() else { return false };
+            self.from_files += u64::from(asked.from_file);
             match self.boundary(&asked) {
-                Ok(set) => return Some((asked, set)),
+                Ok(boundary) => set(self, &asked, boundary),
                 Err(why) => self.socket.answer(&asked, &format!("error: {why}")),
             }
         }
+        true
     }
 
     fn boundary(&mut self, asked: &Asked) -> Result<MarkSet, String> {
@@ -93,11 +98,18 @@ impl Marks {
     }
 
     /// What people are told at the end.
-    pub(super) fn complaint(&self) -> Option<String> {
-        (self.refused > 0).then(|| {
+    pub(super) fn complaints(&self) -> impl Iterator<Item = String> {
+        let refused = (self.refused > 0).then(|| {
             let more = count(self.refused, "mark was", "marks were");
             format!("{more} not taken: a session takes {MARKS}, {OPEN_MARKS} at a time")
-        })
+        });
+        let from_files = (self.from_files > 0).then(|| {
+            let wishes = count(self.from_files, "boundary of a mark was", "boundaries of marks were");
+            format!(
+                "{wishes} asked for by a socket with a path: it gets no answer; bind it to an empty address"
+            )
+        });
+        refused.into_iter().chain(from_files)
     }
 }
 
@@ -109,20 +121,19 @@ impl Session<'_> {
 
     /// Sets the boundaries that were asked for; `true`: more may have been.
     pub(super) fn set_marks(&mut self) -> bool {
-        for _ in 0..TOGETHER {
-            let Some((asked, set)) = self.marks.as_mut().and_then(Marks::asked) else { return false };
+        let Some(mut marks) = self.marks.take() else { return false };
+        let more = marks.turn(&mut |marks, asked, set| {
             let began = Instant::now();
             // Also whoever has ended by now.
             self.tick();
             let Self { source, enrichment, state, .. } = self;
             source.checkpoint(&mut |event| state.take(event, enrichment));
-            if let Some(marks) = &self.marks {
-                let set = marks.set(set, asked.waited + began.elapsed());
-                self.state.give(Event::Mark(Box::new(set)));
-                marks.answer(&asked);
-            }
-        }
-        true
+            let set = marks.set(set, asked.waited + began.elapsed());
+            self.state.give(Event::Mark(Box::new(set)));
+            marks.answer(asked);
+        });
+        self.marks = Some(marks);
+        more
     }
 }
 
@@ -142,7 +153,56 @@ fn wish(text: &str) -> Result<Wish<'_>, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    /// The session's only thread serves the ring buffer, the signals and the command too.
+    #[test]
+    fn who_sends_without_end_takes_one_turn_at_a_time() {
+        let mut marks = Marks::new(MarkSocket::open(None).unwrap());
+        let (path, enough) = (marks.socket.path(), &AtomicBool::new(false));
+        let flood = |text: &'static [u8]| {
+            let path = path.clone();
+            move || {
+                let socket = UnixDatagram::unbound().unwrap();
+                while !enough.load(Ordering::Relaxed) {
+                    socket.send_to(text, &path).unwrap();
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            let senders = [scope.spawn(flood(b"x")), scope.spawn(flood(b"end x"))];
+            // Each turn ends though there is always more; a full one says so.
+            let full =
+                (0..100_000).filter(|_| marks.turn(&mut |_, _, set| panic!("{set:?}"))).take(3).count();
+            enough.store(true, Ordering::Relaxed);
+            while senders.iter().any(|sender| !sender.is_finished()) {
+                marks.turn(&mut |_, _, set| panic!("{set:?}"));
+            }
+            assert_eq!(full, 3);
+        });
+        assert!(!marks.turn(&mut |_, _, set| panic!("{set:?}")));
+    }
+
+    #[test]
+    fn a_turn_sets_what_can_be_set_and_answers_the_rest() {
+        let mut marks = Marks::new(MarkSocket::open(None).unwrap());
+        let socket = UnixDatagram::unbound().unwrap();
+        for text in ["begin a", "begin", "end b", "end a"] {
+            socket.send_to(text.as_bytes(), marks.socket.path()).unwrap();
+        }
+        let mut set = Vec::new();
+        assert!(!marks.turn(&mut |_, _, boundary| set.push((
+            boundary.number,
+            boundary.begins,
+            boundary.doubt
+        ))));
+        let unanswered = Some(MarkDoubt::Unanswered);
+        assert_eq!(set, [(1, true, unanswered), (1, false, unanswered)]);
+        assert_eq!(marks.complaints().next(), None);
+    }
 
     #[test]
     fn two_words_are_a_wish_and_nothing_else_is() {

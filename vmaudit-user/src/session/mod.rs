@@ -440,7 +440,7 @@ impl<'s> Session<'s> {
     /// Takes the last figures, detaches, looks up names, and gives the audit of it all. `exit`: how the command ended.
     pub fn finish(self, exit: Option<Exit>) -> Audit {
         let Self { mut source, mut enrichment, mut state, patience, marks, .. } = self;
-        if let Some(complaint) = marks.and_then(|marks| marks.complaint()) {
+        for complaint in marks.iter().flat_map(Marks::complaints) {
             state.give(Event::Note(complaint));
         }
         if let Some(it) = &mut enrichment {

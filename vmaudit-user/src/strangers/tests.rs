@@ -379,8 +379,8 @@ fn times_of_a_recording_may_be_any() {
             _ => None,
         });
         let mut all: Vec<Event> = lives.take(2).chain(looks).chain(told).collect();
-        recordings::recorded_events(&lines(&all));
+        recorded_events(&lines(&all));
         all.retain(|event| !matches!(event, Event::Mm(_)));
-        recordings::recorded_events(&lines(&all));
+        recorded_events(&lines(&all));
     }
 }

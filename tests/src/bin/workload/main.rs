@@ -45,7 +45,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
                 bursts MS | leak PER_SECOND MS
                 credits random|few|bursts|period-20|period-16|saw-tooth|shift|regrow|swings | credits threads N
-                hostile | marked N | rude N | named threads|together|renames|many T N
+                hostile | marked N | rude N|on | named threads|together|renames|many T N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N
                 orphans N MS STAY
@@ -104,6 +104,8 @@ fn sizes(words: &[&str]) -> ! {
         ["credits", name] => credits::run(name),
         ["needs", limit, bytes] => sizes::needs(limit, bytes),
         ["marked", n] => marked::marked(number(n)),
+        ["rude", "on"] => marked::rude_on(),
+        ["rude", "sender"] => marked::rude_sender(),
         ["rude", n] => marked::rude(number(n)),
         _ => die(2, format_args!("{USAGE}")),
     }

@@ -108,3 +108,23 @@ pub fn rude(times: usize) -> ! {
     marks.must("end \u{1b}[31m0");
     leave(0)
 }
+
+/// Leaves two processes behind that send what nobody understands, as fast as they can, for as long as anybody listens.
+pub fn rude_on() -> ! {
+    let own = std::env::current_exe().unwrap_or_else(|e| die(99, format_args!("no own path: {e}")));
+    for _ in 0..2 {
+        if let Err(e) = Command::new(&own).args(["rude", "sender"]).spawn() {
+            die(99, format_args!("no child: {e}"));
+        }
+    }
+    Marks::new().must("begin amid the noise");
+    leave(0)
+}
+
+/// One of them.
+pub fn rude_sender() -> ! {
+    let path = std::env::var("VMAUDIT_MARKS").unwrap_or_else(|_| die(99, format_args!("no VMAUDIT_MARKS")));
+    let nameless = UnixDatagram::unbound().unwrap_or_else(|e| die(99, format_args!("no socket: {e}")));
+    while nameless.send_to(b"x", &path).is_ok() {}
+    leave(0)
+}
