@@ -188,7 +188,7 @@ impl Groups {
         figures.peak_doubtful |= !exact;
         if !ended && standing.row.ended_s.is_none() {
             figures.now = figures.now.max(count.last);
-            let steady = standing.row.growth.map(|growth| if growth.steady { growth.per_s } else { 0.0 });
+            let steady = standing.row.growth.map(|growth| if growth.goes_on() { growth.per_s } else { 0.0 });
             figures.growth = figures.growth.into_iter().chain(steady).reduce(f64::max);
         }
         for (number, peak) in standing.minutes {
@@ -444,6 +444,10 @@ mod tests {
         assert_eq!(groups.all()[0].1.growth, Some(7.0));
         groups.stand([grows(3, false, 99.0)].into_iter(), 2);
         assert_eq!(groups.all()[0].1.growth, Some(0.0));
+        let (name, mut stopped) = grows(4, true, 8870.0);
+        stopped.row.growth.as_mut().unwrap().reaches_limit_in_s = Some(0.0);
+        groups.stand([(name, stopped)].into_iter(), 2);
+        assert_eq!(groups.all()[0].1.growth, Some(0.0), "the limit has ended it");
         groups.stand(std::iter::empty(), 3);
         assert_eq!(groups.all()[0].1.growth, None);
     }

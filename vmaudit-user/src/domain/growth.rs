@@ -73,9 +73,13 @@ pub fn growth(series: &Series, asked: &Asked) -> Option<Growth> {
     })
 }
 
-/// Three digits are more than a rate is good for.
+/// Three decimals are more than a rate is good for; of a slow one, three digits.
 fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
+    let first = value.abs().log10().floor();
+    // Of 0 the logarithm is none.
+    let decimals = if first.is_finite() { (2.0 - first).clamp(3.0, 300.0) } else { 3.0 };
+    let factor = 10_f64.powf(decimals);
+    (value * factor).round() / factor
 }
 
 /// Lengths of windows, the shortest first, up to the whole; of a recording that tells of hundreds of years, not so far.

@@ -40,6 +40,11 @@ pub struct Growth {
 }
 
 impl Growth {
+    /// It grew steadily, and the limit has not stopped it.
+    pub fn goes_on(&self) -> bool {
+        self.steady && self.reaches_limit_in_s.is_none_or(|left| left > 0.0)
+    }
+
     /// The limit is reached soon: nobody can foresee more than [`FORESIGHT`] times as long as was seen.
     pub fn foresees(&self) -> bool {
         let seen = self.over_s.unwrap_or(0.0);

@@ -2,9 +2,9 @@
 
 /// `1,712 VMAs a second`, `41 VMAs a minute`, `3 VMAs an hour`: the unit in which it is at least 2.
 pub fn rate(per_s: f64) -> String {
-    let units = [(1.0, "a second"), (60.0, "a minute"), (3600.0, "an hour")];
+    let units = [(1.0, "a second"), (60.0, "a minute"), (3600.0, "an hour"), (86_400.0, "a day")];
     let (factor, unit) =
-        units.into_iter().find(|(factor, _)| per_s * factor >= 2.0).unwrap_or((86_400.0, "a day"));
+        units.into_iter().find(|(factor, _)| per_s * factor >= 2.0).unwrap_or((31_557_600.0, "a year"));
     format!("{} VMAs {unit}", super::grouped((per_s * factor).round() as u64))
 }
 
@@ -28,6 +28,7 @@ mod tests {
         assert_eq!(rate(1712.4), "1,712 VMAs a second");
         assert_eq!(rate(0.683), "41 VMAs a minute");
         assert_eq!(rate(0.0001), "9 VMAs a day");
+        assert_eq!(rate(0.000_005), "158 VMAs a year");
         assert_eq!(["4 s", "12 min", "19 h", "3 days"], [4.2, 712.0, 68_400.0, 260_000.0].map(ahead));
         assert_eq!(ahead(f64::INFINITY), format!("{} days", crate::text::grouped(u64::MAX)));
     }

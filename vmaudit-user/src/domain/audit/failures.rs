@@ -81,11 +81,9 @@ impl Audit {
     /// The limit that these refusals were judged by may not be the one they met.
     fn limit_doubtful(&self, refusals: &RefusalGroup) -> bool {
         refusals.class & CLASS_LIMIT_POLLED != 0
-            && self
-                .limit_changes
-                .iter()
-                .any(|(from, to)| *from <= refusals.last_ns && refusals.first_ns <= *to)
+            && self.limit.changed_within(refusals.first_ns, refusals.last_ns)
     }
+
     /// Failures of one process, grouped by (call, errno, cause, outcome).
     pub(super) fn failures_of(&self, id: ProcessId, process: &Process) -> Vec<Group> {
         let started_s = Some(self.seconds(process.started_ns));

@@ -5,6 +5,7 @@ mod failures;
 mod folded;
 mod group;
 mod images;
+mod limit;
 mod lodgers;
 mod makers;
 mod marks;
@@ -18,6 +19,7 @@ mod task_names;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::domain::audit::folded::Folded;
+use crate::domain::audit::limit::LimitSoFar;
 use crate::domain::audit::lodgers::Lodgers;
 use crate::domain::audit::makers::Piles;
 pub use crate::domain::audit::marks::{MARKS, OPEN as OPEN_MARKS};
@@ -28,8 +30,8 @@ pub use crate::domain::audit::standing::{SeenSoFar, Standing};
 use crate::domain::series::Series;
 use crate::model::end::{Ended, OomCgroups};
 use crate::model::event::{
-    Cut, End, Event, FollowedStack, LimitSeen, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup,
-    Refused, Sample, Within,
+    Cut, End, Event, FollowedStack, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
+    Within,
 };
 use crate::model::report::{Condition, Frame, Holders, Hook, Limits, Rlimits};
 use crate::model::session::{Header, KernelRules, Sight};
@@ -61,8 +63,6 @@ const MAX_NOTES: usize = 1000;
 const MAX_SITES: usize = 16;
 /// Users whose names are kept.
 const USERS: usize = 1000;
-/// Changes of vm.max_map_count kept apart.
-const MAX_LIMIT_CHANGES: usize = 100;
 
 /// One refused call of each kind and place.
 type Examples = HashMap<group::Place, Refused>;
@@ -92,11 +92,7 @@ pub struct Audit {
     limits: Limits,
     /// Limits that the command began with.
     rlimits: Option<Rlimits>,
-    /// The least vm.max_map_count of the session.
-    least_limit: Option<u64>,
-    limit_seen: Option<LimitSeen>,
-    /// Between these two times (CLOCK_MONOTONIC ns) vm.max_map_count changed.
-    limit_changes: Vec<(u64, u64)>,
+    limit: LimitSoFar,
     losses: Losses,
     folded: Folded,
     /// Rows of the report at most.
@@ -194,9 +190,7 @@ impl Audit {
             cgroups: HashMap::new(),
             limits: Limits::default(),
             rlimits: None,
-            least_limit: None,
-            limit_seen: None,
-            limit_changes: Vec::new(),
+            limit: LimitSoFar::default(),
             losses: Losses::default(),
             folded: Folded::default(),
             rows,
@@ -252,11 +246,11 @@ impl Audit {
                 }
             }
             Event::Limits(limits) => {
-                self.limit_was(limits.max_map_count);
+                self.limit.read(limits.max_map_count, self.seen_ns);
                 self.limits = limits;
             }
             Event::Rlimits(rlimits) => self.rlimits = Some(rlimits),
-            Event::LimitSeen(seen) => self.limit_seen(seen),
+            Event::LimitSeen(seen) => self.limit.looked(seen),
             Event::Mark(set) => self.mark(*set),
             Event::Lost(losses) => self.losses = losses,
             Event::Owners(owners) => {
@@ -387,26 +381,6 @@ impl Audit {
             self.examples.entry(key).or_insert(refused);
         } else if !self.examples.contains_key(&key) {
             self.examples_full += 1;
-        }
-    }
-
-    fn limit_was(&mut self, limit: Option<u64>) {
-        self.least_limit = self.least_limit.into_iter().chain(limit).min();
-    }
-
-    fn limit_seen(&mut self, seen: LimitSeen) {
-        self.limit_was(Some(seen.max_map_count.into()));
-        let before = self.limit_seen.replace(seen);
-        // The programs know the limit as it was at the last look, or at the session's start.
-        if let Some(before) = before
-            && before.max_map_count != seen.max_map_count
-        {
-            // Somebody who changes it all day gets one long time of doubt.
-            let full = self.limit_changes.len() >= MAX_LIMIT_CHANGES;
-            match self.limit_changes.last_mut() {
-                Some(last) if full => last.1 = seen.at_ns,
-                _ => self.limit_changes.push((before.at_ns, seen.at_ns)),
-            }
         }
     }
 

@@ -237,8 +237,9 @@ impl Audit {
         (row, groups)
     }
 
+    /// It had as many VMAs as the limit ever allowed at the least.
     pub(super) fn at_limit(&self, peak: Option<u64>) -> bool {
-        peak.zip(self.least_limit).is_some_and(|(peak, max)| peak >= max)
+        peak.zip(self.limit.least).is_some_and(|(peak, max)| peak >= max)
     }
 
     fn row(&self, id: ProcessId, process: &Process) -> report::Process {

@@ -15,6 +15,9 @@ const FEW: usize = 60;
 /// How many these are.
 const OF_MANY: usize = 30;
 
+/// Who lives with so much of the limit still stands at it: between two refusals a few are freed.
+const STANDS_PERCENT: u8 = 99;
+
 /// Of an older image and a newer one: their generations, and the series of both.
 pub(super) type Joined = (u64, u64, Series);
 
@@ -116,16 +119,30 @@ impl Audit {
     /// How its count grows; `peak`: its largest.
     pub(super) fn growth(&self, process: &Process, peak: Option<u64>) -> Option<Growth> {
         let series = self.whole_series(process)?;
-        let at_limit = self.at_limit(peak);
-        let image = process.own().next_back();
-        let top = process.own().filter(|mm| Some(u64::from(mm.peak)) == peak).map(|mm| mm.peak_ns).next();
-        let reached = top.or(process.samples.map(|seen| seen.peak_ns)).filter(|_| at_limit);
+        let reached = self.stopped_at(process, peak);
+        let image = process.own().next_back().filter(|_| reached.is_none());
         let asked = growth::Asked {
-            from_ns: image.filter(|_| !at_limit).map_or(0, |image| image.born_ns),
+            from_ns: image.map_or(0, |image| image.born_ns),
             limit_at_ns: reached,
-            limit: self.least_limit,
+            limit: self.limit.at(process.ended_ns.unwrap_or(u64::MAX)),
         };
         growth::growth(&series, &asked)
+    }
+
+    /// When it reached the limit that was in force then. Of who lives what it does now counts, if it has let go of the limit
+    /// again, or that was raised.
+    fn stopped_at(&self, process: &Process, peak: Option<u64>) -> Option<u64> {
+        let mut own = process.own();
+        let top = own.find(|mm| Some(u64::from(mm.peak)) == peak).map(|mm| mm.peak_ns);
+        let at_ns = top.or(process.samples.map(|seen| seen.peak_ns))?;
+        if peak? < self.limit.at(at_ns)? {
+            return None;
+        }
+        let last = process.own().next_back().map(|mm| mm.last).or(process.samples.map(|seen| seen.last));
+        let stands = self.limit.at(u64::MAX).zip(last).is_some_and(|(limit, last)| {
+            u128::from(last) * 100 >= u128::from(limit) * u128::from(STANDS_PERCENT)
+        });
+        (process.ended_ns.is_some() || stands).then_some(at_ns)
     }
 
     /// Processes whose series is shown: all of a few, of many those that are remarkable.

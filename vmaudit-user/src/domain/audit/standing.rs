@@ -51,7 +51,7 @@ impl Audit {
         lost.insert(LossReason::ExamplesFull, self.examples_full);
         SeenSoFar {
             sight: self.sight,
-            limit: self.limit_seen.map(|seen| seen.max_map_count.into()).or(self.limits.max_map_count),
+            limit: self.limit.seen.map(|seen| seen.max_map_count.into()).or(self.limits.max_map_count),
             exact_peaks: whole.exact_peaks,
             all_peaks_doubtful: self.peaks_doubtful(),
             exact_limit_calls: whole.limit_calls,

@@ -5,6 +5,7 @@ use crate::model::session::Sight;
 use vmaudit_common::call::CALLS;
 use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
+mod growth;
 mod lodgers;
 mod standing;
 mod task_names;

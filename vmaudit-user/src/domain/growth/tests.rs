@@ -156,3 +156,20 @@ fn times_that_no_machine_has_are_no_more_work() {
         }
     }
 }
+
+#[test]
+fn a_slow_leak_has_a_rate_that_is_not_nothing() {
+    // 32 a day, looked at each quarter of an hour, 60 short of the limit.
+    let quarter = 900_000_000_000;
+    let mut series = Series::new(0, 65_400, quarter);
+    for n in 1..=192_u64 {
+        let count = 65_400 + (n / 3) as u32;
+        series.push((n - 1) * quarter, Point { end_ns: n * quarter, peak: count, last: count });
+    }
+    let slow = of(&series);
+    assert!(slow.foresees() && (slow.per_s * 86_400.0 - 32.0).abs() < 2.0, "{slow:?}");
+    for (value, shown) in [(0.0, 0.0), (0.000_123_456, 0.000_123), (8_870.123_4, 8_870.123), (-0.5, -0.5)] {
+        assert_eq!(rounded(value), shown);
+    }
+    assert!([f64::MAX, f64::MIN_POSITIVE, 5e-324, f64::INFINITY].into_iter().all(|it| !rounded(it).is_nan()));
+}

@@ -12,7 +12,9 @@ pub fn of_growth(processes: &[Process], advice: &Recommendation) -> Option<(u32,
     let (process, growth, left) = growing.min_by(|a, b| a.2.total_cmp(&b.2))?;
     let who = format!("{} (pid {})", process.peak_comm(), process.pid);
     let speed = rate(growth.per_s);
-    let room = advice.value.zip(process.map_count.last).map(|(value, last)| value.saturating_sub(last));
+    // Who was stopped may have freed all since.
+    let count = if left > 0.0 { process.map_count.last } else { process.map_count.peak };
+    let room = advice.value.zip(count).map(|(value, count)| value.saturating_sub(count));
     let until = match (advice.value.zip(room), left > 0.0) {
         (Some((value, room)), _) => format!(
             "a limit of {} would be reached after {} at that rate. Raising only delays it",

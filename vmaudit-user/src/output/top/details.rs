@@ -73,7 +73,10 @@ fn figures(row: &Row, look: &Look) -> String {
         line.push_str(&format!("   growth {}", growth(per_s)));
     }
     if let Some(seconds) = row.full_in_s {
-        line.push_str(&format!("   full in {}", duration(seconds)));
+        match duration(seconds).as_str() {
+            "full" => line.push_str("   full"),
+            time => line.push_str(&format!("   full in {time}")),
+        }
     }
     line
 }

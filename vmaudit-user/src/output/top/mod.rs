@@ -327,12 +327,14 @@ impl Top {
 
     /// Who fills up, soonest first.
     fn second(&self) -> String {
-        let growing = self.look.rows.iter().filter_map(|row| Some((row.full_in_s?, row)));
+        // Who is full already is in the answer.
+        let growing =
+            self.look.rows.iter().filter_map(|row| Some((row.full_in_s.filter(|s| *s > 0.0)?, row)));
         match growing.min_by(|a, b| a.0.total_cmp(&b.0)) {
             Some((seconds, row)) => format!(
                 "{} reaches it in {} at its present growth.",
                 clean(&row.comm),
-                look::duration(seconds)
+                look::duration(seconds.max(1.0))
             ),
             None => String::new(),
         }

@@ -52,6 +52,8 @@ fn refused(count: u64) -> Failure {
 fn four_situations() -> Top {
     let mut java = row(28_868, "java", 65_531);
     (java.clipped, java.refused, java.refused_at_limit) = (true, 334, 334);
+    // It stands there, and keeps nobody else from being told.
+    java.full_in_s = Some(0.0);
     java.failures = vec![refused(334)];
     let mut pool = row(31_044, "pool", 30_022);
     (pool.per_s, pool.full_in_s) = (Some(8870.0), Some(4.0));
