@@ -77,7 +77,7 @@ fn whatever_is_sent_to_the_socket_the_session_goes_on() {
 /// The session sees the end of its command, and its own, though there is always one more datagram.
 #[test]
 fn who_sends_to_the_socket_without_end_keeps_nothing_from_ending() {
-    let done = Session::run(&["--marks", "--linger", "300ms"], &["rude", "on"]).go().succeeded();
+    let done = Session::run(&["--marks", "--linger", "100ms"], &["rude", "on"]).go().succeeded();
     let report = done.report();
     assert_eq!(report.marks.iter().map(|mark| mark.name.as_str()).collect::<Vec<_>>(), ["amid the noise"]);
     // What the others did meanwhile was taken.
