@@ -34,13 +34,15 @@ use crate::source::vma_layout::jvm_log::JvmLog;
 use crate::text::sanitize::steers;
 
 pub use programs::{btf, perf_map, program, ring_record};
-pub use recordings::{json_report, recorded_changes, recorded_events, recorded_header, recording};
+pub use recordings::{
+    json_report, recorded_changes, recorded_events, recorded_header, recorded_packed, recording,
+};
 
 /// An input's name and its function.
 pub type Input = (&'static str, fn(&[u8]));
 
 /// All of them; the targets of `fuzz/` bear these names.
-pub const INPUTS: [Input; 19] = [
+pub const INPUTS: [Input; 20] = [
     ("maps", maps),
     ("explained", explained),
     ("numa_maps", numa_maps),
@@ -58,6 +60,7 @@ pub const INPUTS: [Input; 19] = [
     ("recording", recording),
     ("recorded_header", recorded_header),
     ("recorded_events", recorded_events),
+    ("recorded_packed", recorded_packed),
     ("recorded_changes", recorded_changes),
     ("json_report", json_report),
 ];

@@ -1,6 +1,9 @@
 //! What the numbers of an event are called where events are written down: a call by the kernel's name, a class by the
 //! facts that its bits stand for. The names are frozen (a test holds them); the numbers may change with any version.
 
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
 use vmaudit_common::call::{CALLS, Call};
 use vmaudit_common::{
     CLASS_ASKED, CLASS_BEYOND, CLASS_CHARGED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE,
@@ -63,11 +66,34 @@ fn call_by_name(name: &str) -> Option<Call> {
     CALLS.iter().position(|info| info.name == name).and_then(|at| Call::try_from(at).ok())
 }
 
+/// Takes the name of a call.
+struct ByName;
+
+impl Visitor<'_> for ByName {
+    type Value = Call;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a call")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Call, E> {
+        call_by_name(name).ok_or_else(|| E::custom("a call of another version"))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for ByName {
+    type Value = Call;
+
+    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Call, D::Error> {
+        from.deserialize_str(self)
+    }
+}
+
 /// `#[serde(with)]` of a call.
 pub mod call {
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error};
+    use serde::{Deserializer, Serializer};
 
-    use super::{Call, call_by_name};
+    use super::{ByName, Call};
     use crate::model::cause::name_of;
 
     /// Writes the name.
@@ -77,18 +103,20 @@ pub mod call {
 
     /// Reads it.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Call, D::Error> {
-        let name = String::deserialize(from)?;
-        call_by_name(&name).ok_or_else(|| D::Error::custom("a call of another version"))
+        from.deserialize_str(ByName)
     }
 }
 
 /// `#[serde(with)]` of figures by call.
 pub mod calls {
-    use std::collections::BTreeMap;
+    use std::fmt;
 
-    use serde::{Deserialize as _, Deserializer, Serializer, de::Error};
+    use serde::{
+        Deserializer, Serializer,
+        de::{MapAccess, Visitor},
+    };
 
-    use super::{Call, call_by_name};
+    use super::{ByName, Call};
     use crate::model::{call_stat::CallStat, cause::name_of};
 
     /// Writes a map from names.
@@ -96,16 +124,31 @@ pub mod calls {
         out.collect_map(calls.iter().map(|(call, stat)| (name_of(*call), stat)))
     }
 
-    /// Reads it.
+    /// Reads it; of a call that comes twice, what came last.
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(Call, CallStat)>, D::Error> {
-        let calls = BTreeMap::<String, CallStat>::deserialize(from)?;
-        let mut read = calls
-            .into_iter()
-            .map(|(name, stat)| Some((call_by_name(&name)?, stat)))
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| D::Error::custom("a call of another version"))?;
-        read.sort_unstable_by_key(|(call, _)| *call);
-        Ok(read)
+        struct Figures;
+
+        impl<'de> Visitor<'de> for Figures {
+            type Value = Vec<(Call, CallStat)>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("figures by call")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                // Most processes use few calls.
+                let mut read: Self::Value = Vec::with_capacity(map.size_hint().unwrap_or(0).min(16));
+                while let Some(call) = map.next_key_seed(ByName)? {
+                    let stat = map.next_value()?;
+                    match read.binary_search_by_key(&call, |(call, _)| *call) {
+                        Ok(at) => drop(read.get_mut(at).map(|known| known.1 = stat)),
+                        Err(at) => read.insert(at, (call, stat)),
+                    }
+                }
+                Ok(read)
+            }
+        }
+        from.deserialize_map(Figures)
     }
 }
 

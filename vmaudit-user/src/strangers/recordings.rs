@@ -26,6 +26,7 @@ use crate::output::format::{Document, Format, write};
 use crate::output::text::page::Style;
 use crate::session::left::of_json;
 use crate::source::recording::format::{self, Changes, Head, Kind, MAGIC, VERSION};
+use crate::source::recording::packed::Packer;
 use crate::source::recording::{Reader, Writer};
 
 /// The header of a session of nothing special.
@@ -133,9 +134,23 @@ pub(crate) fn lines(events: &[Event]) -> Vec<u8> {
     events.iter().map(line).collect::<Vec<_>>().join(&b'\n')
 }
 
-/// A frame of events, as JSON.
+/// A frame of events as JSON, as version 1 wrote them.
 pub fn recorded_events(bytes: &[u8]) {
     recording(&[begun(), frame(Kind::Events, bytes)].concat());
+}
+
+/// The same, packed.
+pub fn recorded_packed(bytes: &[u8]) {
+    recording(&[begun(), frame(Kind::Packed, bytes)].concat());
+}
+
+/// Events as they stand in a frame, packed.
+pub(crate) fn packed(events: &[Event]) -> Vec<u8> {
+    let mut packer = Packer::default();
+    for event in events {
+        assert!(packer.push(event, usize::MAX).expect("an event can be packed"));
+    }
+    packer.take()
 }
 
 /// A frame of changes of map_count.

@@ -195,6 +195,7 @@ fn samples(name: &str) -> Vec<Vec<u8>> {
         "recording" => vec![recorded()],
         "recorded_header" => vec![serde_json::to_vec(&recordings::header()).unwrap()],
         "recorded_events" => events().chunks(FEW).map(lines).collect(),
+        "recorded_packed" => events().chunks(FEW).map(recordings::packed).collect(),
         "recorded_changes" => {
             let mut frame = Changes::default();
             for event in events() {
@@ -341,6 +342,7 @@ mod tried {
         recording,
         recorded_header,
         recorded_events,
+        recorded_packed,
         recorded_changes,
         json_report
     );

@@ -29,6 +29,7 @@ mod outcomes;
 mod own;
 mod plain;
 mod processes;
+mod recordings;
 mod sizes;
 mod strangers;
 mod stuck;
@@ -65,7 +66,8 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
   terminal      job-shell PROGRAM ARGUMENTS... | type-ahead
   stuck         stuck FOLDER | stuck-refused FOLDER | stuck-exec FOLDER WORDS...   (root, /dev/fuse)
   plain         cat | exit STATUS | kill-self SIGNAL | stop-self | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
-  bench         bench pair|threads|getppid|fault|growth [SECONDS]";
+  bench         bench pair|threads|getppid|fault|growth [SECONDS]
+                stretch RECORDING changes|figures|states|refusals|all EVENTS TO";
 
 fn main() {
     let args: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
@@ -224,6 +226,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["facts"] => plain::facts(),
         ["exec-loop", n] => plain::exec_loop(number(n)),
         ["bytes"] => plain::bytes(),
+        ["stretch", from, kind, events, to] => recordings::stretch(from, kind, number(events), to),
         ["bench", name] => bench::run(name, 1.0),
         ["bench", name, seconds] => bench::run(name, number(seconds)),
         _ => die(2, format_args!("{USAGE}")),

@@ -20,6 +20,8 @@ const PILES: usize = 20_000;
 const PLACES: usize = 50_000;
 /// Nodes of a pile; of one that is larger the rest is not sampled.
 const NODES: usize = 1 << 17;
+/// Nodes that no pile is too small for.
+const FEW_NODES: usize = 512;
 /// Rows of one process that name a place.
 const ROWS: usize = 40;
 /// Address spaces whose stacks are followed beside those that the report shows, those with the largest peaks.
@@ -55,6 +57,8 @@ struct Pile {
     /// The uppermost now, and when the level was highest.
     top: u32,
     highest: u32,
+    /// So many nodes, and those in neither chain are forgotten.
+    most: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +72,7 @@ struct Node {
 
 impl Pile {
     fn new(tgid: u32) -> Self {
-        Self { tgid, nodes: Vec::new(), places: 0, top: NONE, highest: NONE }
+        Self { tgid, nodes: Vec::new(), places: 0, top: NONE, highest: NONE, most: FEW_NODES }
     }
 
     fn node(&self, at: u32) -> Option<&Node> {
@@ -88,8 +92,9 @@ impl Pile {
         if credit.level <= credit.base {
             return;
         }
-        if self.nodes.len() >= NODES {
+        if self.nodes.len() >= self.most {
             self.compact();
+            self.most = (2 * self.nodes.len()).clamp(FEW_NODES, NODES);
         }
         if self.nodes.len() + 2 > NODES {
             return;

@@ -2,20 +2,22 @@
 //!
 //! [`MAGIC`], then frames. A frame has a head of [`HEAD`] bytes (kind, plain length, stored length, CRC-32 of all that
 //! and of the stored bytes; little endian) and stored bytes: zlib of the plain ones. The first frame is the header (one
-//! JSON object). Frames of events hold JSON, one event a line; frames of changes hold many changes of map_count as
-//! variable-length differences, because these are most of what a long recording holds. A frame holds whole records and
-//! needs no frame before it but the header, so any prefix of a file is readable up to its last whole frame.
+//! JSON object). Frames of events hold them packed ([`super::packed`]), in version 1 as JSON, one a line; frames of changes
+//! hold many changes of map_count as variable-length differences, because these are most of what a long recording holds. A
+//! frame holds whole records and needs no frame before it but the header, so any prefix of a file is readable up to its last
+//! whole frame.
 //!
 //! A reader passes over kinds of frames that it does not know, and refuses a newer version.
 
 use vmaudit_common::call::{CALLS, Call};
 
+use super::numbers::{add, difference, read_signed, read_unsigned, signed, unsigned};
 use crate::model::event::Change;
 
 /// First bytes of a recording; the line feeds show a file that went through a text mode. The version follows.
 pub const MAGIC: [u8; 7] = *b"vma\r\n\x1a\n";
-/// Version of the format, the byte behind [`MAGIC`].
-pub const VERSION: u8 = 1;
+/// Version of the format, the byte behind [`MAGIC`]. 2: packed events.
+pub const VERSION: u8 = 2;
 /// Bytes of a frame's head.
 pub const HEAD: usize = 13;
 /// Most plain bytes of a frame.
@@ -33,8 +35,10 @@ const NAMES: usize = 4096;
 pub enum Kind {
     /// The header.
     Header = b'H',
-    /// Events, one JSON object a line.
+    /// Events, one JSON object a line: of version 1.
     Events = b'E',
+    /// Events, packed.
+    Packed = b'P',
     /// Changes of map_count.
     Changes = b'C',
 }
@@ -162,11 +166,11 @@ pub fn changes(mut bytes: &[u8], mut sink: impl FnMut(Change)) -> Option<()> {
     let mut names: Vec<String> = Vec::new();
     let from = &mut bytes;
     while !from.is_empty() {
-        let at_ns = add(last.at_ns, read_signed(from)?)?;
-        let generation = add(last.generation, read_signed(from)?)?;
-        let tgid = u32::try_from(add(last.tgid, read_signed(from)?)?).ok()?;
+        let at_ns = add(last.at_ns, read_signed(from)?);
+        let generation = add(last.generation, read_signed(from)?);
+        let tgid = u32::try_from(add(last.tgid, read_signed(from)?)).ok()?;
         let tid = u32::try_from(i64::from(tgid).checked_add(read_signed(from)?)?).ok()?;
-        let before = u32::try_from(add(last.after, read_signed(from)?)?).ok()?;
+        let before = u32::try_from(add(last.after, read_signed(from)?)).ok()?;
         let after = u32::try_from(i64::from(before).checked_add(read_signed(from)?)?).ok()?;
         let call = read_name(from, &mut names)?;
         let call = CALLS.iter().position(|info| info.name == call).and_then(|at| Call::try_from(at).ok())?;
@@ -187,51 +191,6 @@ fn read_name<'n>(from: &mut &[u8], names: &'n mut Vec<String>) -> Option<&'n str
         (names.len() < NAMES + 2).then(|| names.push(String::from_utf8_lossy(name).into_owned()))?;
     }
     names.get(at).map(String::as_str)
-}
-
-/// `a - b`, wrapping: any two numbers have a difference, and [`add`] undoes it.
-fn difference(a: u64, b: u64) -> i64 {
-    a.wrapping_sub(b) as i64
-}
-
-fn add(base: u64, difference: i64) -> Option<u64> {
-    Some(base.wrapping_add(difference as u64))
-}
-
-fn unsigned(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-/// Small differences are short whatever their sign.
-fn signed(out: &mut Vec<u8>, n: i64) {
-    unsigned(out, (n << 1 ^ n >> 63) as u64);
-}
-
-fn read_unsigned(from: &mut &[u8]) -> Option<u64> {
-    let mut n = 0u64;
-    for shift in (0..70).step_by(7) {
-        let (&byte, rest) = from.split_first()?;
-        *from = rest;
-        let bits = u64::from(byte & 0x7f);
-        // The tenth byte holds one bit.
-        if shift == 63 && bits > 1 {
-            return None;
-        }
-        n |= bits << shift;
-        if byte & 0x80 == 0 {
-            return Some(n);
-        }
-    }
-    None
-}
-
-fn read_signed(from: &mut &[u8]) -> Option<i64> {
-    let n = read_unsigned(from)?;
-    Some((n >> 1) as i64 ^ -((n & 1) as i64))
 }
 
 #[cfg(test)]
@@ -294,20 +253,5 @@ mod tests {
                 let _ = changes(&flipped, |_| {});
             }
         }
-    }
-
-    #[test]
-    fn numbers_of_every_length() {
-        for n in [0, 1, -1, 63, 64, -64, -65, i64::MAX, i64::MIN] {
-            let mut bytes = Vec::new();
-            signed(&mut bytes, n);
-            assert_eq!(read_signed(&mut bytes.as_slice()), Some(n));
-        }
-        assert_eq!(read_unsigned(&mut [0xff; 9].as_slice()), None, "cut");
-        assert_eq!(read_unsigned(&mut [0xff; 11].as_slice()), None, "too long");
-        assert_eq!(
-            read_unsigned(&mut [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2].as_slice()),
-            None
-        );
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use flate2::read::ZlibDecoder;
 
 use super::format::{self, HEAD, Head, Kind, MAGIC, MOST_PLAIN, MOST_STORED, VERSION};
+use super::packed;
 use crate::model::event::{Cut, Event, ProcessId};
 use crate::model::session::Header;
 use crate::source::Source;
@@ -121,11 +122,13 @@ impl<R: Read> Reader<R> {
             }
         };
         let ended = &mut self.ended;
+        let mut one = |event| {
+            *ended = matches!(event, Event::End(_));
+            sink(event);
+        };
         let read = match kind {
-            kind if kind == Kind::Events as u8 => events(&plain, &mut |event| {
-                *ended = matches!(event, Event::End(_));
-                sink(event);
-            }),
+            kind if kind == Kind::Packed as u8 => packed::values(&plain, one),
+            kind if kind == Kind::Events as u8 => events(&plain, &mut one),
             kind if kind == Kind::Changes as u8 => {
                 format::changes(&plain, |change| sink(Event::Change(change)))
             }

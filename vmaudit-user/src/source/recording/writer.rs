@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use flate2::{Compression, write::ZlibEncoder};
 
 use super::format::{Changes, Head, Kind, MAGIC, MOST_PLAIN, VERSION};
+use super::packed::Packer;
 use crate::model::{event::Event, session::Header};
 
 /// Plain bytes of events at which a frame is written.
@@ -14,7 +15,7 @@ const FRAME: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
-    events: Vec<u8>,
+    events: Packer,
     changes: Changes,
     /// Bytes written so far.
     written: u64,
@@ -34,7 +35,7 @@ impl<W: Write> Writer<W> {
         out.write_all(&[VERSION])?;
         let mut writer = Self {
             out,
-            events: Vec::new(),
+            events: Packer::default(),
             changes: Changes::default(),
             written: MAGIC.len() as u64 + 1,
             most,
@@ -64,11 +65,7 @@ impl<W: Write> Writer<W> {
             }
             _ => {}
         }
-        let before = self.events.len();
-        serde_json::to_writer(&mut self.events, event)?;
-        self.events.push(b'\n');
-        if self.events.len() - before > MOST_PLAIN / 2 {
-            self.events.truncate(before);
+        if !self.events.push(event, MOST_PLAIN / 2).map_err(io::Error::other)? {
             self.too_long += 1;
         }
         if self.events.len() >= FRAME {
@@ -111,12 +108,8 @@ impl<W: Write> Writer<W> {
         if self.events.is_empty() {
             return Ok(());
         }
-        let plain = std::mem::take(&mut self.events);
-        self.frame(Kind::Events, &plain)?;
-        // Its memory is used again.
-        self.events = plain;
-        self.events.clear();
-        Ok(())
+        let plain = self.events.take();
+        self.frame(Kind::Packed, &plain)
     }
 
     fn frame(&mut self, kind: Kind, plain: &[u8]) -> io::Result<()> {

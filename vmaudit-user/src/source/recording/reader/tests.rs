@@ -116,6 +116,27 @@ fn what_is_written_is_read_again() {
     assert_eq!(apart(&events), apart(&sample()));
 }
 
+/// Files of earlier versions are read for ever.
+#[test]
+fn a_recording_of_version_1_gives_the_report_that_it_gave() {
+    let bytes = include_bytes!("version-1.vma");
+    assert_eq!(bytes[MAGIC.len()], 1);
+    let (events, cut) = read(bytes).unwrap();
+    assert_eq!((events.len(), cut), (430, None));
+    let (header, audit) = crate::session::replay::replay(Reader::new(bytes.as_slice()).unwrap()).unwrap();
+    let report = crate::domain::report::report(&header, &audit).unwrap();
+    let process = &report.processes[0];
+    assert_eq!((process.map_count.peak, process.map_count.exact), (Some(108), true));
+    assert_eq!(report.failures.iter().map(|group| group.count).sum::<u64>(), 3);
+    // Written again, as this version does, it is the same report.
+    let mut writer = Writer::new(Vec::new(), &header, None).unwrap();
+    events.iter().for_each(|event| writer.event(event).unwrap());
+    writer.flush().unwrap();
+    let again = writer.into_inner();
+    let (header, audit) = crate::session::replay::replay(Reader::new(again.as_slice()).unwrap()).unwrap();
+    assert_eq!(crate::domain::report::report(&header, &audit).unwrap(), report);
+}
+
 #[test]
 fn every_beginning_of_a_file_is_readable() {
     let bytes = written(&sample());
@@ -187,7 +208,7 @@ fn other_files_and_newer_ones_are_refused_with_a_sentence() {
     }
     let mut newer = written(&[]);
     newer[MAGIC.len()] = VERSION + 1;
-    assert!(read(&newer).unwrap_err().to_string().contains("a newer vmaudit wrote it (format 2;"));
+    assert!(read(&newer).unwrap_err().to_string().contains("a newer vmaudit wrote it (format 3;"));
 }
 
 #[test]
