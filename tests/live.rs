@@ -42,6 +42,8 @@ mod hostile_files;
 mod hostile_names;
 #[path = "live/intervals.rs"]
 mod intervals;
+#[path = "live/languages.rs"]
+mod languages;
 #[path = "live/lent.rs"]
 mod lent;
 #[path = "live/limit_command.rs"]

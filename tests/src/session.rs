@@ -63,11 +63,16 @@ impl Session {
 
     /// The same as users do it: in a crowd not every process has a row.
     pub fn run_as_usual(options: &[&str], words: &[&str]) -> Self {
+        Self::run_command(options).then_workload(words)
+    }
+
+    /// The same up to the words of a command.
+    pub fn run_command(options: &[&str]) -> Self {
         let session = Self::vmaudit(&["run", "-o"]);
         let report = session.scratch.path("report.json");
         let mut session = session.words(&[report]).words(&[Self::RECORD]);
         session.recording = Some(session.words.len() - 1);
-        session.words(options).words(&["--"]).words(&[workload()]).words(words)
+        session.words(options).words(&["--"])
     }
 
     /// `vmaudit watch -o SCRATCH/report.json OPTIONS`, with a recording as in [`Session::run`].

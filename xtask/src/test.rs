@@ -13,14 +13,21 @@ use crate::python;
 /// Tests with this in their path change the machine, e.g. its lockdown mode.
 const GUEST_ONLY: &str = "::guest_only::";
 /// What tests with this in their path need.
-const WITH: [(&str, Needs); 6] = [
+const WITH: [(&str, Needs); 12] = [
+    ("::with_cxx::", Needs::Programs(&["g++"], "g++")),
     ("::with_duckdb::", Needs::Module("duckdb", "duckdb")),
+    ("::with_gcc::", Needs::Programs(&["gcc"], "gcc")),
+    ("::with_gdb::", Needs::Programs(&["gdb", "gcc"], "gdb")),
     ("::with_go::", Needs::Programs(&["go"], "golang-go")),
+    ("::with_java::", Needs::Programs(&["java", "javac"], "default-jdk-headless")),
     (
         "::with_perfetto::",
         Needs::Module("perfetto.protos.perfetto.trace.perfetto_trace_pb2", "perfetto protobuf"),
     ),
     ("::with_prometheus::", Needs::Programs(&["prometheus", "promtool"], "prometheus")),
+    ("::with_python::", Needs::Programs(&["python3"], "python3")),
+    // The version that has it first; later ones may, or may not.
+    ("::with_python_perf::", Needs::Runs(&["python3.12", "-X", "perf", "-c", ""], "python3.12")),
     ("::with_pytest::", Needs::Programs(&["pytest-3"], "python3-pytest")),
     ("::with_tmux::", Needs::Programs(&["tmux"], "tmux")),
 ];
@@ -29,6 +36,8 @@ const WITH: [(&str, Needs); 6] = [
 enum Needs {
     /// Programs, of a Debian package.
     Programs(&'static [&'static str], &'static str),
+    /// A command that has to succeed, of a Debian package.
+    Runs(&'static [&'static str], &'static str),
     /// A module of Python's, of packages of PyPI.
     Module(&'static str, &'static str),
 }
@@ -37,6 +46,9 @@ impl Needs {
     fn are_there(&self) -> bool {
         match self {
             Self::Programs(names, _) => names.iter().all(|name| find(name).is_some()),
+            Self::Runs(words, _) => words
+                .split_first()
+                .is_some_and(|(program, words)| quiet_output(Command::new(program).args(words)).is_some()),
             Self::Module(name, _) => {
                 quiet_output(Command::new("python3").args(["-c", &format!("import {name}")])).is_some()
             }
@@ -45,7 +57,7 @@ impl Needs {
 
     fn install(&self) -> String {
         match self {
-            Self::Programs(_, package) => format!("Debian's package {package}"),
+            Self::Programs(_, package) | Self::Runs(_, package) => format!("Debian's package {package}"),
             Self::Module(_, packages) => format!("pip install {packages}"),
         }
     }

@@ -67,6 +67,9 @@ pub struct Maker {
     /// Sentences about the stack: where and why it is cut, how names could be had.
     #[serde(default)]
     pub stack_notes: Vec<String>,
+    /// Callers are missing at the outer end of the stack, or may be.
+    #[serde(default)]
+    pub cut: bool,
     /// Why nobody is credited; null where somebody is.
     #[serde(default)]
     pub nobody: Option<Nobody>,

@@ -47,6 +47,13 @@ impl Frame {
         let ip = Some(format!("{ip:#x}"));
         Self { ip, symbol: None, module: None, offset: None, file: None, line: None, inlined: false }
     }
+
+    /// The same line of the same function; where it has no name, the same address.
+    pub fn is_like(&self, other: &Self) -> bool {
+        let known = (&self.symbol, &self.module, &self.file, self.line, self.inlined)
+            == (&other.symbol, &other.module, &other.file, other.line, other.inlined);
+        known && (self.symbol.is_some() || (&self.ip, self.offset) == (&other.ip, other.offset))
+    }
 }
 
 /// A part of a thread's user stack, as it was when its call was refused.
@@ -86,6 +93,9 @@ pub struct FollowedStack {
     /// It is that of a credited call, from this [`crate::model::event::Place`]; `None`: of a refused one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place: Option<u32>,
+    /// Callers are missing at its outer end, or may be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
 }
 
 /// A mapping, or an address where nothing is mapped.

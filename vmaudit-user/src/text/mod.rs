@@ -1,5 +1,6 @@
 //! Words for figures: numbers, sizes, times, names of strangers. No I/O, nothing of vmaudit's own types.
 
+pub(crate) mod function;
 pub(crate) mod number;
 mod rate;
 pub mod sanitize;

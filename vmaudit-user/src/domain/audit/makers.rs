@@ -31,6 +31,8 @@ const FOLLOWED: usize = 32;
 /// Of addresses alone.
 const UNNAMED: &str =
     "These addresses have no names: nobody could look at the mappings of the process while it lived.";
+/// Of a stack without a copy.
+const UNCOPIED: &str = "Found by frame pointers alone: callers that keep none are missing.";
 /// No node.
 const NONE: u32 = u32::MAX;
 
@@ -261,14 +263,27 @@ impl Audit {
         let mut rows: Vec<Maker> = Vec::new();
         let mut known: HashMap<(Call, Vec<Frame>), usize> = HashMap::new();
         for ((call, place), count) in sums {
-            let (stack, stack_notes) = self.stack_of_place(mm.generation, place);
-            let key = (call, stack.iter().map(alike).collect());
+            let Stack { frames, notes, cut } = self.stack_of_place(mm.generation, place);
+            let key = (call, frames.iter().map(alike).collect());
             match known.get(&key).and_then(|&at| rows.get_mut(at)) {
-                Some(row) => row.count += count,
+                Some(row) => {
+                    row.count += count;
+                    // The same functions up to the first one: what one copy shows, the other need not.
+                    if row.cut && !cut {
+                        (row.cut, row.stack_notes) = (cut, notes);
+                    }
+                }
                 None => {
                     known.insert(key, rows.len());
-                    let syscall = Some(name_of(call).to_owned());
-                    rows.push(Maker { count, share: 0.0, syscall, stack, stack_notes, nobody: None });
+                    rows.push(Maker {
+                        count,
+                        share: 0.0,
+                        syscall: Some(name_of(call).to_owned()),
+                        stack: frames,
+                        stack_notes: notes,
+                        cut,
+                        nobody: None,
+                    });
                 }
             }
         }
@@ -284,6 +299,7 @@ impl Audit {
             syscall: None,
             stack: Vec::new(),
             stack_notes: Vec::new(),
+            cut: false,
             nobody: Some(why),
         }));
         // What people read is in the counts; more digits say no more.
@@ -306,9 +322,9 @@ impl Audit {
         innermost.into_iter().chain(caller).chain(walked)
     }
 
-    fn stack_of_place(&self, generation: u64, place: u32) -> (Vec<Frame>, Vec<String>) {
+    fn stack_of_place(&self, generation: u64, place: u32) -> Stack {
         let Some(Seen { place, followed }) = self.makers.places.get(&(generation, place)) else {
-            return (Vec::new(), Vec::new());
+            return Stack::default();
         };
         let addresses: Vec<u64> = match followed {
             Some(it) if !it.addresses.is_empty() => it.addresses.clone(),
@@ -320,8 +336,19 @@ impl Audit {
         if !addresses.is_empty() && !addresses.iter().any(named) && notes.is_empty() {
             notes.push(UNNAMED.to_owned());
         }
-        (frames, notes)
+        if followed.is_none() && !addresses.is_empty() {
+            notes.push(UNCOPIED.to_owned());
+        }
+        Stack { frames, notes, cut: followed.as_ref().is_none_or(|it| it.cut) }
     }
+}
+
+/// A stack as the report has it.
+#[derive(Default)]
+struct Stack {
+    frames: Vec<Frame>,
+    notes: Vec<String>,
+    cut: bool,
 }
 
 /// The image that the process's peak is of.

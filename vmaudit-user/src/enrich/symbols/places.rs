@@ -26,8 +26,8 @@ const BYTES: (usize, usize) = (8 << 20, 2 << 20);
 const COPIES: (usize, usize) = (256, 2 << 20);
 /// Places of one address space.
 const PLACES: usize = 1024;
-/// Copies of one address space that wait until its code is known.
-const WAITING: usize = 512;
+/// The same until its code is known: a loop of mprotect makes a thousand in the 3 ms that a look takes.
+const WAITING: (usize, usize) = (2048, 6 << 20);
 /// Looks because of callers in code that is not known: mostly these are no callers.
 const AGAIN: u32 = 4;
 /// Address spaces with places.
@@ -224,8 +224,8 @@ impl Symbols {
 
 impl Known {
     fn has_room(&self, copy: &StackCopy) -> bool {
-        let most = if self.code.is_empty() { WAITING } else { COPIES.0 };
-        self.kept.len() < most && self.bytes + copy.size() <= COPIES.1
+        let most = if self.code.is_empty() { WAITING } else { COPIES };
+        self.kept.len() < most.0 && self.bytes + copy.size() <= most.1
     }
 
     /// A new place (`Ok`), a known one, or none (0). Without a key it is like no other.
@@ -390,6 +390,7 @@ mod tests {
             addresses: vec![9],
             notes: Vec::new(),
             place: Some(1),
+            cut: false,
         };
         let same = places.same(&[followed]);
         assert_eq!(same.iter().map(|it| it.place.unwrap()).collect::<Vec<_>>(), (2..=10).collect::<Vec<_>>());
@@ -408,7 +409,7 @@ mod tests {
         assert!(places.bytes <= BYTES.0);
         let bytes: usize = places.of.values().flat_map(|it| &it.kept).map(|it| it.copy.size()).sum();
         assert_eq!(bytes, places.bytes);
-        assert!(places.of.values().all(|it| it.places as usize <= PLACES && it.kept.len() <= WAITING));
+        assert!(places.of.values().all(|it| it.places as usize <= PLACES && it.kept.len() <= WAITING.0));
         places.keep(&HashSet::from([3]));
         places.forget(3);
         assert_eq!(places.bytes, 0);

@@ -46,8 +46,17 @@ const RUNTIMES: [Runtime; 3] = [
     },
 ];
 
+/// How the names of Python's generated entries begin.
+const PYTHON: &str = "py::";
+/// The name of all code of Java that is not compiled.
+const INTERPRETER: &str = "Interpreter";
 const NARROW: &str = "Stacks of 32-bit code are not followed: its unwind information is not read.";
 const ALONE: &str = "Found by frame pointers alone: callers that keep none are missing.";
+
+/// A file of the interpreter of Python.
+pub fn is_python(name: &str) -> bool {
+    RUNTIMES.iter().any(|runtime| runtime.interprets() && runtime.has(name))
+}
 
 fn numbered(index: usize) -> String {
     format!("address {} of the stack", index + 1)
@@ -62,9 +71,11 @@ pub fn noted(
 ) -> FollowedStack {
     let runtime = RUNTIMES.iter().find(|runtime| runtime.runs_in(image));
     let mut notes = Vec::new();
+    let cut = followed.as_ref().is_none_or(Followed::is_cut);
     let addresses = match followed {
         Some(followed) => {
             notes.extend(end(&followed, image, runtime));
+            notes.extend(python_entries(taken, &followed, named));
             match followed.end {
                 // All of it: with the word beside it, as if there were no copy.
                 End::FramePointers { from: 0, .. } => Vec::new(),
@@ -81,7 +92,16 @@ pub fn noted(
         notes.extend(names(taken, shown, image, named, runtime));
     }
     let Taken { generation, tid, at_ns, .. } = *taken;
-    FollowedStack { generation, tid, at_ns, addresses, notes, place: taken.place }
+    FollowedStack { generation, tid, at_ns, addresses, notes, place: taken.place, cut }
+}
+
+/// Python names its entries; of generated code without such a name it is not certain that it was one.
+fn python_entries(taken: &Taken, followed: &Followed, named: &HashMap<(u64, u64), &Frame>) -> Option<String> {
+    let from = followed.by_python?;
+    let name = |ip| named.get(&(taken.generation, ip)).and_then(|frame| frame.symbol.as_deref());
+    let python =
+        followed.addresses.get(from).and_then(|&ip| name(ip)).is_some_and(|it| it.starts_with(PYTHON));
+    (!python).then(|| format!("Beyond {} followed as Python's generated code would be.", numbered(from)))
 }
 
 /// How it ends, if there is something to say of it.
@@ -153,6 +173,12 @@ fn names(
         let has_none = if with.is_empty() { " has no names here" } else { "" };
         return Some(format!("{which}{has_none}: {how}."));
     }
+    let symbol = |ip: &&u64| named.get(&(taken.generation, **ip)).and_then(|frame| frame.symbol.as_deref());
+    if with.iter().filter_map(symbol).any(|name| name == INTERPRETER) {
+        return Some(
+            "Interpreter: a method of Java that was not compiled; such have no names of their own.".into(),
+        );
+    }
     // An interpreter's functions are one loop in C.
     let interprets = runtime.is_some_and(|runtime| runtime.interprets() && runtime.on(stack, image));
     (interprets && with.is_empty())
@@ -208,7 +234,7 @@ mod tests {
     }
 
     fn stack(addresses: &[u64], end: End, by_frame_pointer: Option<usize>) -> Option<Followed> {
-        Some(Followed { addresses: addresses.to_vec(), end, by_frame_pointer })
+        Some(Followed { addresses: addresses.to_vec(), end, by_frame_pointer, by_python: None })
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::cfi::{Above, Cfi, Unknown};
 use super::elf::{self, Program};
 use super::registers::{FP, RETURN, Registers, SP};
 use super::stack_copy::StackCopy;
-use super::{Area, Image, inside};
+use super::{Area, Image, helper, inside, stack_notes};
 use crate::domain::c_library;
 
 /// Functions kept of one stack.
@@ -33,6 +33,20 @@ pub struct Followed {
     pub end: End,
     /// The first of them whose caller was found by a frame pointer, because nothing tells how it keeps its caller.
     pub by_frame_pointer: Option<usize>,
+    /// The first of them in generated code that was taken for one of Python's entries.
+    #[serde(default)]
+    pub by_python: Option<usize>,
+}
+
+impl Followed {
+    fn new() -> Self {
+        Self { addresses: Vec::new(), end: End::NoCode, by_frame_pointer: None, by_python: None }
+    }
+
+    /// Callers are missing at its outer end, or may be.
+    pub fn is_cut(&self) -> bool {
+        !matches!(self.end, End::First | End::FramePointers { certain: true, .. })
+    }
 }
 
 /// Where and why it ended.
@@ -63,12 +77,7 @@ pub type Load<'l> = dyn FnMut(usize) -> io::Result<Option<Program>> + 'l;
 
 /// Follows a stack of a process with these mappings. An error: the one of `load`.
 pub fn follow(stack: &Stack, image: &Image, load: &mut Load<'_>) -> io::Result<Followed> {
-    let mut walk = Walk {
-        stack,
-        image,
-        files: HashMap::new(),
-        followed: Followed { addresses: Vec::new(), end: End::NoCode, by_frame_pointer: None },
-    };
+    let mut walk = Walk { stack, image, files: HashMap::new(), followed: Followed::new() };
     let mut registers = Registers::of_call(&stack.copy.registers);
     let mut signal = false;
     walk.followed.addresses.push(registers.ip);
@@ -127,7 +136,12 @@ impl Walk<'_> {
     ) -> io::Result<Result<Above, End>> {
         let at = if signal { registers.ip } else { inside(registers.ip) };
         let Some(area) = self.image.area(at) else { return Ok(Err(End::NoCode)) };
-        let Some(module) = area.module else { return Ok(self.by_frame_pointer(registers)) };
+        let Some(module) = area.module else {
+            return Ok(match self.python_entry(area, registers) {
+                Some(above) => Ok(above),
+                None => self.by_frame_pointer(registers),
+            });
+        };
         let file = match self.files.entry(module) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::hash_map::Entry::Vacant(entry) => entry.insert(load(module)?),
@@ -160,6 +174,30 @@ impl Walk<'_> {
             }
             Err(Unknown::Contradiction) => Err(End::Contradiction),
         })
+    }
+
+    /// What stands above one of the entries that Python (3.12 on, with -X perf) generates, one for each of its functions: two
+    /// words of stack, the outer one returns into Python (CPython, Python/asm_trampoline.S). On arm64 they keep frame
+    /// pointers.
+    fn python_entry(&mut self, area: &Area, registers: &Registers) -> Option<Above> {
+        if !cfg!(target_arch = "x86_64") || !helper::may_be_jitted(&area.name) {
+            return None;
+        }
+        let (sp, fp) = (registers.get(SP)?, registers.get(FP));
+        let ip = self.stack.copy.read(sp.checked_add(8)?, 8)?;
+        if !stack_notes::is_python(&self.image.area(inside(ip))?.name) {
+            return None;
+        }
+        let last = self.followed.addresses.len().saturating_sub(1);
+        self.followed.by_python.get_or_insert(last);
+        let mut above = registers.clone();
+        above.ip = ip;
+        above.set(SP, Some(sp.checked_add(16)?));
+        // Later ones keep a frame pointer, in the inner word.
+        if fp == Some(sp) {
+            above.set(FP, self.stack.copy.read(sp, 8));
+        }
+        Some(Above::Caller { registers: Box::new(above), signal: false })
     }
 
     /// What stands above the last function by the frame pointer; or, if that leads nowhere, the rest as the kernel found

@@ -82,7 +82,7 @@ fn follow_called(program: &[u8], called: &str, words: &[u64], by_frame_pointers:
 }
 
 fn ended(addresses: &[u64], end: End) -> Option<Followed> {
-    Some(Followed { addresses: addresses.to_vec(), end, by_frame_pointer: None })
+    Some(Followed { addresses: addresses.to_vec(), end, by_frame_pointer: None, by_python: None })
 }
 
 #[test]
@@ -129,6 +129,23 @@ fn a_function_of_the_c_library_that_says_nothing_has_no_frame() {
     assert_ne!(follow_called(&library, "/lib/libcurl.so.4", &words, &[]), whole);
     let none = follow_called(&library, "/lib/libc.so.6", &[0x5555, 9, 0x305], &[]);
     assert_eq!(none, ended(&[0x101], End::NoFramePointer));
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn python_s_generated_entries_are_two_words_of_stack() {
+    let program = [frames(&[(0x100, 0x10, keeps(16)), (0x200, 0x10, keeps(24)), (0x300, 0x10, first())])];
+    let program = made::file(&program);
+    let words = [9, 0x2105, 9, 0x205, 9, 9, 0x305];
+    let followed = follow_called(&program, "/usr/lib/libpython3.12.so.1.0", &words, &[]).unwrap();
+    assert_eq!(followed.addresses, [0x101, 0x2105, 0x205, 0x305]);
+    assert_eq!((followed.by_python, followed.end), (Some(1), End::First));
+    // Others' generated code is not, and what does not return into Python is none.
+    let other = follow_called(&program, "/usr/bin/other", &words, &[]).unwrap();
+    assert!(other.by_python.is_none() && !other.addresses.contains(&0x205), "{other:?}");
+    let words = [9, 0x2105, 9, 0x2205, 0x305, 9];
+    let lost = follow_called(&program, "/usr/bin/python3.13", &words, &[]).unwrap();
+    assert!(lost.by_python.is_none() && lost.is_cut(), "{lost:?}");
 }
 
 #[test]
