@@ -280,6 +280,11 @@ mod tests {
             assert!(named.len() > 4, "{file}: {named:?}");
             let strange: Vec<_> = named.difference(&known).collect();
             assert!(strange.is_empty(), "{file}: {strange:?}");
+            for name in
+                ["minute_peak", "growth"].map(|what| format!("vmaudit_process_memory_map_areas_{what}"))
+            {
+                assert!(named.contains(name.as_str()), "{file} has no use for {name}");
+            }
         }
         let dashboard: serde_json::Value =
             serde_json::from_str(include_str!("../../packaging/grafana/vmaudit.dashboard.json"))
