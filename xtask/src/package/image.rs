@@ -53,8 +53,18 @@ pub fn manifests(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Builds the image and runs it.
+/// Builds the image and runs it; nothing of the engine is left then.
 pub fn image(place: &Place) -> Result<()> {
+    let folder = place.target.join("docker");
+    let done = built_and_run(place, &folder);
+    let left = mounts_below(&folder)?;
+    if !left.is_empty() || folder.exists() {
+        bail!("the engine has left {} behind, and {} mounts: {left:?}", folder.display(), left.len());
+    }
+    done
+}
+
+fn built_and_run(place: &Place, folder: &Path) -> Result<()> {
     let program = place.target.join(TARGET).join("release/vmaudit");
     if !program.is_file() {
         bail!("{} is missing: run `cargo xtask package` first", program.display());
@@ -66,7 +76,7 @@ pub fn image(place: &Place) -> Result<()> {
     drop(fs::remove_dir_all(&context));
     fs::create_dir_all(&context)?;
     fs::copy(&program, context.join("vmaudit"))?;
-    let engine = Engine::start(&place.target.join("docker"))?;
+    let engine = Engine::start(folder)?;
     let dockerfile = workspace()?.join("vmaudit-user/packaging/container/Dockerfile");
     let tag = format!("vmaudit:{}", place.version);
     run(engine
@@ -144,7 +154,7 @@ struct Engine {
 
 impl Engine {
     fn start(folder: &Path) -> Result<Self> {
-        drop(fs::remove_dir_all(folder));
+        remove(folder);
         fs::create_dir_all(folder)?;
         let log = fs::File::create(folder.join("log"))?;
         let at = |name: &str| folder.join(name).display().to_string();
@@ -190,6 +200,40 @@ impl Drop for Engine {
         let daemon = nix::unistd::Pid::from_raw(self.daemon.id() as i32);
         let _ = nix::sys::signal::kill(daemon, nix::sys::signal::Signal::SIGTERM);
         drop(self.daemon.wait());
-        drop(fs::remove_dir_all(&self.folder));
+        remove(&self.folder);
+    }
+}
+
+/// Takes away the folder, and before that what is mounted in it: the engine keeps the machine's network namespace at
+/// exec/netns/default.
+fn remove(folder: &Path) {
+    for mount in mounts_below(folder).unwrap_or_default().iter().rev() {
+        drop(quiet_output(Command::new("umount").arg(mount)));
+    }
+    drop(fs::remove_dir_all(folder));
+}
+
+/// What is mounted below, in the order in which it was.
+fn mounts_below(folder: &Path) -> Result<Vec<PathBuf>> {
+    let all = fs::read_to_string("/proc/self/mountinfo").context("cannot read what is mounted")?;
+    Ok(below(&all, folder))
+}
+
+/// The fifth word is where it is mounted (Documentation/filesystems/proc.rst).
+fn below(mountinfo: &str, folder: &Path) -> Vec<PathBuf> {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4));
+    points.map(PathBuf::from).filter(|point| point != folder && point.starts_with(folder)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_mounted_below_is_taken() {
+        let all = "22 1 8:1 / / rw - ext4 /dev/vda rw\n\
+                   30 22 0:4 net:[4026531840] /t/docker/exec/netns/default rw - nsfs nsfs rw\n\
+                   31 22 0:5 / /t/docker-other rw - tmpfs tmpfs rw\n";
+        assert_eq!(below(all, Path::new("/t/docker")), [Path::new("/t/docker/exec/netns/default")]);
     }
 }
