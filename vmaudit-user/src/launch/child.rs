@@ -23,6 +23,7 @@ use nix::{
     unistd::{ForkResult, Pid, fork, getpgid, getpgrp, pipe2},
 };
 
+use crate::launch::exit_status::{EXIT_NOT_FOUND, EXIT_OWN_FAILURE, Step, refused};
 use crate::launch::group_signals::Witness;
 pub use crate::launch::job::Look;
 use crate::launch::timers::Timers;
@@ -33,13 +34,6 @@ use crate::model::report::{Exit, Rlimit, Rlimits};
 use crate::os::inherited;
 use crate::os::rights;
 use crate::os::rights::Passed;
-
-/// `run`: vmaudit itself failed, or was called wrongly.
-pub const EXIT_OWN_FAILURE: i32 = 125;
-/// The command was found but cannot be run.
-pub const EXIT_NOT_EXECUTABLE: i32 = 126;
-/// The command was not found.
-pub const EXIT_NOT_FOUND: i32 = 127;
 
 /// The command, waiting or at work.
 pub struct Child {
@@ -54,15 +48,6 @@ pub struct Child {
     go: Option<OwnedFd>,
     refused: OwnedFd,
     witness: Option<Witness>,
-}
-
-/// What the child could not do; sent with the errno.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
-    Exec = 0,
-    User = 1,
-    Rights = 2,
-    Terminal = 3,
 }
 
 impl Child {
@@ -180,29 +165,6 @@ impl Child {
     }
 }
 
-/// What the child could not do, as an exit status and a reason.
-fn refused(step: u8, errno: Errno) -> (i32, String) {
-    let (status, why) = refused_with(step, errno);
-    let what = match step {
-        step if step == Step::User as u8 => "it cannot become that user: ",
-        step if step == Step::Rights as u8 => "vmaudit's capabilities cannot be kept from it: ",
-        step if step == Step::Terminal as u8 => "it cannot be kept from typing into this terminal: ",
-        _ => "",
-    };
-    (status, format!("{what}{why}"))
-}
-
-/// The same without a word that needs memory.
-pub(crate) fn refused_with(step: u8, errno: Errno) -> (i32, &'static str) {
-    let own = [Step::User, Step::Rights, Step::Terminal].iter().any(|own| *own as u8 == step);
-    let status = match errno {
-        _ if own => EXIT_OWN_FAILURE,
-        Errno::ENOENT => EXIT_NOT_FOUND,
-        _ => EXIT_NOT_EXECUTABLE,
-    };
-    (status, errno.desc())
-}
-
 /// Runs the command without anything of vmaudit's beside it but one process that waits, and without that in vmaudit's
 /// place, because vmaudit itself cannot go on. Returns how it ended, or why it cannot be run: the exit status and the
 /// reason.
@@ -280,7 +242,7 @@ fn exec(
             return (Step::User, errno);
         }
     }
-    as_the_caller_left_it();
+    inherited::put_back();
     // SAFETY: `argv` is null-terminated and points at strings that live in the caller.
     unsafe { libc::execvp(file.as_ptr(), argv.as_ptr()) };
     (Step::Exec, Errno::last())
@@ -324,39 +286,6 @@ fn lift_own_limits() {
         // Without CAP_SYS_RESOURCE what is allowed must do.
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
-}
-
-/// Puts back what Rust's start and [`Child::prepare`] have changed.
-pub(crate) fn as_the_caller_left_it() {
-    if !inherited::sigpipe_ignored() {
-        // SAFETY: SIG_DFL installs no handler.
-        let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
-    }
-    if inherited::sigchld_ignored() {
-        // SAFETY: SIG_IGN installs no handler.
-        let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) };
-    }
-    for fd in inherited::closed_descriptors() {
-        // SAFETY: in this process nothing is written to the standard descriptors any more.
-        unsafe { libc::close(fd) };
-    }
-}
-
-/// Ends vmaudit as the command ended: with its status, or by its signal.
-pub fn end_like(exit: Exit) -> i32 {
-    let Some(number) = exit.signal else { return exit.code.unwrap_or(EXIT_OWN_FAILURE) };
-    // The core dump, if there is one to be had, is the command's.
-    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-    // SAFETY: default disposition and an unblocked mask, then the signal to ourselves.
-    unsafe {
-        libc::signal(number, libc::SIG_DFL);
-        let mut set = std::mem::zeroed::<libc::sigset_t>();
-        libc::sigemptyset(&raw mut set);
-        libc::sigaddset(&raw mut set, number);
-        libc::sigprocmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut());
-        libc::raise(number);
-    }
-    128 + number // the signal does not kill by default
 }
 
 /// Name of the command for reports: the last part of its path.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
 
-use crate::launch::child::{EXIT_OWN_FAILURE, as_the_caller_left_it, end_like, refused_with};
+use crate::launch::exit_status::{EXIT_OWN_FAILURE, end_like, refused_with};
 use crate::launch::job;
 use crate::model::report::Exit;
 use crate::os::{inherited, rights};
@@ -141,7 +141,7 @@ fn run_it() {
     if child > 0 {
         end(job::only_wait(child));
     }
-    as_the_caller_left_it();
+    inherited::put_back();
     // SAFETY: the kernel's own argument vector, which ends with null.
     unsafe { libc::execvp(*argv, argv) };
     let errno = Errno::last();

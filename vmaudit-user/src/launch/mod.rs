@@ -2,6 +2,7 @@
 
 pub mod alarms;
 pub mod child;
+pub mod exit_status;
 pub(crate) mod group_signals;
 pub(crate) mod job;
 pub mod last_resort;

@@ -53,6 +53,22 @@ pub fn closed_descriptors() -> impl Iterator<Item = libc::c_int> {
     (0..).zip(&CLOSED).filter(|(_, closed)| closed.load(Ordering::Relaxed)).map(|(fd, _)| fd)
 }
 
+/// Puts back what Rust's start and the wait for a command have changed.
+pub fn put_back() {
+    if !sigpipe_ignored() {
+        // SAFETY: SIG_DFL installs no handler.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    }
+    if sigchld_ignored() {
+        // SAFETY: SIG_IGN installs no handler.
+        unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+    }
+    for fd in closed_descriptors() {
+        // SAFETY: in this process nothing is written to the standard descriptors any more.
+        unsafe { libc::close(fd) };
+    }
+}
+
 /// Options of `run` whose value is the next word, and those that have none. Behind another one nobody can tell.
 const WITH_VALUE: [&[u8]; 17] = [
     b"-o",

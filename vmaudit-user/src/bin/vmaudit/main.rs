@@ -6,7 +6,7 @@ mod outputs;
 
 use std::process::ExitCode;
 
-use vmaudit_user::launch::child::EXIT_OWN_FAILURE;
+use vmaudit_user::launch::exit_status::EXIT_OWN_FAILURE;
 use vmaudit_user::launch::last_resort;
 use vmaudit_user::os::{inherited, rights};
 use vmaudit_user::output::{self, say};

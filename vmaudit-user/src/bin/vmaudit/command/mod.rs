@@ -8,6 +8,7 @@ mod filters;
 pub mod limit;
 pub mod man;
 pub mod mark;
+mod options;
 pub mod report;
 mod reporting;
 pub mod run;

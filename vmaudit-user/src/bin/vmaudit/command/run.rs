@@ -7,6 +7,7 @@ use anyhow::{Context as _, anyhow};
 use vmaudit_user::domain::recommend::Margin;
 use vmaudit_user::enrich::Enrichment;
 use vmaudit_user::launch::child::{self, Child};
+use vmaudit_user::launch::exit_status;
 use vmaudit_user::launch::user::User;
 use vmaudit_user::model::report::Exit;
 use vmaudit_user::model::session::Header;
@@ -110,9 +111,9 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
     }
     // Never instead of the command's own failure.
     if succeeded && (lost || not_recorded) {
-        return Ok(child::EXIT_OWN_FAILURE);
+        return Ok(exit_status::EXIT_OWN_FAILURE);
     }
-    Ok(child::end_like(exit))
+    Ok(exit_status::end_like(exit))
 }
 
 fn cannot_run(args: &RunArgs, status: i32, why: &str) -> i32 {
@@ -126,8 +127,8 @@ fn cannot_run(args: &RunArgs, status: i32, why: &str) -> i32 {
 fn unwatched(args: &RunArgs, user: Option<&User>, e: &anyhow::Error) -> i32 {
     say(&format!("{e:#}: the command runs without being watched, and there is no report"));
     match child::run_instead(&args.command, user, args.keep_caps) {
-        Ok(exit) if exit.code == Some(0) => child::EXIT_OWN_FAILURE,
-        Ok(exit) => child::end_like(exit),
+        Ok(exit) if exit.code == Some(0) => exit_status::EXIT_OWN_FAILURE,
+        Ok(exit) => exit_status::end_like(exit),
         Err((status, why)) => cannot_run(args, status, &why),
     }
 }
@@ -140,7 +141,7 @@ fn only_wait(args: &RunArgs, child: &mut Child, e: &anyhow::Error) -> anyhow::Re
     if let Some((status, why)) = child.refusal() {
         return Ok(cannot_run(args, status, &why));
     }
-    Ok(if exit.code == Some(0) { child::EXIT_OWN_FAILURE } else { child::end_like(exit) })
+    Ok(if exit.code == Some(0) { exit_status::EXIT_OWN_FAILURE } else { exit_status::end_like(exit) })
 }
 
 /// Opens the file of a recording. It holds addresses of the processes, so nobody writes one with rights that its caller

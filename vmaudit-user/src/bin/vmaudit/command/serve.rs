@@ -23,10 +23,11 @@ use vmaudit_user::output::say;
 use vmaudit_user::session::http::{self, Asked, Asks, Page};
 use vmaudit_user::session::opening::{AskedOf, Whom, give_up_rights, open_running};
 use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
-use vmaudit_user::source::{ebpf, pods};
+use vmaudit_user::source::pods;
 
 use crate::cli::serve::ServeArgs;
 use crate::command::filters;
+use crate::command::options;
 
 /// Names of users, and of pods, that are kept.
 const NAMES: usize = 10_000;
@@ -37,22 +38,7 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
     // With the caller's rights, and before anything is attached: most mistakes are here.
     let listener = Listener::open(&args.listen)?;
     let facts = Facts::gather();
-    let options = ebpf::Options {
-        watch_all: whom.pids.is_empty(),
-        follow_children: !args.no_follow,
-        stream_changes: false,
-        stream_failures: false,
-        attach: true,
-        namespace: None,
-        calls: true,
-        exits: false,
-        stacks: false,
-        makers: false,
-        ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
-        slots: args.common.slots,
-        debug: args.common.debug_bpf,
-        interval: args.common.interval,
-    };
+    let options = options::of_running(&args.common, &whom, !args.no_follow);
     let patience = Patience::default();
     let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
     opened.events.extend(give_up_rights(None, &[]));

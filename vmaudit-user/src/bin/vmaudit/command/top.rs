@@ -31,12 +31,12 @@ use vmaudit_user::output::text::page::Style;
 use vmaudit_user::output::top::{History, Key, Look, Top, Which, Wish};
 use vmaudit_user::session::opening::{AskedOf, give_up_rights, open_running};
 use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
-use vmaudit_user::source::ebpf;
 use vmaudit_user::source::vma_layout::{self, Details, ExplainOptions};
 use vmaudit_user::text::{grouped, total};
 
 use crate::cli::top::TopArgs;
 use crate::command::filters;
+use crate::command::options;
 
 /// `vmaudit top`. Returns vmaudit's exit status.
 pub fn top(args: &TopArgs) -> anyhow::Result<i32> {
@@ -51,22 +51,7 @@ pub fn top(args: &TopArgs) -> anyhow::Result<i32> {
         return Err(filters::nobody(&args.filters));
     }
     let facts = Facts::gather();
-    let options = ebpf::Options {
-        watch_all: whom.pids.is_empty(),
-        follow_children: !args.no_follow,
-        stream_changes: false,
-        stream_failures: false,
-        attach: true,
-        namespace: None,
-        calls: true,
-        exits: false,
-        stacks: false,
-        makers: false,
-        ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
-        slots: args.common.slots,
-        debug: args.common.debug_bpf,
-        interval: args.common.interval,
-    };
+    let options = options::of_running(&args.common, &whom, !args.no_follow);
     let patience = Patience::default();
     let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
     opened.events.extend(give_up_rights(None, &[]));

@@ -15,7 +15,8 @@ use vmaudit_common::call::CALLS;
 
 use vmaudit_user::domain::process_filter::ProcessFilter;
 use vmaudit_user::domain::report;
-use vmaudit_user::launch::child::{Child, EXIT_OWN_FAILURE};
+use vmaudit_user::launch::child::Child;
+use vmaudit_user::launch::exit_status::EXIT_OWN_FAILURE;
 use vmaudit_user::launch::user::User;
 use vmaudit_user::os::clock::boot_ns;
 use vmaudit_user::os::destination::{Destination, Writing};

@@ -23,6 +23,7 @@ use vmaudit_user::text::{clean, count, grouped};
 
 use crate::cli::watch::WatchArgs;
 use crate::command::filters;
+use crate::command::options;
 use crate::command::reporting::{Outcome, budget, conclude, shown, wants_all_calls};
 use crate::command::run::{begin_recording, open_recording};
 use crate::command::status::Status;
@@ -46,20 +47,11 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     for_outputs.extend(status.as_ref().and_then(|_| status_line::right()));
     let facts = Facts::gather();
     let options = ebpf::Options {
-        watch_all: whom.pids.is_empty(),
-        follow_children: !args.no_follow,
-        stream_changes: false,
-        stream_failures: false,
-        attach: true,
         calls: !args.report.peaks_only,
         exits: wants_all_calls(&args.report, &budget),
         stacks: true,
         makers: !args.report.peaks_only,
-        ring_bytes: args.common.ring_bytes.unwrap_or(4 << 20),
-        slots: args.common.slots,
-        debug: args.common.debug_bpf,
-        interval: args.common.interval,
-        namespace: None,
+        ..options::of_running(&args.common, &whom, !args.no_follow)
     };
     let patience = Patience::default();
     let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
