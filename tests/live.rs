@@ -72,6 +72,8 @@ mod neighbours;
 mod outcomes;
 #[path = "live/peaks.rs"]
 mod peaks;
+#[path = "live/pods.rs"]
+mod pods;
 #[path = "live/preamble.rs"]
 mod preamble;
 #[path = "live/preemption.rs"]

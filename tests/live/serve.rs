@@ -12,7 +12,7 @@ use vmaudit_tests::{
 };
 
 /// A server at work, with what it listens on.
-fn serving(options: &[&str]) -> (Running, String) {
+pub(crate) fn serving(options: &[&str]) -> (Running, String) {
     let mut server = Session::vmaudit(&["serve", "--listen", "127.0.0.1:0"]).words(options).start();
     server.wait_for_stderr("serving ");
     let said = std::fs::read_to_string(server.file("stderr")).unwrap();
@@ -20,12 +20,12 @@ fn serving(options: &[&str]) -> (Running, String) {
     (server, rest.split('/').next().unwrap().to_owned())
 }
 
-fn ended(server: Running) -> Done {
+pub(crate) fn ended(server: Running) -> Done {
     send_signal(server.pid(), libc::SIGTERM);
     server.wait().succeeded()
 }
 
-fn ask(address: &str, headers: &str) -> String {
+pub(crate) fn ask(address: &str, headers: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("it listens");
     stream.set_read_timeout(Some(BACKSTOP)).unwrap();
     write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\n{headers}\r\n").unwrap();
@@ -46,7 +46,7 @@ fn figure(page: &str, name: &str) -> Option<u64> {
 }
 
 #[track_caller]
-fn must(page: &str, name: &str) -> u64 {
+pub(crate) fn must(page: &str, name: &str) -> u64 {
     figure(page, name).unwrap_or_else(|| panic!("{name}: {page}"))
 }
 

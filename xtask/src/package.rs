@@ -7,6 +7,7 @@ mod chroot;
 mod image;
 mod linked;
 mod notices;
+mod rpm;
 mod static_program;
 
 use std::env;
@@ -25,8 +26,6 @@ use crate::pinned::Program;
 
 const CARGO_DEB: Program =
     Program { name: "cargo-deb", version: "3.8.0", options: &["--no-default-features"] };
-const CARGO_RPM: Program =
-    Program { name: "cargo-generate-rpm", version: "0.21.1", options: &["--no-default-features"] };
 /// What the packages' programs are built for; the .deb and the .rpm need its C library.
 const USUAL: &str = "x86_64-unknown-linux-gnu";
 /// Shells, and where their completions are staged.
@@ -39,7 +38,8 @@ pub enum Task {
     Build,
     /// Build them a second time, from a clone in another folder, and compare each byte
     Twice,
-    /// Ask lintian, then install, upgrade, remove and purge the .deb in a new Debian (as root; needs mmdebstrap)
+    /// Ask lintian, then install, upgrade, remove and purge the .deb in a new Debian, and the .rpm in another (as root; needs
+    /// mmdebstrap and rpm)
     Check,
     /// Boot a Debian with systemd that has the .deb: its units, their rights, an upgrade (as root; needs QEMU and cpio)
     Boot {
@@ -57,7 +57,11 @@ pub fn perform(task: Option<Task>) -> Result<()> {
     match task.unwrap_or(Task::Build) {
         Task::Build => build(),
         Task::Twice => twice(),
-        Task::Check => chroot::check(&Place::new()?),
+        Task::Check => {
+            let place = Place::new()?;
+            chroot::check(&place)?;
+            rpm::check(&place)
+        }
         Task::Image => {
             let place = Place::new()?;
             image::manifests(&place)?;
@@ -119,10 +123,7 @@ fn build() -> Result<()> {
     fs::write(&bill, bill::of(&linked, time.trim()))?;
 
     deb(&place, &epoch, None)?;
-    let mut rpm = Command::new(CARGO_RPM.path()?);
-    rpm.current_dir(workspace()?).env("CARGO_TARGET_DIR", &place.target).env("SOURCE_DATE_EPOCH", &epoch);
-    rpm.args(["generate-rpm", "--package", "vmaudit-user", "--payload-compress", "gzip", "--output"]);
-    run(rpm.arg(place.out.join(format!("vmaudit-{}-1.x86_64.rpm", place.version))))?;
+    rpm::make(&place, &epoch, None)?;
 
     static_program::archive(&place, &epoch, rustc)?;
     let sums = sums(&place.out)?;

@@ -84,6 +84,7 @@ pub fn for_packages() -> Result<()> {
         "libunwind-16-dev",
         "dpkg-dev",
         "lintian",
+        "rpm",
         "mmdebstrap",
         "cpio",
         "qemu-system-x86",

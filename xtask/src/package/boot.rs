@@ -40,7 +40,7 @@ pub fn boot(place: &Place, kernel: &str) -> Result<()> {
             bail!("{program} is missing: install Debian's package {package}");
         }
     }
-    let kernels = kernels::select(&[kernel.to_owned()], false)?;
+    let kernels = kernels::select(&[kernel.to_owned()], false, Arch::X86)?;
     let image = kernels.first().context("a kernel")?.image(Arch::X86)?;
     let debian = Debian::unpacked(place)?;
     debian.install(&deb(place, &epoch()?, Some(OLDER))?)?;

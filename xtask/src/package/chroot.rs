@@ -16,13 +16,14 @@ const WITH: &str = "man-db,bash-completion,zsh,fish,systemd,systemd-sysv,dbus";
 /// An older version than any that was given to users.
 pub(super) const OLDER: &str = "0.0.1-1";
 /// Folders whose content is not the package's doing.
-const OTHERS: [&str; 9] = [
+const OTHERS: [&str; 10] = [
     "proc",
     "sys",
     "dev",
     "run",
     "tmp",
-    // dpkg's and apt's own books.
+    // The package managers' own books.
+    "var/lib/rpm",
     "var/lib/dpkg",
     "var/lib/apt",
     "var/log",
@@ -100,11 +101,11 @@ impl Debian {
     }
 
     /// What a shell in it says.
-    fn says(&self, shell: &str, script: &str) -> Result<String> {
+    pub(super) fn says(&self, shell: &str, script: &str) -> Result<String> {
         output(self.command(shell).args(["-c", script]))
     }
 
-    fn has(&self, shell: &str, script: &str, part: &str) -> Result<()> {
+    pub(super) fn has(&self, shell: &str, script: &str, part: &str) -> Result<()> {
         let said = self.says(shell, script)?;
         if !said.contains(part) {
             bail!("`{script}` of {shell} does not say {part:?}, but {said:?}");
@@ -123,7 +124,7 @@ impl Debian {
     }
 
     /// Every path, but for those of others.
-    fn files(&self) -> Result<BTreeSet<String>> {
+    pub(super) fn files(&self) -> Result<BTreeSet<String>> {
         let mut find = Command::new("find");
         find.current_dir(&self.0).arg(".");
         for other in OTHERS {
@@ -137,6 +138,7 @@ impl Debian {
         self.install(older)?;
         self.is_version(OLDER)?;
         self.works()?;
+        self.completes_in_zsh()?;
         for unit in UNITS {
             let mut asked = self.command("systemctl");
             let said = asked.args(["is-enabled", unit]).output()?;
@@ -188,7 +190,7 @@ impl Debian {
     }
 
     /// The program, each page, and what a shell completes.
-    fn works(&self) -> Result<()> {
+    pub(super) fn works(&self) -> Result<()> {
         self.has("sh", "vmaudit --version", "vmaudit ")?;
         let help = self.says("sh", "vmaudit --help")?;
         let (_, commands) = help.split_once("\nCommands:\n").context("vmaudit --help lists commands")?;
@@ -213,7 +215,11 @@ impl Debian {
         let bash = ". /usr/share/bash-completion/bash_completion; _completion_loader vmaudit; COMP_WORDS=(vmaudit wa); \
                     COMP_CWORD=1; _vmaudit vmaudit wa; echo ${COMPREPLY[@]}";
         self.has("bash", bash, "watch")?;
-        self.has("fish", "complete --do-complete 'vmaudit wa'", "watch")?;
+        self.has("fish", "complete --do-complete 'vmaudit wa'", "watch")
+    }
+
+    /// Where Debian's zsh looks.
+    fn completes_in_zsh(&self) -> Result<()> {
         self.has("zsh", "autoload -Uz compinit; compinit -u -D; print -r -- $_comps[vmaudit]", "_vmaudit")
     }
 }

@@ -50,6 +50,35 @@ pub fn manifests(place: &Place) -> Result<()> {
         bail!("the validator found nothing in a manifest with a field that does not exist");
     }
     say!("{} manifests fit the schemas of Kubernetes", MANIFESTS.len());
+    if find("kubectl").is_none() {
+        say!("kubectl is not here: what `kubectl apply -k` makes of them is NOT checked");
+        return Ok(());
+    }
+    let all = output(Command::new("kubectl").arg("kustomize").arg(&folder))?;
+    let rendered = place.target.join("rendered.yaml");
+    fs::write(&rendered, &all)?;
+    if !validate(&rendered)?.success() {
+        bail!("{} does not fit the schema", rendered.display());
+    }
+    kustomized(&all, &place.version)?;
+    say!("`kubectl kustomize` makes {} objects of them, all in the namespace vmaudit", MANIFESTS.len());
+    Ok(())
+}
+
+/// Each object is there, in the namespace, with the image that is built.
+fn kustomized(all: &str, version: &str) -> Result<()> {
+    let objects: Vec<&str> = all.split("\n---\n").collect();
+    for kind in ["Namespace", "DaemonSet", "NetworkPolicy"] {
+        let is_it = |object: &&&str| object.lines().any(|line| line == format!("kind: {kind}"));
+        let object = objects.iter().find(is_it).with_context(|| format!("no {kind} is in {all}"))?;
+        let place = if kind == "Namespace" { "  name: vmaudit" } else { "  namespace: vmaudit" };
+        if !object.lines().any(|line| line == place) {
+            bail!("the {kind} is not in the namespace: {object}");
+        }
+    }
+    if objects.len() != MANIFESTS.len() || !all.contains(&format!("image: vmaudit:{version}\n")) {
+        bail!("another image, or other objects, than what is built: {all}");
+    }
     Ok(())
 }
 
