@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vmaudit_tests::{Done, Scratch, Session};
+use vmaudit_tests::{Done, PAGE, Scratch, Session};
 use vmaudit_user::model::end::{EndCause, ProcessEnd};
 use vmaudit_user::model::report::{Process, Report, SourceKind};
 
@@ -112,8 +112,13 @@ fn a_file_cut_under_its_mapping_is_too_short() {
     let folder = Scratch::new();
     let (_, end) = ends(&["file-cut", name(&folder)], libc::SIGBUS);
     if looks() {
-        is(&end, EndCause::BusFileShort, true, "beyond its end: byte 4096 of a file of 4096 bytes");
-        assert_eq!((end.evidence["file_bytes"], end.evidence["offset_bytes"]), (4096, 4096));
+        is(
+            &end,
+            EndCause::BusFileShort,
+            true,
+            &format!("beyond its end: byte {PAGE} of a file of {PAGE} bytes"),
+        );
+        assert_eq!((end.evidence["file_bytes"], end.evidence["offset_bytes"]), (PAGE, PAGE));
     } else {
         is(&end, EndCause::Unknown, false, "could not be looked at");
     }

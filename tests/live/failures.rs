@@ -2,7 +2,7 @@
 
 use vmaudit_tests::own::Refused;
 use vmaudit_tests::rows::{assert_left, assert_nothing_lost};
-use vmaudit_tests::{LowerLimit, Session, max_map_count};
+use vmaudit_tests::{LowerLimit, PAGE, Session, max_map_count};
 use vmaudit_user::model::report::{Action, Cause, Failure, Hook, HookState, Report};
 
 /// Groups as the workload counts them; groups that differ in nothing it knows are added up.
@@ -47,7 +47,7 @@ fn the_stackoverflow_program_is_explained_to_the_last_byte() {
     assert!(failure.sentence.contains("munmap"), "{}", failure.sentence);
     let example = failure.example.as_ref().expect("an example arrived");
     assert_eq!(example.tid, row.pid);
-    assert_eq!(example.args["len"], 4096);
+    assert_eq!(example.args["len"], PAGE);
     assert_eq!(report.recommendation.action, Action::RaiseAndRerun);
     assert!(report.recommendation.value > Some(max_map_count()), "{:?}", report.recommendation);
 }
@@ -510,7 +510,7 @@ fn an_exec_that_finds_no_room_is_named() {
     let [failure] = report.failures.as_slice() else { panic!("{:?}", report.failures) };
     assert_eq!((failure.syscall.as_str(), failure.errno.as_str(), failure.count), ("execve", "ENOMEM", 1));
     assert_eq!((failure.cause, failure.certain), (Cause::RlimitAs, false), "{failure:?}");
-    assert_eq!(failure.evidence["limit_bytes"], 36 * 4096, "{failure:?}");
+    assert_eq!(failure.evidence["limit_bytes"], 36 * PAGE, "{failure:?}");
 }
 
 /// Whoever takes vmaudit's word for a gap finds it.
@@ -528,7 +528,7 @@ fn a_gap_is_shown_where_it_is() {
             u64::from_str_radix(text, 16).expect("an address")
         };
         // The second of three pages is missing.
-        let hole = format!("nothing is at {:#x}", address("addr") + 4096);
+        let hole = format!("nothing is at {:#x}", address("addr") + PAGE);
         assert!(failure.sentence.contains(&hole), "{hole}: {failure:?}");
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::process::CommandExt as _;
 
 use vmaudit_tests::rows::{assert_left, assert_nothing_lost};
-use vmaudit_tests::{LowerLimit, Session, has_lock_events};
+use vmaudit_tests::{LowerLimit, PAGE, Session, has_lock_events};
 use vmaudit_user::model::report::{Accuracy, Cause, Report, Rlimit};
 
 /// Runs a case of `sizes`: the report's figures are those that the process read in its own status file.
@@ -137,7 +137,7 @@ fn enough_of(which: &str, bytes: &str, cause: Cause, name: &str) {
         needed = next;
     }
     Session::run(&[], &["needs", which, &needed.to_string()]).go().succeeded();
-    Session::run(&[], &["needs", which, &(needed - 4096).to_string()]).go().ended_with(3);
+    Session::run(&[], &["needs", which, &(needed - PAGE).to_string()]).go().ended_with(3);
 }
 
 #[test]

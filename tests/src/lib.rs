@@ -19,6 +19,10 @@ pub use session::{Done, Running, Session};
 /// How long anything may take before it counts as hanging (VMs without hardware help are slow).
 pub const BACKSTOP: Duration = Duration::from_secs(300);
 
+/// What workloads and tests call a page, bytes: on arm64 that of the kernels with the larger ones, which is whole pages on
+/// all of them.
+pub const PAGE: u64 = if cfg!(target_arch = "aarch64") { 16384 } else { 4096 };
+
 /// The program under test.
 pub fn vmaudit() -> PathBuf {
     program("VMAUDIT_BIN", "vmaudit")

@@ -68,8 +68,8 @@ const RLIMIT_AS: u32 = 9;
 const ENOENT: i64 = 2;
 /// Below the end of the main stack nothing is mapped unasked (arch/x86/mm/mmap.c:mmap_base, MIN_GAP).
 const MMAP_GAP: u64 = 128 << 20;
-/// Below its start (mm/mmap.c:stack_guard_gap), and two pages for not knowing that exactly.
-const GUARD_GAP: u64 = 258 * 4096;
+/// Below its start (mm/mmap.c:stack_guard_gap), and two pages for not knowing that exactly, pages.
+const GUARD_GAP: u64 = 258;
 const TMPFS_MAGIC: u64 = 0x0102_1994;
 
 /// A signal as an event shows it.
@@ -307,7 +307,8 @@ fn look(seen: Seen, address: u64, segment: bool) -> u32 {
     let (top, pages) = unsafe { ((*seen).start_stack, (*seen).stack_vm) };
     let low = top.wrapping_sub(pages.wrapping_mul(kernel::whole_pages(1)));
     // Nothing else lies so near: see the kernel's gaps in vmaudit-user/src/domain/end.rs.
-    let near = top.wrapping_sub(address) <= MMAP_GAP || low.wrapping_sub(address) <= GUARD_GAP;
+    let near = top.wrapping_sub(address) <= MMAP_GAP
+        || low.wrapping_sub(address) <= kernel::whole_pages(1) * GUARD_GAP;
     let stack = segment && address < top && near;
     let mut look =
         Look { start: 0, end: 0, flags: 0, at: address, file: 0, offset: 0, size: 0, magic: 0, blocks: 0 };

@@ -22,6 +22,8 @@ pub struct Kernel {
     package: &'static str,
     /// Part of the small set that `cargo xtask vm` takes when no kernel is named.
     small: bool,
+    /// The only architecture that has it.
+    only: Option<Arch>,
 }
 
 const fn kernel(
@@ -30,14 +32,24 @@ const fn kernel(
     package: &'static str,
     small: bool,
 ) -> Kernel {
-    Kernel { id, suites, package, small }
+    Kernel { id, suites, package, small, only: None }
+}
+
+const fn kernel_of_arm64(id: &'static str, suites: &'static [&'static str], package: &'static str) -> Kernel {
+    Kernel { id, suites, package, small: false, only: Some(Arch::Arm) }
 }
 
 /// All of them, oldest first. Small set: before the mmap_lock tracepoints, both of their prototypes, and the newest.
-pub const KERNELS: [Kernel; 10] = [
+pub const KERNELS: [Kernel; 11] = [
     kernel("5.10", &["bullseye", "bullseye-security"], r"^linux-image-5\.10\.0-[0-9]+-cloud-ARCH$", true),
     kernel("6.1", &["bookworm", "bookworm-security"], r"^linux-image-6\.1\.0-[0-9]+-cloud-ARCH$", true),
     kernel("6.12", &["trixie", "trixie-security"], r"^linux-image-6\.12\.[0-9]+\+deb13.*-cloud-ARCH$", false),
+    // Pages of 16 KiB.
+    kernel_of_arm64(
+        "6.12-16k",
+        &["trixie", "trixie-security"],
+        r"^linux-image-6\.12\.[0-9]+\+deb13.*-arm64-16k$",
+    ),
     kernel("6.16", &["trixie-backports"], r"^linux-image-6\.16\.[0-9]+.*-cloud-ARCH$", false),
     kernel("6.18", &["trixie-backports"], r"^linux-image-6\.18\.[0-9]+.*-cloud-ARCH$", true),
     kernel("6.19", &["trixie-backports"], r"^linux-binary-6\.19\.[0-9]+.*-cloud-ARCH$", false),
@@ -47,17 +59,23 @@ pub const KERNELS: [Kernel; 10] = [
     kernel("7.3", &["experimental"], r"^linux-binary-7\.3[0-9.]*.*-cloud-ARCH$", false),
 ];
 
-/// The kernels asked for: by name, all, or the small set.
-pub fn select(names: &[String], all: bool) -> Result<Vec<&'static Kernel>> {
+/// The kernels asked for: by name, all that this architecture has, or the small set.
+pub fn select(names: &[String], all: bool, arch: Arch) -> Result<Vec<&'static Kernel>> {
     if let Some(unknown) = names.iter().find(|name| KERNELS.iter().all(|kernel| kernel.id != *name)) {
         let known: Vec<&str> = KERNELS.iter().map(|kernel| kernel.id).collect();
         bail!("no kernel is called {unknown}; there are {}", known.join(" "));
+    }
+    let has = |kernel: &&Kernel| kernel.only.is_none_or(|only| only == arch);
+    if let Some(not) =
+        KERNELS.iter().find(|kernel| !has(kernel) && names.iter().any(|name| name == kernel.id))
+    {
+        bail!("{} has no kernel {}", arch.debian(), not.id);
     }
     let wanted = |kernel: &&Kernel| match names {
         [] => all || kernel.small,
         names => all || names.iter().any(|name| name == kernel.id),
     };
-    Ok(KERNELS.iter().filter(wanted).collect())
+    Ok(KERNELS.iter().filter(has).filter(wanted).collect())
 }
 
 /// The ids, for a help text.
@@ -104,15 +122,42 @@ impl Kernel {
     }
 }
 
+/// Where a busybox comes from that this machine cannot have of its own.
+const BUSYBOX: (&str, &str) = ("bookworm", "busybox-static");
+
+/// The guests' busybox in the cache, where it is not this machine's own.
+pub fn foreign_busybox(arch: Arch) -> Result<Option<PathBuf>> {
+    if arch == Arch::X86 {
+        return Ok(None);
+    }
+    Ok(Some(cache()?.join(format!("busybox-{}", arch.debian()))))
+}
+
 /// Brings the newest packages of `kernels` into the cache.
 pub fn fetch(kernels: &[&Kernel], arch: Arch) -> Result<()> {
     let cache = cache()?;
     let mut suites: Vec<&str> = kernels.iter().flat_map(|kernel| kernel.suites).copied().collect();
+    let busybox = foreign_busybox(arch)?;
+    if busybox.as_ref().is_some_and(|busybox| !busybox.is_file()) {
+        suites.push(BUSYBOX.0);
+    }
     suites.sort_unstable();
     suites.dedup();
     say!("reading the package lists of {}", suites.join(" "));
     let state = if arch == Arch::X86 { "apt" } else { "apt-arm64" };
     let apt = Apt::update(&cache.join(state), &suites, arch.debian())?;
+    if let Some(busybox) = busybox.filter(|busybox| !busybox.is_file()) {
+        let package = apt.newest(&format!("^{}$", BUSYBOX.1))?;
+        let package = package.with_context(|| format!("{} has no {} any more", BUSYBOX.0, BUSYBOX.1))?;
+        say!("fetching {} {} for {}", package.name, package.version, arch.debian());
+        let unpacked = cache.join("unpacked");
+        drop(fs::remove_dir_all(&unpacked));
+        apt.unpack(&package, &unpacked)?;
+        let program = ["bin/busybox", "usr/bin/busybox"].map(|path| unpacked.join(path));
+        let program = program.iter().find(|path| path.is_file()).context("the package has no busybox")?;
+        fs::copy(program, &busybox)?;
+        fs::remove_dir_all(&unpacked)?;
+    }
     let mut gone = Vec::new();
     for kernel in kernels {
         let wanted = kernel.package.replace("ARCH", arch.debian());
@@ -174,11 +219,13 @@ mod tests {
 
     #[test]
     fn kernels_are_chosen_by_name_or_as_a_set() -> Result<()> {
-        assert_eq!(ids(&select(&["6.1".to_owned()], false)?), ["6.1"]);
-        assert_eq!(select(&[], true)?.len(), KERNELS.len());
-        let small = select(&[], false)?;
+        assert_eq!(ids(&select(&["6.1".to_owned()], false, Arch::X86)?), ["6.1"]);
+        assert_eq!(select(&[], true, Arch::Arm)?.len(), KERNELS.len());
+        assert!(select(&[], true, Arch::X86)?.len() < KERNELS.len());
+        assert!(select(&["6.12-16k".to_owned()], false, Arch::X86).is_err());
+        let small = select(&[], false, Arch::X86)?;
         assert!(!small.is_empty() && small.len() < KERNELS.len());
-        let error = select(&["6.1".to_owned(), "4.4".to_owned()], false).map(|found| ids(&found));
+        let error = select(&["6.1".to_owned(), "4.4".to_owned()], false, Arch::X86).map(|found| ids(&found));
         assert!(
             error.is_err_and(|error| error
                 .to_string()

@@ -182,7 +182,7 @@ fn perform(task: Task) -> Result<()> {
         Task::Parity(options) => options.run(),
         Task::Bench(options) => options.run(),
         Task::Vm(Vm { task: Some(VmTask::Fetch { kernels, all, arch }), .. }) => {
-            kernels::fetch(&kernels::select(&kernels, all)?, arch)?;
+            kernels::fetch(&kernels::select(&kernels, all, arch)?, arch)?;
             // What the guests' programs are built of, so that no network is needed afterwards.
             command::run(command::cargo()?.args(["fetch", "--locked"]))
         }
@@ -194,7 +194,7 @@ fn perform(task: Task) -> Result<()> {
 fn check_all() -> Result<()> {
     let ci = command::workspace()?.join(".ci/run");
     command::run(std::process::Command::new("bash").arg(ci))?;
-    kernels::fetch(&kernels::select(&[], true)?, arch::Arch::X86)?;
+    kernels::fetch(&kernels::select(&[], true, arch::Arch::X86)?, arch::Arch::X86)?;
     let mut all = command::cargo()?;
     command::run(all.args(["xtask", "vm", "--all"]))
 }

@@ -107,7 +107,7 @@ impl Options {
 
     /// Boots what was asked for, and prints the table.
     pub fn run(&self) -> Result<()> {
-        let kernels = kernels::select(&self.kernels, self.all)?;
+        let kernels = kernels::select(&self.kernels, self.all, self.arch)?;
         if find(self.arch.qemu()).is_none() {
             let option = if self.arch == Arch::X86 { "--vm" } else { "--arm64" };
             bail!("{} is missing: run `cargo xtask setup {option}`", self.arch.qemu());
@@ -208,10 +208,8 @@ impl Options {
         if suites == 0 {
             bail!("the package vmaudit-tests has no end-to-end tests");
         }
-        // Tests start shells and what they call; another processor's is not at hand.
-        if self.arch == Arch::X86 {
-            put("bin/busybox", &busybox()?)?;
-        }
+        // Tests start shells and what they call.
+        put("bin/busybox", &busybox(self.arch)?)?;
         conf += "env=VMAUDIT_CHILDREN=400\n"; // an emulated machine is ten times slower; --env may say otherwise
         for variable in &self.env {
             if !variable.contains('=') {
@@ -286,8 +284,14 @@ fn alone(folder: &Path, arch: Arch) -> Result<Flock<File>> {
     })
 }
 
-/// The statically linked busybox of this machine.
-fn busybox() -> Result<PathBuf> {
+/// A statically linked busybox: this machine's, or the one that came with the kernels.
+fn busybox(arch: Arch) -> Result<PathBuf> {
+    if let Some(busybox) = kernels::foreign_busybox(arch)? {
+        if !busybox.is_file() {
+            bail!("{} is missing: run `cargo xtask vm fetch --arch {}`", busybox.display(), arch.debian());
+        }
+        return Ok(busybox);
+    }
     let sentence =
         "a static busybox is missing: run `cargo xtask setup --vm`, or install the package busybox-static";
     let busybox = find("busybox").context(sentence)?;

@@ -51,8 +51,8 @@ const NULL_POINTERS: u64 = 65536;
 /// Below the stack pointer, where functions without calls keep what is theirs, and where a call stores its return
 /// address.
 const RED_ZONE: u64 = 256;
-/// mm/mmap.c:stack_guard_gap, where nobody changed it.
-const GUARD_GAP: u64 = 256 * 4096;
+/// mm/mmap.c:stack_guard_gap, where nobody changed it, pages.
+const GUARD_GAP: u64 = 256;
 /// arch/x86/mm/mmap.c:SIZE_128M, arch/arm64/mm/mmap.c likewise.
 const MMAP_GAP: u64 = 128 << 20;
 /// What a process's end and a refused call before it must not be apart, to be told together.
@@ -337,7 +337,7 @@ fn stack(facts: &Facts<'_>, fault: &Fault, own: &OwnState) -> Option<Verdict> {
     let by_stack = at < start.saturating_add(slack) && at.saturating_add(RED_ZONE) >= own.sp;
     // No other stack lies so near: the kernel keeps a gap below this one (mm/mmap.c:stack_guard_gap), and puts what has no
     // address of its own further down (arch/x86/mm/mmap.c:mmap_base, MIN_GAP).
-    let near = start.saturating_sub(at) <= GUARD_GAP || end.saturating_sub(at) <= MMAP_GAP;
+    let near = start.saturating_sub(at) / page <= GUARD_GAP || end.saturating_sub(at) <= MMAP_GAP;
     if !beyond || !by_stack || !near {
         return None;
     }

@@ -185,6 +185,19 @@ impl Proc {
         Some((1 << if five_levels { 56 } else { 47 }) - 4096)
     }
 
+    /// End of the addresses that a process gets without asking for more.
+    pub fn usual_address_end() -> u64 {
+        if cfg!(target_arch = "x86_64") {
+            // arch/x86/include/asm/page_64_types.h:TASK_SIZE_MAX with four levels.
+            return (1 << 47) - 4096;
+        }
+        // arm64 is built for 36 to 48 bits (arch/arm64/include/asm/processor.h:DEFAULT_MAP_WINDOW_64), and nothing says for how
+        // many. The stack, where the program's name stands, begins less than a sixteenth below the end.
+        // SAFETY: no preconditions.
+        let on_stack: u64 = unsafe { libc::getauxval(libc::AT_EXECFN) };
+        1 << if on_stack == 0 { 48 } else { 64 - on_stack.leading_zeros() }
+    }
+
     fn meminfo_bytes(&self, name: &str) -> Option<u64> {
         kib_of(&std::fs::read_to_string(self.root.join("meminfo")).ok()?, name)
     }

@@ -254,6 +254,7 @@ fn rules(facts: &Facts, live: Option<&Live>) -> KernelRules {
     let page_size = ebpf::page_size();
     KernelRules {
         page_size,
+        task_size: Proc::usual_address_end(),
         address_end: proc.address_end(),
         ram_and_swap_pages: proc.ram_and_swap_bytes().map(|bytes| bytes / page_size),
         ignore_rlimit_data: std::fs::read_to_string("/sys/module/kernel/parameters/ignore_rlimit_data")

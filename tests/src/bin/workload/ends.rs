@@ -34,8 +34,16 @@ pub fn run(how: &str, more: &[&str]) -> ! {
         }
         ("null", []) => {
             default_action(libc::SIGSEGV);
+            #[cfg(target_arch = "x86_64")]
             // SAFETY: it is none: this read ends the process, which is the purpose.
-            unsafe { std::arch::asm!("mov {0}, [{0}]", inout(reg) 16usize => _) };
+            unsafe {
+                std::arch::asm!("mov {0}, [{0}]", inout(reg) 16usize => _)
+            };
+            #[cfg(target_arch = "aarch64")]
+            // SAFETY: as above.
+            unsafe {
+                std::arch::asm!("ldr {0}, [{0}]", inout(reg) 16usize => _)
+            };
             still_there()
         }
         ("abort", []) => std::process::abort(),

@@ -27,7 +27,8 @@ pub fn hostile() -> ! {
     // SAFETY: a string that lives through the call.
     let file = unsafe { libc::open(c"/proc/self/exe".as_ptr(), libc::O_RDONLY) };
     // SAFETY: a new mapping touches nothing that exists.
-    let mapped = unsafe { libc::mmap(std::ptr::null_mut(), 4096, PROT_READ, MAP_PRIVATE, file, 0) };
+    let mapped =
+        unsafe { libc::mmap(std::ptr::null_mut(), crate::memory::PAGE, PROT_READ, MAP_PRIVATE, file, 0) };
     if mapped == libc::MAP_FAILED {
         die(99, format_args!("cannot map its own file: {}", errno()));
     }
@@ -45,8 +46,8 @@ pub fn hostile() -> ! {
 /// Where the kernel can (5.17 with CONFIG_ANON_VMA_NAME).
 fn name_memory() {
     const PR_SET_VMA: usize = 0x5356_4d41;
-    let page = must(crate::memory::mmap(4096, PROT_READ, 0), "mmap of a page");
-    let _ = call(libc::SYS_prctl, [PR_SET_VMA, 0, page, 4096, MEMORY.as_ptr() as usize, 0]);
+    let page = must(crate::memory::mmap(crate::memory::PAGE, PROT_READ, 0), "mmap of a page");
+    let _ = call(libc::SYS_prctl, [PR_SET_VMA, 0, page, crate::memory::PAGE, MEMORY.as_ptr() as usize, 0]);
 }
 
 /// A thread that asks for more than there are addresses.

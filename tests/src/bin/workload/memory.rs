@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use libc::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT_READ, c_int, c_long};
 
 /// Bytes per page.
-pub const PAGE: usize = 4096;
+pub const PAGE: usize = vmaudit_tests::PAGE as usize;
 /// Private anonymous memory.
 pub const PRIVATE: c_int = MAP_PRIVATE | MAP_ANONYMOUS;
 

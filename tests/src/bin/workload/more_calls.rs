@@ -1,7 +1,7 @@
 //! Refusals of calls that seldom are, and by other doors than usual: shared memory segments, questions about ranges, locks that
 //! are forbidden altogether, and the 32-bit entry.
 
-use libc::{MAP_LOCKED, MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE, c_int};
+use libc::{MAP_LOCKED, PROT_READ, PROT_WRITE};
 
 use crate::causes::limit;
 use crate::memory::{Errno, PAGE, call, die, leave, mlock, mmap, munmap, must};
@@ -116,8 +116,8 @@ fn lock_nothing(own: &mut Own, n: usize) {
 fn int80(own: &mut Own, n: usize) {
     const MMAP2: u64 = 192;
     for _ in 0..n {
-        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | MAP_NORESERVE) as u64;
-        let (answer, length, prot) = (MMAP2, 0xffff_e000_u64, PROT_NONE as c_int as u64);
+        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u64;
+        let (answer, length, prot) = (MMAP2, 0xffff_e000_u64, libc::PROT_NONE as u64);
         let mut answer = answer;
         // SAFETY: a system call that is refused; rbx and rbp, which the compiler keeps, are put back.
         unsafe {

@@ -22,8 +22,8 @@ impl KernelRules {
             }),
             fixed_unmaps_first: since(6, 12).map(|since| !since),
             page_size: 4096,
-            // x86-64 with four levels, arch/x86/include/asm/page_64_types.h:TASK_SIZE_MAX; arm64 with 48 bits.
-            task_size: if cfg!(target_arch = "x86_64") { (1 << 47) - 4096 } else { 1 << 48 },
+            // x86-64 with four levels, arch/x86/include/asm/page_64_types.h:TASK_SIZE_MAX.
+            task_size: (1 << 47) - 4096,
             address_end: None,
             ram_and_swap_pages: None,
             ignore_rlimit_data: false,

@@ -293,7 +293,7 @@ fn config(facts: &Facts, options: &Options, asks: bool) -> Config {
         // A kernel that does not name the one does not name the other.
         threads_at: variable("nr_threads", max_map_count_at != 0),
         table_key: RandomState::new().hash_one(()),
-        task_size: KernelRules::for_release(&facts.release).task_size,
+        task_size: Proc::usual_address_end(),
         address_end: proc.address_end().unwrap_or(0),
         ram_and_swap_pages: proc.ram_and_swap_bytes().map_or(0, |bytes| bytes / page_size()),
         watch_all: options.watch_all.into(),
