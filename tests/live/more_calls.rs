@@ -2,7 +2,9 @@
 
 use vmaudit_tests::rows::assert_nothing_lost;
 use vmaudit_tests::{Done, Session};
-use vmaudit_user::model::report::{Failure, Report};
+use vmaudit_user::model::report::Failure;
+#[cfg(target_arch = "x86_64")]
+use vmaudit_user::model::report::Report;
 
 /// What the program was refused is what the report counts, by call, errno and cause.
 #[track_caller]
