@@ -96,12 +96,20 @@ mod native_only {
     #[test]
     fn folded_lines_end_with_their_number() {
         let (done, folder) = session();
-        let mut sum = 0;
+        let (mut sum, mut made) = (0, 0);
         for line in text(&folder, "r.folded").lines() {
             let (stack, count) = line.rsplit_once(' ').expect("a number");
-            assert!(stack.starts_with("workload;") && stack.ends_with(";munmap"), "{line}");
-            sum += count.parse::<u64>().expect("a number");
+            let count: u64 = count.parse().expect("a number");
+            // Each names what it counts, first.
+            if let Some(stack) = stack.strip_prefix("[refused calls];") {
+                assert!(stack.starts_with("workload;") && stack.ends_with(";munmap"), "{line}");
+                sum += count;
+            } else {
+                assert!(stack.starts_with("[VMAs at the peak];workload;"), "{line}");
+                made += count;
+            }
         }
+        assert_eq!(Some(made), report(&folder).processes[0].map_count.peak);
         let own = Session::run(&[], &["stackoverflow"]).go().succeeded().report();
         assert_eq!(sum, own.failures.iter().map(|failure| failure.count).sum::<u64>(), "{}", done.said());
     }
@@ -159,14 +167,30 @@ mod native_only {
             assert!(line(" munmap").trim_start().starts_with(&refused.to_string()), "{top}");
             assert!(line(" workload::main").contains("100%"), "{top}");
             let raw = pprof(&["-raw"]);
-            assert!(raw.contains("refusals/count[dflt] unmap_leaked/bytes"), "{raw}");
+            assert!(raw.contains("refusals/count[dflt] unmap_leaked/bytes vmas/count"), "{raw}");
             assert!(raw.contains("cause:[max_map_count]") && raw.contains("process:[workload]"), "{raw}");
             let leaked = pprof(&["-raw", "-sample_index=unmap_leaked"]);
-            let bytes = |line: &str| line.split_whitespace().nth(1)?.strip_suffix(':')?.parse::<u64>().ok();
+            let bytes = |line: &str| {
+                let mut words = line.split_whitespace();
+                let bytes = words.nth(1)?.parse::<u64>().ok();
+                bytes.filter(|_| words.next().is_some_and(|word| word.ends_with(':')))
+            };
             let samples = leaked.lines().skip_while(|line| !line.starts_with("Samples:")).skip(2);
             let found: u64 =
                 samples.take_while(|line| !line.starts_with("Locations")).filter_map(bytes).sum();
             assert_eq!(found, left, "{leaked}");
+            // Who made the VMAs: all of the peak, and nearly all of it from one place.
+            let peak = report(&folder).processes[0].map_count.peak.unwrap();
+            let made = pprof(&["-top", "-cum", "-nodecount=40", "-sample_index=vmas"]);
+            assert!(
+                made.contains("Type: vmas") && made.contains(&format!("of {peak} total")),
+                "{peak} {made}"
+            );
+            let of = |name: &str| {
+                made.lines().find(|line| line.ends_with(name)).unwrap_or_else(|| panic!("{name}: {made}"))
+            };
+            let share = |line: &str| line.split_whitespace().nth(4)?.strip_suffix('%')?.parse::<f64>().ok();
+            assert!(share(of(" workload::main")) > Some(95.0), "{made}");
         }
     }
 

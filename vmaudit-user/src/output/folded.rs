@@ -1,11 +1,12 @@
-//! Folded stacks of refused calls, outermost function first, as flamegraph.pl, inferno and speedscope read them: a line a
-//! place, with the number of its refusals at the end.
+//! Folded stacks, outermost function first, as flamegraph.pl, inferno and speedscope read them: refused calls, a line a place,
+//! and the VMAs that processes had at their peaks, by who made them. The first frame says which of the two a line counts.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use crate::model::report::Report;
 use crate::output::document::Document;
+use crate::output::makers;
 use crate::output::places::{Place, UNKNOWN, function, named, places};
 use crate::output::text::page::Style;
 
@@ -18,13 +19,20 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     Ok(())
 }
 
+/// What a line counts.
+const REFUSED: &str = "[refused calls]";
+const MADE: &str = "[VMAs at the peak]";
+
 fn stacks(report: &Report) -> BTreeMap<String, u64> {
     let mut all: BTreeMap<String, u64> = BTreeMap::new();
-    for place in places(report) {
-        let names = names(&place).into_iter().map(|name| name.replace(';', ":"));
-        let sum = all.entry(names.collect::<Vec<_>>().join(";")).or_default();
-        *sum = sum.saturating_add(place.count);
-    }
+    let mut add = |what: &str, names: Vec<String>, count: u64| {
+        let names = names.into_iter().map(|name| name.replace(';', ":"));
+        let stack: Vec<String> = [what.to_owned()].into_iter().chain(names).collect();
+        let sum = all.entry(stack.join(";")).or_default();
+        *sum = sum.saturating_add(count);
+    };
+    places(report).for_each(|place| add(REFUSED, names(&place), place.count));
+    makers::stacks(report).for_each(|(names, count)| add(MADE, names, count));
     all
 }
 

@@ -2,6 +2,7 @@
 
 mod difference;
 mod escape;
+mod makers;
 
 use std::io::{self, Write};
 
@@ -33,6 +34,7 @@ fn report(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()>
     writeln!(out, "{}", plain(&circumstances(report)))?;
     processes(report, style.top, out)?;
     failures(report, style.top, out)?;
+    makers::write(report, out)?;
     coverage(report, out)?;
     writeln!(out, "\n### Recommendation\n")?;
     for sentence in &report.recommendation.sentences {

@@ -14,6 +14,7 @@ mod github;
 mod html;
 pub mod json;
 mod junit;
+mod makers;
 mod markdown;
 pub mod metrics;
 mod perfetto;

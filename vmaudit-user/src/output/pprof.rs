@@ -1,5 +1,5 @@
-//! A profile as `go tool pprof` and whatever else knows its files read it: refused calls and the bytes that refused calls left
-//! mapped, by place. The format: github.com/google/pprof, proto/profile.proto.
+//! A profile as `go tool pprof` and whatever else knows its files read it: refused calls, the bytes that refused calls left
+//! mapped, and the VMAs that processes had at their peaks, by place. The format: github.com/google/pprof, proto/profile.proto.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,13 +11,14 @@ use super::protobuf::Message;
 use crate::model::memory::Accuracy;
 use crate::model::report::{Failure, Frame, Process, Report};
 use crate::output::document::Document;
+use crate::output::makers::above;
 use crate::output::places::{Place, UNKNOWN, function, named, of_kind, places};
 use crate::output::text::page::Style;
 use crate::output::text::verdict;
 use crate::text::{clean, time};
 
 /// Values of each sample, with their units.
-const TYPES: [(&str, &str); 2] = [("refusals", "count"), ("unmap_leaked", "bytes")];
+const TYPES: [(&str, &str); 3] = [("refusals", "count"), ("unmap_leaked", "bytes"), ("vmas", "count")];
 /// Calls that leave something mapped when they are refused.
 const UNMAPPING: [&str; 3] = ["munmap", "mremap", "brk"];
 
@@ -44,15 +45,19 @@ fn profile(report: &Report) -> Vec<u8> {
     for sample in tables.leaks(report) {
         message = message.message(2, &sample);
     }
+    for sample in tables.makers(report) {
+        message = message.message(2, &sample);
+    }
     let comments = [
         clean(&verdict(report)),
         format!(
-            "vmaudit {}: refused calls, and bytes that refused calls left mapped",
+            "vmaudit {}: refused calls, bytes that refused calls left mapped, VMAs at the peaks by who made them",
             clean(&report.vmaudit)
         ),
     ];
     let comments: Vec<u64> = comments.into_iter().map(|comment| tables.string(&comment)).collect();
-    let usual = tables.string(TYPES[0].0);
+    let usual = if report.failures.is_empty() { TYPES[2].0 } else { TYPES[0].0 };
+    let usual = tables.string(usual);
     let Tables { strings, mappings, functions, locations } = tables;
     for (field, table) in [(3, mappings.written), (4, locations.written), (5, functions.written)] {
         message = table.iter().fold(message, |message, entry| message.message(field, entry));
@@ -207,7 +212,7 @@ impl Tables {
         ];
         let mut labels: Vec<Message> = told.iter().map(|(key, value)| self.label(key, value)).collect();
         labels.extend(self.whose(failure));
-        sample(locations, [place.count, 0], &labels)
+        sample(locations, [place.count, 0, 0], &labels)
     }
 
     /// Of which process, or of how many.
@@ -241,7 +246,7 @@ impl Tables {
                 self.number_label("pid", process.pid.into()),
                 self.label("figure", bound),
             ];
-            samples.push(sample(locations, [0, bytes], &labels));
+            samples.push(sample(locations, [0, bytes, 0], &labels));
         }
         for sum in &report.folded {
             let Some(bytes) = sum.unmap_leaked_bytes.filter(|bytes| *bytes > 0) else { continue };
@@ -250,7 +255,25 @@ impl Tables {
                 labels.push(self.label("process", &named(&sum.comm)));
             }
             labels.push(self.label("figure", bound(sum.unmap_leaked_bound)));
-            samples.push(sample(vec![self.named_location(UNKNOWN)], [0, bytes], &labels));
+            samples.push(sample(vec![self.named_location(UNKNOWN)], [0, bytes, 0], &labels));
+        }
+        samples
+    }
+
+    fn makers(&mut self, report: &Report) -> Vec<Message> {
+        let mut samples = Vec::new();
+        for process in &report.processes {
+            for maker in &process.makers {
+                let mut locations: Vec<u64> = Vec::new();
+                locations.extend(maker.syscall.as_deref().map(|call| self.named_location(&named(call))));
+                locations.extend(self.stack(&maker.stack));
+                locations.extend(above(maker).map(|why| self.named_location(why)));
+                let labels = [
+                    self.label("process", &named(process.peak_comm())),
+                    self.number_label("pid", process.pid.into()),
+                ];
+                samples.push(sample(locations, [0, 0, maker.count], &labels));
+            }
         }
         samples
     }

@@ -2,6 +2,7 @@
 //! `INSTA_UPDATE=always cargo test snapshots` writes them anew, and the difference is read before it is committed.
 
 use super::format::{Document, Format, write};
+use super::makers::tests::grown_run;
 use super::text::page::Style;
 use super::text::tests::{budget_broken, clean_run, clipped_run, nothing, other_cause, proc_source};
 use crate::model::report::Report;
@@ -29,6 +30,13 @@ fn reports_as_text_at_the_widths_of_terminals_and_of_a_pipe() {
         for width in [80, 100, 120] {
             insta::assert_snapshot!(format!("{name} {width}"), rendered(&report, Format::Text, width));
         }
+    }
+}
+
+#[test]
+fn who_made_the_vmas() {
+    for format in [Format::Text, Format::Markdown, Format::Folded, Format::Svg] {
+        insta::assert_snapshot!(format!("makers {}", format.name()), rendered(&grown_run(), format, 80));
     }
 }
 

@@ -1,12 +1,14 @@
-//! A flame graph in one file: refused calls by place, callers above, the call below. No script, nothing from the network;
-//! each part says its name and its figure under the pointer, and `.folded` has the same as a table.
+//! Flame graphs in one file: refused calls by place, and the VMAs of the peaks by who made them; callers above, the call below.
+//! No script, nothing from the network; each part says its name and its figure under the pointer, and `.folded` has the same as a table.
 
 use std::io::{self, Write};
 
-use super::flame::{Flame, left_out};
+use super::flame::{Flame, Part, left_out};
 use super::folded::names;
-use super::places::{UNKNOWN, places};
+use super::makers;
+use super::places::places;
 use super::xml::escaped;
+use crate::model::report::Report;
 use crate::output::document::Document;
 use crate::output::text::page::{Style, without_middle, wrapped};
 use crate::output::text::verdict;
@@ -27,16 +29,65 @@ const NAME: usize = 200;
 
 const STYLE: &str = "svg{color-scheme:light dark;background:#fdfcf9;font:12px ui-monospace,monospace}\
 .h{font:600 15px system-ui,sans-serif}.h,.l{fill:#1c2024}.s{fill:#59606a;font:13px system-ui,sans-serif}\
-rect{stroke:#fdfcf9}.p{fill:#dcdbd4}.f{fill:#f0c9d1}.u{fill:#c9c7be}.c{fill:#a8123c}.c+.l{fill:#fff}\
+rect{stroke:#fdfcf9}.p{fill:#dcdbd4}.f{fill:#f0c9d1}.u{fill:#c9c7be}.c{fill:#a8123c}.c+.l,.C+.l{fill:#fff}.F{fill:#c8daee}.C{fill:#1d5fa6}\
 @media(prefers-color-scheme:dark){svg{background:#16181b}.h,.l{fill:#e9e6df}.s{fill:#a6abb2}rect{stroke:#16181b}\
-.p{fill:#34383e}.f{fill:#63303c}.u{fill:#4a4f57}.c{fill:#ff8086}.c+.l{fill:#16181b}}";
+.p{fill:#34383e}.f{fill:#63303c}.u{fill:#4a4f57}.c{fill:#ff8086}.c+.l,.C+.l{fill:#16181b}.F{fill:#26405f}.C{fill:#7fb6f7}}";
+
+/// One of them.
+struct Picture {
+    flame: Flame,
+    told: String,
+    /// One and several of what is counted.
+    what: (&'static str, &'static str),
+    /// Classes of a function and of a call.
+    classes: (&'static str, &'static str),
+}
 
 /// Writes a report. Errors: those of `out`, and another document.
 pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
     let Document::Report(report) = document else { return Err(io::Error::other("it is no report")) };
+    let sentence = clean(&verdict(report));
+    let pictures: Vec<Picture> = [Some(refused(report)), made(report)].into_iter().flatten().collect();
+    let drawn: Vec<(&Picture, Vec<Part<'_>>, u64)> = pictures
+        .iter()
+        .map(|picture| {
+            let (parts, narrow) = picture.flame.parts((WIDTH - 2 * MARGIN) as f64);
+            (picture, parts, narrow)
+        })
+        .collect();
+    let heading = wrapped("", "", &sentence, COLUMNS);
+    let rows = |parts: &[Part<'_>]| 3 + parts.iter().map(|part| part.level as u64 + 1).max().unwrap_or(0);
+    let all: u64 = drawn.iter().map(|(_, parts, _)| rows(parts)).sum();
+    let height = MARGIN + ROW * (heading.len() as u64 + 1 + all);
+    let told: Vec<&str> = pictures.iter().map(|picture| picture.told.as_str()).collect();
+    writeln!(
+        out,
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
+         width=\"{WIDTH}\" height=\"{height}\" role=\"img\" aria-labelledby=\"t d\">\n<title id=\"t\">vmaudit: {}</title>\n\
+         <desc id=\"d\">{}</desc>\n<style>{STYLE}</style>",
+        escaped(&sentence),
+        escaped(&told.join(" "))
+    )?;
+    let mut line = 0;
+    for text in &heading {
+        line += 1;
+        say("h", text, line, out)?;
+    }
+    for (picture, parts, narrow) in &drawn {
+        line += 1;
+        say("s", &picture.told, line, out)?;
+        draw(picture, parts, MARGIN + ROW * line + ROW / 2, out)?;
+        line += rows(parts) - 1;
+        if let Some(text) = left_out(*narrow) {
+            say("s", &text, line, out)?;
+        }
+    }
+    writeln!(out, "</svg>")
+}
+
+fn refused(report: &Report) -> Picture {
     let mut flame = Flame::default();
     places(report).for_each(|place| flame.add(names(&place), place.count));
-    let sentence = clean(&verdict(report));
     let told = match flame.weight() {
         0 if report.locking_failures_may_be_missing() => {
             "No refused call was seen; some cannot be seen here.".to_owned()
@@ -47,42 +98,38 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
             count(calls, "refused call", "refused calls")
         ),
     };
-    let (parts, narrow) = flame.parts((WIDTH - 2 * MARGIN) as f64);
-    let heading = wrapped("", "", &sentence, COLUMNS);
-    let top = MARGIN + ROW * (heading.len() as u64 + 2);
-    let levels = parts.iter().map(|part| part.level as u64 + 1).max().unwrap_or(0);
-    let height = top + ROW * (levels + 2);
-    writeln!(
-        out,
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-         width=\"{WIDTH}\" height=\"{height}\" role=\"img\" aria-labelledby=\"t d\">\n<title id=\"t\">vmaudit: {}</title>\n\
-         <desc id=\"d\">{}</desc>\n<style>{STYLE}</style>",
-        escaped(&sentence),
-        escaped(&told)
-    )?;
-    let mut line = 0;
-    let mut say = |class: &str, text: &str, out: &mut dyn Write| {
-        line += 1;
-        let y = MARGIN + ROW * line;
-        writeln!(out, "<text class=\"{class}\" x=\"{MARGIN}\" y=\"{y}\">{}</text>", escaped(text))
-    };
-    for text in &heading {
-        say("h", text, out)?;
-    }
-    say("s", &told, out)?;
-    for part in &parts {
+    Picture { flame, told, what: ("call", "calls"), classes: ("f", "c") }
+}
+
+fn made(report: &Report) -> Option<Picture> {
+    let mut flame = Flame::default();
+    makers::stacks(report).for_each(|(names, vmas)| flame.add(names, vmas));
+    let told = format!(
+        "{} at the peaks, by who made them: callers above, the call below; width: its share.",
+        count(flame.weight(), "VMA", "VMAs")
+    );
+    (flame.weight() > 0).then_some(Picture { flame, told, what: ("VMA", "VMAs"), classes: ("F", "C") })
+}
+
+fn say(class: &str, text: &str, line: u64, out: &mut dyn Write) -> io::Result<()> {
+    let y = MARGIN + ROW * line;
+    writeln!(out, "<text class=\"{class}\" x=\"{MARGIN}\" y=\"{y}\">{}</text>", escaped(text))
+}
+
+fn draw(picture: &Picture, parts: &[Part<'_>], top: u64, out: &mut dyn Write) -> io::Result<()> {
+    for part in parts {
         let class = match part.level {
-            _ if part.name == UNKNOWN => "u",
+            _ if part.name.starts_with('[') => "u",
             0 => "p",
-            _ if part.innermost => "c",
-            _ => "f",
+            _ if part.innermost => picture.classes.1,
+            _ => picture.classes.0,
         };
         let (x, y) = (MARGIN as f64 + part.x, top + ROW * part.level as u64);
-        let share = percent(part.weight, flame.weight());
-        let calls = count(part.weight, "call", "calls");
+        let share = percent(part.weight, picture.flame.weight());
+        let weight = count(part.weight, picture.what.0, picture.what.1);
         write!(
             out,
-            "<g><title>{}: {calls}, {share} %</title><rect class=\"{class}\" x=\"{x:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"{ROW}\"/>",
+            "<g><title>{}: {weight}, {share} %</title><rect class=\"{class}\" x=\"{x:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"{ROW}\"/>",
             escaped(&without_middle(part.name, NAME)),
             part.width
         )?;
@@ -93,16 +140,13 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
         }
         writeln!(out, "</g>")?;
     }
-    if let Some(text) = left_out(narrow) {
-        writeln!(out, "<text class=\"s\" x=\"{MARGIN}\" y=\"{}\">{text}</text>", height - MARGIN)?;
-    }
-    writeln!(out, "</svg>")
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::report::{Failure, Report};
+    use crate::model::report::Failure;
     use crate::output::text::tests::{clean_run, clipped_run};
 
     fn picture(report: &Report) -> String {

@@ -2,7 +2,7 @@
 //! each is kept until the session's end, when it is followed.
 //!
 //! Two stacks are the same if all is the same that following them could depend on: the program counter, what the frame
-//! pointers lead to, and of the copies each word that is an address of code or of the stack itself, at its place. What else
+//! pointers lead to as long as that is code, and of the copies each word that is an address of code or of the stack itself, at its place. What else
 //! lies on a stack differs from call to call. Which memory is code is asked as soon as a process has some VMAs, and again
 //! whenever it has twice as many.
 //!
@@ -25,9 +25,11 @@ const BYTES: (usize, usize) = (8 << 20, 2 << 20);
 /// Copies of one address space, and bytes of them.
 const COPIES: (usize, usize) = (256, 2 << 20);
 /// Places of one address space.
-const PLACES: usize = 1024;
+const PLACES: usize = 1024 + WAITING.0;
 /// The same until its code is known: a loop of mprotect makes a thousand in the 3 ms that a look takes.
 const WAITING: (usize, usize) = (2048, 6 << 20);
+/// Places by frame pointers alone of one address space until its code is known.
+const UNTOLD: usize = 64;
 /// Looks because of callers in code that is not known: mostly these are no callers.
 const AGAIN: u32 = 4;
 /// Address spaces with places.
@@ -60,6 +62,8 @@ struct Known {
     /// Executable mappings, ordered, as of the image's last change.
     code: Vec<(u64, u64)>,
     areas: usize,
+    /// Places by frame pointers alone from before the code was known.
+    untold: usize,
     /// The level at which its mappings are looked at next.
     look_at: u32,
     /// How often that was because of a caller in code that was not known.
@@ -89,9 +93,13 @@ impl Places {
         known.tgid = credit.tgid;
         let copied = copy.is_some();
         let most = if credit.level < MAKERS_COPIES { BYTES.1 } else { BYTES.0 };
-        let (caller, stack) = (credit.caller.take(), std::mem::take(&mut credit.stack));
+        let (caller, mut stack) = (credit.caller.take(), std::mem::take(&mut credit.stack));
         known.learn(image, &self.keys, &mut self.bytes);
         let copy = copy.filter(|it| known.has_room(it) && self.bytes + it.size() <= most);
+        // Code that keeps no frame pointer may keep anything there, which makes no other place.
+        if !known.code.is_empty() || copy.is_none() && known.untold >= UNTOLD {
+            stack.truncate(known.callers(&stack));
+        }
         let key = match &copy {
             Some(_) if known.code.is_empty() => None,
             Some(copy) => Some(known.key(&self.keys, caller, &stack, Some(copy))),
@@ -114,6 +122,8 @@ impl Places {
             known.bytes += copy.size();
             self.bytes += copy.size();
             known.kept.push(Kept { place: credit.place, copy, caller, stack: stack.clone() });
+        } else if known.code.is_empty() {
+            known.untold += 1;
         }
         known.stacks.push((caller, stack.clone()));
         Some(Place { generation: credit.generation, place: credit.place, caller, stack })
@@ -255,7 +265,8 @@ impl Known {
             return;
         }
         let mut kept: Vec<Kept> = Vec::new();
-        for it in std::mem::take(&mut self.kept) {
+        for mut it in std::mem::take(&mut self.kept) {
+            it.stack.truncate(self.callers(&it.stack));
             let key = self.key(keys, it.caller, &it.stack, Some(&it.copy));
             match self.by_stack.entry(key) {
                 Entry::Occupied(known) => {
@@ -270,6 +281,13 @@ impl Known {
             }
         }
         self.kept = kept;
+    }
+
+    /// How many addresses of a stack by frame pointers are to be trusted: before the code is known the first alone, which is
+    /// the task's own.
+    fn callers(&self, stack: &[u64]) -> usize {
+        let own = usize::from(!stack.is_empty());
+        own + stack.iter().skip(1).take_while(|&&ip| self.is_code(ip)).count()
     }
 
     /// What tells a stack from others.
@@ -369,6 +387,28 @@ mod tests {
         assert_eq!(place(&mut places, &[0x1010, 5, 0x1100, SP + 16], image), (3, true), "another frame");
         assert_eq!(place(&mut places, &[0x1010, 0x1100, 0, SP + 8], image), (4, true), "elsewhere");
         assert_eq!(place(&mut places, &[0x1010, 5, 0x1100, SP + 8], image), (1, false));
+    }
+
+    #[test]
+    fn what_a_walk_by_frame_pointers_takes_for_callers_makes_no_place() {
+        let (mut places, image) = (Places::default(), image());
+        let mut place = |stack: &[u64], image| {
+            let mut it = Credit { stack: stack.to_vec(), ..credit(300) };
+            let told = places.notice(&mut it, None, image);
+            (it.place, told.map(|told| told.stack))
+        };
+        // Which it is, nobody knows yet.
+        for n in 0..5000 {
+            let (number, told) = place(&[0x1004, 0x7f00_0000_1000 + n], None);
+            assert!(number as usize <= UNTOLD + 1, "{number}");
+            assert_eq!(told.map_or(0, |it| it.len()), [0, 1, 2][usize::from(n < 65) + usize::from(n < 64)]);
+        }
+        let (image, first) = (Some(&image), UNTOLD as u32 + 1);
+        for n in 0..5000 {
+            assert_eq!(place(&[0x1004, 0x7f00_0000_1000 + n, 0x1010], image).0, first);
+        }
+        let (number, told) = place(&[0x1004, 0x1010, 0x1020, 7], image);
+        assert_eq!((number, told), (first + 1, Some(vec![0x1004, 0x1010, 0x1020])));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod curves;
 mod escape;
+mod makers;
 mod tables;
 
 use std::io::{self, Write};
@@ -40,6 +41,7 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     tables::processes(report, out)?;
     refusals(report, out)?;
     tables::ends(report, out)?;
+    makers::makers(report, out)?;
     tables::makers(report, out)?;
     tables::marks(report, out)?;
     tables::tasks(report, out)?;

@@ -20,7 +20,7 @@ pub mod page;
 pub(crate) mod processes;
 mod scan;
 mod scan_headline;
-mod stack;
+pub(crate) mod stack;
 mod vma_layout;
 
 use std::io::{self, Write};

@@ -50,7 +50,7 @@ pub(crate) fn stack(stack: &[Frame], notes: &[String], page: &mut Page<'_>) -> i
 }
 
 /// An inlined function of the libraries of Rust or C++ themselves.
-pub(super) fn is_of_library(frame: &Frame) -> bool {
+pub(crate) fn is_of_library(frame: &Frame) -> bool {
     const SOURCES: [&str; 4] =
         ["/library/core/src/", "/library/alloc/src/", "/library/std/src/", "/include/c++/"];
     frame.inlined
@@ -73,7 +73,7 @@ fn lines(frame: &Frame, width: usize) -> Vec<String> {
 }
 
 /// What a frame is called, with its module where it has no function.
-pub(super) fn name(frame: &Frame) -> String {
+pub(crate) fn name(frame: &Frame) -> String {
     let address = || frame.ip.clone().unwrap_or_else(|| HIDDEN.to_owned());
     match (&frame.symbol, module(frame)) {
         (Some(symbol), _) => clean(symbol),

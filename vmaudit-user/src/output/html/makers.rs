@@ -1,0 +1,172 @@
+//! Who made the VMAs of the processes that came near the limit: a picture of the stacks, and a table behind it.
+
+use std::io::{self, Write};
+
+use super::escape::{name, text};
+use crate::model::report::{Process, Report};
+use crate::output::flame::{Flame, left_out};
+use crate::output::makers::{WHAT, of_interest, rows, stacks_of};
+use crate::output::text::page::without_middle;
+use crate::text::{count, grouped, percent};
+
+/// Processes told of.
+const PROCESSES: usize = 3;
+/// Rows of a table.
+const ROWS: usize = 20;
+/// Parts of a picture; the upper ones.
+const PARTS: usize = 400;
+/// Columns of a function's name in it.
+const NAME: usize = 60;
+/// Widths of the picture on a page and on a phone, pixels, with their classes.
+const WIDTHS: [(u64, &str); 2] = [(1064, "wide"), (358, "narrow")];
+/// Of a part of a picture, pixels.
+const ROW: u64 = 18;
+/// Of a character, pixels.
+const CHARACTER: f64 = 6.6;
+
+/// From where the VMAs of a peak came.
+pub(super) fn makers(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let told: Vec<&Process> = report
+        .processes
+        .iter()
+        .filter(|process| of_interest(process, report) && !process.makers.is_empty())
+        .collect();
+    if told.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "<section><h2>From where the VMAs came</h2>")?;
+    for process in told.iter().take(PROCESSES) {
+        writeln!(out, "<h3>{} (pid {})</h3>", name(&process.comm), process.pid)?;
+        picture(process, out)?;
+        table(process, out)?;
+    }
+    writeln!(out, "<p class=\"note\">{WHAT}</p>")?;
+    let more = told.len().saturating_sub(PROCESSES) as u64;
+    if more > 0 {
+        let more = count(more, "more process", "more processes");
+        writeln!(out, "<p class=\"soft\">and {more}: the JSON has all.</p>")?;
+    }
+    writeln!(out, "</section>")
+}
+
+/// Callers above, the call below and darkest; the same twice, for a page and for a phone.
+fn picture(process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    let mut flame = Flame::default();
+    stacks_of(process).for_each(|(names, vmas)| flame.add(names, vmas));
+    for (width, class) in WIDTHS {
+        let (mut parts, narrow) = flame.parts(width as f64);
+        let narrow = narrow.saturating_add(parts.len().saturating_sub(PARTS) as u64);
+        parts.truncate(PARTS);
+        let levels = parts.iter().map(|part| part.level as u64 + 1).max().unwrap_or(0);
+        let height = levels * ROW;
+        writeln!(
+            out,
+            "<svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" width=\"100%\" role=\"img\" font-size=\"12\">\
+             <title>Who made the VMAs of {}</title><desc>Callers above, the call below; width: its share of {}. The table has the same.</desc>",
+            text(&without_middle(&process.comm, NAME)),
+            count(flame.weight(), "VMA", "VMAs")
+        )?;
+        for part in &parts {
+            let (fill, ink) = match part.level {
+                _ if part.name.starts_with('[') => ("fill=\"var(--line)\"", "var(--ink)"),
+                0 => ("fill=\"var(--panel)\"", "var(--ink)"),
+                _ if part.innermost => ("fill=\"var(--bar)\"", "var(--paper)"),
+                _ => ("fill=\"var(--bar)\" fill-opacity=\".2\"", "var(--ink)"),
+            };
+            let (y, x) = (part.level as u64 * ROW, part.x);
+            write!(
+                out,
+                "<g><title>{}: {}, {} %</title><rect {fill} stroke=\"var(--paper)\" x=\"{x:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"{ROW}\"/>",
+                text(&without_middle(part.name, 200)),
+                count(part.weight, "VMA", "VMAs"),
+                percent(part.weight, flame.weight()),
+                part.width
+            )?;
+            let columns = ((part.width - 6.0) / CHARACTER).max(0.0) as usize;
+            if columns >= 3 {
+                let shown = text(&without_middle(part.name, columns));
+                write!(out, "<text fill=\"{ink}\" x=\"{:.1}\" y=\"{}\">{shown}</text>", x + 3.0, y + 13)?;
+            }
+            writeln!(out, "</g>")?;
+        }
+        writeln!(out, "</svg>")?;
+        if let Some(left) = left_out(narrow).filter(|_| class == "wide") {
+            writeln!(out, "<p class=\"note\">{left}</p>")?;
+        }
+    }
+    Ok(())
+}
+
+fn table(process: &Process, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(
+        out,
+        "<div class=\"scroll\"><table data-sort><caption>Innermost function first.</caption><thead><tr><th class=\"r\">At the peak</th>\
+         <th class=\"r\">Share</th><th>Call</th><th>Where</th></tr></thead><tbody>"
+    )?;
+    for row in rows(process, ROWS) {
+        let place: Vec<String> = row.place(NAME).iter().map(|function| name(function)).collect();
+        let notes: String =
+            row.notes.iter().map(|note| format!("<span class=\"sub\">{}</span>", text(note))).collect();
+        writeln!(
+            out,
+            "<tr><td class=\"r\" data-v=\"{}\">{}</td><td class=\"r\">{}</td><td>{}</td><td>{}{notes}</td></tr>",
+            row.count,
+            grouped(row.count),
+            row.share(),
+            name(row.call()),
+            place.join(" \u{2190} ")
+        )?;
+    }
+    writeln!(out, "</tbody></table></div>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::report::{Frame, Maker};
+    use crate::output::makers::tests::grown_run;
+
+    fn page(report: &Report) -> String {
+        let mut out = Vec::new();
+        makers(report, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_picture_for_each_width_and_a_table_with_the_same() {
+        let page = page(&grown_run());
+        assert_eq!((page.matches("<svg").count(), page.matches("<table").count()), (2, 1), "{page}");
+        assert!(
+            page.contains("<title>main: 59,000 VMAs, 90.") && page.contains("[callers not known]"),
+            "{page}"
+        );
+        for part in
+            ["64,000", "guard_page pool.c:9", "not sampled", "there before vmaudit looked", "Java code"]
+        {
+            assert!(page.contains(part), "{part}: {page}");
+        }
+    }
+
+    #[test]
+    fn strangers_names_are_text_and_many_of_them_are_bounded() {
+        let mut report = grown_run();
+        let process = &mut report.processes[0];
+        let one = process.makers[0].clone();
+        process.makers = (0..40)
+            .map(|n| {
+                let name = |k| format!("{n}.{k}</text><script>{}\"'&\u{202e}\u{1b}", "x".repeat(400));
+                let stack = (0..128).map(|k| Frame { symbol: Some(name(k)), ..Frame::bare(k) }).collect();
+                Maker {
+                    stack,
+                    syscall: Some("</svg><script>".into()),
+                    stack_notes: vec![name(0)],
+                    ..one.clone()
+                }
+            })
+            .collect();
+        report.processes = vec![report.processes[0].clone(); 5];
+        let page = page(&report);
+        assert!(!page.contains("<script") && !page.contains(" style=") && !page.contains('\u{202e}'));
+        assert!(page.len() < 1 << 20, "{}", page.len());
+    }
+}
