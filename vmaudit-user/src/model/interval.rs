@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::event::ProcessId;
+
 /// How long an interval usually is, ns.
 pub const INTERVAL_NS: u64 = 100_000_000;
 
 /// An interval that is over: what changed in it. Of whoever is not in it nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
     /// How long intervals are meant to be, ns.
     pub every_ns: u64,
@@ -16,6 +18,9 @@ pub struct Interval {
     pub to_ns: u64,
     /// Address spaces whose count changed.
     pub of: Vec<Reached>,
+    /// Whose they are, in the same order; in no recording, and empty where nobody asks.
+    #[serde(skip)]
+    pub by: Vec<ProcessId>,
 }
 
 /// What one address space did in an interval: its generation, the largest map_count (also the one that it came with), the

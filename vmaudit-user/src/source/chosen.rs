@@ -5,6 +5,8 @@
 //! executable, its owner and its cgroups can change. Children of a wanted process are wanted, whatever they become. Figures
 //! are complete either way: the kernel keeps them for all.
 
+mod intervals;
+
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use crate::domain::cgroup::Groups;
 use crate::domain::process_filter::ProcessFilter;
-use crate::model::event::{Event, ProcessFacts, ProcessId};
+use crate::model::event::{Event, Interval, ProcessFacts, ProcessId};
 use crate::os::clock::same_start;
 use crate::os::procfs::Proc;
 use crate::os::rights;
 use crate::source::Source;
 use crate::text;
+use intervals::Unwanted;
 
 /// Between two looks at those that live and are not wanted.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -55,6 +58,8 @@ struct Choice {
     ended: usize,
     /// Processes that were gone before all could be read that the filter asks for.
     untold: u64,
+    /// How the counts of all others went.
+    unwanted: Unwanted,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +107,7 @@ impl Chosen {
         }
         self.looked = Instant::now();
         let living = self.inner.living_processes();
+        self.choice.unwanted.keep(&living);
         for process in &living {
             let known = self.choice.known.get(&process.tgid);
             if known.is_some_and(|known| !known.wanted && known.start_ns == process.start_ns) {
@@ -123,12 +129,13 @@ impl Choice {
             met: false,
             ended: 0,
             untold: 0,
+            unwanted: Unwanted::default(),
         }
     }
 
     /// What of an event is passed on; `before`: what waits for its call.
-    fn pass(&mut self, event: Event, before: &mut Vec<(u64, Event)>, sink: &mut dyn FnMut(Event)) {
-        let wanted = match &event {
+    fn pass(&mut self, mut event: Event, before: &mut Vec<(u64, Event)>, sink: &mut dyn FnMut(Event)) {
+        let wanted = match &mut event {
             Event::Mm(state) => {
                 let told = Told {
                     start_ns: state.process.start_ns,
@@ -139,6 +146,11 @@ impl Choice {
                     forked: state.from_birth && !state.from_exec,
                 };
                 let wanted = self.wanted(state.process.tgid, &told);
+                match wanted {
+                    true => self.unwanted.tell(state.generation, sink),
+                    false if state.dead_ns.is_some() => self.unwanted.forget(state.generation),
+                    false => {}
+                }
                 for (_, held) in before.extract_if(.., |(of, _)| *of == state.generation) {
                     if wanted {
                         sink(held);
@@ -172,6 +184,7 @@ impl Choice {
             // Whose child a process was that is gone by now, its last figures tell.
             Event::Credit(it) if self.is_strange(it.tgid) => return hold(before, it.generation, event),
             Event::Credit(it) => self.wanted_with(before, (it.tgid, it.generation), sink),
+            Event::Interval(it) => return self.pass_interval(std::mem::take(it), sink),
             Event::Mapped(it) => return hold(before, it.generation, event),
             Event::StackPiece(it) => return hold(before, it.generation, event),
             _ => true,
@@ -179,6 +192,29 @@ impl Choice {
         if wanted {
             sink(event);
         }
+    }
+
+    /// Of those that are wanted alone: neither report nor recording is to hold the counts of others.
+    fn pass_interval(&mut self, interval: Interval, sink: &mut dyn FnMut(Event)) {
+        let mut unwanted = std::mem::take(&mut self.unwanted);
+        unwanted.pass(interval, &mut |process| self.wanted_now(process), sink);
+        self.unwanted = unwanted;
+    }
+
+    /// Whether this process is wanted, by what can be read of it now.
+    fn wanted_now(&mut self, process: ProcessId) -> bool {
+        match self.known.get(&process.tgid) {
+            Some(known) if known.start_ns == process.start_ns || known.start_ns == 0 => return known.wanted,
+            Some(known) if known.start_ns > process.start_ns => return false,
+            // Another one has the number now.
+            Some(known) => {
+                self.ended -= usize::from(known.ended);
+                self.known.remove(&process.tgid);
+            }
+            None => {}
+        }
+        // Of who is gone its last figures will tell more.
+        self.wanted(process.tgid, &Told::default())
     }
 
     /// Nothing is known of it, and it is gone.
@@ -375,5 +411,32 @@ impl Source for Chosen {
             )));
         }
         living
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::event::Reached;
+
+    /// In every frame of every session: a report and a recording of one process are of nobody else.
+    #[test]
+    fn intervals_are_of_those_that_are_wanted() {
+        let own = std::process::id();
+        let mut choice = Choice::new(ProcessFilter { pids: vec![own], ..ProcessFilter::default() }, false);
+        let by = [own, 1, u32::MAX].map(|tgid| ProcessId { tgid, start_ns: 7 }).to_vec();
+        let of = vec![Reached(70, 5, 5), Reached(1, 9, 9), Reached(2, 8, 8)];
+        let all = Interval { every_ns: 10, from_ns: 0, to_ns: 10, of, by };
+        let mut passed = Vec::new();
+        choice.pass(Event::Interval(Box::new(all.clone())), &mut Vec::new(), &mut |event| passed.push(event));
+        let [Event::Interval(it)] = passed.as_slice() else { panic!("{passed:?}") };
+        assert_eq!((it.of.as_slice(), it.by.len(), it.to_ns), (&[Reached(70, 5, 5)][..], 1, 10));
+        // Another process has the number of a stranger that is gone.
+        choice.known.insert(own, Known { start_ns: 3, wanted: false, ended: true });
+        choice.ended = 1;
+        passed.clear();
+        choice.pass(Event::Interval(Box::new(all)), &mut Vec::new(), &mut |event| passed.push(event));
+        let [Event::Interval(it)] = passed.as_slice() else { panic!("{passed:?}") };
+        assert_eq!((it.of.len(), choice.ended), (1, 0));
     }
 }

@@ -326,7 +326,7 @@ pub(crate) fn events() -> Vec<Event> {
 
 /// In the first of the images above.
 pub(crate) fn interval(from_ns: u64, to_ns: u64) -> Interval {
-    Interval { every_ns: 1, from_ns, to_ns, of: vec![Reached(7, 65530, 3)] }
+    Interval { every_ns: 1, from_ns, to_ns, of: vec![Reached(7, 65530, 3)], by: Vec::new() }
 }
 
 /// Of a process without an address space that is followed.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use vmaudit_common::{CELLS, Control, MmSlot, SLOT_DEAD, SLOT_LIVE};
 
 use super::{Live, Shared};
-use crate::model::event::{Event, INTERVAL_NS, Interval, Reached, Untold};
+use crate::model::event::{Event, INTERVAL_NS, Interval, ProcessId, Reached, Untold};
 use crate::os::clock::now_ns;
 
 /// How long an interval is unless something else is asked for.
@@ -103,15 +103,16 @@ impl Live {
                 (cell.read_volatile(), (&raw const (*slot).generation).read_volatile())
             };
             let (peak, last) = cell.of(number)?;
-            Some(Reached(generation, peak, last))
+            Some((Reached(generation, peak, last), self.process_in(index)))
         };
-        let all: Vec<Reached> =
+        let all: Vec<(Reached, ProcessId)> =
             if number == 0 { Vec::new() } else { (0..self.used()).filter_map(reached).collect() };
         let (from_ns, to_ns) = (self.intervals.began(number), self.intervals.began(number + 1));
         let every_ns = self.intervals.length.as_nanos() as u64;
         self.intervals.next(&self.control);
         for some in all.chunks(TOGETHER) {
-            sink(Event::Interval(Box::new(Interval { every_ns, from_ns, to_ns, of: some.to_vec() })));
+            let (of, by) = some.iter().copied().unzip();
+            sink(Event::Interval(Box::new(Interval { every_ns, from_ns, to_ns, of, by })));
         }
     }
 }

@@ -432,19 +432,21 @@ impl Live {
     /// Processes with an address space in one of these states: with [`SLOT_DEAD`], whose end was not taken yet.
     pub fn in_slots(&self, states: &[u32]) -> HashSet<ProcessId> {
         let taken = (0..self.used()).filter(|&index| states.contains(&self.state(index)));
-        let inside = self.numbers.is_some();
-        let of = |index| {
-            let slot = self.slots.at(index);
-            // SAFETY: `index` is in bounds; the words are written by the kernel side when the slot is taken.
-            unsafe {
-                let tgid = if inside { &raw const (*slot).shown_tgid } else { &raw const (*slot).tgid };
-                ProcessId {
-                    tgid: ptr::read_volatile(tgid),
-                    start_ns: ptr::read_volatile(&raw const (*slot).start_boottime_ns),
-                }
+        taken.map(|index| self.process_in(index)).collect()
+    }
+
+    /// Whose slot it is.
+    fn process_in(&self, index: usize) -> ProcessId {
+        let slot = self.slots.at(index);
+        // SAFETY: `index` is in bounds; the words are written by the kernel side when the slot is taken.
+        unsafe {
+            let inside = self.numbers.is_some();
+            let tgid = if inside { &raw const (*slot).shown_tgid } else { &raw const (*slot).tgid };
+            ProcessId {
+                tgid: ptr::read_volatile(tgid),
+                start_ns: ptr::read_volatile(&raw const (*slot).start_boottime_ns),
             }
-        };
-        taken.map(of).collect()
+        }
     }
 
     /// Address spaces that are still alive.

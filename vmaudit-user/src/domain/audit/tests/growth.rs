@@ -19,6 +19,7 @@ fn session(steps: u64, limits: &[(u64, u32)], count: impl Fn(u64) -> u32, ended:
             from_ns: (n - 1) * STEP,
             to_ns: n * STEP,
             of: vec![Reached(1, before.max(last), last)],
+            by: Vec::new(),
         })));
     }
     process(&mut audit, 1, 0, 0, ended);
