@@ -20,8 +20,8 @@ const PILES: usize = 20_000;
 const PLACES: usize = 50_000;
 /// Nodes of a pile; of one that is larger the rest is not sampled.
 const NODES: usize = 1 << 17;
-/// Nodes that no pile is too small for.
-const FEW_NODES: usize = 512;
+/// Nodes beyond twice those in use that may be of no use.
+const SLACK: usize = 64;
 /// Rows of one process that name a place.
 const ROWS: usize = 40;
 /// Address spaces whose stacks are followed beside those that the report shows, those with the largest peaks.
@@ -39,7 +39,10 @@ const NONE: u32 = u32::MAX;
 /// All piles of a session.
 #[derive(Debug, Default)]
 pub(super) struct Piles {
+    /// By generation.
     piles: HashMap<u64, Pile>,
+    /// By image, where that has the pile of another one.
+    others: HashMap<u64, u64>,
     places: HashMap<(u64, u32), Seen>,
 }
 
@@ -59,8 +62,12 @@ struct Pile {
     /// The uppermost now, and when the level was highest.
     top: u32,
     highest: u32,
-    /// So many nodes, and those in neither chain are forgotten.
-    most: usize,
+    /// The number of nodes at which those in neither chain are forgotten.
+    compact_at: usize,
+    /// The image that it is shown for: of more images than are kept apart some have become one.
+    image: u64,
+    /// Count that its own image came with, where that is not the same.
+    first: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +80,9 @@ struct Node {
 }
 
 impl Pile {
-    fn new(tgid: u32) -> Self {
-        Self { tgid, nodes: Vec::new(), places: 0, top: NONE, highest: NONE, most: FEW_NODES }
+    fn new(tgid: u32, image: u64) -> Self {
+        let (nodes, top, highest) = (Vec::new(), NONE, NONE);
+        Self { tgid, nodes, places: 0, top, highest, compact_at: SLACK, image, first: None }
     }
 
     fn node(&self, at: u32) -> Option<&Node> {
@@ -94,18 +102,31 @@ impl Pile {
         if credit.level <= credit.base {
             return;
         }
-        if self.nodes.len() >= self.most {
-            self.compact();
-            self.most = (2 * self.nodes.len()).clamp(FEW_NODES, NODES);
-        }
-        if self.nodes.len() + 2 > NODES {
-            return;
-        }
+        let mut cut = None;
         while let Some(top) = self.node(self.top).copied().filter(|top| top.level > credit.base) {
             self.top = top.below;
-            if top.base < credit.base {
-                self.top = self.push(Node { level: credit.base, ..top });
+            cut = (top.base < credit.base).then_some(Node { level: credit.base, ..top });
+        }
+        if self.nodes.len() >= self.compact_at {
+            self.compact();
+            let fits = self.chain(self.top).take(NODES - SLACK).count() < NODES - SLACK;
+            if self.nodes.len() + SLACK >= NODES && credit.level > self.level(self.highest) && fits {
+                // What was highest is not any more.
+                self.highest = NONE;
+                self.compact();
             }
+            self.compact_at = 2 * self.nodes.len() + SLACK;
+            // One that is full to the brim waits for as many credits, so that each costs a constant.
+            if self.nodes.len() + SLACK < NODES {
+                self.compact_at = self.compact_at.min(NODES - 1);
+            }
+        }
+        if self.nodes.len() + 2 > NODES {
+            self.compact_at = self.compact_at.saturating_sub(1);
+            return;
+        }
+        if let Some(cut) = cut {
+            self.top = self.push(Node { below: self.top, ..cut });
         }
         let &Credit { base, level, call, place, .. } = credit;
         self.places = self.places.max(place);
@@ -176,7 +197,10 @@ impl Piles {
         if self.piles.len() >= PILES && !self.piles.contains_key(&credit.generation) {
             return;
         }
-        self.piles.entry(credit.generation).or_insert_with(|| Pile::new(credit.tgid)).take(credit);
+        self.piles
+            .entry(credit.generation)
+            .or_insert_with(|| Pile::new(credit.tgid, credit.generation))
+            .take(credit);
     }
 
     pub(super) fn place(&mut self, place: Place) {
@@ -206,15 +230,43 @@ impl Piles {
         (1..=places).for_each(|place| drop(self.places.remove(&(generation, place))));
     }
 
-    pub(super) fn forget(&mut self, generation: u64) {
+    /// The generation of the pile that is shown for an image.
+    fn shown_for(&self, image: u64) -> u64 {
+        self.others.get(&image).copied().unwrap_or(image)
+    }
+
+    fn of(&self, image: u64) -> Option<&Pile> {
+        self.piles.get(&self.shown_for(image))
+    }
+
+    /// Two images become one, the older; its peak is that of the larger.
+    pub(super) fn fold(&mut self, older: &MmState, newer: &MmState) {
+        if newer.peak <= older.peak {
+            return self.forget(newer.generation);
+        }
+        self.forget(older.generation);
+        let generation = self.shown_for(newer.generation);
+        self.others.remove(&newer.generation);
+        if let Some(pile) = self.piles.get_mut(&generation) {
+            pile.image = older.generation;
+            pile.first.get_or_insert(newer.first);
+            self.others.insert(older.generation, generation);
+        }
+    }
+
+    pub(super) fn forget(&mut self, image: u64) {
+        let generation = self.others.remove(&image).unwrap_or(image);
         if let Some(pile) = self.piles.remove(&generation) {
             self.forget_places(generation, pile.places);
         }
     }
 
     pub(super) fn retain(&mut self, mut keeps: impl FnMut(u64) -> bool) {
-        self.piles.retain(|generation, _| keeps(*generation));
-        self.places.retain(|(generation, _), _| keeps(*generation));
+        let Self { piles, others, places } = self;
+        let image = |piles: &HashMap<u64, Pile>, of: u64| piles.get(&of).map_or(of, |pile| pile.image);
+        places.retain(|(generation, _), _| keeps(image(piles, *generation)));
+        piles.retain(|_, pile| keeps(pile.image));
+        others.retain(|_, generation| piles.contains_key(generation));
     }
 
     /// Address spaces with a place.
@@ -222,13 +274,14 @@ impl Piles {
         self.places.keys().map(|(generation, _)| *generation)
     }
 
-    pub(super) fn has(&self, generation: u64) -> bool {
-        self.piles.contains_key(&generation)
+    #[cfg(test)]
+    pub(super) fn piles(&self) -> usize {
+        self.piles.len()
     }
 
-    /// The process of this number had calls credited from a place.
-    pub(super) fn names(&self, tgid: u32) -> bool {
-        self.piles.values().any(|pile| pile.tgid == tgid && pile.places > 0)
+    /// Numbers of processes that had calls credited from a place.
+    pub(super) fn named(&self) -> HashSet<u32> {
+        self.piles.values().filter(|pile| pile.places > 0).map(|pile| pile.tgid).collect()
     }
 }
 
@@ -241,10 +294,10 @@ impl Audit {
             .processes
             .values()
             .filter_map(|process| Some((process, top(process)?)))
-            .filter(|(_, mm)| mm.peak >= MAKERS_COPIES && self.makers.has(mm.generation))
+            .filter(|(_, mm)| mm.peak >= MAKERS_COPIES && self.makers.of(mm.generation).is_some())
             .map(|(process, mm)| {
                 let shown = process.refused() > 0 || u64::from(mm.peak) >= limit / 10;
-                (shown, mm.peak, mm.generation)
+                (shown, mm.peak, self.makers.shown_for(mm.generation))
             })
             .collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
@@ -256,14 +309,15 @@ impl Audit {
     /// Rows of a process: they add up to its peak. Empty where nobody looked.
     pub(super) fn makers_of(&self, process: &Process) -> Vec<Maker> {
         let Some(mm) = top(process) else { return Vec::new() };
-        let Some(pile) = self.makers.piles.get(&mm.generation) else { return Vec::new() };
+        let Some(pile) = self.makers.of(mm.generation) else { return Vec::new() };
+        let generation = self.makers.shown_for(mm.generation);
         let peak = u64::from(mm.peak);
-        let first = mm.first.max(MAKERS_START - 1).min(mm.peak);
+        let first = pile.first.unwrap_or(mm.first).max(MAKERS_START - 1).min(mm.peak);
         let (sums, not_sampled) = pile.sums(first, mm.peak);
         let mut rows: Vec<Maker> = Vec::new();
         let mut known: HashMap<(Call, Vec<Frame>), usize> = HashMap::new();
         for ((call, place), count) in sums {
-            let Stack { frames, notes, cut } = self.stack_of_place(mm.generation, place);
+            let Stack { frames, notes, cut } = self.stack_of_place(generation, place);
             let key = (call, frames.iter().map(alike).collect());
             match known.get(&key).and_then(|&at| rows.get_mut(at)) {
                 Some(row) => {
@@ -385,7 +439,7 @@ mod tests {
     }
 
     fn pile(credits: &[Credit]) -> Pile {
-        let mut pile = Pile::new(1);
+        let mut pile = Pile::new(1, 1);
         credits.iter().for_each(|it| pile.take(it));
         pile
     }
@@ -429,6 +483,34 @@ mod tests {
         grown.compact();
         assert!(grown.nodes.len() <= 102, "{}", grown.nodes.len());
         assert_eq!(sums(&grown, 47, 150), before);
+    }
+
+    #[test]
+    fn nodes_of_no_use_take_no_room() {
+        let mut grown = pile(&[]);
+        for n in 0..4 * NODES as u32 {
+            grown.take(&credit(100 + n % 50, 101 + n % 50, MMAP, n % 7 + 1));
+            assert!(grown.nodes.len() <= 2 * 102 + SLACK + 2, "{} after {n}", grown.nodes.len());
+        }
+        assert_eq!(sums(&grown, 100, 150).1, 0);
+    }
+
+    #[test]
+    fn one_that_was_full_goes_on_when_it_has_fallen() {
+        let mut grown = pile(&[]);
+        // More levels than there are nodes: the rest is not sampled.
+        let levels = NODES as u32 + 1000;
+        (1..=levels).for_each(|n| grown.take(&credit(n, n + 1, MMAP, 1)));
+        assert!(grown.nodes.len() <= NODES);
+        let (sums, not_sampled) = sums(&grown, 1, levels + 1);
+        assert!(
+            sums[0].1 + not_sampled == u64::from(levels) && not_sampled >= 1000,
+            "{sums:?} {not_sampled}"
+        );
+        // All is freed, and another place comes: it is credited, if not with each of the first.
+        (0..2 * NODES as u32 + 200_000).for_each(|n| grown.take(&credit(1, 2 + n, MMAP, 2)));
+        let (after, left) = self::sums(&grown, 1, 2 * NODES as u32 + 200_001);
+        assert_eq!((after, left), (vec![(2, 2 * u64::from(NODES as u32) + 200_000)], 0));
     }
 
     #[test]

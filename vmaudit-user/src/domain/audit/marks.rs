@@ -43,6 +43,16 @@ struct Before {
     counts: Vec<(u64, Count)>,
     failed: u64,
     sampled: Option<(u32, u32)>,
+    /// What images did that have become one since, the last one, by its generation.
+    folded: Option<(u64, ImageDid)>,
+}
+
+/// What an image did in a mark.
+#[derive(Clone, Copy, Debug, Default)]
+struct ImageDid {
+    peak: Range,
+    added: u64,
+    removed: u64,
 }
 
 /// An address space then.
@@ -190,6 +200,57 @@ impl Before {
             counts: process.own().map(|mm| (mm.generation, Count::of(mm))).collect(),
             failed: process.refused(),
             sampled: process.samples.map(|seen| (seen.peak, seen.last)),
+            folded: None,
+        }
+    }
+}
+
+impl ImageDid {
+    /// Since the mark began; nothing where it was over by then.
+    fn of(mm: &MmState, before: Option<&Before>, begun_ns: u64) -> Self {
+        let folded = before.and_then(|before| before.folded).filter(|(of, _)| *of == mm.generation);
+        if let Some((_, did)) = folded {
+            return did;
+        }
+        if mm.dead_ns.is_some_and(|at| at <= begun_ns) {
+            return Self::default();
+        }
+        let now = Count::of(mm);
+        let then = before.and_then(|before| before.counts.iter().find(|(of, _)| *of == mm.generation));
+        let (then, peak) = match then {
+            Some((_, then)) => (*then, then.peak_until(now)),
+            None if mm.born_ns >= begun_ns => {
+                (Count { added: 0, removed: 0, ..now }, Range::exactly(now.peak))
+            }
+            // It lived, and nobody had told of it.
+            None => (now, Range { least: now.last.into(), most: now.peak.into() }),
+        };
+        Self {
+            peak,
+            added: now.added.saturating_sub(then.added),
+            removed: now.removed.saturating_sub(then.removed),
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            peak: self.peak.larger(other.peak),
+            added: self.added.saturating_add(other.added),
+            removed: self.removed.saturating_add(other.removed),
+        }
+    }
+}
+
+impl Marks {
+    /// Two images of this process become one, the older: what each did in the marks that run can no longer be told apart.
+    pub(super) fn fold(&mut self, id: ProcessId, older: &MmState, newer: &MmState) {
+        for open in &mut self.open {
+            let begun_ns = open.set.at_ns;
+            // Of who was born since, all is in the mark.
+            if let Some(before) = open.before.get_mut(&id) {
+                let did = |mm| ImageDid::of(mm, Some(before), begun_ns);
+                before.folded = Some((older.generation, did(older).and(did(newer))));
+            }
         }
     }
 }
@@ -229,24 +290,9 @@ fn did(process: &Process, before: Option<&Before>, begun_ns: u64) -> Option<Did>
     }
     let failed = process.refused().saturating_sub(before.map_or(0, |before| before.failed));
     let mut did = Did { comm: process.comm.clone(), failed, ..Did::default() };
-    for mm in process.own() {
-        if mm.dead_ns.is_some_and(|at| at <= begun_ns) {
-            continue;
-        }
-        let now = Count::of(mm);
-        let then = before.and_then(|before| before.counts.iter().find(|(of, _)| *of == mm.generation));
-        let (then, peak) = match then {
-            Some((_, then)) => (*then, then.peak_until(now)),
-            None if mm.born_ns >= begun_ns => {
-                (Count { added: 0, removed: 0, ..now }, Range::exactly(now.peak))
-            }
-            // It lived, and nobody had told of it.
-            None => (now, Range { least: now.last.into(), most: now.peak.into() }),
-        };
-        did.peak = did.peak.larger(peak);
-        did.added = did.added.saturating_add(now.added.saturating_sub(then.added));
-        did.removed = did.removed.saturating_add(now.removed.saturating_sub(then.removed));
-    }
+    let images = process.own().map(|mm| ImageDid::of(mm, before, begun_ns));
+    let ImageDid { peak, added, removed } = images.fold(ImageDid::default(), ImageDid::and);
+    (did.peak, did.added, did.removed) = (peak, added, removed);
     if let Some(seen) = process.samples {
         let then = before.and_then(|before| before.sampled);
         let least = match then {

@@ -329,7 +329,11 @@ impl Audit {
             }
         }
         while let Some(process) = self.processes.get(&id).filter(|process| process.mms.len() > most) {
-            self.join_series(process.oldest().map(|(older, newer)| self.joined_series(older, newer)));
+            if let Some((older, newer)) = process.oldest() {
+                self.marks.fold(id, older, newer);
+                self.makers.fold(older, newer);
+                self.join_series(Some(self.joined_series(older, newer)));
+            }
             self.processes.entry(id).or_default().fold_oldest(&mut self.examples);
         }
     }
@@ -387,9 +391,12 @@ impl Audit {
     /// Processes of whom a report may show addresses, each with its owner: a call was refused,
     /// they died of a fault, or it says who made their VMAs.
     pub fn refused_processes(&self) -> impl Iterator<Item = (u32, Option<u32>)> {
+        let named = self.makers.named();
         self.processes
             .iter()
-            .filter(|(id, process)| process.refused() > 0 || process.faulted() || self.makers.names(id.tgid))
+            .filter(move |(id, process)| {
+                process.refused() > 0 || process.faulted() || named.contains(&id.tgid)
+            })
             .map(|(id, process)| (id.tgid, process.uid))
     }
 
