@@ -154,6 +154,7 @@ impl Enrichment {
     /// Bounds that are for a session begin anew, in one that goes on for months.
     pub fn renew(&mut self) {
         self.oom.renew();
+        self.symbols.renew();
         self.task_cgroups = pids_cgroup::Looks::default();
         self.commits = commit::Looks::default();
     }

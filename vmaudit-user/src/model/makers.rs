@@ -6,6 +6,10 @@ use vmaudit_common::call::Call;
 use super::event_names;
 use super::stack::Frame;
 
+/// Note on a stack that may be several.
+pub const MIXED: &str =
+    "Calls through code that was mapped while it ran may be among these too: vmaudit saw that code later.";
+
 /// Who took the count to a level is credited with the levels below it, down to another: last in, first out, so that a later
 /// credit takes the place of all above its `base`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

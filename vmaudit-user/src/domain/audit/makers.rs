@@ -11,7 +11,7 @@ use vmaudit_common::{MAKERS_COPIES, MAKERS_START};
 use super::{Audit, Process};
 use crate::model::cause::name_of;
 use crate::model::event::{FollowedStack, MmState};
-use crate::model::makers::{Credit, Maker, Nobody, Place};
+use crate::model::makers::{Credit, MIXED, Maker, Nobody, Place};
 use crate::model::report::Frame;
 
 /// Address spaces with a pile.
@@ -322,9 +322,14 @@ impl Audit {
             match known.get(&key).and_then(|&at| rows.get_mut(at)) {
                 Some(row) => {
                     row.count += count;
+                    let mixed = |notes: &[String]| notes.iter().any(|note| note == MIXED);
+                    let either = mixed(&row.stack_notes) || mixed(&notes);
                     // The same functions up to the first one: what one copy shows, the other need not.
                     if row.cut && !cut {
                         (row.cut, row.stack_notes) = (cut, notes);
+                    }
+                    if either && !mixed(&row.stack_notes) {
+                        row.stack_notes.push(MIXED.to_owned());
                     }
                 }
                 None => {

@@ -49,7 +49,7 @@ pub fn answer(question: &Question, beat: &Beat) -> (Answer, Vec<OwnedFd>) {
     let Question { tgid, ref addresses, ref words, text, code, root: root_wanted } = *question;
     beat.begin(tgid.into());
     let Some(looked) = Lookup::open(tgid).and_then(|lookup| {
-        if code { lookup.find_code(addresses) } else { lookup.find(addresses, words, text) }
+        if code { lookup.find_code(addresses, CODE) } else { lookup.find(addresses, words, text) }
     }) else {
         return Default::default();
     };
@@ -133,6 +133,8 @@ pub struct Looked {
     pub unread: usize,
     /// Executable mappings that words lie in; some, because words are mostly no addresses.
     pub more: Vec<Found>,
+    /// All code was asked for, and there is more.
+    pub cut: bool,
 }
 
 /// An open /proc/PID/maps: it stays with the address space that the process had when it was opened.
@@ -157,46 +159,52 @@ impl Lookup {
                 }
                 Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) => {
                     let unread = addresses.len() - found.len();
-                    return Some(Looked { found, unread, more: Vec::new() });
+                    return Some(Looked { found, unread, ..Looked::default() });
                 }
                 Err(_) => return None,
             }
         }
         match self.fall_into(words) {
             Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) if text => self.read(addresses, words),
-            more => Some(Looked { found, unread: 0, more: more.unwrap_or_default() }),
+            more => Some(Looked { found, unread: 0, more: more.unwrap_or_default(), cut: false }),
         }
     }
 
-    /// Looks for the mappings of these addresses and for all code.
-    pub fn find_code(&self, addresses: &[u64]) -> Option<Looked> {
+    /// Looks for the mappings of these addresses and for all code: so many mappings at most.
+    pub fn find_code(&self, addresses: &[u64], most: usize) -> Option<Looked> {
         let mut more = Vec::new();
-        let mut at = 0;
-        while more.len() < CODE {
+        let (mut at, mut cut) = (0, true);
+        while more.len() < most {
             match self.ask(at, OR_NEXT | EXECUTABLE_ONLY) {
                 Ok(Some((query, found))) => {
                     at = query.vma_end;
                     more.extend(found);
                 }
-                Ok(None) => break,
-                Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) => return self.read_all(addresses),
+                Ok(None) => {
+                    cut = false;
+                    break;
+                }
+                Err(libc::ENOTTY | libc::EINVAL | libc::ENOSYS) => return self.read_all(addresses, most),
                 Err(_) => return None,
             }
         }
         let of = |at: u64| more.iter().find(|found| (found.start..found.end).contains(&at)).cloned();
         let found = addresses.iter().map(|&at| (at, of(at))).collect();
         // A process that has just ended has none.
-        (!more.is_empty()).then_some(Looked { found, unread: 0, more })
+        (!more.is_empty()).then_some(Looked { found, unread: 0, more, cut })
     }
 
     /// The same from the text.
-    fn read_all(&self, addresses: &[u64]) -> Option<Looked> {
+    pub(super) fn read_all(&self, addresses: &[u64], most: usize) -> Option<Looked> {
         let began = Instant::now();
-        let mut parser = Parser::new(BufReader::with_capacity(1 << 16, (&self.0).take(TEXT_BYTES)));
-        let (mut more, mut lines) = (Vec::new(), 0u64);
-        while more.len() < CODE
-            && let Some(mapping) = parser.next_mapping().ok()?
-        {
+        let mut text = (&self.0).take(TEXT_BYTES);
+        let mut parser = Parser::new(BufReader::with_capacity(1 << 16, &mut text));
+        let (mut more, mut lines, mut cut) = (Vec::new(), 0u64, true);
+        while more.len() < most {
+            let Some(mapping) = parser.next_mapping().ok()? else {
+                cut = false;
+                break;
+            };
             lines += 1;
             if lines.is_multiple_of(1024) && began.elapsed() > TEXT_TIME {
                 break;
@@ -212,9 +220,12 @@ impl Lookup {
                 });
             }
         }
+        drop(parser);
+        // The end of what is read, not of the text.
+        cut |= text.limit() == 0;
         let of = |at: u64| more.iter().find(|found| (found.start..found.end).contains(&at)).cloned();
         let found = addresses.iter().map(|&at| (at, of(at))).collect();
-        (!more.is_empty()).then_some(Looked { found, unread: 0, more })
+        (!more.is_empty()).then_some(Looked { found, unread: 0, more, cut })
     }
 
     /// The executable mappings that words lie in. What is learned of one word answers for all that lie beside it.
@@ -300,7 +311,7 @@ impl Lookup {
             if lines.is_multiple_of(1024) && began.elapsed() > TEXT_TIME {
                 found.retain(|(_, mapping)| mapping.is_some());
                 let unread = addresses.len() - found.len();
-                return Some(Looked { found, unread, more });
+                return Some(Looked { found, unread, more, cut: false });
             }
             let executable = || Found {
                 start: mapping.start,
@@ -326,7 +337,7 @@ impl Lookup {
             }
         }
         // A process that has just ended has an empty file, and that says nothing of its addresses.
-        (lines > 0).then_some(Looked { found, unread: 0, more })
+        (lines > 0).then_some(Looked { found, unread: 0, more, cut: false })
     }
 }
 

@@ -19,6 +19,7 @@ pub(crate) mod dwarf;
 pub(crate) mod elf;
 mod helper;
 mod locked;
+mod looks;
 mod mappings;
 mod modules;
 mod notes;
@@ -46,6 +47,7 @@ use vmaudit_common::call::Call;
 use crate::model::event::{Mapped, Refused, StackPiece};
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
+use looks::{LOOKS, LOOKS_PER_SECOND};
 use mappings::{Answer, Found, Looked, Question};
 use modules::{By, Handle, Key, Module, held, hold};
 use places::Places;
@@ -55,10 +57,6 @@ use told::Told;
 
 /// Looks at the mappings of one process image. Each asks only for addresses that are not known yet.
 const LOOKS_PER_IMAGE: u32 = 16;
-/// Looks in one second, all processes together.
-const LOOKS_PER_SECOND: u32 = 50;
-/// Looks in one session.
-const LOOKS: u32 = 2000;
 /// Stacks that wait for a look; more than that are dropped and counted.
 const QUEUE: usize = 256;
 /// Root directories held, one descriptor each: for perf maps, and for files that map_files does not give.
@@ -97,6 +95,8 @@ struct Image {
     holes: HashSet<u64>,
     stacks: Vec<Vec<u64>>,
     looks: u32,
+    /// The same for credited calls.
+    code_looks: u32,
     /// All code that it had at some time is among `areas`.
     whole: bool,
     /// Root directory and process id as the process sees it, for its perf map.
@@ -148,6 +148,7 @@ pub struct Symbols {
     modules: Vec<Module>,
     roots: usize,
     looks: u32,
+    code_looks: u32,
     second: Option<(Instant, u32)>,
     /// Stacks whose process was gone, or that a bound left out.
     gone: u64,
@@ -188,6 +189,7 @@ impl Symbols {
             modules: Vec::new(),
             roots: 0,
             looks: 0,
+            code_looks: 0,
             second: None,
             gone: 0,
             skipped: 0,
@@ -278,7 +280,7 @@ impl Symbols {
                 self.without(waiting, &new, Missing::Gone);
             } else if spent {
                 self.without(waiting, &new, Missing::Skipped);
-            } else if self.may_look() {
+            } else if self.may_look(LOOKS_PER_SECOND.0) {
                 self.ask(waiting, new, words);
                 self.turn(MOMENT, &lives);
             } else {
@@ -342,11 +344,14 @@ impl Symbols {
     }
 
     fn ask(&mut self, waiting: Waiting, new: Vec<u64>, words: Vec<u64>) {
-        self.looks += 1;
         let image = self.images.entry(waiting.generation).or_default();
-        image.looks += 1;
-        let root = image.root.is_none() && self.roots < ROOTS;
         let code = waiting.taken.place.is_some();
+        let [all, own] = match code {
+            true => [&mut self.code_looks, &mut image.code_looks],
+            false => [&mut self.looks, &mut image.looks],
+        };
+        (*all, *own) = (*all + 1, *own + 1);
+        let root = image.root.is_none() && self.roots < ROOTS;
         let text = image.looks == 1 || code;
         let question = Question { tgid: waiting.tgid, addresses: new.clone(), words, text, code, root };
         match self.desk.ask(&question) {
@@ -365,10 +370,13 @@ impl Symbols {
         match turn {
             // Only a mapping seen before the end, or before the next exec, is one of this address space.
             Turn::Answer(answer, descriptors) if lives(waiting.generation) && answer.looked.is_some() => {
+                let whole = answer.looked.as_ref().is_some_and(|looked| !looked.cut);
+                let unread = self.take(waiting.generation, answer, descriptors);
                 if waiting.taken.place.is_some() {
-                    self.images.entry(waiting.generation).or_default().whole = true;
+                    let image = self.images.entry(waiting.generation).or_default();
+                    image.whole = whole && image.areas.len() < AREAS;
                 }
-                match self.take(waiting.generation, answer, descriptors) {
+                match unread {
                     0 => self.keep_stack(waiting),
                     _ => self.without(waiting, &new, Missing::Cut),
                 }
@@ -376,7 +384,7 @@ impl Symbols {
             Turn::Unanswered(why, _) => {
                 // It is not asked again.
                 if let Some(image) = self.images.get_mut(&waiting.generation) {
-                    image.looks = LOOKS_PER_IMAGE;
+                    (image.looks, image.code_looks) = (LOOKS_PER_IMAGE, LOOKS_PER_IMAGE);
                 }
                 self.without(waiting, &new, Missing::Unanswered(why));
             }
@@ -384,20 +392,9 @@ impl Symbols {
         }
     }
 
-    /// Takes one of this second's looks.
-    fn may_look(&mut self) -> bool {
-        let now = Instant::now();
-        let (_, used) = match &mut self.second {
-            Some(second) if now.duration_since(second.0) < Duration::from_secs(1) => second,
-            other => other.insert((now, 0)),
-        };
-        *used += 1;
-        *used <= LOOKS_PER_SECOND
-    }
-
     /// Takes an answer; returns how many of the addresses were not reached.
     fn take(&mut self, generation: u64, answer: Answer, mut descriptors: Vec<OwnedFd>) -> usize {
-        let Looked { found, unread, more } = answer.looked.unwrap_or_default();
+        let Looked { found, unread, more, .. } = answer.looked.unwrap_or_default();
         let image = self.images.entry(generation).or_default();
         let root = answer.root.and_then(|pid| Some((Rc::new(descriptors.pop()?), pid)));
         if image.root.is_none() && root.is_some() {

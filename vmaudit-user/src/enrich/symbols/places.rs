@@ -2,23 +2,27 @@
 //! each is kept until the session's end, when it is followed.
 //!
 //! Two stacks are the same if all is the same that following them could depend on: the program counter, what the frame
-//! pointers lead to as long as that is code, and of the copies each word that is an address of code or of the stack itself, at its place. What else
-//! lies on a stack differs from call to call. Which memory is code is asked as soon as a process has some VMAs, and again
-//! whenever it has twice as many.
+//! pointers lead to as long as that is code, and of the copies each word that is an address of code or of the stack itself, at
+//! its place. What else lies on a stack differs from call to call. Which memory is code is asked as soon as a process has some
+//! VMAs, again whenever it has half as many more, and after some time ([`AGAIN_AFTER`]). Stacks that were taken for the same
+//! because what tells them apart lies in code that was found only then have a note.
 //!
 //! Bounds: [`BYTES`] and [`COPIES`] of copies, [`PLACES`] places and [`WAITING`] copies before the code is known of an
-//! address space, [`IMAGES`] address spaces. Beyond them a stack is told by its frame pointers alone.
+//! address space, [`IMAGES`] address spaces, [`STACKS`] of stacks. Beyond them a stack is told by its frame pointers alone,
+//! at last by its call.
 
 use std::collections::hash_map::{Entry, RandomState};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::{Duration, Instant};
 
 use vmaudit_common::MAKERS_COPIES;
 
 use super::registers::of_32_bit_code;
 use super::stack_copy::StackCopy;
-use super::{Image, LOOKS, LOOKS_PER_IMAGE, MOMENT, Symbols, Taken, Waiting};
+use super::{Image, LOOKS, LOOKS_PER_IMAGE, LOOKS_PER_SECOND, MOMENT, Symbols, Taken, Waiting};
 use crate::model::event::{Credit, FollowedStack, Place};
+use crate::model::makers::MIXED;
 
 /// Bytes of copies kept, all processes together; and while those of processes with few VMAs are taken, which mostly stay so.
 const BYTES: (usize, usize) = (8 << 20, 2 << 20);
@@ -30,6 +34,12 @@ const PLACES: usize = 1024 + WAITING.0;
 const WAITING: (usize, usize) = (2048, 6 << 20);
 /// Places by frame pointers alone of one address space until its code is known.
 const UNTOLD: usize = 64;
+/// Bytes of stacks by frame pointers, all processes together.
+const STACKS: usize = 16 << 20;
+/// What a place takes beside its stack: in several tables.
+const PLACE: usize = 128;
+/// The code is looked at anew after this time, then after twice that, and so on.
+const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Looks because of callers in code that is not known: mostly these are no callers.
 const AGAIN: u32 = 4;
 /// Address spaces with places.
@@ -42,6 +52,8 @@ pub(super) struct Places {
     /// Address spaces whose mappings are to be looked at.
     queue: VecDeque<Waiting>,
     bytes: usize,
+    /// Of stacks, see [`STACKS`].
+    stack_bytes: usize,
     /// Keys, so that nobody can make two stacks look the same.
     keys: RandomState,
 }
@@ -55,8 +67,11 @@ struct Known {
     /// Stacks with a copy: the place, and what tells it from others; `None`: which memory is code is not known yet.
     kept: Vec<Kept>,
     bytes: usize,
+    stack_bytes: usize,
     /// Places that turned out to be another.
     same: Vec<(u32, u32)>,
+    /// Places that may be several.
+    mixed: HashSet<u32>,
     /// Stacks by frame pointers, for their names.
     stacks: Vec<(Option<u64>, Vec<u64>)>,
     /// Executable mappings, ordered, as of the image's last change.
@@ -68,6 +83,8 @@ struct Known {
     look_at: u32,
     /// How often that was because of a caller in code that was not known.
     again: u32,
+    /// When it is due whatever the level, and how long the time was until then.
+    due: Option<(Instant, Duration)>,
 }
 
 #[derive(Debug)]
@@ -96,23 +113,29 @@ impl Places {
         let (caller, mut stack) = (credit.caller.take(), std::mem::take(&mut credit.stack));
         known.learn(image, &self.keys, &mut self.bytes);
         let copy = copy.filter(|it| known.has_room(it) && self.bytes + it.size() <= most);
+        // Of code that is not all known, words that tell stacks apart would be overlooked.
+        let sure = !known.code.is_empty() && image.is_none_or(|image| image.whole);
         // Code that keeps no frame pointer may keep anything there, which makes no other place.
-        if !known.code.is_empty() || copy.is_none() && known.untold >= UNTOLD {
+        if sure || copy.is_none() && known.untold >= UNTOLD {
             stack.truncate(known.callers(&stack));
         }
         let key = match &copy {
-            Some(_) if known.code.is_empty() => None,
+            Some(_) if !sure => None,
             Some(copy) => Some(known.key(&self.keys, caller, &stack, Some(copy))),
             None => Some(known.key(&self.keys, caller, &stack, None)),
         };
-        let place = known.place(key);
+        let cost = PLACE + size_of_val(stack.as_slice());
+        let place = known.place(key, self.stack_bytes + cost <= STACKS);
         credit.place = place.unwrap_or_else(|known| known);
         // The same stack again, or no room for another.
         let fresh = place.is_ok();
         let unknown = !known.code.is_empty() && caller.is_some_and(|ip| !known.is_code(ip));
-        if copied && (credit.level >= known.look_at.max(MAKERS_COPIES) || unknown && known.again < AGAIN) {
-            known.look_at = credit.level.saturating_mul(2);
+        let high = credit.level >= known.look_at.max(MAKERS_COPIES);
+        if copied && (high || unknown && known.again < AGAIN || known.is_due()) {
+            known.look_at = credit.level.saturating_add(credit.level / 2);
             known.again += u32::from(unknown);
+            let wait = known.due.map_or(AGAIN_AFTER, |(_, before)| before.saturating_mul(2));
+            known.due = Instant::now().checked_add(wait).map(|at| (at, wait));
             self.queue.push_back(Waiting::of_credit(credit, &stack, caller, copy.clone()));
         }
         if !fresh {
@@ -122,10 +145,12 @@ impl Places {
             known.bytes += copy.size();
             self.bytes += copy.size();
             known.kept.push(Kept { place: credit.place, copy, caller, stack: stack.clone() });
-        } else if known.code.is_empty() {
+        } else if !sure {
             known.untold += 1;
         }
         known.stacks.push((caller, stack.clone()));
+        known.stack_bytes += cost;
+        self.stack_bytes += cost;
         Some(Place { generation: credit.generation, place: credit.place, caller, stack })
     }
 
@@ -144,12 +169,14 @@ impl Places {
         self.of.retain(|generation, _| wanted.contains(generation));
         self.queue.retain(|waiting| wanted.contains(&waiting.generation));
         self.bytes = self.of.values().map(|known| known.bytes).sum();
+        self.stack_bytes = self.of.values().map(|known| known.stack_bytes).sum();
     }
 
     /// An address space has ended; what it kept is of no use to a report.
     pub(super) fn forget(&mut self, generation: u64) {
         if let Some(known) = self.of.remove(&generation) {
             self.bytes -= known.bytes.min(self.bytes);
+            self.stack_bytes -= known.stack_bytes.min(self.stack_bytes);
         }
     }
 
@@ -178,6 +205,16 @@ impl Places {
             }
         }
         all
+    }
+
+    /// Notes on those that may be several.
+    pub(super) fn label(&self, stacks: &mut [FollowedStack]) {
+        for stack in stacks {
+            let mixed = self.of.get(&stack.generation).zip(stack.place);
+            if mixed.is_some_and(|(known, place)| known.mixed.contains(&place)) {
+                stack.notes.push(MIXED.to_owned());
+            }
+        }
     }
 
     /// The same stacks for the places that turned out to be others'.
@@ -217,11 +254,11 @@ impl Symbols {
         while !self.busy()
             && let Some(waiting) = self.places.next()
         {
-            let looks = self.images.entry(waiting.generation).or_default().looks;
-            if looks >= LOOKS_PER_IMAGE || self.looks >= LOOKS || !lives(waiting.generation) {
+            let looks = self.images.entry(waiting.generation).or_default().code_looks;
+            if looks >= LOOKS_PER_IMAGE || self.code_looks >= LOOKS || !lives(waiting.generation) {
                 continue;
             }
-            if !self.may_look() {
+            if !self.may_look(LOOKS_PER_SECOND.1) {
                 self.places.put_back(waiting);
                 return;
             }
@@ -239,8 +276,8 @@ impl Known {
     }
 
     /// A new place (`Ok`), a known one, or none (0). Without a key it is like no other.
-    fn place(&mut self, key: Option<u64>) -> Result<u32, u32> {
-        let room = (self.places as usize) < PLACES;
+    fn place(&mut self, key: Option<u64>, room: bool) -> Result<u32, u32> {
+        let room = room && (self.places as usize) < PLACES;
         let next = self.places + 1;
         match key.map(|key| self.by_stack.entry(key)) {
             Some(Entry::Occupied(known)) => return Err(*known.get()),
@@ -259,9 +296,15 @@ impl Known {
         };
         let first = self.code.is_empty();
         self.areas = image.areas.len();
-        self.code = image.areas.iter().map(|area| (area.start, area.end)).collect();
+        let code = image.areas.iter().map(|area| (area.start, area.end)).collect();
+        let before = std::mem::replace(&mut self.code, code);
         self.code.sort_unstable();
         if !first {
+            // Calls through code that is new here were told apart without it.
+            let is_new = |word: u64| self.is_code(word) && !lies_in(&before, word);
+            let mixed = self.kept.iter().filter(|it| it.copy.words().any(is_new)).map(|it| it.place);
+            let mixed: Vec<u32> = mixed.collect();
+            self.mixed.extend(mixed);
             return;
         }
         let mut kept: Vec<Kept> = Vec::new();
@@ -312,13 +355,23 @@ impl Known {
     }
 
     fn is_code(&self, word: u64) -> bool {
-        // Most words are small numbers.
-        if word < self.code.first().map_or(u64::MAX, |&(start, _)| start) {
-            return false;
-        }
-        let at = self.code.partition_point(|&(start, _)| start < word);
-        at.checked_sub(1).and_then(|at| self.code.get(at)).is_some_and(|&(_, end)| word <= end)
+        lies_in(&self.code, word)
     }
+
+    /// Code may have come since the last look.
+    fn is_due(&self) -> bool {
+        self.due.is_some_and(|(at, _)| Instant::now() >= at)
+    }
+}
+
+/// In one of these, which are ordered.
+fn lies_in(code: &[(u64, u64)], word: u64) -> bool {
+    // Most words are small numbers.
+    if word < code.first().map_or(u64::MAX, |&(start, _)| start) {
+        return false;
+    }
+    let at = code.partition_point(|&(start, _)| start < word);
+    at.checked_sub(1).and_then(|at| code.get(at)).is_some_and(|&(_, end)| word <= end)
 }
 
 impl Waiting {
@@ -423,18 +476,60 @@ mod tests {
         let mut images = HashMap::from([(1, image)]);
         let taken = places.take(&mut images);
         assert_eq!((taken.len(), taken[0].place), (1, Some(1)));
-        let followed = FollowedStack {
-            generation: 1,
-            tid: 0,
-            at_ns: 1,
-            addresses: vec![9],
-            notes: Vec::new(),
-            place: Some(1),
-            cut: false,
-        };
-        let same = places.same(&[followed]);
+        let same = places.same(&[followed(1)]);
         assert_eq!(same.iter().map(|it| it.place.unwrap()).collect::<Vec<_>>(), (2..=10).collect::<Vec<_>>());
         assert!(same.iter().all(|it| it.addresses == [9]));
+    }
+
+    fn followed(place: u32) -> FollowedStack {
+        let (generation, tid, at_ns, place) = (1, 0, u64::from(place), Some(place));
+        FollowedStack { generation, tid, at_ns, addresses: vec![9], notes: Vec::new(), place, cut: false }
+    }
+
+    #[test]
+    fn who_calls_through_code_that_came_later_is_told_apart_then_and_a_note_says_so() {
+        let (mut places, mut image) = (Places::default(), image());
+        let [f, g] = [[0x1010, 0x9100], [0x1010, 0x9200]];
+        assert_eq!(place(&mut places, &[0x1010, 0x1100], Some(&image)), (1, true));
+        // A plugin that nobody knows: both through the same function of the C library.
+        assert_eq!(place(&mut places, &f, Some(&image)), (2, true));
+        assert_eq!(place(&mut places, &g, Some(&image)), (2, false));
+        // Nor does the level have to grow for another look.
+        let queued = places.queue.len();
+        let known = places.of.get_mut(&1).unwrap();
+        known.due = Some((Instant::now(), AGAIN_AFTER));
+        place(&mut places, &g, Some(&image));
+        assert_eq!(places.queue.len(), queued + 1);
+        image.areas.push(Area { start: 0x9000, end: 0xa000, ..image.areas[0].clone() });
+        assert_eq!(place(&mut places, &g, Some(&image)), (3, true));
+        assert_eq!(place(&mut places, &f, Some(&image)), (4, true));
+        let mut stacks: Vec<FollowedStack> = (1..=4).map(followed).collect();
+        places.label(&mut stacks);
+        let notes: Vec<usize> = stacks.iter().map(|it| it.notes.len()).collect();
+        assert_eq!(notes, [0, 1, 0, 0], "{stacks:?}");
+        // More code than is told of one process: nothing is overlooked, each is one of its own.
+        image.whole = false;
+        assert_eq!(place(&mut places, &f, Some(&image)), (5, true));
+        assert_eq!(place(&mut places, &g, Some(&image)), (6, true));
+    }
+
+    #[test]
+    fn stacks_take_a_bounded_number_of_bytes() {
+        let mut places = Places::default();
+        for n in 0..60_000u64 {
+            let mut it = Credit { generation: n % 100, stack: vec![n; 100], ..credit(300) };
+            places.notice(&mut it, None, None);
+        }
+        let bytes: usize = places
+            .of
+            .values()
+            .flat_map(|known| &known.stacks)
+            .map(|(_, stack)| PLACE + size_of_val(stack.as_slice()))
+            .sum();
+        assert!(bytes <= STACKS && bytes > STACKS / 2 && bytes == places.stack_bytes, "{bytes}");
+        places.keep(&HashSet::from([3]));
+        places.forget(3);
+        assert_eq!(places.stack_bytes, 0);
     }
 
     #[test]

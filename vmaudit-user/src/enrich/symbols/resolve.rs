@@ -53,6 +53,7 @@ impl Symbols {
                 Some(stack_notes::noted(&taken, followed, image, &named))
             })
             .collect();
+        self.places.label(&mut resolved.stacks);
         let same = self.places.same(&resolved.stacks);
         resolved.stacks.extend(same);
         resolved

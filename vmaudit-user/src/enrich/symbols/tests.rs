@@ -6,7 +6,7 @@ use std::io::Write as _;
 use crate::enrich::symbols::mappings::Lookup;
 use crate::enrich::symbols::resolve::Resolved;
 use crate::enrich::symbols::*;
-use crate::model::event::StackName;
+use crate::model::event::{Credit, StackName};
 use crate::model::report::Frame;
 use crate::os::apart::Patience;
 
@@ -135,6 +135,58 @@ fn reading_the_text_finds_what_the_query_finds() {
     );
     let by_query = Lookup::open(std::process::id()).unwrap().find(&addresses, &[], true).unwrap();
     assert_eq!(by_text, by_query);
+}
+
+#[test]
+fn all_code_is_told_or_that_there_is_more() {
+    let own = || Lookup::open(std::process::id()).unwrap();
+    let ways: [fn(&Lookup, usize) -> Option<Looked>; 2] =
+        [|it, most| it.find_code(&[known()], most), |it, most| it.read_all(&[known()], most)];
+    for way in ways {
+        let all = way(&own(), 1000).unwrap();
+        assert!(!all.cut && all.more.len() > 2, "{all:?}");
+        let some = way(&own(), 2).unwrap();
+        assert!(some.cut && some.more.len() == 2, "{some:?}");
+    }
+}
+
+#[test]
+fn looks_for_credited_calls_leave_refused_ones_theirs() {
+    let mut symbols = symbols();
+    let mut level = vmaudit_common::MAKERS_COPIES;
+    for _ in 0..LOOKS_PER_IMAGE + 3 {
+        let mut credit = Credit {
+            at_ns: 1,
+            generation: 5,
+            tgid: std::process::id(),
+            tid: 7,
+            base: level - 1,
+            level,
+            call: vmaudit_common::call::MMAP,
+            place: 0,
+            caller: None,
+            stack: vec![known()],
+        };
+        level *= 2;
+        let copy = StackCopy::new(0x7ffd_0000, vec![0; 34], known().to_le_bytes().to_vec());
+        symbols.places.notice(&mut credit, Some(copy), symbols.images.get(&5));
+        symbols.remember(1, &|_| true);
+        symbols.wait(&|_| true);
+        // Not what is tested here.
+        symbols.second = None;
+    }
+    assert_eq!((symbols.code_looks, symbols.looks), (LOOKS_PER_IMAGE, 0));
+    // No mapping at all: it has to be asked for.
+    symbols.notice(&refused(5, std::process::id(), &[known(), 0x1009]));
+    remember_all(&mut symbols, true);
+    assert_eq!((symbols.looks, symbols.skipped), (1, 0));
+    symbols.second = None;
+    let granted = |symbols: &mut Symbols, most| (0..100).filter(|_| symbols.may_look(most)).count();
+    assert_eq!(granted(&mut symbols, LOOKS_PER_SECOND.1), 25);
+    assert_eq!(granted(&mut symbols, LOOKS_PER_SECOND.0), 25, "the other half is for them alone");
+    symbols.code_looks = LOOKS;
+    symbols.renew();
+    assert_eq!((symbols.looks, symbols.code_looks), (0, 0));
 }
 
 #[test]
