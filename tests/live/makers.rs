@@ -68,15 +68,13 @@ fn compare_with(options: &[&str], words: &[&str]) {
     // What a busy machine has lost is said, and is nobody's.
     let unknown =
         peak - nobodys(process, Nobody::Before) - held.keys().map(|site| credited(site)).sum::<u64>();
-    let excused = lost(&report, "credits_lost") > 0 || lost(&report, "stack_copy_missing") > 0;
-    assert!(
-        excused || unknown as f64 <= peak as f64 * POINTS / 100.0,
-        "{unknown} of {peak}: {:#?}",
-        process.makers
-    );
+    let excused = lost(&report, "credits_lost") + lost(&report, "stack_copy_missing");
+    // Each loss excuses the longest stratum (vmaudit-common, makers.rs: 16, twice that after many falls).
+    let bearable = (excused * 32) as f64 + peak as f64 * POINTS / 100.0;
+    assert!(unknown as f64 <= bearable, "{unknown} of {peak}, {excused} lost: {:#?}", process.makers);
     for (site, &held) in &held {
         let error = held.abs_diff(credited(site)) as f64;
-        let least = if excused { unknown as f64 } else { 0.0 };
+        let least = if excused > 0 { unknown as f64 } else { 0.0 };
         let most = least + peak as f64 * POINTS / 100.0;
         assert!(
             error <= most,
@@ -154,7 +152,7 @@ fn the_text_names_the_place() {
     let done = Session::run(&["-o", "-"], &["credits", "shift"]).go().succeeded();
     let text = String::from_utf8_lossy(&done.stdout).into_owned();
     assert!(["Who made the VMAs", "site_b", "credits.rs:"].iter().all(|part| text.contains(part)), "{text}");
-    assert!(text.contains("there before vmaudit looked"), "{text}");
+    assert!(text.contains("there when it began"), "{text}");
     let small = Session::run(&["-o", "-"], &["burst", "300"]).go().succeeded();
     assert!(!String::from_utf8_lossy(&small.stdout).contains("Who made the VMAs"));
 }

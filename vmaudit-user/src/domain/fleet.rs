@@ -39,12 +39,14 @@ impl Collected {
     pub fn take(&mut self, file: &str, report: &Report, cut: bool) {
         let at = self.files.len();
         let limit = report.limits.max_map_count;
+        let missing = report.failures_may_be_missing();
         for some in all_of(report) {
             let sum = self.sum(some.app);
             sum.files.insert(at);
             let row = &mut sum.row;
             row.processes = row.processes.saturating_add(some.processes);
             row.exact &= some.exact;
+            row.failures_may_be_missing |= missing;
             row.clipped = row.clipped.saturating_add(some.clipped);
             if some.peak > row.peak {
                 row.peak = some.peak;
@@ -78,7 +80,7 @@ impl Collected {
             app: top.filter(|some| some.peak.is_some()).map(|some| some.app.to_owned()),
             exact: all_of(report).all(|some| some.exact),
             failed,
-            failures_may_be_missing: report.failures_may_be_missing(),
+            failures_may_be_missing: missing,
             breaches: report.breaches.len() as u64,
             cut,
         });
@@ -97,6 +99,7 @@ impl Collected {
             peak_in: String::new(),
             clipped: 0,
             failed: 0,
+            failures_may_be_missing: false,
         };
         self.applications.entry(app.to_owned()).or_insert_with(|| Sum { row: row(), files: BTreeSet::new() })
     }

@@ -47,6 +47,8 @@ pub struct FleetApplication {
     pub clipped: u64,
     /// Calls that failed, ordinary answers and what was done without left out.
     pub failed: u64,
+    /// In some of its files not all could be seen that failed.
+    pub failures_may_be_missing: bool,
 }
 
 /// One session.

@@ -97,6 +97,11 @@ impl LossReason {
         }
     }
 
+    /// Of it no count and no refused call is less sure: it tells less of where from.
+    pub fn is_of_stacks_alone(self) -> bool {
+        matches!(self, Self::CreditsLost | Self::StackCopyMissing)
+    }
+
     /// As reports and recordings bear it.
     pub fn name(self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 //! task's name where a process has several (tests in threads, or named by their runner).
 
 use crate::model::breach::{Breach, Demand};
-use crate::model::report::{Failure, Mark, Outcome, Process, Report, TaskFigures};
+use crate::model::report::{Failure, Mark, MarkedProcess, Outcome, Process, Report, TaskFigures};
 use crate::text::{clean, count, total};
 
 /// Cases of tasks, and of marks.
@@ -13,38 +13,85 @@ pub(crate) struct Case {
     pub(crate) name: String,
     /// Why it failed: what the figures show, or do not show to hold; empty: it passed.
     pub(crate) failures: Vec<(bool, String)>,
+    /// Why nobody can tell whether it passed.
+    pub(crate) skipped: Option<String>,
+}
+
+impl Case {
+    fn of(name: String, failures: Vec<(bool, String)>) -> Self {
+        Self { name, failures, skipped: None }
+    }
+
+    /// One that fails by refused calls, if any is demanded to.
+    fn judged(name: String, verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Passed => Self::of(name, Vec::new()),
+            Verdict::Failed(why) => Self::of(name, vec![(true, why)]),
+            Verdict::Unknown(why) => Self { skipped: Some(why), ..Self::of(name, Vec::new()) },
+        }
+    }
+}
+
+/// What refused calls say of a mark or a task. Its figures count also what was done without.
+enum Verdict {
+    Passed,
+    Failed(String),
+    Unknown(String),
+}
+
+impl Verdict {
+    /// `failed`: calls that were refused, `shown`: so many of them did harm at the least; `harm`: some did, and may have been
+    /// among them.
+    fn of(failed: u64, shown: u64, harm: bool, whose: &str) -> Self {
+        let calls = |n: u64| count(n, "memory call", "memory calls");
+        match shown {
+            0 if failed > 0 && harm => {
+                let refused = count(failed, "memory call was", "memory calls were");
+                Self::Unknown(format!(
+                    "{refused} refused in {whose}; whether it did without all of them is not known"
+                ))
+            }
+            0 => Self::Passed,
+            shown if shown < failed => Self::Failed(format!("at least {} failed in {whose}", calls(shown))),
+            shown => Self::Failed(format!("{} failed in {whose}", calls(shown))),
+        }
+    }
+
+    fn blame(self) -> Option<String> {
+        match self {
+            Self::Failed(why) => Some(why),
+            Self::Passed | Self::Unknown(_) => None,
+        }
+    }
 }
 
 /// All of a session; where nothing was demanded, one more that passes: that it was watched.
 pub(crate) fn cases(report: &Report) -> Vec<Case> {
     let told = |breach: &Breach| (breach.shown, clean(&breach.sentence));
-    let of = |demand: &Demand| Case {
-        name: clean(&demand.option),
-        failures: report.breaches.iter().filter(|breach| demand.is_broken_by(breach)).map(told).collect(),
+    let of = |demand: &Demand| {
+        let broken = report.breaches.iter().filter(|breach| demand.is_broken_by(breach));
+        Case::of(clean(&demand.option), broken.map(told).collect())
     };
     let mut all: Vec<Case> = report.budgets.iter().map(of).collect();
     // Of reports that do not list what held.
     let listed = |breach: &Breach| report.budgets.iter().any(|it| it.is_broken_by(breach));
     for breach in report.breaches.iter().filter(|breach| !listed(breach)) {
-        all.push(Case { name: clean(&breach.budget), failures: vec![told(breach)] });
+        all.push(Case::of(clean(&breach.budget), vec![told(breach)]));
     }
     if all.is_empty() {
-        all.push(Case { name: "session watched, nothing demanded".into(), failures: Vec::new() });
+        all.push(Case::of("session watched, nothing demanded".into(), Vec::new()));
     }
     let demanded = report.budgets.iter().any(|demand| demand.budget == "fail_on_failure");
+    let judged = |name: String, verdict: Verdict| match demanded {
+        true => Case::judged(name, verdict),
+        false => Case::of(name, Vec::new()),
+    };
     for mark in report.marks.iter().take(TASKS) {
-        let blame = blame_of_mark(report, mark).filter(|_| demanded);
-        all.push(Case {
-            name: format!("mark {}", clean(&mark.name)),
-            failures: blame.into_iter().map(|why| (true, why)).collect(),
-        });
+        all.push(judged(format!("mark {}", clean(&mark.name)), of_mark(report, mark)));
     }
     for (process, task, name) in tasks(report).take(TASKS) {
-        let blame = blame(report, process, task).filter(|_| demanded);
-        all.push(Case {
-            name: format!("task {} in {} (pid {})", clean(name), clean(&process.comm), process.pid),
-            failures: blame.into_iter().map(|why| (true, why)).collect(),
-        });
+        let name = format!("task {} in {} (pid {})", clean(name), clean(&process.comm), process.pid);
+        all.push(judged(name, of_task(report, process, task)));
     }
     all
 }
@@ -65,36 +112,52 @@ fn tasks(report: &Report) -> impl Iterator<Item = (&Process, &TaskFigures, &str)
 
 /// Marks in which calls were refused whose need was not met another way, each with a sentence.
 pub(crate) fn blamed_marks(report: &Report) -> impl Iterator<Item = (String, String)> {
-    report.marks.iter().filter_map(|mark| Some((mark.name.clone(), blame_of_mark(report, mark)?)))
+    report.marks.iter().filter_map(|mark| Some((mark.name.clone(), of_mark(report, mark).blame()?)))
 }
 
-/// What was refused in a mark, as far as its figures show that it was a failure: they count also what was done without.
-fn blame_of_mark(report: &Report, mark: &Mark) -> Option<String> {
+/// Refused calls that did no harm.
+fn harmless(report: &Report) -> impl Iterator<Item = &Failure> {
     let recovered = report.failures.iter().filter(|it| it.outcome != Outcome::Unrecovered);
-    let harmless = total(recovered.chain(&report.ordinary_answers).map(|it| it.count));
-    let failed = mark.failed?.checked_sub(harmless).filter(|failed| *failed > 0)?;
-    let at_least = if harmless > 0 { "at least " } else { "" };
-    Some(format!(
-        "{at_least}{} failed in {}",
-        count(failed, "memory call", "memory calls"),
-        clean(&mark.name)
-    ))
+    recovered.chain(&report.ordinary_answers)
+}
+
+fn of_mark(report: &Report, mark: &Mark) -> Verdict {
+    let failed = mark.failed.unwrap_or(0);
+    // Calls of this kind were all before it, or all behind it.
+    let apart = |it: &Failure| {
+        it.last_at_s.is_some_and(|last| last < mark.begun_s)
+            || it.first_at_s.zip(mark.ended_s).is_some_and(|(first, ended)| first > ended)
+    };
+    let sum_of = |some: &dyn Fn(&Failure) -> bool| {
+        total(harmless(report).filter(|it| !apart(it) && some(it)).map(|it| it.count))
+    };
+    let shown = match mark.processes_left_out {
+        // Each process's own may be its own harmless ones.
+        0 => {
+            let own = |process: &MarkedProcess| {
+                let harmless = sum_of(&|it| it.processes <= 1 && it.pid == process.pid);
+                process.failed.unwrap_or(0).saturating_sub(harmless)
+            };
+            total(mark.processes.iter().map(own)).saturating_sub(sum_of(&|it| it.processes > 1))
+        }
+        _ => failed.saturating_sub(sum_of(&|_| true)),
+    };
+    let harm = report.unrecovered().any(|it| !apart(it));
+    Verdict::of(failed, shown.min(failed), harm, &clean(&mark.name))
 }
 
 /// Tasks that were refused calls whose need was not met another way, each with a sentence.
 pub(crate) fn blamed(report: &Report) -> impl Iterator<Item = (String, String)> {
-    tasks(report).filter_map(|(process, task, name)| Some((name.to_owned(), blame(report, process, task)?)))
+    tasks(report)
+        .filter_map(|(process, task, name)| Some((name.to_owned(), of_task(report, process, task).blame()?)))
 }
 
-/// What a task was refused, as far as its figures show that it was a failure: they count also what was done without.
-fn blame(report: &Report, process: &Process, task: &TaskFigures) -> Option<String> {
-    let recovered = report.failures.iter().filter(|it| it.outcome != Outcome::Unrecovered);
-    let harmless = recovered.chain(&report.ordinary_answers).filter(|it: &&Failure| it.is_of(process));
-    let harmless = total(harmless.map(|it| it.count));
-    let failed = task.failed?.checked_sub(harmless).filter(|failed| *failed > 0)?;
-    let at_least = if harmless > 0 { "at least " } else { "" };
-    let calls = count(failed, "memory call", "memory calls");
-    Some(format!("{at_least}{calls} failed in {} (pid {})", clean(&process.comm), process.pid))
+fn of_task(report: &Report, process: &Process, task: &TaskFigures) -> Verdict {
+    let failed = task.failed.unwrap_or(0);
+    let harmless = total(harmless(report).filter(|it| it.is_of(process)).map(|it| it.count));
+    let harm = report.unrecovered().any(|it| it.is_of(process));
+    let whose = format!("{} (pid {})", clean(&process.comm), process.pid);
+    Verdict::of(failed, failed.saturating_sub(harmless), harm, &whose)
 }
 
 #[cfg(test)]
@@ -130,5 +193,65 @@ mod tests {
         recovered.count = 3;
         report.failures.push(recovered);
         assert!(failed(&report).is_empty());
+        let skipped = cases(&report).into_iter().filter_map(|case| case.skipped).count();
+        assert_eq!(skipped, 1, "which of them did harm nobody knows");
+    }
+
+    fn mark(failed: &[(u32, u64)], from: f64, to: f64) -> Mark {
+        let process = |&(pid, failed): &(u32, u64)| MarkedProcess {
+            pid,
+            comm: "x".into(),
+            peak: Some(5),
+            peak_bound: None,
+            added: Some(1),
+            removed: Some(1),
+            failed: Some(failed),
+        };
+        Mark {
+            name: "m".into(),
+            by_pid: None,
+            begun_s: from,
+            ended_s: Some(to),
+            exact: true,
+            peak: None,
+            peak_bound: None,
+            pid: None,
+            comm: None,
+            added: Some(1),
+            removed: Some(1),
+            failed: Some(failed.iter().map(|(_, failed)| failed).sum()),
+            processes: failed.iter().map(process).collect(),
+            processes_left_out: 0,
+        }
+    }
+
+    /// What other processes did without, and at other times, excuses nothing.
+    #[test]
+    fn a_mark_passes_only_where_nothing_in_it_can_have_done_harm() {
+        let mut report = clipped_run();
+        report.budgets = budget_broken().budgets;
+        let harm = &mut report.failures[0];
+        (harm.pid, harm.count, harm.first_at_s, harm.last_at_s) = (123, 23, Some(5.0), Some(6.0));
+        let mut recovered = harm.clone();
+        (recovered.outcome, recovered.count, recovered.pid) = (Outcome::Recovered, 1000, 7);
+        let mut before = recovered.clone();
+        (before.pid, before.first_at_s, before.last_at_s) = (123, Some(0.0), Some(1.0));
+        report.failures.extend([recovered.clone(), before]);
+        report.marks = vec![mark(&[(123, 23), (7, 9)], 4.0, 7.0)];
+        let told = |report: &Report| {
+            let case = cases(report).into_iter().find(|case| case.name == "mark m").unwrap();
+            (case.failures.into_iter().map(|(_, why)| why).next(), case.skipped)
+        };
+        assert_eq!(told(&report), (Some("at least 23 memory calls failed in m".into()), None));
+        // Its own may have been those that it did without.
+        (recovered.pid, recovered.count) = (123, 30);
+        report.failures.push(recovered.clone());
+        let (failed, skipped) = told(&report);
+        assert!(failed.is_none() && skipped.unwrap().contains("32 memory calls were refused in m; whether"));
+        // Nothing did harm while it ran.
+        (recovered.first_at_s, recovered.last_at_s, recovered.count) = (Some(8.0), Some(8.5), 23);
+        report.failures.push(recovered);
+        report.marks = vec![mark(&[(123, 23)], 7.5, 9.0)];
+        assert_eq!(told(&report), (None, None));
     }
 }

@@ -19,8 +19,9 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     let sums =
         format!("name=\"vmaudit\" tests=\"{all}\" failures=\"{failed}\" errors=\"0\" time=\"{time:.3}\"");
     writeln!(out, "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites {sums}>")?;
+    let skipped = cases.iter().filter(|case| case.skipped.is_some()).count();
     let started = escaped(&report.session.started);
-    writeln!(out, "  <testsuite {sums} skipped=\"0\" timestamp=\"{started}\">")?;
+    writeln!(out, "  <testsuite {sums} skipped=\"{skipped}\" timestamp=\"{started}\">")?;
     for case in &cases {
         one(case, out)?;
     }
@@ -42,6 +43,10 @@ fn said(report: &Report) -> String {
 fn one(case: &Case, out: &mut dyn Write) -> io::Result<()> {
     let name = escaped(&format!("vmaudit {}", case.name));
     let head = format!("    <testcase classname=\"vmaudit\" name=\"{name}\" time=\"0\"");
+    if let Some(why) = &case.skipped {
+        writeln!(out, "{head}>\n      <skipped message=\"{}\"/>", escaped(why))?;
+        return writeln!(out, "    </testcase>");
+    }
     let Some((shown, first)) = case.failures.first() else { return writeln!(out, "{head}/>") };
     writeln!(out, "{head}>")?;
     let kind = if *shown { "broken" } else { "not shown to hold" };

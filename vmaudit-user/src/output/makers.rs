@@ -5,7 +5,7 @@ use unicode_width::UnicodeWidthStr as _;
 use super::places::{UNKNOWN, function as whole_name, named};
 use super::text::page::without_middle;
 use super::text::stack::{is_of_library, name};
-use crate::model::report::{Cause, Failure, Frame, Maker, Nobody, Process, Report};
+use crate::model::report::{Cause, Failure, Frame, Maker, Nobody, Process, Report, Since};
 use crate::text::function::without_types;
 use crate::text::{clean, grouped, total};
 
@@ -68,9 +68,11 @@ pub(crate) fn rows(process: &Process, most: usize) -> Vec<Row<'_>> {
     }
     let rest = |why| nobody.iter().filter(move |it| it.nobody == Some(why)).map(|it| it.count);
     let others = places.iter().skip(shown).map(|place| place.count).chain(rest(Nobody::OtherPlaces));
+    // Of who was seen from its start these are what every program begins with.
+    let before = if process.since == Some(Since::Start) { AT_START } else { BEFORE };
     let left = [
         (total(others), "other places"),
-        (total(rest(Nobody::Before)), BEFORE),
+        (total(rest(Nobody::Before)), before),
         (total(rest(Nobody::NotSampled)), NOT_SAMPLED),
     ];
     let left = left.into_iter().filter(|(count, _)| *count > 0);
@@ -85,13 +87,14 @@ pub(crate) fn rows(process: &Process, most: usize) -> Vec<Row<'_>> {
 }
 
 const BEFORE: &str = "there before vmaudit looked";
+const AT_START: &str = "there when it began";
 const NOT_SAMPLED: &str = "not sampled";
 
 /// Why nobody is credited, as the innermost part of a stack.
 fn reason(nobody: Nobody) -> &'static str {
     match nobody {
         Nobody::OtherPlaces => "[other places]",
-        Nobody::Before => "[there before vmaudit looked]",
+        Nobody::Before => "[there before]",
         Nobody::NotSampled => "[not sampled]",
     }
 }

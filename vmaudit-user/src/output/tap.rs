@@ -15,7 +15,9 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     for (number, case) in cases.iter().enumerate() {
         let ok = if case.failures.is_empty() { "ok" } else { "not ok" };
         // Behind a # stands a directive, such as one to skip the case.
-        writeln!(out, "{ok} {} - vmaudit {}", number + 1, case.name.replace('#', "\\#"))?;
+        let skip =
+            case.skipped.as_ref().map_or(String::new(), |why| format!(" # SKIP {}", why.replace('#', " ")));
+        writeln!(out, "{ok} {} - vmaudit {}{skip}", number + 1, case.name.replace('#', "\\#"))?;
         for (_, sentence) in &case.failures {
             writeln!(out, "# {sentence}")?;
         }

@@ -8,6 +8,7 @@ mod growth;
 mod rows;
 
 use crate::model::breach::{Bound, Breach, Demand};
+use crate::model::loss::LossReason;
 use crate::model::report::{Failure, Process, Report, SourceKind};
 use crate::model::session::{Budget, FailOn};
 use crate::text::{self, count, grouped, signal_name};
@@ -270,7 +271,12 @@ fn whose(process: &Process) -> String {
 
 fn losses(report: &Report) -> Option<Breach> {
     let (budget, option) = ("fail_on_lost", "--fail-on lost");
-    let lost = text::total(report.coverage.lost.values().copied());
+    // Who made VMAs is sampled, and no figure of a budget.
+    let of_stacks = |name: &str| {
+        LossReason::ALL.into_iter().any(|reason| reason.is_of_stacks_alone() && reason.name() == name)
+    };
+    let figures = report.coverage.lost.iter().filter(|(name, _)| !of_stacks(name));
+    let lost = text::total(figures.map(|(_, lost)| *lost));
     match report.source {
         SourceKind::Proc => Some(not_shown(budget, option, None, "counts are samples, not exact")),
         SourceKind::Ebpf if lost > 0 => Some(Breach {
@@ -337,6 +343,10 @@ mod tests {
         let mut report = good();
         report.processes[0].map_count.peak = Some(1000);
         report.failures = clipped_run().failures;
+        for name in ["credits_lost", "stack_copy_missing"] {
+            report.coverage.lost.insert(name.into(), 7);
+        }
+        assert!(breaches(&only(None, None, &[FailOn::Lost]), &report).is_empty(), "samples of who made VMAs");
         report.coverage.lost.insert("ring_full".into(), 2);
         let budget = Budget {
             fail_on: vec![FailOn::Lost, FailOn::Peak, FailOn::AnyRefusal, FailOn::Failure],

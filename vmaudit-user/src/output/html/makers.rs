@@ -140,9 +140,7 @@ mod tests {
             page.contains("<title>main: 59,000 VMAs, 90.") && page.contains("[callers not known]"),
             "{page}"
         );
-        for part in
-            ["64,000", "guard_page pool.c:9", "not sampled", "there before vmaudit looked", "Java code"]
-        {
+        for part in ["64,000", "guard_page pool.c:9", "not sampled", "there when it began", "Java code"] {
             assert!(page.contains(part), "{part}: {page}");
         }
     }

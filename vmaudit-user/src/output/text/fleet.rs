@@ -33,7 +33,7 @@ pub(crate) fn write(fleet: &Fleet, style: &Style, out: &mut dyn Write) -> io::Re
             column(&row.app, NAME),
             grouped(row.processes),
             grouped(row.files),
-            grouped(row.failed)
+            failed(row.failed, row.failures_may_be_missing)
         );
         page.line(&line, (row.failed > 0).then_some(Colour::Red))?;
     }
@@ -47,11 +47,7 @@ pub(crate) fn write(fleet: &Fleet, style: &Style, out: &mut dyn Write) -> io::Re
             column(&file.file, NAME),
             figure(file.peak, file.exact, false),
             file.max_map_count.map_or("-".to_owned(), grouped),
-            if file.failed == 0 && file.failures_may_be_missing {
-                "-".to_owned()
-            } else {
-                grouped(file.failed)
-            },
+            failed(file.failed, file.failures_may_be_missing),
             style.fit(file.app.as_deref().unwrap_or("-"), NAME + 29)
         );
         page.line(&line, (file.failed > 0 || file.breaches > 0).then_some(Colour::Red))?;
@@ -68,6 +64,11 @@ pub(crate) fn write(fleet: &Fleet, style: &Style, out: &mut dyn Write) -> io::Re
         page.paragraph("Note: ", "  ", &format!("{broken} broken budgets."), Some(Colour::Red))?;
     }
     Ok(())
+}
+
+/// No number where nobody could see any.
+fn failed(count: u64, may_be_missing: bool) -> String {
+    if count == 0 && may_be_missing { "-".to_owned() } else { grouped(count) }
 }
 
 fn rest(all: usize, shown: usize, (one, many): (&str, &str), page: &mut Page<'_>) -> io::Result<()> {
