@@ -3,7 +3,8 @@
 use libc::{MAP_HUGETLB, MAP_LOCKED, MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE, c_int};
 
 use crate::memory::{
-    Errno, PAGE, brk, call, die, leave, madvise, mlock, mmap, mprotect, mremap, munmap, must, read_text,
+    Errno, PAGE, brk, call, die, kernel_page, leave, madvise, mlock, mmap, mprotect, mremap, munmap, must,
+    read_text,
 };
 use crate::own::{Own, count};
 
@@ -97,12 +98,13 @@ pub fn limit(resource: libc::__rlimit_resource_t, bytes: usize) {
     }
 }
 
-/// Figure `index` of /proc/self/statm, pages.
+/// Figure `index` of /proc/self/statm, in [`PAGE`]s, rounded up.
 fn statm(index: usize) -> usize {
     let mut buffer = [0; 256];
     let text = read_text(b"/proc/self/statm\0", &mut buffer);
     let figure = text.split_ascii_whitespace().nth(index).and_then(|w| w.parse().ok());
-    figure.unwrap_or_else(|| die(99, format_args!("/proc/self/statm reads {text:?}")))
+    let pages: usize = figure.unwrap_or_else(|| die(99, format_args!("/proc/self/statm reads {text:?}")));
+    pages.div_ceil(PAGE / kernel_page())
 }
 
 fn rlimit_as(own: &mut Own, n: usize) {

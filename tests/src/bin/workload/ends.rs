@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt as _;
 
 use libc::{MAP_ANONYMOUS, MAP_FAILED, MAP_PRIVATE, MAP_SHARED, PROT_NONE, PROT_READ, PROT_WRITE};
 
-use crate::memory::{PAGE, die, leave, write_all};
+use crate::memory::{PAGE, die, kernel_page, leave, write_all};
 
 const MIB: usize = 1 << 20;
 const HUGE: usize = 2 * MIB;
@@ -104,7 +104,7 @@ fn overflow() -> ! {
 /// Size of the address space, bytes.
 fn own_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    statm.split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * PAGE
+    statm.split(' ').next().and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * kernel_page()
 }
 
 /// Start of the main stack's mapping.

@@ -9,6 +9,13 @@ use libc::{MAP_ANONYMOUS, MAP_FIXED, MAP_NORESERVE, MAP_PRIVATE, PROT_NONE, PROT
 
 /// Bytes per page.
 pub const PAGE: usize = vmaudit_tests::PAGE as usize;
+/// What the kernel counts in, bytes: a page, or a part of one.
+pub fn kernel_page() -> usize {
+    // SAFETY: takes a number.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(bytes).unwrap_or(PAGE)
+}
+
 /// Private anonymous memory.
 pub const PRIVATE: c_int = MAP_PRIVATE | MAP_ANONYMOUS;
 
