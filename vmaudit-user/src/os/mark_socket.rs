@@ -159,7 +159,7 @@ impl MarkSocket {
         head.msg_iov = &raw mut part;
         head.msg_iovlen = 1;
         head.msg_control = control.as_mut_ptr().cast();
-        head.msg_controllen = size_of_val(&control);
+        head.msg_controllen = number(size_of_val(&control));
         let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
         // SAFETY: everything that `head` points to lives on, with the lengths that it says.
         let length = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut head, flags) };
@@ -203,6 +203,11 @@ impl AsFd for MarkSocket {
     }
 }
 
+/// A length of a socket's structure, of which each C library has types of its own.
+fn number<A, B: TryFrom<A> + Default>(of: A) -> B {
+    B::try_from(of).unwrap_or_default()
+}
+
 /// Who sent it, and when (CLOCK_REALTIME). Descriptors that a stranger sent along are closed.
 fn beside(head: &libc::msghdr) -> (u32, Option<Duration>) {
     let (mut pid, mut sent) = (0, None);
@@ -213,7 +218,7 @@ fn beside(head: &libc::msghdr) -> (u32, Option<Duration>) {
         // kernel puts there for its type (net/core/scm.c, net/socket.c).
         unsafe {
             let data = libc::CMSG_DATA(next);
-            let length = (*next).cmsg_len.saturating_sub(libc::CMSG_LEN(0) as usize);
+            let length = number::<_, usize>((*next).cmsg_len).saturating_sub(libc::CMSG_LEN(0) as usize);
             match ((*next).cmsg_level, (*next).cmsg_type) {
                 (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if length >= size_of::<libc::ucred>() => {
                     pid = u32::try_from(data.cast::<libc::ucred>().read_unaligned().pid).unwrap_or(0);
