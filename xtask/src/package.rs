@@ -38,9 +38,10 @@ pub enum Task {
     Build,
     /// Build them a second time, from a clone in another folder, and compare each byte
     Twice,
-    /// Ask lintian, then install, upgrade, remove and purge the .deb in a new Debian, and the .rpm in another (as root; needs
-    /// mmdebstrap and rpm)
+    /// Ask lintian, then install, upgrade, remove and purge the .deb in a new Debian (as root; needs mmdebstrap)
     Check,
+    /// Install, upgrade and erase the .rpm in a root of its own (as root; needs mmdebstrap and rpm)
+    Rpm,
     /// Boot a Debian with systemd that has the .deb: its units, their rights, an upgrade (as root; needs QEMU and cpio)
     Boot {
         /// Kernel, by id (`cargo xtask vm fetch --help`)
@@ -57,11 +58,8 @@ pub fn perform(task: Option<Task>) -> Result<()> {
     match task.unwrap_or(Task::Build) {
         Task::Build => build(),
         Task::Twice => twice(),
-        Task::Check => {
-            let place = Place::new()?;
-            chroot::check(&place)?;
-            rpm::check(&place)
-        }
+        Task::Check => chroot::check(&Place::new()?),
+        Task::Rpm => rpm::check(&Place::new()?),
         Task::Image => {
             let place = Place::new()?;
             image::manifests(&place)?;

@@ -16,7 +16,7 @@ const WITH: &str = "man-db,bash-completion,zsh,fish,systemd,systemd-sysv,dbus";
 /// An older version than any that was given to users.
 pub(super) const OLDER: &str = "0.0.1-1";
 /// Folders whose content is not the package's doing.
-const OTHERS: [&str; 10] = [
+const OTHERS: [&str; 11] = [
     "proc",
     "sys",
     "dev",
@@ -24,6 +24,7 @@ const OTHERS: [&str; 10] = [
     "tmp",
     // The package managers' own books.
     "var/lib/rpm",
+    "root/.rpmdb",
     "var/lib/dpkg",
     "var/lib/apt",
     "var/log",
