@@ -80,7 +80,10 @@ fn pack(place: &Place, root: &Path, newer: &Path) -> Result<PathBuf> {
     let mut cpio = Command::new("cpio");
     cpio.current_dir(root).args(["--create", "--format=newc", "--quiet"]).stdin(names);
     run(cpio.stdout(File::create(&path)?))?;
-    listing.wait()?;
+    let status = listing.wait()?;
+    if !status.success() {
+        bail!("find could not list {} ({status}): the archive is not whole", root.display());
+    }
     Ok(path)
 }
 

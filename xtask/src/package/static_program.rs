@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 
 use super::{Place, cargo_for, linked, notices};
 use crate::command::{output, quiet_output, run, say, workspace};
@@ -34,7 +34,7 @@ pub fn archive(place: &Place, epoch: &str, rustc: &str) -> Result<()> {
     };
     run(cargo.args(["build", "--release", "--locked", "--package", "vmaudit-user", "--target", TARGET]))?;
     let program = place.target.join(TARGET).join("release/vmaudit");
-    check(&program)?;
+    check(&program, &place.version)?;
 
     let name = format!("vmaudit-{}", place.version);
     let folder = place.target.join("archive").join(&name);
@@ -47,7 +47,13 @@ pub fn archive(place: &Place, epoch: &str, rustc: &str) -> Result<()> {
         fs::copy(root.join(file), folder.join(file))?;
     }
     let beside = NOTICES.map(|(name, path)| (name, Path::new(path)));
-    let beside: Vec<_> = beside.into_iter().filter(|(_, path)| path.exists()).collect();
+    if let Some((name, path)) = beside.iter().find(|(_, path)| !path.is_file()) {
+        bail!(
+            "{} is missing: the archive has to hold the licence of {name}; install Debian's packages musl-dev and \
+             libunwind-16-dev",
+            path.display()
+        );
+    }
     fs::write(folder.join("third-party.txt"), notices::text(&linked::all(TARGET)?, rustc, &beside)?)?;
     run(Command::new("cp")
         .arg("-r")
@@ -93,13 +99,43 @@ fn with_own_library(place: &Place) -> Result<Command> {
 }
 
 /// It needs no library, knows a user, and says its version.
-fn check(program: &Path) -> Result<()> {
+fn check(program: &Path, version: &str) -> Result<()> {
     let headers =
         output(Command::new("readelf").args(["--program-headers", "--dynamic", "--wide"]).arg(program))?;
     if headers.contains("INTERP") || headers.contains("(NEEDED)") {
         bail!("{} is not static:\n{headers}", program.display());
     }
     let said = output(Command::new(program).arg("--version"))?;
-    let _ = said.strip_prefix("vmaudit ").with_context(|| format!("it says {said:?}"))?;
+    if !is_version(&said, version) {
+        bail!("it says {said:?}, not that it is {version}");
+    }
+    for (user, known) in [("root", true), ("no-such-user", false)] {
+        let done = Command::new(program).args(["scan", "--user", user]).output()?;
+        let said = String::from_utf8_lossy(&done.stderr);
+        if said.contains("there is no user") == known {
+            bail!("asked for the processes of {user} it says {said:?} ({})", done.status);
+        }
+    }
     Ok(())
+}
+
+/// The whole version, not the beginning of another one.
+fn is_version(said: &str, version: &str) -> bool {
+    let mut words = said.split_whitespace();
+    (words.next(), words.next()) == (Some("vmaudit"), Some(version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_not_this_one() {
+        assert!(is_version("vmaudit 0.2.0\n", "0.2.0") && is_version("vmaudit 0.2.0 (x)\n", "0.2.0"));
+        assert!(
+            !["vmaudit 0.2.0-rc1\n", "vmaudit 0.2\n", "vmaudit \n", "0.2.0"]
+                .iter()
+                .any(|said| is_version(said, "0.2.0"))
+        );
+    }
 }

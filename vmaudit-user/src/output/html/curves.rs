@@ -278,7 +278,7 @@ fn table(curves: &[Curve<'_>], seconds: f64, out: &mut dyn Write) -> io::Result<
     write!(
         out,
         "<details><summary>The same as a table</summary><div class=\"scroll\"><table><caption>Largest number of VMAs in each stretch of \
-         time; \u{2013} before the process and after it.</caption><thead><tr><th>Until</th>"
+         time; a peak whose interval reaches over a border counts in both; \u{2013} before the process and after it.</caption><thead><tr><th>Until</th>"
     )?;
     for curve in curves {
         write!(
@@ -368,7 +368,7 @@ mod tests {
         assert!(page.contains("L379.0 64.0"), "{page}");
         assert!(page.contains("limit 1,000") && !page.contains("<b>"), "{page}");
         assert_eq!(page.matches("<svg").count(), 2);
-        assert!(page.contains("<td class=\"r\">900</td>"));
+        assert!(page.contains("<td class=\"r\">900</td>") && page.contains("counts in both"), "{page}");
         assert!(!page.contains("style=") && !page.contains(" on"), "{page}");
     }
 

@@ -17,7 +17,7 @@ fn drawn(top: &Top, width: u16, height: u16) -> String {
     text
 }
 
-fn row(pid: u32, comm: &str, now: u64) -> Row {
+pub(super) fn row(pid: u32, comm: &str, now: u64) -> Row {
     Row {
         which: Which { pid, started_us: u64::from(pid) },
         ppid: Some(1),

@@ -118,3 +118,22 @@ fn who_says_nothing_keeps_nobody_out_and_is_left_in_the_end() {
         assert!(began.elapsed() < PATIENCE * 3);
     });
 }
+
+/// Whoever starts a service anew asks whether it answers: an open port says nothing.
+#[test]
+fn what_the_probes_of_the_manifest_ask_for_is_there() {
+    let manifest = include_str!("../../../packaging/kubernetes/daemonset.yaml");
+    let probes = manifest.matches("Probe:").count();
+    let paths: Vec<String> = manifest
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("path: /-/"))
+        .map(|path| format!("/-/{path}"))
+        .collect();
+    assert!(paths.len() == probes && probes == 2 && !manifest.contains("tcpSocket"), "{paths:?}");
+    served(move |address| {
+        for path in paths {
+            let answer = ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            assert!(answer.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+        }
+    });
+}

@@ -61,7 +61,12 @@ fn only<R>(answers: Vec<Result<R, Unanswered>>) -> Result<R, Unreadable> {
 
 /// Looks at a living process from a child: its files may block for ever. Errors: it is not there, may not be read, or has
 /// no address space of its own.
-pub fn live(pid: u32, options: &ExplainOptions, anonymizer: &Anonymizer) -> anyhow::Result<Explanation> {
+pub fn live(
+    pid: u32,
+    options: &ExplainOptions,
+    anonymizer: &Anonymizer,
+    patience: &Patience,
+) -> anyhow::Result<Explanation> {
     let proc = &Proc::new("/proc");
     let hidden = !rights::may_know_addresses(pid, None);
     let _rights = rights::raised(&rights::PROCESSES);
@@ -79,18 +84,17 @@ pub fn live(pid: u32, options: &ExplainOptions, anonymizer: &Anonymizer) -> anyh
         // Its number may be another process's by now.
         if now.start_ticks == stat.start_ticks { Ok((handle, now)) } else { Err(Unreadable::Gone) }
     };
-    let patience = Patience::for_one();
     let look = |(): &(), (): &mut (), beat: &Beat| {
         let (handle, stat) = same().map_err(|reason| refuse(reason).to_string())?;
         mappings(options, &handle, &stat, anonymizer, beat).map_err(|e| format!("{e:#}"))
     };
     let found: Result<Explanation, String> =
-        only(apart::each(&[()], &patience, || (), look)).map_err(refuse)?;
+        only(apart::each(&[()], patience, || (), look)).map_err(refuse)?;
     let mut explanation = found.map_err(anyhow::Error::msg)?;
     let look = |(): &(), (): &mut (), _: &Beat| {
         same().map_or_else(|_| stat.comm.clone(), |(handle, stat)| subject(&handle, &stat))
     };
-    let subject = only(apart::each(&[()], &patience, || (), look)).unwrap_or_else(|why| {
+    let subject = only(apart::each(&[()], patience, || (), look)).unwrap_or_else(|why| {
         let name = "the kernel's name is shown instead.";
         explanation.notes.push(format!("Its command line {}: {name}", why.sentence()));
         stat.comm.clone()

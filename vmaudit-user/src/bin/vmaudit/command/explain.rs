@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use vmaudit_user::domain::application::Anonymizer;
+use vmaudit_user::os::apart::Patience;
 use vmaudit_user::os::users;
 use vmaudit_user::output::format::{Document, Kind};
 use vmaudit_user::output::say;
@@ -26,9 +27,9 @@ pub fn explain(args: ExplainArgs) -> anyhow::Result<ExitCode> {
     let options = ExplainOptions { details: args.details.into(), max_vmas: args.max_vmas };
     let files = |any| Recorded { any, maps: args.maps, smaps: args.smaps, numa_maps: args.numa_maps };
     let explanation = match args.target {
-        Some(Target::Pid(pid)) => vma_layout::live(pid, &options, &anonymizer)?,
+        Some(Target::Pid(pid)) => vma_layout::live(pid, &options, &anonymizer, &Patience::for_one())?,
         Some(Target::Name(name)) => match named(&name, &anonymizer)? {
-            Some(pid) => vma_layout::live(pid, &options, &anonymizer)?,
+            Some(pid) => vma_layout::live(pid, &options, &anonymizer, &Patience::for_one())?,
             None => return Ok(ExitCode::FAILURE),
         },
         Some(Target::File(path)) => vma_layout::recorded(&files(Some(path)), &options, &anonymizer)?,

@@ -176,6 +176,10 @@ impl Screen {
         let lost = total(seen.lost.values().copied());
         let rests_on = match (seen.sight.changes, lost) {
             (false, _) => "samples of /proc, not exact".to_owned(),
+            // Where counts are read when calls return, some may have been higher in between.
+            (true, 0) if seen.all_peaks_doubtful || !rows.iter().all(|row| row.exact) => {
+                format!("since {} · nothing lost · peaks with ~ may be low", self.since)
+            }
             (true, 0) => format!("exact since {} · nothing lost", self.since),
             (true, lost) => format!("since {} · {} events lost", self.since, grouped(lost)),
         };
@@ -223,13 +227,14 @@ impl Screen {
     /// Who owns its VMAs, in lines.
     fn explain(&self, which: Which) -> Vec<String> {
         let options = ExplainOptions { details: Details::Auto, max_vmas: EXPLAINED };
-        let said = vma_layout::live(which.pid, &options, &self.anonymizer).and_then(|it| {
-            let width = self.terminal.size().map_or(80, |size| usize::from(size.width)).max(20);
-            let style = Style { width, ..Style::default() };
-            let mut text = Vec::new();
-            format::write(&Document::Explanation(&it, false), Format::Text, &style, &mut text)?;
-            Ok(String::from_utf8_lossy(&text).into_owned())
-        });
+        let said =
+            vma_layout::live(which.pid, &options, &self.anonymizer, &Patience::default()).and_then(|it| {
+                let width = self.terminal.size().map_or(80, |size| usize::from(size.width)).max(20);
+                let style = Style { width, ..Style::default() };
+                let mut text = Vec::new();
+                format::write(&Document::Explanation(&it, false), Format::Text, &style, &mut text)?;
+                Ok(String::from_utf8_lossy(&text).into_owned())
+            });
         match said {
             Ok(text) => text.lines().map(str::to_owned).collect(),
             Err(e) => vec![vmaudit_user::text::clean(&format!("{e:#}"))],
