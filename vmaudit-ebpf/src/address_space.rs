@@ -1,10 +1,8 @@
 //! A followed address space: how it begins, and how it ends.
 
-use aya_ebpf::{EbpfContext, helpers::generated::bpf_ktime_get_ns};
-use aya_log_ebpf::debug;
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use vmaudit_common::{
-    FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, Figures, MM_FROM_BIRTH, MM_FROM_EXEC, MM_LODGERS,
-    Makers, Sizes,
+    FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, FOLLOW_LATE, MM_FROM_BIRTH, MM_FROM_EXEC, MM_LODGERS, Makers, Sizes,
 };
 
 use crate::{
@@ -73,7 +71,7 @@ pub fn fill(slot: Slot, owner: Owner, uid: u32, count: u32) {
     slot.set_born_ns(now);
     slot.set_peak_ns(now);
     slot.set_flags(owner.flags);
-    slot.set_figures(Figures { sequence: Figures::UNKNOWN, ..Figures::default() });
+    slot.forget_figures();
     slot.set_host(0);
     slot.set_verified(0);
     slot.set_makers(Makers::begin(count));
@@ -160,28 +158,36 @@ pub extern "C" fn end_unseen(index: u32, mm: u64) -> u64 {
 /// A write release of an address space that has no slot: an exec's new one, or the first sign of a process that ran
 /// before the hooks did. Says whether it has one now.
 #[inline(always)]
-pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) -> bool {
+pub fn adopt_current(mm: u64) -> bool {
+    adopt(mm) != 0
+}
+
+// Global: looked at once by the verifier, whoever calls it.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn adopt(mm: u64) -> u64 {
     let task = kernel::current();
     let own = kernel::mm_of(task);
     if own != mm {
         open_before_exec(task, own);
-        return false;
+        return 0;
     }
     let (tgid, _) = kernel::ids();
     let flags = if config!(watch_all) != 0 {
         if !followed::follows(tgid) {
-            return false;
+            return 0;
         }
         0
     } else {
         match followed::flags_of(tgid) {
             Some(flags) => flags,
-            None => return false,
+            None => return 0,
         }
     };
     let in_exec = kernel::in_exec();
     if flags & FOLLOW_AFTER_EXEC != 0 && !in_exec {
-        return false; // our own child, still running our code
+        return 0; // our own child, still running our code
     }
     let born = if in_exec {
         MM_FROM_BIRTH | MM_FROM_EXEC
@@ -193,18 +199,13 @@ pub fn adopt_current<C: EbpfContext>(ctx: &C, mm: u64) -> bool {
         }
         0
     };
-    if config!(debug) != 0 {
-        debug!(ctx, "adopt: tgid {} flags {}", tgid, born);
-    }
     let owner = Owner { task, tgid, ppid: kernel::parent_of(task), flags: born };
-    let opened = open(mm, owner);
-    if let Some(slot) = opened {
-        lock_sequence::begin(slot, mm, in_exec);
-        if !in_exec && born & MM_FROM_BIRTH != 0 {
-            lock_sequence::late(slot); // its birth gave it a slot, or should have
-        }
+    let Some(slot) = open(mm, owner) else { return 0 };
+    lock_sequence::begin(slot, mm, in_exec);
+    if !in_exec && born & MM_FROM_BIRTH != 0 {
+        lock_sequence::late(slot); // its birth gave it a slot, or should have
     }
-    opened.is_some()
+    1
 }
 
 /// `current` fills an address space that is not its own yet. If that is an exec's, and the old one belongs to a process

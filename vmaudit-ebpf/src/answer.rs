@@ -73,7 +73,7 @@ const PR_SET_VMA: u64 = 0x5356_4d41;
 const UFFDIO: u64 = 0xaa;
 
 /// The task lets the lock of its own address space go after writing. `before`: the count before; `sequence`:
-/// mm.mm_lock_seq.
+/// mm.mm_lock_seq. Says whether the answer is to be asked for ([`ask`]).
 #[inline(always)]
 pub fn write_release(
     task: Current,
@@ -83,7 +83,7 @@ pub fn write_release(
     before: u32,
     sequence: u32,
     sizes: Sizes,
-) {
+) -> bool {
     let was = slot.figures();
     let now = figures(lock_sequence::ended(sequence, true), sizes, own);
     slot.set_figures(now);
@@ -92,53 +92,66 @@ pub fn write_release(
         if task.in_compat_call() {
             slot.count_call(call::COMPAT);
         }
-        return;
+        return false;
     }
     // One section lies between them: this one.
     let comparable =
         lock_sequence::between(was.sequence, now.sequence) == 1 && was.sequence != Figures::UNKNOWN;
     if comparable && has_succeeded(task, call, own, &was, &now, sizes.locked) {
-        succeeded(task, call, index, slot);
-        return;
+        succeeded(call, index, slot);
+        return false;
     }
-    if !task.is_ending()
-        && concerns_memory(task, call, slot)
-        && let Some(entry) = ask(task, call, index)
-    {
-        current_call::keep_section(task, call, own, index, before, own.map_count());
-        let seen = slot.seen();
-        if seen.sequence == sequence && seen.tid == task.tid() {
-            current_call::keep_seen(entry, call, seen);
-        }
-    }
+    unproven(u32::from(call), index, before, sequence) != 0
 }
 
-/// The task lets the lock of its own address space go after reading.
+/// The section has not shown whether the call has succeeded: keeps its figures for the answer, which is to be asked for
+/// unless this is 0.
+// Global: looked at once by the verifier, whoever calls it.
+// SAFETY: no other symbol of the object has this name; so for those that follow.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn unproven(call: u32, index: u32, before: u32, sequence: u32) -> u64 {
+    let (task, call) = (Current::task(), call as Call);
+    let (Some(slot), Some(own)) = (Slot::at(index), task.own(task.mm())) else { return 0 };
+    if task.is_ending() || !concerns_memory(task, call, slot) {
+        return 0;
+    }
+    let Some((entry, new)) = wonder(task, call, index) else { return 0 };
+    current_call::keep_section(task, call, own, index, before, own.map_count());
+    let seen = slot.seen();
+    if seen.sequence == sequence && seen.tid == task.tid() {
+        current_call::keep_seen(entry, call, seen);
+    }
+    u64::from(new)
+}
+
+/// The task lets the lock of its own address space go after reading. Says whether the answer is to be asked for.
 ///
 /// A call that has unmapped something and let readers in before (munmap, brk and mremap that shrink) ends so, and nobody
 /// can write before it does. What such a call maps in after that (mm_populate) would end in the same way: it is told apart
 /// by the question that such a call has asked before, see [`has_succeeded`].
 #[inline(always)]
-pub fn read_release(task: Current, call: Call, own: OwnMm, index: u32, slot: Slot, sequence: u32) {
+pub fn read_release(task: Current, call: Call, own: OwnMm, index: u32, slot: Slot, sequence: u32) -> bool {
     match call {
         call::MUNMAP | call::BRK | call::MREMAP => {
             let ended = lock_sequence::ended(sequence, false);
             // Also for the other of two programs on this event.
             if slot.figures().sequence == ended {
-                return;
+                return false;
             }
             if call != call::MUNMAP && Entry::of(task.tid()).is_some_and(|entry| entry.question().is_some()) {
-                return;
+                return false;
             }
             slot.set_figures(figures(ended, own.sizes(), own));
-            succeeded(task, call, index, slot);
+            succeeded(call, index, slot);
+            false
         }
         // A range with a gap is refused without writing. Whoever else follows the process, and looks at its mappings on the
         // task's way back, lets the lock go once more for the same call.
-        call::MADVISE | call::PROCESS_MADVISE if is_in_call(task.registers()) => {
-            ask(task, call, index);
+        call::MADVISE | call::PROCESS_MADVISE => {
+            is_in_call(task.registers()) && question(u32::from(call), index) != 0
         }
-        _ => {}
+        _ => false,
     }
 }
 
@@ -157,26 +170,32 @@ fn figures(sequence: u32, sizes: Sizes, own: OwnMm) -> Figures {
     Figures { sequence, reserved: 0, total_vm: total, data_vm: data, exec_vm: own.exec_vm() }
 }
 
-/// The release of an address space that had no slot. `adopted`: it is the task's own, and now has one.
+/// The release of an address space that had no slot. `adopted`: it is the task's own, and now has one. Says whether the
+/// answer is to be asked for.
 #[inline(always)]
-pub fn first_sign(task: Current, mm: u64, adopted: bool) {
+pub fn first_sign(task: Current, mm: u64, adopted: bool) -> bool {
     let call = task.call();
     if call < call::FIRST_REAL || task.is_ending() {
-        return;
+        return false;
     }
     if adopted {
-        if let Some(index) = slots::index_of(mm)
-            && let Some(slot) = Slot::at(index)
-            && concerns_memory(task, call, slot)
-        {
-            ask(task, call, index);
-        }
-    } else if matches!(call, call::EXECVE | call::EXECVEAT)
-        && let Some(index) = index_of_own(task)
-    {
-        // The address space of an image that may yet be refused.
-        ask(task, call, index);
+        return slots::index_of(mm).is_some_and(|index| question(u32::from(call), index) != 0);
     }
+    // The address space of an image that may yet be refused.
+    matches!(call, call::EXECVE | call::EXECVEAT)
+        && index_of_own(task).is_some_and(|index| question(u32::from(call), index) != 0)
+}
+
+/// Opens the question whether this call is refused, if it is of a kind that is counted. 0: it was open, or is not wanted.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn question(call: u32, index: u32) -> u64 {
+    let (task, call) = (Current::task(), call as Call);
+    let Some(slot) = Slot::at(index) else { return 0 };
+    if !concerns_memory(task, call, slot) {
+        return 0;
+    }
+    wonder(task, call, index).map_or(0, |(_, new)| u64::from(new))
 }
 
 /// The slot of the address space that the task has, if it has one.
@@ -277,14 +296,23 @@ fn has_succeeded(task: Current, call: Call, own: OwnMm, was: &Figures, now: &Fig
 
 /// The call has succeeded.
 #[inline(always)]
-fn succeeded(task: Current, call: Call, index: u32, slot: Slot) {
+fn succeeded(call: Call, index: u32, slot: Slot) {
     slot.count_call(call);
     if left::may_go(slot, call) {
         left::left_goes(index, u32::from(call));
     }
     if slot.waiting().read() != 0 {
-        outcome::granted::<true>(slot, &returned(task, call, 0));
+        granted(u32::from(call), index);
     }
+}
+
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn granted(call: u32, index: u32) -> u64 {
+    if let Some(slot) = Slot::at(index) {
+        outcome::granted::<true>(slot, &returned(Current::task(), call as Call, 0));
+    }
+    0
 }
 
 #[inline(always)]
@@ -292,17 +320,31 @@ fn returned(task: Current, id: Call, ret: i64) -> ReturnedCall {
     ReturnedCall { id, ret, regs: kernel::registers(), task: task.address() }
 }
 
-/// Has the answer of the call read at its end, once for each call; the place of the call is the task's until then.
+/// The question whether the call is refused, and whether it is new: one for each call; the place of the call is the task's
+/// until the answer.
 #[inline(always)]
-fn ask(task: Current, id: Call, slot: u32) -> Option<Entry> {
-    let Some((place, entry)) = current_call::place_of(task.tid()) else {
+fn wonder(task: Current, id: Call, slot: u32) -> Option<(Entry, bool)> {
+    let Some(entry) = current_call::entry_of(task.tid()) else {
         lost!(answers_lost);
         return None;
     };
     if entry.question().is_some() {
-        return Some(entry);
+        return Some((entry, false));
     }
     entry.ask(Question { id, slot, ip: task.registers().ip() });
+    Some((entry, true))
+}
+
+/// Has the answer to the task's open question read at the end of the call. By a program of its own, to which that on the
+/// releases gives over: the kernel looks at the two at the same time, on two processors, and at each in less than half of
+/// the time that one would take.
+#[inline(always)]
+pub fn ask() {
+    let task = Current::task();
+    let Some((place, entry)) = current_call::place_of(task.tid()) else { return };
+    if entry.question().is_none() {
+        return;
+    }
     let works = core::ptr::without_provenance_mut::<c_void>(placed::WORKS as usize);
     // SAFETY: the loader puts a map there.
     let work = unsafe { bpf_map_lookup_elem(works, (&raw const place).cast()) };
@@ -310,9 +352,16 @@ fn ask(task: Current, id: Call, slot: u32) -> Option<Entry> {
     if work.is_null() || unsafe { placed::schedule(task.typed(), work, works, answered) } != 0 {
         lost!(answers_lost);
         entry.end_call();
-        return None;
     }
-    Some(entry)
+}
+
+/// Nobody asks.
+#[inline(always)]
+pub fn unasked() {
+    if let Some(entry) = Entry::of(Current::task().tid()) {
+        lost!(answers_lost);
+        entry.end_call();
+    }
 }
 
 /// Called in the task that has asked, on its way back to user space.
@@ -326,8 +375,6 @@ unsafe extern "C" fn answered(_works: *mut c_void, place: *const u32, _work: *mu
     0
 }
 
-// Global: the verifier looks at it apart from the programs that ask.
-// SAFETY: no other symbol of the object has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn judge(place: u32) -> u64 {

@@ -197,6 +197,19 @@ impl Page {
     }
 }
 
+/// Clears so many words. Volatile: what the compiler makes of it else clears byte by byte, at run time and, step by step, in
+/// the verifier too.
+///
+/// # Safety
+/// `words` is aligned to 8 and may be written.
+#[inline(always)]
+pub unsafe fn clear_words(words: *mut u64, count: usize) {
+    for n in 0..count {
+        // SAFETY: as the caller says.
+        unsafe { words.add(n).write_volatile(0) };
+    }
+}
+
 /// A word in a map's memory, aligned to 8, that other CPUs also write.
 #[derive(Clone, Copy)]
 pub struct Word(*mut u64);

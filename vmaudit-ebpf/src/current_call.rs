@@ -274,11 +274,18 @@ pub fn keep_section(task: Current, call: Call, mm: OwnMm, slot: u32, mc0: u32, m
     }
 }
 
-/// The place that this task has or takes, by its number too.
+/// The place that this task has or takes.
+#[inline(always)]
+pub fn entry_of(tid: u32) -> Option<Entry> {
+    Entry::scratch_of::<true>(tid).and_then(NonNull::new).map(Entry)
+}
+
+/// The place that this task has, by its number too.
 #[inline(always)]
 pub fn place_of(tid: u32) -> Option<(u32, Entry)> {
-    let place = claim_place(tid) as u32;
-    if place == NONE { None } else { Some((place, Entry::at(place)?)) }
+    let first = first_place(tid);
+    let place = first + u32::from(Entry::at(first)?.owner().read() != u64::from(tid));
+    Some((place, Entry::with_question(place, tid)?))
 }
 
 /// What was seen within the section that [`keep_section`] has kept: a search, and what the probes saw.

@@ -9,14 +9,14 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LruHashMap},
 };
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 use vmaudit_common::{
     ABSENT, EndRecord, RECORD_END, RECORD_OOM, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE,
     SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen,
 };
 
 use crate::{
-    control::{config, count_lock_takes, layout, lost, zeroed},
+    control::{clear_words, config, count_lock_takes, layout, lost, zeroed},
     followed::follows,
     kernel::{self, Typed},
     oom, records, shares,
@@ -310,9 +310,14 @@ fn look(seen: Seen, address: u64, segment: bool) -> u32 {
     let near = top.wrapping_sub(address) <= MMAP_GAP
         || low.wrapping_sub(address) <= kernel::whole_pages(1) * GUARD_GAP;
     let stack = segment && address < top && near;
-    let mut look =
-        Look { start: 0, end: 0, flags: 0, at: address, file: 0, offset: 0, size: 0, magic: 0, blocks: 0 };
-    let answer = find(if stack { top } else { address }, &raw mut look);
+    let mut look = MaybeUninit::<Look>::uninit();
+    let look = look.as_mut_ptr();
+    // SAFETY: it is made of words.
+    unsafe {
+        clear_words(look.cast(), size_of::<Look>() / 8);
+        (*look).at = address;
+    }
+    let answer = find(if stack { top } else { address }, look);
     if answer == -ENOENT && !stack {
         return SIGNAL_LOOKED;
     }
@@ -321,7 +326,7 @@ fn look(seen: Seen, address: u64, segment: bool) -> u32 {
     }
     // SAFETY: written by the callback; volatile because the compiler does not see that. The rest: as in `raised`.
     unsafe {
-        let found = core::ptr::read_volatile(&raw const look);
+        let found = core::ptr::read_volatile(look);
         if stack {
             (*seen).stack_start = found.start;
             (*seen).stack_end = found.end;

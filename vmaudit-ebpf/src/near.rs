@@ -18,7 +18,7 @@ const FEW_VMAS: u32 = 8;
 /// mremap wants room for so many VMAs (mm/mremap.c, 6.17 to 7.0: `map_count + 2 >= max - 3`).
 const WANTED_BY_MREMAP: u32 = 6;
 
-/// A followed process has made another or a thread, has a new image, or ends.
+/// A followed process has made another or a thread, or has a new image.
 #[inline(always)]
 pub fn look_at_tasks() {
     if config!(asks) != 0 {
@@ -48,12 +48,21 @@ pub fn look_at_count(count: u32) {
     if config!(mremap_unlocked) == 0 {
         return;
     }
-    let page = Page::get();
-    let max = page.max_map_count();
-    if count < max - max / FEW_VMAS || page.watched() {
-        return;
+    let max = Page::get().max_map_count();
+    if count >= max - max / FEW_VMAS {
+        count_is_near(count, max);
     }
-    met(page, if count + WANTED_BY_MREMAP > max { LIMIT_NEAR | LIMIT_ON_VMAS_MET } else { LIMIT_NEAR });
+}
+
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn count_is_near(count: u32, max: u32) -> u64 {
+    let page = Page::get();
+    if !page.watched() {
+        met(page, if count + WANTED_BY_MREMAP > max { LIMIT_NEAR | LIMIT_ON_VMAS_MET } else { LIMIT_NEAR });
+    }
+    0
 }
 
 #[inline(always)]

@@ -12,7 +12,7 @@ use vmaudit_common::{
 };
 
 use crate::{
-    control::{Page, config, layout, lost},
+    control::{Page, clear_words, config, layout, lost},
     kernel, namespace,
     shares::Share,
     slots::Slot,
@@ -136,7 +136,7 @@ pub fn new_image(slot: Option<Slot>, task: u64, filename: u64) {
     unsafe {
         (*record).head = head(RECORD_EXEC, now, 0);
         (*record).start_boottime_ns = kernel::read(kernel::leader_of(task), layout!(task_start_boottime));
-        core::ptr::write_bytes(&raw mut (*record).filename, 0, 1);
+        clear_words((&raw mut (*record).filename).cast(), size_of_val(&(*record).filename) / 8);
         kernel::read_str(filename, &mut (*record).filename);
     }
     // SAFETY: as above.
@@ -225,15 +225,17 @@ pub fn maker(slot: Slot, bytes: &[u8], level: u32, now: u64) {
         woken.write(now);
     }
     let how = if wakes { FORCE_WAKEUP } else { NO_WAKEUP };
-    if !may_write(slot, bytes.len()) || RECORDS.output::<[u8]>(bytes, how).is_err() {
+    let room = RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 4 * 3;
+    if !room || !may_write(slot, bytes.len()) || RECORDS.output::<[u8]>(bytes, how).is_err() {
         lost!(credits_lost);
     }
 }
 
-/// Whether a range that went may be told: there can be many, and other records are worth more.
+/// Whether a range that went may be told: there can be many, and other records are worth more. Copies of stacks are worth
+/// less, and so is who made what: they leave a quarter of the buffer to all else.
 #[inline(always)]
 pub fn has_room_for_left() -> bool {
-    RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 2
+    RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 8 * 7
 }
 
 /// A range that a refused call has left mapped in this address space, or one that went later. If there is no room, whoever

@@ -151,6 +151,13 @@ impl Slot {
         self.set_flags(self.flags() | bits);
     }
 
+    /// Of no section the figures are known.
+    #[inline(always)]
+    pub fn forget_figures(self) {
+        // SAFETY: points into SLOTS.
+        unsafe { (*self.0).figures.sequence = Figures::UNKNOWN };
+    }
+
     /// A count that the address space has reached.
     #[inline(always)]
     pub fn reached(self, count: u32) {
@@ -420,20 +427,29 @@ fn claim_in_share<const CAS: bool>(uid: u32) -> Option<u64> {
 
 #[inline(always)]
 fn try_to_claim() -> Option<u64> {
-    let page = Page::get();
-    let mask = config!(slots).wrapping_sub(1);
     for _ in 0..PROBES {
-        let turn = page.cursor().take_turn(1);
-        let index = turn as u32 & mask;
-        let slot = Slot::at(index)?;
-        if slot.first_word().claim(u64::from(SLOT_FREE), u64::from(SLOT_CLAIMED)).is_ok() {
-            page.slots_in_use().add(1);
-            slot.set_generation(page.generation().take_turn(1) + 1);
-            return Some(u64::from(index));
+        let index = claim_next();
+        if index != NO_INDEX {
+            return Some(index);
         }
     }
     lost!(table_full);
     None
+}
+
+/// The next slot, if it is free. Global: the verifier looks at one step, not at each.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn claim_next() -> u64 {
+    let page = Page::get();
+    let index = page.cursor().take_turn(1) as u32 & config!(slots).wrapping_sub(1);
+    let Some(slot) = Slot::at(index) else { return NO_INDEX };
+    if slot.first_word().claim(u64::from(SLOT_FREE), u64::from(SLOT_CLAIMED)).is_err() {
+        return NO_INDEX;
+    }
+    page.slots_in_use().add(1);
+    slot.set_generation(page.generation().take_turn(1) + 1);
+    u64::from(index)
 }
 
 #[inline(always)]

@@ -6,14 +6,14 @@
 //! tells (6.4 and later).
 
 use aya_ebpf::helpers::generated::{bpf_find_vma, bpf_get_current_task_btf, bpf_loop};
-use core::ffi::c_void;
+use core::{ffi::c_void, mem::MaybeUninit};
 use vmaudit_common::{
     ABSENT, CLASS_CHARGED, CLASS_CLOSED, CLASS_COUNTS, CLASS_CUT_END, CLASS_CUT_START, CLASS_DONE,
     CLASS_FIXED, CLASS_GAP, CLASS_LOOKED, CLASS_OF_FILES, CLASS_ONE, CLASS_PAST_FILE, call,
 };
 
 use crate::{
-    control::{config, count_lock_takes, layout},
+    control::{clear_words, config, count_lock_takes, layout},
     kernel::{self, Typed, whole_pages},
 };
 
@@ -121,25 +121,58 @@ extern "C" fn look_at_range(id: u32, known: u64, lock_sequence: u32) -> u64 {
     let protection = arguments[2];
     let at = from & !(whole_pages(1) - 1);
     let end = whole_pages(from + length);
-    let mut walk = Walk {
-        cursor: at,
-        end,
-        start: 0,
-        first: u64::MAX,
-        all: u64::MAX,
-        any: 0,
-        answer: 0,
-        steps: 0,
-        unfit: 0,
-    };
-    // SAFETY: a function of the prototype that the helper wants, and a value that outlives the call.
-    unsafe { bpf_loop(STEPS, step as *mut c_void, (&raw mut walk).cast(), 0) };
+    let mut walk = MaybeUninit::<Walk>::uninit();
+    let walk = walk.as_mut_ptr();
+    // SAFETY: projects into `walk`, which outlives the call; a function of the prototype that the helper wants.
+    unsafe {
+        clear_words(walk.cast(), size_of::<Walk>() / 8);
+        (*walk).cursor = at;
+        (*walk).end = end;
+        (*walk).first = u64::MAX;
+        (*walk).all = u64::MAX;
+        bpf_loop(STEPS, step as *mut c_void, walk.cast(), 0);
+    }
     // Each member is read where it is needed: a copy of all would need the stack that the callbacks need.
     // SAFETY: a member of `walk`, written by the callbacks; volatile because the compiler does not see that.
     let now = |member: *const u64| unsafe { member.read_volatile() };
-    let answer = now((&raw const walk.answer).cast()) as i64;
+    // SAFETY: projects into `walk`; so below.
+    let (answer, cursor, steps, start) = unsafe {
+        (
+            now((&raw const (*walk).answer).cast()),
+            now(&raw const (*walk).cursor),
+            now(&raw const (*walk).steps),
+            now(&raw const (*walk).start),
+        )
+    };
+    let mut class = walk_class(answer, steps, start.wrapping_sub(at), cursor, end);
+    // SAFETY: as above.
+    unsafe {
+        class |= now(&raw const (*walk).unfit) & if_not_0(class);
+        class = judge_range(id, protection, now(&raw const (*walk).all), now(&raw const (*walk).any), class);
+    }
+    if id == u32::from(call::MREMAP) && class != 0 && (cursor > end || find(end, walk) == 0) {
+        class |= CLASS_DONE;
+    }
+    if class == 0 || !unchanged(lock_sequence) {
+        return 0;
+    }
+    class >> SHIFT | if class & CLASS_GAP != 0 { cursor >> 12 << BITS } else { 0 }
+}
+
+/// All bits if it is not 0. Without a branch, of which the verifier would follow both ways.
+#[inline(always)]
+fn if_not_0(value: u64) -> u64 {
+    ((value | value.wrapping_neg()) as i64 >> 63) as u64
+}
+
+/// The class bits that the walk over a range has shown; 0: it has not come to an end. `before`: where the first mapping
+/// starts, from where the range does. Global: the verifier would else follow every combination to the end of the look.
+// SAFETY: no other symbol of the object has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn walk_class(answer: u64, steps: u64, before: u64, cursor: u64, end: u64) -> u64 {
+    let answer = answer as i64;
     let gap = answer == -ENOENT;
-    let cursor = now(&raw const walk.cursor);
     if !gap && (answer != 0 || cursor < end) {
         return 0;
     }
@@ -149,26 +182,13 @@ extern "C" fn look_at_range(id: u32, known: u64, lock_sequence: u32) -> u64 {
     } else if cursor > end {
         class |= CLASS_CUT_END;
     }
-    let steps = now(&raw const walk.steps);
-    if steps > 0 && now(&raw const walk.start) < at {
+    if steps > 0 && (before as i64) < 0 {
         class |= CLASS_CUT_START;
     }
     if gap && steps == 0 || !gap && steps == 1 {
         class |= CLASS_ONE;
     }
-    class |= now(&raw const walk.unfit);
-    let (all, any) = (now(&raw const walk.all), now(&raw const walk.any));
-    class = judge_range(id, protection, all, any, class);
-    if class == 0 {
-        return 0;
-    }
-    if id == u32::from(call::MREMAP) && (cursor > end || find(end, &raw mut walk) == 0) {
-        class |= CLASS_DONE;
-    }
-    if !unchanged(lock_sequence) {
-        return 0;
-    }
-    class >> SHIFT | if gap { cursor >> 12 << BITS } else { 0 }
+    class
 }
 
 /// The class bits of a range whose mappings have these flags, all and any of them; `found`: those known without them, with
@@ -179,6 +199,9 @@ extern "C" fn look_at_range(id: u32, known: u64, lock_sequence: u32) -> u64 {
 extern "C" fn judge_range(id: u32, protection: u64, all: u64, any: u64, found: u64) -> u64 {
     const UNFIT: u64 = CLASS_CLOSED | CLASS_PAST_FILE | CLASS_OF_FILES;
     let mut class = found & !UNFIT;
+    if class == 0 {
+        return 0;
+    }
     match id as call::Call {
         call::MLOCK | call::MLOCK2 | call::MUNLOCK => {
             if any & VM_SPECIAL != 0 {

@@ -55,7 +55,7 @@ fn copy(index: u32, regs: u64, now: u64, most: u64) -> u64 {
     // SAFETY: points into the map; the helpers check the addresses and never fault; lengths are masked.
     unsafe {
         (*piece).head = records::head(RECORD_STACK, now, slot.generation());
-        (*piece).registers = [0; REGISTERS];
+        // What the architecture does not have stays 0.
         let words = (&raw mut (*piece).registers).cast::<c_void>();
         if arm64 {
             bpf_probe_read_kernel(words, size_of::<[u64; REGISTERS]>() as u32, regs as *const c_void);

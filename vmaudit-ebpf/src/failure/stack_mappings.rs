@@ -22,7 +22,7 @@ use vmaudit_common::{
 };
 
 use crate::{
-    control::{config, count_lock_takes, layout},
+    control::{clear_words, config, count_lock_takes, layout},
     failure::{
         stack::{Stack, WORDS},
         top::{self, TOP},
@@ -133,7 +133,7 @@ fn begin(index: u32, words: u64) -> Option<*mut Work> {
         (*work).looks = LOOKS;
         (*work).seen = 0;
         (*work).takes = 0;
-        (*work).known = [[0; 2]; KNOWN];
+        clear_words((&raw mut (*work).known).cast(), 2 * KNOWN);
         (*work).record.head = records::head(RECORD_MAPPING, bpf_ktime_get_ns(), slot.generation());
         (*work).slot = index;
         (*work).last = taken as u64 / 8;

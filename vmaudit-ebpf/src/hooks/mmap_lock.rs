@@ -6,9 +6,11 @@
 
 use aya_ebpf::{
     EbpfContext,
-    macros::{raw_tracepoint, tracepoint},
+    macros::{map, raw_tracepoint, tracepoint},
+    maps::ProgramArray,
     programs::{RawTracePointContext, TracePointContext},
 };
+use aya_log_ebpf::debug;
 use vmaudit_common::{ABSENT, Sizes, call};
 
 use crate::{
@@ -32,8 +34,28 @@ pub fn released_raw2(ctx: RawTracePointContext) -> i32 {
 /// As [`released_raw2`], where nobody sees the exits of calls (see [`crate::answer`]).
 #[raw_tracepoint(tracepoint = "mmap_lock_released")]
 pub fn asking_raw2(ctx: RawTracePointContext) -> i32 {
-    released::<true, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0);
+    if released::<true, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0) {
+        give_over(&ctx, &ASK_RAW);
+    }
     0
+}
+
+/// Where [`asking_raw2`] gives over to [`ask_raw`].
+#[map]
+static ASK_RAW: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// See [`answer::ask`].
+#[raw_tracepoint(tracepoint = "mmap_lock_released")]
+pub fn ask_raw(_ctx: RawTracePointContext) -> i32 {
+    answer::ask();
+    0
+}
+
+#[inline(always)]
+fn give_over<C: EbpfContext>(ctx: &C, to: &ProgramArray) {
+    // SAFETY: the program there is for the same event.
+    unsafe { to.tail_call(ctx, 0) };
+    answer::unasked();
 }
 
 /// match-proto: mmap_lock_released(struct mm_struct *mm, const char *memcg_path, bool write), 5.11 to 6.13.
@@ -57,7 +79,20 @@ pub fn released_classic24(ctx: TracePointContext) -> u32 {
 pub fn asking_classic24(ctx: TracePointContext) -> u32 {
     // SAFETY: as above.
     let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(24)) };
-    released::<true, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    if released::<true, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0) {
+        give_over(&ctx, &ASK_CLASSIC);
+    }
+    0
+}
+
+/// Where [`asking_classic24`] gives over to [`ask_classic`].
+#[map]
+static ASK_CLASSIC: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// See [`answer::ask`].
+#[tracepoint(category = "mmap_lock", name = "mmap_lock_released")]
+pub fn ask_classic(_ctx: TracePointContext) -> u32 {
+    answer::ask();
     0
 }
 
@@ -87,8 +122,9 @@ fn grown_by_fault(slot: Slot, write: bool, own: OwnMm) {
     }
 }
 
+/// Says whether the answer of the call is to be asked for.
 #[inline(always)]
-fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
+fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) -> bool {
     let task = Current::task();
     let own = task.own(mm);
     let mut known = slots::index_of(mm);
@@ -104,24 +140,24 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     if known.is_none() {
         // A new address space shows itself by writing; readers of unknown ones are not ours.
         if !write {
-            return;
+            return false;
         }
-        let adopted = address_space::adopt_current(ctx, mm);
-        if ASKS && (adopted || own.is_none()) {
-            answer::first_sign(task, mm, adopted);
+        let adopted = address_space::adopt_current(mm);
+        if config!(debug) != 0 {
+            debug!(ctx, "first sign: adopted {}", u32::from(adopted));
         }
         if adopted || own.is_none() {
-            return;
+            return ASKS && answer::first_sign(task, mm, adopted);
         }
         // The walk over all tasks may have been faster, by a moment, with the count of before.
         known = slots::index_of(mm);
     }
-    let Some(index) = known else { return };
-    let Some(slot) = Slot::at(index) else { return };
+    let Some(index) = known else { return false };
+    let Some(slot) = Slot::at(index) else { return false };
     // One that has no mapping left is torn down without the event for it (mm/mmap.c:exit_mmap, `goto destroy`).
     if write && own.is_none() && kernel::map_count(mm) == 0 {
         address_space::torn_down(mm);
-        return;
+        return false;
     }
     let (count, sequence) = match own {
         Some(own) => (own.map_count(), own.lock_sequence()),
@@ -129,11 +165,12 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     };
     let call_of = |own: Option<OwnMm>| if own.is_some() { task.call() } else { call::FOREIGN };
     let known_call = if ASKS { call_of(own) } else { call::OTHER };
+    let mut asks = false;
     if ASKS
         && !write
         && let Some(own) = own
     {
-        answer::read_release(task, known_call, own, index, slot, sequence);
+        asks = answer::read_release(task, known_call, own, index, slot, sequence);
     }
     // Written under the mmap lock, or with an equal value.
     let before = slot.last();
@@ -143,7 +180,7 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         if let Some(own) = own {
             grown_by_fault(slot, write, own);
         }
-        return;
+        return asks;
     }
     // What ends with a reader's release and has changed the count has unmapped something.
     let sizes = if write || count == before { sizes_of(own, mm) } else { Sizes::default() };
@@ -160,13 +197,13 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
         && let Some(own) = own
     {
         if ASKS {
-            answer::write_release(task, call, own, (index, slot), before, sequence, sizes);
+            asks = answer::write_release(task, call, own, (index, slot), before, sequence, sizes);
         } else {
             current_call::keep_section(task, call, own, index, before, count);
         }
     }
     if count == before {
-        return;
+        return asks;
     }
     let peak = slot.peak();
     // A concurrent reader would store the same count.
@@ -176,7 +213,7 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     }
     if !writer {
         // A reader that got in between the downgrade and the downgrader's own release, which will do the accounts.
-        return;
+        return asks;
     }
     slot.count_change(call, before, count);
     if own.is_some() {
@@ -188,4 +225,5 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) {
     if config!(stream_changes) != 0 {
         records::change(slot, call, before, count, task.address());
     }
+    asks
 }

@@ -177,7 +177,6 @@ fn exited() {
         }
     }
     if kernel::group_is_dead(task) {
-        near::look_at_tasks();
         lodgers::left::<true>(tgid, true);
         ends::over::<true>(task, tgid);
         followed::remove(tgid);

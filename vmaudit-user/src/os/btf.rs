@@ -19,6 +19,9 @@ const KIND_FUNC_PROTO: u32 = 13;
 /// name would have no end.
 const MOST_MEMBERS: u32 = 1_000_000;
 
+/// What types have on average, at least; that much of a blob's length is made ready for them.
+const TYPE_BYTES: u32 = 16;
+
 /// The parts of a BTF blob that were asked for.
 pub struct Btf<'a> {
     bytes: &'a [u8],
@@ -45,12 +48,20 @@ impl<'a> Btf<'a> {
         let end = start.checked_add(type_len)?;
         let string_start = header.checked_add(string_offset)? as usize;
         let strings = bytes.get(string_start..string_start.checked_add(string_len as usize)?)?;
-        let mut btf =
-            Self { bytes, strings, types: Vec::new(), named: HashMap::new(), left: Cell::new(MOST_MEMBERS) };
-        // There are some hundred thousand names; most are told apart by their first byte.
-        let mut first = [false; 256];
-        for byte in names.iter().filter_map(|name| name.as_bytes().first()) {
-            first[usize::from(*byte)] = true;
+        let mut btf = Self {
+            bytes,
+            strings,
+            types: Vec::with_capacity(bytes.len().min((type_len / TYPE_BYTES) as usize)),
+            named: HashMap::new(),
+            left: Cell::new(MOST_MEMBERS),
+        };
+        // There are some hundred thousand names; most are told apart by their first two bytes (of a name of one byte, the
+        // second is the 0 behind it).
+        let mut beginnings = vec![false; 1 << 16];
+        for name in names {
+            let mut bytes = name.bytes().chain([0, 0]);
+            let two = [bytes.next().unwrap_or(0), bytes.next().unwrap_or(0)];
+            beginnings[usize::from(u16::from_le_bytes(two))] = true;
         }
         let mut at = start;
         while at < end {
@@ -59,7 +70,8 @@ impl<'a> Btf<'a> {
             btf.types.push(at);
             if matches!(kind, KIND_STRUCT | KIND_ENUM | KIND_TYPEDEF | KIND_FUNC) {
                 let place = u32_at(bytes, at as usize)?;
-                let promising = strings.get(place as usize).is_some_and(|&byte| first[usize::from(byte)]);
+                let promising =
+                    u16_at(strings, place as usize).is_some_and(|two| beginnings[usize::from(two)]);
                 let name = if promising { btf.name(place) } else { &[] };
                 if promising && let Some(wanted) = names.iter().find(|n| n.as_bytes() == name) {
                     let id = btf.types.len() as u32;

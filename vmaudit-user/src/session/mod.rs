@@ -344,7 +344,8 @@ impl<'s> Session<'s> {
                 let empty = ends.roots.iter().all(Root::ended) && self.source.living() == 0;
                 empty_since = empty.then(|| empty_since.unwrap_or_else(Instant::now));
                 let settled = if exit.is_some() { SETTLED } else { ROOTS_SETTLED };
-                over |= empty_since.is_some_and(|since| since.elapsed() >= settled);
+                over |= empty_since.is_some_and(|since| since.elapsed() >= settled)
+                    || empty && exit.is_some() && self.source.nobody_lives();
             }
             if over {
                 // What is in the buffer when the end was seen still belongs to the session; what comes later does not.
@@ -466,7 +467,9 @@ impl<'s> Session<'s> {
         for uid in state.audit.owners() {
             state.give(Event::User(UserName { uid, name: user_name(uid) }));
         }
-        if let Some(bytes) = vma_bytes() {
+        if state.audit.may_need_a_price()
+            && let Some(bytes) = vma_bytes()
+        {
             state.give(Event::VmaBytes(bytes));
         }
         let left = patience.left_behind();

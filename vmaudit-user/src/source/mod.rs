@@ -44,6 +44,11 @@ pub trait Source {
     /// Address spaces or processes that are followed and have not ended.
     fn living(&mut self) -> usize;
 
+    /// It is certain that no followed process lives, be it without an address space, as in the middle of an exec.
+    fn nobody_lives(&self) -> bool {
+        false
+    }
+
     /// Processes that are followed and have not ended, as far as the source knows.
     fn living_processes(&mut self) -> HashSet<ProcessId>;
 

@@ -4,13 +4,15 @@ use std::os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 use std::sync::{Arc, PoisonError};
 
 use anyhow::{Context as _, anyhow};
+use aya::Ebpf;
+use aya::maps::ProgramArray;
 use aya::programs::Program;
 
 use crate::model::hook;
 use crate::model::report::{Hook, HookState};
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
-use crate::source::ebpf::hooks::{self, Extent, Form, Need, Row, Via};
+use crate::source::ebpf::hooks::{self, Extent, Form, Need, Next, Row, Via};
 use crate::source::ebpf::losses::Counted;
 use crate::source::ebpf::preload::{self, Refused};
 use crate::source::ebpf::refusal::refusal;
@@ -73,7 +75,7 @@ impl Live {
         let mut vias: Vec<Via> = Vec::new();
         let mut programs = Vec::new();
         for form in ready {
-            let attached = match refused.remove(form.program) {
+            let attached = match form.programs().find_map(|name| refused.remove(name)) {
                 Some(e) => Err(anyhow!(e)),
                 None => self.attach(form, facts),
             };
@@ -121,6 +123,9 @@ impl Live {
         }
         let ebpf = Arc::clone(&self.ebpf);
         let mut ebpf = ebpf.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(next) = &form.next {
+            put_in_place(&mut ebpf, next)?;
+        }
         let program = ebpf
             .program_mut(form.program)
             .with_context(|| format!("the eBPF object has no program {}", form.program))?;
@@ -164,6 +169,16 @@ impl Live {
             _ => Err(anyhow!("program {} is of another kind than the hook table says", form.program)),
         }
     }
+}
+
+/// The program that another gives over to is loaded and stands in its array.
+fn put_in_place(ebpf: &mut Ebpf, next: &Next) -> anyhow::Result<()> {
+    let program = ebpf.program_mut(next.program).context("the eBPF object lacks a program")?;
+    preload::load(program)?;
+    let program = program.fd()?.try_clone()?;
+    let array = ebpf.map_mut(next.array).context("the eBPF object lacks an array")?;
+    ProgramArray::try_from(array)?.set(0, &program, 0)?;
+    Ok(())
 }
 
 /// What the verifier said last about a program that it refused.

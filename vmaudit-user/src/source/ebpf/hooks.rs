@@ -60,6 +60,24 @@ pub struct Form {
     pub asks: bool,
     /// For kernels where programs can look for mappings, or for those where they cannot; `None` = any.
     pub finds_mappings: Option<bool>,
+    /// What it gives over to.
+    pub next: Option<Next>,
+}
+
+/// The program that another gives over to (bpf_tail_call).
+#[derive(Clone, Copy)]
+pub struct Next {
+    /// In the object.
+    pub program: &'static str,
+    /// The array through which it does.
+    pub array: &'static str,
+}
+
+impl Form {
+    /// All programs that it takes, what takes longest to load first.
+    pub fn programs(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.next.map(|next| next.program).into_iter().chain([self.program])
+    }
 }
 
 /// Kind of attachment.
@@ -94,21 +112,16 @@ impl Via {
 }
 
 pub const fn raw(program: &'static str, event: &'static str) -> Form {
-    Form { program, via: Via::Raw(event), released_arguments: None, asks: false, finds_mappings: None }
+    of(program, Via::Raw(event))
 }
 
 const fn classic(program: &'static str, category: &'static str, name: &'static str) -> Form {
-    Form {
-        program,
-        via: Via::Classic(category, name),
-        released_arguments: None,
-        asks: false,
-        finds_mappings: None,
-    }
+    of(program, Via::Classic(category, name))
 }
 
-const fn function(program: &'static str, via: Via) -> Form {
-    Form { program, via, released_arguments: None, asks: false, finds_mappings: None }
+/// A program at this place, wherever it is to be had.
+pub const fn of(program: &'static str, via: Via) -> Form {
+    Form { program, via, released_arguments: None, asks: false, finds_mappings: None, next: None }
 }
 
 const fn for_arguments(form: Form, arguments: u32) -> Form {
@@ -117,6 +130,10 @@ const fn for_arguments(form: Form, arguments: u32) -> Form {
 
 const fn asking(form: Form) -> Form {
     Form { asks: true, ..form }
+}
+
+const fn giving_over(form: Form, program: &'static str, array: &'static str) -> Form {
+    Form { next: Some(Next { program, array }), ..asking(form) }
 }
 
 const fn finding_mappings(form: Form, finds: bool) -> Form {
@@ -131,8 +148,12 @@ pub const HOOKS: &[Row] = &[
         loses: "peaks are samples: a burst between two looks at /proc is missed",
         need: Need::Required,
         forms: &[
-            asking(for_arguments(raw("asking_raw2", "mmap_lock_released"), 2)),
-            asking(for_arguments(classic("asking_classic24", "mmap_lock", "mmap_lock_released"), 2)),
+            giving_over(for_arguments(raw("asking_raw2", "mmap_lock_released"), 2), "ask_raw", "ASK_RAW"),
+            giving_over(
+                for_arguments(classic("asking_classic24", "mmap_lock", "mmap_lock_released"), 2),
+                "ask_classic",
+                "ASK_CLASSIC",
+            ),
             for_arguments(raw("released_raw2", "mmap_lock_released"), 2),
             for_arguments(raw("released_raw3", "mmap_lock_released"), 3),
             for_arguments(classic("released_classic24", "mmap_lock", "mmap_lock_released"), 2),
@@ -203,7 +224,7 @@ pub const HOOKS: &[Row] = &[
         gives: "whether a refused brk got past the mappings above the heap",
         loses: "a refused brk has a certain cause only where nothing above the heap can be in its way",
         need: Need::Optional,
-        forms: &[function("heap_kprobe", Via::KProbe("do_brk_flags"))],
+        forms: &[of("heap_kprobe", Via::KProbe("do_brk_flags"))],
     },
     Row {
         name: OVERCOMMIT,
@@ -211,8 +232,8 @@ pub const HOOKS: &[Row] = &[
         loses: "with vm.overcommit_memory = 2 a refusal by overcommit accounting is never certain",
         need: Need::StrictOvercommit,
         forms: &[
-            function("overcommit_fexit", Via::FExit("__vm_enough_memory")),
-            function("overcommit_kretprobe", Via::KRetProbe("__vm_enough_memory")),
+            of("overcommit_fexit", Via::FExit("__vm_enough_memory")),
+            of("overcommit_kretprobe", Via::KRetProbe("__vm_enough_memory")),
         ],
     },
     Row {
@@ -238,13 +259,7 @@ pub const HOOKS: &[Row] = &[
         gives: "the counts of processes that already run, without reading /proc",
         loses: "a process that already runs is known only from its next change on",
         need: Need::Attach,
-        forms: &[Form {
-            program: "snapshot",
-            via: Via::Iter("task"),
-            released_arguments: None,
-            asks: false,
-            finds_mappings: None,
-        }],
+        forms: &[of("snapshot", Via::Iter("task"))],
     },
 ];
 

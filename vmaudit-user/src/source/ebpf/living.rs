@@ -10,6 +10,12 @@ use crate::model::event::{Event, MmState};
 use crate::os::rights;
 
 impl Live {
+    /// The table of followed processes is empty, and nobody was left out of it.
+    pub(super) fn follows_nobody(&self) -> bool {
+        let _rights = rights::raised(&rights::EBPF);
+        self.control.read(0).lost.tree_full == 0 && self.followed.keys().next().is_none()
+    }
+
     /// The figures of every living address space, as of now.
     pub fn report_living(&self, sink: &mut dyn FnMut(Event)) {
         let doubt = self.open_end();

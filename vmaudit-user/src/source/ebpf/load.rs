@@ -157,7 +157,7 @@ impl Live {
         let page = Page::new().map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let asking = works.as_ref().map(|(functions, works)| (*functions, works));
         let mut object = placed::patched(OBJECT, &page, asking);
-        let wanted: HashSet<&str> = forms.iter().map(|form| form.program).collect();
+        let wanted: HashSet<&str> = forms.iter().flat_map(|form| form.programs()).collect();
         placed::leave_out(&mut object, |program| !wanted.contains(program));
         if !options.debug {
             placed::leave_out_lines(&mut object);
@@ -207,6 +207,7 @@ impl Live {
             sampled: false,
             works: works.map(|(_, works)| works),
             spare: None,
+            session: None,
             counts_classic_skips: hooks::counts_classic_skips(facts),
             logger,
             names: Names { proc: Proc::new("/proc"), second: Instant::now(), looks: 0 },

@@ -141,6 +141,8 @@ pub struct Live {
     works: Option<Works>,
     /// Waits until a limit is near.
     spare: Option<Spare>,
+    /// As long as it is there the session goes on.
+    session: Option<std::sync::mpsc::Sender<()>>,
     /// The kernel counts how often it skips a classic tracepoint's program.
     counts_classic_skips: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,

@@ -23,14 +23,15 @@ impl Live {
         let mut ebpf = self.ebpf.lock().unwrap_or_else(PoisonError::into_inner);
         let mut programs: HashMap<&str, &mut Program> = ebpf.programs_mut().collect();
         // Taken from the end: what takes longest comes first in the table.
-        let waiting: Vec<(&'static str, &mut Program)> = forms
+        let mut waiting: Vec<(&'static str, &mut Program)> = forms
             .into_iter()
-            .rev()
             .filter(|form| {
                 matches!(form.via, Via::Raw(_) | Via::Classic(..)) && !hooks::left_out(form.program)
             })
-            .filter_map(|form| Some((form.program, programs.remove(form.program)?)))
+            .flat_map(Form::programs)
+            .filter_map(|name| Some((name, programs.remove(name)?)))
             .collect();
+        waiting.reverse();
         let (waiting, refused) = (Mutex::new(waiting), Mutex::new(Refused::new()));
         let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let work = || {

@@ -54,6 +54,10 @@ impl Source for Live {
         Live::living(self)
     }
 
+    fn nobody_lives(&self) -> bool {
+        self.follows_nobody()
+    }
+
     fn living_processes(&mut self) -> HashSet<ProcessId> {
         self.in_slots(&[SLOT_LIVE])
     }

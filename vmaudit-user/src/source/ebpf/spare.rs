@@ -5,8 +5,10 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use aya::Ebpf;
@@ -27,6 +29,9 @@ use crate::text::MESSAGES;
 
 /// Room for tasks that no process uses up while the program is loaded.
 const FAR: u64 = 4096;
+
+/// The command begins before it, and commands that end as soon need none.
+const HEAD_START: Duration = Duration::from_millis(15);
 
 /// Not at work yet.
 pub struct Spare {
@@ -55,11 +60,15 @@ impl Live {
         Ok(())
     }
 
-    /// Begins to load it.
-    pub(super) fn load_spare(&self) {
+    /// Begins to load it, unless the session is over at once.
+    pub(super) fn load_spare(&mut self) {
         let Some(Spare { form, .. }) = self.spare else { return };
         let programs = Arc::clone(&self.ebpf);
+        let (session, ends) = mpsc::channel();
         let work = move || {
+            if ends.recv_timeout(HEAD_START) != Err(RecvTimeoutError::Timeout) {
+                return;
+            }
             // A signal would make the verifier begin anew.
             let _ = SigSet::all().thread_block();
             // Else its rights would outlast those of the session.
@@ -72,6 +81,7 @@ impl Live {
         {
             load(&self.ebpf, form);
         }
+        self.session = Some(session);
     }
 
     /// A limit is near: has its refusals watched from now on; called again and again until they are. While the program is

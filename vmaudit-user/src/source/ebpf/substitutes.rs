@@ -3,7 +3,7 @@
 use crate::model::hook::{
     ADDRESS_SEARCH, CALL_EXIT, EXEC, EXIT, EXIT_MMAP, FORK, LOCK_RELEASED, SIGNAL, SNAPSHOT, VICTIM,
 };
-use crate::source::ebpf::hooks::{Form, Via, raw};
+use crate::source::ebpf::hooks::{Form, Via, of, raw};
 
 /// The programs for kernels without the lock events (vmaudit-ebpf/src/hooks/sampled.rs), and what takes the place of what.
 /// In the order of [`super::hooks::HOOKS`]; a row that is not here has no substitute and is not needed.
@@ -53,13 +53,7 @@ pub const SUBSTITUTES: &[Substitute] = &[
     Substitute { row: VICTIM, form: Some(raw("victim_raw", "mark_victim")), via: "raw_tp", loses: None },
     Substitute {
         row: SNAPSHOT,
-        form: Some(Form {
-            program: "sampled_snapshot",
-            via: Via::Iter("task"),
-            released_arguments: None,
-            asks: false,
-            finds_mappings: None,
-        }),
+        form: Some(of("sampled_snapshot", Via::Iter("task"))),
         via: "iter",
         loses: None,
     },
