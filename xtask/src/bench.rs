@@ -24,13 +24,14 @@ const CROWD: usize = 1000;
 /// VMAs of each of them, for scanning.
 const CROWD_VMAS: usize = 1000;
 /// The benchmarks of the bin `workload` (`workload bench NAME SECONDS` prints `NAME NS_PER_OPERATION`).
-const WORKS: [(&str, &str); 6] = [
+const WORKS: [(&str, &str); 7] = [
     ("pair", "mmap + munmap of a page"),
     ("threads", "4 threads mapping and faulting"),
     ("getppid", "getppid (not watched)"),
     ("fault", "page fault"),
     ("toggle", "mprotect of a page"),
     ("births", "vfork + exec + exit"),
+    ("growth", "mmap up to 60,000 VMAs"),
 ];
 
 /// How much to measure.
@@ -258,6 +259,16 @@ fn tracers(vmaudit: &Path, report: &Path) -> Vec<Tracer> {
         Tracer { name, command, report: Some(kept) }
     };
     let mut all = vec![own("`vmaudit run`", &[]), own("`vmaudit run --peaks-only`", &["--peaks-only"])];
+    // What it costs to know who made the VMAs.
+    let without = own("`vmaudit run` without makers", &[]);
+    all.push(Tracer {
+        command: Box::new(move || {
+            let mut command = (without.command)();
+            command.env("VMAUDIT_WITHOUT", "makers");
+            command
+        }),
+        ..without
+    });
     let other = |name, program: &'static str, args: &'static [&'static str]| {
         find(program)?;
         let command = Box::new(move || {
