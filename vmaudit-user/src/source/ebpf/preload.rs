@@ -1,5 +1,4 @@
-//! Programs are loaded on two CPUs at once: the verifier takes no lock for the privileged (kernel/bpf/verifier.c:bpf_check),
-//! and one program is more work for it than all others together.
+//! Programs are loaded on several CPUs at once: the verifier takes no lock for the privileged (kernel/bpf/verifier.c:bpf_check).
 
 use std::{
     collections::HashMap,
@@ -12,6 +11,9 @@ use nix::sys::signal::SigSet;
 
 use crate::source::ebpf::Live;
 use crate::source::ebpf::hooks::{self, Form, Via};
+
+/// CPUs that load: the largest program is a third of the work.
+const MOST: usize = 4;
 
 /// Why the kernel refused programs, by name; what was loaded is not in it.
 pub type Refused = HashMap<&'static str, ProgramError>;
@@ -42,13 +44,15 @@ impl Live {
             }
         };
         thread::scope(|scope| {
-            // Where no thread is to be had, this one does all.
             let beside = || {
                 // A signal would make the verifier begin anew.
                 let _ = SigSet::all().thread_block();
                 work();
             };
-            let _ = thread::Builder::new().name("vmaudit-load".into()).spawn_scoped(scope, beside);
+            for _ in 1..thread::available_parallelism().map_or(2, usize::from).clamp(2, MOST) {
+                // Where no thread is to be had, the others do all.
+                let _ = thread::Builder::new().name("vmaudit-load".into()).spawn_scoped(scope, beside);
+            }
             work();
         });
         refused.into_inner().unwrap_or_else(PoisonError::into_inner)
