@@ -37,7 +37,7 @@ impl Audit {
     /// Whether what a higher limit would cost may be told: a call was refused, a process has come above a tenth of the
     /// limit, or the limit is not known.
     pub fn may_need_a_price(&self) -> bool {
-        let Some(limit) = self.least_limit else { return true };
+        let Some(limit) = self.limits.max_map_count else { return true };
         let near =
             |process: &super::Process| process.peak().is_none_or(|peak| peak.saturating_mul(10) > limit);
         self.processes.values().any(|process| process.refused() > 0 || near(process))
