@@ -65,6 +65,17 @@ impl Audit {
         self.processes.iter().filter_map(move |(id, process)| self.standing(*id, process, limit_seen))
     }
 
+    /// The same, with how the counts of those went that a report would show; see [`report::Process::series`].
+    pub fn standings_with_series(&self) -> impl Iterator<Item = Standing> {
+        let remarkable = self.with_series();
+        self.standings().map(move |mut standing| {
+            let process = self.processes.get(&standing.id).filter(|_| remarkable.contains(&standing.id));
+            standing.row.series =
+                process.and_then(|process| self.shown_series(process, standing.row.map_count.exact));
+            standing
+        })
+    }
+
     /// Forgets the processes that are `over`: of which nothing more will come. Returns what is known of them.
     pub fn release(&mut self, over: &HashSet<ProcessId>) -> Vec<Standing> {
         self.fold_at = self.rows.max(self.processes.len().saturating_sub(over.len())) + super::SURPLUS;

@@ -162,7 +162,7 @@ impl Screen {
         let seen = audit.seen_so_far();
         let at_s = now_ns().saturating_sub(self.start_ns) as f64 / 1e9;
         let mut rows = Vec::new();
-        for standing in audit.standings().filter(|standing| standing.row.ended_s.is_none()) {
+        for standing in audit.standings_with_series().filter(|standing| standing.row.ended_s.is_none()) {
             let mut row = self.history.row(&standing.row, &standing.refused, at_s);
             if let Some(uid) = standing.row.uid {
                 if self.users.len() < USERS && !self.users.contains_key(&uid) {

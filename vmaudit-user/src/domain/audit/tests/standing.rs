@@ -64,3 +64,24 @@ fn a_child_is_in_its_parents_unit() {
     let child = audit.release(&HashSet::from([id(2)])).remove(0);
     assert_eq!(child.row.unit.as_deref(), Some("db.service"));
 }
+
+/// What lies between two looks is in the curve of a screen too.
+#[test]
+fn a_burst_between_two_looks_is_in_the_series() {
+    use crate::model::event::{Interval, Reached};
+    let mut audit = audit();
+    for (n, peak) in [(1_u64, 20), (2, 900), (3, 20)] {
+        audit.apply(Event::Interval(Box::new(Interval {
+            every_ns: 100,
+            from_ns: n * 100,
+            to_ns: n * 100 + 100,
+            of: vec![Reached(7, peak, 20)],
+            by: Vec::new(),
+        })));
+    }
+    process(&mut audit, 7, 900, 0, false);
+    assert!(audit.standings().all(|standing| standing.row.series.is_none()), "nobody asked");
+    let standing = audit.standings_with_series().next().unwrap();
+    let series = standing.row.series.unwrap();
+    assert!(series.peak.contains(&900) && series.exact && series.peak.len() > 2, "{series:?}");
+}
