@@ -1,7 +1,7 @@
 //! Without the lock events (5.10, or refused): counts are read at the exits of calls. Exact for one task, labelled for
 //! several; the report and `doctor` say what takes the place of what. Forced here, so that every kernel shows it.
 
-use vmaudit_tests::rows::{assert_each_has_its_row, assert_exact, assert_nothing_lost};
+use vmaudit_tests::rows::{ASKED, assert_each_has_its_row, assert_exact, assert_nothing_lost};
 use vmaudit_tests::session::each;
 use vmaudit_tests::{Done, Own, Session, preempts_programs};
 use vmaudit_user::model::report::{HookState, Process, Report, SourceKind};
@@ -176,4 +176,20 @@ fn without_the_substitutes_too_proc_is_left_and_said_so() {
     let done = Session::run(&[], &["exit", "0"]).without(&programs).go().succeeded();
     assert_eq!(done.report().source, SourceKind::Proc);
     assert_eq!(done.stderr_text().lines().count(), 1, "{}", done.said());
+}
+
+/// The program on the lock gives over to another when it wants an answer; where that one is missing, the exits of calls show
+/// the same, be the program in between a raw or a classic one.
+#[test]
+fn refusals_are_seen_whichever_program_asks_for_them() {
+    for without in [&["ask_raw"][..], &["ask_raw", "ask_classic"]] {
+        let done = Session::run(&[], &["limit", "munmap", "3"]).without(without).go().succeeded();
+        let (own, row) = done.only();
+        assert_exact(&row, &own);
+        let refused: u64 = own.refused.iter().map(|refused| refused.count).sum();
+        assert_eq!(row.calls["munmap"].failed, Some(refused), "{without:?}");
+        let report = done.report();
+        let asks = report.call_exit().and_then(|hook| hook.via.clone()).unwrap_or_default().contains(ASKED);
+        assert!(!asks || without.len() == 1, "{:?}", report.coverage.hooks);
+    }
 }

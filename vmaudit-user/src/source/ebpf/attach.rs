@@ -118,7 +118,7 @@ impl Live {
 
     /// Attaches the program of this form.
     pub(super) fn attach(&mut self, form: &Form, facts: &Facts) -> anyhow::Result<RawFd> {
-        if hooks::left_out(form.program) {
+        if form.programs().any(hooks::left_out) {
             return Err(anyhow!("left out on request"));
         }
         let ebpf = Arc::clone(&self.ebpf);

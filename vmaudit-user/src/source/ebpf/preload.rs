@@ -28,7 +28,7 @@ impl Live {
         let mut waiting: Vec<(&'static str, &mut Program)> = forms
             .into_iter()
             .filter(|form| {
-                matches!(form.via, Via::Raw(_) | Via::Classic(..)) && !hooks::left_out(form.program)
+                matches!(form.via, Via::Raw(_) | Via::Classic(..)) && !form.programs().any(hooks::left_out)
             })
             .flat_map(Form::programs)
             .filter_map(|name| Some((name, programs.remove(name)?)))
