@@ -11,6 +11,7 @@ use crate::memory::die;
 
 /// Writes `events` events to `to`: those of the recording `from` of this `kind` again and again (`changes`, `figures`, `states`,
 /// `refusals`, `all`: whatever it holds), later each time, and around them what it begins and ends with.
+#[expect(clippy::print_stdout, reason = "what it did is for the test that started it")]
 pub fn stretch(from: &str, kind: &str, events: usize, to: &str) -> ! {
     let wrong = |e: &dyn std::fmt::Display| -> ! { die(99, format_args!("{from}: {e}")) };
     let file = File::open(Path::new(from)).unwrap_or_else(|e| wrong(&e));
