@@ -36,6 +36,8 @@ mod explain;
 mod failures;
 #[path = "live/fallback.rs"]
 mod fallback;
+#[path = "live/flight.rs"]
+mod flight;
 #[path = "live/hostile_files.rs"]
 mod hostile_files;
 #[path = "live/hostile_names.rs"]
@@ -86,6 +88,8 @@ mod readers;
 mod recordings;
 #[path = "live/rights.rs"]
 mod rights;
+#[path = "live/runners.rs"]
+mod runners;
 #[path = "live/scan.rs"]
 mod scan;
 #[cfg(feature = "schemas")]

@@ -13,13 +13,14 @@ use crate::python;
 /// Tests with this in their path change the machine, e.g. its lockdown mode.
 const GUEST_ONLY: &str = "::guest_only::";
 /// What tests with this in their path need.
-const WITH: [(&str, Needs); 12] = [
+const WITH: [(&str, Needs); 13] = [
     ("::with_cxx::", Needs::Programs(&["g++"], "g++")),
     ("::with_duckdb::", Needs::Module("duckdb", "duckdb")),
     ("::with_gcc::", Needs::Programs(&["gcc"], "gcc")),
     ("::with_gdb::", Needs::Programs(&["gdb", "gcc"], "gdb")),
     ("::with_go::", Needs::Programs(&["go"], "golang-go")),
     ("::with_java::", Needs::Programs(&["java", "javac"], "default-jdk-headless")),
+    ("::with_nextest::", Needs::Programs(&["cargo", "cargo-nextest"], "cargo-nextest (nexte.st)")),
     (
         "::with_perfetto::",
         Needs::Module("perfetto.protos.perfetto.trace.perfetto_trace_pb2", "perfetto protobuf"),

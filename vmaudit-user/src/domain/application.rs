@@ -321,6 +321,7 @@ impl Anonymizer {
                 self.texts([&mut facts.exe, &mut facts.cgroup, unit, container, pod].into_iter().flatten());
             }
             Event::CommandLine(line) => self.texts(&mut line.arguments),
+            Event::Test(it) => self.texts([&mut it.test]),
             Event::User(user) => self.texts([&mut user.name]),
             Event::Mapped(mapped) => {
                 self.texts(mapped.file.as_mut().map(|file| &mut file.path));

@@ -332,6 +332,7 @@ mod tests {
             uid: None,
             user: None,
             args: None,
+            test: None,
             unit: None,
             container: None,
             pod: None,

@@ -23,6 +23,7 @@ pub mod report;
 pub mod requirements;
 pub mod scan;
 pub(crate) mod series;
+pub mod shares;
 mod task_names;
 pub mod unit;
 pub(crate) mod vma_cost;

@@ -1,14 +1,18 @@
 //! The report of a session: from its header and from what the audit made of its events, and from nothing else.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use crate::domain::audit::Audit;
 use crate::domain::elsewhere::elsewhere;
 use crate::domain::recommend::{self, Margin, MarginError, Measured, delays, enough};
 use crate::domain::{arguments, budget};
 use crate::model::loss::LossReason;
 use crate::model::report::{
-    Action, Cause, Coverage, Failure, FoldedProcesses, Process, Report, SCHEMA, Session, SourceKind, VERSION,
+    Action, Cause, Coverage, Failure, FoldedProcesses, Process, Report, SCHEMA, Session, SourceKind, Stretch,
+    VERSION,
 };
-use crate::model::session::Header;
+use crate::model::session::{self, Header};
+use crate::text::time::{rfc3339, unix_ns};
 use crate::text::{count, total};
 
 /// A limit that may stay is no comfort where a budget does not hold.
@@ -94,6 +98,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
             breach: None,
             rlimits: seen.rlimits,
             still_running: seen.still_running,
+            stretch: header.stretch.as_ref().map(|it| stretch(header, it)),
         },
         source: header.source,
         coverage,
@@ -115,6 +120,13 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         report.recommendation.sentences.insert(0, NOT_THE_LIMIT.into());
     }
     Ok(report)
+}
+
+fn stretch(header: &Header, it: &session::Stretch) -> Stretch {
+    let after_ns = it.from_ns.saturating_sub(header.start_ns);
+    let from = unix_ns(&header.started)
+        .map_or(UNIX_EPOCH, |start| UNIX_EPOCH + Duration::from_nanos(start.saturating_add(after_ns)));
+    Stretch { from_s: after_ns as f64 / 1e9, from: rfc3339(from), why: it.why.clone() }
 }
 
 /// Takes the addresses out of its example; `false` when there are none.

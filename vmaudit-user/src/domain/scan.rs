@@ -127,6 +127,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
             host,
             session: Session {
                 watched: None,
+                stretch: None,
                 elsewhere: None,
                 command: Vec::new(),
                 started,
@@ -270,6 +271,7 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         cgroup: row.cgroup,
         user: row.uid.and_then(|uid| users.get(&uid)).cloned(),
         args: None,
+        test: None,
         uid: row.uid,
         started_s: None,
         ended_s: None,

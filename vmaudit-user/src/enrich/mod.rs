@@ -3,10 +3,12 @@
 
 pub(crate) mod command_lines;
 pub(crate) mod commit;
+mod exec_looks;
 pub(crate) mod memory_cgroup;
 mod oom_cgroups;
 pub(crate) mod pids_cgroup;
 pub(crate) mod symbols;
+mod test_names;
 pub(crate) mod vma_owners;
 
 use std::collections::HashSet;
@@ -16,7 +18,7 @@ use vmaudit_common::MAKERS_COPIES;
 
 use crate::domain::application::Anonymizer;
 use crate::domain::audit::Audit;
-use crate::model::event::{CgroupExhausted, Event, Owners, StackEnds};
+use crate::model::event::{CgroupExhausted, CommandLine, Event, Owners, StackEnds, TestOf};
 use crate::os::apart::Patience;
 use crate::os::clock::now_ns;
 use crate::os::rights;
@@ -35,6 +37,7 @@ pub struct Enrichment {
     owners: Option<Looks>,
     /// Where the caller asked for them.
     command_lines: Option<command_lines::Looks>,
+    tests: Option<test_names::Looks>,
     cgroups: memory_cgroup::Looks,
     oom: OomLooks,
     task_cgroups: pids_cgroup::Looks,
@@ -49,6 +52,7 @@ impl Enrichment {
             symbols: Symbols::new(!symbols, patience),
             owners: Some(Looks::new(anonymizer, start_ns, patience)),
             command_lines: None,
+            tests: Some(test_names::Looks::new(patience)),
             cgroups: memory_cgroup::Looks::default(),
             oom: OomLooks::default(),
             task_cgroups: pids_cgroup::Looks::default(),
@@ -58,7 +62,7 @@ impl Enrichment {
 
     /// The same, with the command lines of processes.
     pub fn with_command_lines(self, patience: &Patience) -> Self {
-        Self { command_lines: Some(command_lines::Looks::new(patience)), ..self }
+        Self { command_lines: Some(command_lines::looks(patience)), ..self }
     }
 
     /// Looks only at what verdicts need.
@@ -67,6 +71,7 @@ impl Enrichment {
             symbols: Symbols::new(true, patience),
             owners: None,
             command_lines: None,
+            tests: None,
             cgroups: memory_cgroup::Looks::default(),
             oom: OomLooks::default(),
             task_cgroups: pids_cgroup::Looks::default(),
@@ -112,6 +117,9 @@ impl Enrichment {
                     self.oom.meet(path);
                 }
                 if let Some(it) = &mut self.command_lines {
+                    it.notice(facts.process);
+                }
+                if let Some(it) = &mut self.tests {
                     it.notice(facts);
                 }
             }
@@ -127,8 +135,11 @@ impl Enrichment {
 
     /// What was found of processes since the last time.
     pub fn found(&mut self, sink: &mut dyn FnMut(Event)) {
-        for line in self.command_lines.iter_mut().flat_map(command_lines::Looks::take) {
-            sink(Event::CommandLine(Box::new(line)));
+        for (process, arguments) in self.command_lines.iter_mut().flat_map(command_lines::Looks::take) {
+            sink(Event::CommandLine(Box::new(CommandLine { process, arguments })));
+        }
+        for (process, test) in self.tests.iter_mut().flat_map(|it| it.looks().take()) {
+            sink(Event::Test(Box::new(TestOf { process, test })));
         }
     }
 
@@ -141,13 +152,18 @@ impl Enrichment {
         if let Some(it) = self.command_lines.as_mut().filter(|_| !more) {
             it.look();
         }
+        // A test is over in a moment.
+        if let Some(it) = &mut self.tests {
+            it.looks().look();
+        }
     }
 
     /// When it has to be asked to look again at the latest: sooner than `next` while a look is under way.
     pub fn wake(&self, next: Instant) -> Instant {
         let busy = self.symbols.busy()
             || self.owners.as_ref().is_some_and(Looks::busy)
-            || self.command_lines.as_ref().is_some_and(command_lines::Looks::busy);
+            || self.command_lines.as_ref().is_some_and(command_lines::Looks::busy)
+            || self.tests.as_ref().is_some_and(test_names::Looks::busy);
         if busy { next.min(Instant::now() + GLANCE) } else { next }
     }
 
@@ -173,10 +189,23 @@ impl Enrichment {
         if let Some(it) = &mut self.command_lines {
             it.settle();
         }
+        if let Some(it) = &mut self.tests {
+            it.looks().settle();
+        }
     }
 
     /// What was found, always in the same order, and sentences about what was not. Reads the files of symbols.
     pub fn finish(mut self, sink: &mut dyn FnMut(Event)) {
+        self.so_far(sink);
+        self.symbols
+            .notes()
+            .into_iter()
+            .chain(self.owners.and_then(|it| it.notes()))
+            .for_each(|note| sink(Event::Note(note)));
+    }
+
+    /// What was found since the last time. Reads the files of symbols, in a bounded time.
+    pub fn so_far(&mut self, sink: &mut dyn FnMut(Event)) {
         self.found(sink);
         let mut owners: Vec<_> = self.owners.as_mut().map(Looks::take).into_iter().flatten().collect();
         owners.sort_by_key(|(generation, _)| *generation);
@@ -195,10 +224,5 @@ impl Enrichment {
         for (generation, ip) in resolved.ends {
             sink(Event::StackEnds(StackEnds { generation, ip }));
         }
-        self.symbols
-            .notes()
-            .into_iter()
-            .chain(self.owners.and_then(|it| it.notes()))
-            .for_each(|note| sink(Event::Note(note)));
     }
 }

@@ -43,6 +43,8 @@ pub enum Event {
     Process(ProcessFacts),
     /// The command line of a process, where the caller asked for it.
     CommandLine(Box<CommandLine>),
+    /// Which test a process belongs to.
+    Test(Box<TestOf>),
     /// What a user is called.
     User(UserName),
     /// The session's limits, as read now.
@@ -420,6 +422,15 @@ pub struct CommandLine {
     pub process: ProcessId,
     /// Its arguments, the program's own name first; a long one is cut.
     pub arguments: Vec<String>,
+}
+
+/// The test that a process belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TestOf {
+    /// Process.
+    pub process: ProcessId,
+    /// What its runner calls the test.
+    pub test: String,
 }
 
 /// What a user is called.

@@ -159,6 +159,22 @@ pub struct Session {
     /// Followed processes still alive when the report was written.
     #[serde(default)]
     pub still_running: u64,
+    /// It is a stretch that the flight recorder kept; null: a whole session.
+    #[serde(default)]
+    pub stretch: Option<Stretch>,
+}
+
+/// A stretch of a longer session.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Stretch {
+    /// Its time line, tests and details begin here, seconds since the session's start; 0: nothing is missing. Counts, peaks and
+    /// numbers of refused calls are those of the whole session.
+    pub from_s: f64,
+    /// Wall time of that, RFC 3339.
+    pub from: String,
+    /// Why it was kept, in words.
+    pub why: String,
 }
 
 /// How a process ended: exactly one of the two is set.
@@ -313,6 +329,10 @@ pub struct Process {
     /// given, and where it could not be read in time.
     #[serde(default)]
     pub args: Option<Vec<String>>,
+    /// The test that it belongs to, as its runner tells: of cargo-nextest the binary and the test, of `go test` the package's
+    /// program and where it ran; null for all others, and where it could not be read in time.
+    #[serde(default)]
+    pub test: Option<String>,
     /// systemd unit, as its cgroup tells; null outside of any.
     #[serde(default)]
     pub unit: Option<String>,

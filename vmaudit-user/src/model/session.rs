@@ -37,6 +37,18 @@ pub struct Header {
     /// Every process has a row of its own.
     #[serde(default)]
     pub all_rows: bool,
+    /// It is a stretch of a longer session; `None`: all of one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stretch: Option<Stretch>,
+}
+
+/// What of a session the flight recorder kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// Its time line begins here, CLOCK_MONOTONIC ns: what came before is not in it, but for figures that the kernel keeps.
+    pub from_ns: u64,
+    /// Why it was kept, in words.
+    pub why: String,
 }
 
 /// What the source can see at all; what it cannot is null in the report, never 0.

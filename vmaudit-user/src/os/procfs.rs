@@ -4,6 +4,8 @@
 //! descriptor of its directory: once it dies, every further read fails, so a reused pid can never lend its figures
 //! to an older row.
 
+mod origin;
+
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _};
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,5 +1,7 @@
-//! A session as cases that pass or fail, as test reports have them: one for each demand, one for each mark, and one for each
-//! task's name where a process has several (tests in threads, or named by their runner).
+//! A session as cases that pass or fail, as test reports have them: one for each demand, one for each mark, one for each test
+//! that a runner names, and one for each task's name where a process has several (tests in threads, or named by their runner).
+
+use std::collections::BTreeMap;
 
 use crate::model::breach::{Breach, Demand};
 use crate::model::report::{Failure, Mark, MarkedProcess, Outcome, Process, Report, TaskFigures};
@@ -89,6 +91,11 @@ pub(crate) fn cases(report: &Report) -> Vec<Case> {
     for mark in report.marks.iter().take(TASKS) {
         all.push(judged(format!("mark {}", clean(&mark.name)), of_mark(report, mark)));
     }
+    for test in tests(report).into_iter().take(TASKS) {
+        let blame = test.blame().filter(|_| demanded);
+        let failures = blame.into_iter().map(|why| (true, why)).collect();
+        all.push(Case::of(format!("test {}", clean(test.name)), failures));
+    }
     for (process, task, name) in tasks(report).take(TASKS) {
         let name = format!("task {} in {} (pid {})", clean(name), clean(&process.comm), process.pid);
         all.push(judged(name, of_task(report, process, task)));
@@ -96,10 +103,52 @@ pub(crate) fn cases(report: &Report) -> Vec<Case> {
     all
 }
 
+/// What the processes of one test did, together.
+pub(crate) struct Test<'r> {
+    /// As its runner calls it.
+    pub(crate) name: &'r str,
+    pub(crate) processes: u64,
+    /// The largest of their peaks, and whether it is exact.
+    pub(crate) peak: Option<u64>,
+    pub(crate) exact: bool,
+    /// Refused calls whose need was not met another way.
+    pub(crate) failed: u64,
+}
+
+impl Test<'_> {
+    fn blame(&self) -> Option<String> {
+        let calls = count(self.failed, "memory call", "memory calls");
+        (self.failed > 0).then(|| format!("{calls} failed in test {}", clean(self.name)))
+    }
+}
+
+/// The tests that processes belong to, by name.
+pub(crate) fn tests(report: &Report) -> Vec<Test<'_>> {
+    let mut all: BTreeMap<&str, Test<'_>> = BTreeMap::new();
+    for process in &report.processes {
+        let Some(name) = process.test.as_deref() else { continue };
+        let new = Test { name, processes: 0, peak: None, exact: true, failed: 0 };
+        let test = all.entry(name).or_insert(new);
+        let failures = report.unrecovered().filter(|failure| failure.is_of(process));
+        test.processes += 1;
+        test.peak = test.peak.max(process.map_count.peak);
+        test.exact &= process.map_count.exact;
+        test.failed = test.failed.saturating_add(total(failures.map(|failure| failure.count)));
+    }
+    all.into_values().collect()
+}
+
+/// Tests with refused calls whose need was not met another way, each with a sentence.
+pub(crate) fn blamed_tests(report: &Report) -> impl Iterator<Item = (String, String)> {
+    tests(report).into_iter().filter_map(|test| Some((test.name.to_owned(), test.blame()?)))
+}
+
 /// Tasks and marks that have no case.
 pub(crate) fn left_out(report: &Report) -> u64 {
     let more = |all: usize| (all as u64).saturating_sub(TASKS as u64);
-    more(tasks(report).count()).saturating_add(more(report.marks.len()))
+    more(tasks(report).count())
+        .saturating_add(more(report.marks.len()))
+        .saturating_add(more(tests(report).len()))
 }
 
 fn tasks(report: &Report) -> impl Iterator<Item = (&Process, &TaskFigures, &str)> {

@@ -11,7 +11,7 @@ use self::command::{MOST, data, errors, property};
 
 use crate::model::breach::Breach;
 use crate::model::report::Report;
-use crate::output::cases::{blamed, blamed_marks};
+use crate::output::cases::{blamed, blamed_marks, blamed_tests};
 use crate::output::document::Document;
 use crate::output::text::page::Style;
 use crate::output::text::verdict;
@@ -31,7 +31,8 @@ fn of_report(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     // One of each kind is left for the answer.
     let marks = blamed_marks(report).map(|(name, sentence)| (format!("vmaudit: {name}"), sentence));
     let tasks = blamed(report).map(|(name, sentence)| (format!("vmaudit: task {name}"), sentence));
-    for (title, sentence) in marks.chain(tasks).take(MOST - 1) {
+    let tests = blamed_tests(report).map(|(name, sentence)| (format!("vmaudit: test {name}"), sentence));
+    for (title, sentence) in marks.chain(tests).chain(tasks).take(MOST - 1) {
         writeln!(out, "::warning title={}::{}", property(&title), data(&sentence))?;
     }
     let kind = if report.unrecovered().next().is_some() { "warning" } else { "notice" };

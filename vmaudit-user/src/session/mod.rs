@@ -3,18 +3,19 @@
 
 mod beside;
 mod ending;
+pub mod flight;
 pub mod http;
+mod keeping;
 pub mod left;
 mod marks;
 pub mod opening;
 mod over;
 pub mod recorder;
 pub mod replay;
+mod root;
 pub(crate) mod signals;
 
 use std::future::Future;
-use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -42,6 +43,7 @@ use beside::Beside;
 use ending::{left_behind, vma_bytes};
 use marks::Marks;
 use over::{release, thin_out, wants_ended};
+pub use root::Root;
 use signals::{Asked, Signals, Wake};
 
 /// For so long no followed address space must be seen before all count as ended.
@@ -102,6 +104,21 @@ pub trait Sink {
         let _ = (processes, audit);
     }
 
+    /// It keeps the last stretch, for [`Sink::keep`].
+    fn keeps(&self) -> bool {
+        false
+    }
+
+    /// What it keeps is to be written down now.
+    fn due(&self) -> bool {
+        false
+    }
+
+    /// Writes down what it keeps. `asked`: by SIGUSR2, else because it was due. `last`: what a session's end tells.
+    fn keep(&mut self, asked: bool, last: &[Event]) {
+        let _ = (asked, last);
+    }
+
     /// Nobody reads it any more, so that the session may end.
     fn is_closed(&self) -> bool {
         false
@@ -135,34 +152,6 @@ pub struct Ends {
     pub deadline: Option<Instant>,
     /// How long descendants that outlive the command are waited for.
     pub linger: Duration,
-}
-
-/// A process that is followed, held by a descriptor so that a reused pid is nobody's.
-pub struct Root(OwnedFd);
-
-impl Root {
-    /// Errors: no such process, or a thread's number.
-    pub fn hold(pid: u32) -> anyhow::Result<Self> {
-        let Ok(pid) = i32::try_from(pid) else { return Err(anyhow!("there is no process {pid}")) };
-        // SAFETY: takes numbers only (Linux 5.3 and later; eBPF with a ring buffer needs 5.8 anyway).
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-        if fd < 0 {
-            return Err(match io::Error::last_os_error() {
-                e if e.raw_os_error() == Some(libc::ESRCH) => anyhow!("there is no process {pid}"),
-                // EINVAL: such numbers belong to threads.
-                e => anyhow!(e).context(format!("cannot follow process {pid}")),
-            });
-        }
-        // SAFETY: a fresh descriptor that nobody else owns.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd as i32) }))
-    }
-
-    /// All its threads have ended.
-    fn ended(&self) -> bool {
-        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: one live pollfd.
-        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 }
-    }
 }
 
 /// A session at work.
@@ -311,6 +300,7 @@ impl<'s> Session<'s> {
                     (Asked::Kernel(_), Some(_)) if exit.is_none() => {}
                     (Asked::PassOn(number) | Asked::Kernel(number), _) if is_harmless(number) => {}
                     (Asked::PassOn(libc::SIGUSR1), None) if self.interim() => {}
+                    (Asked::PassOn(libc::SIGUSR2), None) if self.keep(true) => {}
                     // There is no command, or it is gone, and somebody wants us to end: no waiting for its descendants.
                     _ => deadline = Some(Instant::now()),
                 },
@@ -355,6 +345,7 @@ impl<'s> Session<'s> {
             if over {
                 return Ok(exit);
             }
+            self.keep_if_due();
         }
     }
 

@@ -80,6 +80,7 @@ impl Opened {
             margin: MarginAsked { headroom: asked.margin.headroom(), round: asked.margin.round() },
             budget: asked.budget,
             all_rows: asked.all_rows,
+            stretch: None,
         }
     }
 }

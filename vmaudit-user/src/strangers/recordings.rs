@@ -14,12 +14,12 @@ use crate::model::end::{
 };
 use crate::model::event::{
     CallStat, Change, Cut, End, Event, Interval, LimitSeen, Losses, MmState, Needed, ProcessFacts, ProcessId,
-    Reached, RefusalGroup, Refused, Sample, Section,
+    Reached, RefusalGroup, Refused, Sample, Section, TestOf,
 };
 use crate::model::loss::LossReason;
 use crate::model::mark::{MarkDoubt, MarkSet};
 use crate::model::report::{Host, Limits, Report, SourceKind};
-use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight};
+use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight, Stretch};
 use crate::model::shortage::{Commit, TaskFigure, Tasks};
 use crate::model::within::Within;
 use crate::output::format::{Document, Format, write};
@@ -43,6 +43,7 @@ pub(crate) fn header() -> Header {
         margin: MarginAsked { headroom: 1.5, round: 10_000 },
         budget: Budget { max_peak: Some(1), ..Budget::default() },
         all_rows: false,
+        stretch: Some(Stretch { from_ns: 1_500, why: "a\u{1b}".into() }),
         watched: Some("unit \u{1b}x".into()),
         attached_ns: Some(7),
     }
@@ -126,7 +127,7 @@ pub fn recorded_header(bytes: &[u8]) {
 }
 
 /// Events that are enough for a report.
-pub(crate) const FEW: usize = 13;
+pub(crate) const FEW: usize = 14;
 
 /// As they stand in a frame.
 pub(crate) fn lines(events: &[Event]) -> Vec<u8> {
@@ -299,6 +300,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Mm(Box::new(image(7))),
         Event::Mm(Box::new(image(8))),
         Event::Process(facts),
+        Event::Test(Box::new(TestOf { process, test: "a\u{1b} b".into() })),
         Event::Ended(Box::new(ended(process))),
         Event::OomVictim(Box::new(OomVictim { process, at_ns: 4, memory: None })),
         Event::OomCgroups(Box::new(cgroups(process))),

@@ -308,7 +308,9 @@ impl Audit {
 
     /// Rows of a process: they add up to its peak. Empty where nobody looked.
     pub(super) fn makers_of(&self, process: &Process) -> Vec<Maker> {
-        let Some(mm) = top(process) else { return Vec::new() };
+        // Who made a peak of before a stretch is not in it.
+        let seen = |mm: &&MmState| self.stretch_ns.is_none_or(|from_ns| mm.peak_ns >= from_ns);
+        let Some(mm) = top(process).filter(seen) else { return Vec::new() };
         let Some(pile) = self.makers.of(mm.generation) else { return Vec::new() };
         let generation = self.makers.shown_for(mm.generation);
         let peak = u64::from(mm.peak);

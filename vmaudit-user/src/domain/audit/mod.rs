@@ -72,6 +72,8 @@ pub struct Audit {
     start_ns: u64,
     /// When what runs already was attached to, CLOCK_BOOTTIME ns; `None` where nothing was.
     attached_ns: Option<u64>,
+    /// From here on, CLOCK_MONOTONIC ns, there is a time line; `None`: all along.
+    stretch_ns: Option<u64>,
     sight: Sight,
     rules: KernelRules,
     processes: BTreeMap<ProcessId, Process>,
@@ -138,6 +140,7 @@ struct Process {
     comm: String,
     exe: Option<String>,
     arguments: Option<Vec<String>>,
+    test: Option<String>,
     cgroup: Option<String>,
     within: Within,
     started_ns: u64,
@@ -169,7 +172,8 @@ impl Audit {
     pub fn of(header: &Header) -> Self {
         let rows = if header.all_rows { ALL_ROWS } else { ROWS };
         let audit = Self::new(header.start_ns, header.sight, header.rules.clone(), rows);
-        Self { attached_ns: header.attached_ns, ..audit }
+        let from_ns = header.stretch.as_ref().map(|it| it.from_ns).filter(|from| *from > header.start_ns);
+        Self { attached_ns: header.attached_ns, stretch_ns: from_ns, ..audit }
     }
 
     /// `start_ns`: the session's start, CLOCK_MONOTONIC.
@@ -178,6 +182,7 @@ impl Audit {
         Self {
             start_ns,
             attached_ns: None,
+            stretch_ns: None,
             sight,
             rules,
             processes: BTreeMap::new(),
@@ -240,6 +245,7 @@ impl Audit {
                     process.arguments = Some(line.arguments);
                 }
             }
+            Event::Test(it) => self.processes.entry(it.process).or_default().test = Some(it.test),
             Event::User(user) => {
                 if self.users.len() < USERS {
                     self.users.insert(user.uid, user.name);

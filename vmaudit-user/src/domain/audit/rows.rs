@@ -319,6 +319,7 @@ impl Audit {
             uid: process.uid,
             user: process.uid.and_then(|uid| self.users.get(&uid)).cloned(),
             args: process.arguments.clone().or_else(|| parent?.arguments.clone()),
+            test: process.test.clone().or_else(|| parent?.test.clone()),
             started_s: Some(self.seconds(process.started_ns)),
             ended_s: process.ended_ns.map(|ns| self.seconds(ns)),
             map_count: MapCount { percent_of_limit: percent, ..count },

@@ -62,8 +62,14 @@ impl Audit {
         let end_ns = mm.dead_ns.unwrap_or_else(|| self.end.map_or(self.seen_ns, |end| end.at_ns));
         let every_ns = self.every_ns;
         let told = self.series.get(&mm.generation);
-        let mut series = Series::new(mm.born_ns, mm.first, every_ns);
         let first = told.map(|told| told.from_ns).or(mm.untold.first().map(|untold| untold.from_ns));
+        if let Some(from_ns) = self.stretch_ns.filter(|from_ns| mm.born_ns < *from_ns) {
+            // How it went before is not known: without a change since then, the count is the last one.
+            let mut series = Series::new(first.unwrap_or(from_ns), mm.last, every_ns);
+            self.rest_of_series(&mut series, mm, end_ns);
+            return series;
+        }
+        let mut series = Series::new(mm.born_ns, mm.first, every_ns);
         match first {
             // All changes lie in this time.
             None => series.push(mm.born_ns, Point { end_ns, peak: mm.peak, last: mm.last }),
@@ -72,7 +78,13 @@ impl Audit {
             }
             Some(_) => {}
         }
-        if let Some(told) = told {
+        self.rest_of_series(&mut series, mm, end_ns);
+        series
+    }
+
+    /// What was told, and how it went on.
+    fn rest_of_series(&self, series: &mut Series, mm: &MmState, end_ns: u64) {
+        if let Some(told) = self.series.get(&mm.generation) {
             series.append(told);
         }
         let told_until = series.end_ns();
@@ -83,7 +95,6 @@ impl Audit {
         if mm.dead_ns.is_some() {
             series.cut(end_ns);
         }
-        series
     }
 
     /// The series of a process over all its images; `None`: nobody looked, or not at an address space of its own.

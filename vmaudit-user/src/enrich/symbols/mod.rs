@@ -44,7 +44,7 @@ use std::{
 
 use vmaudit_common::call::Call;
 
-use crate::model::event::{Mapped, Refused, StackPiece};
+use crate::model::event::{FollowedStack, Mapped, Refused, StackPiece};
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
 use looks::{LOOKS, LOOKS_PER_SECOND};
@@ -142,6 +142,8 @@ pub struct Symbols {
     copies: Copies,
     /// Stacks whose mappings were looked at as far as may be.
     taken: Vec<Taken>,
+    /// Stacks of places that were followed before.
+    followed: Vec<FollowedStack>,
     /// From where calls were made that raised a count.
     places: Places,
     told: Told,
@@ -184,6 +186,7 @@ impl Symbols {
             images: HashMap::new(),
             copies: Copies::default(),
             taken: Vec::new(),
+            followed: Vec::new(),
             places: Places::default(),
             told: Told::default(),
             modules: Vec::new(),

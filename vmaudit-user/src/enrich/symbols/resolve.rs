@@ -54,7 +54,9 @@ impl Symbols {
             })
             .collect();
         self.places.label(&mut resolved.stacks);
-        let same = self.places.same(&resolved.stacks);
+        // Others may turn out to be the same later.
+        self.followed.extend(resolved.stacks.iter().filter(|it| it.place.is_some()).cloned());
+        let same = self.places.same(&self.followed);
         resolved.stacks.extend(same);
         resolved
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::model::cause::{reason, reasons};
 use crate::model::report::{
-    Accuracy, Breach, Cause, Failure, HookState, Outcome, Process, Report, SourceKind,
+    Accuracy, Breach, Cause, Failure, HookState, Outcome, Process, Report, SourceKind, Stretch,
 };
 use crate::output::text::crowd::{distinct_processes, folded};
 use crate::output::text::page::{Colour, name_pid, seconds, shortened};
@@ -209,6 +209,20 @@ pub(crate) fn no_incident(report: &Report) -> String {
     format!("No incident; {} {were} ({}{more}), see below.", grouped(refused), list.join(", "))
 }
 
+/// What of a session the flight recorder kept, and what that means for the figures.
+pub(crate) fn stretched(stretch: &Stretch) -> String {
+    let why = shortened(&clean(&stretch.why), 160);
+    if stretch.from_s <= 0.0 {
+        return format!("kept by the flight recorder, from its start: {why}");
+    }
+    format!(
+        "a stretch of it, since {} ({} after its start), kept by the flight recorder: {why}; counts, peaks and numbers of \
+         refused calls are of the whole session, what goes by time begins there",
+        stretch.from,
+        seconds(stretch.from_s)
+    )
+}
+
 pub(crate) fn circumstances(report: &Report) -> String {
     let mut parts = vec![format!(
         "{} in {}",
@@ -217,6 +231,9 @@ pub(crate) fn circumstances(report: &Report) -> String {
     )];
     if let Some(watched) = &report.session.watched {
         parts.push(format!("watched: {}", shortened(&clean(watched), 80)));
+    }
+    if let Some(stretch) = &report.session.stretch {
+        parts.push(stretched(stretch));
     }
     if let Some(exit) = report.session.exit {
         let command = report.session.end.as_ref().map(|end| &end.name).or(report.session.command.first());

@@ -21,6 +21,7 @@ pub(crate) mod processes;
 mod scan;
 mod scan_headline;
 pub(crate) mod stack;
+mod tests_named;
 mod vma_layout;
 
 use std::io::{self, Write};
@@ -73,6 +74,7 @@ fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     failures::failures(report, &mut page)?;
     makers::makers(report, &mut page)?;
     marks::marks(report, &mut page)?;
+    tests_named::tests_named(report, &mut page)?;
     page.blank()?;
     if let Some(answers) = failures::ordinary_answers(report) {
         page.paragraph("No incidents, ordinary answers: ", "  ", &answers, None)?;

@@ -27,6 +27,7 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         uid: Some(1000),
         user: None,
         args: None,
+        test: None,
         unit: None,
         container: None,
         pod: None,
@@ -94,6 +95,7 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         host: Host { kernel: "6.18.44".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
         session: Session {
             watched: None,
+            stretch: None,
             elsewhere: None,
             command: vec!["./holes".into()],
             started: "2026-11-21T01:12:00Z".into(),

@@ -7,17 +7,15 @@ use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use aya::Ebpf;
 use aya::programs::Program;
-use nix::sys::signal::SigSet;
 
 use crate::model::hook;
 use crate::os::kernel::Facts;
-use crate::os::{rights, task_room};
+use crate::os::{own_threads, rights, task_room};
 use crate::source::ebpf::Live;
 use crate::source::ebpf::attach::ASKED;
 use crate::source::ebpf::attach::attach_to_event;
@@ -65,20 +63,17 @@ impl Live {
         let Some(Spare { form, .. }) = self.spare else { return };
         let programs = Arc::clone(&self.ebpf);
         let (session, ends) = mpsc::channel();
+        // A signal would make the verifier begin anew.
         let work = move || {
             if ends.recv_timeout(HEAD_START) != Err(RecvTimeoutError::Timeout) {
                 return;
             }
-            // A signal would make the verifier begin anew.
-            let _ = SigSet::all().thread_block();
             // Else its rights would outlast those of the session.
             if rights::keep_in_thread(&rights::EBPF).is_ok() {
                 load(&programs, form);
             }
         };
-        if !task_room::is_at_least(FAR)
-            || thread::Builder::new().name("vmaudit-load".into()).spawn(work).is_err()
-        {
+        if !task_room::is_at_least(FAR) || own_threads::deaf("vmaudit-load", work).is_err() {
             load(&self.ebpf, form);
         }
         self.session = Some(session);

@@ -202,6 +202,12 @@ impl<R: Read> Source for Reader<R> {
     }
 }
 
+/// The events of one whole frame that this program wrote.
+pub(crate) fn of_frame(frame: &[u8], sink: impl FnMut(Event)) -> Option<()> {
+    let (_, plain) = self::frame(&mut &*frame, &mut 0).ok()?.ok()??;
+    packed::values(&plain, sink)
+}
+
 fn events(plain: &[u8], sink: &mut dyn FnMut(Event)) -> Option<()> {
     for line in plain.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
         sink(serde_json::from_slice(line).ok()?);

@@ -113,17 +113,23 @@ impl<W: Write> Writer<W> {
     }
 
     fn frame(&mut self, kind: Kind, plain: &[u8]) -> io::Result<()> {
-        if plain.len() > MOST_PLAIN {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than a frame"));
-        }
-        let mut zlib = ZlibEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
-        zlib.write_all(plain)?;
-        let stored = zlib.finish()?;
         // In one piece: a frame is there or is not.
-        let mut whole = Head::of(kind, plain.len(), &stored).bytes().to_vec();
-        whole.extend_from_slice(&stored);
+        let whole = framed(kind, plain)?;
         self.out.write_all(&whole)?;
         self.written += whole.len() as u64;
         Ok(())
     }
+}
+
+/// A whole frame of these plain bytes. Error: there are too many.
+pub(crate) fn framed(kind: Kind, plain: &[u8]) -> io::Result<Vec<u8>> {
+    if plain.len() > MOST_PLAIN {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than a frame"));
+    }
+    let mut zlib = ZlibEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
+    zlib.write_all(plain)?;
+    let stored = zlib.finish()?;
+    let mut whole = Head::of(kind, plain.len(), &stored).bytes().to_vec();
+    whole.extend_from_slice(&stored);
+    Ok(whole)
 }

@@ -5,6 +5,7 @@ pub mod diff;
 pub mod doctor;
 pub mod explain;
 pub mod filters;
+pub mod flight;
 pub mod limit;
 pub mod man;
 pub mod mark;

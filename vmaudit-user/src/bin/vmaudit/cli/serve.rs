@@ -6,7 +6,8 @@ use vmaudit_user::domain::groups::GroupBy;
 use vmaudit_user::os::listen::Address;
 
 use super::filters::Filters;
-use super::values::Common;
+use super::flight::FlightArgs;
+use super::values::{self, Common};
 
 /// Shown below the options.
 pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit serve\n  sudo vmaudit serve --unit 'postgresql' --listen unix:/run/vmaudit.sock\n  \
@@ -32,6 +33,12 @@ pub struct ServeArgs {
     /// unit), the Kubernetes pod by name, the application, the executable, the user, or each process [example: --group-by app]
     #[arg(long, value_name = "WHAT", default_value = "unit", value_parser = group_by())]
     pub group_by: GroupBy,
+    /// What is kept of the last stretch.
+    #[command(flatten)]
+    pub flight: FlightArgs,
+    /// With --flight: also when a process has passed P percent of vm.max_map_count; repeat it for several [example: --at 80]
+    #[arg(long, value_name = "P", value_parser = values::percent, requires = "flight")]
+    pub at: Vec<f64>,
     /// Shared options.
     #[command(flatten)]
     pub common: Common,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use vmaudit_user::output::format::{self, Format, Kind, Named};
+use vmaudit_user::session::flight::Length;
 use vmaudit_user::session::opening::SourceWanted;
 use vmaudit_user::source::process_names::ProcessNamed;
 use vmaudit_user::text;
@@ -103,6 +104,23 @@ pub fn size(text: &str) -> Result<u64, String> {
         Some(n) if n >= LEAST_BYTES => Ok(n),
         Some(_) => Err(format!("at least {LEAST_BYTES}")),
         None => Err("write for example 500k, 10M or 1G".into()),
+    }
+}
+
+/// A stretch: a size as in [`size`], of 64k to 1G, or a time as in [`duration`].
+pub fn stretch(text: &str) -> Result<Length, String> {
+    const FORM: &str = "write a size or a time with its unit, for example 10M (megabytes) or 10min";
+    let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+    match unit {
+        "ms" | "s" | "m" | "min" | "h" => match duration(text)? {
+            time if time < Duration::from_secs(1) => Err("at least 1s".into()),
+            time => Ok(Length::Time(time)),
+        },
+        "k" | "K" | "kB" | "M" | "MB" | "G" | "GB" => match size(text)? {
+            size @ 64_000..=1_000_000_000 => Ok(Length::Size(size as usize)),
+            _ => Err("from 64k to 1G".into()),
+        },
+        _ => Err(FORM.into()),
     }
 }
 
@@ -210,6 +228,15 @@ mod tests {
         assert_eq!(size("10M"), Ok(10_000_000));
         for bad in ["", "M", "-1M", "1.5M", "10MiB", "4095", "99999999999G"] {
             assert!(size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_stretch_is_a_size_or_a_time() {
+        assert_eq!(stretch("10M"), Ok(Length::Size(10_000_000)));
+        assert_eq!(stretch("10m"), Ok(Length::Time(Duration::from_secs(600))));
+        for bad in ["", "10", "10x", "M", "1k", "2G", "10ms", "-1s", "11y"] {
+            assert!(stretch(bad).is_err(), "{bad}");
         }
     }
 

@@ -5,12 +5,14 @@ use std::time::Duration;
 use clap::Args;
 
 use super::filters::Filters;
+use super::flight::FlightArgs;
 use super::reporting::Reporting;
 use super::values::{self, Common};
 
 /// Shown below the options.
 pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit watch -p PID -d 10s\n  sudo vmaudit watch --user root -d 5s\n  \
-    sudo vmaudit watch -d 5s -o report.json\n\n\
+    sudo vmaudit watch -d 5s -o report.json\n  \
+    sudo vmaudit watch --flight 10min --flight-dir /var/lib/vmaudit --at 80\n\n\
     Figures of a process that ran before begin at the attach. SIGUSR1 gives a report of what was seen so far.\n\
     Exit status: 0 fine; 86 a budget was broken; 1 failure, also when no process fits; 2 wrongly called.";
 
@@ -44,6 +46,9 @@ pub struct WatchArgs {
     /// [example: --at 80 --exec /usr/local/bin/page-me]
     #[arg(long, value_name = "CMD", requires = "at")]
     pub exec: Option<String>,
+    /// What is kept of the last stretch.
+    #[command(flatten)]
+    pub flight: FlightArgs,
     /// What is watched, what must hold, where the report goes.
     #[command(flatten)]
     pub report: Reporting,

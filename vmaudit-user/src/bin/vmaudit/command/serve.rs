@@ -20,14 +20,15 @@ use vmaudit_user::os::listen::Listener;
 use vmaudit_user::os::{service_manager, users};
 use vmaudit_user::output::metrics::{Exposition, page};
 use vmaudit_user::output::say;
+use vmaudit_user::session::flight::Flight;
 use vmaudit_user::session::http::{self, Asked, Asks, Page};
 use vmaudit_user::session::opening::{AskedOf, Whom, give_up_rights, open_running};
 use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
 use vmaudit_user::source::pods;
 
 use crate::cli::serve::ServeArgs;
-use crate::command::filters;
 use crate::command::options;
+use crate::command::{filters, flight};
 
 /// Names of users, and of pods, that are kept.
 const NAMES: usize = 10_000;
@@ -37,11 +38,13 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
     let whom = whom(args)?;
     // With the caller's rights, and before anything is attached: most mistakes are here.
     let listener = Listener::open(&args.listen)?;
+    let folder = flight::folder(&args.flight)?;
+    let for_folder = folder.as_ref().map_or(&[][..], |it| it.rights());
     let facts = Facts::gather();
     let options = options::of_running(&args.common, &whom, !args.no_follow);
     let patience = Patience::default();
     let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
-    opened.events.extend(give_up_rights(None, &[]));
+    opened.events.extend(give_up_rights(None, for_folder));
     let words = filters::words(&args.filters).unwrap_or_else(|| "every process".into());
     let anonymizer = || users::anonymizer(false);
     let header = opened.header(Vec::new(), &anonymizer(), AskedOf::default());
@@ -51,7 +54,10 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
     let mut source = opened.source;
     let mut events = opened.events;
     source.begin(&mut |event| events.push(event));
-    let sinks: Vec<&mut dyn Sink> = vec![&mut exporter];
+    let mut flight =
+        args.flight.flight.zip(folder).map(|(length, it)| Flight::new(&header, length, &args.at, it));
+    let mut sinks: Vec<&mut dyn Sink> = vec![&mut exporter];
+    sinks.extend(flight.iter_mut().map(|it| it as &mut dyn Sink));
     let mut session = Session::new(&header, source, Some(enrichment), anonymizer(), sinks, patience);
     events.into_iter().for_each(|event| session.take(event));
     let why = opened.instead.map_or(String::new(), |why| {

@@ -3,7 +3,6 @@
 use std::io::{self, IsTerminal as _, Stdout};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -25,7 +24,7 @@ use vmaudit_user::model::event::Event;
 use vmaudit_user::os::apart::Patience;
 use vmaudit_user::os::clock::now_ns;
 use vmaudit_user::os::kernel::Facts;
-use vmaudit_user::os::{rights, users};
+use vmaudit_user::os::{own_threads, rights, users};
 use vmaudit_user::output::format::{self, Document, Format};
 use vmaudit_user::output::text::page::Style;
 use vmaudit_user::output::top::{History, Key, Look, Top, Which, Wish};
@@ -85,7 +84,7 @@ fn listen(send: Sender<Input>, asks: Arc<Notify>) -> anyhow::Result<()> {
         // They are the session's, which takes them in its own thread; but for the terminal's other size, which the reader takes.
         let mut others = SigSet::all();
         others.remove(Signal::SIGWINCH);
-        if others.thread_block().is_err() {
+        if others.thread_set_mask().is_err() {
             return;
         }
         if rights::keep_in_thread(&[]).is_err() {
@@ -99,7 +98,7 @@ fn listen(send: Sender<Input>, asks: Arc<Notify>) -> anyhow::Result<()> {
             asks.notify_one();
         }
     };
-    thread::Builder::new().name("vmaudit-keys".into()).spawn(work).context("cannot read keys")?;
+    own_threads::deaf("vmaudit-keys", work).context("cannot read keys")?;
     Ok(())
 }
 

@@ -16,18 +16,19 @@ use vmaudit_user::os::kernel::Facts;
 use vmaudit_user::os::{rights, status_line, users};
 use vmaudit_user::output::format::{Document, Kind};
 use vmaudit_user::output::say;
+use vmaudit_user::session::flight::Flight;
 use vmaudit_user::session::opening::{AskedOf, give_up_rights, open_running};
 use vmaudit_user::session::{Ends, Root, Session, Sink, Unfollowed};
 use vmaudit_user::source::ebpf;
 use vmaudit_user::text::{clean, count, grouped};
 
 use crate::cli::watch::WatchArgs;
-use crate::command::filters;
 use crate::command::options;
 use crate::command::reporting::{Outcome, budget, conclude, shown, wants_all_calls};
 use crate::command::run::{begin_recording, open_recording};
 use crate::command::status::Status;
 use crate::command::thresholds::Thresholds;
+use crate::command::{filters, flight};
 use crate::outputs::{Asked, Outputs};
 
 /// `vmaudit watch`. Returns vmaudit's exit status.
@@ -42,8 +43,10 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     let asked = Asked { named: &args.report.output, screen: args.report.format, kind: Kind::Report };
     let outputs = Outputs::open(&asked)?;
     let recording = args.report.record.as_deref().map(open_recording).transpose()?;
+    let folder = flight::folder(&args.flight)?;
     let mut status = if args.report.quiet { None } else { Status::new() };
     let mut for_outputs = outputs.rights();
+    for_outputs.extend(folder.iter().flat_map(|it| it.rights()));
     for_outputs.extend(status.as_ref().and_then(|_| status_line::right()));
     let facts = Facts::gather();
     let options = ebpf::Options {
@@ -67,6 +70,8 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     let header = opened.header(Vec::new(), &anonymizer(), asked);
     let (mut recorder, not_recorded) = begin_recording(recording, &header, None);
     let mut thresholds = Thresholds::new(&args.at, args.exec.as_deref(), args.report.quiet);
+    let mut flight =
+        args.flight.flight.zip(folder).map(|(length, it)| Flight::new(&header, length, &args.at, it));
     let mut interim = Interim { header: header.clone(), args: &args };
     let mut first = First::default();
     let mut enrichment = Enrichment::new(!args.report.no_symbols, anonymizer(), header.start_ns, &patience);
@@ -90,6 +95,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     let mut sinks: Vec<&mut dyn Sink> = recorder.iter_mut().map(|it| it as &mut dyn Sink).collect();
     sinks.extend(status.iter_mut().map(|it| it as &mut dyn Sink));
     sinks.extend(thresholds.iter_mut().map(|it| it as &mut dyn Sink));
+    sinks.extend(flight.iter_mut().map(|it| it as &mut dyn Sink));
     sinks.push(&mut interim);
     let mut session = Session::new(&header, source, Some(enrichment), anonymizer(), sinks, patience);
     events.into_iter().for_each(|event| session.take(event));
@@ -114,13 +120,14 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     if let Some(complaint) = thresholds.and_then(|it| it.complaint()) {
         say(&complaint);
     }
+    let not_kept = flight.is_some_and(|it| it.complaint().is_some());
     // The line is gone, and the terminal's time as it was, before anything is written.
     drop(status);
     // Nothing of others is read any more; what was read is rendered without rights.
     rights::finish(&for_outputs);
     let Outcome { breached, lost } =
         conclude(&args.report, (&header, &audit), outputs, recorder, echoed, true)?;
-    Ok(match (breached, lost || not_recorded) {
+    Ok(match (breached, lost || not_recorded || not_kept) {
         (true, _) => args.report.breach_exit_code.into(),
         (false, true) => 1,
         (false, false) => 0,

@@ -127,7 +127,7 @@ fn a_recording_of_version_1_gives_the_report_that_it_gave() {
     let report = crate::domain::report::report(&header, &audit).unwrap();
     let process = &report.processes[0];
     assert_eq!((process.map_count.peak, process.map_count.exact), (Some(108), true));
-    assert_eq!(report.failures.iter().map(|group| group.count).sum::<u64>(), 3);
+    assert_eq!(report.failures.iter().map(|group| group.count).sum::<u64>(), 11);
     // Written again, as this version does, it is the same report.
     let mut writer = Writer::new(Vec::new(), &header, None).unwrap();
     events.iter().for_each(|event| writer.event(event).unwrap());

@@ -29,6 +29,7 @@ fn header() -> Header {
         budget: Budget::default(),
         all_rows: false,
         watched: None,
+        stretch: None,
         attached_ns: None,
     }
 }

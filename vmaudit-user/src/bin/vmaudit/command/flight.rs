@@ -1,0 +1,16 @@
+//! `--flight` of `watch` and `serve`.
+
+use anyhow::Context as _;
+
+use vmaudit_user::os::flight_folder::FlightFolder;
+
+use crate::cli::flight::FlightArgs;
+
+/// Opens the folder, before anything is attached. Errors: it is none that a file can be written to.
+pub fn folder(args: &FlightArgs) -> anyhow::Result<Option<FlightFolder>> {
+    let open = |path: &std::path::PathBuf| {
+        FlightFolder::open(path)
+            .with_context(|| format!("the flight recorder cannot write to {}", path.display()))
+    };
+    args.flight_dir.as_ref().map(open).transpose()
+}

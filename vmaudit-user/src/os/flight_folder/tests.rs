@@ -1,0 +1,95 @@
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::*;
+
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("vmaudit-flight-test-{}-{n}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn parts(bytes: usize) -> Vec<Arc<[u8]>> {
+    vec![vec![1; bytes / 2].into(), vec![2; bytes - bytes / 2].into()]
+}
+
+#[test]
+fn the_newest_stay_and_files_of_others_are_not_touched() {
+    let scratch = Scratch::new();
+    let folder = FlightFolder::open(&scratch.0).unwrap();
+    std::fs::write(scratch.0.join("vmaudit-flight-notes.txt"), "mine").unwrap();
+    symlink("notes", scratch.0.join("vmaudit-flight-link.vma")).unwrap();
+    let written: Vec<PathBuf> = (0..MOST_FILES + 4).map(|n| folder.write(&parts(100 + n)).unwrap()).collect();
+    assert_eq!(scratch.names().len(), MOST_FILES + 2, "{:?}", scratch.names());
+    let newest = written.last().unwrap();
+    assert_eq!(std::fs::read(newest).unwrap().len(), 100 + MOST_FILES + 3);
+    assert_eq!(std::fs::metadata(newest).unwrap().permissions().mode() & 0o777, 0o600);
+    // Another program's start goes on where this one ended.
+    FlightFolder::open(&scratch.0).unwrap().write(&parts(7)).unwrap();
+    assert_eq!(scratch.names().len(), MOST_FILES + 2);
+    assert!(scratch.names().contains(&"vmaudit-flight-notes.txt".to_owned()));
+}
+
+#[test]
+fn all_of_them_together_are_bounded() {
+    let scratch = Scratch::new();
+    let folder = FlightFolder::open(&scratch.0).unwrap();
+    // Files with holes take no room on the disk.
+    for n in 0..3 {
+        let name = format!("{BEGIN}2020-{n}{END}");
+        File::create(scratch.0.join(name)).unwrap().set_len(MOST_BYTES / 3).unwrap();
+    }
+    folder.write(&parts(1)).unwrap();
+    assert_eq!(scratch.names().len(), 4, "{:?}", scratch.names());
+    folder.write(&parts(10 << 20)).unwrap();
+    assert_eq!(scratch.names().len(), 4, "the oldest went: {:?}", scratch.names());
+}
+
+#[test]
+fn what_somebody_planted_is_neither_followed_nor_written_over() {
+    let scratch = Scratch::new();
+    let folder = FlightFolder::open(&scratch.0).unwrap();
+    let victim = scratch.0.join("victim");
+    std::fs::write(&victim, "kept").unwrap();
+    let pid = std::process::id();
+    symlink(&victim, scratch.0.join(format!("x-{pid}-0.vma"))).unwrap();
+    std::fs::hard_link(&victim, scratch.0.join(format!("x-{pid}-1.vma"))).unwrap();
+    let (mut file, name) = folder.make("x").unwrap();
+    file.write_all(b"new").unwrap();
+    assert_eq!(name, format!("x-{pid}-2.vma").as_str());
+    assert_eq!(std::fs::read(&victim).unwrap(), b"kept");
+}
+
+#[test]
+fn paths_are_what_they_say() {
+    let scratch = Scratch::new();
+    std::fs::write(scratch.0.join("file"), "x").unwrap();
+    symlink(&scratch.0, scratch.0.join("link")).unwrap();
+    for good in [scratch.0.clone(), scratch.0.join(""), scratch.0.join("."), scratch.0.join("link")] {
+        FlightFolder::open(&good).unwrap();
+    }
+    for bad in ["file", "nowhere", "file/"] {
+        assert!(FlightFolder::open(&scratch.0.join(bad)).is_err(), "{bad}");
+    }
+    assert_eq!(scratch.names(), ["file", "link"], "what was tried is gone");
+}
