@@ -48,8 +48,8 @@ fn functions(stack: &[Frame]) -> Vec<&str> {
 }
 
 /// Those whose stack has a frame like this.
-fn made_by<'p>(process: &'p Process, is: impl Fn(&Frame) -> bool + Copy) -> Vec<&'p Maker> {
-    process.makers.iter().filter(move |maker| maker.stack.iter().any(is)).collect()
+fn made_by(process: &Process, is: impl Fn(&Frame) -> bool + Copy) -> Vec<&Maker> {
+    process.makers.iter().filter(|maker| maker.stack.iter().any(is)).collect()
 }
 
 fn count(makers: &[&Maker]) -> u64 {

@@ -85,7 +85,7 @@ fn without_a_terminal_it_says_what_there_is_instead() {
 mod with_tmux {
     use std::process::Command;
 
-    use vmaudit_tests::{Scratch, vmaudit, wait_for};
+    use vmaudit_tests::{Scratch, Session, vmaudit, wait_for, workload};
 
     use super::standing;
 
@@ -111,6 +111,43 @@ mod with_tmux {
         fn drop(&mut self) {
             self.call(&["kill-server"]);
         }
+    }
+
+    /// A process at the limit: in the list, its makers with their line, the filter, the help; and when it has ended.
+    #[test]
+    fn a_process_at_the_limit_in_four_screens_and_after_its_end() {
+        let script = "read x; \"$0\" --linger 600000 stackoverflow & read y; kill -9 $!; wait; read z";
+        let mut shell =
+            Session::other("/bin/sh".into()).words(&["-c", script]).words(&[workload()]).start_with_pipe();
+        let scratch = Scratch::new();
+        let tmux = Tmux(scratch.path("socket"));
+        let call = format!("{} top --every 1 -p {}", vmaudit().display(), shell.pid());
+        tmux.call(&["new-session", "-d", "-x", "100", "-y", "30", &call]);
+        tmux.with("is nearest");
+        assert!(shell.write(b"\n"));
+        let screen = tmux.with("workload hit the limit of ");
+        assert!(screen.lines().any(|line| line.contains("workload") && line.contains("100.0")), "{screen}");
+        tmux.call(&["send-keys", "Enter"]);
+        let screen = tmux.with("workload::makers::stackoverflow");
+        for part in ["AT PEAK", "munmap", "memory.rs:", "makers.rs:", "99.", "now 65,"] {
+            assert!(screen.contains(part), "{part}: {screen}");
+        }
+        // By itself: with what follows at once it would be another key.
+        tmux.call(&["send-keys", "Escape"]);
+        tmux.with("Enter details");
+        tmux.call(&["send-keys", "/vmas>100"]);
+        let screen = tmux.with("/vmas>100_");
+        assert!(screen.contains("user=alice") && screen.contains("Enter keeps it"), "{screen}");
+        tmux.call(&["send-keys", "Enter", "?"]);
+        assert!(tmux.with("No key here ends or changes a process.").contains("who made the VMAs"));
+        tmux.call(&["send-keys", "Escape"]);
+        tmux.with("1 of 2 processes");
+        tmux.call(&["send-keys", "Escape"]);
+        tmux.with("2 processes");
+        assert!(shell.write(b"\n"));
+        let screen = tmux.with("it has ended");
+        assert!(screen.contains("\u{d7} workload") && screen.contains(" · 1 ended"), "{screen}");
+        tmux.call(&["send-keys", "q"]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::os::apart::Patience;
 use crate::os::clock::now_ns;
 use crate::os::rights;
 use oom_cgroups::OomLooks;
-use symbols::Symbols;
+use symbols::{Resolved, Symbols};
 use vma_owners::Looks;
 
 /// Between two glances at a look that is under way.
@@ -67,8 +67,13 @@ impl Enrichment {
 
     /// Looks only at what verdicts need.
     pub fn for_verdicts(patience: &Patience) -> Self {
+        Self::for_a_screen(false, patience)
+    }
+
+    /// The same, and with `symbols` at what [`Enrichment::name_places`] needs.
+    pub fn for_a_screen(symbols: bool, patience: &Patience) -> Self {
         Self {
-            symbols: Symbols::new(true, patience),
+            symbols: Symbols::new(!symbols, patience),
             owners: None,
             command_lines: None,
             tests: None,
@@ -180,6 +185,12 @@ impl Enrichment {
         self.symbols.keep(wanted);
     }
 
+    /// Names of the places that VMAs of this address space came from, while it goes on. Reads the files of symbols: somebody
+    /// waits up to a second.
+    pub fn name_places(&mut self, generation: u64, sink: &mut dyn FnMut(Event)) {
+        tell(self.symbols.resolve_now(generation), sink);
+    }
+
     /// Ends the looks that are under way, while the source still knows who lives.
     pub fn settle(&mut self, lives: &dyn Fn(u64) -> bool) {
         self.symbols.settle(lives);
@@ -212,17 +223,21 @@ impl Enrichment {
         for (generation, holders) in owners {
             sink(Event::Owners(Box::new(Owners { generation, holders })));
         }
-        let mut resolved = self.symbols.resolve();
-        resolved.frames.sort_by_key(|it| (it.generation, it.ip));
-        for named in resolved.frames {
-            sink(Event::Frame(Box::new(named)));
-        }
-        for stack in resolved.stacks {
-            sink(Event::Stack(Box::new(stack)));
-        }
-        resolved.ends.sort_unstable();
-        for (generation, ip) in resolved.ends {
-            sink(Event::StackEnds(StackEnds { generation, ip }));
-        }
+        tell(self.symbols.resolve(), sink);
+    }
+}
+
+/// Names as events, always in the same order.
+fn tell(mut resolved: Resolved, sink: &mut dyn FnMut(Event)) {
+    resolved.frames.sort_by_key(|it| (it.generation, it.ip));
+    for named in resolved.frames {
+        sink(Event::Frame(Box::new(named)));
+    }
+    for stack in resolved.stacks {
+        sink(Event::Stack(Box::new(stack)));
+    }
+    resolved.ends.sort_unstable();
+    for (generation, ip) in resolved.ends {
+        sink(Event::StackEnds(StackEnds { generation, ip }));
     }
 }

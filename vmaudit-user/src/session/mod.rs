@@ -94,6 +94,11 @@ pub trait Sink {
         let _ = audit;
     }
 
+    /// The address space whose makers' places it wants named now, each time that it is asked.
+    fn wants_places(&mut self) -> Option<u64> {
+        None
+    }
+
     /// It wants the processes that are over, and nobody else needs them: they are forgotten when it has taken them.
     fn wants_ended(&self) -> bool {
         false
@@ -368,6 +373,12 @@ impl<'s> Session<'s> {
         source.checkpoint(&mut |event| state.take(event, enrichment));
         release(source.as_mut(), state, enrichment);
         state.sinks.iter_mut().for_each(|sink| sink.interim(&state.audit));
+        let wanted: Vec<u64> = state.sinks.iter_mut().filter_map(|sink| sink.wants_places()).collect();
+        if let Some(it) = enrichment {
+            for generation in wanted {
+                it.name_places(generation, &mut |event| state.give(event));
+            }
+        }
         true
     }
 

@@ -10,7 +10,7 @@ use vmaudit_common::{MAKERS_COPIES, MAKERS_START};
 
 use super::{Audit, Process};
 use crate::model::cause::name_of;
-use crate::model::event::{FollowedStack, MmState};
+use crate::model::event::{FollowedStack, MmState, ProcessId};
 use crate::model::makers::{Credit, MIXED, Maker, Nobody, Place};
 use crate::model::report::Frame;
 
@@ -304,6 +304,13 @@ impl Audit {
         let shown = all.iter().filter(|(shown, ..)| *shown).count();
         all.truncate((shown + MORE_FOLLOWED).min(FOLLOWED));
         all.into_iter().map(|(.., generation)| generation).collect()
+    }
+
+    /// The address space that this process's makers are of.
+    pub fn makers_in(&self, pid: u32) -> Option<u64> {
+        let of = |start_ns| ProcessId { tgid: pid, start_ns };
+        let (_, process) = self.processes.range(of(0)..=of(u64::MAX)).next_back()?;
+        Some(top(process)?.generation)
     }
 
     /// Rows of a process: they add up to its peak. Empty where nobody looked.

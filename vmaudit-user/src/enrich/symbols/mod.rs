@@ -52,6 +52,7 @@ use mappings::{Answer, Found, Looked, Question};
 use modules::{By, Handle, Key, Module, held, hold};
 use places::Places;
 use registers::of_32_bit_code;
+pub use resolve::Resolved;
 use stack_copy::{Copies, StackCopy};
 use told::Told;
 

@@ -185,24 +185,8 @@ impl Places {
         let mut all = Vec::new();
         for (&generation, known) in &mut self.of {
             let Some(image) = images.get_mut(&generation) else { continue };
-            known.learn(Some(image), &self.keys, &mut self.bytes);
-            for (caller, stack) in known.stacks.drain(..) {
-                image.stacks.push(stack);
-                image.stacks.extend(caller.map(|ip| vec![ip]));
-            }
-            for Kept { place, copy, stack, .. } in known.kept.drain(..) {
-                let narrow = of_32_bit_code(&copy.registers);
-                all.push(Taken {
-                    generation,
-                    tgid: known.tgid,
-                    tid: 0,
-                    at_ns: place.into(),
-                    stack,
-                    copy: Some(copy),
-                    narrow,
-                    place: Some(place),
-                });
-            }
+            all.extend(known.taken(generation, image, &self.keys, &mut self.bytes));
+            known.kept.clear();
         }
         all
     }
@@ -215,6 +199,14 @@ impl Places {
                 stack.notes.push(MIXED.to_owned());
             }
         }
+    }
+
+    /// The same of one address space, whose stacks will be asked for again.
+    pub(super) fn peek(&mut self, generation: u64, images: &mut HashMap<u64, Image>) -> Vec<Taken> {
+        let Some((known, image)) = self.of.get_mut(&generation).zip(images.get_mut(&generation)) else {
+            return Vec::new();
+        };
+        known.taken(generation, image, &self.keys, &mut self.bytes)
     }
 
     /// The same stacks for the places that turned out to be others'.
@@ -273,6 +265,32 @@ impl Known {
     fn has_room(&self, copy: &StackCopy) -> bool {
         let most = if self.code.is_empty() { WAITING } else { COPIES };
         self.kept.len() < most.0 && self.bytes + copy.size() <= most.1
+    }
+
+    /// Its stacks to follow.
+    fn taken(
+        &mut self,
+        generation: u64,
+        image: &mut Image,
+        keys: &RandomState,
+        all: &mut usize,
+    ) -> Vec<Taken> {
+        self.learn(Some(image), keys, all);
+        for (caller, stack) in self.stacks.drain(..) {
+            image.stacks.push(stack);
+            image.stacks.extend(caller.map(|ip| vec![ip]));
+        }
+        let taken = |Kept { place, copy, stack, .. }: &Kept| Taken {
+            generation,
+            tgid: self.tgid,
+            tid: 0,
+            at_ns: (*place).into(),
+            stack: stack.clone(),
+            copy: Some(copy.clone()),
+            narrow: of_32_bit_code(&copy.registers),
+            place: Some(*place),
+        };
+        self.kept.iter().map(taken).collect()
     }
 
     /// A new place (`Ok`), a known one, or none (0). Without a key it is like no other.

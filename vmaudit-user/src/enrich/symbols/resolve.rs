@@ -1,6 +1,7 @@
 //! From addresses to frames, at the session's end.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::helper::Names;
 use super::question::{Address, Name};
@@ -23,18 +24,43 @@ pub struct Resolved {
 impl Symbols {
     /// Names for all stacks taken. Lasts up to [`FOLLOWING`] and [`DEADLINE`], usually a few milliseconds.
     pub fn resolve(&mut self) -> Resolved {
+        let mut taken = std::mem::take(&mut self.taken);
+        taken.extend(self.places.take(&mut self.images));
+        let images = std::mem::take(&mut self.images);
+        let resolved = self.resolved(taken, &images, (FOLLOWING, DEADLINE));
+        // The session may go on.
+        self.images = images;
+        resolved
+    }
+
+    /// Names for the credited stacks of an address space that goes on. Somebody waits for them.
+    pub fn resolve_now(&mut self, generation: u64) -> Resolved {
+        const PATIENCE: Duration = Duration::from_millis(500);
+        let taken = self.places.peek(generation, &mut self.images);
+        let Some(image) = self.images.remove(&generation) else { return Resolved::default() };
+        let images = HashMap::from([(generation, image)]);
+        let resolved = self.resolved(taken, &images, (PATIENCE, PATIENCE));
+        self.images.extend(images);
+        resolved
+    }
+
+    fn resolved(
+        &mut self,
+        taken: Vec<Taken>,
+        images: &HashMap<u64, Image>,
+        (following, naming): (Duration, Duration),
+    ) -> Resolved {
         let mut found = Addresses::default();
-        self.taken.extend(self.places.take(&mut self.images));
-        self.by_frame_pointers(&mut found);
-        let followed = self.follow();
+        by_frame_pointers(images, &mut found);
+        let followed = self.follow(taken, images, following);
         for (taken, followed) in &followed {
-            let Some(image) = self.images.get(&taken.generation) else { continue };
+            let Some(image) = images.get(&taken.generation) else { continue };
             for &ip in followed.iter().flat_map(|it| &it.addresses) {
                 found.add(taken.generation, ip, image);
             }
         }
         if !found.addresses.is_empty() {
-            let read = helper::names(&self.modules, &self.images, &found.addresses, DEADLINE);
+            let read = helper::names(&self.modules, images, &found.addresses, naming);
             self.unreadable = read.given_up;
             self.left_behind += read.left_behind;
             for (index, name) in read.names {
@@ -49,38 +75,28 @@ impl Symbols {
         resolved.stacks = followed
             .into_iter()
             .filter_map(|(taken, followed)| {
-                let image = self.images.get(&taken.generation)?;
+                let image = images.get(&taken.generation)?;
                 Some(stack_notes::noted(&taken, followed, image, &named))
             })
             .collect();
         self.places.label(&mut resolved.stacks);
-        // Others may turn out to be the same later.
+        // Others may turn out to be the same later. What was followed again is kept once.
+        let again: HashSet<(u64, Option<u32>)> =
+            resolved.stacks.iter().map(|it| (it.generation, it.place)).collect();
+        self.followed.retain(|it| !again.contains(&(it.generation, it.place)));
         self.followed.extend(resolved.stacks.iter().filter(|it| it.place.is_some()).cloned());
         let same = self.places.same(&self.followed);
         resolved.stacks.extend(same);
         resolved
     }
 
-    /// What the kernel found by frame pointers, and the words beside it.
-    fn by_frame_pointers(&self, found: &mut Addresses) {
-        for (&generation, image) in &self.images {
-            for stack in &image.stacks {
-                for (n, &ip) in stack.iter().enumerate() {
-                    // The first is the task's own program counter, whatever it points at; the others are what a walk
-                    // over frame pointers took for return addresses.
-                    if n > 0 && image.holes.contains(&inside(ip)) {
-                        found.resolved.ends.push((generation, ip));
-                        break;
-                    }
-                    found.add(generation, ip, image);
-                }
-            }
-        }
-    }
-
     /// Follows the copies of stacks.
-    fn follow(&mut self) -> Vec<(Taken, Option<Followed>)> {
-        let mut taken = std::mem::take(&mut self.taken);
+    fn follow(
+        &mut self,
+        mut taken: Vec<Taken>,
+        images: &HashMap<u64, Image>,
+        time: Duration,
+    ) -> Vec<(Taken, Option<Followed>)> {
         // In the order of events, whatever the looks took.
         taken.sort_by_key(|taken| (taken.generation, taken.at_ns, taken.tid));
         let mut stacks = Vec::new();
@@ -95,11 +111,28 @@ impl Symbols {
         }
         let mut read = Names::default();
         if !stacks.is_empty() {
-            read = helper::follow(&self.modules, &self.images, &stacks, FOLLOWING);
+            read = helper::follow(&self.modules, images, &stacks, time);
             self.left_behind += read.left_behind;
         }
         let mut answer = |index: Option<usize>| read.stacks.remove(&index?);
         taken.into_iter().zip(indices).map(|(taken, index)| (taken, answer(index))).collect()
+    }
+}
+
+/// What the kernel found by frame pointers, and the words beside it.
+fn by_frame_pointers(images: &HashMap<u64, Image>, found: &mut Addresses) {
+    for (&generation, image) in images {
+        for stack in &image.stacks {
+            for (n, &ip) in stack.iter().enumerate() {
+                // The first is the task's own program counter, whatever it points at; the others are what a walk
+                // over frame pointers took for return addresses.
+                if n > 0 && image.holes.contains(&inside(ip)) {
+                    found.resolved.ends.push((generation, ip));
+                    break;
+                }
+                found.add(generation, ip, image);
+            }
+        }
     }
 }
 

@@ -8,9 +8,11 @@ use ratatui::widgets::{Axis, Chart, Dataset, GraphType, Widget as _};
 
 use super::look::{Look, Row, duration, growth};
 use super::{Alarm, Canvas};
-use crate::output::text::page::wrapped;
+use crate::output::text::page::{shortened, wrapped};
 use crate::text::{clean, grouped};
 
+/// Before what goes on of a place.
+const INDENT: &str = "                     ";
 /// Lines of figures above the curve.
 const HEAD: u16 = 4;
 
@@ -22,6 +24,7 @@ pub(super) fn draw(row: &Row, look: &Look, from: usize, mut page: Canvas<'_>) {
         row.unit.as_deref().map(clean),
         row.user.as_deref().map(|user| format!("user {}", clean(user))),
         row.exe.as_deref().map(clean),
+        row.ended.clone(),
         Some(if row.exact { "peak exact".into() } else { "peak sampled, not exact".into() }),
     ];
     let facts: Vec<String> = facts.into_iter().flatten().collect();
@@ -33,7 +36,9 @@ pub(super) fn draw(row: &Row, look: &Look, from: usize, mut page: Canvas<'_>) {
         let area = Rect { y: page.area.y + HEAD, height: curve, ..page.area };
         draw_curve(row, look.limit, area, &mut page);
     }
-    let text = refusals(row, look.sees_refusals, usize::from(page.area.width));
+    let width = usize::from(page.area.width);
+    let mut text = makers(row, width);
+    text.extend(refusals(row, look.sees_refusals, width));
     let below = room.saturating_sub(curve);
     for (y, line) in (0..below).zip(text.iter().skip(from.min(text.len().saturating_sub(1)))) {
         page.line(HEAD + curve + y, line, Style::new());
@@ -41,7 +46,7 @@ pub(super) fn draw(row: &Row, look: &Look, from: usize, mut page: Canvas<'_>) {
     let height = page.area.height;
     page.line(
         height.saturating_sub(1),
-        "↑↓ scroll  e explain  space pause  Esc back  ? help  q quit",
+        "↑↓ scroll  e explain  m makers  space pause  Esc back  ? help  q quit",
         Style::new().add_modifier(Modifier::DIM),
     );
 }
@@ -104,6 +109,24 @@ fn draw_curve(row: &Row, limit: Option<u64>, area: Rect, page: &mut Canvas<'_>) 
         .x_axis(Axis::default().bounds([start, end]).labels(labels([ago, "now".into()])))
         .y_axis(Axis::default().bounds([0.0, top]).labels(labels(["0".into(), grouped(top as u64)])))
         .render(area, page.buffer);
+}
+
+/// From where its VMAs came, a line a place.
+fn makers(row: &Row, width: usize) -> Vec<String> {
+    let Some(makers) = row.makers.as_ref().filter(|makers| !makers.rows.is_empty()) else {
+        return Vec::new();
+    };
+    let head = |count: &str, share: &str, call: &str| format!("{count:>9} {share:>7}  {call:<9} ");
+    let mut lines = vec![shortened(&(head("AT PEAK", "SHARE", "CALL") + "WHERE (innermost first)"), width)];
+    for (count, share, call, place) in &makers.rows {
+        let place = place.join(" < ");
+        lines.extend(wrapped(&head(&grouped(*count), share, call), INDENT, &place, width));
+    }
+    for note in &makers.notes {
+        lines.extend(wrapped("  ", "  ", note, width));
+    }
+    lines.push(String::new());
+    lines
 }
 
 fn refusals(row: &Row, seen: bool, width: usize) -> Vec<String> {

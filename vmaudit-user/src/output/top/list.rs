@@ -47,7 +47,8 @@ impl Column {
             Name => a.comm.cmp(&b.comm),
             User => a.user.cmp(&b.user),
             Unit => a.unit.cmp(&b.unit),
-            Vmas | Share => b.now.cmp(&a.now),
+            // One that has ended stands where it stood.
+            Vmas | Share => held(b).cmp(&held(a)),
             Peak => b.peak.cmp(&a.peak),
             Growth => float(a.per_s, b.per_s),
             FullIn => float(b.full_in_s.or(Some(f64::MAX)), a.full_in_s.or(Some(f64::MAX))),
@@ -90,7 +91,10 @@ impl Column {
         let number = |number: Option<u64>| number.map_or_else(|| "-".to_owned(), grouped);
         match self {
             Pid => row.which.pid.to_string(),
-            Name => format!("{}{}", " ".repeat(depth.min(8)), row.comm),
+            Name => {
+                let ended = if row.ended.is_some() { ENDED } else { "" };
+                format!("{}{ended}{}", " ".repeat(depth.min(8)), row.comm)
+            }
             User => row.user.clone().unwrap_or_default(),
             Unit => row.unit.clone().unwrap_or_default(),
             Vmas => number(row.now),
@@ -102,6 +106,7 @@ impl Column {
                 (Some(now), Some(limit @ 1..)) => format!("{:.1}", now as f64 * 100.0 / limit as f64),
                 _ => "-".into(),
             },
+            Growth | FullIn if row.ended.is_some() => if self == FullIn { "ended" } else { "" }.to_owned(),
             Growth => row.per_s.map_or_else(|| "new".into(), growth),
             FullIn => row.full_in_s.map(duration).unwrap_or_default(),
             Refused if row.refused == 0 => "·".into(),
@@ -109,6 +114,13 @@ impl Column {
             Refused => grouped(row.refused),
         }
     }
+}
+
+/// Before the name of a process that has ended.
+const ENDED: &str = "\u{d7} ";
+
+fn held(row: &Row) -> Option<u64> {
+    if row.ended.is_some() { row.peak } else { row.now }
 }
 
 fn joined(columns: &[Column], cell: impl Fn(Column) -> String) -> String {

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::model::report::{Cause, Failure, Outcome, Process};
-use crate::text::{grouped, total};
+use crate::output::makers::{self as maker, PLACES, rows};
+use crate::text::{clean, grouped, total};
 
 /// A process: numbers come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,9 +48,47 @@ pub struct Row {
     pub per_s: Option<f64>,
     /// Until the limit is reached, where the growth is steady.
     pub full_in_s: Option<f64>,
+    /// Who made the VMAs, where that is looked at: what they are, then sentences about them.
+    pub makers: Option<Makers>,
+    /// When it ended, as a time of day, and how; `None`: it lives.
+    pub ended: Option<String>,
     /// How the count went, by the peaks of intervals, else by the looks: seconds since the session's start, VMAs.
     pub history: Vec<(f64, u64)>,
 }
+
+impl Look {
+    /// It is shown, and has ended.
+    pub(super) fn has_ended(&self, which: Which) -> bool {
+        self.rows.iter().any(|row| row.which == which && row.ended.is_some())
+    }
+}
+
+/// Who made the VMAs of a process.
+#[derive(Clone, Debug, Default)]
+pub struct Makers {
+    /// VMAs at the peak, their share, the call, the functions from the innermost on.
+    pub rows: Vec<(u64, String, String, Vec<String>)>,
+    /// Why something is not told.
+    pub notes: Vec<String>,
+}
+
+impl Makers {
+    /// As its row in a report has them.
+    pub fn of(process: &Process) -> Self {
+        let rows = rows(process, PLACES);
+        let mut notes: Vec<String> = Vec::new();
+        for note in rows.iter().flat_map(|row| &row.notes) {
+            if !notes.contains(note) {
+                notes.push(note.clone());
+            }
+        }
+        let shown = |row: &maker::Row<'_>| (row.count, row.share(), clean(row.call()), row.place(NAME));
+        Self { rows: rows.iter().map(shown).collect(), notes }
+    }
+}
+
+/// Columns of a function's name.
+const NAME: usize = 48;
 
 /// All processes at one time.
 #[derive(Clone, Debug, Default)]
@@ -62,7 +101,7 @@ pub struct Look {
     pub sees_refusals: bool,
     /// What the figures rest on: `exact since 22:04:10 · nothing lost`.
     pub rests_on: String,
-    /// Living processes.
+    /// Living processes, and some that ended a while ago.
     pub rows: Vec<Row>,
 }
 
@@ -125,6 +164,8 @@ impl History {
                 .growth
                 .filter(|growth| growth.foresees())
                 .and_then(|growth| growth.reaches_limit_in_s),
+            makers: None,
+            ended: None,
             history,
             failures,
         }

@@ -3,6 +3,7 @@
 
 mod details;
 mod filter;
+mod help;
 mod list;
 mod look;
 mod tree;
@@ -15,7 +16,7 @@ use crate::output::text::page::shortened;
 use crate::text::{clean, count, grouped};
 pub use filter::Filter;
 use list::{Column, lines};
-pub use look::{History, Look, Row, Which};
+pub use look::{History, Look, Makers, Row, Which};
 use tree::{depths, in_tree};
 
 /// A key, as far as the screen knows it.
@@ -52,6 +53,8 @@ pub enum Key {
 pub enum Wish {
     /// Nothing but drawing.
     Draw,
+    /// The places that this process's VMAs came from are to be named, for [`Row::makers`].
+    Makers(Which),
     /// Who owns the VMAs of this process is to be looked up: [`Top::explained`].
     Explain(Which),
     /// The looks are to come so often, seconds.
@@ -123,6 +126,14 @@ impl Top {
         self.page = Page::Explained(which, lines, 0);
     }
 
+    /// The process that is looked at.
+    pub fn looked_at(&self) -> Option<Which> {
+        match self.page {
+            Page::Details(which, _) => Some(which),
+            _ => None,
+        }
+    }
+
     /// Takes a key.
     pub fn key(&mut self, key: Key) -> Wish {
         if let Some(typed) = &mut self.typed {
@@ -156,7 +167,13 @@ impl Top {
                 let which = *which;
                 match key {
                     Key::Esc => self.page = Page::List,
+                    // Its number may be another's by now.
+                    Key::Char('e') if self.look.has_ended(which) => {}
                     Key::Char('e') => return Wish::Explain(which),
+                    Key::Char('m') => {
+                        *from = 0;
+                        return Wish::Makers(which);
+                    }
                     key => scroll(from, key),
                 }
             }
@@ -197,15 +214,18 @@ impl Top {
         let which = rows.get(to.unwrap_or(at)).map(|row| row.which);
         match key {
             _ if to.is_some() => self.chosen = which,
-            Key::Enter | Key::Char('f') => {
+            Key::Enter | Key::Char('f' | 'm') => {
                 if let Some(which) = which {
                     (self.chosen, self.page) = (Some(which), Page::Details(which, 0));
+                    return Wish::Makers(which);
                 }
             }
             Key::Char('e') => {
                 if let Some(which) = which {
                     self.chosen = Some(which);
-                    return Wish::Explain(which);
+                    if !self.look.has_ended(which) {
+                        return Wish::Explain(which);
+                    }
                 }
             }
             Key::Char('s') | Key::Right => self.sort = self.sort.next(),
@@ -234,7 +254,7 @@ impl Top {
         let page = Canvas { area, buffer };
         match &self.page {
             Page::List => self.draw_list(page),
-            Page::Help => draw_help(page),
+            Page::Help => help::draw(page),
             Page::Details(which, from) => match self.look.rows.iter().find(|row| row.which == *which) {
                 Some(row) => details::draw(row, &self.look, *from, page),
                 None => gone(*which, page),
@@ -309,7 +329,11 @@ impl Top {
         let name = clean(&worst.comm);
         if worst.refused_at_limit > 0 {
             let calls = grouped(worst.refused_at_limit);
-            return (format!("{name} hit the limit of {shown} VMAs: {calls} calls refused"), Alarm::Much);
+            let ended = if worst.ended.is_some() { "; it has ended" } else { "" };
+            return (
+                format!("{name} hit the limit of {shown} VMAs: {calls} calls refused{ended}"),
+                Alarm::Much,
+            );
         }
         let share = worst.now.unwrap_or(0) as f64 * 100.0 / limit as f64;
         let refused: u64 = rows.iter().map(|row| row.refused).sum();
@@ -341,14 +365,17 @@ impl Top {
     }
 
     fn rests_on(&self, shown: usize) -> String {
-        let all = self.look.rows.len();
+        let ended = self.look.rows.iter().filter(|row| row.ended.is_some()).count();
+        let all = self.look.rows.len() - ended;
+        let shown = shown.min(all);
         let processes = match shown {
             n if n == all => count(all as u64, "process", "processes"),
             n => format!("{} of {} processes", grouped(n as u64), grouped(all as u64)),
         };
         let pace = if self.paused { "PAUSED".to_owned() } else { format!("every {} s", self.every_s) };
         let limit = self.look.limit.map_or_else(|| "not known".to_owned(), grouped);
-        format!("{processes} · limit {limit} · {} · {pace}", self.look.rests_on)
+        let ended = if ended > 0 { format!(" · {} ended", grouped(ended as u64)) } else { String::new() };
+        format!("{processes} · limit {limit} · {} · {pace}{ended}", self.look.rests_on)
     }
 }
 
@@ -442,39 +469,6 @@ fn draw_lines(which: Which, lines: &[String], from: usize, mut page: Canvas<'_>)
         "↑↓ scroll  Esc back  q quit",
         Style::new().add_modifier(Modifier::DIM),
     );
-}
-
-/// What the keys and marks mean.
-const HELP: &[&str] = &[
-    "vmaudit top: which process nears the limit on memory areas (VMAs), and why",
-    "",
-    "A memory area (VMA) is one stretch of a process's addresses with one source",
-    "and one set of rights. Linux allows each process vm.max_map_count of them,",
-    "whatever the free RAM. At the limit, memory calls are refused.",
-    "",
-    "MOVE                                LOOK",
-    "↑ ↓  j k    choose a process        Enter  details: curve, refused calls",
-    "g  G        first, last             e      explain: who holds the VMAs now",
-    "PgUp PgDn   a page                  t      tree of processes",
-    "Esc         back, or no filter",
-    "",
-    "ORDER AND FILTER                    OTHER",
-    "s ← →       another column          space  pause; the session goes on",
-    "r           turn the order round    + -    look less, more often",
-    "/           filter                  ? q    this help, quit",
-    "",
-    "MARKS",
-    "65,531+  stopped by the limit: it wanted more    ~512  sampled, not exact",
-    "-        not known                               GROWTH per second, over 10 s",
-    "red      at 90 % or refused at the limit         yellow at 50 %",
-    "",
-    "No key here ends or changes a process.            Esc closes this help",
-];
-
-fn draw_help(mut page: Canvas<'_>) {
-    for (y, line) in HELP.iter().enumerate() {
-        page.line(y as u16, line, Style::new());
-    }
 }
 
 #[cfg(test)]

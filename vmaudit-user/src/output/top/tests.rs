@@ -34,6 +34,8 @@ pub(super) fn row(pid: u32, comm: &str, now: u64) -> Row {
         failures: Vec::new(),
         per_s: Some(0.0),
         full_in_s: None,
+        makers: None,
+        ended: None,
         history: vec![(1.0, now / 2), (3.0, now)],
     }
 }
@@ -55,11 +57,15 @@ fn four_situations() -> Top {
     // It stands there, and keeps nobody else from being told.
     java.full_in_s = Some(0.0);
     java.failures = vec![refused(334)];
+    let report = crate::output::makers::tests::grown_run();
+    java.makers = Some(Makers::of(&report.processes[0]));
     let mut pool = row(31_044, "pool", 30_022);
     (pool.per_s, pool.full_in_s) = (Some(8870.0), Some(4.0));
     let mut game = row(30_917, "game.exe", 18_402);
     game.per_s = Some(0.7);
-    let mut rows = vec![row(812, "redis-server", 122), game, java, pool];
+    let mut over = row(17_779, "orders", 40_000);
+    (over.now, over.ended, over.refused) = (None, Some("ended 22:16:40, status 1".into()), 3);
+    let mut rows = vec![row(812, "redis-server", 122), game, java, pool, over];
     rows.extend((0..40).map(|n| row(1000 + n, "worker", 20)));
     let mut top = Top::new(2);
     top.looked(Look {
@@ -83,7 +89,8 @@ fn the_list_the_details_the_filter_and_the_help() {
     show(&top, "list", (120, 20));
     show(&top, "list", (40, 10));
     show(&top, "list", (1, 1));
-    assert_eq!(top.key(Key::Enter), Wish::Draw);
+    assert_eq!(top.key(Key::Enter), Wish::Makers(Which { pid: 28_868, started_us: 28_868 }));
+    show(&top, "details", (120, 40));
     show(&top, "details", (80, 24));
     show(&top, "details", (40, 10));
     show(&top, "details", (1, 1));
@@ -103,6 +110,12 @@ fn the_list_the_details_the_filter_and_the_help() {
 fn keys_choose_sort_turn_and_pause() {
     let mut top = four_situations();
     assert_eq!(top.key(Key::Char('e')), Wish::Explain(Which { pid: 28_868, started_us: 28_868 }));
+    top.key(Key::Down);
+    assert_eq!(top.key(Key::Char('e')), Wish::Draw, "of one that has ended nothing can be explained");
+    top.key(Key::Enter);
+    assert!(drawn(&top, 80, 24).contains("ended 22:16:40, status 1"));
+    assert_eq!(top.key(Key::Char('e')), Wish::Draw);
+    top.key(Key::Esc);
     top.key(Key::Down);
     assert_eq!(top.key(Key::Char('e')), Wish::Explain(Which { pid: 31_044, started_us: 31_044 }));
     top.key(Key::Last);

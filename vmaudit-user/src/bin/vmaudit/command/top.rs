@@ -1,5 +1,6 @@
 //! `vmaudit top`: a watch that is looked at while it goes on.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal as _, Stdout};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,7 +19,7 @@ use ratatui::crossterm::{cursor, execute};
 use tokio::sync::Notify;
 
 use vmaudit_user::domain::application::Anonymizer;
-use vmaudit_user::domain::audit::Audit;
+use vmaudit_user::domain::audit::{Audit, Standing};
 use vmaudit_user::enrich::Enrichment;
 use vmaudit_user::model::event::Event;
 use vmaudit_user::os::apart::Patience;
@@ -27,11 +28,11 @@ use vmaudit_user::os::kernel::Facts;
 use vmaudit_user::os::{own_threads, rights, users};
 use vmaudit_user::output::format::{self, Document, Format};
 use vmaudit_user::output::text::page::Style;
-use vmaudit_user::output::top::{History, Key, Look, Top, Which, Wish};
+use vmaudit_user::output::top::{History, Key, Look, Makers, Row, Top, Which, Wish};
 use vmaudit_user::session::opening::{AskedOf, give_up_rights, open_running};
 use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
 use vmaudit_user::source::vma_layout::{self, Details, ExplainOptions};
-use vmaudit_user::text::{grouped, total};
+use vmaudit_user::text::{clean, grouped, total};
 
 use crate::cli::top::TopArgs;
 use crate::command::filters;
@@ -50,13 +51,14 @@ pub fn top(args: &TopArgs) -> anyhow::Result<i32> {
         return Err(filters::nobody(&args.filters));
     }
     let facts = Facts::gather();
-    let options = options::of_running(&args.common, &whom, !args.no_follow);
+    let mut options = options::of_running(&args.common, &whom, !args.no_follow);
+    options.makers = true;
     let patience = Patience::default();
     let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
     opened.events.extend(give_up_rights(None, &[]));
     let anonymizer = || users::anonymizer(args.no_anonymize);
     let header = opened.header(Vec::new(), &anonymizer(), AskedOf::default());
-    let enrichment = Enrichment::for_verdicts(&patience);
+    let enrichment = Enrichment::for_a_screen(true, &patience);
     let mut source = opened.source;
     let mut events = opened.events;
     source.begin(&mut |event| events.push(event));
@@ -115,6 +117,12 @@ struct Screen {
     since: String,
     every: Duration,
     looked: Option<Instant>,
+    /// The process whose makers are to be named.
+    naming: Option<Which>,
+    /// The same as an address space.
+    unnamed: Option<u64>,
+    /// Processes that have ended, the last one at the end.
+    gone: VecDeque<(Instant, Row)>,
     over: bool,
     /// What went wrong with the terminal.
     broken: Option<io::Error>,
@@ -122,6 +130,10 @@ struct Screen {
 
 /// VMAs that are looked at to say who owns them: more than nearly every limit allows.
 const EXPLAINED: u64 = 1_000_000;
+/// For so long a process that has ended is shown, and so many of them.
+const GONE: (Duration, usize) = (Duration::from_secs(300), 20);
+/// One that ended is shown from this percentage of the limit on.
+const NEAR: f64 = 50.0;
 /// Most names of users that are kept.
 const USERS: usize = 10_000;
 
@@ -151,6 +163,9 @@ impl Screen {
             since: clock(),
             every: Duration::from_secs(every_s.into()),
             looked: None,
+            naming: None,
+            unnamed: None,
+            gone: VecDeque::new(),
             over: false,
             broken: None,
         })
@@ -163,15 +178,15 @@ impl Screen {
         let mut rows = Vec::new();
         for standing in audit.standings_with_series().filter(|standing| standing.row.ended_s.is_none()) {
             let mut row = self.history.row(&standing.row, &standing.refused, at_s);
-            if let Some(uid) = standing.row.uid {
-                if self.users.len() < USERS && !self.users.contains_key(&uid) {
-                    self.users.insert(uid, users::user_name(uid));
-                }
-                row.user = self.users.get(&uid).cloned().or(row.user);
+            row.user = self.user(standing.row.uid).or(row.user);
+            if self.top.looked_at() == Some(row.which) {
+                row.makers = Some(Makers::of(&standing.row));
             }
             rows.push(row);
         }
         self.history.keep(&rows);
+        self.gone.retain(|(at, _)| at.elapsed() < GONE.0);
+        rows.extend(self.gone.iter().map(|(_, row)| row.clone()));
         let lost = total(seen.lost.values().copied());
         let rests_on = match (seen.sight.changes, lost) {
             (false, _) => "samples of /proc, not exact".to_owned(),
@@ -189,6 +204,14 @@ impl Screen {
             rests_on,
             rows,
         });
+    }
+
+    fn user(&mut self, uid: Option<u32>) -> Option<String> {
+        let uid = uid?;
+        if self.users.len() < USERS && !self.users.contains_key(&uid) {
+            self.users.insert(uid, users::user_name(uid));
+        }
+        self.users.get(&uid).cloned()
     }
 
     fn draw(&mut self) {
@@ -216,6 +239,10 @@ impl Screen {
             Wish::Draw => {}
             Wish::Quit => self.over = true,
             Wish::Every(seconds) => self.every = Duration::from_secs(seconds.into()),
+            Wish::Makers(which) => {
+                self.naming = Some(which);
+                self.looked = None;
+            }
             Wish::Explain(which) => {
                 let lines = self.explain(which);
                 self.top.explained(which, lines);
@@ -236,7 +263,7 @@ impl Screen {
             });
         match said {
             Ok(text) => text.lines().map(str::to_owned).collect(),
-            Err(e) => vec![vmaudit_user::text::clean(&format!("{e:#}"))],
+            Err(e) => vec![clean(&format!("{e:#}"))],
         }
     }
 
@@ -275,15 +302,40 @@ impl Sink for Screen {
         true
     }
 
-    fn interim(&mut self, _: &Audit) {
+    fn interim(&mut self, audit: &Audit) {
         while let Ok(input) = self.keys.try_recv() {
             self.input(&input);
         }
+        self.unnamed = self.naming.take().and_then(|which| audit.makers_in(which.pid));
         self.draw();
+    }
+
+    fn wants_places(&mut self) -> Option<u64> {
+        self.unnamed.take()
     }
 
     fn wants_ended(&self) -> bool {
         true
+    }
+
+    fn ended(&mut self, processes: Vec<Standing>, _: &Audit) {
+        let at_s = now_ns().saturating_sub(self.start_ns) as f64 / 1e9;
+        for standing in processes {
+            let near = standing.row.map_count.percent_of_limit.is_some_and(|share| share >= NEAR);
+            let mut row = self.history.row(&standing.row, &standing.refused, at_s);
+            if row.refused == 0 && !near {
+                continue;
+            }
+            let how = standing.row.end.as_ref().map(|end| format!(": {}", clean(&end.sentence)));
+            row.ended = Some(format!("ended by {}{}", clock(), how.unwrap_or_default()));
+            row.makers = Some(Makers::of(&standing.row));
+            row.user = self.user(standing.row.uid).or(row.user);
+            (row.now, row.per_s, row.full_in_s) = (None, None, None);
+            if self.gone.len() >= GONE.1 {
+                self.gone.pop_front();
+            }
+            self.gone.push_back((Instant::now(), row));
+        }
     }
 
     fn is_closed(&self) -> bool {
