@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::model::difference::{Change, Difference, Figures, GateBreach, Row, SCHEMA, Side, Tolerance};
 use crate::model::report::{CallFigures, Process, Report};
-use crate::text::{count, grouped, total};
+use crate::text::{count, grouped, rate, total};
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
@@ -17,6 +17,9 @@ pub struct Asked {
     /// A gate, percent.
     pub fail_over: Option<f64>,
 }
+
+/// A rate of growth that is so many times another one is no noise.
+const FASTER: f64 = 2.0;
 
 /// Application and role.
 type Key = (String, String);
@@ -84,7 +87,7 @@ fn add(figures: &mut Figures, calls: &BTreeMap<String, CallFigures>) {
 
 fn figures(report: &Report) -> BTreeMap<Key, Figures> {
     let mut all: BTreeMap<Key, Figures> = BTreeMap::new();
-    let none = || Figures { exact: true, failed: Some(0), ..Figures::default() };
+    let none = || Figures { exact: true, failed: Some(0), growth_per_s: Some(0.0), ..Figures::default() };
     let failed = |process: &Process| {
         process.unmap_leaked_bytes?;
         Some(total(report.unrecovered().filter(|it| it.is_of(process)).map(|it| it.count)))
@@ -97,6 +100,7 @@ fn figures(report: &Report) -> BTreeMap<Key, Figures> {
         it.exact &= process.map_count.exact && process.map_count.peak.is_some();
         it.clipped |= process.map_count.clipped;
         it.failed = both(it.failed, failed(process));
+        it.growth_per_s = faster(it.growth_per_s, growth(process));
         add(it, &process.calls);
     }
     for sum in &report.folded {
@@ -108,9 +112,38 @@ fn figures(report: &Report) -> BTreeMap<Key, Figures> {
         it.exact &= sum.exact && sum.peak_max.is_some();
         it.clipped |= sum.clipped > 0;
         it.failed = both(it.failed, sum.failed);
+        it.growth_per_s = None;
         add(it, &sum.calls);
     }
     all
+}
+
+/// Of a process whose growth is known: its rate, if it is a steady one.
+fn growth(process: &Process) -> Option<f64> {
+    match process.growth {
+        // Its count is another one's.
+        None if process.shares_address_space_of.is_some() => Some(0.0),
+        known => known.map(|it| if it.steady { it.per_s.max(0.0) } else { 0.0 }),
+    }
+}
+
+fn faster(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    Some(a?.max(b?))
+}
+
+/// How much faster it grows, if that is no noise: rates depend on how fast the machine is at that moment.
+fn grows(old: &Figures, new: &Figures, tolerance: Tolerance) -> Option<String> {
+    let (before, now) = (old.growth_per_s?, new.growth_per_s?);
+    // Below that an hour makes no difference.
+    let counts = (now - before) * 3600.0 > tolerance.vmas as f64;
+    match before {
+        _ if !counts => None,
+        before if before <= 0.0 => Some(format!("it grows steadily by {}, and did not before", rate(now))),
+        before if now > FASTER * before => {
+            Some(format!("it grows steadily by {}; by {} before", rate(now), rate(before)))
+        }
+        _ => None,
+    }
 }
 
 /// `b` is more than `a` by more than both.
@@ -162,6 +195,9 @@ fn changed(old: &Figures, new: &Figures, tolerance: Tolerance) -> (Change, Optio
             0 => format!("{were} that were not before"),
             _ => format!("{were}, {} before", grouped(before)),
         });
+    }
+    if let Some(why) = grows(old, new, tolerance) {
+        return worse(why);
     }
     let (Some(before), Some(now)) = (old.peak, new.peak) else {
         return (Change::NotComparable, Some("a peak is not known".into()));
@@ -285,6 +321,7 @@ fn gate(rows: &[Row], old: &Side, new: &Side, most: f64, tolerance: Tolerance) -
             (_, Some(percent), ..) if percent > most && grew(row) > tolerance.vmas => {
                 all.push(breach(true, told(row)))
             }
+            (Change::Worse, ..) if leaks(row, tolerance) => all.push(breach(true, told(row))),
             _ => {}
         }
     }
@@ -300,6 +337,11 @@ fn gate(rows: &[Row], old: &Side, new: &Side, most: f64, tolerance: Tolerance) -
         all.push(whole("refused calls may be missing from the new session"));
     }
     all
+}
+
+/// It grows steadily, and did not, or much faster.
+fn leaks(row: &Row, tolerance: Tolerance) -> bool {
+    row.old.as_ref().zip(row.new.as_ref()).is_some_and(|(old, new)| grows(old, new, tolerance).is_some())
 }
 
 fn grew(row: &Row) -> u64 {
@@ -362,6 +404,27 @@ mod tests {
         let it = compared(&of("java", 1000), &clipped_run());
         assert_eq!(it.sentence, "Worse: holes: new, and 23 calls are refused.");
         assert!(it.breaches.iter().any(|breach| breach.name.as_deref() == Some("holes") && breach.shown));
+    }
+
+    #[test]
+    fn steady_growth_that_is_new_or_much_faster_is_worse_whatever_the_peak() {
+        use crate::model::report::Growth;
+        let growing = |per_s: f64, steady: bool| {
+            let mut report = of("java", 1000);
+            report.processes[0].growth =
+                Some(Growth { per_s, steady, over_s: None, reaches_limit_in_s: None });
+            report
+        };
+        assert_eq!(change(&growing(0.0, false), &growing(500.0, false)), (Change::Same, 0), "a burst");
+        let it = compared(&growing(0.0, false), &growing(50.0, true));
+        assert_eq!(it.sentence, "Worse: java: it grows steadily by 50 VMAs a second, and did not before.");
+        assert_eq!((it.breaches.len(), it.breaches[0].shown), (1, true));
+        assert_eq!(change(&growing(50.0, true), &growing(80.0, true)).0, Change::Same, "a faster machine");
+        assert_eq!(change(&growing(50.0, true), &growing(120.0, true)), (Change::Worse, 1));
+        assert_eq!(change(&growing(0.0, false), &growing(0.002, true)).0, Change::Same, "7 an hour");
+        let mut unknown = of("java", 1000);
+        unknown.processes[0].growth = None;
+        assert_eq!(change(&growing(0.0, false), &unknown).0, Change::Same, "nobody knows");
     }
 
     #[test]

@@ -55,6 +55,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         hooks: seen.hooks.to_vec(),
         conditions: seen.conditions.to_vec(),
         lost: rows.lost.into_iter().map(|(reason, count)| (reason.name().to_owned(), count)).collect(),
+        gaps: audit.gaps(),
         notes: seen.notes.iter().cloned().chain(rows.notes).collect(),
     };
     let top = speaks_for_all(&rows.processes, &rows.failures);

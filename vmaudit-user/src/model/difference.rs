@@ -145,6 +145,9 @@ pub struct Figures {
     pub clipped: bool,
     /// Refused calls whose need was not met another way; null when they could not be seen.
     pub failed: Option<u64>,
+    /// The fastest steady growth of one of them, VMAs a second, 0 where none grows steadily; null where that is not known of
+    /// all.
+    pub growth_per_s: Option<f64>,
     /// VMAs that each call added in all of them.
     pub added: BTreeMap<String, u64>,
 }

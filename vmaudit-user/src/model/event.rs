@@ -119,7 +119,7 @@ impl Event {
             Self::Mark(it) => Some(it.at_ns),
             Self::Ended(it) => Some(it.at_ns),
             Self::OomVictim(it) => Some(it.at_ns),
-            Self::End(it) => Some(it.at_ns),
+            Self::End(End { at_ns, .. }) | Self::Lost(Losses { at_ns, .. }) => Some(*at_ns),
             _ => None,
         }
     }

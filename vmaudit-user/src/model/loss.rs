@@ -131,6 +131,9 @@ impl LossReason {
 /// What was not seen, so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Losses {
+    /// When this was so, CLOCK_MONOTONIC ns; 0 in recordings of versions that did not tell.
+    #[serde(default)]
+    pub at_ns: u64,
     /// Totals by reason.
     pub counters: BTreeMap<LossReason, u64>,
     /// What events that were shown to none of the programs may have changed.

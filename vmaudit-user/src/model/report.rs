@@ -220,9 +220,24 @@ pub struct Coverage {
     pub conditions: Vec<Condition>,
     /// Losses by reason, zeros included.
     pub lost: BTreeMap<String, u64>,
+    /// When something was lost: between two looks that found more. None in recordings of versions that did not tell.
+    #[serde(default)]
+    pub gaps: Vec<Gap>,
     /// Sentences about what could not be seen, for people.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// A time in which something was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Gap {
+    /// The look before, seconds since the session's start.
+    pub from_s: f64,
+    /// The look that found it.
+    pub to_s: f64,
+    /// How many events.
+    pub lost: u64,
 }
 
 /// One thing that kernel, rights or container may withhold.

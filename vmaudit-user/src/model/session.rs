@@ -110,6 +110,9 @@ pub struct BudgetRow {
     pub max_percent: Option<f64>,
     /// Refused calls that none of them may exceed.
     pub max_failures: Option<u64>,
+    /// Steady growth that none of them may exceed, VMAs a second.
+    #[serde(default)]
+    pub max_growth: Option<f64>,
     /// Why it is so.
     pub reason: Option<String>,
     /// The last day that it holds, as `2027-01-31`.

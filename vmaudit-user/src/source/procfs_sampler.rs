@@ -409,7 +409,7 @@ impl Source for Sampling {
         }
         let unread: u64 = self.uncounted.values().map(|it| it.processes).sum();
         let counters = [(LossReason::ProcessUnseen, unseen + unread)].into();
-        sink(Event::Lost(Losses { counters, ..Losses::default() }));
+        sink(Event::Lost(Losses { at_ns: now_ns(), counters, ..Losses::default() }));
         self.known.len() as u64
     }
 }

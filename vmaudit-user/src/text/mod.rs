@@ -9,7 +9,7 @@ mod signal;
 pub mod time;
 
 pub use number::{bytes, count, grouped, percent, read_number, total};
-pub use rate::{ahead, rate};
+pub use rate::{ahead, rate, read_rate};
 pub use sanitize::clean;
 pub use signal::signal_name;
 

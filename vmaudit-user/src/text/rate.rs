@@ -8,6 +8,20 @@ pub fn rate(per_s: f64) -> String {
     format!("{} VMAs {unit}", super::grouped((per_s * factor).round() as u64))
 }
 
+/// VMAs a second: `10/s`, `30/min`, `5/h`; without a unit a second. Errors: how to write one.
+pub fn read_rate(text: &str) -> Result<f64, String> {
+    const FORM: &str = "write for example 10/s, 30/min or 5/h";
+    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
+    let seconds = match unit {
+        "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(FORM.into()),
+    };
+    let number = number.parse::<f64>().ok().or_else(|| super::read_number(number).ok().map(|n| n as f64));
+    number.filter(|n| n.is_finite() && *n >= 0.0).map(|n| n / seconds).ok_or(FORM.to_owned())
+}
+
 /// `4 s`, `12 min`, `19 h`, `3 days`: two digits are more than can be foreseen.
 pub fn ahead(seconds: f64) -> String {
     let whole = |seconds: f64| super::grouped(seconds.round() as u64);

@@ -3,6 +3,7 @@
 mod ends;
 mod failures;
 mod folded;
+mod gaps;
 mod group;
 mod images;
 mod limit;
@@ -96,6 +97,7 @@ pub struct Audit {
     rlimits: Option<Rlimits>,
     limit: LimitSoFar,
     losses: Losses,
+    gaps: gaps::Gaps,
     folded: Folded,
     /// Rows of the report at most.
     rows: usize,
@@ -197,6 +199,7 @@ impl Audit {
             rlimits: None,
             limit: LimitSoFar::default(),
             losses: Losses::default(),
+            gaps: gaps::Gaps::default(),
             folded: Folded::default(),
             rows,
             fold_at: rows + SURPLUS,
@@ -258,7 +261,7 @@ impl Audit {
             Event::Rlimits(rlimits) => self.rlimits = Some(rlimits),
             Event::LimitSeen(seen) => self.limit.looked(seen),
             Event::Mark(set) => self.mark(*set),
-            Event::Lost(losses) => self.losses = losses,
+            Event::Lost(losses) => self.took_losses(losses),
             Event::Owners(owners) => {
                 self.holders.insert(owners.generation, owners.holders);
             }

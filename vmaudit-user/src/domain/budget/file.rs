@@ -8,7 +8,7 @@ use serde::de::{Deserializer, Visitor};
 use toml::Spanned;
 
 use crate::model::session::BudgetRow;
-use crate::text::{count, read_number};
+use crate::text::{count, read_number, read_rate};
 
 /// Rows of a file.
 const MOST: usize = 10_000;
@@ -27,6 +27,7 @@ struct Row {
     max_peak: Option<Number>,
     max_percent: Option<Spanned<f64>>,
     max_failures: Option<Number>,
+    max_growth: Option<Growth>,
     reason: Option<String>,
     expires: Option<Spanned<Date>>,
     #[serde(default)]
@@ -65,6 +66,33 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
+/// VMAs a second, also with another unit: "30/min".
+struct Growth(f64);
+
+impl<'de> Deserialize<'de> for Growth {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl Visitor<'_> for Reader {
+            type Value = Growth;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a rate, such as \"10/s\" or \"30/min\"")
+            }
+            fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<Growth, E> {
+                self.visit_f64(number as f64)
+            }
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Growth, E> {
+                let good = number.is_finite() && number >= 0.0;
+                good.then_some(Growth(number))
+                    .ok_or_else(|| E::custom("a number below 0 makes no sense here"))
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Growth, E> {
+                read_rate(text).map(Growth).map_err(E::custom)
+            }
+        }
+        from.deserialize_any(Reader)
+    }
+}
+
 /// Understands a file's text. Errors, as a sentence that begins with line and column: whatever is wrong with it.
 pub fn rows(text: &str) -> Result<Vec<BudgetRow>, String> {
     let at = |span: Option<Range<usize>>, why: &str| {
@@ -82,7 +110,7 @@ pub fn rows(text: &str) -> Result<Vec<BudgetRow>, String> {
     }
     let understood = |row: Spanned<Row>| -> Result<BudgetRow, String> {
         let span = row.span();
-        let Row { process, max_peak, max_percent, max_failures, reason, expires, optional } =
+        let Row { process, max_peak, max_percent, max_failures, max_growth, reason, expires, optional } =
             row.into_inner();
         if process.get_ref().is_empty() {
             return Err(at(Some(process.span()), "an empty name fits no process; \"*\" fits all"));
@@ -90,10 +118,10 @@ pub fn rows(text: &str) -> Result<Vec<BudgetRow>, String> {
         if let Some(percent) = max_percent.as_ref().filter(|it| !(0.0..=100.0).contains(it.get_ref())) {
             return Err(at(Some(percent.span()), "max_percent lies between 0 and 100"));
         }
-        if max_peak.is_none() && max_percent.is_none() && max_failures.is_none() {
+        if max_peak.is_none() && max_percent.is_none() && max_failures.is_none() && max_growth.is_none() {
             return Err(at(
                 Some(span),
-                "this row limits nothing: give it max_peak, max_percent or max_failures",
+                "this row limits nothing: give it max_peak, max_percent, max_failures or max_growth",
             ));
         }
         let expires = expires.map(|date| {
@@ -110,6 +138,7 @@ pub fn rows(text: &str) -> Result<Vec<BudgetRow>, String> {
             max_peak: max_peak.map(|number| number.0),
             max_percent: max_percent.map(Spanned::into_inner),
             max_failures: max_failures.map(|number| number.0),
+            max_growth: max_growth.map(|growth| growth.0),
             reason,
             expires: expires.transpose()?,
             optional,
@@ -122,6 +151,25 @@ pub fn rows(text: &str) -> Result<Vec<BudgetRow>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn growth_is_a_rate() {
+        let growth = |value: &str| {
+            rows(&format!("[[budget]]\nprocess = \"a\"\nmax_growth = {value}\n"))
+                .map(|rows| rows[0].max_growth)
+        };
+        assert_eq!(
+            [growth("10"), growth("\"30/min\""), growth("1.5")],
+            [Ok(Some(10.0)), Ok(Some(0.5)), Ok(Some(1.5))]
+        );
+        for bad in ["-1", "\"fast\"", "nan", "true"] {
+            assert!(
+                growth(bad).is_err_and(|why| why.starts_with("line 3, column ")),
+                "{bad}: {:?}",
+                growth(bad)
+            );
+        }
+    }
 
     const GOOD: &str = "# what our tests may take\n[[budget]]\nprocess = \"java*\"\nmax_peak = \"10k\"\n\
         reason = \"index pool, ticket 7\"\nexpires = 2027-01-31\n\n[[budget]]\nprocess = \"*\"\nmax_percent = 50\n\

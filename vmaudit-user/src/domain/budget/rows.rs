@@ -4,7 +4,7 @@ use crate::domain::process_filter::NamePattern;
 use crate::model::breach::{Bound, Breach};
 use crate::model::report::{Failure, FoldedProcesses, Process, Report, SourceKind};
 use crate::model::session::BudgetRow;
-use crate::text::{self, count, grouped};
+use crate::text::{self, count, grouped, rate};
 
 /// Which processes a row is for: by the name of any of their images, by application, or by the path of their file.
 struct Pattern {
@@ -90,6 +90,7 @@ fn of_row(row: &BudgetRow, held: &Held<'_>, report: &Report) -> Vec<Breach> {
     if held.fits || !held.sums.is_empty() {
         all.extend(peak(row, held, report));
         all.extend(failures(row, held, report));
+        all.extend(growth(row, held, report));
     }
     all
 }
@@ -216,6 +217,43 @@ fn failures(row: &BudgetRow, held: &Held<'_>, report: &Report) -> Option<Breach>
     }
 }
 
+fn growth(row: &BudgetRow, held: &Held<'_>, report: &Report) -> Option<Breach> {
+    const BUDGET: &str = "max_growth";
+    let most = row.max_growth?;
+    let limit = Some(Bound::Real(most));
+    let steady = |process: &Process| process.growth.filter(|growth| growth.steady).map(|growth| growth.per_s);
+    let each = held.processes.iter().filter_map(|process| Some((*process, steady(process)?)));
+    let fastest = each.reduce(|fastest, it| if it.1 > fastest.1 { it } else { fastest });
+    if let Some((process, per_s)) = fastest.filter(|(_, per_s)| *per_s > most) {
+        let (comm, pid) = (process.peak_comm(), process.pid);
+        let row_of = named(row);
+        let sentence = format!(
+            "{comm} (pid {pid}) grew steadily by {}, more than {BUDGET} {most}/s of {row_of}",
+            rate(per_s)
+        );
+        return Some(Breach {
+            limit,
+            actual: Some(Bound::Real(per_s)),
+            pid: Some(pid),
+            comm: Some(comm.to_owned()),
+            ..breach(row, BUDGET, sentence, true)
+        });
+    }
+    let untold = |process: &&Process| process.growth.is_none() && process.shares_address_space_of.is_none();
+    let why = match report.source {
+        SourceKind::Proc => "counts are samples, what lies between two looks at /proc is missed",
+        SourceKind::Ebpf if !report.coverage.exact_peaks => {
+            "not every peak is exact, or a process may be missing: see coverage.lost"
+        }
+        SourceKind::Ebpf if held.processes.iter().any(untold) || !held.sums.is_empty() => {
+            "how processes without a row of their own grew is not kept (--all-rows)"
+        }
+        SourceKind::Ebpf => return None,
+    };
+    let sentence = format!("{BUDGET} {most}/s of {} is not shown to hold: {why}", named(row));
+    Some(Breach { limit, ..breach(row, BUDGET, sentence, false) })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -271,6 +309,27 @@ mod tests {
         assert!(said(&[at_most(23)], &report)[0].contains("is not shown to hold: "));
         let peak = BudgetRow { max_peak: Some(70_000), ..row("holes") };
         assert!(said(&[peak], &report)[0].contains("is not shown to hold: not every peak is exact"));
+    }
+
+    #[test]
+    fn steady_growth_is_held_to_its_rate() {
+        use crate::model::report::Growth;
+        let mut report = clean_run();
+        let growth = Growth { per_s: 12.0, steady: true, over_s: None, reaches_limit_in_s: None };
+        report.processes.iter_mut().for_each(|it| it.growth = Some(Growth { steady: false, ..growth }));
+        let at_most = |most| BudgetRow { max_growth: Some(most), ..row("java") };
+        assert!(said(&[at_most(1.0)], &report).is_empty(), "a burst");
+        report.processes.iter_mut().filter(|it| it.comm == "java").for_each(|it| it.growth = Some(growth));
+        assert!(said(&[at_most(12.0)], &report).is_empty());
+        let broken = said(&[at_most(10.0)], &report);
+        assert_eq!(
+            broken,
+            [
+                "java (pid 4242) grew steadily by 12 VMAs a second, more than max_growth 10/s of row \"java\" (line 3)"
+            ]
+        );
+        report.processes.iter_mut().filter(|it| it.comm == "java").for_each(|it| it.growth = None);
+        assert!(said(&[at_most(10.0)], &report)[0].contains("is not shown to hold: "));
     }
 
     #[test]

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::escape::name;
+use crate::model::cause::reason;
 use crate::model::report::{Process, Report, Series};
-use crate::text::{grouped, rate};
+use crate::text::{count, grouped, rate, total};
 
 /// Curves of a picture.
 const CURVES: usize = 5;
@@ -17,6 +18,8 @@ const NOTABLE_PERCENT: u64 = 5;
 const STRETCHES: usize = 12;
 /// Marks of refused calls.
 const MARKS: usize = 12;
+/// Times of loss.
+const GAPS: usize = 40;
 
 /// What a curve is called in picture and table.
 const LETTERS: [&str; CURVES] = ["A", "B", "C", "D", "E"];
@@ -91,8 +94,24 @@ pub(super) fn curves(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             "<p class=\"note\">Thin dashes: not exact. Between two points the count may have been higher.</p>"
         )?;
     }
+    lost(report, out)?;
     table(&curves, seconds, out)?;
     writeln!(out, "</section>")
+}
+
+/// What the hatched times are, in words.
+fn lost(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+    let gaps = &report.coverage.gaps;
+    let Some(longest) = gaps.iter().max_by(|a, b| a.lost.cmp(&b.lost)) else { return Ok(()) };
+    let lost = total(gaps.iter().map(|gap| gap.lost));
+    let touched = if report.coverage.exact_peaks { "; no peak is touched by it" } else { "" };
+    writeln!(
+        out,
+        "<p class=\"note\">Hatched: {} lost there, most of them between {:.2} s and {:.2} s{touched}.</p>",
+        count(lost, "event was", "events were"),
+        longest.from_s,
+        longest.to_s
+    )
 }
 
 fn chosen(report: &Report) -> Vec<Curve<'_>> {
@@ -144,6 +163,7 @@ fn picture(
             grouped(line as u64)
         )?;
     }
+    gaps(report, id, frame, out)?;
     let every = nice(frame.seconds, if frame.narrow { 3 } else { 8 });
     for at in (0..).map(|n| f64::from(n) * every).take_while(|at| *at <= frame.seconds) {
         let (x, y) = (frame.x(at), bottom + 18.0);
@@ -161,6 +181,9 @@ fn picture(
         )?;
     }
     for curve in curves {
+        writeln!(out, "<path class=\"area f{}\" d=\"{}\"/>", curve.letter, area(curve.series, frame))?;
+    }
+    for curve in curves {
         let rough = if curve.series.exact { "" } else { " rough" };
         writeln!(
             out,
@@ -170,9 +193,8 @@ fn picture(
         )?;
     }
     labels(curves, limit, frame, out)?;
-    if let Some(limit) = limit {
-        marks(report, frame.y(limit as f64), frame, out)?;
-    }
+    // Without its line they stand at the top.
+    marks(report, limit.map_or(frame.top + 12.0, |limit| frame.y(limit as f64)), frame, out)?;
     writeln!(out, "</svg>")
 }
 
@@ -200,6 +222,37 @@ fn path(series: &Series, frame: &Frame) -> String {
         (from_s, before) = (*end_s, Some(*last));
     }
     path
+}
+
+/// The same down to the axis.
+fn area(series: &Series, frame: &Frame) -> String {
+    let end = series.ends_s.last().copied().unwrap_or(series.from_s);
+    format!("{}V{:.1}H{:.1}Z", path(series, frame), frame.bottom, frame.x(series.from_s.min(end)))
+}
+
+/// Hatched where something was lost.
+fn gaps(report: &Report, id: &str, frame: &Frame, out: &mut dyn Write) -> io::Result<()> {
+    let gaps = &report.coverage.gaps;
+    if gaps.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "<pattern id=\"g{id}\" width=\"6\" height=\"6\" patternUnits=\"userSpaceOnUse\" patternTransform=\"rotate(45)\">\
+         <path class=\"hatch\" d=\"M0 0V6\"/></pattern>"
+    )?;
+    for gap in gaps.iter().take(GAPS) {
+        let (from, to) = (frame.x(gap.from_s), frame.x(gap.to_s));
+        writeln!(
+            out,
+            "<rect class=\"gap\" fill=\"url(#g{id})\" x=\"{from:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\"><title>{} lost</title></rect>",
+            frame.top,
+            (to - from).max(3.0),
+            frame.bottom - frame.top,
+            grouped(gap.lost)
+        )?;
+    }
+    Ok(())
 }
 
 /// Beside the end of each curve, none over another.
@@ -240,6 +293,8 @@ fn plain(comm: &str) -> String {
 /// Refused calls by their number in the list; near ones are one mark.
 fn marks(report: &Report, limit_y: f64, frame: &Frame, out: &mut dyn Write) -> io::Result<()> {
     const NEAR: f64 = 24.0;
+    /// Room for words.
+    const WORDS: f64 = 380.0;
     let mut marks: Vec<(f64, usize, usize)> = Vec::new();
     let mut at: Vec<(f64, usize)> = report
         .unrecovered()
@@ -255,7 +310,8 @@ fn marks(report: &Report, limit_y: f64, frame: &Frame, out: &mut dyn Write) -> i
             _ => marks.push((x, number, number)),
         }
     }
-    for (x, low, high) in marks.into_iter().take(MARKS) {
+    let xs: Vec<f64> = marks.iter().map(|(x, ..)| *x).collect();
+    for (n, (x, low, high)) in marks.into_iter().take(MARKS).enumerate() {
         let said = if low == high { low.to_string() } else { format!("{low}\u{2013}{high}") };
         let half = 8.0 + 3.5 * said.chars().count() as f64 - 3.5;
         let top = (limit_y - 30.0).max(2.0);
@@ -269,6 +325,31 @@ fn marks(report: &Report, limit_y: f64, frame: &Frame, out: &mut dyn Write) -> i
             half * 2.0,
             top + 12.0
         )?;
+        let lasted = report.unrecovered().skip(low - 1).take(high + 1 - low);
+        if let Some(until) = lasted.filter_map(|failure| failure.last_at_s).reduce(f64::max) {
+            let end = frame.x(until).max(x + 3.0).min(frame.right.max(x + 3.0));
+            writeln!(out, "<path class=\"lasted\" d=\"M{x:.1} {limit_y:.1}H{end:.1}\"/>")?;
+        }
+        // Words where nothing else stands.
+        let free = |from: f64, to: f64| xs.iter().enumerate().all(|(m, at)| m == n || *at < from || *at > to);
+        let (side, anchor) = if free(x, x + WORDS) && x + WORDS < frame.right {
+            (x + half + 6.0, "start")
+        } else if free(x - WORDS, x) && x - WORDS > frame.left {
+            (x - half - 6.0, "end")
+        } else {
+            continue;
+        };
+        if let Some(failure) = report.unrecovered().nth(low - 1).filter(|_| low == high && !frame.narrow) {
+            writeln!(
+                out,
+                "<text class=\"why {anchor}\" x=\"{side:.1}\" y=\"{:.1}\"><tspan class=\"letter\">{} {} refused in {}</tspan>: {}</text>",
+                top + 12.0,
+                grouped(failure.count),
+                plain(&failure.syscall),
+                plain(&failure.comm),
+                super::escape::text(reason(failure))
+            )?;
+        }
     }
     Ok(())
 }
@@ -384,6 +465,29 @@ mod tests {
             page.contains("is 481 times the largest peak") && !page.contains("class=\"limit\""),
             "{page}"
         );
+    }
+
+    #[test]
+    fn what_was_lost_is_hatched_and_a_refusal_has_its_cause() {
+        let mut report = crate::output::text::tests::clipped_run();
+        report.session.duration_s = 4.0;
+        report.failures[0].first_at_s = Some(0.4);
+        report.failures[0].last_at_s = Some(2.0);
+        report.failures[0].comm = "<b>".into();
+        report.processes[0].series = Some(Series { ends_s: vec![2.0, 4.0], ..series(&[65_530, 65_530]) });
+        assert!(!page(&report).contains("class=\"gap\""));
+        report.coverage.gaps = vec![crate::model::report::Gap { from_s: 1.0, to_s: 2.0, lost: 1204 }];
+        let page = page(&report);
+        assert_eq!(page.matches("class=\"gap\"").count(), 2, "in both pictures: {page}");
+        assert!(
+            page.contains("Hatched: 1,204 events were lost there") && page.contains("fill=\"url(#gw)\""),
+            "{page}"
+        );
+        assert!(
+            page.contains("refused in &lt;b&gt;</tspan>: ") && page.contains("class=\"lasted\""),
+            "{page}"
+        );
+        assert!(!page.contains("style=") && !page.contains("<b>"), "{page}");
     }
 
     #[test]

@@ -311,6 +311,7 @@ pub(crate) fn proc_source() -> Report {
             reason: Some("no CAP_BPF".into()),
             skipped: None,
         }],
+        gaps: Vec::new(),
         notes: vec!["Without CAP_BPF and CAP_PERFMON vmaudit looks at /proc every 100 ms.".into()],
         exact_peaks: false,
         exact_calls: false,

@@ -7,6 +7,7 @@ use vmaudit_common::{LIMIT_ON_TASKS_MET, LIMIT_ON_VMAS_MET};
 use crate::model::event::{Doubt, Losses};
 use crate::model::hook;
 use crate::model::loss::LossReason;
+use crate::os::clock::now_ns;
 use crate::source::ebpf::Live;
 
 /// A program at work.
@@ -111,7 +112,7 @@ impl Live {
             (LossReason::SkipsUnreadable, unreadable),
         ]
         .into();
-        Losses { counters, doubt, shares: self.used_shares() }
+        Losses { at_ns: now_ns(), counters, doubt, shares: self.used_shares() }
     }
 
     /// What an event of this row that nobody saw can have changed. Where write sections are numbered, no count: the

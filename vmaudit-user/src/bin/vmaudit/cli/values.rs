@@ -162,16 +162,7 @@ pub fn percent(text: &str) -> Result<f64, String> {
 
 /// VMAs a second: `10/s`, `30/min`, `5/h`; without a unit a second.
 pub fn rate(text: &str) -> Result<f64, String> {
-    const FORM: &str = "write for example 10/s, 30/min or 5/h";
-    let (number, unit) = text.split_once('/').unwrap_or((text, "s"));
-    let seconds = match unit {
-        "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(FORM.into()),
-    };
-    let number = number.parse::<f64>().ok().or_else(|| text::read_number(number).ok().map(|n| n as f64));
-    number.filter(|n| n.is_finite() && *n >= 0.0).map(|n| n / seconds).ok_or(FORM.to_owned())
+    text::read_rate(text)
 }
 
 /// Percent of a figure that may grow to any multiple.

@@ -69,6 +69,7 @@ fn sample() -> Vec<Event> {
         Event::Refused(Box::new(Refused { args: [u64::MAX; 6], stack: vec![1, 2], ..Refused::example() })),
         Event::Mm(Box::new(mm)),
         Event::Lost(Losses {
+            at_ns: 7,
             counters: [(LossReason::RingFull, 2)].into(),
             doubt: Doubt::default(),
             shares: Vec::new(),
