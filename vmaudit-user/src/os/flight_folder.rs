@@ -43,6 +43,9 @@ pub struct FlightFolder {
     rights: &'static [Capability],
 }
 
+/// A file that was left: when it was written (seconds, nanoseconds), its name, bytes. In the order of their ages.
+type Left = ((i64, i64), OsString, u64);
+
 impl FlightFolder {
     /// Opens it. Errors: the system's, a sentence about a link that somebody else may have planted, and one when vmaudit has
     /// rights that its caller lacks.
@@ -146,8 +149,8 @@ impl FlightFolder {
         Ok(())
     }
 
-    /// Files that a flight recorder of this user has left: when they were written, name, size.
-    fn own(&self) -> io::Result<Vec<((i64, i64), OsString, u64)>> {
+    /// Files that a flight recorder of this user has left.
+    fn own(&self) -> io::Result<Vec<Left>> {
         let folder = Dir::read_from(&self.folder).map_err(io::Error::from)?;
         let mut own = Vec::new();
         for entry in folder.take(MOST_NAMES) {

@@ -237,7 +237,7 @@ impl Kept {
     /// Forgets who ended before the stretch began.
     pub fn clear(&mut self, from_ns: u64) {
         let before = |at_ns: Option<u64>| at_ns.is_some_and(|at_ns| at_ns < from_ns);
-        self.processes.retain(|_, it| !before(it.dead_ns) && !(it.mms.is_empty() && before(it.gone_ns)));
+        self.processes.retain(|_, it| !(before(it.dead_ns) || it.mms.is_empty() && before(it.gone_ns)));
         let mut dead: Vec<(u64, ProcessId)> =
             self.processes.iter().filter_map(|(id, it)| Some((it.dead_ns.or(it.gone_ns)?, *id))).collect();
         if dead.len() > DEAD {

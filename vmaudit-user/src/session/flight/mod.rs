@@ -107,8 +107,9 @@ impl Flight {
                 (MOST, now_ns().saturating_sub(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
             }
         };
-        while let Some(frame) =
-            self.frames.pop_front_if(|first| self.bytes > most || first.end_ns < oldest_ns)
+        let past = |bytes: usize, first: &Framed| bytes > most || first.end_ns < oldest_ns;
+        while self.frames.front().is_some_and(|first| past(self.bytes, first))
+            && let Some(frame) = self.frames.pop_front()
         {
             self.bytes -= frame.bytes.len();
             self.from_ns = frame.end_ns;
