@@ -36,7 +36,8 @@ pub struct ServeArgs {
     /// What is kept of the last stretch.
     #[command(flatten)]
     pub flight: FlightArgs,
-    /// With --flight: also when a process has passed P percent of vm.max_map_count; repeat it for several [example: --at 80]
+    /// With --flight: also when a process has passed P percent of vm.max_map_count; repeat it for several
+    /// [example: --at 80 --flight 10min --flight-dir /var/tmp]
     #[arg(long, value_name = "P", value_parser = values::percent, requires = "flight")]
     pub at: Vec<f64>,
     /// Shared options.

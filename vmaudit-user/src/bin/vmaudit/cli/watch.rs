@@ -12,7 +12,7 @@ use super::values::{self, Common};
 /// Shown below the options.
 pub const EXAMPLES: &str = "Examples:\n  sudo vmaudit watch -p PID -d 10s\n  sudo vmaudit watch --user root -d 5s\n  \
     sudo vmaudit watch -d 5s -o report.json\n  \
-    sudo vmaudit watch --flight 10min --flight-dir /var/lib/vmaudit --at 80\n\n\
+    sudo vmaudit watch --flight 10min --flight-dir /var/tmp --at 80\n\n\
     Figures of a process that ran before begin at the attach. SIGUSR1 gives a report of what was seen so far.\n\
     Exit status: 0 fine; 86 a budget was broken; 1 failure, also when no process fits; 2 wrongly called.";
 
