@@ -16,7 +16,7 @@ pub struct FlightArgs {
     #[arg(long, value_name = "SIZE|TIME", value_parser = values::stretch, requires = "flight_dir")]
     pub flight: Option<Length>,
     /// Folder for these files, which only their owner can read. The newest 16 are kept, 256 MiB together; older ones of the
-    /// same user are removed
+    /// same user are removed [example: --flight 64M --flight-dir /var/tmp]
     #[arg(long, value_name = "DIR", requires = "flight")]
     pub flight_dir: Option<PathBuf>,
 }
