@@ -33,12 +33,6 @@ const SHARE: Duration = Duration::from_secs(BACKSTOP);
 /// And this long at most where no more is done than to open a file and to go through its symbols once.
 const CHEAP: Duration = Duration::from_millis(1500 * BACKSTOP);
 
-/// Generated code lives in memory without a file, or with one that has no name.
-pub fn may_be_jitted(mapping: &str) -> bool {
-    mapping.is_empty()
-        || ["[anon", "/memfd:", "//anon", "/dev/zero"].iter().any(|start| mapping.starts_with(start))
-}
-
 /// What came of it.
 #[derive(Debug, Default)]
 pub struct Names {

@@ -13,7 +13,8 @@ use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::vma_layout::maps_parser::Parser;
-use crate::enrich::symbols::{BACKSTOP, helper};
+use crate::enrich::symbols::BACKSTOP;
+use crate::enrich::symbols::generated::may_be_jitted;
 use crate::os::apart::{Beat, child};
 use crate::os::rights;
 
@@ -64,7 +65,7 @@ pub fn answer(question: &Question, beat: &Beat) -> (Answer, Vec<OwnedFd>) {
             descriptors.push(fd);
         }
     }
-    let useful = found().any(|found| found.inode != 0 || helper::may_be_jitted(&found.name));
+    let useful = found().any(|found| found.inode != 0 || may_be_jitted(&found.name));
     let root = if root_wanted && useful { root(tgid) } else { None };
     let root = root.map(|(fd, pid)| {
         descriptors.push(fd);

@@ -17,6 +17,7 @@ pub(crate) mod debug_files;
 pub(crate) mod demangle;
 pub(crate) mod dwarf;
 pub(crate) mod elf;
+mod generated;
 mod helper;
 mod locked;
 mod looks;

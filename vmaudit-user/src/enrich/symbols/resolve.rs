@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use super::generated::may_be_jitted;
 use super::helper::Names;
 use super::question::{Address, Name};
 use super::unwind::{Followed, Stack};
@@ -158,7 +159,7 @@ impl Addresses {
             in_file: (at - area.start).wrapping_add(area.offset),
             module: area.module,
             generation,
-            jitted: helper::may_be_jitted(&area.name),
+            jitted: may_be_jitted(&area.name),
         });
     }
 }

@@ -2,49 +2,11 @@
 
 use std::collections::HashMap;
 
+use super::generated::{FramePointers, RUNTIMES, Runtime, may_be_jitted};
 use super::unwind::{End, FUNCTIONS, Followed};
-use super::{Image, Taken, helper, inside};
+use super::{Image, Taken, inside};
 use crate::model::event::FollowedStack;
 use crate::model::report::Frame;
-
-/// A program that makes code or interprets it, and how it is brought to give the names.
-struct Runtime {
-    /// Beginnings of the names of its files.
-    files: &'static [&'static str],
-    /// What its generated code is called.
-    code: &'static str,
-    /// Its names are had so; `PID` stands for the process.
-    names: &'static str,
-    /// Its generated code keeps frame pointers always, or so.
-    frame_pointers: FramePointers,
-}
-
-enum FramePointers {
-    Always,
-    If(&'static str),
-    Unknown,
-}
-
-const RUNTIMES: [Runtime; 3] = [
-    Runtime {
-        files: &["libjvm.so"],
-        code: "Java code",
-        names: "run `jcmd PID Compiler.perfmap` (JDK 17 or later) while java runs and before vmaudit reports",
-        frame_pointers: FramePointers::If("start java with -XX:+PreserveFramePointer"),
-    },
-    Runtime {
-        files: &["node", "libnode.so"],
-        code: "JavaScript code",
-        names: "start node with --perf-basic-prof-only-functions",
-        frame_pointers: FramePointers::Always,
-    },
-    Runtime {
-        files: &["python3", "libpython3"],
-        code: "Python code",
-        names: "start Python 3.12 or later with -X perf",
-        frame_pointers: FramePointers::Unknown,
-    },
-];
 
 /// How the names of Python's generated entries begin.
 const PYTHON: &str = "py::";
@@ -52,11 +14,6 @@ const PYTHON: &str = "py::";
 const INTERPRETER: &str = "Interpreter";
 const NARROW: &str = "Stacks of 32-bit code are not followed: its unwind information is not read.";
 const ALONE: &str = "Found by frame pointers alone: callers that keep none are missing.";
-
-/// A file of the interpreter of Python.
-pub fn is_python(name: &str) -> bool {
-    RUNTIMES.iter().any(|runtime| runtime.interprets() && runtime.has(name))
-}
 
 fn numbered(index: usize) -> String {
     format!("address {} of the stack", index + 1)
@@ -158,8 +115,7 @@ fn names(
     named: &HashMap<(u64, u64), &Frame>,
     runtime: Option<&Runtime>,
 ) -> Option<String> {
-    let generated =
-        |ip: &&u64| image.area(inside(**ip)).is_some_and(|area| helper::may_be_jitted(&area.name));
+    let generated = |ip: &&u64| image.area(inside(**ip)).is_some_and(|area| may_be_jitted(&area.name));
     let has_name = |ip: &u64| named.get(&(taken.generation, *ip)).is_some_and(|frame| frame.symbol.is_some());
     let (with, without): (Vec<&u64>, Vec<&u64>) = stack.iter().filter(generated).partition(|ip| has_name(ip));
     let what = runtime.map_or("Generated code", |runtime| runtime.code);
@@ -183,26 +139,6 @@ fn names(
     let interprets = runtime.is_some_and(|runtime| runtime.interprets() && runtime.on(stack, image));
     (interprets && with.is_empty())
         .then(|| format!("{what} is not told apart here: {}.", how.unwrap_or_default()))
-}
-
-impl Runtime {
-    fn has(&self, name: &str) -> bool {
-        let name = name.rsplit('/').next().unwrap_or_default();
-        self.files.iter().any(|file| name.starts_with(file))
-    }
-
-    fn runs_in(&self, image: &Image) -> bool {
-        image.areas.iter().any(|area| self.has(&area.name))
-    }
-
-    /// It generates no code unless it is told to.
-    fn interprets(&self) -> bool {
-        self.code == "Python code"
-    }
-
-    fn on(&self, stack: &[u64], image: &Image) -> bool {
-        stack.iter().any(|&ip| image.area(inside(ip)).is_some_and(|area| self.has(&area.name)))
-    }
 }
 
 #[cfg(test)]

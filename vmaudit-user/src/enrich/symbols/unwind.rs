@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::cfi::{Above, Cfi, Unknown};
 use super::elf::{self, Program};
+use super::generated::{is_python, may_be_jitted};
 use super::registers::{FP, RETURN, Registers, SP};
 use super::stack_copy::StackCopy;
-use super::{Area, Image, helper, inside, stack_notes};
+use super::{Area, Image, inside};
 use crate::domain::c_library;
 
 /// Functions kept of one stack.
@@ -180,12 +181,12 @@ impl Walk<'_> {
     /// words of stack, the outer one returns into Python (CPython, Python/asm_trampoline.S). On arm64 they keep frame
     /// pointers.
     fn python_entry(&mut self, area: &Area, registers: &Registers) -> Option<Above> {
-        if !cfg!(target_arch = "x86_64") || !helper::may_be_jitted(&area.name) {
+        if !cfg!(target_arch = "x86_64") || !may_be_jitted(&area.name) {
             return None;
         }
         let (sp, fp) = (registers.get(SP)?, registers.get(FP));
         let ip = self.stack.copy.read(sp.checked_add(8)?, 8)?;
-        if !stack_notes::is_python(&self.image.area(inside(ip))?.name) {
+        if !is_python(&self.image.area(inside(ip))?.name) {
             return None;
         }
         let last = self.followed.addresses.len().saturating_sub(1);
