@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use vmaudit_tests::{Done, Scratch, Session};
+use vmaudit_tests::{Done, Scratch, Session, in_guest, workload};
 use vmaudit_user::model::report::{Process, Report};
 
 fn write(folder: &Path, files: &[(&str, &str)]) {
@@ -34,6 +34,25 @@ fn session(folder: &Path, command: &str) -> (Done, Report) {
 fn of<'r>(report: &'r Report, test: &str) -> Vec<&'r Process> {
     let named = |row: &&Process| row.test.as_deref().is_some_and(|name| name.contains(test));
     report.processes.iter().filter(named).collect()
+}
+
+/// A runner of a thousand tests that are over at once; the program that names them is attached while the first ones run.
+#[test]
+fn tests_that_are_over_at_once_have_their_names() {
+    let n = if in_guest() { 300 } else { 1000 };
+    let scratch = Scratch::new();
+    let script = format!(
+        "#!/bin/sh\ni=0; while [ $i -lt {n} ]; do NEXTEST_TEST_NAME=case$i '{}' burst 1; i=$((i + 1)); done\n",
+        workload().display()
+    );
+    write(scratch.folder(), &[("cargo-nextest", &script)]);
+    let runner = scratch.folder().join("cargo-nextest");
+    std::fs::set_permissions(&runner, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let report = Session::run_command(&["--all-rows"]).words(&[runner]).go().succeeded().report();
+    let named =
+        |i: usize| report.processes.iter().any(|row| row.test.as_deref() == Some(&*format!("case{i}")));
+    let unnamed: Vec<usize> = (n / 2..n).filter(|&i| !named(i)).collect();
+    assert!(unnamed.is_empty(), "{unnamed:?} of {n}");
 }
 
 mod with_nextest {

@@ -179,6 +179,8 @@ pub struct EndLayout {
     pub regs_user_sp: u32,
     /// mm_struct.start_stack.
     pub mm_start_stack: u32,
+    /// mm_struct.env_start.
+    pub mm_env_start: u32,
     /// mm_struct.env_end.
     pub mm_env_end: u32,
     /// inode.i_size.

@@ -25,6 +25,9 @@ pub const RECORD_LIMIT_NEAR: u32 = 9;
 /// [`RecordHeader::kind`]: a [`LeftRecord`].
 pub const RECORD_LEFT: u32 = 10;
 
+/// [`RecordHeader::kind`]: an [`EnvironmentRecord`].
+pub const RECORD_ENVIRONMENT: u32 = 12;
+
 /// [`LeftRecord::what`]: a call that should have unmapped the range was refused.
 pub const LEFT_MAPPED: u32 = 0;
 /// [`LeftRecord::what`]: the same, and the range lies in the heap.
@@ -202,6 +205,25 @@ pub struct ExecRecord {
     pub start_boottime_ns: u64,
     /// Path as it was passed, `\0`-terminated, cut to fit.
     pub filename: [u8; 128],
+}
+
+/// Longest environment that is told, bytes; a power of two.
+pub const ENVIRONMENT_BYTES: usize = 1 << 14;
+
+/// With what environment a new image begins, where a runner of tests is at work. Not told of a longer one.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct EnvironmentRecord {
+    /// Kind [`RECORD_ENVIRONMENT`].
+    pub head: RecordHeader,
+    /// See [`crate::MmSlot::start_boottime_ns`].
+    pub start_boottime_ns: u64,
+    /// As in [`ExecRecord`].
+    pub filename: [u8; 128],
+    /// Valid bytes of `data`; what follows them is anything.
+    pub bytes: u64,
+    /// `NAME=value`, each with its `\0`.
+    pub data: [u8; ENVIRONMENT_BYTES],
 }
 
 /// A slot reached [`crate::SLOT_DEAD`].

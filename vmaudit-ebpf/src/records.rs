@@ -1,14 +1,16 @@
 //! Everything that is written to the ring buffer. Losing a record costs no figure: peaks and counters are in the slots.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns,
+    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user},
     macros::map,
     maps::{RingBuf, ring_buf::RingBufEntry},
 };
 use vmaudit_common::{
-    ChangeRecord, DeadRecord, EndRecord, ExecRecord, FailureRecord, KilledRecord, LeftRecord, MAKERS_COPIES,
-    RECORD_CHANGE, RECORD_DEAD, RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen,
-    call::Call,
+    ABSENT, ChangeRecord, DeadRecord, ENVIRONMENT_BYTES, EndRecord, EnvironmentRecord, ExecRecord,
+    FailureRecord, KilledRecord, LeftRecord, MAKERS_COPIES, RECORD_CHANGE, RECORD_DEAD, RECORD_ENVIRONMENT,
+    RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen, call::Call,
 };
 
 use crate::{
@@ -144,6 +146,43 @@ pub fn new_image(slot: Option<Slot>, task: u64, filename: u64) {
     // Of a path that is relative, or too long, the rest is in /proc, as long as the process is there.
     let whole = path[0] == b'/' && path[path.len() - 2] == 0;
     entry.submit(if whole { wake_now_and_then(now) } else { WAKE });
+}
+
+/// With what environment `current` begins its new image, of the file with this name. Only a hint: user space looks into
+/// /proc too, and may come too late there.
+#[inline(always)]
+pub fn environment(task: u64, filename: u64) {
+    let (from, to) = (layout!(end.mm_env_start), layout!(end.mm_env_end));
+    // Few, and worth more than who made what, which leaves a quarter.
+    let room = RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 8 * 7;
+    if from == ABSENT || to == ABSENT || !room {
+        return;
+    }
+    let mm = kernel::mm_of(task);
+    let start: u64 = kernel::read(mm, from);
+    let bytes = kernel::read::<u64>(mm, to).wrapping_sub(start);
+    if bytes == 0 || bytes >= ENVIRONMENT_BYTES as u64 {
+        return;
+    }
+    let bytes = bytes & (ENVIRONMENT_BYTES as u64 - 1);
+    let Some(mut entry) = RECORDS.reserve::<EnvironmentRecord>(0) else { return };
+    let record = entry.as_mut_ptr();
+    // SAFETY: `record` points at reserved memory of this size, which holds `bytes`; of the data nothing else is read.
+    let failed = unsafe {
+        (*record).head = head(RECORD_ENVIRONMENT, now(), 0);
+        (*record).start_boottime_ns = kernel::read(kernel::leader_of(task), layout!(task_start_boottime));
+        clear_words((&raw mut (*record).filename).cast(), size_of_val(&(*record).filename) / 8);
+        kernel::read_str(filename, &mut (*record).filename);
+        (*record).bytes = bytes;
+        let data = (&raw mut (*record).data).cast::<c_void>();
+        bpf_probe_read_user(data, bytes as u32, start as *const c_void)
+    };
+    // A page that is not in memory.
+    if failed == 0 {
+        entry.submit(WAKE);
+    } else {
+        entry.discard(NO_WAKEUP);
+    }
 }
 
 /// A slot waits to be read. Only a hint to look soon: a full ring loses nothing here, user space also looks by itself.

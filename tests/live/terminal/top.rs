@@ -128,8 +128,9 @@ mod with_tmux {
         let screen = tmux.with("workload hit the limit of ");
         assert!(screen.lines().any(|line| line.contains("workload") && line.contains("100.0")), "{screen}");
         tmux.call(&["send-keys", "Enter"]);
-        let screen = tmux.with("workload::makers::stackoverflow");
-        for part in ["AT PEAK", "munmap", "memory.rs:", "makers.rs:", "99.", "now 65,"] {
+        // Names come first, lines as soon as they are read.
+        let screen = tmux.with("memory.rs:");
+        for part in ["AT PEAK", "munmap", "workload::makers::stackoverflow", "makers.rs:", "99.", "now 65,"] {
             assert!(screen.contains(part), "{part}: {screen}");
         }
         // By itself: with what follows at once it would be another key.

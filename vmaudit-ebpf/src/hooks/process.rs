@@ -96,6 +96,17 @@ pub fn exec_classic(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// Where a runner of tests is at work, beside the other; it takes what it needs to know from that one's tables.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn environment_raw(ctx: RawTracePointContext) -> i32 {
+    let (tgid, _) = kernel::ids();
+    if follows(tgid) {
+        let bprm: u64 = ctx.arg(2);
+        records::environment(kernel::current(), kernel::read(bprm, layout!(bprm_filename)));
+    }
+    0
+}
+
 /// `old`: the id of the thread that called exec, which has its process's id from now on.
 #[inline(always)]
 fn execed(old: u32, filename: u64) {

@@ -25,6 +25,7 @@ pub mod scan;
 pub(crate) mod series;
 pub mod shares;
 mod task_names;
+pub(crate) mod test_name;
 pub mod unit;
 pub(crate) mod vma_cost;
 pub(crate) mod vma_layout;

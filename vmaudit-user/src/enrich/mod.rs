@@ -128,6 +128,7 @@ impl Enrichment {
                     it.notice(facts);
                 }
             }
+            Event::Test(_) => self.tests.iter_mut().for_each(test_names::Looks::told),
             Event::OomVictim(victim) => {
                 let found = self.oom.look(victim, audit.cgroup_of(victim.process.tgid));
                 found.into_iter().for_each(|cgroups| sink(Event::OomCgroups(Box::new(cgroups))));

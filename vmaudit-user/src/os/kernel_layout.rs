@@ -142,6 +142,7 @@ fn end_layout(btf: &Btf<'_>, arch: &str) -> EndLayout {
         },
         regs_user_sp: btf.member("pt_regs", "sp").unwrap_or(ABSENT),
         mm_start_stack: btf.member("mm_struct", "start_stack").unwrap_or(ABSENT),
+        mm_env_start: btf.member("mm_struct", "env_start").unwrap_or(ABSENT),
         mm_env_end: btf.member("mm_struct", "env_end").unwrap_or(ABSENT),
         inode_size: may("inode", &["i_size"]),
         inode_sb: may("inode", &["i_sb"]),

@@ -4,21 +4,23 @@ use std::mem::{offset_of, size_of};
 
 use bytemuck::Pod;
 use vmaudit_common::{
-    CLASS_GAP, CLASS_LOOKED, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, EndRecord, ExecRecord,
-    FailureRecord, GroupKey, KilledRecord, LeftRecord, MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH,
-    MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT, MM_SHARED, MakerRecord, MappingRecord, MmSlot, OOM_INSIDE,
-    OOM_LEVELS, OOM_SAYS, OOM_WHOLE, OomRecord, RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_EXEC,
-    RECORD_FAILURE, RECORD_LEFT, RECORD_LIMIT_NEAR, RECORD_MAKER, RECORD_MAPPING, RECORD_OOM, RECORD_STACK,
-    REGISTERS, RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED,
-    SIGNAL_MAPPED, SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord, TaskName,
+    CLASS_GAP, CLASS_LOOKED, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, ENVIRONMENT_BYTES,
+    EndRecord, EnvironmentRecord, ExecRecord, FailureRecord, GroupKey, KilledRecord, LeftRecord,
+    MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
+    MM_SHARED, MakerRecord, MappingRecord, MmSlot, OOM_INSIDE, OOM_LEVELS, OOM_SAYS, OOM_WHOLE, OomRecord,
+    RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_ENVIRONMENT, RECORD_EXEC, RECORD_FAILURE, RECORD_LEFT,
+    RECORD_LIMIT_NEAR, RECORD_MAKER, RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS, RecordHeader,
+    SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM,
+    SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord, TaskName,
 };
 
+use crate::domain::test_name::{test_of, variable};
 use crate::model::end::{
     Ended, Fault, FaultFile, FaultMapping, OomFigures, OomSeen, OomVictim, OwnState, Raised, Sender,
 };
 use crate::model::event::{
     CallStat, Change, Credit, Event, Host, Mapped, MappedFile, MmState, Needed, ProcessFacts, ProcessId,
-    RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, Within,
+    RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, TestOf, Within,
 };
 use crate::model::shortage::Tasks;
 use crate::source::ebpf::intervals::Intervals;
@@ -80,6 +82,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
                 _ => Decoded::Event(Event::Process(named)),
             }
         }
+        RECORD_ENVIRONMENT => Decoded::Event(Event::Test(Box::new(test(bytes)?))),
         RECORD_END => Decoded::Event(Event::Ended(Box::new(ended(bytes)?))),
         RECORD_OOM => {
             let r: OomRecord = read_cut(bytes, offset_of!(OomRecord, path))?;
@@ -96,6 +99,22 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
 
 fn read_record<T: Pod>(bytes: &[u8]) -> Option<T> {
     bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
+}
+
+/// `None` also where no runner has begun it.
+fn test(bytes: &[u8]) -> Option<TestOf> {
+    const HEAD: usize = offset_of!(EnvironmentRecord, data);
+    let head: RecordHeader = read_record(bytes)?;
+    let words = |at, n| bytes.get(at..at + n);
+    let number = |at| Some(u64::from_ne_bytes(words(at, 8)?.try_into().ok()?));
+    let length = usize::try_from(number(offset_of!(EnvironmentRecord, bytes))?).ok()?;
+    let environment = bytes.get(HEAD..HEAD.checked_add(length.min(ENVIRONMENT_BYTES))?)?;
+    let path = text(words(offset_of!(EnvironmentRecord, filename), 128)?);
+    // The runner sets it where it runs a test somewhere else.
+    let folder = variable(environment, "PWD");
+    let test = test_of(environment, &path, folder.as_deref())?;
+    let start_ns = number(offset_of!(EnvironmentRecord, start_boottime_ns))?;
+    Some(TestOf { process: ProcessId { tgid: head.tgid, start_ns }, test })
 }
 
 fn ended(bytes: &[u8]) -> Option<Ended> {

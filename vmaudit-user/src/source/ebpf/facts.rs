@@ -57,7 +57,7 @@ fn fits(path: &str, part: &str) -> bool {
 
 impl Live {
     /// What /proc tells of every process that lives.
-    pub(super) fn tell_facts(&self, sink: &mut dyn FnMut(Event)) {
+    pub(super) fn tell_facts(&mut self, sink: &mut dyn FnMut(Event)) {
         let _rights = rights::raised(&rights::PROCESSES);
         for process in self.in_slots(&[SLOT_LIVE]) {
             let Ok(handle) = self.names.proc.open(process.tgid) else { continue };
@@ -66,13 +66,15 @@ impl Live {
                 continue;
             }
             let groups = handle.cgroups().map(|text| Groups::parse(&text));
-            sink(Event::Process(ProcessFacts {
+            let facts = ProcessFacts {
                 process,
                 at_ns: now_ns(),
                 exe: handle.exe(),
                 within: groups.as_ref().map(Groups::within).unwrap_or_default(),
                 cgroup: groups.and_then(|groups| groups.shown),
-            }));
+            };
+            self.may_run_tests(&facts);
+            sink(Event::Process(facts));
         }
     }
 }

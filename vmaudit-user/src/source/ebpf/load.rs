@@ -21,6 +21,7 @@ use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
 use crate::os::{kernel_symbol, rights};
 use crate::source::ebpf::attach::{Stop, wants};
+use crate::source::ebpf::environments::{self, Environments};
 use crate::source::ebpf::hooks::{Extent, Form, HOOKS, Need};
 use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::placed::{self, Page, Works};
@@ -83,7 +84,8 @@ impl Live {
         let forms: Vec<&Form> = rows().flat_map(forms_of).collect();
         let mut live =
             Self::load(facts, options, asks, &forms).map_err(|Unavailable(why)| Stop::Unavailable(why))?;
-        let mut refused = live.preload(rows().filter(|row| !live.is_spare(row)).flat_map(forms_of).collect());
+        let at_once = rows().filter(|row| !live.is_spare(row)).flat_map(forms_of);
+        let mut refused = live.preload(at_once.chain([&environments::FORM]).collect());
         for row in HOOKS {
             live.attach_row(row, facts, options, (extent, &mut refused))?;
         }
@@ -157,7 +159,8 @@ impl Live {
         let page = Page::new().map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let asking = works.as_ref().map(|(functions, works)| (*functions, works));
         let mut object = placed::patched(OBJECT, &page, asking);
-        let wanted: HashSet<&str> = forms.iter().flat_map(|form| form.programs()).collect();
+        let wanted: HashSet<&str> =
+            forms.iter().flat_map(|form| form.programs()).chain([environments::FORM.program]).collect();
         placed::leave_out(&mut object, |program| !wanted.contains(program));
         if !options.debug {
             placed::leave_out_lines(&mut object);
@@ -207,6 +210,7 @@ impl Live {
             sampled: false,
             works: works.map(|(_, works)| works),
             spare: None,
+            environments: Environments::default(),
             session: None,
             counts_classic_skips: hooks::counts_classic_skips(facts),
             logger,

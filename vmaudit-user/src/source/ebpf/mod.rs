@@ -7,6 +7,7 @@ mod attach;
 mod bpf_call;
 pub(crate) mod decode;
 mod descendants;
+mod environments;
 mod facts;
 pub(crate) mod hooks;
 mod intervals;
@@ -58,6 +59,7 @@ use crate::model::report::Hook;
 use crate::os::clock::now_ns;
 use crate::os::rights;
 use crate::source::ebpf::decode::{Beside, Decoded, decode, mm_state};
+use crate::source::ebpf::environments::Environments;
 use crate::source::ebpf::facts::Names;
 use crate::source::ebpf::intervals::Intervals;
 use crate::source::ebpf::left_ranges::LeftRanges;
@@ -141,6 +143,8 @@ pub struct Live {
     works: Option<Works>,
     /// Waits until a limit is near.
     spare: Option<Spare>,
+    /// Of processes that begin.
+    environments: Environments,
     /// As long as it is there the session goes on.
     session: Option<std::sync::mpsc::Sender<()>>,
     /// The kernel counts how often it skips a classic tracepoint's program.
@@ -257,6 +261,7 @@ impl Live {
 
     /// Takes what has arrived, at most `most` records; returns whether more may be waiting.
     pub fn drain(&mut self, most: usize, sink: &mut dyn FnMut(Event)) -> bool {
+        self.want_environments();
         for _ in 0..most {
             let Some(item) = self.ring.next() else { return false };
             let mut decoded = decode(&item);
@@ -268,10 +273,12 @@ impl Live {
             match decoded {
                 Some(Decoded::Event(Event::Process(mut named))) => {
                     self.names.complete(&mut named, false);
+                    self.may_run_tests(&named);
                     sink(Event::Process(named));
                 }
                 Some(Decoded::PartOfPath(mut named)) => {
                     self.names.complete(&mut named, true);
+                    self.may_run_tests(&named);
                     sink(Event::Process(named));
                 }
                 Some(Decoded::Event(event)) => sink(event),

@@ -121,6 +121,7 @@ impl Live {
                     signal.by.tgid = self.shown(signal.by.tgid);
                 }
             }
+            Decoded::Event(Event::Test(it)) => it.process.tgid = self.shown(it.process.tgid),
             Decoded::Event(Event::OomVictim(it)) => it.process.tgid = self.shown(it.process.tgid),
             _ => {}
         }

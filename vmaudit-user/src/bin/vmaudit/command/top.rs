@@ -121,6 +121,8 @@ struct Screen {
     naming: Option<Which>,
     /// The same as an address space.
     unnamed: Option<u64>,
+    /// How often names may be asked for once more: what the files of symbols tell may take longer than a screen waits.
+    again: u32,
     /// Processes that have ended, the last one at the end.
     gone: VecDeque<(Instant, Row)>,
     over: bool,
@@ -130,6 +132,8 @@ struct Screen {
 
 /// VMAs that are looked at to say who owns them: more than nearly every limit allows.
 const EXPLAINED: u64 = 1_000_000;
+/// Names are asked for so often once more.
+const AGAIN: u32 = 2;
 /// For so long a process that has ended is shown, and so many of them.
 const GONE: (Duration, usize) = (Duration::from_secs(300), 20);
 /// One that ended is shown from this percentage of the limit on.
@@ -165,6 +169,7 @@ impl Screen {
             looked: None,
             naming: None,
             unnamed: None,
+            again: 0,
             gone: VecDeque::new(),
             over: false,
             broken: None,
@@ -181,6 +186,11 @@ impl Screen {
             row.user = self.user(standing.row.uid).or(row.user);
             if self.top.looked_at() == Some(row.which) {
                 row.makers = Some(Makers::of(&standing.row));
+                let mut frames = standing.row.makers.iter().flat_map(|maker| &maker.stack);
+                if self.again > 0 && frames.any(|frame| frame.module.is_some() && frame.file.is_none()) {
+                    self.again -= 1;
+                    self.naming = Some(row.which);
+                }
             }
             rows.push(row);
         }
@@ -241,6 +251,7 @@ impl Screen {
             Wish::Every(seconds) => self.every = Duration::from_secs(seconds.into()),
             Wish::Makers(which) => {
                 self.naming = Some(which);
+                self.again = AGAIN;
                 self.looked = None;
             }
             Wish::Explain(which) => {

@@ -1,0 +1,60 @@
+//! The environments that processes begin with, from when a runner of tests is seen at work: a test is over sooner than
+//! /proc can be asked which one it is.
+
+use std::sync::{Arc, TryLockError};
+
+use aya::programs::Program;
+
+use crate::domain::test_name::is_runner;
+use crate::model::event::ProcessFacts;
+use crate::os::rights;
+use crate::source::ebpf::Live;
+use crate::source::ebpf::hooks::{self, Form};
+use crate::text::MESSAGES;
+
+/// Loaded at the start, for later the rights are gone; small.
+pub static FORM: Form = hooks::raw("environment_raw", EVENT);
+const EVENT: &str = "sched_process_exec";
+
+/// Whether they are told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Environments {
+    /// No runner was seen.
+    #[default]
+    Unwanted,
+    /// One was.
+    Wanted,
+    /// They are, or cannot be.
+    Settled,
+}
+
+impl Live {
+    /// A process has begun.
+    pub(super) fn may_run_tests(&mut self, facts: &ProcessFacts) {
+        if self.environments == Environments::Unwanted && facts.exe.as_deref().is_some_and(is_runner) {
+            self.environments = Environments::Wanted;
+        }
+    }
+
+    /// Called again and again: while another program is being loaded there is nothing to do.
+    pub(super) fn want_environments(&mut self) {
+        if self.environments != Environments::Wanted {
+            return;
+        }
+        let programs = Arc::clone(&self.ebpf);
+        let mut programs = match programs.try_lock() {
+            Ok(programs) => programs,
+            Err(TryLockError::Poisoned(programs)) => programs.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        self.environments = Environments::Settled;
+        let _rights = rights::raised(&rights::EBPF);
+        let name = FORM.program;
+        if let Some(Program::RawTracePoint(program)) = programs.program_mut(name)
+            && !hooks::left_out(name)
+            && let Err(e) = program.attach(EVENT)
+        {
+            log::debug!(target: MESSAGES, "[bpf] {name}: {e}");
+        }
+    }
+}
