@@ -49,7 +49,8 @@ impl Looks {
 }
 
 fn read(pid: u32) -> Option<String> {
-    let _rights = rights::raised(&rights::PROCESSES);
+    // What others were started with is not the caller's to know.
+    let _rights = (!rights::lent()).then(|| rights::raised(&rights::PROCESSES));
     let process = Proc::default().open(pid).ok()?;
     let environment = process.environment().unwrap_or_default();
     test_of(&environment, &process.exe()?, process.directory().as_deref())

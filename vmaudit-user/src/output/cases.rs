@@ -42,6 +42,9 @@ enum Verdict {
 }
 
 impl Verdict {
+    /// The same where it is not known whether calls were refused at all.
+    const UNSEEN: &str = "not all refused calls can have been seen";
+
     /// `failed`: calls that were refused, `shown`: so many of them did harm at the least; `harm`: some did, and may have been
     /// among them.
     fn of(failed: u64, shown: u64, harm: bool, whose: &str) -> Self {
@@ -92,9 +95,7 @@ pub(crate) fn cases(report: &Report) -> Vec<Case> {
         all.push(judged(format!("mark {}", clean(&mark.name)), of_mark(report, mark)));
     }
     for test in tests(report).into_iter().take(TASKS) {
-        let blame = test.blame().filter(|_| demanded);
-        let failures = blame.into_iter().map(|why| (true, why)).collect();
-        all.push(Case::of(format!("test {}", clean(test.name)), failures));
+        all.push(judged(format!("test {}", clean(test.name)), test.verdict(report)));
     }
     for (process, task, name) in tasks(report).take(TASKS) {
         let name = format!("task {} in {} (pid {})", clean(name), clean(&process.comm), process.pid);
@@ -116,13 +117,25 @@ pub(crate) struct Test<'r> {
 }
 
 impl Test<'_> {
-    fn blame(&self) -> Option<String> {
+    fn verdict(&self, report: &Report) -> Verdict {
         let calls = count(self.failed, "memory call", "memory calls");
-        (self.failed > 0).then(|| format!("{calls} failed in test {}", clean(self.name)))
+        match self.failed {
+            0 if report.failures_may_be_missing() => Verdict::Unknown(Verdict::UNSEEN.into()),
+            0 if added_up_refused(report) => {
+                Verdict::Unknown("calls of processes without a row were refused (--all-rows)".into())
+            }
+            0 => Verdict::Passed,
+            _ => Verdict::Failed(format!("{calls} failed in test {}", clean(self.name))),
+        }
     }
 }
 
-/// The tests that processes belong to, by name.
+/// Calls of processes that were added up were refused: of which test, nobody knows.
+fn added_up_refused(report: &Report) -> bool {
+    report.folded.iter().any(|sum| sum.failed.is_none_or(|failed| failed > 0))
+}
+
+/// The tests that processes with a row belong to, by name.
 pub(crate) fn tests(report: &Report) -> Vec<Test<'_>> {
     let mut all: BTreeMap<&str, Test<'_>> = BTreeMap::new();
     for process in &report.processes {
@@ -135,12 +148,15 @@ pub(crate) fn tests(report: &Report) -> Vec<Test<'_>> {
         test.exact &= process.map_count.exact;
         test.failed = test.failed.saturating_add(total(failures.map(|failure| failure.count)));
     }
+    // One without a row may have had a larger peak.
+    let others = report.folded.iter().map(|sum| sum.peak_max).max().flatten();
+    all.values_mut().for_each(|test| test.exact &= test.peak >= others);
     all.into_values().collect()
 }
 
 /// Tests with refused calls whose need was not met another way, each with a sentence.
 pub(crate) fn blamed_tests(report: &Report) -> impl Iterator<Item = (String, String)> {
-    tests(report).into_iter().filter_map(|test| Some((test.name.to_owned(), test.blame()?)))
+    tests(report).into_iter().filter_map(|test| Some((test.name.to_owned(), test.verdict(report).blame()?)))
 }
 
 /// Tasks and marks that have no case.
@@ -171,7 +187,7 @@ fn harmless(report: &Report) -> impl Iterator<Item = &Failure> {
 }
 
 fn of_mark(report: &Report, mark: &Mark) -> Verdict {
-    let failed = mark.failed.unwrap_or(0);
+    let Some(failed) = mark.failed else { return Verdict::Unknown(Verdict::UNSEEN.into()) };
     // Calls of this kind were all before it, or all behind it.
     let apart = |it: &Failure| {
         it.last_at_s.is_some_and(|last| last < mark.begun_s)
@@ -202,7 +218,7 @@ pub(crate) fn blamed(report: &Report) -> impl Iterator<Item = (String, String)> 
 }
 
 fn of_task(report: &Report, process: &Process, task: &TaskFigures) -> Verdict {
-    let failed = task.failed.unwrap_or(0);
+    let Some(failed) = task.failed else { return Verdict::Unknown(Verdict::UNSEEN.into()) };
     let harmless = total(harmless(report).filter(|it| it.is_of(process)).map(|it| it.count));
     let harm = report.unrecovered().any(|it| it.is_of(process));
     let whose = format!("{} (pid {})", clean(&process.comm), process.pid);
@@ -212,7 +228,7 @@ fn of_task(report: &Report, process: &Process, task: &TaskFigures) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output::text::tests::{budget_broken, clipped_run};
+    use crate::output::text::tests::{alike, budget_broken, clipped_run};
 
     fn task(name: &str, failed: u64) -> TaskFigures {
         TaskFigures {
@@ -244,6 +260,34 @@ mod tests {
         assert!(failed(&report).is_empty());
         let skipped = cases(&report).into_iter().filter_map(|case| case.skipped).count();
         assert_eq!(skipped, 1, "which of them did harm nobody knows");
+    }
+
+    /// Nothing seen is not nothing failed.
+    #[test]
+    fn a_test_passes_only_where_its_failures_would_have_been_seen() {
+        let mut report = clipped_run();
+        report.budgets = budget_broken().budgets;
+        report.failures.clear();
+        report.processes[0].test = Some("t".into());
+        let told = |report: &Report| {
+            let case = cases(report).into_iter().find(|case| case.name == "test t").unwrap();
+            (case.failures.is_empty(), case.skipped.is_some())
+        };
+        report.coverage.exact_calls = true;
+        assert_eq!(told(&report), (true, false));
+        let peak = report.processes[0].map_count.peak;
+        assert_eq!(tests(&report)[0].exact, report.processes[0].map_count.exact);
+        let more = peak.unwrap_or(0) + 1;
+        report.folded = vec![alike("x", 3, (1, more))];
+        assert_eq!(told(&report), (true, false));
+        assert!(!tests(&report)[0].exact, "one without a row may have been of this test, too");
+        report.folded[0].failed = Some(1);
+        assert_eq!(told(&report), (true, true), "whose it was is not known");
+        report.folded.clear();
+        report.coverage.exact_calls = false;
+        assert_eq!(told(&report), (true, true));
+        let task = TaskFigures { failed: None, ..task("x", 0) };
+        assert!(matches!(of_task(&report, &report.processes[0], &task), Verdict::Unknown(_)));
     }
 
     fn mark(failed: &[(u32, u64)], from: f64, to: f64) -> Mark {

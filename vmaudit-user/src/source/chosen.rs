@@ -179,6 +179,10 @@ impl Choice {
                 let start_ns = it.process.start_ns;
                 self.wanted(it.process.tgid, &Told { start_ns, ..Told::default() })
             }
+            Event::Test(it) => {
+                let start_ns = it.process.start_ns;
+                self.wanted(it.process.tgid, &Told { start_ns, ..Told::default() })
+            }
             Event::Change(it) => self.wanted(it.tgid, &Told::default()),
             Event::Refused(it) => self.wanted_with(before, (it.tgid, it.generation), sink),
             // Whose child a process was that is gone by now, its last figures tell.

@@ -248,7 +248,12 @@ impl Audit {
                     process.arguments = Some(line.arguments);
                 }
             }
-            Event::Test(it) => self.processes.entry(it.process).or_default().test = Some(it.test),
+            // Of one that has been added up since nothing is kept.
+            Event::Test(it) => {
+                if let Some(process) = self.processes.get_mut(&it.process) {
+                    process.test = Some(it.test);
+                }
+            }
             Event::User(user) => {
                 if self.users.len() < USERS {
                     self.users.insert(user.uid, user.name);

@@ -97,6 +97,7 @@ impl Live {
         let forms: Vec<&Form> =
             substitutes::SUBSTITUTES.iter().filter_map(|other| other.form.as_ref()).collect();
         let mut live = Self::load(facts, options, false, &forms)?;
+        live.preload(vec![&environments::FORM]);
         for row in HOOKS {
             let wanted = wants(row, options);
             let mut hook = Hook::unused(row.name);
