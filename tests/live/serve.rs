@@ -188,8 +188,11 @@ fn a_unix_socket_is_served_and_goes_with_its_server() {
 #[test]
 fn an_address_that_is_not_to_be_had_is_told_in_one_sentence() {
     let (server, address) = serving(&[]);
+    let long = format!("unix:/{}", "x".repeat(200));
     for (listen, status, part) in [
-        (address.as_str(), 1, "Address already in use"),
+        (address.as_str(), 1, "Address already in use: ss -ltnp"),
+        ("unix:/", 1, "cannot listen on unix:/: something that is no socket is there already, and stays"),
+        (long.as_str(), 1, "may have 107 bytes, and this one has 201"),
         ("192.0.2.1:9747", 1, "cannot listen on 192.0.2.1:9747: Cannot assign requested address"),
         ("systemd", 1, "no socket was handed over"),
         ("9747", 2, "write ADDRESS:PORT"),
@@ -202,6 +205,39 @@ fn an_address_that_is_not_to_be_had_is_told_in_one_sentence() {
         }
     }
     ended(server);
+    // A number that nobody has: the largest that there may be is 2^22.
+    let done = Session::vmaudit(&["serve", "--listen", "127.0.0.1:0", "-p", "4194305"]).go().ended_with(1);
+    assert_eq!(done.stderr_text(), "vmaudit: there is no process 4194305\n");
+}
+
+#[test]
+fn an_address_that_others_reach_is_told() {
+    let mut server = Session::vmaudit(&["serve", "--listen", ":0", "--source", "proc"]).start();
+    server.wait_for_stderr("serving ");
+    let said = std::fs::read_to_string(server.file("stderr")).unwrap();
+    assert!(said.contains("to whoever reaches that address (no TLS, no password)"), "{said}");
+    ended(server);
+}
+
+#[test]
+fn samples_of_what_comes_later_are_taken_and_asked_for_meanwhile() {
+    let scratch = Scratch::new();
+    let program = named(&scratch, "vma-later");
+    let (server, address) =
+        serving(&["--source", "proc", "--group-by", "app", "--exe", &program.display().to_string()]);
+    // Nobody fits yet: that is no reason to leave a client without an answer.
+    let page = ask(&address, "");
+    assert_eq!(must(&page, "vmaudit_memory_map_areas_limit"), max_map_count());
+    assert!(!page.contains("{group="), "{page}");
+    let mut target = Session::other(program).words(&["attach", "300"]).start_with_pipe();
+    target.wait_for_stdout("standing");
+    let own = own::parse(&target.stdout_so_far()).remove(0);
+    let count = "vmaudit_process_memory_map_areas{group=\"vma-later\"}";
+    wait_for("its count", || (figure(&ask(&address, ""), count) == Some(own.base)).then_some(()));
+    target.wait().succeeded();
+    // It goes on without it.
+    wait_for("its end", || figure(&ask(&address, ""), count).is_none().then_some(()));
+    ended(server);
 }
 
 #[test]
@@ -209,7 +245,7 @@ fn without_rights_samples_are_called_so() {
     let mut server = Session::vmaudit(&["serve", "--listen", "127.0.0.1:0", "--source", "proc"]).start();
     server.wait_for_stderr("serving ");
     let said = std::fs::read_to_string(server.file("stderr")).unwrap();
-    assert!(said.contains("samples from /proc"), "{said}");
+    assert!(said.contains("samples from /proc, without refused calls; Ctrl-C ends it"), "{said}");
     let address = said.split_once("http://").unwrap().1.split('/').next().unwrap().to_owned();
     let page = ask(&address, "");
     assert_eq!(must(&page, "vmaudit_session_peaks_exact"), 0);

@@ -217,8 +217,23 @@ fn deb(place: &Place, epoch: &str, version: Option<&str>) -> Result<PathBuf> {
     if let Some(version) = version {
         deb.args(["--deb-version", version]);
     }
+    // Whoever gives it to others answers for it, not the address in the manifest, which is nobody's (RFC 2606).
+    if let Ok(address) = env::var("DEBEMAIL") {
+        let name = env::var("DEBFULLNAME").unwrap_or_else(|_| "The vmaudit maintainers".to_owned());
+        deb.args(["--maintainer", &maintainer(&name, &address)?]);
+    }
     run(&mut deb)?;
     Ok(path)
+}
+
+/// As Debian's field has it. Errors: it would say something else.
+fn maintainer(name: &str, address: &str) -> Result<String> {
+    let plain =
+        |text: &str| !text.trim().is_empty() && !text.contains(|c: char| c.is_control() || "<>,".contains(c));
+    if !plain(name) || !plain(address) || address.contains(' ') || !address.contains('@') {
+        bail!("DEBFULLNAME and DEBEMAIL are to be a name and an address, and are {name:?} and {address:?}");
+    }
+    Ok(format!("{name} <{address}>"))
 }
 
 /// As `sha256sum` writes them.
@@ -259,4 +274,24 @@ fn twice() -> Result<()> {
     }
     say!("two builds in two folders gave the same bytes:\n{first}");
     Ok(fs::remove_dir_all(clone)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_maintainer_is_one_name_and_one_address() {
+        assert_eq!(maintainer("A B", "a@b.example").ok().as_deref(), Some("A B <a@b.example>"));
+        for (name, address) in [
+            ("", "a@b"),
+            ("A", "ab"),
+            ("A\nDepends: x", "a@b"),
+            ("A", "a@b>, c@d"),
+            ("A, B", "a@b"),
+            ("A", "a @b"),
+        ] {
+            assert!(maintainer(name, address).is_err(), "{name} {address}");
+        }
+    }
 }

@@ -17,6 +17,9 @@ use crate::text::clean;
 /// The first descriptor that a service manager hands over (sd_listen_fds(3)).
 const FIRST_HANDED_OVER: RawFd = 3;
 
+/// Of a socket's path (struct sockaddr_un: 108 with the zero at its end).
+const LONGEST_PATH: usize = 107;
+
 /// What was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -78,16 +81,24 @@ impl Listener {
     pub fn open(address: &Address) -> anyhow::Result<Self> {
         let listener = match address {
             Address::Tcp(host, port) => {
-                let host = if host.is_empty() { "::" } else { host };
-                let tcp = TcpListener::bind((host, *port))
-                    .map_err(plain)
-                    .with_context(|| format!("cannot listen on {address}"))?;
-                Self::Tcp(tcp)
+                let tcp = match host.as_str() {
+                    // A kernel may do without IPv6.
+                    "" => TcpListener::bind(("::", *port)).or_else(|e| match e.raw_os_error() {
+                        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL) => {
+                            TcpListener::bind(("0.0.0.0", *port))
+                        }
+                        _ => Err(e),
+                    }),
+                    host => TcpListener::bind((host, *port)),
+                };
+                Self::Tcp(
+                    tcp.map_err(|e| not_to_be_had(e, *port))
+                        .with_context(|| format!("cannot listen on {address}"))?,
+                )
             }
             Address::Unix(path) => {
-                give_way(path).with_context(|| format!("cannot listen on {address}"))?;
-                let unix = UnixListener::bind(path)
-                    .map_err(plain)
+                let unix = give_way(path)
+                    .and_then(|()| UnixListener::bind(path).map_err(plain))
                     .with_context(|| format!("cannot listen on {address}"))?;
                 Self::Unix(unix, SocketFile::of(path))
             }
@@ -99,6 +110,16 @@ impl Listener {
         }
         .context("cannot listen")?;
         Ok(listener)
+    }
+
+    /// Others than this machine may reach it.
+    pub fn is_open_to_others(&self) -> bool {
+        match self {
+            Self::Tcp(tcp) => {
+                tcp.local_addr().is_ok_and(|address| !address.ip().to_canonical().is_loopback())
+            }
+            Self::Unix(..) => false,
+        }
     }
 
     /// Where it listens, for people.
@@ -144,9 +165,15 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// Removes a socket that a server of before has left there. Errors: one is there, or something else is.
 fn give_way(path: &Path) -> anyhow::Result<()> {
+    if path.as_os_str().len() > LONGEST_PATH {
+        bail!(
+            "the path of a socket may have {LONGEST_PATH} bytes, and this one has {}",
+            path.as_os_str().len()
+        );
+    }
     let Ok(there) = path.symlink_metadata() else { return Ok(()) };
     if !there.file_type().is_socket() {
-        bail!("there is another file");
+        bail!("something that is no socket is there already, and stays");
     }
     match UnixStream::connect(path) {
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
@@ -154,6 +181,20 @@ fn give_way(path: &Path) -> anyhow::Result<()> {
         }
         _ => bail!("somebody listens there already"),
     }
+}
+
+/// With what helps, where that is known.
+fn not_to_be_had(error: io::Error, port: u16) -> anyhow::Error {
+    let help = match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            format!(": ss -ltnp 'sport = :{port}' names who has it; --listen takes another")
+        }
+        Some(libc::EACCES) if port < 1024 => {
+            ": a port below 1024 takes root, or CAP_NET_BIND_SERVICE".to_owned()
+        }
+        _ => String::new(),
+    };
+    anyhow!("{}{help}", plain(error))
 }
 
 /// The words of the system without its number.
@@ -242,7 +283,7 @@ mod tests {
         assert!(second.words().ends_with("/socket"), "{}", second.words());
         drop(second);
         std::fs::write(&path, "mine").expect("a file");
-        assert!(format!("{:#}", Listener::open(&address).expect_err("a file")).contains("another file"));
+        assert!(format!("{:#}", Listener::open(&address).expect_err("a file")).contains("no socket"));
         assert_eq!(std::fs::read(&path).expect("the file"), b"mine");
         let _ = std::fs::remove_dir_all(&folder);
     }

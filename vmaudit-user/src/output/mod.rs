@@ -31,17 +31,63 @@ pub mod top;
 mod xml;
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::text::clean;
 
+/// Lines on standard error bear their weight for the journal.
+static FOR_THE_JOURNAL: AtomicBool = AtomicBool::new(false);
+
+/// How much a line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weight {
+    /// It is good to know.
+    Note,
+    /// Something is missing.
+    Warning,
+    /// It ends.
+    Error,
+}
+
+/// From now on lines bear their weight as the journal reads it (sd-daemon(3)): `journalctl -p warning` finds them.
+pub fn speak_to_the_journal() {
+    FOR_THE_JOURNAL.store(true, Ordering::Relaxed);
+}
+
 /// Says one line on standard error. Errors are ignored: there is nobody left to tell.
 pub fn say(message: &str) {
-    let line = format!("vmaudit: {}\n", clean(message));
-    let _ = io::stderr().write_all(line.as_bytes());
+    say_as(Weight::Note, message);
+}
+
+/// The same, with its weight.
+pub fn say_as(weight: Weight, message: &str) {
+    let _ = io::stderr().write_all(line(FOR_THE_JOURNAL.load(Ordering::Relaxed), weight, message).as_bytes());
+}
+
+fn line(for_the_journal: bool, weight: Weight, message: &str) -> String {
+    let priority = match weight {
+        _ if !for_the_journal => "",
+        Weight::Note => "<6>",
+        Weight::Warning => "<4>",
+        Weight::Error => "<3>",
+    };
+    format!("{priority}vmaudit: {}\n", clean(message))
 }
 
 /// Several lines on standard error, as they are but for what steers a terminal: words of a command line are strangers' too.
 pub fn say_lines(text: &str) {
     let lines: String = text.lines().map(|line| clean(line) + "\n").collect();
     let _ = io::stderr().write_all(lines.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_reads_what_a_line_weighs_and_nobody_else_does() {
+        assert_eq!(line(true, Weight::Error, "a\n<0>b"), "<3>vmaudit: a\\x0a<0>b\n");
+        assert_eq!(line(true, Weight::Note, "a"), "<6>vmaudit: a\n");
+        assert_eq!(line(false, Weight::Error, "a"), "vmaudit: a\n");
+    }
 }

@@ -1,6 +1,6 @@
 //! Opens the source of a session, and gives up the rights that only this needed.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::anyhow;
 
@@ -21,11 +21,7 @@ use crate::source::chosen::{Chosen, matching};
 use crate::source::ebpf::{self, Live, Options, PidNamespace, Unavailable, hooks};
 use crate::source::procfs_sampler::Sampling;
 use crate::source::{Source, environment};
-use crate::text::MESSAGES;
 use crate::text::time::rfc3339;
-
-/// Between two looks for the first that fits, where nobody tells of births.
-const WAIT_AGAIN: Duration = Duration::from_millis(200);
 
 /// Where figures may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,21 +185,18 @@ pub fn open_running(
     if !proc_is_ours() {
         return Err(anyhow!("nothing can be watched: {why}"));
     }
-    let mut roots = whom.now();
-    if whom.waits && roots.is_empty() {
-        log::warn!(
-            target: MESSAGES,
-            "waiting for the first process: eBPF is not to be had ({why}), and of those that are there now none may be counted"
-        );
+    let later = if whom.waits { Some(whom.clone()) } else { None };
+    missed.push_str(match &later {
+        Some(_) => ", and so are processes that fit only later, until the next search for them, every 10 s",
+        None if whom.filter.is_some() => {
+            ", and so are processes that fit only later and descend from none that fits now"
+        }
+        None => "",
+    });
+    let mut sampling = Sampling::new(Proc::new("/proc"), whom.now(), options.follow_children, patience);
+    if let Some(whom) = later {
+        sampling = sampling.seeking(Box::new(move || whom.now()));
     }
-    while whom.waits && roots.is_empty() {
-        std::thread::sleep(WAIT_AGAIN);
-        roots = whom.now();
-    }
-    if whom.filter.is_some() {
-        missed.push_str(", and so are processes that fit only later and descend from none that fits now");
-    }
-    let sampling = Sampling::new(Proc::new("/proc"), roots, options.follow_children, patience);
     let mut opened = of_samples(sampling, facts, why, &missed);
     opened.attached_ns = Some(attached_ns);
     Ok(opened)

@@ -34,6 +34,10 @@ const LAST: Duration = Duration::from_secs(10);
 const TOGETHER: usize = 512;
 /// Share of the time that may be spent on reading, as a divisor.
 const SHARE: u32 = 20;
+/// Between two searches for those that fit, while none was found yet.
+const SEEK_FIRST: Duration = Duration::from_millis(200);
+/// Later.
+const SEEK_MORE: Duration = Duration::from_secs(10);
 
 /// The processes below one root.
 pub struct Sampling {
@@ -49,6 +53,7 @@ pub struct Sampling {
     unseen: u64,
     /// The command was counted once.
     counted_roots: bool,
+    seek: Option<Seek>,
     /// Takes process ids with their start in clock ticks.
     desk: Desk<Vec<(u32, u64)>, Counts>,
     round: Round,
@@ -56,6 +61,13 @@ pub struct Sampling {
 
 /// Of the processes in a question.
 type Counts = Vec<Result<u64, Unreadable>>;
+
+/// Finds roots that come later.
+struct Seek {
+    find: Box<dyn FnMut() -> Vec<u32>>,
+    next: Instant,
+    found: bool,
+}
 
 /// One look at all of them.
 struct Round {
@@ -131,9 +143,23 @@ impl Sampling {
             orphans: false,
             unseen: 0,
             counted_roots: false,
+            seek: None,
             desk: Desk::new(patience, counts),
             round: Round { began: Instant::now(), at_ns: 0, waiting: VecDeque::new(), asked: Vec::new() },
         }
+    }
+
+    /// Looks for more roots with `find`, now and then; until there is one the session has somebody to wait for.
+    pub fn seeking(mut self, find: Box<dyn FnMut() -> Vec<u32>>) -> Self {
+        self.seek = Some(Seek { find, next: Instant::now(), found: !self.roots.is_empty() });
+        self
+    }
+
+    fn seek(&mut self) {
+        let Some(seek) = self.seek.as_mut().filter(|seek| Instant::now() >= seek.next) else { return };
+        self.roots.extend((seek.find)());
+        seek.found |= !self.roots.is_empty();
+        seek.next = Instant::now() + if seek.found { SEEK_MORE } else { SEEK_FIRST };
     }
 
     /// Keeps in sight whoever leaves the family: as with systemd's user manager, orphans get vmaudit for a parent, which
@@ -200,6 +226,7 @@ impl Sampling {
 
     /// Reads what never blocks: who is there, by what name, and where. Counts come in [`Sampling::go_on`].
     fn begin(&mut self, now_ns: u64, sink: &mut dyn FnMut(Event)) {
+        self.seek();
         self.round.began = Instant::now();
         self.round.at_ns = now_ns;
         let mut seen = BTreeMap::new();
@@ -210,6 +237,10 @@ impl Sampling {
             if let Ok(stat) = self.proc.open(pid).and_then(|handle| handle.stat()) {
                 stats.insert(pid, (stat.ppid, stat.start_ticks));
             }
+        }
+        if self.seek.is_some() {
+            // Its number may become a stranger's.
+            self.roots.retain(|pid| stats.contains_key(pid));
         }
         let own_pid = std::process::id();
         let orphans: Vec<u32> = stats
@@ -378,7 +409,10 @@ impl Source for Sampling {
     }
 
     fn living(&mut self) -> usize {
-        self.known.len()
+        match &self.seek {
+            Some(seek) if !seek.found => 1,
+            _ => self.known.len(),
+        }
     }
 
     fn living_processes(&mut self) -> HashSet<ProcessId> {
@@ -398,8 +432,8 @@ impl Source for Sampling {
         self.uncounted.values().for_each(|it| sink(Event::Note(it.sentence())));
         // The command itself may have been too quick, or still be there and never counted.
         let never = self.known.values().filter(|known| !known.counted && !known.uncounted).count() as u64;
-        let quick =
-            u64::from(!self.counted_roots && !self.roots.iter().any(|root| self.known.contains_key(root)));
+        let there = self.roots.iter().any(|root| self.known.contains_key(root));
+        let quick = u64::from(!self.counted_roots && !there && self.seek.is_none());
         let unseen = self.unseen.max(quick) + never;
         if unseen > 0 {
             sink(Event::Note(format!(

@@ -41,7 +41,7 @@ without() { # CAPABILITY: the unit with all its others
   systemctl daemon-reload && systemctl restart vmaudit.service
 }
 ends_without() { # CAPABILITY
-  ! without "$1" && journalctl -q -u vmaudit.service -n 20 -o cat | grep -F "eBPF is not available: $1"
+  ! without "$1" && journalctl -q -u vmaudit.service -p err -n 20 -o cat | grep -F "eBPF is not available: $1"
 }
 source_is() { is "$(figure "vmaudit_source_info{source=\"$1\"}")" 1; }
 whole() {

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 use vmaudit_user::launch::exit_status::EXIT_OWN_FAILURE;
 use vmaudit_user::launch::last_resort;
-use vmaudit_user::os::{inherited, rights};
-use vmaudit_user::output::{self, say};
+use vmaudit_user::os::{inherited, rights, service_manager};
+use vmaudit_user::output::{self, Weight, say_as};
 use vmaudit_user::text::MESSAGES;
 
 use cli::{Command, Wrong};
@@ -25,6 +25,9 @@ fn main() -> ExitCode {
     if inherited::plain_command().is_some() {
         last_resort::arm();
     }
+    if service_manager::journal_reads_stderr() {
+        output::speak_to_the_journal();
+    }
     if log::set_logger(&Messages).is_ok() {
         log::set_max_level(log::LevelFilter::Info);
     }
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
     let rights = rights::begin();
     let runs_a_command = std::env::args_os().nth(1).is_some_and(|first| first == "run");
     if let Err(why) = rights {
-        say(&why);
+        say_as(Weight::Error, &why);
         return code(if runs_a_command { EXIT_OWN_FAILURE } else { 1 });
     }
     let usage = if runs_a_command { EXIT_OWN_FAILURE } else { EXIT_USAGE };
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
             });
         }
         Err(Wrong::Habit(sentence)) => {
-            say(&sentence);
+            say_as(Weight::Error, &sentence);
             return code(usage);
         }
     };
@@ -77,7 +80,7 @@ fn main() -> ExitCode {
         // Whoever reads our output has seen enough.
         Err(e) if is_broken_pipe(&e) => code(0),
         Err(e) => {
-            say(&format!("{e:#}"));
+            say_as(Weight::Error, &format!("{e:#}"));
             code(match () {
                 () if runs_a_command => EXIT_OWN_FAILURE,
                 () if e.is::<outputs::Usage>() => EXIT_USAGE,
@@ -97,7 +100,12 @@ impl log::Log for Messages {
 
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
-            say(&record.args().to_string());
+            let weight = match record.level() {
+                log::Level::Error => Weight::Error,
+                log::Level::Warn => Weight::Warning,
+                _ => Weight::Note,
+            };
+            say_as(weight, &record.args().to_string());
         }
     }
 

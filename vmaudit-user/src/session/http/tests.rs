@@ -84,6 +84,36 @@ fn paths_and_methods() {
 }
 
 #[test]
+fn who_takes_gzip_gets_it() {
+    served(|address| {
+        let asked = |offer: &str| {
+            let mut stream = connect(address);
+            write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: {offer}\r\n\r\n")
+                .expect("sent");
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes).expect("an answer");
+            let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+            let body = bytes.split_off(end);
+            (String::from_utf8(bytes).expect("a head of text"), body)
+        };
+        for offer in ["gzip", "deflate, GZIP;q=0.5", "gzip; q=1.0, *;q=0"] {
+            let (head, body) = asked(offer);
+            assert!(
+                head.contains("content-encoding: gzip\r\n") && head.contains("vary: "),
+                "{offer}: {head}"
+            );
+            let mut text = String::new();
+            flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).expect("gzip");
+            assert_eq!(text, "<>");
+        }
+        for offer in ["", "identity", "gzip;q=0", "gzip;q=0.000", "gzip;q=x", "br, zstd", "xgzip"] {
+            let (head, body) = asked(offer);
+            assert!(!head.contains("content-encoding") && body == b"<>", "{offer}: {head}");
+        }
+    });
+}
+
+#[test]
 fn long_heads_are_refused() {
     served(|address| {
         let fits = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(7000));

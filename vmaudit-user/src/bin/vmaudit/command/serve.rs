@@ -19,14 +19,15 @@ use vmaudit_user::os::kernel::Facts;
 use vmaudit_user::os::listen::Listener;
 use vmaudit_user::os::{service_manager, users};
 use vmaudit_user::output::metrics::{Exposition, page};
-use vmaudit_user::output::say;
+use vmaudit_user::output::{Weight, say_as};
 use vmaudit_user::session::flight::Flight;
 use vmaudit_user::session::http::{self, Asked, Asks, Page};
 use vmaudit_user::session::opening::{AskedOf, Whom, give_up_rights, open_running};
-use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
+use vmaudit_user::session::{Ends, Root, Session, Sink, Unfollowed};
 use vmaudit_user::source::pods;
 
 use crate::cli::serve::ServeArgs;
+use crate::cli::values::Source as SourceAsked;
 use crate::command::options;
 use crate::command::{filters, flight};
 
@@ -36,6 +37,8 @@ const NAMES: usize = 10_000;
 /// `vmaudit serve`. Returns vmaudit's exit status.
 pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
     let whom = whom(args)?;
+    // A number that nobody has was mistyped, or its process is gone.
+    whom.pids.iter().try_for_each(|pid| Root::hold(*pid).map(drop))?;
     // With the caller's rights, and before anything is attached: most mistakes are here.
     let listener = Listener::open(&args.listen)?;
     let folder = flight::folder(&args.flight)?;
@@ -45,7 +48,10 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
     let patience = Patience::default();
     let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
     opened.events.extend(give_up_rights(None, for_folder));
-    let words = filters::words(&args.filters).unwrap_or_else(|| "every process".into());
+    let words = filters::words(&args.filters).unwrap_or_else(|| match opened.instead {
+        Some(_) if !nix::unistd::geteuid().is_root() => "the processes of this user".into(),
+        _ => "every process".into(),
+    });
     let anonymizer = || users::anonymizer(false);
     let header = opened.header(Vec::new(), &anonymizer(), AskedOf::default());
     let (asks, asked, notify) = Asks::new();
@@ -60,18 +66,26 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
     sinks.extend(flight.iter_mut().map(|it| it as &mut dyn Sink));
     let mut session = Session::new(&header, source, Some(enrichment), anonymizer(), sinks, patience);
     events.into_iter().for_each(|event| session.take(event));
-    let why = opened.instead.map_or(String::new(), |why| {
-        format!(
+    let why = match (opened.instead, args.common.source) {
+        (None, _) => String::new(),
+        (Some(_), SourceAsked::Proc) => "; figures are samples from /proc, without refused calls".to_owned(),
+        (Some(why), _) => format!(
             "; figures are samples from /proc, without refused calls, because eBPF is not to be had ({why})"
-        )
-    });
-    let where_to = listener.words();
+        ),
+    };
+    let mut where_to = listener.words();
+    if listener.is_open_to_others() {
+        where_to.push_str(" to whoever reaches that address (no TLS, no password)");
+    }
+    let weight = if why.is_empty() { Weight::Note } else { Weight::Warning };
+    // The journal's readers press no keys.
+    let ends = if service_manager::is_there() { "" } else { "; Ctrl-C ends it" };
     let ready = move |opened: std::io::Result<()>| match opened {
         Ok(()) => {
-            say(&format!("serving {words} on {where_to}{why}; Ctrl-C ends it"));
+            say_as(weight, &format!("serving {words} on {where_to}{why}{ends}"));
             service_manager::tell("READY=1");
         }
-        Err(e) => say(&format!("cannot serve: {e}")),
+        Err(e) => say_as(Weight::Error, &format!("cannot serve: {e}")),
     };
     session.beside(http::server(listener, asks, ready), notify);
     let outcome = session.run(None, &Ends::default());
