@@ -121,7 +121,9 @@ fn frames(report: &Report) -> &[Frame] {
 }
 
 fn named(report: &Report) {
-    assert!(!report.coverage.notes.iter().any(|note| note.contains("stack")), "{:?}", report.coverage.notes);
+    // A file whose lines were not read in time leaves names without lines: that is told, and is another failure.
+    let told = |note: &String| note.contains("stack") || note.contains("The symbols of");
+    assert!(!report.coverage.notes.iter().any(told), "{:?}", report.coverage.notes);
     assert!(report.coverage.lost.iter().all(|(_, &n)| n == 0), "{:?}", report.coverage.lost);
 }
 

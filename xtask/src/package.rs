@@ -35,9 +35,15 @@ const SHELLS: [(&str, &str); 3] = [("bash", "vmaudit.bash"), ("zsh", "_vmaudit")
 #[derive(Clone, Debug, Subcommand)]
 pub enum Task {
     /// Build them (without a word)
-    Build,
+    Build {
+        /// Leave out the archive with the static program: half of the time
+        #[arg(long)]
+        no_static: bool,
+    },
     /// Build them a second time, from a clone in another folder, and compare each byte
     Twice,
+    /// Whether it compiles for the static program's target; nothing is built
+    Musl,
     /// Ask lintian, then install, upgrade, remove and purge the .deb in a new Debian (as root; needs mmdebstrap)
     Check,
     /// Install, upgrade and erase the .rpm in a root of its own (as root; needs mmdebstrap and rpm)
@@ -55,8 +61,9 @@ pub enum Task {
 
 /// Does it.
 pub fn perform(task: Option<Task>) -> Result<()> {
-    match task.unwrap_or(Task::Build) {
-        Task::Build => build(),
+    match task.unwrap_or(Task::Build { no_static: false }) {
+        Task::Build { no_static } => build(!no_static),
+        Task::Musl => static_program::compiles(),
         Task::Twice => twice(),
         Task::Check => chroot::check(&Place::new()?),
         Task::Rpm => rpm::check(&Place::new()?),
@@ -102,7 +109,7 @@ impl Place {
     }
 }
 
-fn build() -> Result<()> {
+fn build(with_static: bool) -> Result<()> {
     let place = Place::new()?;
     let epoch = epoch()?;
     drop(fs::remove_dir_all(&place.out));
@@ -123,7 +130,9 @@ fn build() -> Result<()> {
     deb(&place, &epoch, None)?;
     rpm::make(&place, &epoch, None)?;
 
-    static_program::archive(&place, &epoch, rustc)?;
+    if with_static {
+        static_program::archive(&place, &epoch, rustc)?;
+    }
     let sums = sums(&place.out)?;
     fs::write(place.out.join("SHA256SUMS"), &sums)?;
     println!("{sums}");
@@ -261,7 +270,12 @@ fn twice() -> Result<()> {
     run(Command::new("git").args(["clone", "--quiet", "--shared"]).arg(workspace()?).arg(&clone))?;
     let mut again = cargo()?;
     again.current_dir(&clone).env("CARGO_TARGET_DIR", clone.join("target"));
-    run(again.args(["run", "--quiet", "--package", "xtask", "--", "package"]))?;
+    again.args(["run", "--quiet", "--package", "xtask", "--", "package", "build"]);
+    if !first.contains(static_program::TARGET) {
+        say!("without the static program, which the first has not either");
+        again.arg("--no-static");
+    }
+    run(&mut again)?;
     let second = fs::read_to_string(clone.join("target/package/out/SHA256SUMS"))?;
     let differ: Vec<&str> =
         first.lines().filter(|line| !second.lines().any(|other| other == *line)).collect();

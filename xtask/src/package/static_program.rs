@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Result, bail};
 
 use super::{Place, cargo_for, linked, notices};
-use crate::command::{output, quiet_output, run, say, workspace};
+use crate::command::{cargo, output, quiet_output, run, say, workspace};
+use crate::ebpf::has_rust_src;
 
 pub(super) const TARGET: &str = "x86_64-unknown-linux-musl";
 /// Where Debian's packages musl-dev and libunwind-16-dev have what is linked in, and what it is distributed under.
@@ -65,6 +66,21 @@ pub fn archive(place: &Place, epoch: &str, rustc: &str) -> Result<()> {
     tar.arg(format!("--mtime=@{epoch}")).arg("-C").arg(place.target.join("archive")).arg("-cf").arg(&packed);
     run(tar.arg(&name))?;
     run(Command::new("gzip").arg("-9nf").arg(&packed))
+}
+
+/// Type by type, without a linker or a C library: what one C library has and the other has not shows here, in CI.
+pub fn compiles() -> Result<()> {
+    let mut cargo = cargo()?;
+    if !has_target()? {
+        let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+        if !has_rust_src(Path::new(sysroot.trim())) {
+            bail!("rust-src is missing: cargo xtask setup --ebpf");
+        }
+        cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind");
+    }
+    run(cargo.args(["check", "--quiet", "--locked", "--package", "vmaudit-user", "--target", TARGET]))?;
+    say!("it compiles for {TARGET}");
+    Ok(())
 }
 
 /// rustup has its standard library.
