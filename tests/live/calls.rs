@@ -97,15 +97,17 @@ fn a_refused_mmap_after_the_stack_has_grown() {
 /// Calls that take the lock are counted where their exits are not seen, others are not; both say which is the case.
 #[test]
 fn counts_of_calls_are_the_same_in_both_arrangements_or_null() {
-    let words = ["mixed", "1", "3000"];
-    let one = Session::run(&LOCKING, &words).go().succeeded();
-    let all = Session::run(&["--calls", "all"], &words).go().succeeded();
+    // An arena of malloc's own for the thread is cut to its alignment, which chance gives to one in 32: a munmap less.
+    let run = |options: &[&str]| {
+        Session::run(options, &["mixed", "1", "3000"]).env("MALLOC_ARENA_MAX", "1").go().succeeded()
+    };
+    let (one, all) = (run(&LOCKING), run(&["--calls", "all"]));
     let (one, all) = (one.only().1, all.only().1);
     for call in ["mmap", "munmap", "mprotect", "mremap", "brk"] {
         assert_eq!(one.calls[call].calls, all.calls[call].calls, "{call}");
         assert_eq!(one.calls[call].failed, all.calls[call].failed, "{call}");
     }
-    let exact = Session::run(&LOCKING, &words).go().succeeded().report().coverage.exact_calls;
+    let exact = run(&LOCKING).report().coverage.exact_calls;
     assert_eq!(one.calls["madvise"].calls.is_some(), exact, "madvise may do without the lock");
 }
 
