@@ -178,7 +178,7 @@ impl Options {
         let mut archive = Initramfs::default();
         // Without it the kernel gives init no console.
         archive.device("dev/console", 5, 1);
-        for folder in ["bin", "proc", "sys", "tmp", "root"] {
+        for folder in ["bin", "proc", "sys", "tmp", "var/tmp", "root"] {
             archive.folder(folder);
         }
         archive.text("etc/passwd", "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n");

@@ -29,6 +29,12 @@ pub fn steers(c: char) -> bool {
     )
 }
 
+/// Bytes as the kernel ends names, up to the first `\0`.
+pub(crate) fn until_zero(bytes: &[u8]) -> String {
+    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

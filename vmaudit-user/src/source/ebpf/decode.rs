@@ -27,6 +27,7 @@ use crate::source::ebpf::intervals::Intervals;
 use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::page_size;
 use crate::source::ebpf::task_names::task_names;
+use crate::text::until_zero;
 
 /// A look at the range has found a gap.
 const CLASS_LOOKED_GAP: u64 = CLASS_LOOKED | CLASS_GAP;
@@ -53,7 +54,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
                 generation: head.generation,
                 tgid: head.tgid,
                 tid: head.tid,
-                comm: text(&r.comm),
+                comm: until_zero(&r.comm),
                 before: r.before,
                 after: r.after,
                 call: r.call as u8,
@@ -65,7 +66,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
         RECORD_STACK => Decoded::Event(Event::StackPiece(Box::new(stack_piece(bytes)?))),
         RECORD_EXEC => {
             let r: ExecRecord = read_record(bytes)?;
-            let path = text(&r.filename);
+            let path = until_zero(&r.filename);
             let named = ProcessFacts {
                 process: ProcessId { tgid: head.tgid, start_ns: r.start_boottime_ns },
                 at_ns: head.at_ns,
@@ -109,7 +110,7 @@ fn test(bytes: &[u8]) -> Option<TestOf> {
     let number = |at| Some(u64::from_ne_bytes(words(at, 8)?.try_into().ok()?));
     let length = usize::try_from(number(offset_of!(EnvironmentRecord, bytes))?).ok()?;
     let environment = bytes.get(HEAD..HEAD.checked_add(length.min(ENVIRONMENT_BYTES))?)?;
-    let path = text(words(offset_of!(EnvironmentRecord, filename), 128)?);
+    let path = until_zero(words(offset_of!(EnvironmentRecord, filename), 128)?);
     // The runner sets it where it runs a test somewhere else.
     let folder = variable(environment, "PWD");
     let test = test_of(environment, &path, folder.as_deref())?;
@@ -125,7 +126,7 @@ fn ended(bytes: &[u8]) -> Option<Ended> {
         process: ProcessId { tgid: r.head.tgid, start_ns: r.start_boottime_ns },
         at_ns: r.head.at_ns,
         ppid: r.ppid,
-        comm: text(&r.comm),
+        comm: until_zero(&r.comm),
         status: r.status & 0xffff,
         signal,
     })
@@ -162,18 +163,12 @@ fn raised(s: &SignalSeen) -> Raised {
         at_ns: s.at_ns,
         code: s.code,
         tid: s.tid,
-        by: Sender { tgid: s.sender_tgid, tid: s.sender_tid, comm: text(&s.sender_comm) },
+        by: Sender { tgid: s.sender_tgid, tid: s.sender_tid, comm: until_zero(&s.sender_comm) },
         oom: has(SIGNAL_OOM),
         in_exec: has(SIGNAL_IN_EXEC),
         own: has(SIGNAL_OWN).then_some(own),
         fault: has(SIGNAL_FAULT).then_some(fault),
     }
-}
-
-/// A `\0`-terminated name; bytes that are no UTF-8 become U+FFFD.
-pub fn text(bytes: &[u8]) -> String {
-    let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
-    String::from_utf8_lossy(&bytes[..end]).into_owned()
 }
 
 fn refused(r: &FailureRecord) -> Refused {
@@ -183,7 +178,7 @@ fn refused(r: &FailureRecord) -> Refused {
         generation: r.head.generation,
         tgid: r.head.tgid,
         tid: r.head.tid,
-        comm: text(&r.comm),
+        comm: until_zero(&r.comm),
         call: r.call as u8,
         errno: r.errno as u8,
         class: r.class,
@@ -282,7 +277,7 @@ fn oom_seen(r: &OomRecord) -> Option<OomSeen> {
     });
     let seen = OomSeen {
         inode: r.cgroup,
-        names: names.split_inclusive(|&b| b == 0).take(count).map(text).collect(),
+        names: names.split_inclusive(|&b| b == 0).take(count).map(until_zero).collect(),
         figures: figures.collect(),
         whole,
         inside: r.flags & OOM_INSIDE != 0,
@@ -355,7 +350,7 @@ pub fn mm_state(slot: &MmSlot, beside: &Beside<'_>) -> MmState {
         process: ProcessId { tgid: slot.tgid, start_ns: slot.start_boottime_ns },
         ppid: slot.ppid,
         uid: slot.uid,
-        comm: text(&slot.comm),
+        comm: until_zero(&slot.comm),
         first: slot.first,
         last: slot.last,
         peak: slot.peak,
@@ -520,7 +515,7 @@ mod tests {
 
     #[test]
     fn names_end_at_their_zero_and_bad_bytes_are_marked() {
-        assert_eq!(text(b"abc\0def"), "abc");
-        assert_eq!(text(b"\xff\0"), "\u{fffd}");
+        assert_eq!(until_zero(b"abc\0def"), "abc");
+        assert_eq!(until_zero(b"\xff\0"), "\u{fffd}");
     }
 }

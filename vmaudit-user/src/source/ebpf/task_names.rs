@@ -5,8 +5,8 @@ use std::{mem::size_of, ptr, sync::atomic::AtomicU64, sync::atomic::Ordering};
 use vmaudit_common::{MM_SHARED, MmSlot, NAMES_PER_SLOT, TaskName as Entry, call};
 
 use crate::model::task_names::{TaskName, TaskNames};
-use crate::source::ebpf::decode::text;
 use crate::source::ebpf::shared_memory::Shared;
+use crate::text::until_zero;
 
 /// Names of an address space: those of the table, and the first one's.
 const MOST: usize = NAMES_PER_SLOT as usize + 1;
@@ -29,7 +29,7 @@ pub fn task_names<'a>(slot: &MmSlot, entries: impl Iterator<Item = &'a Entry>) -
     };
     for it in entries {
         let name = TaskName {
-            name: text(bytemuck::bytes_of(&it.comm)),
+            name: until_zero(bytemuck::bytes_of(&it.comm)),
             added: it.added,
             removed: it.removed,
             failed: it.failed,
@@ -52,7 +52,7 @@ pub fn task_names<'a>(slot: &MmSlot, entries: impl Iterator<Item = &'a Entry>) -
         first.failed = first.failed.saturating_sub(it.failed);
     }
     if of.known != 0 {
-        first.name = text(bytemuck::bytes_of(&of.first));
+        first.name = until_zero(bytemuck::bytes_of(&of.first));
         first.peak = of.first_peak;
         first.overlapped = of.first_overlapped != 0;
         names.take(&first, MOST);
