@@ -69,6 +69,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         who: top.map(|p| (p.peak_comm().to_owned(), p.pid)),
         margin,
         current: rows.limits.max_map_count,
+        grows: delays::grows(&rows.processes),
         failures: rows.kinds,
         vma_bytes: seen.vma_bytes,
         unread: 0,

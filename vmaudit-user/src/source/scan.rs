@@ -11,7 +11,7 @@ use crate::domain::process_filter::ProcessFilter;
 use crate::domain::recommend::delays;
 use crate::domain::scan::{self, Facts, ScanOptions};
 use crate::domain::vma_cost;
-use crate::model::report::Report;
+use crate::model::report::{Action, Report};
 use crate::model::scan::Scan;
 use crate::os::procfs::{Proc, host};
 use crate::os::rights;
@@ -73,6 +73,10 @@ pub fn take(
             let Report { processes, recommendation, .. } = &mut scan.report;
             if let Some((_, delays)) = delays::of_growth(processes, recommendation) {
                 recommendation.sentences.insert(0, delays);
+                // What is enough for now is not enough soon.
+                if recommendation.action == Action::Leave {
+                    recommendation.action = Action::WillNotHelp;
+                }
             }
         }
         (Some(_), None) => scan.report.coverage.notes.push(NO_LOOKS.to_owned()),

@@ -3,13 +3,23 @@
 use crate::model::report::{Growth, Process, Recommendation};
 use crate::text::{ahead, grouped, rate};
 
-/// Says so of the process that is at the limit first, with its number; `None` where none grows so that it matters.
-pub fn of_growth(processes: &[Process], advice: &Recommendation) -> Option<(u32, String)> {
+/// One of them grows so that it is at the limit soon, or was.
+pub fn grows(processes: &[Process]) -> bool {
+    first(processes).is_some()
+}
+
+/// The process that is at the limit first, and in how many seconds.
+fn first(processes: &[Process]) -> Option<(&Process, Growth, f64)> {
     let growing = processes.iter().filter_map(|process| {
         let growth = process.growth.filter(Growth::foresees)?;
         Some((process, growth, growth.reaches_limit_in_s?))
     });
-    let (process, growth, left) = growing.min_by(|a, b| a.2.total_cmp(&b.2))?;
+    growing.min_by(|a, b| a.2.total_cmp(&b.2))
+}
+
+/// Says so of the process that is at the limit first, with its number; `None` where none grows so that it matters.
+pub fn of_growth(processes: &[Process], advice: &Recommendation) -> Option<(u32, String)> {
+    let (process, growth, left) = first(processes)?;
     let who = format!("{} (pid {})", process.peak_comm(), process.pid);
     let speed = rate(growth.per_s);
     // Who was stopped may have freed all since.

@@ -123,6 +123,8 @@ pub struct Measured {
     pub margin: Margin,
     /// vm.max_map_count in force, VMAs; `None` when it could not be read.
     pub current: Option<u64>,
+    /// A process grows steadily, and is at the limit soon: see [`delays`].
+    pub grows: bool,
     /// Refused calls by kind, ordinary answers left out.
     pub failures: Vec<Failed>,
     /// Kernel memory per VMA on the running kernel, bytes; `None` when slab figures cannot be read.
@@ -346,6 +348,16 @@ impl Case<'_> {
                 advice.sentences.push(format!(
                     "{} asks for more than vm.max_map_count = {}: {who} has {} VMAs, {} % of it.",
                     if unread == 0 { "Nothing that runs now" } else { "Nothing that may be read" },
+                    grouped(current),
+                    grouped(peak),
+                    percent(peak, current)
+                ));
+            }
+            // What is enough for now is not what to leave it at: what to do is said of who grows.
+            Some(current) if needed <= current && self.measured.grows => {
+                advice.action = Action::WillNotHelp;
+                advice.sentences.push(format!(
+                    "So far vm.max_map_count = {} was enough: {who} {has} {} VMAs, {} % of it.",
                     grouped(current),
                     grouped(peak),
                     percent(peak, current)

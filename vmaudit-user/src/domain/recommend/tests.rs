@@ -45,6 +45,20 @@ fn margins_that_leave_no_room_are_refused() {
     assert_eq!(MarginError::Headroom(1.0).to_string(), "headroom 1 is refused: it must be 1.2 or more");
 }
 
+/// Beside "raising only delays", "leave it" would be other advice.
+#[test]
+fn enough_room_for_now_is_not_what_to_leave_it_at() {
+    for exact in [true, false] {
+        let advice = recommend(&Measured { grows: true, exact, ..measured(1204, 65530) });
+        assert!(!advice.sentences.iter().any(|it| it.contains("Leave")), "{advice:?}");
+        assert_ne!(advice.action, Action::Leave);
+        assert_eq!((advice.value, advice.commands.len()), (None, 0));
+    }
+    // Where there is no room as it is, that is said as before.
+    let tight = recommend(&Measured { grows: true, ..measured(60_000, 65530) });
+    assert_eq!((tight.action, tight.value), (Action::Raise, Some(90_000)));
+}
+
 #[test]
 fn enough_room_means_leave() {
     let advice = recommend(&measured(1204, 65530));

@@ -1,7 +1,7 @@
 //! What a limit that changes, and one that was met long ago, say of growth.
 
 use super::*;
-use crate::domain::recommend::delays::of_growth;
+use crate::domain::recommend::delays::{grows, of_growth};
 use crate::model::event::{Interval, LimitSeen, Reached};
 use crate::model::report::{Action, Growth, Recommendation};
 
@@ -48,7 +48,10 @@ fn advice(audit: &Audit) -> Option<String> {
         sentences: Vec::new(),
         commands: Vec::new(),
     };
-    of_growth(&audit.rows().processes, &none).map(|(_, sentence)| sentence)
+    let rows = audit.rows().processes;
+    let told = of_growth(&rows, &none).map(|(_, sentence)| sentence);
+    assert_eq!(told.is_some(), grows(&rows), "one is not said without the other");
+    told
 }
 
 /// 1,000 a second; somebody makes room at 30,000, and nothing is refused.
