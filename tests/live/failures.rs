@@ -71,8 +71,8 @@ fn certain(report: &Report, failure: &Failure) -> bool {
     match failure.syscall.as_str() {
         // What a driver thinks is not seen.
         _ if failure.cause == Cause::Driver => false,
-        // What is in the heap's way is seen in the mappings, that nothing is by the probe.
-        "brk" if failure.cause == Cause::NoAddressRange && !looks(report) => false,
+        // That nothing is in the heap's way the probe shows; what is, nobody looks at.
+        "brk" if failure.cause == Cause::NoAddressRange => false,
         "brk" => hook(report, "do_brk_flags") == HookState::Attached,
         // Before 5.17 a refused split is ENOMEM as well, which a gap in the range also is.
         "madvise" if failure.errno == "ENOMEM" => looks(report),
