@@ -31,6 +31,20 @@ const USUAL: &str = "x86_64-unknown-linux-gnu";
 /// Shells, and where their completions are staged.
 const SHELLS: [(&str, &str); 3] = [("bash", "vmaudit.bash"), ("zsh", "_vmaudit"), ("fish", "vmaudit.fish")];
 
+/// What the .rpm takes from the sources.
+const OF_SOURCES: [&str; 10] = [
+    "LICENSE-MIT",
+    "LICENSE-APACHE",
+    "LICENSE-GPL2",
+    "README.md",
+    "SECURITY.md",
+    "vmaudit-user/packaging/systemd/vmaudit.service",
+    "vmaudit-user/packaging/systemd/vmaudit.socket",
+    "vmaudit-user/packaging/systemd/default",
+    "vmaudit-user/packaging/prometheus/vmaudit.rules.yml",
+    "vmaudit-user/packaging/grafana/vmaudit.dashboard.json",
+];
+
 /// What to do.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Task {
@@ -191,7 +205,7 @@ fn changelog_of(version: &str) -> Result<()> {
 fn stage(place: &Place, epoch: &str, notices: &str) -> Result<()> {
     let stage = place.stage();
     drop(fs::remove_dir_all(&stage));
-    for folder in ["man", "completions"] {
+    for folder in ["man", "completions", "sources"] {
         fs::create_dir_all(stage.join(folder))?;
     }
     let program = place.release().join("vmaudit");
@@ -202,6 +216,12 @@ fn stage(place: &Place, epoch: &str, notices: &str) -> Result<()> {
     }
     fs::write(stage.join("third-party.txt"), notices)?;
     fs::copy(workspace()?.join("CHANGELOG.md"), stage.join("changelog"))?;
+    // Those that the .rpm has as they are: with the date of the commit, not of a checkout.
+    for file in OF_SOURCES {
+        let from = workspace()?.join(file);
+        let name = from.file_name().context("a file")?;
+        fs::copy(&from, stage.join("sources").join(name)).with_context(|| format!("cannot copy {file}"))?;
+    }
     run(Command::new("gzip").args(["-9nr"]).arg(stage.join("man")))?;
     run(Command::new("gzip").args(["-9n"]).args([stage.join("third-party.txt"), stage.join("changelog")]))?;
     // The date in a package is that of its file.
