@@ -208,7 +208,8 @@ impl Enrichment {
 
     /// What was found, always in the same order, and sentences about what was not. Reads the files of symbols.
     pub fn finish(mut self, sink: &mut dyn FnMut(Event)) {
-        self.so_far(sink);
+        self.told(sink);
+        tell(self.symbols.resolve(), sink);
         self.symbols
             .notes()
             .into_iter()
@@ -216,15 +217,19 @@ impl Enrichment {
             .for_each(|note| sink(Event::Note(note)));
     }
 
-    /// What was found since the last time. Reads the files of symbols, in a bounded time.
+    /// What was found since the last time, while the session goes on. Reads the files of symbols for half a second at most.
     pub fn so_far(&mut self, sink: &mut dyn FnMut(Event)) {
+        self.told(sink);
+        tell(self.symbols.resolve_new(), sink);
+    }
+
+    fn told(&mut self, sink: &mut dyn FnMut(Event)) {
         self.found(sink);
         let mut owners: Vec<_> = self.owners.as_mut().map(Looks::take).into_iter().flatten().collect();
         owners.sort_by_key(|(generation, _)| *generation);
         for (generation, holders) in owners {
             sink(Event::Owners(Box::new(Owners { generation, holders })));
         }
-        tell(self.symbols.resolve(), sink);
     }
 }
 

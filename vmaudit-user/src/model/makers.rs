@@ -6,6 +6,9 @@ use vmaudit_common::call::Call;
 use super::event_names;
 use super::stack::Frame;
 
+/// Note on a stack that was not followed.
+pub const UNCOPIED: &str = "Found by frame pointers alone: callers that keep none are missing.";
+
 /// Note on a stack that may be several.
 pub const MIXED: &str =
     "Calls through code that was mapped while it ran may be among these too: vmaudit saw that code later.";
@@ -39,6 +42,28 @@ pub struct Credit {
     /// As in [`Place::stack`]; only until it has a place.
     #[serde(skip)]
     pub stack: Vec<u64>,
+}
+
+/// What becomes of the uppermost part of a pile when a credit comes on top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    /// It stays, and so does all below it.
+    Stays,
+    /// It stays up to this level.
+    To(u32),
+    /// It goes.
+    Goes,
+}
+
+impl Cut {
+    /// Of the levels above `base` up to `level`, when one above `new_base` comes.
+    pub fn of((base, level): (u32, u32), new_base: u32) -> Self {
+        match new_base {
+            new if level <= new => Self::Stays,
+            new if base < new => Self::To(new),
+            _ => Self::Goes,
+        }
+    }
 }
 
 /// From where credited calls were made: a stack that was met for the first time in its address space.

@@ -11,7 +11,7 @@ use vmaudit_common::{MAKERS_COPIES, MAKERS_START};
 use super::{Audit, Process};
 use crate::model::cause::name_of;
 use crate::model::event::{FollowedStack, MmState, ProcessId};
-use crate::model::makers::{Credit, MIXED, Maker, Nobody, Place};
+use crate::model::makers::{Credit, Cut, MIXED, Maker, Nobody, Place, UNCOPIED};
 use crate::model::report::Frame;
 
 /// Address spaces with a pile.
@@ -31,8 +31,6 @@ const FOLLOWED: usize = 32;
 /// Of addresses alone.
 const UNNAMED: &str =
     "These addresses have no names: nobody could look at the mappings of the process while it lived.";
-/// Of a stack without a copy.
-const UNCOPIED: &str = "Found by frame pointers alone: callers that keep none are missing.";
 /// No node.
 const NONE: u32 = u32::MAX;
 
@@ -103,9 +101,13 @@ impl Pile {
             return;
         }
         let mut cut = None;
-        while let Some(top) = self.node(self.top).copied().filter(|top| top.level > credit.base) {
+        while let Some(top) = self.node(self.top).copied() {
+            match Cut::of((top.base, top.level), credit.base) {
+                Cut::Stays => break,
+                Cut::To(level) => cut = Some(Node { level, ..top }),
+                Cut::Goes => {}
+            }
             self.top = top.below;
-            cut = (top.base < credit.base).then_some(Node { level: credit.base, ..top });
         }
         if self.nodes.len() >= self.compact_at {
             self.compact();

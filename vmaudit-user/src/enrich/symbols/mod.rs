@@ -7,7 +7,7 @@
 //! and a broken, huge, shrinking or hostile one costs its names, nothing else.
 //!
 //! Bounds: [`LOOKS_PER_IMAGE`], [`LOOKS_PER_SECOND`], [`LOOKS`] looks at a process's mappings, [`QUEUE`] stacks
-//! waiting, [`modules::MODULES`] files held, [`DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
+//! waiting, [`modules::MODULES`] files held, [`resolve::DEADLINE`] for the second stage. What they cost is said in [`Symbols::notes`].
 
 pub(crate) mod cfi;
 mod channel;
@@ -73,10 +73,6 @@ const WORDS: usize = 1024;
 const LOWEST: u64 = 4096;
 /// So many times as long under test, where a time is a backstop: what else the machine does must decide nothing.
 const BACKSTOP: u64 = if cfg!(test) { 20 } else { 1 };
-/// Time for following stacks at the session's end.
-const FOLLOWING: Duration = Duration::from_millis(1500 * BACKSTOP);
-/// Time for reading symbols then.
-const DEADLINE: Duration = Duration::from_secs(3 * BACKSTOP);
 /// An executable mapping.
 #[derive(Clone, Debug)]
 struct Area {
@@ -96,6 +92,8 @@ struct Image {
     /// Addresses that were asked for and are not executable.
     holes: HashSet<u64>,
     stacks: Vec<Vec<u64>>,
+    /// So many of them have been named.
+    named: usize,
     looks: u32,
     /// The same for credited calls.
     code_looks: u32,
@@ -116,7 +114,7 @@ struct Waiting {
 }
 
 /// The stack of one refused call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Taken {
     generation: u64,
     tgid: u32,
@@ -129,6 +127,8 @@ struct Taken {
     narrow: bool,
     /// Of a credited call, its place.
     place: Option<u32>,
+    /// How often there was no time to follow it.
+    tries: u8,
 }
 
 /// Stacks of one session and what is known of the mappings below them.
@@ -146,6 +146,8 @@ pub struct Symbols {
     taken: Vec<Taken>,
     /// Stacks of places that were followed before.
     followed: Vec<FollowedStack>,
+    /// Addresses that there was no time to name, and how often.
+    unnamed: HashMap<(u64, u64), u8>,
     /// From where calls were made that raised a count.
     places: Places,
     told: Told,
@@ -189,6 +191,7 @@ impl Symbols {
             copies: Copies::default(),
             taken: Vec::new(),
             followed: Vec::new(),
+            unnamed: HashMap::new(),
             places: Places::default(),
             told: Told::default(),
             modules: Vec::new(),
@@ -228,7 +231,8 @@ impl Symbols {
         }
         let Refused { generation, tgid, tid, at_ns, caller, ref comm, .. } = *refused;
         let narrow = copy.as_ref().is_some_and(|copy| of_32_bit_code(&copy.registers));
-        let taken = Taken { generation, tgid, tid, at_ns, stack: stack.clone(), copy, narrow, place: None };
+        let taken =
+            Taken { generation, tgid, tid, at_ns, stack: stack.clone(), copy, narrow, place: None, tries: 0 };
         self.queue.push_back(Waiting { generation, tgid, comm: comm.clone(), stack, caller, taken });
     }
 
@@ -247,6 +251,7 @@ impl Symbols {
         self.places.keep(wanted);
         self.taken.retain(keep);
         self.images.retain(|generation, _| wanted.contains(generation));
+        self.unnamed.retain(|(generation, _), _| wanted.contains(generation));
         self.told.keep(wanted);
     }
 

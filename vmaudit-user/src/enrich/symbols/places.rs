@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 use vmaudit_common::MAKERS_COPIES;
 
 use super::registers::of_32_bit_code;
+use super::resolve::{Stacked, TRIES};
 use super::stack_copy::StackCopy;
 use super::{Image, LOOKS, LOOKS_PER_IMAGE, LOOKS_PER_SECOND, MOMENT, Symbols, Taken, Waiting};
 use crate::model::event::{Credit, FollowedStack, Place};
@@ -93,6 +94,14 @@ struct Kept {
     copy: StackCopy,
     caller: Option<u64>,
     stack: Vec<u64>,
+    /// It was followed while the session went on, or there was no time for it so often.
+    tried: Tried,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    Followed,
+    InVain(u8),
 }
 
 impl Places {
@@ -144,7 +153,8 @@ impl Places {
         if let Some(copy) = copy {
             known.bytes += copy.size();
             self.bytes += copy.size();
-            known.kept.push(Kept { place: credit.place, copy, caller, stack: stack.clone() });
+            let (place, stack, tried) = (credit.place, stack.clone(), Tried::InVain(0));
+            known.kept.push(Kept { place, copy, caller, stack, tried });
         } else if !sure {
             known.untold += 1;
         }
@@ -180,15 +190,40 @@ impl Places {
         }
     }
 
-    /// The stacks to follow, and those by frame pointers, for their names. What the images do not know yet is learned.
+    /// The stacks to follow, and those by frame pointers, for their names. What the images do not know yet is learned. The
+    /// copies stay: code that is found later tells which of them were mixed.
     pub(super) fn take(&mut self, images: &mut HashMap<u64, Image>) -> Vec<Taken> {
         let mut all = Vec::new();
         for (&generation, known) in &mut self.of {
             let Some(image) = images.get_mut(&generation) else { continue };
             all.extend(known.taken(generation, image, &self.keys, &mut self.bytes));
-            known.kept.clear();
         }
         all
+    }
+
+    /// The same of those that were not followed yet.
+    pub(super) fn take_new(&mut self, images: &mut HashMap<u64, Image>) -> Vec<Taken> {
+        let mut all = Vec::new();
+        for (&generation, known) in &mut self.of {
+            let Some(image) = images.get_mut(&generation) else { continue };
+            let taken = known.taken(generation, image, &self.keys, &mut self.bytes);
+            let new = |it: &&Kept| matches!(it.tried, Tried::InVain(tries) if tries < TRIES);
+            let new: HashSet<u32> = known.kept.iter().filter(new).map(|it| it.place).collect();
+            all.extend(taken.into_iter().filter(|it| it.place.is_some_and(|place| new.contains(&place))));
+        }
+        all
+    }
+
+    /// They were tried; `unanswered`: there was no time for these.
+    pub(super) fn tried(&mut self, all: &[Taken], unanswered: &HashSet<Stacked>) {
+        for taken in all {
+            let kept = self.of.get_mut(&taken.generation).map_or(&mut [][..], |known| &mut known.kept);
+            let Some(it) = kept.iter_mut().find(|it| taken.place == Some(it.place)) else { continue };
+            it.tried = match it.tried {
+                Tried::InVain(tries) if unanswered.contains(&taken.called()) => Tried::InVain(tries + 1),
+                _ => Tried::Followed,
+            };
+        }
     }
 
     /// Notes on those that may be several.
@@ -289,6 +324,7 @@ impl Known {
             copy: Some(copy.clone()),
             narrow: of_32_bit_code(&copy.registers),
             place: Some(*place),
+            tries: 0,
         };
         self.kept.iter().map(taken).collect()
     }
@@ -404,6 +440,7 @@ impl Waiting {
             copy,
             narrow: false,
             place: Some(place),
+            tries: 0,
         };
         Self { generation, tgid, comm: String::new(), stack: stack.to_vec(), caller, taken }
     }
@@ -529,6 +566,27 @@ mod tests {
         image.whole = false;
         assert_eq!(place(&mut places, &f, Some(&image)), (5, true));
         assert_eq!(place(&mut places, &g, Some(&image)), (6, true));
+    }
+
+    /// As for a file of the flight recorder, which is not the end.
+    #[test]
+    fn what_was_followed_once_is_still_told_apart_from_what_is_found_later() {
+        let (mut places, mut known) = (Places::default(), image());
+        assert_eq!(place(&mut places, &[0x1010, 0x9100], Some(&known)), (1, true));
+        assert_eq!(place(&mut places, &[0x1010, 0x1100], Some(&known)), (2, true));
+        let mut images = HashMap::from([(1, image())]);
+        let taken = places.take_new(&mut images);
+        assert_eq!(taken.len(), 2);
+        places.tried(&taken, &HashSet::from([taken[1].called()]));
+        assert_eq!(places.take_new(&mut images).iter().map(|it| it.place).collect::<Vec<_>>(), [Some(2)]);
+        let bytes: usize = places.of[&1].kept.iter().map(|it| it.copy.size()).sum();
+        assert!(bytes > 0 && bytes == places.bytes && bytes == places.of[&1].bytes);
+        known.areas.push(Area { start: 0x9000, end: 0xa000, ..known.areas[0].clone() });
+        place(&mut places, &[0x1010, 0x9200], Some(&known));
+        let mut stacks: Vec<FollowedStack> = (1..=2).map(followed).collect();
+        places.label(&mut stacks);
+        assert_eq!(stacks.iter().map(|it| it.notes.len()).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!(places.take(&mut images).len(), 3, "all at the end");
     }
 
     #[test]

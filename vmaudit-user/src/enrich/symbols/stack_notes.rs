@@ -6,6 +6,7 @@ use super::generated::{FramePointers, RUNTIMES, Runtime, may_be_jitted};
 use super::unwind::{End, FUNCTIONS, Followed};
 use super::{Image, Taken, inside};
 use crate::model::event::FollowedStack;
+use crate::model::makers::UNCOPIED;
 use crate::model::report::Frame;
 
 /// How the names of Python's generated entries begin.
@@ -13,7 +14,6 @@ const PYTHON: &str = "py::";
 /// The name of all code of Java that is not compiled.
 const INTERPRETER: &str = "Interpreter";
 const NARROW: &str = "Stacks of 32-bit code are not followed: its unwind information is not read.";
-const ALONE: &str = "Found by frame pointers alone: callers that keep none are missing.";
 
 fn numbered(index: usize) -> String {
     format!("address {} of the stack", index + 1)
@@ -40,7 +40,7 @@ pub fn noted(
             }
         }
         None => {
-            notes.push(if taken.narrow { NARROW } else { ALONE }.to_owned());
+            notes.push(if taken.narrow { NARROW } else { UNCOPIED }.to_owned());
             Vec::new()
         }
     };
@@ -77,7 +77,7 @@ fn end(followed: &Followed, image: &Image, runtime: Option<&Runtime>) -> Option<
             )
         }
         End::FramePointers { certain: true, .. } => return None,
-        End::FramePointers { from: 0, .. } => ALONE.to_owned(),
+        End::FramePointers { from: 0, .. } => UNCOPIED.to_owned(),
         End::FramePointers { from, .. } => {
             format!("Beyond {} found by frame pointers: callers that keep none are missing.", numbered(*from))
         }
@@ -163,6 +163,7 @@ mod tests {
             copy: None,
             narrow: false,
             place: None,
+            tries: 0,
         };
         let frame = Frame { symbol: Some("f".into()), ..Frame::bare(1) };
         let named = named.iter().map(|&ip| ((1, ip), &frame)).collect();
@@ -177,15 +178,24 @@ mod tests {
     fn code_of_32_bits_is_no_generated_code() {
         let image = Image { areas: vec![area(0x9000, "")], ..Image::default() };
         let stack = vec![0x9001];
-        let taken =
-            Taken { generation: 1, tgid: 7, tid: 7, at_ns: 0, stack, copy: None, narrow: true, place: None };
+        let taken = Taken {
+            generation: 1,
+            tgid: 7,
+            tid: 7,
+            at_ns: 0,
+            stack,
+            copy: None,
+            narrow: true,
+            place: None,
+            tries: 0,
+        };
         assert_eq!(noted(&taken, None, &image, &HashMap::new()).notes, [NARROW]);
     }
 
     #[test]
     fn a_whole_stack_needs_no_words_and_one_without_a_copy_does() {
         assert_eq!(notes(&["/bin/a"], stack(&[0x1001], End::First, None), &[]), [""; 0]);
-        assert_eq!(notes(&["/bin/a"], None, &[]), [ALONE]);
+        assert_eq!(notes(&["/bin/a"], None, &[]), [UNCOPIED]);
         let go = End::FramePointers { from: 0, certain: true };
         assert_eq!(notes(&["/bin/a"], stack(&[0x1001], go, None), &[]), [""; 0]);
     }

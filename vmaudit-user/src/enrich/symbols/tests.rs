@@ -10,7 +10,7 @@ use crate::model::event::{Credit, StackName};
 use crate::model::report::Frame;
 use crate::os::apart::Patience;
 
-fn refused(generation: u64, tgid: u32, stack: &[u64]) -> Refused {
+pub(super) fn refused(generation: u64, tgid: u32, stack: &[u64]) -> Refused {
     Refused { generation, tgid, tid: tgid, stack: stack.to_vec(), ..Refused::example() }
 }
 
@@ -20,16 +20,16 @@ fn a_function_with_a_name() -> u64 {
 }
 
 /// Behind the first instruction of [`a_function_with_a_name`], as a return address is.
-fn known() -> u64 {
+pub(super) fn known() -> u64 {
     a_function_with_a_name as fn() -> u64 as usize as u64 + 1
 }
 
 /// Waits long for whoever works, as many do on a busy machine.
-fn symbols() -> Symbols {
+pub(super) fn symbols() -> Symbols {
     Symbols::new(false, &Patience::for_one())
 }
 
-fn remember_all(symbols: &mut Symbols, lives: bool) {
+pub(super) fn remember_all(symbols: &mut Symbols, lives: bool) {
     while !symbols.queue.is_empty() {
         symbols.remember(9, &|_| lives);
         symbols.wait(&|_| lives);
@@ -279,7 +279,7 @@ fn without_descriptors() {
     let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `none` lives through the call.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) }, 0);
-    let read = helper::names(&[], &HashMap::new(), &[address], DEADLINE);
+    let read = helper::names(&[], &HashMap::new(), &[address], resolve::DEADLINE);
     assert!(read.names.is_empty());
     assert_eq!(read.given_up.len(), 1);
 }

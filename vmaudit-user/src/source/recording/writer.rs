@@ -5,17 +5,14 @@ use std::io::{self, Write};
 use flate2::{Compression, write::ZlibEncoder};
 
 use super::format::{Changes, Head, Kind, MAGIC, MOST_PLAIN, VERSION};
-use super::packed::Packer;
+use super::framer::Framer;
 use crate::model::{event::Event, session::Header};
-
-/// Plain bytes of events at which a frame is written.
-const FRAME: usize = 64 << 10;
 
 /// A recording that is being written.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
-    events: Packer,
+    events: Framer,
     changes: Changes,
     /// Bytes written so far.
     written: u64,
@@ -23,8 +20,6 @@ pub struct Writer<W> {
     most: Option<u64>,
     /// Changes that were left out.
     left_out: u64,
-    /// Events longer than a frame.
-    too_long: u64,
 }
 
 impl<W: Write> Writer<W> {
@@ -35,12 +30,11 @@ impl<W: Write> Writer<W> {
         out.write_all(&[VERSION])?;
         let mut writer = Self {
             out,
-            events: Packer::default(),
+            events: Framer::default(),
             changes: Changes::default(),
             written: MAGIC.len() as u64 + 1,
             most,
             left_out: 0,
-            too_long: 0,
         };
         writer.frame(Kind::Header, &serde_json::to_vec(header)?)?;
         writer.out.flush()?;
@@ -65,13 +59,10 @@ impl<W: Write> Writer<W> {
             }
             _ => {}
         }
-        if !self.events.push(event, MOST_PLAIN / 2).map_err(io::Error::other)? {
-            self.too_long += 1;
+        match self.events.push(event)? {
+            Some(whole) => self.put(&whole),
+            None => Ok(()),
         }
-        if self.events.len() >= FRAME {
-            self.flush_events()?;
-        }
-        Ok(())
     }
 
     /// Writes out what waits, so that at most what comes later can be lost. To be called every second or so.
@@ -88,7 +79,7 @@ impl<W: Write> Writer<W> {
 
     /// Events that were left out because they were longer than a frame.
     pub fn too_long(&self) -> u64 {
-        self.too_long
+        self.events.too_long()
     }
 
     /// What it writes to.
@@ -105,17 +96,19 @@ impl<W: Write> Writer<W> {
     }
 
     fn flush_events(&mut self) -> io::Result<()> {
-        if self.events.is_empty() {
-            return Ok(());
+        match self.events.close()? {
+            Some(whole) => self.put(&whole),
+            None => Ok(()),
         }
-        let plain = self.events.take();
-        self.frame(Kind::Packed, &plain)
     }
 
     fn frame(&mut self, kind: Kind, plain: &[u8]) -> io::Result<()> {
-        // In one piece: a frame is there or is not.
-        let whole = framed(kind, plain)?;
-        self.out.write_all(&whole)?;
+        self.put(&framed(kind, plain)?)
+    }
+
+    /// In one piece: a frame is there or is not.
+    fn put(&mut self, whole: &[u8]) -> io::Result<()> {
+        self.out.write_all(whole)?;
         self.written += whole.len() as u64;
         Ok(())
     }

@@ -13,6 +13,7 @@ use crate::enrich::symbols::{
     elf::{self, Program},
     helper::Names,
     question::{Address, Task, Work},
+    resolve::DEADLINE,
     told::Stamp,
     *,
 };

@@ -4,8 +4,9 @@ use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 
 use crate::enrich::symbols::{
-    Area, By, FOLLOWING, Handle, Image, Key, Module, helper,
+    Area, By, Handle, Image, Key, Module, helper,
     registers::{RETURN, SP},
+    resolve::FOLLOWING,
     stack_copy::StackCopy,
     unwind::{End, FUNCTIONS, Followed, Stack},
 };

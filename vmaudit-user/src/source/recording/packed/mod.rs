@@ -55,5 +55,13 @@ const FAR: u64 = 1 << 28;
 /// and refer to it very often.
 const MOST_TEXT: usize = super::format::MOST_PLAIN;
 
+/// Nor do all values of a frame hold more than this together: of small values there are very many.
+const MOST_TOLD: usize = 16 * MOST_TEXT;
+
+/// A writer closes its frame at so many plain bytes,
+const FULL: usize = 64 << 10;
+/// or at so many bytes of text that its values hold.
+const FULL_TOLD: usize = MOST_TOLD / 4;
+
 #[cfg(test)]
 mod tests;

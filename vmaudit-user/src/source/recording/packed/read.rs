@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::{self, Deserialize, DeserializeSeed, Visitor, value::BorrowedStrDeserializer};
 
 use super::super::numbers::{add, read_signed, read_unsigned};
-use super::{MOST_TEXT, tag};
+use super::{MOST_TEXT, MOST_TOLD, tag};
 
 /// Values lie in one another so deep at most.
 const DEPTH: usize = 32;
@@ -15,7 +15,7 @@ const DEPTH: usize = 32;
 pub fn values<'de, T: Deserialize<'de>>(bytes: &'de [u8], mut sink: impl FnMut(T)) -> Option<()> {
     let mut unpacker = Unpacker::new(bytes)?;
     while !unpacker.from.is_empty() {
-        unpacker.told = 0;
+        unpacker.begun = unpacker.told;
         sink(T::deserialize(&mut unpacker).ok()?);
     }
     Some(())
@@ -31,8 +31,10 @@ struct Unpacker<'de> {
     shapes: Vec<usize>,
     last_far: u64,
     depth: usize,
-    /// Bytes of the texts of this value.
+    /// Bytes of the texts of all values so far, each as often as it was referred to.
     told: usize,
+    /// The same when this value began.
+    begun: usize,
 }
 
 /// The bytes are not what a writer writes.
@@ -70,7 +72,7 @@ impl<'de> Unpacker<'de> {
             }
             shapes.push(fields.len());
         }
-        Some(Self { from, texts, fields, shapes, last_far: 0, depth: 0, told: 0 })
+        Some(Self { from, texts, fields, shapes, last_far: 0, depth: 0, told: 0, begun: 0 })
     }
 
     fn byte(&mut self) -> Result<u8, Wrong> {
@@ -87,7 +89,8 @@ impl<'de> Unpacker<'de> {
     fn text(&mut self, number: usize) -> Result<&'de str, Wrong> {
         let text = *self.texts.get(number).ok_or(Wrong)?;
         self.told += text.len();
-        if self.told > MOST_TEXT { Err(Wrong) } else { Ok(text) }
+        let too_much = self.told - self.begun > MOST_TEXT || self.told > MOST_TOLD;
+        if too_much { Err(Wrong) } else { Ok(text) }
     }
 
     /// Where in `fields` the names of a shape lie.

@@ -113,6 +113,42 @@ fn what_is_too_long_leaves_nothing_behind() {
     assert_eq!(unpacked(&packer.take()), Some(vec![everything(1), everything(2)]));
 }
 
+/// As above, by what it brings to the tables.
+#[test]
+fn what_is_too_long_leaves_no_texts_behind() {
+    let mut packer = Packer::default();
+    assert!(packer.push(&everything(1), usize::MAX).unwrap());
+    let length = packer.len();
+    for n in 0..100 {
+        let texts: Vec<String> = (0..10).map(|k| format!("{n} {k} {}", "x".repeat(MOST_TEXT / 10))).collect();
+        let long = Variant::Pair(0, texts.concat());
+        assert!(!packer.push(&long, MOST_TEXT / 2).unwrap() && !packer.push(&texts, MOST_TEXT / 2).unwrap());
+        assert_eq!(packer.len(), length);
+    }
+    assert!(packer.push(&Variant::Struct { a: 1, b: None }, 100).unwrap(), "its shape is told anew");
+    assert!(packer.push(&everything(2), usize::MAX).unwrap());
+    let frame = packer.take();
+    assert!(frame.len() < MOST_TEXT);
+    let mut from = Vec::new();
+    values(&frame, |value: serde::de::IgnoredAny| from.push(value)).unwrap();
+    assert_eq!(from.len(), 3);
+}
+
+/// A frame is full long before a reader would take it for a bomb.
+#[test]
+fn a_text_that_many_values_hold_fills_a_frame() {
+    let mut packer = Packer::default();
+    let text = "x".repeat(MOST_TEXT / 4);
+    let mut pushed = 0;
+    while !packer.is_full() {
+        assert!(packer.push(&text, usize::MAX).unwrap());
+        pushed += 1;
+    }
+    assert!(pushed <= MOST_TOLD / text.len(), "{pushed}");
+    assert_eq!(unpacked::<String>(&packer.take()).map(|all| all.len()), Some(pushed));
+    assert!(!packer.is_full());
+}
+
 #[test]
 fn no_bytes_make_it_panic_or_take_much() {
     let frame = packed(&[everything(3), everything(9)]);
@@ -137,6 +173,12 @@ fn no_bytes_make_it_panic_or_take_much() {
     super::super::numbers::unsigned(&mut bomb, 100_000);
     bomb.extend([tag::TEXTS; 100_000]);
     assert!(unpacked::<Vec<String>>(&bomb).is_none());
+    // The same in many small values.
+    let list = bomb.len() - 100_000 - 4;
+    assert_eq!(bomb.drain(list..list + 4).next(), Some(tag::LIST));
+    let mut bytes = 0;
+    assert!(values(&bomb, |text: String| bytes += text.len()).is_none());
+    assert!(bytes <= MOST_TOLD && bytes > MOST_TOLD / 2, "{bytes}");
     for wrong in [
         &[0xff; 10][..],
         &[0, 0, tag::LIST, 0xff, 0xff, 0x7f],

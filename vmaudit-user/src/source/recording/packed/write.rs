@@ -6,7 +6,7 @@ use std::fmt;
 use serde::ser::{self, Serialize};
 
 use super::super::numbers::{difference, signed, unsigned};
-use super::{FAR, MOST_TEXT, tag};
+use super::{FAR, FULL, FULL_TOLD, MOST_TEXT, tag};
 
 /// Values on their way into a frame.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub struct Packer {
     last_far: u64,
     /// Bytes of the tables.
     tables: usize,
-    /// Bytes of the texts of this value, each as often as it stands there.
+    /// Bytes of the texts of all values so far, each as often as it stands there.
     told: usize,
 }
 
@@ -56,19 +56,34 @@ impl Packer {
         self.out.len() + self.tables + 20
     }
 
+    /// The frame should be taken before another value comes.
+    pub fn is_full(&self) -> bool {
+        self.len() >= FULL || self.told >= FULL_TOLD
+    }
+
     /// Adds a value; `Ok(false)`: it takes more than `most` bytes and was left out. Errors: it cannot be packed.
     pub fn push(&mut self, value: &impl Serialize, most: usize) -> Result<bool, Unpackable> {
-        let (length, last_far) = (self.len(), self.last_far);
-        let start = self.out.len();
-        self.told = 0;
+        let length = self.len();
+        let before = (self.out.len(), self.texts.len(), self.shapes.len());
+        let sums = (self.last_far, self.tables, self.told);
         let packed = value.serialize(&mut *self);
-        if packed.is_err() || self.len() - length > most || self.told > MOST_TEXT / 2 {
-            self.out.truncate(start);
-            self.fields.clear();
-            self.last_far = last_far;
+        if packed.is_err() || self.len() - length > most || self.told - sums.2 > MOST_TEXT / 2 {
+            self.take_back(before);
+            (self.last_far, self.tables, self.told) = sums;
             return packed.map(|()| false);
         }
         Ok(true)
+    }
+
+    /// Also what a value brought to the tables: a frame would grow without bound by what is not in it.
+    fn take_back(&mut self, (out, texts, shapes): (usize, usize, usize)) {
+        self.out.truncate(out);
+        self.fields.clear();
+        for text in self.texts.drain(texts..) {
+            self.numbers.remove(&text);
+        }
+        self.shapes.truncate(shapes);
+        self.latest.retain(|(_, shape)| *shape < shapes);
     }
 
     /// The frame; the next one begins anew.
@@ -91,7 +106,7 @@ impl Packer {
         self.shapes.clear();
         self.numbers.clear();
         self.latest.clear();
-        (self.last_far, self.tables) = (0, 0);
+        (self.last_far, self.tables, self.told) = (0, 0, 0);
         frame
     }
 
