@@ -128,7 +128,13 @@ fn stretch(header: &Header, it: &session::Stretch) -> Stretch {
     let after_ns = it.from_ns.saturating_sub(header.start_ns);
     let from = unix_ns(&header.started)
         .map_or(UNIX_EPOCH, |start| UNIX_EPOCH + Duration::from_nanos(start.saturating_add(after_ns)));
-    Stretch { from_s: after_ns as f64 / 1e9, from: rfc3339(from), why: it.why.clone() }
+    Stretch {
+        from_s: after_ns as f64 / 1e9,
+        from: rfc3339(from),
+        why: it.why.clone(),
+        gone_processes: it.gone.processes,
+        gone_refused: it.gone.refused,
+    }
 }
 
 /// Takes the addresses out of its example; `false` when there are none.

@@ -49,6 +49,26 @@ pub struct Stretch {
     pub from_ns: u64,
     /// Why it was kept, in words.
     pub why: String,
+    /// Processes that ended before it, of which nothing is in it.
+    #[serde(default)]
+    pub gone: Gone,
+}
+
+/// Processes that are left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gone {
+    /// How many.
+    pub processes: u64,
+    /// How many of their calls were refused.
+    pub refused: u64,
+}
+
+impl Gone {
+    /// These as well.
+    pub fn add(&mut self, more: Self) {
+        self.processes = self.processes.saturating_add(more.processes);
+        self.refused = self.refused.saturating_add(more.refused);
+    }
 }
 
 /// What the source can see at all; what it cannot is null in the report, never 0.

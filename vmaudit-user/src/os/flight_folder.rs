@@ -1,24 +1,25 @@
 //! The folder of a flight recorder: opened once, by a privileged program, perhaps where others may write.
 //!
 //! Its files are new ones that only their owner reads, made by descriptor: no link is followed, no file of anybody is
-//! written over. Of its own earlier ones the oldest go, so that number and size are bounded, also over many starts.
+//! written over, and each has its name only when it is whole. Of the recorder's own earlier ones, which are told by the whole of
+//! their names, the oldest go after a new one is there, so that number and size are bounded, also over many starts.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use caps::Capability;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
-use rustix::fs::Dir;
+use rustix::fs::{Dir, RenameFlags, linkat, renameat_with};
 
 use super::destination::walk::{Found, find};
 use super::rights;
@@ -34,6 +35,10 @@ const MOST_NAMES: usize = 100_000;
 const TRIES: u32 = 100;
 const BEGIN: &str = "vmaudit-flight-";
 const END: &str = ".vma";
+/// Behind the name of one that is not whole.
+const PART: &str = ".part";
+/// One that nobody has written to for so long is left of a program that was killed, seconds.
+const LEFT: i64 = 3600;
 
 /// An open folder.
 #[derive(Debug)]
@@ -88,18 +93,18 @@ impl FlightFolder {
     /// A folder that takes no file is told before anything is attached.
     fn try_it(&self) -> io::Result<()> {
         let _rights = rights::raised(self.rights);
-        let (file, name) = self.make(".vmaudit-flight-try")?;
+        let (file, name) = self.make(".vmaudit-flight-try", "")?;
         drop(file);
         unlinkat(&self.folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
         Ok(())
     }
 
-    /// A new file whose name begins so.
-    fn make(&self, begin: &str) -> io::Result<(File, OsString)> {
+    /// A new file whose name begins and ends so.
+    fn make(&self, begin: &str, end: &str) -> io::Result<(File, OsString)> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mut number = 0;
         loop {
-            let name = OsString::from(format!("{begin}-{}-{number}{END}", std::process::id()));
+            let name = OsString::from(format!("{begin}-{}-{number}{END}{end}", std::process::id()));
             match openat(&self.folder, name.as_os_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR) {
                 Err(Errno::EEXIST) if number < TRIES => number += 1,
                 made => return Ok((File::from(made?), name)),
@@ -107,22 +112,48 @@ impl FlightFolder {
         }
     }
 
-    /// Writes a new file of these parts, after the oldest ones have gone that it is too much for. What cannot be written to its
-    /// end is not left behind.
+    /// Writes a new file of these parts; then the oldest ones go that it is too much for. What cannot be written to its end is
+    /// not left behind, and costs no earlier file.
     pub fn write(&self, parts: &[Arc<[u8]>]) -> io::Result<PathBuf> {
         let _rights = rights::raised(self.rights);
         let size = parts.iter().map(|part| part.len() as u64).sum::<u64>();
         if size > MOST_BYTES {
             return Err(io::Error::other("the stretch is longer than all its files may be together"));
         }
-        self.make_room(size)?;
         let now = rfc3339(SystemTime::now()).replace([':', '-'], "");
-        let (mut file, name) = self.make(&format!("{BEGIN}{now}"))?;
-        if let Err(e) = parts.iter().try_for_each(|part| file.write_all(part)) {
-            self.take_back(&file, &name);
-            return Err(e);
-        }
+        let (mut file, part) = self.make(&format!("{BEGIN}{now}"), PART)?;
+        let written = parts.iter().try_for_each(|part| file.write_all(part));
+        let name = written.and_then(|()| self.named(&part)).inspect_err(|_| self.take_back(&file, &part))?;
+        self.make_room(&name).map_err(|e| {
+            io::Error::other(format!("{} is there, but an older one cannot be removed: {e}", shown(&name)))
+        })?;
         Ok(self.path.join(name))
+    }
+
+    /// Gives a whole file its name, which nobody else has.
+    fn named(&self, part: &OsStr) -> io::Result<OsString> {
+        let whole = part.as_bytes().strip_suffix(PART.as_bytes()).unwrap_or_default();
+        let stem = whole.strip_suffix(END.as_bytes()).unwrap_or_default();
+        for number in 0..TRIES {
+            let again = if number == 0 { String::new() } else { format!("-{number}") };
+            let name = OsString::from_vec([stem, again.as_bytes(), END.as_bytes()].concat());
+            match self.renamed(part, &name) {
+                Err(rustix::io::Errno::EXIST) => {}
+                renamed => return renamed.map(|()| name).map_err(io::Error::from),
+            }
+        }
+        Err(io::Error::from(io::ErrorKind::AlreadyExists))
+    }
+
+    fn renamed(&self, part: &OsStr, name: &OsStr) -> rustix::io::Result<()> {
+        match renameat_with(&self.folder, part, &self.folder, name, RenameFlags::NOREPLACE) {
+            // A file system that cannot rename so, may know links.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                linkat(&self.folder, part, &self.folder, name, rustix::fs::AtFlags::empty())?;
+                rustix::fs::unlinkat(&self.folder, part, rustix::fs::AtFlags::empty())
+            }
+            renamed => renamed,
+        }
     }
 
     fn take_back(&self, file: &File, name: &OsStr) {
@@ -133,14 +164,20 @@ impl FlightFolder {
         }
     }
 
-    /// Lets the oldest go until there is room for one of this size.
-    fn make_room(&self, size: u64) -> io::Result<()> {
-        let mut own = self.own()?;
-        own.sort_unstable();
-        let mut bytes = own.iter().map(|(.., bytes)| bytes).sum::<u64>();
-        let mut left = own.len();
-        for (_, name, of_it) in own {
-            if left < MOST_FILES && bytes.saturating_add(size) <= MOST_BYTES {
+    /// Lets the oldest go until all are within their bounds, but not `new`, and what is left of programs that were killed.
+    fn make_room(&self, new: &OsStr) -> io::Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let long_ago = i64::try_from(now).unwrap_or(i64::MAX) - LEFT;
+        let (mut whole, parts): (Vec<Left>, Vec<Left>) =
+            self.own()?.into_iter().partition(|(_, name, _)| is_own(name.as_bytes(), END));
+        for (_, name, _) in parts.iter().filter(|((written, _), ..)| *written < long_ago) {
+            unlinkat(&self.folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+        }
+        whole.sort_unstable();
+        let mut bytes = whole.iter().map(|(.., bytes)| bytes).sum::<u64>();
+        let mut left = whole.len();
+        for (_, name, of_it) in whole.into_iter().filter(|(_, name, _)| name != new) {
+            if left <= MOST_FILES && bytes <= MOST_BYTES {
                 break;
             }
             unlinkat(&self.folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
@@ -149,14 +186,14 @@ impl FlightFolder {
         Ok(())
     }
 
-    /// Files that a flight recorder of this user has left.
+    /// Files that a flight recorder of this user has left, also those that are not whole.
     fn own(&self) -> io::Result<Vec<Left>> {
         let folder = Dir::read_from(&self.folder).map_err(io::Error::from)?;
         let mut own = Vec::new();
         for entry in folder.take(MOST_NAMES) {
             let entry = entry.map_err(io::Error::from)?;
             let name = OsStr::from_bytes(entry.file_name().to_bytes());
-            if !name.as_bytes().starts_with(BEGIN.as_bytes()) || !name.as_bytes().ends_with(END.as_bytes()) {
+            if !is_own(name.as_bytes(), END) && !is_own(name.as_bytes(), ".vma.part") {
                 continue;
             }
             let Ok(stat) = fstatat(&self.folder, name, AtFlags::AT_SYMLINK_NOFOLLOW) else { continue };
@@ -167,6 +204,30 @@ impl FlightFolder {
         }
         Ok(own)
     }
+}
+
+/// The whole of the name is as [`FlightFolder::write`] makes it: a time as `20260131T235959Z`, a process's number, and one or two
+/// more. Whoever gives a file another name keeps it.
+fn is_own(name: &[u8], end: &str) -> bool {
+    let of_it = || name.strip_prefix(BEGIN.as_bytes())?.strip_suffix(end.as_bytes());
+    let Some(of_it) = of_it() else { return false };
+    let mut parts = of_it.split(|&b| b == b'-');
+    let is_time = |time: &[u8]| {
+        time.len() == 16
+            && time.iter().enumerate().all(|(at, b)| match at {
+                8 => *b == b'T',
+                15 => *b == b'Z',
+                _ => b.is_ascii_digit(),
+            })
+    };
+    let is_number = |part: &[u8]| (1..=10).contains(&part.len()) && part.iter().all(u8::is_ascii_digit);
+    let time = parts.next().is_some_and(is_time);
+    let numbers: Vec<&[u8]> = parts.take(4).collect();
+    time && (2..=3).contains(&numbers.len()) && numbers.into_iter().all(is_number)
+}
+
+fn shown(name: &OsStr) -> impl std::fmt::Display + '_ {
+    Path::new(name).display()
 }
 
 /// Without slashes at its end, which would ask for what is behind a link.

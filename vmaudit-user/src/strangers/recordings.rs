@@ -19,7 +19,7 @@ use crate::model::event::{
 use crate::model::loss::LossReason;
 use crate::model::mark::{MarkDoubt, MarkSet};
 use crate::model::report::{Host, Limits, Report, SourceKind};
-use crate::model::session::{Budget, Header, KernelRules, MarginAsked, Sight, Stretch};
+use crate::model::session::{Budget, Gone, Header, KernelRules, MarginAsked, Sight, Stretch};
 use crate::model::shortage::{Commit, TaskFigure, Tasks};
 use crate::model::within::Within;
 use crate::output::format::{Document, Format, write};
@@ -43,7 +43,11 @@ pub(crate) fn header() -> Header {
         margin: MarginAsked { headroom: 1.5, round: 10_000 },
         budget: Budget { max_peak: Some(1), ..Budget::default() },
         all_rows: false,
-        stretch: Some(Stretch { from_ns: 1_500, why: "a\u{1b}".into() }),
+        stretch: Some(Stretch {
+            from_ns: 1_500,
+            why: "a\u{1b}".into(),
+            gone: Gone { processes: 3, refused: 2 },
+        }),
         watched: Some("unit \u{1b}x".into()),
         attached_ns: Some(7),
     }

@@ -50,13 +50,81 @@ fn the_newest_stay_and_files_of_others_are_not_touched() {
     assert!(scratch.names().contains(&"vmaudit-flight-notes.txt".to_owned()));
 }
 
+/// As somebody does who wants to keep one, or has files of his own that are called alike.
+#[test]
+fn only_what_is_called_as_the_recorder_calls_its_files_goes() {
+    let scratch = Scratch::new();
+    let folder = FlightFolder::open(&scratch.0).unwrap();
+    let mine = [
+        "vmaudit-flight-incident.vma",
+        "vmaudit-flight-20260131.vma",
+        "vmaudit-flight-20260131T235959Z-incident.vma",
+        "vmaudit-flight-20260131T235959Z-7-0-1-2.vma",
+        "vmaudit-flight-20260131T235959Z-7.vma",
+        "vmaudit-flight-20260131T235959Z--0.vma",
+        "vmaudit-flight-20260131T235959Z-7-0.vma.gz",
+        "before-vmaudit-flight-20260131T235959Z-7-0.vma",
+    ];
+    mine.iter().for_each(|name| std::fs::write(scratch.0.join(name), "mine").unwrap());
+    let first = folder.write(&parts(10)).unwrap();
+    let renamed = scratch.0.join("vmaudit-flight-1-0.vma");
+    std::fs::rename(&first, &renamed).unwrap();
+    for _ in 0..2 * MOST_FILES {
+        let written = folder.write(&parts(10)).unwrap();
+        assert!(is_own(written.file_name().unwrap().as_bytes(), END), "{}", written.display());
+    }
+    assert_eq!(scratch.names().len(), MOST_FILES + mine.len() + 1, "{:?}", scratch.names());
+    assert!(mine.iter().all(|name| scratch.0.join(name).exists()) && renamed.exists());
+}
+
+/// On a full disk, for example: what was kept of the hours before is still there.
+#[test]
+fn what_cannot_be_written_costs_no_earlier_file() {
+    let name = concat!(module_path!(), "::what_cannot_be_written_costs_no_earlier_file");
+    // The limit is that of a whole process.
+    crate::alone::alone(name, || {
+        let scratch = Scratch::new();
+        let folder = FlightFolder::open(&scratch.0).unwrap();
+        (0..MOST_FILES).for_each(|_| drop(folder.write(&parts(10)).unwrap()));
+        let before = scratch.names();
+        let most = libc::rlimit { rlim_cur: 1000, rlim_max: 1000 };
+        // SAFETY: `most` lives through the call, and a handler for ignoring takes nothing.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            assert_eq!(libc::setrlimit(libc::RLIMIT_FSIZE, &raw const most), 0);
+        }
+        assert!(folder.write(&parts(5000)).is_err());
+        assert_eq!(scratch.names(), before);
+        folder.write(&parts(500)).unwrap();
+        assert_eq!(scratch.names().len(), MOST_FILES);
+    });
+}
+
+/// A program that is killed in the middle leaves something that is no recording, and is called so.
+#[test]
+fn what_is_not_whole_has_another_name_and_goes_in_time() {
+    let scratch = Scratch::new();
+    let folder = FlightFolder::open(&scratch.0).unwrap();
+    let old = scratch.0.join("vmaudit-flight-20260131T235959Z-7-0.vma.part");
+    let at_work = scratch.0.join("vmaudit-flight-20260131T235959Z-8-0.vma.part");
+    let stranger = scratch.0.join("notes.part");
+    for path in [&old, &at_work, &stranger] {
+        let file = File::create(path).unwrap();
+        let long_ago = SystemTime::now() - std::time::Duration::from_secs(2 * LEFT as u64);
+        file.set_modified(if path == &at_work { SystemTime::now() } else { long_ago }).unwrap();
+    }
+    folder.write(&parts(10)).unwrap();
+    assert!(!old.exists() && at_work.exists() && stranger.exists());
+    assert_eq!(scratch.names().iter().filter(|name| name.ends_with(PART)).count(), 2);
+}
+
 #[test]
 fn all_of_them_together_are_bounded() {
     let scratch = Scratch::new();
     let folder = FlightFolder::open(&scratch.0).unwrap();
     // Files with holes take no room on the disk.
     for n in 0..3 {
-        let name = format!("{BEGIN}2020-{n}{END}");
+        let name = format!("{BEGIN}2020010{n}T000000Z-7-0{END}");
         File::create(scratch.0.join(name)).unwrap().set_len(MOST_BYTES / 3).unwrap();
     }
     folder.write(&parts(1)).unwrap();
@@ -74,7 +142,7 @@ fn what_somebody_planted_is_neither_followed_nor_written_over() {
     let pid = std::process::id();
     symlink(&victim, scratch.0.join(format!("x-{pid}-0.vma"))).unwrap();
     std::fs::hard_link(&victim, scratch.0.join(format!("x-{pid}-1.vma"))).unwrap();
-    let (mut file, name) = folder.make("x").unwrap();
+    let (mut file, name) = folder.make("x", "").unwrap();
     file.write_all(b"new").unwrap();
     assert_eq!(name, format!("x-{pid}-2.vma").as_str());
     assert_eq!(std::fs::read(&victim).unwrap(), b"kept");

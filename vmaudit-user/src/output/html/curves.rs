@@ -19,7 +19,7 @@ const STRETCHES: usize = 12;
 /// Marks of refused calls.
 const MARKS: usize = 12;
 /// Times of loss.
-const GAPS: usize = 40;
+const GAPS: usize = 100;
 
 /// What a curve is called in picture and table.
 const LETTERS: [&str; CURVES] = ["A", "B", "C", "D", "E"];
@@ -104,10 +104,16 @@ fn lost(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let gaps = &report.coverage.gaps;
     let Some(longest) = gaps.iter().max_by(|a, b| a.lost.cmp(&b.lost)) else { return Ok(()) };
     let lost = total(gaps.iter().map(|gap| gap.lost));
+    let more = gaps.len().saturating_sub(GAPS) as u64;
+    let more = if more > 0 {
+        format!("; {} not drawn", count(more, "more time is", "more times are"))
+    } else {
+        String::new()
+    };
     let touched = if report.coverage.exact_peaks { "; no peak is touched by it" } else { "" };
     writeln!(
         out,
-        "<p class=\"note\">Hatched: {} lost there, most of them between {:.2} s and {:.2} s{touched}.</p>",
+        "<p class=\"note\">Hatched: {} lost there, most of them between {:.2} s and {:.2} s{touched}{more}.</p>",
         count(lost, "event was", "events were"),
         longest.from_s,
         longest.to_s

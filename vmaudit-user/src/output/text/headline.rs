@@ -215,9 +215,18 @@ pub(crate) fn stretched(stretch: &Stretch) -> String {
     if stretch.from_s <= 0.0 {
         return format!("kept by the flight recorder, from its start: {why}");
     }
+    let gone = match stretch.gone_processes {
+        0 => String::new(),
+        gone => format!(
+            ", without {} that ended before it, with {}",
+            count(gone, "process", "processes"),
+            count(stretch.gone_refused, "refused call", "refused calls")
+        ),
+    };
     format!(
         "a stretch of it, since {} ({} after its start), kept by the flight recorder: {why}; counts, peaks and numbers of \
-         refused calls are of the whole session, what goes by time begins there",
+         refused calls are those of the processes that lived in it, since the session's start{gone}; what goes by time \
+         begins there",
         stretch.from,
         seconds(stretch.from_s)
     )

@@ -1,20 +1,36 @@
 //! What has to be known besides the frames of a stretch: names and figures of whoever lives or ended in it, and what the
-//! frames that were dropped said about what still counts.
+//! frames that were dropped said about what still counts. All of it is bounded; what is dropped is said.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
+use super::gone::Ended;
+use super::names::Names;
 use crate::model::event::{
     Change, Credit, Event, Interval, LimitSeen, MmState, ProcessId, Reached, Refused, Sample,
 };
+use crate::model::makers::Cut;
+use crate::model::session::Gone;
+use crate::os::clock::now_ns;
+use crate::text::count;
 
-/// Processes that ended in the stretch and are kept.
-const DEAD: usize = 10_000;
+/// Processes that ended in the stretch and are kept, and their images.
+const DEAD: (usize, usize) = (10_000, 20_000);
+/// Processes, or address spaces, of which nobody knows yet whether they live.
+const UNKNOWN: usize = 10_000;
+/// So long it may take until that is known, ns: figures of the living are told every second.
+const SOON: u64 = 60_000_000_000;
 /// Images kept of a process: the newest, and of the others those with the largest peaks.
 const IMAGES: usize = 64;
 /// Examples of refused calls kept of the time before.
 const EXAMPLES: usize = 2_000;
-/// Names of addresses, stacks and places, together, of one address space.
-const NAMES: usize = 5_000;
+/// Names of addresses and stacks, together, and of places, of one address space.
+const NAMES: (usize, usize) = (5_000, 5_000);
+/// Names of all address spaces.
+const ALL_NAMES: usize = 200_000;
+/// Credits that count, of all address spaces.
+const CREDITS: usize = 500_000;
+/// Users, and processes whose addresses are hidden.
+const NUMBERS: usize = 10_000;
 /// Sentences.
 const NOTES: usize = 200;
 /// Values of vm.max_map_count.
@@ -31,16 +47,21 @@ pub struct Kept {
     spaces: HashMap<u64, Space>,
     /// Looks at the limit before the stretch that found another one, and the last.
     limits: VecDeque<LimitSeen>,
+    /// What was lost by the beginning of the stretch.
+    lost: Option<Event>,
     examples: BTreeMap<(u64, u8, u8, u64, u64), Event>,
-    /// Of addresses that are not the caller's to know.
-    hidden: BTreeSet<u32>,
+    /// Of addresses that are not the caller's to know; `true`: the process was met.
+    hidden: BTreeMap<u32, bool>,
     users: BTreeMap<u32, Event>,
-    /// Processes that found no room.
-    left_out: u64,
+    ended: Ended,
+    /// Names, and credits, now, and how many were dropped.
+    names: (usize, u64),
+    credits: (usize, u64),
 }
 
-#[derive(Default)]
 struct Process {
+    /// When it was met.
+    met_ns: u64,
     mms: BTreeMap<u64, Event>,
     /// When its last address space ended; `None`: one lives.
     dead_ns: Option<u64>,
@@ -50,29 +71,64 @@ struct Process {
     gone_ns: Option<u64>,
 }
 
-#[derive(Default)]
+impl Process {
+    fn met_now() -> Self {
+        let (mms, facts) = (BTreeMap::new(), BTreeMap::new());
+        Self { met_ns: now_ns(), mms, dead_ns: None, facts, looks: Vec::new(), gone_ns: None }
+    }
+
+    /// Nobody knows whether it lives.
+    fn is_unknown(&self) -> bool {
+        self.mms.is_empty() && self.looks.is_empty() && self.gone_ns.is_none()
+    }
+
+    fn ended_ns(&self) -> Option<u64> {
+        self.dead_ns.or(self.gone_ns.filter(|_| self.mms.is_empty()))
+    }
+
+    /// Calls that were refused.
+    fn refused(&self) -> u64 {
+        let of = |event: &Event| match event {
+            Event::Mm(state) => state.refusals.iter().map(|group| group.count).sum(),
+            _ => 0,
+        };
+        self.mms.values().map(of).fold(0, u64::saturating_add)
+    }
+}
+
 struct Space {
+    met_ns: u64,
+    /// Its figures were told.
+    known: bool,
     /// The last interval before the stretch in which it changed.
     level: Option<Interval>,
     /// Who was credited with what it had then: see `domain::audit::makers`.
     credits: Vec<Credit>,
-    /// Names, by what they are and where.
-    names: BTreeMap<(&'static str, u64, u64), Event>,
+    facts: BTreeMap<&'static str, Event>,
+    places: Names,
+    names: Names,
 }
 
 impl Space {
-    fn name(&mut self, kind: &'static str, at: u64, more: u64, event: &Event) {
-        if self.names.len() < NAMES || self.names.contains_key(&(kind, at, more)) {
-            self.names.insert((kind, at, more), event.clone());
-        }
+    fn met_now() -> Self {
+        let (credits, facts, names) = (Vec::new(), BTreeMap::new(), Names::default());
+        let places = Names::default();
+        Self { met_ns: now_ns(), known: false, level: None, credits, facts, places, names }
+    }
+
+    fn all_names(&self) -> usize {
+        self.names.len() + self.places.len()
     }
 
     fn credit(&mut self, credit: Credit) {
-        while let Some(mut top) = self.credits.pop_if(|top| top.level > credit.base) {
-            if top.base < credit.base {
-                top.level = credit.base;
-                self.credits.push(top);
-                break;
+        if credit.level <= credit.base {
+            return;
+        }
+        while let Some(top) = self.credits.last_mut() {
+            match Cut::of((top.base, top.level), credit.base) {
+                Cut::Stays => break,
+                Cut::To(level) => top.level = level,
+                Cut::Goes => drop(self.credits.pop()),
             }
         }
         self.credits.push(credit);
@@ -102,10 +158,9 @@ impl Kept {
             Event::Rlimits(_) => drop(self.session.insert("rlimits", event.clone())),
             Event::Hooks(_) => drop(self.session.insert("hooks", event.clone())),
             Event::Conditions(_) => drop(self.session.insert("conditions", event.clone())),
-            Event::Lost(_) => drop(self.session.insert("lost", event.clone())),
             Event::VmaBytes(_) => drop(self.session.insert("vma_bytes", event.clone())),
             Event::User(it) => {
-                if self.users.len() < DEAD {
+                if self.users.len() < NUMBERS {
                     self.users.insert(it.uid, event.clone());
                 }
             }
@@ -116,16 +171,16 @@ impl Kept {
                 }
             }
             Event::AddressesHidden(tgid) => {
-                if self.hidden.len() < DEAD {
-                    self.hidden.insert(*tgid);
+                if self.hidden.len() < NUMBERS {
+                    self.hidden.entry(*tgid).or_insert(false);
                 }
             }
-            Event::Owners(it) => self.space(it.generation).name("owners", 0, 0, event),
-            Event::CgroupExhausted(it) => self.space(it.generation).name("cgroup", 0, 0, event),
-            Event::Place(it) => self.space(it.generation).name("a place", it.place.into(), 0, event),
-            Event::Frame(it) => self.space(it.generation).name("frame", it.ip, 0, event),
-            Event::Stack(it) => self.space(it.generation).name("stack", it.at_ns, it.tid.into(), event),
-            Event::StackEnds(it) => self.space(it.generation).name("ends", it.ip, 0, event),
+            Event::Owners(it) => self.space_fact(it.generation, "owners", event),
+            Event::CgroupExhausted(it) => self.space_fact(it.generation, "cgroup", event),
+            Event::Place(it) => self.place(it.generation, it.place, event),
+            Event::Frame(it) => self.name(it.generation, ("frame", it.ip, 0), event),
+            Event::Stack(it) => self.name(it.generation, ("stack", it.at_ns, it.tid.into()), event),
+            Event::StackEnds(it) => self.name(it.generation, ("ends", it.ip, 0), event),
             // Nobody looks at these, or they are said anew.
             Event::Mapped(_) | Event::StackPiece(_) | Event::Gone(_) | Event::FiguresEnd => {}
             Event::End(_) => drop(self.session.insert("z end", event.clone())),
@@ -136,6 +191,7 @@ impl Kept {
             | Event::Refused(_)
             | Event::Credit(_)
             | Event::LimitSeen(_)
+            | Event::Lost(_)
             | Event::Mark(_)
             | Event::Ended(_)
             | Event::OomVictim(_) => return false,
@@ -144,15 +200,77 @@ impl Kept {
     }
 
     fn space(&mut self, generation: u64) -> &mut Space {
-        self.spaces.entry(generation).or_default()
+        self.spaces.entry(generation).or_insert_with(Space::met_now)
+    }
+
+    fn space_fact(&mut self, generation: u64, what: &'static str, event: &Event) {
+        self.space(generation).facts.insert(what, event.clone());
+    }
+
+    fn name(&mut self, generation: u64, key: (&'static str, u64, u64), event: &Event) {
+        let space = self.space(generation);
+        let before = space.names.len();
+        let dropped = space.names.put(key, event, NAMES.0);
+        let more = space.names.len() - before;
+        self.named(more, dropped);
+    }
+
+    fn place(&mut self, generation: u64, place: u32, event: &Event) {
+        let space = self.space(generation);
+        let before = space.places.len();
+        let dropped = space.places.put(("place", place.into(), 0), event, NAMES.1);
+        let more = space.places.len() - before;
+        self.named(more, dropped);
+    }
+
+    /// Beyond the bound of all, those who have the most give some.
+    fn named(&mut self, more: usize, dropped: usize) {
+        let (names, all_dropped) = &mut self.names;
+        *names += more;
+        *all_dropped += dropped as u64;
+        if *names > ALL_NAMES
+            && let Some(most) = self.spaces.values_mut().max_by_key(|space| space.all_names())
+        {
+            let part = (ALL_NAMES / 20).max(most.all_names() / 4);
+            let left = most.all_names().saturating_sub(part);
+            let mut dropped = most.names.drop_to(left.saturating_sub(most.places.len()));
+            dropped += most.places.drop_to(left);
+            *names -= dropped;
+            *all_dropped += dropped as u64;
+        }
+    }
+
+    fn credit(&mut self, credit: Credit) {
+        let space = self.space(credit.generation);
+        let before = space.credits.len();
+        space.credit(credit);
+        let after = space.credits.len();
+        self.credits.0 = (self.credits.0 + after).saturating_sub(before);
+        if self.credits.0 > CREDITS
+            && let Some(most) = self.spaces.values_mut().max_by_key(|space| space.credits.len())
+        {
+            // The lowest: a report says of these levels that they were not sampled.
+            let dropped = most.credits.drain(..most.credits.len().div_ceil(4)).count();
+            self.credits.0 -= dropped.min(self.credits.0);
+            self.credits.1 += dropped as u64;
+        }
     }
 
     fn fact(&mut self, process: ProcessId, what: &'static str, event: &Event) {
-        self.processes.entry(process).or_default().facts.insert(what, event.clone());
+        let process = self.processes.entry(process).or_insert_with(Process::met_now);
+        process.facts.insert(what, event.clone());
+    }
+
+    /// One that has been forgotten stays so.
+    fn late_fact(&mut self, process: ProcessId, what: &'static str, event: &Event) {
+        if let Some(process) = self.processes.get_mut(&process) {
+            process.facts.insert(what, event.clone());
+        }
     }
 
     fn mm(&mut self, state: &MmState) {
-        let process = self.processes.entry(state.process).or_default();
+        self.space(state.generation).known = true;
+        let process = self.processes.entry(state.process).or_insert_with(Process::met_now);
         process.mms.insert(state.generation, Event::Mm(Box::new(state.clone())));
         let dead = |event: &Event| match event {
             Event::Mm(state) => state.dead_ns,
@@ -162,16 +280,18 @@ impl Kept {
             true => process.mms.values().filter_map(dead).max(),
             false => None,
         };
+        let mut forgotten = Vec::new();
         while process.mms.len() > IMAGES {
             // Of the older ones, the least remarkable.
             let older = process.mms.iter().rev().skip(1);
             let Some(least) = older.min_by_key(|(_, event)| peak(event)).map(|(generation, _)| *generation)
             else {
-                return;
+                break;
             };
             process.mms.remove(&least);
-            self.spaces.remove(&least);
+            forgotten.push(least);
         }
+        forgotten.into_iter().for_each(|generation| self.forget_space(generation));
     }
 
     /// Takes an event of the time line that is no part of the stretch any more.
@@ -185,7 +305,8 @@ impl Kept {
                     self.space(generation).level = Some(level);
                 }
             }
-            Event::Credit(it) => self.space(it.generation).credit(*it),
+            Event::Credit(it) => self.credit(*it),
+            Event::Lost(_) => self.lost = Some(event),
             Event::LimitSeen(seen) => {
                 let value = |at: usize| self.limits.get(at).map(|seen| seen.max_map_count);
                 let last = self.limits.len().wrapping_sub(1);
@@ -209,17 +330,22 @@ impl Kept {
             }
             Event::Ended(ref it) => {
                 let (process, at_ns) = (it.process, it.at_ns);
-                self.fact(process, "4 ended", &event);
-                self.processes.entry(process).or_default().gone_ns = Some(at_ns);
+                self.late_fact(process, "4 ended", &event);
+                if let Some(process) = self.processes.get_mut(&process) {
+                    process.gone_ns = Some(at_ns);
+                }
             }
-            Event::OomVictim(ref it) => self.fact(it.process, "5 chosen", &event),
+            Event::OomVictim(ref it) => self.late_fact(it.process, "5 chosen", &event),
             Event::Sample(sample) => self.look(sample),
             _ => {}
         }
     }
 
     fn look(&mut self, sample: Sample) {
-        let process = self.processes.entry(sample.process).or_default();
+        if sample.map_count.is_none() && !self.processes.contains_key(&sample.process) {
+            return;
+        }
+        let process = self.processes.entry(sample.process).or_insert_with(Process::met_now);
         if sample.map_count.is_none() {
             process.gone_ns = Some(sample.at_ns);
         }
@@ -236,24 +362,91 @@ impl Kept {
 
     /// Forgets who ended before the stretch began.
     pub fn clear(&mut self, from_ns: u64) {
-        let before = |at_ns: Option<u64>| at_ns.is_some_and(|at_ns| at_ns < from_ns);
-        self.processes.retain(|_, it| !(before(it.dead_ns) || it.mms.is_empty() && before(it.gone_ns)));
-        let mut dead: Vec<(u64, ProcessId)> =
-            self.processes.iter().filter_map(|(id, it)| Some((it.dead_ns.or(it.gone_ns)?, *id))).collect();
-        if dead.len() > DEAD {
-            dead.sort_unstable();
-            let surplus = dead.len() - DEAD;
-            self.left_out += surplus as u64;
-            for (_, id) in dead.into_iter().take(surplus) {
-                self.processes.remove(&id);
+        self.ended.begins(from_ns);
+        self.meet_hidden();
+        // Who was met long ago, and nobody knows more: its figures would have come.
+        let long_ago = from_ns.min(now_ns().saturating_sub(SOON));
+        let ended = &mut self.ended;
+        self.processes.retain(|_, it| {
+            if it.is_unknown() {
+                return it.met_ns >= long_ago;
             }
-        }
+            let before = it.ended_ns().is_some_and(|at_ns| at_ns < from_ns);
+            if before {
+                ended.before(it.refused());
+            }
+            !before
+        });
+        self.drop_surplus();
         let living: BTreeSet<u64> = self.processes.values().flat_map(|it| it.mms.keys().copied()).collect();
         // What was told of an address space may come before its figures.
+        let mut unknown: Vec<(u64, u64)> = Vec::new();
         self.spaces.retain(|generation, it| {
-            living.contains(generation) || it.level.as_ref().is_some_and(|level| level.to_ns >= from_ns)
+            let waits = !it.known && it.met_ns >= long_ago;
+            if waits {
+                unknown.push((it.met_ns, *generation));
+            }
+            waits
+                || living.contains(generation)
+                || it.level.as_ref().is_some_and(|level| level.to_ns >= from_ns)
         });
+        unknown.sort_unstable();
+        let surplus = unknown.len().saturating_sub(UNKNOWN);
+        unknown.into_iter().take(surplus).for_each(|(_, generation)| self.forget_space(generation));
+        self.names.0 = self.spaces.values().map(Space::all_names).sum();
+        self.credits.0 = self.spaces.values().map(|space| space.credits.len()).sum();
         self.examples.retain(|(generation, ..), _| living.contains(generation));
+    }
+
+    /// Of those that ended in the stretch, the ones that ended first, and of those that nobody knows more of, the ones that
+    /// were met first.
+    fn drop_surplus(&mut self) {
+        let (mut dead, mut unknown): (Vec<(u64, ProcessId, usize)>, Vec<(u64, ProcessId)>) =
+            (Vec::new(), Vec::new());
+        for (id, it) in &self.processes {
+            if it.is_unknown() {
+                unknown.push((it.met_ns, *id));
+            } else if let Some(at_ns) = it.ended_ns() {
+                dead.push((at_ns, *id, it.mms.len()));
+            }
+        }
+        unknown.sort_unstable();
+        for (_, id) in unknown.iter().take(unknown.len().saturating_sub(UNKNOWN)) {
+            self.processes.remove(id);
+        }
+        dead.sort_unstable();
+        let (mut left, mut images) = (dead.len(), dead.iter().map(|(.., images)| images).sum::<usize>());
+        for (at_ns, id, of_it) in dead {
+            if left <= DEAD.0 && images <= DEAD.1 {
+                break;
+            }
+            (left, images) = (left - 1, images - of_it);
+            if let Some(process) = self.processes.remove(&id) {
+                self.ended.without_room(at_ns, process.refused());
+            }
+        }
+    }
+
+    /// A process's number is another's when it has ended.
+    fn meet_hidden(&mut self) {
+        let there: BTreeSet<u32> = self.processes.keys().map(|process| process.tgid).collect();
+        self.hidden.retain(|tgid, met| {
+            let lives = there.contains(tgid);
+            *met |= lives;
+            lives || !*met
+        });
+    }
+
+    fn forget_space(&mut self, generation: u64) {
+        if let Some(space) = self.spaces.remove(&generation) {
+            self.names.0 -= space.all_names().min(self.names.0);
+            self.credits.0 -= space.credits.len().min(self.credits.0);
+        }
+    }
+
+    /// Processes that ended before the stretch.
+    pub fn gone(&self) -> Gone {
+        self.ended.before_it()
     }
 
     /// What comes before the frames of a stretch.
@@ -261,7 +454,8 @@ impl Kept {
         let session =
             ["hooks", "conditions", "rlimits"].into_iter().filter_map(|what| self.session.get(what));
         let facts = self.processes.values().flat_map(|it| it.facts.values());
-        let names = self.sorted().into_iter().flat_map(|space| space.names.values());
+        let names = self.sorted().into_iter();
+        let names = names.flat_map(|it| it.facts.values().chain(it.places.all()).chain(it.names.all()));
         session.chain(&self.first_limits).chain(facts).chain(names).chain(self.examples.values())
     }
 
@@ -274,7 +468,8 @@ impl Kept {
         let intervals = intervals.into_iter().cloned().map(|it| Event::Interval(Box::new(it)));
         let credits = self.sorted().into_iter().flat_map(|it| it.credits.iter().cloned());
         let credits = credits.map(|it| Event::Credit(Box::new(it)));
-        looks.chain(limits).chain(intervals).chain(credits).collect()
+        let lost = self.lost.iter().cloned();
+        lost.chain(looks).chain(limits).chain(intervals).chain(credits).collect()
     }
 
     fn sorted(&self) -> Vec<&Space> {
@@ -286,20 +481,36 @@ impl Kept {
     /// What comes behind them: figures as they are now.
     pub fn latest(&self) -> impl Iterator<Item = &Event> {
         let mms = self.processes.values().flat_map(|it| it.mms.values());
-        let session = ["limits", "lost", "vma_bytes"].into_iter().filter_map(|what| self.session.get(what));
+        let session = ["limits", "vma_bytes"].into_iter().filter_map(|what| self.session.get(what));
         mms.chain(session).chain(self.notes.iter()).chain(self.users.values())
     }
 
-    /// Processes that ended in a stretch and found no room, and what else is said of the whole.
+    /// What found no room, and what else is said of the whole.
     pub fn remarks(&self) -> Vec<Event> {
-        let hidden = self.hidden.iter().map(|tgid| Event::AddressesHidden(*tgid));
-        let left_out = (self.left_out > 0).then(|| {
-            Event::Note(format!(
-                "The flight recorder had no room for {} that ended: they have no rows",
-                crate::text::count(self.left_out, "process", "processes")
-            ))
+        let hidden = self.hidden.keys().map(|tgid| Event::AddressesHidden(*tgid));
+        let Gone { processes, refused } = self.ended.no_room();
+        let no_room = (processes > 0).then(|| {
+            format!(
+                "The flight recorder had no room for {} that ended in this stretch, with {}: they have no rows",
+                count(processes, "process", "processes"),
+                count(refused, "refused call", "refused calls")
+            )
         });
-        hidden.chain(left_out).collect()
+        let names = (self.names.1 > 0).then(|| {
+            format!(
+                "The flight recorder had no room for all names of functions and places and dropped {}, the oldest, since the \
+                 session began: what has no name here may have had one",
+                count(self.names.1, "name", "names")
+            )
+        });
+        let credits = (self.credits.1 > 0).then(|| {
+            format!(
+                "The flight recorder had no room for all that is known of who made VMAs and dropped {}: some that were \
+                 sampled are among those that were not",
+                count(self.credits.1, "credit", "credits")
+            )
+        });
+        hidden.chain([no_room, names, credits].into_iter().flatten().map(Event::Note)).collect()
     }
 
     /// The end of the session, where it has come.

@@ -1,16 +1,19 @@
 //! The flight recorder: keeps the last stretch of a session in memory, and writes it down as a recording when something
 //! happens. Memory, number and size of files are bounded; what cannot be written costs the session nothing.
 
+mod gone;
 mod kept;
+mod names;
 mod triggers;
 mod writing;
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use self::kept::Kept;
-use self::triggers::Triggers;
+use self::triggers::{Triggers, Why};
 use self::writing::Desk;
 use super::Sink;
 use crate::domain::audit::Audit;
@@ -18,20 +21,21 @@ use crate::model::event::Event;
 use crate::model::session::{Header, Stretch};
 use crate::os::clock::now_ns;
 use crate::os::flight_folder::FlightFolder;
-use crate::source::recording::format::{Kind, MAGIC, MOST_PLAIN, VERSION};
-use crate::source::recording::packed::Packer;
+use crate::source::recording::format::{Kind, MAGIC, VERSION};
+use crate::source::recording::framer::{Framer, frames_of};
 use crate::source::recording::reader::of_frame;
 use crate::source::recording::writer::framed;
 use crate::text::MESSAGES;
 
-/// Plain bytes at which a frame is closed.
-const FRAME: usize = 64 << 10;
 /// A frame is closed so often at the latest: it leaves the stretch as a whole.
 const CLOSE: Duration = Duration::from_secs(1);
 /// Between two clearings of what nobody needs any more.
 const CLEAR: Duration = Duration::from_secs(5);
-/// Most bytes of a stretch that is bounded by time.
+/// Most bytes of a stretch that is bounded by time, and most that one of a size has beyond it while what happened in it waits
+/// for its file.
 const MOST: usize = 64 << 20;
+/// Longest size of a stretch: with what may wait and what is told besides it fits the folder.
+pub const LONGEST: usize = 128_000_000;
 
 /// How long a stretch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +51,7 @@ pub struct Flight {
     header: Header,
     length: Length,
     /// Of the frame that is not closed yet.
-    packer: Packer,
+    framer: Framer,
     closed: Instant,
     frames: VecDeque<Framed>,
     bytes: usize,
@@ -57,6 +61,10 @@ pub struct Flight {
     cleared: Instant,
     triggers: Triggers,
     desk: Desk,
+    /// Why events were left out that no frame could be made of: the first time, and how often.
+    left_out: Option<(String, u64)>,
+    /// What is being written happened then, CLOCK_MONOTONIC ns: it holds the stretch as what waits does.
+    held_ns: Option<u64>,
     /// The session has ended.
     over: bool,
 }
@@ -72,7 +80,7 @@ impl Flight {
         Self {
             header: header.clone(),
             length,
-            packer: Packer::default(),
+            framer: Framer::default(),
             closed: Instant::now(),
             frames: VecDeque::new(),
             bytes: 0,
@@ -81,32 +89,46 @@ impl Flight {
             cleared: Instant::now(),
             triggers: Triggers::new(at),
             desk: Desk::new(folder),
+            left_out: None,
+            held_ns: None,
             over: false,
         }
     }
 
     /// Closes the frame that is open.
     fn close(&mut self) {
-        self.closed = Instant::now();
-        if !self.packer.is_empty() {
-            let plain = self.packer.take();
-            // What does not fit a frame was left out before.
-            if let Ok(frame) = framed(Kind::Packed, &plain) {
+        let frame = self.framer.close();
+        self.closed(frame);
+    }
+
+    fn closed(&mut self, frame: io::Result<Option<Vec<u8>>>) {
+        match frame {
+            Ok(Some(frame)) => {
                 self.bytes += frame.len();
                 self.frames.push_back(Framed { bytes: frame.into(), end_ns: now_ns() });
             }
+            Ok(None) => {}
+            Err(e) => self.left_out.get_or_insert_with(|| (e.to_string(), 0)).1 += 1,
         }
+        self.closed = Instant::now();
         self.shorten();
+    }
+
+    /// Where the stretch may begin at the earliest, bytes and CLOCK_MONOTONIC ns. What happened and waits for its file holds it.
+    fn bounds(&self) -> (usize, u64) {
+        let waits = self.triggers.waits_since().into_iter().chain(self.held_ns).min();
+        match self.length {
+            Length::Size(most) => (most + waits.map_or(0, |_| most.min(MOST)), 0),
+            Length::Time(time) => {
+                let end_ns = waits.unwrap_or_else(now_ns);
+                (MOST, end_ns.saturating_sub(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
+            }
+        }
     }
 
     /// Drops what is older than the stretch; what has to be known of it stays.
     fn shorten(&mut self) {
-        let (most, oldest_ns) = match self.length {
-            Length::Size(most) => (most, 0),
-            Length::Time(time) => {
-                (MOST, now_ns().saturating_sub(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)))
-            }
-        };
+        let (most, oldest_ns) = self.bounds();
         let past = |bytes: usize, first: &Framed| bytes > most || first.end_ns < oldest_ns;
         while self.frames.front().is_some_and(|first| past(self.bytes, first))
             && let Some(frame) = self.frames.pop_front()
@@ -124,64 +146,67 @@ impl Flight {
     }
 
     /// Hands the stretch to whoever writes it. `last`: what a session's end tells.
-    fn write(&mut self, why: String, last: &[Event]) {
+    fn write(&mut self, why: Why, last: &[Event]) {
+        self.held_ns = why.at_ns;
         self.close();
-        let header = Header { stretch: Some(Stretch { from_ns: self.from_ns, why }), ..self.header.clone() };
-        let mut parts: Vec<Arc<[u8]>> = Vec::new();
+        self.held_ns = None;
+        self.kept.clear(self.from_ns);
+        let why = if why.at_ns.is_some_and(|at_ns| at_ns < self.from_ns) {
+            // It may be told again.
+            self.triggers.untold(&why);
+            format!("{}, before this stretch begins: it had no room to wait for its file", why.words)
+        } else {
+            why.words
+        };
+        match self.parts(why, last) {
+            Ok(parts) => self.desk.write(parts),
+            Err(e) => log::warn!(target: MESSAGES, "the flight recorder could not keep a stretch: {e}"),
+        }
+    }
+
+    fn parts(&self, why: String, last: &[Event]) -> io::Result<Vec<Arc<[u8]>>> {
+        let stretch = Stretch { from_ns: self.from_ns, why, gone: self.kept.gone() };
+        let header = Header { stretch: Some(stretch), ..self.header.clone() };
         let mut begin = MAGIC.to_vec();
         begin.push(VERSION);
-        let plain = serde_json::to_vec(&header).map_err(std::io::Error::other);
-        match plain.and_then(|plain| framed(Kind::Header, &plain)) {
-            Ok(frame) => begin.extend(frame),
-            Err(e) => {
-                return log::warn!(target: MESSAGES, "the flight recorder could not keep a stretch: {e}");
-            }
-        }
-        parts.push(begin.into());
-        let (carried, remarks) = (self.kept.carried(), self.kept.remarks());
-        parts.extend(frames_of(self.kept.first().chain(&carried)));
+        begin.extend(framed(Kind::Header, &serde_json::to_vec(&header)?)?);
+        let mut parts: Vec<Arc<[u8]>> = vec![begin.into()];
+        let mut remarks = self.kept.remarks();
+        remarks.extend(self.left_out().map(Event::Note));
+        let carried = self.kept.carried();
+        parts.extend(frames_of(self.kept.first().chain(&carried))?.into_iter().map(Into::into));
         parts.extend(self.frames.iter().map(|frame| Arc::clone(&frame.bytes)));
         let end = [Event::FiguresEnd];
         let end = end.iter().chain(self.kept.end()).filter(|_| last.is_empty());
-        parts.extend(frames_of(self.kept.latest().chain(&remarks).chain(last).chain(end)));
-        self.desk.write(parts);
+        let behind = self.kept.latest().chain(&remarks).chain(last).chain(end);
+        parts.extend(frames_of(behind)?.into_iter().map(Into::into));
+        Ok(parts)
     }
-}
 
-/// These events in frames.
-fn frames_of<'e>(events: impl Iterator<Item = &'e Event>) -> Vec<Arc<[u8]>> {
-    let mut packer = Packer::default();
-    let mut frames: Vec<Arc<[u8]>> = Vec::new();
-    let mut close = |packer: &mut Packer| {
-        if !packer.is_empty() {
-            let plain = packer.take();
-            frames.extend(framed(Kind::Packed, &plain).ok().map(Into::into));
-        }
-    };
-    for event in events {
-        // Longer ones are in no recording.
-        let _ = packer.push(event, MOST_PLAIN / 2);
-        if packer.len() >= FRAME {
-            close(&mut packer);
-        }
+    /// What is missing in the stretch.
+    fn left_out(&self) -> Option<String> {
+        let too_long = self.framer.too_long();
+        let (why, errors) = self.left_out.as_ref().map_or(("longer than a frame", 0), |(why, n)| (why, *n));
+        let all = too_long + errors;
+        let events = || crate::text::count(all, "event", "events");
+        (all > 0).then(|| format!("The flight recorder left out {} since the session began: {why}", events()))
     }
-    close(&mut packer);
-    frames
 }
 
 impl Sink for Flight {
     fn event(&mut self, event: &Event, audit: &Audit) {
         self.triggers.take(event, audit);
         if !self.kept.take(event) {
-            let _ = self.packer.push(event, MOST_PLAIN / 2);
-            if self.packer.len() >= FRAME {
-                self.close();
+            match self.framer.push(event) {
+                Ok(None) => {}
+                full => self.closed(full),
             }
         }
         if matches!(event, Event::End(_)) && !self.over {
             self.over = true;
-            // Its last refusals were told after the last turn.
+            // Its last refusals were told after the last turn; an earlier file may still be on its way.
             if let Some(why) = self.triggers.left() {
+                self.desk.finish();
                 self.write(why, &[]);
             }
             self.desk.finish();

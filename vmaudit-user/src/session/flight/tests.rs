@@ -1,7 +1,13 @@
+use super::kept::Kept;
 use super::*;
 use crate::domain::report::report;
-use crate::model::event::{End, Interval, LimitSeen, Reached};
+use crate::model::event::{
+    CommandLine, Credit, End, Interval, LimitSeen, Losses, MmState, Place, ProcessId, Reached, RefusalGroup,
+    Refused, StackName, UserName,
+};
+use crate::model::loss::LossReason;
 use crate::model::report::Report;
+use crate::model::session::Gone;
 use crate::os::flight_folder::FlightFolder;
 use crate::session::replay::replay;
 use crate::source::recording::Reader;
@@ -80,7 +86,8 @@ fn a_stretch_has_all_names_and_the_figures_that_the_kernel_keeps() {
         // Counts that no zlib makes small.
         flight.event(&interval(n, (n as u32).wrapping_mul(2_654_435_761) % 60_000), &audit);
     }
-    assert!(flight.bytes <= 64_000 && flight.from_ns > header().start_ns, "{}", flight.bytes);
+    // Twice as much: a call was refused, which waits for its file.
+    assert!(flight.bytes <= 128_000 && flight.from_ns > header().start_ns, "{}", flight.bytes);
     flight.keep(true, &end());
     flight.desk.finish();
     let all = scratch.reports();
@@ -111,6 +118,70 @@ fn asking_does_not_write_without_end_and_a_failure_is_told() {
     assert!(it.complaint().is_some_and(|why| why.contains("could not write to")));
 }
 
+fn named(mut state: MmState, tgid: u32, generation: u64) -> MmState {
+    (state.process, state.generation) = (ProcessId { tgid, start_ns: tgid.into() }, generation);
+    (state.dead_ns, state.host, state.peak) = (None, None, 100);
+    state
+}
+
+fn any_mm() -> MmState {
+    let mm = recordings::events().into_iter().find_map(|event| match event {
+        Event::Mm(state) => Some(*state),
+        _ => None,
+    });
+    mm.expect("an address space")
+}
+
+fn mm(tgid: u32, generation: u64, dead_ns: Option<u64>) -> Event {
+    Event::Mm(Box::new(MmState { dead_ns, ..named(any_mm(), tgid, generation) }))
+}
+
+fn frame(generation: u64, ip: u64) -> Event {
+    let frame = crate::model::report::Frame {
+        symbol: Some(format!("f{ip}")),
+        ..crate::model::report::Frame::bare(ip)
+    };
+    Event::Frame(Box::new(StackName { generation, ip, frame, inlined: Vec::new() }))
+}
+
+fn place(generation: u64, place: u32) -> Event {
+    Event::Place(Box::new(Place { generation, place, caller: None, stack: vec![place.into()] }))
+}
+
+fn credit(generation: u64, base: u32, level: u32) -> Event {
+    let (tgid, tid, call, caller, stack) = (1, 1, vmaudit_common::call::MMAP, None, Vec::new());
+    Event::Credit(Box::new(Credit {
+        at_ns: 1,
+        generation,
+        tgid,
+        tid,
+        base,
+        level,
+        call,
+        place: 1,
+        caller,
+        stack,
+    }))
+}
+
+fn lost(at_ns: u64, lost: u64) -> Event {
+    Event::Lost(Losses { at_ns, counters: [(LossReason::RingFull, lost)].into(), ..Losses::default() })
+}
+
+fn count(kept: &Kept, which: impl Fn(&Event) -> bool) -> usize {
+    let carried = kept.carried();
+    let remarks = kept.remarks();
+    kept.first().chain(&carried).chain(kept.latest()).chain(&remarks).filter(|event| which(event)).count()
+}
+
+fn note(kept: &Kept, part: &str) -> Option<String> {
+    kept.remarks().into_iter().find_map(|event| match event {
+        Event::Note(note) if note.contains(part) => Some(note),
+        _ => None,
+    })
+}
+
+/// Beyond each bound, which have to be told.
 #[test]
 fn memory_is_bounded_whatever_comes() {
     let scratch = Scratch::new("bounded");
@@ -126,4 +197,234 @@ fn memory_is_bounded_whatever_comes() {
     }
     assert!(it.frames.is_empty() && it.bytes == 0);
     assert!(it.kept.carried().len() <= 100 && it.kept.latest().count() <= 200);
+}
+
+#[test]
+fn what_is_known_of_processes_is_bounded_and_what_is_dropped_is_told() {
+    let mut kept = Kept::default();
+    let state = any_mm();
+    // Those that ended, with a few images each.
+    for n in 0..30_000u32 {
+        for image in 0..2 {
+            let mm = MmState {
+                dead_ns: Some(1_000 + u64::from(n)),
+                ..named(state.clone(), n, u64::from(n * 2 + image))
+            };
+            kept.take(&Event::Mm(Box::new(mm)));
+        }
+        kept.take(&Event::AddressesHidden(n));
+    }
+    // One with many.
+    for generation in 0..1_000 {
+        kept.take(&Event::Mm(Box::new(named(state.clone(), 77_777, 1 << 40 | generation))));
+    }
+    // And those of which nobody knows more than an address space, or that there is one.
+    for n in 0..30_000 {
+        kept.take(&frame(1 << 50 | n, 1));
+        let process = ProcessId { tgid: 1 << 20 | n as u32, start_ns: 1 };
+        kept.take(&Event::CommandLine(Box::new(CommandLine { process, arguments: Vec::new() })));
+        kept.take(&Event::User(UserName { uid: n as u32, name: n.to_string() }));
+        let refused = Refused { generation: 1 << 40 | 999, site: n, ..Refused::example() };
+        kept.before(Event::Refused(Box::new(refused)));
+    }
+    kept.clear(500);
+    let mms = count(&kept, |event| matches!(event, Event::Mm(_)));
+    assert!(mms <= 20_000 + 64 && mms >= 10_000, "{mms}");
+    assert!(
+        note(&kept, "had no room for 20,000 processes that ended in this stretch").is_some(),
+        "{:?}",
+        kept.remarks()
+    );
+    assert_eq!(kept.gone(), Gone::default());
+    for (bound, which) in [
+        (10_000, (|event| matches!(event, Event::Frame(_))) as fn(&Event) -> bool),
+        (10_000, |event| matches!(event, Event::CommandLine(_))),
+        (10_000, |event| matches!(event, Event::User(_))),
+        (10_000, |event| matches!(event, Event::AddressesHidden(_))),
+        (2_000, |event| matches!(event, Event::Refused(_))),
+    ] {
+        let n = count(&kept, which);
+        assert!(n <= bound && n >= bound / 2, "{n} of {bound}");
+    }
+    // Later the stretch is past all of them.
+    kept.clear(1 << 60);
+    assert_eq!(note(&kept, "no room"), None, "they are not in this stretch");
+    assert_eq!(kept.gone().processes, 30_000);
+    assert_eq!(
+        count(&kept, |event| matches!(event, Event::AddressesHidden(_))),
+        0,
+        "their numbers are others' by now"
+    );
+    assert_eq!(count(&kept, |event| matches!(event, Event::Mm(_))), 64);
+}
+
+#[test]
+fn names_and_credits_are_bounded_the_newest_stay_and_it_is_told() {
+    let mut kept = Kept::default();
+    for generation in 0..60 {
+        kept.take(&mm(generation as u32 + 1, generation, None));
+        for n in 0..6_000u32 {
+            kept.take(&frame(generation, n.into()));
+            kept.take(&place(generation, n));
+        }
+    }
+    let names = count(&kept, |event| matches!(event, Event::Frame(_) | Event::Place(_)));
+    assert!(names <= 200_000 && names > 100_000, "{names}");
+    let last = |event: &Event| matches!(event, Event::Frame(it) if it.generation == 59 && it.frame.symbol.as_deref() == Some("f5999"));
+    assert_eq!(count(&kept, last), 1, "the newest");
+    assert!(note(&kept, "for all names").is_some(), "{:?}", kept.remarks());
+    for generation in 0..10 {
+        for n in 0..60_000 {
+            kept.before(credit(generation, n, n + 1));
+        }
+        // What takes no level is no credit, and takes the place of none.
+        kept.before(credit(generation, 10, 10));
+    }
+    let credits = count(&kept, |event| matches!(event, Event::Credit(_)));
+    assert!(credits <= 500_000 && credits > 300_000, "{credits}");
+    assert!(note(&kept, "who made VMAs").is_some(), "{:?}", kept.remarks());
+}
+
+/// A place is told once, and the figures of its process come a second later.
+#[test]
+fn names_that_come_before_the_first_figures_stay() {
+    let mut kept = Kept::default();
+    kept.take(&place(7, 1));
+    kept.clear(now_ns());
+    kept.take(&mm(3, 7, None));
+    kept.clear(now_ns());
+    assert_eq!(count(&kept, |event| matches!(event, Event::Place(_))), 1);
+    let gone = now_ns();
+    kept.take(&mm(3, 7, Some(gone)));
+    kept.clear(gone + 1);
+    assert_eq!(count(&kept, |event| matches!(event, Event::Place(_))), 0);
+}
+
+/// As it is told in a report of the stretch.
+#[test]
+fn who_ended_before_the_stretch_is_counted_with_its_refused_calls() {
+    let scratch = Scratch::new("gone");
+    let mut it = flight(&scratch, Length::Size(64_000));
+    let audit = Audit::of(&header());
+    let group = RefusalGroup { count: 5, ..any_mm().refusals.remove(0) };
+    for tgid in 1..=3 {
+        let state = MmState { refusals: vec![group.clone()], ..named(any_mm(), tgid, tgid.into()) };
+        it.event(&Event::Mm(Box::new(MmState { dead_ns: Some(header().start_ns + 1), ..state })), &audit);
+    }
+    it.event(&mm(10, 7, None), &audit);
+    for n in 0..200_000 {
+        it.event(&interval(n, (n as u32).wrapping_mul(2_654_435_761) % 60_000), &audit);
+    }
+    it.keep(true, &end());
+    it.desk.finish();
+    let report = scratch.reports().remove(0);
+    let stretch = report.session.stretch.as_ref().expect("a stretch");
+    assert_eq!((stretch.gone_processes, stretch.gone_refused), (3, 15));
+    assert_eq!(report.processes.iter().map(|row| row.pid).collect::<Vec<_>>(), [10]);
+    let said = crate::output::text::headline::stretched(stretch);
+    assert!(said.contains("of the processes that lived in it"), "{said}");
+    assert!(said.contains("without 3 processes that ended before it, with 15 refused calls"), "{said}");
+}
+
+/// What was lost before it is none of its losses, what is lost in it has its time.
+#[test]
+fn a_loss_in_the_stretch_is_a_gap_there() {
+    let scratch = Scratch::new("loss");
+    let mut it = flight(&scratch, Length::Size(64_000));
+    let audit = Audit::of(&header());
+    it.event(&mm(10, 7, None), &audit);
+    for n in 0..200_000 {
+        if n == 1_000 {
+            it.event(&lost(2_000 + n * 100, 40), &audit);
+        }
+        if n == 199_900 {
+            it.event(&lost(2_000 + n * 100, 40), &audit);
+        }
+        if n == 199_950 {
+            it.event(&lost(2_000 + n * 100, 47), &audit);
+        }
+        it.event(&interval(n, (n as u32).wrapping_mul(2_654_435_761) % 60_000), &audit);
+    }
+    it.keep(true, &end());
+    it.desk.finish();
+    let report = scratch.reports().remove(0);
+    let gaps: Vec<u64> = report.coverage.gaps.iter().map(|gap| gap.lost).collect();
+    assert_eq!(gaps, [7], "{:?}", report.coverage.gaps);
+}
+
+/// A file a minute: what happens meanwhile waits, and the stretch holds it as long.
+#[test]
+fn what_waits_for_its_file_stays_in_the_stretch() {
+    let scratch = Scratch::new("waits");
+    let mut it = flight(&scratch, Length::Time(Duration::from_millis(1)));
+    let audit = Audit::of(&header());
+    it.event(&interval(1, 5), &audit);
+    it.triggers.happens_now(9, "was refused mmap");
+    it.event(&interval(2, 6), &audit);
+    for n in 3..10 {
+        // Longer than the stretch.
+        std::thread::sleep(Duration::from_millis(2));
+        it.event(&interval(n, 7), &audit);
+        it.close();
+    }
+    let before = it.frames.len();
+    assert!(before >= 7, "{before}");
+    let why = it.triggers.left().expect("it waits");
+    it.write(why, &end());
+    it.desk.finish();
+    let report = scratch.reports().remove(0);
+    let why = report.session.stretch.map(|it| it.why).unwrap_or_default();
+    assert!(why.ends_with("was refused mmap"), "{why}");
+    it.shorten();
+    assert!(it.frames.len() < before, "nothing waits any more");
+}
+
+/// What the stretch could not hold so long is said, and is news when it happens again.
+#[test]
+fn what_is_older_than_its_file_says_so() {
+    let scratch = Scratch::new("older");
+    let mut it = flight(&scratch, Length::Size(64_000));
+    let audit = Audit::of(&header());
+    it.triggers.happens_now(9, "was refused mmap");
+    for n in 0..400_000 {
+        it.event(&interval(n, (n as u32).wrapping_mul(2_654_435_761) % 60_000), &audit);
+    }
+    assert!(it.bytes <= 128_000 && it.bytes > 64_000, "{}", it.bytes);
+    let why = it.triggers.left().expect("it waits");
+    it.write(why, &end());
+    it.desk.finish();
+    let report = scratch.reports().remove(0);
+    let why = report.session.stretch.map(|it| it.why).unwrap_or_default();
+    assert!(why.contains("was refused mmap, before this stretch begins"), "{why}");
+    it.triggers.happens_now(9, "was refused mmap");
+    assert!(it.triggers.left().is_some());
+    it.triggers.happens_now(9, "was refused mmap");
+    assert!(it.triggers.left().is_none(), "once an hour");
+}
+
+/// Its end comes while another file is being written.
+#[test]
+fn the_last_stretch_is_written_behind_the_one_before_it() {
+    let scratch = Scratch::new("last");
+    let mut it = flight(&scratch, Length::Size(64_000));
+    let audit = Audit::of(&header());
+    it.event(&mm(10, 7, None), &audit);
+    let busy = it.desk.busy_for_test();
+    it.triggers.happens_now(9, "was refused mmap");
+    let done = std::thread::spawn(move || busy.send(Ok("there".into())));
+    end().iter().for_each(|event| it.event(event, &audit));
+    done.join().unwrap().unwrap();
+    assert_eq!(it.complaint(), None);
+    assert_eq!(scratch.reports().len(), 1);
+}
+
+#[test]
+fn the_largest_stretch_fits_its_folder() {
+    let scratch = Scratch::new("largest");
+    let folder = FlightFolder::open(&scratch.0).unwrap();
+    let part: Arc<[u8]> = vec![7; 1_000_000].into();
+    // With what waits, and what is told beside it.
+    let parts = vec![part; (LONGEST + MOST) / 1_000_000 + 60];
+    folder.write(&parts).unwrap();
+    assert!(folder.write(&[parts.clone(), parts].concat()).is_err(), "there is a bound");
 }

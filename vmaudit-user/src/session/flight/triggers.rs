@@ -1,5 +1,6 @@
 //! When the flight recorder writes: a call is refused, a process passes a share of the limit, or somebody asks. Each thing
-//! once an hour, and never more than a file a minute: who is refused all day does not fill the disk.
+//! once an hour, and never more than a file a minute, beside the one at the session's end: who is refused all day does not fill
+//! the disk. What happened before the minute is over waits; the stretch is held as long.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use crate::domain::audit::Audit;
 use crate::domain::shares::{Passed, Shares};
 use crate::model::cause::{because, name_of};
 use crate::model::event::{Event, MmState, RefusalGroup, Refused};
+use crate::os::clock::now_ns;
 use crate::text::clean;
 
 /// Between two files that nobody asked for.
@@ -33,12 +35,25 @@ struct Happened {
     comm: String,
     what: String,
     at: Instant,
+    /// The same, CLOCK_MONOTONIC.
+    at_ns: u64,
+    thing: Thing,
 }
 
 impl Happened {
-    fn words(self) -> String {
-        format!("{} (pid {}) {}", clean(&self.comm), self.pid, self.what)
+    fn why(self) -> Why {
+        let words = format!("{} (pid {}) {}", clean(&self.comm), self.pid, self.what);
+        Why { words, at_ns: Some(self.at_ns), thing: Some(self.thing) }
     }
+}
+
+/// Why a file is written.
+pub struct Why {
+    /// In words.
+    pub words: String,
+    /// When what they tell happened, CLOCK_MONOTONIC ns.
+    pub at_ns: Option<u64>,
+    thing: Option<Thing>,
 }
 
 /// See the module.
@@ -125,8 +140,8 @@ impl Triggers {
             self.told.clear();
         }
         self.told.insert(thing, Instant::now());
-        let happened = || Happened { pid: thing.0, comm: comm.to_owned(), what, at: Instant::now() };
-        self.happened.get_or_insert_with(happened);
+        let (pid, comm, at, at_ns) = (thing.0, comm.to_owned(), Instant::now(), now_ns());
+        self.happened.get_or_insert_with(|| Happened { pid, comm, what, at, at_ns, thing });
     }
 
     /// Something happened, and it is time.
@@ -135,24 +150,41 @@ impl Triggers {
             && self.written.is_none_or(|at| at.elapsed() >= APART)
     }
 
+    /// Since when something waits for its file, CLOCK_MONOTONIC ns.
+    pub fn waits_since(&self) -> Option<u64> {
+        self.happened.as_ref().map(|it| it.at_ns)
+    }
+
+    /// Its file does not have it: it is news when it happens again.
+    pub fn untold(&mut self, why: &Why) {
+        if let Some(thing) = &why.thing {
+            self.told.remove(thing);
+        }
+    }
+
     /// Why a file is written now; `None`: it is not. `asked`: somebody asks for it.
-    pub fn why(&mut self, asked: bool) -> Option<String> {
+    pub fn why(&mut self, asked: bool) -> Option<Why> {
         if asked {
             if self.asked.is_some_and(|at| at.elapsed() < ASKED_APART) {
                 return None;
             }
             self.asked = Some(Instant::now());
-            return Some("asked for by SIGUSR2".into());
+            return Some(Why { words: "asked for by SIGUSR2".into(), at_ns: None, thing: None });
         }
         if !self.due() {
             return None;
         }
         self.written = Some(Instant::now());
-        self.happened.take().map(Happened::words)
+        self.happened.take().map(Happened::why)
     }
 
     /// What happened and is in no file, at the end of a session.
-    pub fn left(&mut self) -> Option<String> {
-        self.happened.take().map(Happened::words)
+    pub fn left(&mut self) -> Option<Why> {
+        self.happened.take().map(Happened::why)
+    }
+
+    #[cfg(test)]
+    pub fn happens_now(&mut self, pid: u32, what: &str) {
+        self.happens((pid, 0), "one", what.to_owned());
     }
 }

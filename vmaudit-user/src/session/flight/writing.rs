@@ -13,7 +13,7 @@ use crate::text::MESSAGES;
 /// How long a session waits at its end for the last file.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-type Written = io::Result<PathBuf>;
+pub type Written = io::Result<PathBuf>;
 
 /// At most one file is written at one time.
 pub struct Desk {
@@ -98,5 +98,13 @@ impl Desk {
             1 => first.clone(),
             failed => format!("{first} (and {} more)", failed - 1),
         })
+    }
+
+    /// A file is being written that is done when this is told.
+    #[cfg(test)]
+    pub fn busy_for_test(&mut self) -> mpsc::Sender<Written> {
+        let (tell, told) = mpsc::channel();
+        self.at_work = Some(told);
+        tell
     }
 }

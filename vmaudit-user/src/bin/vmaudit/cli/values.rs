@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use vmaudit_user::output::format::{self, Format, Kind, Named};
-use vmaudit_user::session::flight::Length;
+use vmaudit_user::session::flight::{self, Length};
 use vmaudit_user::session::opening::SourceWanted;
 use vmaudit_user::source::process_names::ProcessNamed;
 use vmaudit_user::text;
@@ -107,7 +107,7 @@ pub fn size(text: &str) -> Result<u64, String> {
     }
 }
 
-/// A stretch: a size as in [`size`], of 64k to 1G, or a time as in [`duration`].
+/// A stretch: a size as in [`size`], of 64k to 128M, or a time as in [`duration`].
 pub fn stretch(text: &str) -> Result<Length, String> {
     const FORM: &str = "write a size or a time with its unit, for example 10M (megabytes) or 10min";
     let unit = text.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
@@ -117,8 +117,8 @@ pub fn stretch(text: &str) -> Result<Length, String> {
             time => Ok(Length::Time(time)),
         },
         "k" | "K" | "kB" | "M" | "MB" | "G" | "GB" => match size(text)? {
-            size @ 64_000..=1_000_000_000 => Ok(Length::Size(size as usize)),
-            _ => Err("from 64k to 1G".into()),
+            size if (64_000..=flight::LONGEST as u64).contains(&size) => Ok(Length::Size(size as usize)),
+            _ => Err("from 64k to 128M".into()),
         },
         _ => Err(FORM.into()),
     }

@@ -91,7 +91,11 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
     let outcome = session.run(None, &Ends::default());
     service_manager::tell("STOPPING=1");
     match outcome {
-        Ok(_) => Ok(0),
+        Ok(_) => {
+            // The flight recorder has its last file to write, as at the end of a watch.
+            session.finish(None);
+            Ok(flight::status(flight.as_ref()))
+        }
         Err(Unfollowed::NotBegun(e) | Unfollowed::Lost(e)) => Err(e),
         Err(Unfollowed::Refused(_, why)) => Err(anyhow!(why)),
     }

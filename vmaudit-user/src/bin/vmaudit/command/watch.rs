@@ -120,7 +120,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     if let Some(complaint) = thresholds.and_then(|it| it.complaint()) {
         say(&complaint);
     }
-    let not_kept = flight.is_some_and(|it| it.complaint().is_some());
+    let not_kept = flight::status(flight.as_ref()) != 0;
     // The line is gone, and the terminal's time as it was, before anything is written.
     drop(status);
     // Nothing of others is read any more; what was read is rendered without rights.
