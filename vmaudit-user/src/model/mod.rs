@@ -33,6 +33,7 @@ pub(crate) mod series;
 pub mod session;
 pub mod shortage;
 pub(crate) mod stack;
+pub(crate) mod stretch;
 pub(crate) mod task_names;
 pub(crate) mod unreadable;
 pub mod vma_layout;

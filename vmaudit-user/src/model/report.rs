@@ -24,6 +24,7 @@ pub use super::figures::{CallFigures, Image, MapCount, Since};
 pub use super::outcome::{Outcome, Site};
 pub use super::series::{Growth, Series};
 pub use super::stack::{Example, Frame};
+pub use super::stretch::Stretch;
 pub use super::task_names::TaskFigures;
 pub use super::unreadable::NotCounted;
 
@@ -162,25 +163,6 @@ pub struct Session {
     /// It is a stretch that the flight recorder kept; null: a whole session.
     #[serde(default)]
     pub stretch: Option<Stretch>,
-}
-
-/// A stretch of a longer session.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Stretch {
-    /// Its time line, tests and details begin here, seconds since the session's start; 0: nothing is missing. It has the
-    /// processes that lived in it; their counts, peaks and numbers of refused calls are since the session's start.
-    pub from_s: f64,
-    /// Wall time of that, RFC 3339.
-    pub from: String,
-    /// Why it was kept, in words.
-    pub why: String,
-    /// Processes that ended before it: they are not in the report. 0 in recordings of versions that did not count them.
-    #[serde(default)]
-    pub gone_processes: u64,
-    /// Their calls that were refused.
-    #[serde(default)]
-    pub gone_refused: u64,
 }
 
 /// How a process ended: exactly one of the two is set.

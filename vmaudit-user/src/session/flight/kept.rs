@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::gone::Ended;
-use super::names::Names;
+use super::lives::{Process, Space, peak};
 use crate::model::event::{
     Change, Credit, Event, Interval, LimitSeen, MmState, ProcessId, Reached, Refused, Sample,
 };
-use crate::model::makers::Cut;
 use crate::model::session::Gone;
 use crate::os::clock::now_ns;
 use crate::text::count;
@@ -57,89 +56,6 @@ pub struct Kept {
     /// Names, and credits, now, and how many were dropped.
     names: (usize, u64),
     credits: (usize, u64),
-}
-
-struct Process {
-    /// When it was met.
-    met_ns: u64,
-    mms: BTreeMap<u64, Event>,
-    /// When its last address space ended; `None`: one lives.
-    dead_ns: Option<u64>,
-    facts: BTreeMap<&'static str, Event>,
-    /// Looks before the stretch: the first, the largest and the last.
-    looks: Vec<Sample>,
-    gone_ns: Option<u64>,
-}
-
-impl Process {
-    fn met_now() -> Self {
-        let (mms, facts) = (BTreeMap::new(), BTreeMap::new());
-        Self { met_ns: now_ns(), mms, dead_ns: None, facts, looks: Vec::new(), gone_ns: None }
-    }
-
-    /// Nobody knows whether it lives.
-    fn is_unknown(&self) -> bool {
-        self.mms.is_empty() && self.looks.is_empty() && self.gone_ns.is_none()
-    }
-
-    fn ended_ns(&self) -> Option<u64> {
-        self.dead_ns.or(self.gone_ns.filter(|_| self.mms.is_empty()))
-    }
-
-    /// Calls that were refused.
-    fn refused(&self) -> u64 {
-        let of = |event: &Event| match event {
-            Event::Mm(state) => state.refusals.iter().map(|group| group.count).sum(),
-            _ => 0,
-        };
-        self.mms.values().map(of).fold(0, u64::saturating_add)
-    }
-}
-
-struct Space {
-    met_ns: u64,
-    /// Its figures were told.
-    known: bool,
-    /// The last interval before the stretch in which it changed.
-    level: Option<Interval>,
-    /// Who was credited with what it had then: see `domain::audit::makers`.
-    credits: Vec<Credit>,
-    facts: BTreeMap<&'static str, Event>,
-    places: Names,
-    names: Names,
-}
-
-impl Space {
-    fn met_now() -> Self {
-        let (credits, facts, names) = (Vec::new(), BTreeMap::new(), Names::default());
-        let places = Names::default();
-        Self { met_ns: now_ns(), known: false, level: None, credits, facts, places, names }
-    }
-
-    fn all_names(&self) -> usize {
-        self.names.len() + self.places.len()
-    }
-
-    fn credit(&mut self, credit: Credit) {
-        if credit.level <= credit.base {
-            return;
-        }
-        while let Some(top) = self.credits.last_mut() {
-            match Cut::of((top.base, top.level), credit.base) {
-                Cut::Stays => break,
-                Cut::To(level) => top.level = level,
-                Cut::Goes => drop(self.credits.pop()),
-            }
-        }
-        self.credits.push(credit);
-    }
-}
-
-fn peak(event: &Event) -> u32 {
-    match event {
-        Event::Mm(state) => state.peak,
-        _ => 0,
-    }
 }
 
 impl Kept {

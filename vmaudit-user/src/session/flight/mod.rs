@@ -3,6 +3,7 @@
 
 mod gone;
 mod kept;
+mod lives;
 mod names;
 mod triggers;
 mod writing;
