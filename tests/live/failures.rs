@@ -3,7 +3,7 @@
 use vmaudit_tests::own::Refused;
 use vmaudit_tests::rows::{assert_left, assert_nothing_lost};
 use vmaudit_tests::{LowerLimit, PAGE, Session, max_map_count};
-use vmaudit_user::model::report::{Action, Cause, Failure, Hook, HookState, Report};
+use vmaudit_user::model::report::{Action, Cause, Failure, Hook, HookState, Moment, Report};
 
 /// Groups as the workload counts them; groups that differ in nothing it knows are added up.
 fn groups<'a>(failures: impl Iterator<Item = &'a Failure>, with_cause: bool) -> Vec<Refused> {
@@ -334,6 +334,12 @@ fn who_holds_the_vmas_is_said_to_a_thread_that_got_no_stack() {
     let all = (max_map_count() + 1..=max_map_count() + 2).contains(&holders.vmas_read);
     assert_eq!(holders.complete, all, "{holders:?}");
     assert!(holders.sentence.contains("pieces of one anonymous region"), "{holders:?}");
+    let layout = report.processes[0].layout.as_ref().expect("the same look tells where they lay");
+    assert_eq!((layout.moment, layout.at_s), (Moment::Refusal, holders.at_s));
+    assert_eq!((layout.vmas_read, layout.complete), (holders.vmas_read, holders.complete));
+    assert_eq!(layout.rows.iter().map(|row| row.vmas).sum::<u64>(), layout.vmas_read, "{layout:?}");
+    // The region of all these pieces is one stretch.
+    assert!(layout.rows.iter().any(|row| row.vmas + 1000 > layout.vmas_read), "{layout:?}");
 }
 
 /// The program ends a moment after its refusals, mostly in the middle of the look.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use vmaudit_tests::own::{self, Own};
 use vmaudit_tests::rows::{assert_exact_peak, assert_nothing_lost};
 use vmaudit_tests::{Done, Running, Session, alive, in_guest, send_signal, wait_for, workload};
-use vmaudit_user::model::report::{Process, Report, Since};
+use vmaudit_user::model::report::{Moment, Process, Report, Since};
 
 /// The workload stands with what it says it has.
 fn standing(n: &str) -> (Running, Own) {
@@ -85,6 +85,25 @@ fn a_process_that_does_nothing_has_the_count_that_it_had() {
     let name = row(&report, target.pid());
     assert!(name.exe.as_deref().is_some_and(|exe| exe.ends_with("/workload")), "{name:?}");
     target.wait().succeeded();
+}
+
+/// Who lives on with many VMAs is looked at when the session is over, and nobody else.
+#[test]
+fn where_the_vmas_of_who_lives_on_lie_is_told_as_of_the_end() {
+    // A twentieth of the limit, and less.
+    let targets = [standing("8000"), standing("100")];
+    let pids = targets.iter().map(|(target, _)| target.pid().to_string()).collect::<Vec<_>>().join(",");
+    let report = Session::watch(&["-d", "300ms", "-p", &pids]).go().succeeded().report();
+    let [large, small] = [0, 1].map(|n| row(&report, targets[n].0.pid()).layout.clone());
+    assert_eq!(small, None);
+    let layout = large.expect("it was looked at");
+    assert_eq!(layout.moment, Moment::SessionEnd);
+    assert!(layout.at_s >= report.session.duration_s, "{layout:?}");
+    // A look ends after 200 ms; [vsyscall] may be listed.
+    let base = targets[0].1.base;
+    assert!(!layout.complete || (base..=base + 1).contains(&layout.vmas_read), "{base}: {layout:?}");
+    assert_eq!(layout.rows.iter().map(|row| row.vmas).sum::<u64>(), layout.vmas_read);
+    targets.into_iter().for_each(|(target, _)| drop(target.wait().succeeded()));
 }
 
 /// The children that come are known from their birth, the images of one that execs are apart, and the end of the last one is

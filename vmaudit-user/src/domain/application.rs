@@ -348,6 +348,7 @@ impl Anonymizer {
             | Event::LimitSeen(_)
             | Event::Lost(_)
             | Event::CgroupExhausted(_)
+            | Event::Laid(_)
             | Event::OomVictim(_)
             | Event::StackEnds(_)
             | Event::StackPiece(_)

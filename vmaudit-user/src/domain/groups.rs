@@ -350,6 +350,7 @@ mod tests {
             memory: None,
             end: None,
             makers: Vec::new(),
+            layout: None,
             unreadable: None,
             shares_address_space_of: None,
             tasks: Vec::new(),

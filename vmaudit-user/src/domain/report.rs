@@ -8,8 +8,8 @@ use crate::domain::recommend::{self, Margin, MarginError, Measured, delays, enou
 use crate::domain::{arguments, budget};
 use crate::model::loss::LossReason;
 use crate::model::report::{
-    Action, Cause, Coverage, Failure, FoldedProcesses, Process, Report, SCHEMA, Session, SourceKind, Stretch,
-    VERSION,
+    Action, Cause, Coverage, Failure, FoldedProcesses, Layout, Process, Report, SCHEMA, Session, SourceKind,
+    Stretch, VERSION,
 };
 use crate::model::session::{self, Header};
 use crate::text::time::{rfc3339, unix_ns};
@@ -42,6 +42,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
             maker.stack_notes.clear();
             maker.stack.iter_mut().for_each(|frame| frame.ip = None);
         }
+        process.layout.iter_mut().for_each(Layout::hide_addresses);
     }
     rows.notes.extend(unwatched(&rows.processes, &rows.folded));
     let marks = audit.marks(ebpf && rows.exact_peaks);

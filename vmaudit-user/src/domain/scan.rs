@@ -293,6 +293,7 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         growth: None,
         memory: None,
         makers: Vec::new(),
+        layout: None,
         end: None,
         unreadable: row.silent.map(|reason| reason.sentence()),
     }

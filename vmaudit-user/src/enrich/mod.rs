@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 use vmaudit_common::MAKERS_COPIES;
 
 use crate::domain::application::Anonymizer;
-use crate::domain::audit::Audit;
-use crate::model::event::{CgroupExhausted, CommandLine, Event, Owners, StackEnds, TestOf};
+use crate::domain::audit::{Audit, Last};
+use crate::model::event::{CgroupExhausted, CommandLine, Event, StackEnds, TestOf};
 use crate::os::apart::Patience;
 use crate::os::clock::now_ns;
 use crate::os::rights;
@@ -206,6 +206,13 @@ impl Enrichment {
         }
     }
 
+    /// Looks at these, when nothing else will come and the source still knows who lives.
+    pub fn look_last(&mut self, living: Vec<Last>, lives: &dyn Fn(u64) -> bool) {
+        if let Some(owners) = &mut self.owners {
+            owners.look_last(living, now_ns, lives);
+        }
+    }
+
     /// What was found, always in the same order, and sentences about what was not. Reads the files of symbols.
     pub fn finish(mut self, sink: &mut dyn FnMut(Event)) {
         self.told(sink);
@@ -225,10 +232,9 @@ impl Enrichment {
 
     fn told(&mut self, sink: &mut dyn FnMut(Event)) {
         self.found(sink);
-        let mut owners: Vec<_> = self.owners.as_mut().map(Looks::take).into_iter().flatten().collect();
-        owners.sort_by_key(|(generation, _)| *generation);
-        for (generation, holders) in owners {
-            sink(Event::Owners(Box::new(Owners { generation, holders })));
+        for (owners, laid) in self.owners.as_mut().map(Looks::take).into_iter().flatten() {
+            owners.into_iter().for_each(|owners| sink(Event::Owners(Box::new(owners))));
+            sink(Event::Laid(Box::new(laid)));
         }
     }
 }

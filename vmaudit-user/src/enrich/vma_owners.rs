@@ -1,5 +1,6 @@
-//! Who holds the VMAs of a process that has just been refused one: the same classes as `vmaudit explain`, from one look at
-//! /proc/PID/maps while the process lives, taken [apart](crate::os::apart): a session never waits for it.
+//! Who holds the VMAs of a process that has just been refused one, and where they lie: the same classes as `vmaudit explain`,
+//! from one look at /proc/PID/maps while the process lives, taken [apart](crate::os::apart): a session never waits for it. When
+//! it is over, some that live with many VMAs are looked at, too.
 //!
 //! Bounds: one look for each address space, [`LOOKS`] in a session, one in [`BETWEEN`]; of each at most [`MOST_VMAS`]
 //! mappings and [`MOST_TIME`] of reading.
@@ -10,16 +11,18 @@ use std::io::{BufReader, Read};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
-use vmaudit_common::call::Call;
+use vmaudit_common::call::{Call, FOREIGN};
 use vmaudit_common::{CLASS_LOW, CLASS_MC0_MASK, CLASS_NO_HOLE, CLASS_SECTION};
 
 use crate::domain::application::Anonymizer;
+use crate::domain::audit::Last;
 use crate::domain::vma_layout::analysis::{self, Beside};
 use crate::domain::vma_layout::by_size::Sizes;
 use crate::domain::vma_layout::verdict;
-use crate::model::event::Refused;
-use crate::model::report::Holders;
+use crate::model::event::{Laid, Owners, Refused};
+use crate::model::report::{Holders, Layout, Moment};
 use crate::model::unreadable::Unreadable;
+use crate::model::vma_layout::Cluster;
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
 use crate::os::procfs::Proc;
@@ -41,7 +44,6 @@ const NEAR: u64 = 1;
 /// Looks at processes that are at the limit.
 #[derive(Debug)]
 pub struct Looks {
-    /// Takes a process id.
     /// A process, whether its addresses are hidden, and whether sizes are asked for.
     desk: Desk<(u32, bool, bool), Option<Seen>>,
     /// What is looked for, and since when, CLOCK_MONOTONIC ns.
@@ -50,7 +52,7 @@ pub struct Looks {
     noticed: HashSet<u64>,
     queue: VecDeque<Waiting>,
     last: Option<Instant>,
-    found: HashMap<u64, Holders>,
+    found: Vec<(Option<Owners>, Laid)>,
     /// Processes that did not answer: how many, and the first.
     silent: Option<(u64, Unanswered, String, u32)>,
 }
@@ -62,6 +64,7 @@ struct Seen {
     complete: bool,
     ended: bool,
     sentence: String,
+    rows: Vec<Cluster>,
 }
 
 #[derive(Debug)]
@@ -75,6 +78,7 @@ struct Waiting {
     count: Option<u64>,
     /// No free range was found: who holds the addresses is asked, not the VMAs.
     by_size: bool,
+    moment: Moment,
 }
 
 impl Looks {
@@ -83,7 +87,7 @@ impl Looks {
         Self {
             desk: Desk::new(patience, move |(tgid, hidden, by_size): (u32, bool, bool), beat| {
                 beat.begin(tgid.into());
-                let seen = if by_size { see_sizes(tgid) } else { see(tgid, hidden, &anonymizer) };
+                let seen = if by_size { see_sizes(tgid, hidden) } else { see(tgid, hidden, &anonymizer) };
                 (seen, Vec::new())
             }),
             under_way: None,
@@ -91,7 +95,7 @@ impl Looks {
             noticed: HashSet::new(),
             queue: VecDeque::new(),
             last: None,
-            found: HashMap::new(),
+            found: Vec::new(),
             silent: None,
         }
     }
@@ -113,6 +117,7 @@ impl Looks {
                 call,
                 count,
                 by_size,
+                moment: Moment::Refusal,
             });
         }
     }
@@ -120,17 +125,40 @@ impl Looks {
     /// Takes a look if one is due, and what has come of the one before. `now_ns`: CLOCK_MONOTONIC; `lives`: this address
     /// space has not ended. Waits for [`MOMENT`] at most.
     pub fn look(&mut self, now_ns: impl Fn() -> u64, lives: &dyn Fn(u64) -> bool) {
-        self.turn(Duration::ZERO, &lives);
+        self.turn(Duration::ZERO, lives);
         if self.busy() || self.queue.is_empty() || self.last.is_some_and(|last| last.elapsed() < BETWEEN) {
             return;
         }
         let Some(waiting) = self.queue.pop_front() else { return };
+        self.begin(waiting, now_ns, lives);
+    }
+
+    /// Looks at those who live with many VMAs at the end of a session, and waits for it as [`Looks::settle`] does.
+    pub fn look_last(&mut self, living: Vec<Last>, now_ns: impl Fn() -> u64, lives: &dyn Fn(u64) -> bool) {
+        for Last { generation, tgid, comm, vmas } in living {
+            self.settle(lives);
+            let waiting = Waiting {
+                generation,
+                tgid,
+                at_ns: now_ns(),
+                comm,
+                call: FOREIGN,
+                count: Some(vmas.into()),
+                by_size: false,
+                moment: Moment::SessionEnd,
+            };
+            self.begin(waiting, &now_ns, lives);
+        }
+        self.settle(lives);
+    }
+
+    fn begin(&mut self, waiting: Waiting, now_ns: impl Fn() -> u64, lives: &dyn Fn(u64) -> bool) {
         self.last = Some(Instant::now());
         let hidden = !rights::may_know_addresses(waiting.tgid, None);
         match self.desk.ask(&(waiting.tgid, hidden, waiting.by_size)) {
             Ok(()) => {
                 self.under_way = Some((waiting, now_ns()));
-                self.turn(MOMENT, &lives);
+                self.turn(MOMENT, lives);
             }
             Err(why) => self.unanswered(&waiting, why),
         }
@@ -157,24 +185,30 @@ impl Looks {
         match turn {
             // Only what was read before its end, or before its next exec, is of this address space.
             Turn::Answer(Some(seen), _) if lives(waiting.generation) => {
-                self.found.insert(
-                    waiting.generation,
-                    Holders {
-                        vmas_read: seen.vmas,
-                        complete: seen.complete,
-                        vmas_expected: waiting.count,
-                        ended: seen.ended,
-                        at_s: at_ns.saturating_sub(self.start_ns) as f64 / 1e9,
-                        syscall: crate::model::cause::name_of(waiting.call).into(),
-                        after_ms: at_ns.saturating_sub(waiting.at_ns) / 1_000_000,
-                        sentence: seen.sentence,
-                        by_size: waiting.by_size,
-                    },
-                );
+                self.keep(&waiting, seen, at_ns);
             }
             Turn::Unanswered(why, _) => self.unanswered(&waiting, why),
             Turn::Answer(..) | Turn::Waiting => {}
         }
+    }
+
+    fn keep(&mut self, waiting: &Waiting, seen: Seen, at_ns: u64) {
+        let &Waiting { generation, call, count, by_size, moment, .. } = waiting;
+        let at_s = at_ns.saturating_sub(self.start_ns) as f64 / 1e9;
+        let holders = Holders {
+            vmas_read: seen.vmas,
+            complete: seen.complete,
+            vmas_expected: count,
+            ended: seen.ended,
+            at_s,
+            syscall: crate::model::cause::name_of(call).into(),
+            after_ms: at_ns.saturating_sub(waiting.at_ns) / 1_000_000,
+            sentence: seen.sentence,
+            by_size,
+        };
+        let layout = Layout { at_s, moment, vmas_read: seen.vmas, complete: seen.complete, rows: seen.rows };
+        let owners = (moment == Moment::Refusal).then_some(Owners { generation, holders });
+        self.found.push((owners, Laid { generation, layout }));
     }
 
     fn unanswered(&mut self, Waiting { comm, tgid, .. }: &Waiting, why: Unanswered) {
@@ -192,9 +226,11 @@ impl Looks {
         ))
     }
 
-    /// What was found, by generation.
-    pub fn take(&mut self) -> HashMap<u64, Holders> {
-        std::mem::take(&mut self.found)
+    /// What was found, in the order of generations: who holds the VMAs at a refusal, and where they lie.
+    pub fn take(&mut self) -> Vec<(Option<Owners>, Laid)> {
+        let mut found = std::mem::take(&mut self.found);
+        found.sort_by_key(|(_, laid)| laid.generation);
+        found
     }
 }
 
@@ -220,11 +256,12 @@ fn see(tgid: u32, hidden: bool, anonymizer: &Anonymizer) -> Option<Seen> {
         complete: explanation.complete,
         ended,
         sentence: explanation.verdict.into_iter().next().unwrap_or_default(),
+        rows: explanation.picture,
     })
 }
 
 /// In the child: what it says of who holds the addresses.
-fn see_sizes(tgid: u32) -> Option<Seen> {
+fn see_sizes(tgid: u32, hidden: bool) -> Option<Seen> {
     let file = File::open(format!("/proc/{tgid}/maps")).ok()?;
     let until = Instant::now() + MOST_TIME;
     let mut sizes = Sizes::default();
@@ -232,7 +269,9 @@ fn see_sizes(tgid: u32) -> Option<Seen> {
         sizes.read(BufReader::with_capacity(256 << 10, Timed { inner: &file, until }), MOST_VMAS).is_ok();
     let ended = !procfs::still_there(&file);
     let sentence = sizes.sentence()?;
-    Some(Seen { vmas: sizes.vmas, complete: whole && !ended, ended, sentence })
+    let mut rows = sizes.picture.finish();
+    rows.iter_mut().filter(|_| hidden).for_each(Cluster::hide_addresses);
+    Some(Seen { vmas: sizes.vmas, complete: whole && !ended, ended, sentence, rows })
 }
 
 /// Ends with an error at a deadline, so that what was read stands and is called incomplete.
@@ -279,7 +318,9 @@ mod tests {
         looks.settle(&|_| true);
         let found = looks.take();
         assert_eq!(found.len(), 1);
-        let holders = &found[&2];
+        let (Some(Owners { generation: 2, holders }), laid) = &found[0] else { panic!("{found:?}") };
+        assert_eq!((laid.generation, laid.layout.moment), (2, Moment::Refusal));
+        assert_eq!(laid.layout.rows.iter().map(|row| row.vmas).sum::<u64>(), holders.vmas_read);
         assert!(holders.vmas_read > 5 && holders.complete, "{holders:?}");
         assert!(!holders.ended, "{holders:?}");
         assert_eq!((holders.after_ms, holders.at_s, holders.syscall.as_str()), (5, 0.005, "mmap"));
@@ -288,6 +329,13 @@ mod tests {
         looks.look(|| 0, &|_| false);
         looks.settle(&|_| false);
         assert!(looks.take().is_empty(), "what was read after the end is not of this address space");
+        let me = |generation| Last { generation, tgid: std::process::id(), comm: "x".into(), vmas: 1 };
+        looks.look_last(vec![me(5), me(4)], || 7_000_000, &|generation| generation != 3);
+        let found = looks.take();
+        assert!(found.iter().all(|(owners, _)| owners.is_none()), "of a refusal alone: {found:?}");
+        let seen: Vec<_> =
+            found.iter().map(|(_, it)| (it.generation, it.layout.moment, it.layout.at_s)).collect();
+        assert_eq!(seen, [4, 5].map(|n| (n, Moment::SessionEnd, 0.007)));
         for generation in 10..100 {
             looks.notice(&refused(generation, CLASS_SECTION | 7));
         }

@@ -12,9 +12,11 @@ use vmaudit_common::call::Call;
 
 use super::end::{Ended, OomCgroups, OomVictim};
 use super::event_names;
+pub use super::holders::Owners;
+pub use super::layout::Laid;
 use super::memory::Rlimits;
 pub use super::process_id::ProcessId;
-use super::report::{Condition, Exit, Frame, Holders, Hook, Limits};
+use super::report::{Condition, Exit, Frame, Hook, Limits};
 use super::shortage::{Commit, Tasks};
 pub use super::stack::{FollowedStack, Mapped, MappedFile, StackEnds, StackPiece};
 pub use super::task_names::TaskNames;
@@ -59,6 +61,8 @@ pub enum Event {
     Lost(Losses),
     /// What the VMAs of an address space at the limit are.
     Owners(Box<Owners>),
+    /// Where in an address space its VMAs lay.
+    Laid(Box<Laid>),
     /// The memory cgroup of an address space in which a call was refused ran out of memory.
     CgroupExhausted(CgroupExhausted),
     /// A piece of the stack that a call was refused on. Comes before the call, and is nowhere written down.
@@ -123,15 +127,6 @@ impl Event {
             _ => None,
         }
     }
-}
-
-/// What the VMAs of an address space are.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Owners {
-    /// Address space.
-    pub generation: u64,
-    /// What was found.
-    pub holders: Holders,
 }
 
 /// A memory cgroup that ran out of memory.

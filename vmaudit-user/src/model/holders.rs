@@ -30,3 +30,12 @@ pub struct Holders {
     #[serde(default)]
     pub by_size: bool,
 }
+
+/// What the VMAs of an address space are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Owners {
+    /// Address space.
+    pub generation: u64,
+    /// What was found.
+    pub holders: Holders,
+}

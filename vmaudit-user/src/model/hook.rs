@@ -1,4 +1,6 @@
-//! Names of the hooks, as reports bear them.
+//! The hooks, as reports bear them.
+
+use serde::{Deserialize, Serialize};
 
 /// Name of the row that makes peaks exact.
 pub const LOCK_RELEASED: &str = "mmap_lock_released";
@@ -26,3 +28,52 @@ pub const VICTIM: &str = "mark_victim";
 pub const SETTLING: [&str; 5] = [ADDRESS_SEARCH, HEAP_GROWTH, OVERCOMMIT, SIGNAL, VICTIM];
 /// Name of the row that starts with running processes.
 pub const SNAPSHOT: &str = "task_iterator";
+
+/// One hook.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Hook {
+    /// Name in the hook table.
+    pub name: String,
+    /// What became of it.
+    pub state: HookState,
+    /// How it was attached (`raw_tp`, `tracepoint`, `iter` ...), when it was.
+    #[serde(default)]
+    pub via: Option<String>,
+    /// What is lost without it, or, when it is attached in a way that has blind spots, what may be; else null.
+    pub loses: Option<String>,
+    /// Why it is not attached, or not in the best way; else null.
+    #[serde(default)]
+    pub reason: Option<String>,
+    /// Events that the kernel may have shown to none of its programs, whoever's they were; null when it is not at work,
+    /// when nobody counts, or before the end of a session. What that cost is in `lost`.
+    #[serde(default)]
+    pub skipped: Option<u64>,
+}
+
+impl Hook {
+    /// One that is not asked for.
+    pub fn unused(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            state: HookState::Unused,
+            via: None,
+            loses: None,
+            reason: None,
+            skipped: None,
+        }
+    }
+}
+
+/// What became of a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum HookState {
+    /// At work.
+    Attached,
+    /// This kernel or these rights do not allow it.
+    Missing,
+    /// Not asked for in this session.
+    Unused,
+}

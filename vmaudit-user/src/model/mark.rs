@@ -17,6 +17,9 @@ pub struct MarkSet {
     pub name: String,
     /// The process that asked; 0: not known.
     pub by: u32,
+    /// An interval of all address spaces ended here, a moment before, CLOCK_MONOTONIC ns; `None`: the source has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_ns: Option<u64>,
     /// Who asked may have gone on before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub doubt: Option<MarkDoubt>,

@@ -15,6 +15,8 @@ pub use super::cause::Cause;
 pub use super::end::{CommandEnd, EndCause, Killer, ProcessEnd};
 pub use super::holders::Holders;
 use super::hook::CALL_EXIT;
+pub use super::hook::{Hook, HookState};
+pub use super::layout::{Layout, Moment};
 pub use super::makers::{Maker, Nobody};
 pub use super::mark::{Mark, MarkedProcess};
 pub use super::memory::{Accuracy, Memory, Rlimit, Rlimits};
@@ -244,55 +246,6 @@ pub struct Condition {
     pub cure: Option<String>,
 }
 
-/// One hook.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Hook {
-    /// Name in the hook table.
-    pub name: String,
-    /// What became of it.
-    pub state: HookState,
-    /// How it was attached (`raw_tp`, `tracepoint`, `iter` ...), when it was.
-    #[serde(default)]
-    pub via: Option<String>,
-    /// What is lost without it, or, when it is attached in a way that has blind spots, what may be; else null.
-    pub loses: Option<String>,
-    /// Why it is not attached, or not in the best way; else null.
-    #[serde(default)]
-    pub reason: Option<String>,
-    /// Events that the kernel may have shown to none of its programs, whoever's they were; null when it is not at work,
-    /// when nobody counts, or before the end of a session. What that cost is in `lost`.
-    #[serde(default)]
-    pub skipped: Option<u64>,
-}
-
-impl Hook {
-    /// One that is not asked for.
-    pub fn unused(name: &str) -> Self {
-        Self {
-            name: name.into(),
-            state: HookState::Unused,
-            via: None,
-            loses: None,
-            reason: None,
-            skipped: None,
-        }
-    }
-}
-
-/// What became of a hook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum HookState {
-    /// At work.
-    Attached,
-    /// This kernel or these rights do not allow it.
-    Missing,
-    /// Not asked for in this session.
-    Unused,
-}
-
 /// System-wide limits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
@@ -387,6 +340,9 @@ pub struct Process {
     /// part first; the rows add up to the peak. Empty where nobody looked.
     #[serde(default)]
     pub makers: Vec<Maker>,
+    /// Where in its address space its VMAs lay; null where nobody looked.
+    #[serde(default)]
+    pub layout: Option<Layout>,
     /// How it ended; null while it lives, and when that was not seen.
     #[serde(default)]
     pub end: Option<ProcessEnd>,

@@ -83,7 +83,8 @@ impl Marks {
             }
         };
         let doubt = (!asked.waits()).then_some(MarkDoubt::Unanswered);
-        Ok(MarkSet { at_ns: 0, number, begins, name: name.to_owned(), by: asked.pid, doubt })
+        let (name, by) = (name.to_owned(), asked.pid);
+        Ok(MarkSet { at_ns: 0, number, begins, name, by, cut_ns: None, doubt })
     }
 
     /// The boundary is where it was asked for so long ago, now.
@@ -127,8 +128,10 @@ impl Session<'_> {
             // Also whoever has ended by now.
             self.tick();
             let Self { source, enrichment, state, .. } = self;
+            // The figures tell of the interval that ends here.
+            let cut_ns = source.cut_interval(&mut |event| state.take(event, enrichment));
             source.checkpoint(&mut |event| state.take(event, enrichment));
-            let set = marks.set(set, asked.waited + began.elapsed());
+            let set = marks.set(MarkSet { cut_ns, ..set }, asked.waited + began.elapsed());
             self.state.give(Event::Mark(Box::new(set)));
             marks.answer(asked);
         });

@@ -40,7 +40,7 @@ use crate::os::users::user_name;
 use crate::source::Source;
 use crate::text::MESSAGES;
 use beside::Beside;
-use ending::{left_behind, vma_bytes};
+use ending::{left_behind, look_last, vma_bytes};
 use marks::Marks;
 use over::{release, thin_out, wants_ended};
 pub use root::Root;
@@ -452,6 +452,7 @@ impl<'s> Session<'s> {
         let still_running = source.finish(&mut |event| state.take(event, &mut enrichment));
         state.give(Event::Limits(Proc::new("/proc").limits()));
         let end = End { at_ns: now_ns(), exit, still_running };
+        look_last(&mut enrichment, &state.audit, source.as_ref());
         // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
         drop(source);
         state.give(Event::FiguresEnd);
@@ -474,9 +475,8 @@ impl<'s> Session<'s> {
         {
             state.give(Event::VmaBytes(bytes));
         }
-        let left = patience.left_behind();
-        if left > 0 {
-            state.give(Event::Note(left_behind(left)));
+        if let Some(note) = left_behind(patience.left_behind()) {
+            state.give(Event::Note(note));
         }
         state.give(Event::End(end));
         state.audit

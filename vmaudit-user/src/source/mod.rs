@@ -63,6 +63,13 @@ pub trait Source {
         let _ = sink;
     }
 
+    /// Has an interval of all address spaces end here, and says when that was; what it has seen is told with the figures of
+    /// each. `None`: there are no exact intervals.
+    fn cut_interval(&mut self, sink: &mut dyn FnMut(Event)) -> Option<u64> {
+        let _ = sink;
+        None
+    }
+
     /// The last figures, what was lost, what became of the hooks. Returns how many followed processes are still alive.
     fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64;
 }

@@ -52,7 +52,7 @@ impl Marks {
 }
 
 /// Marks `up` (`n` pages mapped), `down` (they are unmapped), `burst` (twice as many, and gone again), `hidden` (`n` and gone
-/// again, which is no new peak), `refused` (three calls), `child` (a process with three times as many), `open` (not ended).
+/// again, which is no new peak), `outer` with `third` and `fifth` in it (so many parts of `n`, likewise), `refused` (three calls), `child` (a process with three times as many), `open` (not ended).
 pub fn marked(n: usize) -> ! {
     let marks = Marks::new();
     let holes = Holes::find(2 * n);
@@ -68,6 +68,14 @@ pub fn marked(n: usize) -> ! {
         (0..n).for_each(|i| holes.map(i));
         (0..n).for_each(|i| holes.unmap(i));
     });
+    marks.must("begin outer");
+    for (name, n) in [("third", n / 3), ("fifth", n / 5)] {
+        marks.around(name, || {
+            (0..n).for_each(|i| holes.map(i));
+            (0..n).for_each(|i| holes.unmap(i));
+        });
+    }
+    marks.must("end outer");
     marks.around("refused", || {
         for _ in 0..3 {
             if mmap(TOO_MUCH, PROT_READ | PROT_WRITE, 0).is_ok() {

@@ -2,13 +2,15 @@
 //!
 //! The kernel side keeps the largest count of an address space since its birth, and how much each call has added and removed.
 //! From these the largest count within a mark follows in most cases: it is new, the count only rose, it only fell, or the
-//! address space was born in the mark. Else it is known between two numbers, and the report says "at least".
+//! address space was born in the mark. Where intervals end at both boundaries, it is the largest of those in between, or what
+//! the address space came with: a change counts in its interval with what it found, too, so that one that was under way at a
+//! boundary is missed on neither side. Else it is known between two numbers, and the report says "at least".
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::domain::audit::{Audit, Process};
-use crate::model::event::{MmState, ProcessId};
+use crate::model::event::{Interval, MmState, ProcessId, Reached};
 use crate::model::mark::MarkSet;
 use crate::model::memory::Accuracy;
 use crate::model::report::{Mark, MarkedProcess};
@@ -32,6 +34,8 @@ pub(super) struct Marks {
 struct Open {
     set: MarkSet,
     before: HashMap<ProcessId, Before>,
+    /// Largest counts of the intervals since, by generation.
+    reached: HashMap<u64, u32>,
     /// Of processes that are not kept any longer.
     did: BTreeMap<ProcessId, Did>,
 }
@@ -53,6 +57,16 @@ struct ImageDid {
     peak: Range,
     added: u64,
     removed: u64,
+}
+
+/// The stretch of a mark.
+#[derive(Clone, Copy, Debug)]
+struct Within<'a> {
+    begun_ns: u64,
+    /// Where intervals ended at both boundaries.
+    cuts_ns: Option<(u64, u64)>,
+    /// See [`Open::reached`].
+    reached: &'a HashMap<u64, u32>,
 }
 
 /// An address space then.
@@ -110,7 +124,8 @@ impl Audit {
             if self.marks.open.len() < OPEN && self.marks.done.len() + self.marks.open.len() < MARKS {
                 let living = self.processes.iter().filter(|(_, process)| process.ended_ns.is_none());
                 let before = living.map(|(id, process)| (*id, Before::of(process))).collect();
-                self.marks.open.push(Open { set, before, did: BTreeMap::new() });
+                let (reached, did) = (HashMap::new(), BTreeMap::new());
+                self.marks.open.push(Open { set, before, reached, did });
             }
             return;
         }
@@ -130,16 +145,20 @@ impl Audit {
     pub(super) fn leaves_marks(&mut self, id: ProcessId) {
         let Some(process) = self.processes.get(&id) else { return };
         for open in &mut self.marks.open {
-            let did = did(process, open.before.remove(&id).as_ref(), open.set.at_ns);
-            open.did.extend(did.map(|did| (id, did)));
+            let before = open.before.remove(&id);
+            open.did.extend(did(process, before.as_ref(), &open.within(None)).map(|did| (id, did)));
         }
     }
 
     fn finish_mark(&mut self, open: Open, end: Option<MarkSet>) {
-        let Open { set, before, did: mut all } = open;
-        for (id, process) in &self.processes {
-            all.extend(did(process, before.get(id), set.at_ns).map(|did| (*id, did)));
-        }
+        let within = open.within(end.as_ref());
+        let more: Vec<_> = self
+            .processes
+            .iter()
+            .filter_map(|(id, process)| Some((*id, did(process, open.before.get(id), &within)?)))
+            .collect();
+        let Open { set, did: mut all, .. } = open;
+        all.extend(more);
         let peak = all.values().fold(Range::default(), |peak, did| peak.larger(did.peak));
         let top = all.iter().max_by_key(|(id, did)| (did.peak.least, Reverse(**id)));
         let top = top.map(|(id, did)| (*id, did.comm.clone()));
@@ -207,19 +226,19 @@ impl Before {
 
 impl ImageDid {
     /// Since the mark began; nothing where it was over by then.
-    fn of(mm: &MmState, before: Option<&Before>, begun_ns: u64) -> Self {
+    fn of(mm: &MmState, before: Option<&Before>, within: &Within<'_>) -> Self {
         let folded = before.and_then(|before| before.folded).filter(|(of, _)| *of == mm.generation);
         if let Some((_, did)) = folded {
             return did;
         }
-        if mm.dead_ns.is_some_and(|at| at <= begun_ns) {
+        if mm.dead_ns.is_some_and(|at| at <= within.begun_ns) {
             return Self::default();
         }
         let now = Count::of(mm);
         let then = before.and_then(|before| before.counts.iter().find(|(of, _)| *of == mm.generation));
         let (then, peak) = match then {
-            Some((_, then)) => (*then, then.peak_until(now)),
-            None if mm.born_ns >= begun_ns => {
+            Some((_, then)) => (*then, within.peak_of(mm, *then, now)),
+            None if within.holds_birth(mm) => {
                 (Count { added: 0, removed: 0, ..now }, Range::exactly(now.peak))
             }
             // It lived, and nobody had told of it.
@@ -245,12 +264,60 @@ impl Marks {
     /// Two images of this process become one, the older: what each did in the marks that run can no longer be told apart.
     pub(super) fn fold(&mut self, id: ProcessId, older: &MmState, newer: &MmState) {
         for open in &mut self.open {
-            let begun_ns = open.set.at_ns;
+            let within = open.within(None);
             // Of who was born since, all is in the mark.
+            let folded = open.before.get(&id).map(|before| {
+                let did = |mm| ImageDid::of(mm, Some(before), &within);
+                (older.generation, did(older).and(did(newer)))
+            });
             if let Some(before) = open.before.get_mut(&id) {
-                let did = |mm| ImageDid::of(mm, Some(before), begun_ns);
-                before.folded = Some((older.generation, did(older).and(did(newer))));
+                before.folded = folded;
             }
+        }
+    }
+
+    /// Some of those whose count changed in an interval.
+    pub(super) fn interval(&mut self, interval: &Interval) {
+        for open in &mut self.open {
+            if open.set.cut_ns.is_none_or(|cut| interval.from_ns < cut) {
+                continue;
+            }
+            for &Reached(generation, peak, _) in &interval.of {
+                let reached = open.reached.entry(generation).or_default();
+                *reached = peak.max(*reached);
+            }
+        }
+    }
+}
+
+impl Open {
+    fn within(&self, end: Option<&MarkSet>) -> Within<'_> {
+        let to_ns = end.map_or(Some(u64::MAX), |end| end.cut_ns);
+        Within { begun_ns: self.set.at_ns, cuts_ns: self.set.cut_ns.zip(to_ns), reached: &self.reached }
+    }
+}
+
+impl Within<'_> {
+    fn holds_birth(&self, mm: &MmState) -> bool {
+        mm.born_ns >= self.cuts_ns.map_or(self.begun_ns, |(from_ns, _)| from_ns)
+    }
+
+    /// The largest count of an address space that lived at both ends, or up to its own.
+    fn peak_of(&self, mm: &MmState, then: Count, now: Count) -> Range {
+        let range = then.peak_until(now);
+        let Some((from_ns, to_ns)) = self.cuts_ns else { return range };
+        if self.holds_birth(mm) {
+            return Range::exactly(now.peak);
+        }
+        let told = self.reached.get(&mm.generation).copied().unwrap_or(0);
+        let untold = mm.untold.iter().filter(|it| it.from_ns >= from_ns && it.to_ns <= to_ns);
+        let reached = untold.map(|it| it.peak).fold(told.max(then.last).max(now.last), u32::max);
+        // Between the cut and the figures behind it others went on: then there may be no room for it.
+        match u64::from(reached) {
+            reached if (range.least..=range.most).contains(&reached) => {
+                Range { least: reached, most: reached }
+            }
+            _ => range,
         }
     }
 }
@@ -284,13 +351,13 @@ impl Count {
 }
 
 /// What a process did since; `None`: it was over by then.
-fn did(process: &Process, before: Option<&Before>, begun_ns: u64) -> Option<Did> {
-    if process.ended_ns.is_some_and(|at| at <= begun_ns) {
+fn did(process: &Process, before: Option<&Before>, within: &Within<'_>) -> Option<Did> {
+    if process.ended_ns.is_some_and(|at| at <= within.begun_ns) {
         return None;
     }
     let failed = process.refused().saturating_sub(before.map_or(0, |before| before.failed));
     let mut did = Did { comm: process.comm.clone(), failed, ..Did::default() };
-    let images = process.own().map(|mm| ImageDid::of(mm, before, begun_ns));
+    let images = process.own().map(|mm| ImageDid::of(mm, before, within));
     let ImageDid { peak, added, removed } = images.fold(ImageDid::default(), ImageDid::and);
     (did.peak, did.added, did.removed) = (peak, added, removed);
     if let Some(seen) = process.samples {
@@ -308,6 +375,7 @@ fn did(process: &Process, before: Option<&Before>, begun_ns: u64) -> Option<Did>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::event::Untold;
 
     fn count(peak: u32, last: u32, added: u64, removed: u64) -> Count {
         Count { peak, last, added, removed }
@@ -333,5 +401,28 @@ mod tests {
             assert_eq!(before.peak_until(now), Range { least, most }, "{now:?}");
         }
         assert_eq!(Range::exactly(70).larger(Range { least: 10, most: 60 }), Range::exactly(70));
+    }
+    #[test]
+    fn where_intervals_end_at_its_boundaries_the_peak_of_a_mark_is_the_largest_of_them() {
+        let untold = |from_ns, to_ns, peak| Untold { from_ns, to_ns, peak, last: 1 };
+        let before = count(100, 50, 70, 30);
+        let up_and_down = count(100, 55, 270, 225);
+        let peak = |cuts_ns, told: u32, mm: &MmState| {
+            let reached = HashMap::from([(mm.generation, told)]);
+            Within { begun_ns: 1010, cuts_ns, reached: &reached }.peak_of(mm, before, up_and_down)
+        };
+        let mut mm = crate::domain::audit::tests::lodgers::state(1, 1, 0);
+        (mm.born_ns, mm.untold) =
+            (10, vec![untold(900, 1000, 99), untold(1000, 1100, 80), untold(1100, 1105, 90)]);
+        let exactly = |count| Range { least: count, most: count };
+        // What came before and what comes behind is not in it.
+        assert_eq!(peak(Some((1000, 1100)), 0, &mm), exactly(80));
+        assert_eq!(peak(Some((1000, 1100)), 85, &mm), exactly(85));
+        assert_eq!(peak(Some((1000, u64::MAX)), 85, &mm), exactly(90));
+        // It changed in none of them: as it came, or as it left.
+        assert_eq!(peak(Some((1200, 1300)), 0, &mm), exactly(55));
+        assert_eq!(peak(None, 85, &mm), Range { least: 55, most: 100 });
+        mm.born_ns = 1005;
+        assert_eq!(peak(Some((1000, 1100)), 0, &mm), exactly(100), "its whole life");
     }
 }

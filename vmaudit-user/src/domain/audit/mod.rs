@@ -6,6 +6,7 @@ mod folded;
 mod gaps;
 mod group;
 mod images;
+mod layouts;
 mod limit;
 mod lodgers;
 mod makers;
@@ -20,6 +21,7 @@ mod task_names;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::domain::audit::folded::Folded;
+pub use crate::domain::audit::layouts::Last;
 use crate::domain::audit::limit::LimitSoFar;
 use crate::domain::audit::lodgers::Lodgers;
 use crate::domain::audit::makers::Piles;
@@ -90,6 +92,7 @@ pub struct Audit {
     ends: HashSet<(u64, u64)>,
     /// What the VMAs of address spaces at the limit are.
     holders: HashMap<u64, Holders>,
+    layouts: layouts::Layouts,
     /// Memory cgroups that ran out of memory, by generation.
     cgroups: HashMap<u64, MemoryCgroup>,
     limits: Limits,
@@ -194,6 +197,7 @@ impl Audit {
             makers: Piles::default(),
             ends: HashSet::new(),
             holders: HashMap::new(),
+            layouts: layouts::Layouts::default(),
             cgroups: HashMap::new(),
             limits: Limits::default(),
             rlimits: None,
@@ -270,6 +274,7 @@ impl Audit {
             Event::Owners(owners) => {
                 self.holders.insert(owners.generation, owners.holders);
             }
+            Event::Laid(it) => self.layouts.take(*it),
             Event::CgroupExhausted(it) => {
                 self.cgroups.insert(it.generation, it.cgroup);
             }

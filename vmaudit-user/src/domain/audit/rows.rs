@@ -336,6 +336,7 @@ impl Audit {
             memory: self.memory(process, count.exact),
             calls,
             makers: self.makers_of(process),
+            layout: self.layouts.of(process),
             end: None,
             series: None,
             growth: self.growth(process, count.peak),

@@ -25,6 +25,7 @@ impl Audit {
     /// An interval is over.
     pub(super) fn interval(&mut self, interval: &Interval) {
         self.every_ns = interval.every_ns;
+        self.marks.interval(interval);
         for &Reached(generation, peak, last) in &interval.of {
             let new = || Series::new(interval.from_ns, 0, interval.every_ns);
             let series = self.series.entry(generation).or_insert_with(new);

@@ -113,6 +113,7 @@ impl Audit {
         self.ends.retain(|(generation, _)| keeps(*generation));
         self.makers.retain(&mut keeps);
         self.holders.retain(|generation, _| keeps(*generation));
+        self.layouts.retain(&mut keeps);
         self.cgroups.retain(|generation, _| keeps(*generation));
         self.first_refused.retain(|generation| keeps(*generation));
         self.series.retain(|generation, _| keeps(*generation));

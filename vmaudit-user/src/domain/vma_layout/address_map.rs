@@ -7,7 +7,7 @@ use crate::model::vma_layout::Cluster;
 pub const CELLS: usize = 48;
 
 /// Rows at most.
-const ROWS: usize = 12;
+pub const ROWS: usize = 12;
 
 /// Empty space that begins a new row, bytes, at first.
 const GAP: u64 = 1 << 30;

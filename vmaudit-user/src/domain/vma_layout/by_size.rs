@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io::{self, BufRead};
 
+use crate::domain::vma_layout::address_map::Picture;
 use crate::domain::vma_layout::maps_parser::{Mapping, Parser};
 use crate::text::{bytes, grouped};
 
@@ -18,6 +19,8 @@ pub struct Sizes {
     pub bytes: u64,
     /// By what they are, and how large: `None` for those beyond [`MOST`].
     alike: HashMap<(Kind, Option<u64>), (u64, u64)>,
+    /// Where they lie.
+    pub picture: Picture,
 }
 
 /// What a mapping is, as far as it tells who asked for it.
@@ -48,6 +51,7 @@ impl Sizes {
         let kind = Kind { closed: mapping.inaccessible(), name };
         self.vmas += 1;
         self.bytes = self.bytes.saturating_add(size);
+        self.picture.add(mapping.start, mapping.end);
         let known = self.alike.len() < MOST || self.alike.contains_key(&(kind.clone(), Some(size)));
         let key = if known {
             (kind, Some(size))

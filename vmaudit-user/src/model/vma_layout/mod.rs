@@ -219,9 +219,7 @@ impl Explanation {
     pub fn hide_addresses(&mut self) {
         self.boundaries.iter_mut().for_each(|row| row.example = None);
         self.regions.iter_mut().for_each(|region| region.start = None);
-        for row in &mut self.picture {
-            (row.start, row.end) = (None, None);
-        }
+        self.picture.iter_mut().for_each(Cluster::hide_addresses);
     }
 }
 
@@ -309,6 +307,13 @@ pub struct Cluster {
     pub cell_bytes: u64,
     /// VMAs that begin in each cell.
     pub cells: Vec<u64>,
+}
+
+impl Cluster {
+    /// Takes out its addresses.
+    pub fn hide_addresses(&mut self) {
+        (self.start, self.end) = (None, None);
+    }
 }
 
 /// What a file held besides good mappings.

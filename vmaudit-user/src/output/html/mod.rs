@@ -5,6 +5,7 @@
 
 mod curves;
 mod escape;
+mod layout;
 mod makers;
 mod tables;
 
@@ -20,7 +21,7 @@ use crate::text::{count, grouped, total};
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 /// SHA-256 of [`STYLE`] and [`SCRIPT`]; a test says what they must be.
-const STYLE_HASH: &str = "KO3lLQzmSLqETwCAWyCfIlKQ+GpvzVVn4DKhoHIBvDs=";
+const STYLE_HASH: &str = "Ee95M2af/ufEXJA+ZIKxW4XcKK8nmiJWPejXFKqYkog=";
 const SCRIPT_HASH: &str = "bs6mmoyG4V8VkIq62DHTcyoGwMVGnfKfHJZ2Tk0f4IY=";
 
 /// Kinds of refusals shown; the rest is summed.
@@ -43,6 +44,7 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     tables::ends(report, out)?;
     makers::makers(report, out)?;
     tables::makers(report, out)?;
+    layout::layouts(report, out)?;
     tables::marks(report, out)?;
     tables::tasks(report, out)?;
     trust(report, out)?;

@@ -92,6 +92,7 @@ impl Kept {
                 }
             }
             Event::Owners(it) => self.space_fact(it.generation, "owners", event),
+            Event::Laid(it) => self.space_fact(it.generation, "laid", event),
             Event::CgroupExhausted(it) => self.space_fact(it.generation, "cgroup", event),
             Event::Place(it) => self.place(it.generation, it.place, event),
             Event::Frame(it) => self.name(it.generation, ("frame", it.ip, 0), event),

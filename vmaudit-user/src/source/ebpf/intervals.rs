@@ -86,9 +86,13 @@ impl Intervals {
 impl Live {
     /// Begins a new interval if it is time, and tells what the last but one has seen.
     pub(super) fn next_interval(&mut self, sink: &mut dyn FnMut(Event)) {
-        if !self.intervals.due() {
-            return;
+        if self.intervals.due() {
+            self.begin_interval(sink);
         }
+    }
+
+    /// The same whether or not it is time; when the new one began, CLOCK_MONOTONIC ns.
+    pub(super) fn begin_interval(&mut self, sink: &mut dyn FnMut(Event)) -> u64 {
         let number = self.intervals.number - 1;
         let cell = number as usize % CELLS;
         let reached = |index: usize| {
@@ -114,6 +118,7 @@ impl Live {
             let (of, by) = some.iter().copied().unzip();
             sink(Event::Interval(Box::new(Interval { every_ns, from_ns, to_ns, of, by })));
         }
+        self.intervals.began(self.intervals.number)
     }
 }
 

@@ -76,6 +76,10 @@ impl Source for Live {
         sink(Event::Lost(self.losses()));
     }
 
+    fn cut_interval(&mut self, sink: &mut dyn FnMut(Event)) -> Option<u64> {
+        Some(self.begin_interval(sink))
+    }
+
     fn finish(&mut self, sink: &mut dyn FnMut(Event)) -> u64 {
         self.look_last();
         // In this order: one that dies in between is then seen twice, not missed.

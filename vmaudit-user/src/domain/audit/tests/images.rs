@@ -50,7 +50,15 @@ fn makers_are_those_of_the_image_that_has_the_peak() {
 
 fn boundary(audit: &mut Audit, at_ns: u64, begins: bool) {
     let (number, name) = (1, "m".into());
-    audit.apply(Event::Mark(Box::new(MarkSet { at_ns, number, begins, name, by: 1, doubt: None })));
+    audit.apply(Event::Mark(Box::new(MarkSet {
+        at_ns,
+        number,
+        begins,
+        name,
+        by: 1,
+        cut_ns: None,
+        doubt: None,
+    })));
 }
 
 #[test]
