@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::domain::audit::Audit;
+use crate::domain::audit::{Audit, Rows};
 use crate::domain::elsewhere::elsewhere;
 use crate::domain::recommend::{self, Margin, MarginError, Measured, delays, enough};
 use crate::domain::{arguments, budget};
@@ -24,26 +24,7 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
     let margin = Margin::new(header.margin.headroom, header.margin.round)?;
     let ebpf = header.source == SourceKind::Ebpf;
     let mut rows = audit.rows();
-    let mut hidden = 0;
-    for failure in
-        rows.failures.iter_mut().chain(&mut rows.ordinary).filter(|it| audit.hides_addresses(it.pid))
-    {
-        hidden += u64::from(hide_addresses(failure));
-    }
-    if hidden > 0 {
-        rows.notes.push(format!(
-            "Addresses are left out of {}: they belong to processes that the caller may not look into, and vmaudit has \
-             rights that he lacks",
-            count(hidden, "example", "examples")
-        ));
-    }
-    for process in rows.processes.iter_mut().filter(|it| audit.hides_addresses(it.pid)) {
-        for maker in &mut process.makers {
-            maker.stack_notes.clear();
-            maker.stack.iter_mut().for_each(|frame| frame.ip = None);
-        }
-        process.layout.iter_mut().for_each(Layout::hide_addresses);
-    }
+    hide(&mut rows, audit);
     rows.notes.extend(unwatched(&rows.processes, &rows.folded));
     let marks = audit.marks(ebpf && rows.exact_peaks);
     let seen = audit.session();
@@ -123,6 +104,30 @@ pub fn report(header: &Header, audit: &Audit) -> Result<Report, MarginError> {
         report.recommendation.sentences.insert(0, NOT_THE_LIMIT.into());
     }
     Ok(report)
+}
+
+/// Takes out the addresses that the caller may not know.
+fn hide(rows: &mut Rows, audit: &Audit) {
+    let mut hidden = 0;
+    for failure in
+        rows.failures.iter_mut().chain(&mut rows.ordinary).filter(|it| audit.hides_addresses(it.pid))
+    {
+        hidden += u64::from(hide_addresses(failure));
+    }
+    if hidden > 0 {
+        rows.notes.push(format!(
+            "Addresses are left out of {}: they belong to processes that the caller may not look into, and vmaudit has \
+             rights that he lacks",
+            count(hidden, "example", "examples")
+        ));
+    }
+    for process in rows.processes.iter_mut().filter(|it| audit.hides_addresses(it.pid)) {
+        for maker in &mut process.makers {
+            maker.stack_notes.clear();
+            maker.stack.iter_mut().for_each(|frame| frame.ip = None);
+        }
+        process.layout.iter_mut().for_each(Layout::hide_addresses);
+    }
 }
 
 fn stretch(header: &Header, it: &session::Stretch) -> Stretch {

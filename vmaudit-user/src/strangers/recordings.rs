@@ -350,7 +350,7 @@ fn boundary(number: u64, begins: bool) -> Event {
         begins,
         name: "a\u{1b}".into(),
         by: 10,
-        cut_ns: (number % 2 == 0).then_some(6),
+        cut_ns: number.is_multiple_of(2).then_some(6),
         doubt,
     }))
 }

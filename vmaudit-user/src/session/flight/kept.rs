@@ -318,8 +318,8 @@ impl Kept {
     /// Of those that ended in the stretch, the ones that ended first, and of those that nobody knows more of, the ones that
     /// were met first.
     fn drop_surplus(&mut self) {
-        let (mut dead, mut unknown): (Vec<(u64, ProcessId, usize)>, Vec<(u64, ProcessId)>) =
-            (Vec::new(), Vec::new());
+        let mut dead: Vec<(u64, ProcessId, usize)> = Vec::new();
+        let mut unknown: Vec<(u64, ProcessId)> = Vec::new();
         for (id, it) in &self.processes {
             if it.is_unknown() {
                 unknown.push((it.met_ns, *id));

@@ -229,7 +229,7 @@ fn what_is_known_of_processes_is_bounded_and_what_is_dropped_is_told() {
     }
     kept.clear(500);
     let mms = count(&kept, |event| matches!(event, Event::Mm(_)));
-    assert!(mms <= 20_000 + 64 && mms >= 10_000, "{mms}");
+    assert!((10_000..=20_000 + 64).contains(&mms), "{mms}");
     assert!(
         note(&kept, "had no room for 20,000 processes that ended in this stretch").is_some(),
         "{:?}",

@@ -141,7 +141,7 @@ impl Triggers {
         }
         self.told.insert(thing, Instant::now());
         let (pid, comm, at, at_ns) = (thing.0, comm.to_owned(), Instant::now(), now_ns());
-        self.happened.get_or_insert_with(|| Happened { pid, comm, what, at, at_ns, thing });
+        self.happened.get_or_insert(Happened { pid, comm, what, at, at_ns, thing });
     }
 
     /// Something happened, and it is time.
