@@ -52,7 +52,12 @@ fn tests_that_are_over_at_once_have_their_names() {
     let named =
         |i: usize| report.processes.iter().any(|row| row.test.as_deref() == Some(&*format!("case{i}")));
     let unnamed: Vec<usize> = (n / 2..n).filter(|&i| !named(i)).collect();
-    assert!(unnamed.is_empty(), "{unnamed:?} of {n}");
+    // 5.10 does not take that program: there /proc is asked, which may be too late, and no other name is told.
+    if vmaudit_tests::kernel_version() >= (5, 11) {
+        assert!(unnamed.is_empty(), "{unnamed:?} of {n}");
+    }
+    let strange = |name: &str| name.strip_prefix("case").is_none_or(|n| n.parse::<usize>().is_err());
+    assert!(report.processes.iter().filter_map(|row| row.test.as_deref()).all(|name| !strange(name)));
 }
 
 mod with_nextest {

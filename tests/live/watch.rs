@@ -434,7 +434,7 @@ fn a_command_that_hands_its_work_on_says_what_follows_it() {
     let session = Session::vmaudit(&["run", "--"]);
     let client = session.file("docker");
     // Not /bin/true, which may be one of many names of one program, and be nothing by another.
-    std::fs::copy(vmaudit_tests::workload(), &client).expect("a program can be copied");
+    std::fs::copy(workload(), &client).expect("a program can be copied");
     let done = session.words(&[&client]).words(&["exit", "0"]).go().succeeded();
     let said = done.stderr_text().split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(said.starts_with("vmaudit: docker hands its work on: "), "{said}");
