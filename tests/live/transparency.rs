@@ -609,7 +609,7 @@ fn small_limits_on_descriptors_and_files_are_the_commands() {
         let done = limited(resource, kib << 10, &["exit", "3"]).ended_with(3);
         assert!(done.stderr_text().lines().count() <= 1, "{kib} KiB: {}", done.said());
     }
-    limited(libc::RLIMIT_DATA, 1 << 20, &["exit", "0"]).ended_with(125);
+    limited(libc::RLIMIT_DATA, least_data << 10, &["exit", "0"]).ended_with(125);
     // No file has room for the report, nor for what is said of that.
     limited(libc::RLIMIT_FSIZE, 0, &["exit", "0"]).ended_with(125);
     limited(libc::RLIMIT_FSIZE, 0, &["exit", "3"]).ended_with(3);
