@@ -40,6 +40,12 @@ pub(crate) struct Row<'m> {
     pub(crate) notes: Vec<String>,
 }
 
+/// The processes whose makers a page tells.
+pub(crate) fn told(report: &Report) -> Vec<&Process> {
+    let processes = report.processes.iter();
+    processes.filter(|process| of_interest(process, report) && !process.makers.is_empty()).collect()
+}
+
 /// Processes that people are told the makers of: above a tenth of the limit, refused for it, or growing steadily.
 pub(crate) fn of_interest(process: &Process, report: &Report) -> bool {
     let limit = report.limits.max_map_count;

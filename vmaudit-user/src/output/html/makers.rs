@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::escape::{name, text};
 use crate::model::report::{Process, Report};
 use crate::output::flame::{Flame, left_out};
-use crate::output::makers::{WHAT, of_interest, rows, stacks_of};
+use crate::output::makers::{WHAT, rows, stacks_of, told};
 use crate::output::text::page::without_middle;
 use crate::text::{count, grouped, percent};
 
@@ -26,11 +26,7 @@ const CHARACTER: f64 = 6.6;
 
 /// From where the VMAs of a peak came.
 pub(super) fn makers(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let told: Vec<&Process> = report
-        .processes
-        .iter()
-        .filter(|process| of_interest(process, report) && !process.makers.is_empty())
-        .collect();
+    let told = told(report);
     if told.is_empty() {
         return Ok(());
     }

@@ -3,8 +3,8 @@
 use std::io::{self, Write};
 
 use super::escape::plain;
-use crate::model::report::{Process, Report};
-use crate::output::makers::{PLACES, WHAT, of_interest, rows};
+use crate::model::report::Report;
+use crate::output::makers::{PLACES, WHAT, rows, told};
 use crate::text::{count, grouped};
 
 /// Processes told of.
@@ -13,11 +13,7 @@ const PROCESSES: usize = 3;
 const NAME: usize = 100;
 
 pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let told: Vec<&Process> = report
-        .processes
-        .iter()
-        .filter(|process| of_interest(process, report) && !process.makers.is_empty())
-        .collect();
+    let told = told(report);
     if told.is_empty() {
         return Ok(());
     }

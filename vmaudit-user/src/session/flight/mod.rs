@@ -23,9 +23,8 @@ use crate::model::session::{Header, Stretch};
 use crate::os::clock::now_ns;
 use crate::os::flight_folder::FlightFolder;
 use crate::source::recording::format::{Kind, MAGIC, VERSION};
-use crate::source::recording::framer::{Framer, frames_of};
+use crate::source::recording::framer::{Framer, framed, frames_of};
 use crate::source::recording::reader::of_frame;
-use crate::source::recording::writer::framed;
 use crate::text::MESSAGES;
 
 /// A frame is closed so often at the latest: it leaves the stretch as a whole.

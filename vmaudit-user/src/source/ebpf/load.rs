@@ -211,7 +211,8 @@ impl Live {
             sampled: false,
             works: works.map(|(_, works)| works),
             spare: None,
-            environments: Environments::default(),
+            // Anybody can name a program like a runner: the buffer that all share has no room for all environments.
+            environments: if options.watch_all { Environments::Settled } else { Environments::default() },
             session: None,
             counts_classic_skips: hooks::counts_classic_skips(facts),
             logger,

@@ -1,10 +1,11 @@
 //! Events on their way into frames of a recording.
 
-use std::io;
+use std::io::{self, Write as _};
 
-use super::format::{Kind, MOST_PLAIN};
+use flate2::{Compression, write::ZlibEncoder};
+
+use super::format::{Head, Kind, MOST_PLAIN};
 use super::packed::Packer;
-use super::writer::framed;
 use crate::model::event::Event;
 
 /// The frame that is open.
@@ -46,4 +47,17 @@ pub(crate) fn frames_of<'e>(events: impl Iterator<Item = &'e Event>) -> io::Resu
     }
     frames.extend(framer.close()?);
     Ok(frames)
+}
+
+/// A whole frame of these plain bytes. Error: there are too many.
+pub(crate) fn framed(kind: Kind, plain: &[u8]) -> io::Result<Vec<u8>> {
+    if plain.len() > MOST_PLAIN {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than a frame"));
+    }
+    let mut zlib = ZlibEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
+    zlib.write_all(plain)?;
+    let stored = zlib.finish()?;
+    let mut whole = Head::of(kind, plain.len(), &stored).bytes().to_vec();
+    whole.extend_from_slice(&stored);
+    Ok(whole)
 }

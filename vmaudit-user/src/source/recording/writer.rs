@@ -2,10 +2,8 @@
 
 use std::io::{self, Write};
 
-use flate2::{Compression, write::ZlibEncoder};
-
-use super::format::{Changes, Head, Kind, MAGIC, MOST_PLAIN, VERSION};
-use super::framer::Framer;
+use super::format::{Changes, Kind, MAGIC, VERSION};
+use super::framer::{Framer, framed};
 use crate::model::{event::Event, session::Header};
 
 /// A recording that is being written.
@@ -112,17 +110,4 @@ impl<W: Write> Writer<W> {
         self.written += whole.len() as u64;
         Ok(())
     }
-}
-
-/// A whole frame of these plain bytes. Error: there are too many.
-pub(crate) fn framed(kind: Kind, plain: &[u8]) -> io::Result<Vec<u8>> {
-    if plain.len() > MOST_PLAIN {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "longer than a frame"));
-    }
-    let mut zlib = ZlibEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
-    zlib.write_all(plain)?;
-    let stored = zlib.finish()?;
-    let mut whole = Head::of(kind, plain.len(), &stored).bytes().to_vec();
-    whole.extend_from_slice(&stored);
-    Ok(whole)
 }
