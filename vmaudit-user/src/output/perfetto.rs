@@ -9,6 +9,7 @@ use std::io::{self, Write};
 
 use super::protobuf::Message;
 use crate::model::report::{Accuracy, Failure, Process, Report, Since};
+use crate::output::curve::corners;
 use crate::output::document::Document;
 use crate::output::places::{function, named, of_kind};
 use crate::output::text::page::Style;
@@ -17,6 +18,10 @@ use crate::text::{clean, count, time, total};
 
 /// Refusals drawn; the rest is told in the last one.
 const REFUSALS: usize = 20_000;
+/// Corners of curves drawn; processes behind them have three points.
+const CORNERS: usize = 200_000;
+/// Times of loss.
+const GAPS: usize = 1000;
 /// Frames of a stack.
 const FRAMES: usize = 32;
 /// Kinds of a TrackEvent.
@@ -31,9 +36,10 @@ const WALL_CLOCK: u64 = 1;
 /// Writes a report. Errors: those of `out`, and another document.
 pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {
     let Document::Report(report) = document else { return Err(io::Error::other("it is no report")) };
-    let mut trace = Trace { out, tracks: 0, room: REFUSALS, undrawn: 0 };
+    let mut trace = Trace { out, tracks: 0, room: REFUSALS, undrawn: 0, corners: CORNERS, coarse: 0 };
     let session = trace.begin(report)?;
     trace.marks(report)?;
+    trace.gaps(report)?;
     let mut of: HashMap<_, Vec<&Failure>> = HashMap::new();
     let whose = |pid: u32, started_s: Option<f64>| (pid, started_s.map(f64::to_bits));
     for failure in &report.failures {
@@ -53,13 +59,11 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     }
     if trace.undrawn > 0 {
         let left_out = count(trace.undrawn, "refused call is", "refused calls are");
-        trace.event(
-            INSTANT,
-            session,
-            0.0,
-            Some(&format!("{left_out} not drawn: the JSON has all")),
-            Notes::default(),
-        )?;
+        trace.says(session, &format!("{left_out} not drawn: the JSON has all"))?;
+    }
+    if trace.coarse > 0 {
+        let of = count(trace.coarse, "process", "processes");
+        trace.says(session, &format!("of {of} only three points are drawn: the JSON has all"))?;
     }
     Ok(())
 }
@@ -73,6 +77,10 @@ struct Trace<'a> {
     room: usize,
     /// Refused calls that are not.
     undrawn: u64,
+    /// So many more corners of curves are drawn.
+    corners: usize,
+    /// Processes whose curve found no room.
+    coarse: u64,
 }
 
 /// What stands beside an event.
@@ -144,6 +152,28 @@ impl Trace<'_> {
         Ok(())
     }
 
+    /// When something was lost, and how much.
+    fn gaps(&mut self, report: &Report) -> io::Result<()> {
+        if report.coverage.gaps.is_empty() {
+            return Ok(());
+        }
+        let track = self.track("lost events", None)?;
+        for gap in report.coverage.gaps.iter().take(GAPS) {
+            let name = count(gap.lost, "event lost", "events lost");
+            let notes = Notes::default()
+                .number("lost", Some(gap.lost))
+                .truth("exact_peaks", report.coverage.exact_peaks);
+            self.event(BEGIN, track, gap.from_s, Some(&name), notes)?;
+            self.event(END, track, gap.to_s.max(gap.from_s), None, Notes::default())?;
+        }
+        Ok(())
+    }
+
+    /// One sentence at the beginning.
+    fn says(&mut self, track: u64, sentence: &str) -> io::Result<()> {
+        self.event(INSTANT, track, 0.0, Some(sentence), Notes::default())
+    }
+
     /// Returns the track of its refused calls.
     fn process(&mut self, process: &Process, end_s: f64) -> io::Result<u64> {
         let name = named(&process.comm);
@@ -161,19 +191,37 @@ impl Trace<'_> {
         let ended = process.ended_s.unwrap_or(end_s).max(began);
         self.event(BEGIN, life, began, Some(&name), life_of(process))?;
         self.event(END, life, ended, None, Notes::default())?;
-        let points = points(process, began, ended);
-        if !points.is_empty() {
-            let counter = self.next();
-            let unit = Message::default().text(6, "VMAs");
-            let count = if process.map_count.exact { COUNT } else { SAMPLED };
-            let track = Message::default().number(1, counter).text(2, count).number(5, own);
-            self.describe(track.message(8, &unit))?;
-            for (at, value) in points {
-                let event = Message::default().number(9, COUNTER).number(11, counter).number(30, value);
-                self.at(at, event)?;
-            }
-        }
+        self.counter(process, own, began, ended)?;
         Ok(refusals)
+    }
+
+    /// Its number of VMAs. A value holds until the next one, so the end of a life is one too.
+    fn counter(&mut self, process: &Process, own: u64, began: f64, ended: f64) -> io::Result<()> {
+        let series = process.series.as_ref();
+        let curve: Vec<(f64, u64)> =
+            series.map(|it| corners(process, it).take(self.corners + 1).collect()).unwrap_or_default();
+        let fits = curve.len() <= self.corners;
+        self.coarse += u64::from(!fits);
+        let (name, points) = match series.filter(|_| fits && !curve.is_empty()) {
+            Some(series) => {
+                self.corners -= curve.len();
+                (if series.exact { CURVE } else { INEXACT_CURVE }, curve)
+            }
+            None => (if process.map_count.exact { COUNT } else { SAMPLED }, points(process, began, ended)),
+        };
+        if points.is_empty() {
+            return Ok(());
+        }
+        let counter = self.next();
+        let unit = Message::default().text(6, "VMAs");
+        let track = Message::default().number(1, counter).text(2, name).number(5, own);
+        self.describe(track.message(8, &unit))?;
+        let over = process.ended_s.map(|_| (points.last().map_or(ended, |(at, _)| at.max(ended)), 0));
+        for (at, value) in points.into_iter().chain(over) {
+            let event = Message::default().number(9, COUNTER).number(11, counter).number(30, value);
+            self.at(at, event)?;
+        }
+        Ok(())
     }
 
     /// Of each place the first and the last.
@@ -255,6 +303,10 @@ impl Trace<'_> {
     }
 }
 
+/// Of a counter that has the peak of each interval and the count at its end.
+const CURVE: &str = "VMAs (peak and end of each interval)";
+/// Likewise, and more may have been between them.
+const INEXACT_CURVE: &str = "VMAs (not exact: looks, or changes are missing)";
 /// Of a counter between whose points nothing is known; what it is at each point is exact.
 const COUNT: &str = "VMAs (first, peak, last)";
 /// Of one that is looked at now and then.
@@ -273,7 +325,10 @@ fn life_of(process: &Process) -> Notes {
     let count = &process.map_count;
     let notes = Notes::default()
         .number("pid", Some(process.pid.into()))
+        .number("first", count.first)
         .number("peak", count.peak)
+        .real("peak_at_s", count.peak_at_s)
+        .number("last", count.last)
         .truth("exact", count.exact)
         .truth("clipped", count.clipped)
         .real("percent_of_limit", count.percent_of_limit)
@@ -297,6 +352,7 @@ fn ns(seconds: f64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::report::Series;
     use crate::output::text::tests::{clean_run, clipped_run, nothing};
 
     fn written(report: &Report) -> Vec<u8> {
@@ -327,7 +383,37 @@ mod tests {
         report.failures = vec![one; 2 * REFUSALS];
         let bytes = written(&report);
         assert!(bytes.len() < 64 << 20);
-        let said = b"not drawn: the JSON has all";
-        assert!(bytes.windows(said.len()).any(|window| window == said));
+        assert!(says(&bytes, "not drawn: the JSON has all"));
+    }
+
+    #[test]
+    fn a_curve_has_all_its_corners_and_curves_are_bounded() {
+        let mut report = clipped_run();
+        let intervals = 500_u64;
+        let series = Series {
+            interval_s: 0.1,
+            from_s: 0.0,
+            ends_s: (1..=intervals).map(|n| n as f64 / 10.0).collect(),
+            peak: vec![7; intervals as usize],
+            last: vec![5; intervals as usize],
+            exact: true,
+        };
+        report.processes.truncate(1);
+        report.processes[0].series = Some(series);
+        let one = report.processes[0].clone();
+        let whole = written(&report);
+        assert!(says(&whole, CURVE) && !says(&whole, COUNT));
+        report.processes[0].series.as_mut().unwrap().exact = false;
+        assert!(says(&written(&report), INEXACT_CURVE));
+        let corners = 2 * intervals as usize;
+        assert!(whole.len() > corners * 15, "a peak and an end of each: {}", whole.len());
+        report.processes = vec![one; CORNERS / corners + 3];
+        let bytes = written(&report);
+        assert!(bytes.len() < 64 << 20);
+        assert!(says(&bytes, "of 3 processes only three points are drawn") && says(&bytes, COUNT));
+    }
+
+    fn says(bytes: &[u8], said: &str) -> bool {
+        bytes.windows(said.len()).any(|window| window == said.as_bytes())
     }
 }

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use super::escape::name;
 use crate::model::cause::reason;
 use crate::model::report::{Process, Report, Series};
+use crate::output::curve::corners;
 use crate::text::{count, grouped, rate, total};
 
 /// Curves of a picture.
@@ -187,16 +188,11 @@ fn picture(
         )?;
     }
     for curve in curves {
-        writeln!(out, "<path class=\"area f{}\" d=\"{}\"/>", curve.letter, area(curve.series, frame))?;
+        writeln!(out, "<path class=\"area f{}\" d=\"{}\"/>", curve.letter, area(curve, frame))?;
     }
     for curve in curves {
         let rough = if curve.series.exact { "" } else { " rough" };
-        writeln!(
-            out,
-            "<path class=\"curve c{}{rough}\" d=\"{}\"/>",
-            curve.letter,
-            path(curve.series, frame)
-        )?;
+        writeln!(out, "<path class=\"curve c{}{rough}\" d=\"{}\"/>", curve.letter, path(curve, frame))?;
     }
     labels(curves, limit, frame, out)?;
     // Without its line they stand at the top.
@@ -204,36 +200,21 @@ fn picture(
     writeln!(out, "</svg>")
 }
 
-/// Through the peak of each interval to its last count.
-fn path(series: &Series, frame: &Frame) -> String {
+/// From corner to corner.
+fn path(curve: &Curve<'_>, frame: &Frame) -> String {
     let mut path = String::new();
-    let mut from_s = series.from_s;
-    let mut before: Option<u64> = None;
-    let intervals = series.ends_s.iter().zip(&series.peak).zip(&series.last);
-    for ((end_s, peak), last) in intervals {
-        let (from_x, end_x) = (frame.x(from_s), frame.x(*end_s));
-        let (peak_y, last_y) = (frame.y(*peak as f64), frame.y(*last as f64));
-        // Of the first nobody knows with what it began.
-        match before {
-            None => {
-                let _ = write!(path, "M{from_x:.1} {peak_y:.1}");
-            }
-            // Somewhere in between it was higher than at either end.
-            Some(before) if *peak > before.max(*last) => {
-                let _ = write!(path, "L{:.1} {peak_y:.1}", f64::midpoint(from_x, end_x));
-            }
-            Some(_) => {}
-        }
-        let _ = write!(path, "L{end_x:.1} {last_y:.1}");
-        (from_s, before) = (*end_s, Some(*last));
+    for (at_s, count) in corners(curve.process, curve.series) {
+        let step = if path.is_empty() { 'M' } else { 'L' };
+        let _ = write!(path, "{step}{:.1} {:.1}", frame.x(at_s), frame.y(count as f64));
     }
     path
 }
 
 /// The same down to the axis.
-fn area(series: &Series, frame: &Frame) -> String {
+fn area(curve: &Curve<'_>, frame: &Frame) -> String {
+    let series = curve.series;
     let end = series.ends_s.last().copied().unwrap_or(series.from_s);
-    format!("{}V{:.1}H{:.1}Z", path(series, frame), frame.bottom, frame.x(series.from_s.min(end)))
+    format!("{}V{:.1}H{:.1}Z", path(curve, frame), frame.bottom, frame.x(series.from_s.min(end)))
 }
 
 /// Hatched where something was lost.
