@@ -1,6 +1,10 @@
 //! Stacks with weights as a tree, and where each part of it stands in a picture: callers above, the innermost below.
 
+mod drawn;
+
 use std::collections::BTreeMap;
+
+pub(crate) use drawn::{Drawing, ROW};
 
 use crate::text::{count, total};
 
@@ -20,16 +24,16 @@ pub(crate) struct Flame {
 
 /// A part of the picture, in units of its width.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Part<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) weight: u64,
+struct Part<'a> {
+    name: &'a str,
+    weight: u64,
     /// From the top, 0 is the first.
-    pub(crate) level: usize,
+    level: usize,
     /// Left edge.
-    pub(crate) x: f64,
-    pub(crate) width: f64,
+    x: f64,
+    width: f64,
     /// Nothing is below it.
-    pub(crate) innermost: bool,
+    innermost: bool,
 }
 
 impl Flame {
@@ -49,7 +53,7 @@ impl Flame {
     }
 
     /// The parts that can be seen in a picture so many pixels wide, the upper ones first, and the number of the others.
-    pub(crate) fn parts(&self, width: f64) -> (Vec<Part<'_>>, u64) {
+    fn parts(&self, width: f64) -> (Vec<Part<'_>>, u64) {
         let (mut parts, mut left_out) = (Vec::new(), 0_u64);
         let mut level = vec![(self, 0.0, width)];
         for depth in 0.. {

@@ -3,35 +3,33 @@
 
 use std::io::{self, Write};
 
-use super::flame::{Flame, Part, left_out};
+use super::flame::{Drawing, Flame, ROW, left_out};
 use super::folded::names;
 use super::makers;
 use super::places::places;
 use super::xml::escaped;
 use crate::model::report::Report;
 use crate::output::document::Document;
-use crate::output::text::page::{Style, without_middle, wrapped};
+use crate::output::text::page::{Style, wrapped};
 use crate::output::text::verdict;
-use crate::text::{clean, count, percent};
+use crate::text::{clean, count};
 
 /// Pixels.
 const WIDTH: u64 = 1200;
 /// At each side, pixels.
 const MARGIN: u64 = 16;
-/// Of a part and of a line, pixels.
-const ROW: u64 = 18;
-/// Of a character of the fixed width, pixels.
-const CHARACTER: f64 = 7.0;
+/// Parts of a picture.
+const PARTS: usize = 6000;
 /// Columns of the sentences above.
 const COLUMNS: usize = 150;
-/// Columns of a name under the pointer.
-const NAME: usize = 200;
 
-const STYLE: &str = "svg{color-scheme:light dark;background:#fdfcf9;font:12px ui-monospace,monospace}\
-.h{font:600 15px system-ui,sans-serif}.h,.l{fill:#1c2024}.s{fill:#59606a;font:13px system-ui,sans-serif}\
-rect{stroke:#fdfcf9}.p{fill:#dcdbd4}.f{fill:#f0c9d1}.u{fill:#c9c7be}.c{fill:#a8123c}.c+.l,.C+.l{fill:#fff}.F{fill:#c8daee}.C{fill:#1d5fa6}\
-@media(prefers-color-scheme:dark){svg{background:#16181b}.h,.l{fill:#e9e6df}.s{fill:#a6abb2}rect{stroke:#16181b}\
-.p{fill:#34383e}.f{fill:#63303c}.u{fill:#4a4f57}.c{fill:#ff8086}.c+.l,.C+.l{fill:#16181b}.F{fill:#26405f}.C{fill:#7fb6f7}}";
+const STYLE: &str = "svg{color-scheme:light dark;background:#fdfcf9;font:12px system-ui,sans-serif}\
+.h{font-size:15px;font-weight:600}.h,.fl{fill:#1c2024}.s{fill:#59606a;font-size:13px}\
+rect{stroke:#fdfcf9}.fp{fill:#f4f2ec}.fu{fill:#dcdbd4}.fc+.fl{fill:#fdfcf9}.made .ff{fill:#d0dde8}.made .fc{fill:#1d5fa6}\
+.refused .ff{fill:#f0c9d1}.refused .fc{fill:#a8123c}\
+@media(prefers-color-scheme:dark){svg{background:#16181b}.h,.fl{fill:#e9e6df}.s{fill:#a6abb2}rect{stroke:#16181b}\
+.fp{fill:#1e2125}.fu{fill:#34383e}.fc+.fl{fill:#16181b}.made .ff{fill:#2b3847}.made .fc{fill:#7fb6f7}\
+.refused .ff{fill:#63303c}.refused .fc{fill:#ff8086}}";
 
 /// One of them.
 struct Picture {
@@ -39,8 +37,7 @@ struct Picture {
     told: String,
     /// One and several of what is counted.
     what: (&'static str, &'static str),
-    /// Classes of a function and of a call.
-    classes: (&'static str, &'static str),
+    class: &'static str,
 }
 
 /// Writes a report. Errors: those of `out`, and another document.
@@ -48,16 +45,16 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     let Document::Report(report) = document else { return Err(io::Error::other("it is no report")) };
     let sentence = clean(&verdict(report));
     let pictures: Vec<Picture> = [Some(refused(report)), made(report)].into_iter().flatten().collect();
-    let drawn: Vec<(&Picture, Vec<Part<'_>>, u64)> = pictures
+    let drawn: Vec<(&Picture, Drawing<'_>)> = pictures
         .iter()
         .map(|picture| {
-            let (parts, narrow) = picture.flame.parts((WIDTH - 2 * MARGIN) as f64);
-            (picture, parts, narrow)
+            let room = (WIDTH - 2 * MARGIN, PARTS);
+            (picture, Drawing::new(&picture.flame, picture.what, room))
         })
         .collect();
     let heading = wrapped("", "", &sentence, COLUMNS);
-    let rows = |parts: &[Part<'_>]| 3 + parts.iter().map(|part| part.level as u64 + 1).max().unwrap_or(0);
-    let all: u64 = drawn.iter().map(|(_, parts, _)| rows(parts)).sum();
+    let rows = |drawing: &Drawing<'_>| 3 + drawing.height() / ROW;
+    let all: u64 = drawn.iter().map(|(_, drawing)| rows(drawing)).sum();
     let height = MARGIN + ROW * (heading.len() as u64 + 1 + all);
     let told: Vec<&str> = pictures.iter().map(|picture| picture.told.as_str()).collect();
     writeln!(
@@ -73,12 +70,14 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
         line += 1;
         say("h", text, line, out)?;
     }
-    for (picture, parts, narrow) in &drawn {
+    for (picture, drawing) in &drawn {
         line += 1;
         say("s", &picture.told, line, out)?;
-        draw(picture, parts, MARGIN + ROW * line + ROW / 2, out)?;
-        line += rows(parts) - 1;
-        if let Some(text) = left_out(*narrow) {
+        writeln!(out, "<g class=\"{}\">", picture.class)?;
+        drawing.write((MARGIN, MARGIN + ROW * line + ROW / 2), out)?;
+        writeln!(out, "</g>")?;
+        line += rows(drawing) - 1;
+        if let Some(text) = left_out(drawing.left_out) {
             say("s", &text, line, out)?;
         }
     }
@@ -98,7 +97,7 @@ fn refused(report: &Report) -> Picture {
             count(calls, "refused call", "refused calls")
         ),
     };
-    Picture { flame, told, what: ("call", "calls"), classes: ("f", "c") }
+    Picture { flame, told, what: ("call", "calls"), class: "refused" }
 }
 
 fn made(report: &Report) -> Option<Picture> {
@@ -108,39 +107,12 @@ fn made(report: &Report) -> Option<Picture> {
         "{} at the peaks, by who made them: callers above, the call below; width: its share.",
         count(flame.weight(), "VMA", "VMAs")
     );
-    (flame.weight() > 0).then_some(Picture { flame, told, what: ("VMA", "VMAs"), classes: ("F", "C") })
+    (flame.weight() > 0).then_some(Picture { flame, told, what: ("VMA", "VMAs"), class: "made" })
 }
 
 fn say(class: &str, text: &str, line: u64, out: &mut dyn Write) -> io::Result<()> {
     let y = MARGIN + ROW * line;
     writeln!(out, "<text class=\"{class}\" x=\"{MARGIN}\" y=\"{y}\">{}</text>", escaped(text))
-}
-
-fn draw(picture: &Picture, parts: &[Part<'_>], top: u64, out: &mut dyn Write) -> io::Result<()> {
-    for part in parts {
-        let class = match part.level {
-            _ if part.name.starts_with('[') => "u",
-            0 => "p",
-            _ if part.innermost => picture.classes.1,
-            _ => picture.classes.0,
-        };
-        let (x, y) = (MARGIN as f64 + part.x, top + ROW * part.level as u64);
-        let share = percent(part.weight, picture.flame.weight());
-        let weight = count(part.weight, picture.what.0, picture.what.1);
-        write!(
-            out,
-            "<g><title>{}: {weight}, {share} %</title><rect class=\"{class}\" x=\"{x:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"{ROW}\"/>",
-            escaped(&without_middle(part.name, NAME)),
-            part.width
-        )?;
-        let columns = ((part.width - 6.0) / CHARACTER).max(0.0) as usize;
-        if columns >= 3 {
-            let name = escaped(&without_middle(part.name, columns));
-            write!(out, "<text class=\"l\" x=\"{:.1}\" y=\"{}\">{name}</text>", x + 3.0, y + 13)?;
-        }
-        writeln!(out, "</g>")?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

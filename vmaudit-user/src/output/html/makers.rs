@@ -4,10 +4,10 @@ use std::io::{self, Write};
 
 use super::escape::{name, text};
 use crate::model::report::{Process, Report};
-use crate::output::flame::{Flame, left_out};
+use crate::output::flame::{Drawing, Flame, left_out};
 use crate::output::makers::{WHAT, rows, stacks_of, told};
 use crate::output::text::page::without_middle;
-use crate::text::{count, grouped, percent};
+use crate::text::{count, grouped};
 
 /// Processes told of.
 const PROCESSES: usize = 3;
@@ -19,10 +19,6 @@ const PARTS: usize = 400;
 const NAME: usize = 60;
 /// Widths of the picture on a page and on a phone, pixels, with their classes.
 const WIDTHS: [(u64, &str); 2] = [(1064, "wide"), (358, "narrow")];
-/// Of a part of a picture, pixels.
-const ROW: u64 = 18;
-/// Of a character, pixels.
-const CHARACTER: f64 = 6.6;
 
 /// From where the VMAs of a peak came.
 pub(super) fn makers(report: &Report, out: &mut dyn Write) -> io::Result<()> {
@@ -50,43 +46,18 @@ fn picture(process: &Process, out: &mut dyn Write) -> io::Result<()> {
     let mut flame = Flame::default();
     stacks_of(process).for_each(|(names, vmas)| flame.add(names, vmas));
     for (width, class) in WIDTHS {
-        let (mut parts, narrow) = flame.parts(width as f64);
-        let narrow = narrow.saturating_add(parts.len().saturating_sub(PARTS) as u64);
-        parts.truncate(PARTS);
-        let levels = parts.iter().map(|part| part.level as u64 + 1).max().unwrap_or(0);
-        let height = levels * ROW;
+        let drawing = Drawing::new(&flame, ("VMA", "VMAs"), (width, PARTS));
+        let height = drawing.height();
         writeln!(
             out,
-            "<svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" width=\"100%\" role=\"img\" font-size=\"12\">\
+            "<svg class=\"flame {class}\" viewBox=\"0 0 {width} {height}\" width=\"100%\" role=\"img\">\
              <title>Who made the VMAs of {}</title><desc>Callers above, the call below; width: its share of {}. The table has the same.</desc>",
             text(&without_middle(&process.comm, NAME)),
             count(flame.weight(), "VMA", "VMAs")
         )?;
-        for part in &parts {
-            let (fill, ink) = match part.level {
-                _ if part.name.starts_with('[') => ("fill=\"var(--line)\"", "var(--ink)"),
-                0 => ("fill=\"var(--panel)\"", "var(--ink)"),
-                _ if part.innermost => ("fill=\"var(--bar)\"", "var(--paper)"),
-                _ => ("fill=\"var(--bar)\" fill-opacity=\".2\"", "var(--ink)"),
-            };
-            let (y, x) = (part.level as u64 * ROW, part.x);
-            write!(
-                out,
-                "<g><title>{}: {}, {} %</title><rect {fill} stroke=\"var(--paper)\" x=\"{x:.1}\" y=\"{y}\" width=\"{:.1}\" height=\"{ROW}\"/>",
-                text(&without_middle(part.name, 200)),
-                count(part.weight, "VMA", "VMAs"),
-                percent(part.weight, flame.weight()),
-                part.width
-            )?;
-            let columns = ((part.width - 6.0) / CHARACTER).max(0.0) as usize;
-            if columns >= 3 {
-                let shown = text(&without_middle(part.name, columns));
-                write!(out, "<text fill=\"{ink}\" x=\"{:.1}\" y=\"{}\">{shown}</text>", x + 3.0, y + 13)?;
-            }
-            writeln!(out, "</g>")?;
-        }
+        drawing.write((0, 0), out)?;
         writeln!(out, "</svg>")?;
-        if let Some(left) = left_out(narrow).filter(|_| class == "wide") {
+        if let Some(left) = left_out(drawing.left_out).filter(|_| class == "wide") {
             writeln!(out, "<p class=\"note\">{left}</p>")?;
         }
     }
