@@ -36,6 +36,8 @@ mod explain;
 mod failures;
 #[path = "live/fallback.rs"]
 mod fallback;
+#[path = "live/fleet.rs"]
+mod fleet;
 #[path = "live/flight.rs"]
 mod flight;
 #[path = "live/hostile_files.rs"]

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::fleet::{Fleet, FleetApplication, FleetFile, SCHEMA, VERSION};
+use crate::model::fleet::{Fleet, FleetApplication, FleetFile, FleetHost, SCHEMA, VERSION};
 use crate::model::report::{Outcome, Report};
 use crate::text::{clean, count, grouped, total};
 
@@ -16,6 +16,7 @@ const OTHERS: &str = "(others)";
 #[derive(Debug, Default)]
 pub struct Collected {
     applications: BTreeMap<String, Sum>,
+    hosts: BTreeMap<Option<String>, FleetHost>,
     files: Vec<FleetFile>,
 }
 
@@ -23,6 +24,7 @@ pub struct Collected {
 struct Sum {
     row: FleetApplication,
     files: BTreeSet<usize>,
+    hosts: BTreeSet<String>,
 }
 
 /// Processes of one name.
@@ -43,6 +45,7 @@ impl Collected {
         for some in all_of(report) {
             let sum = self.sum(some.app);
             sum.files.insert(at);
+            sum.hosts.extend(report.host.name.clone());
             let row = &mut sum.row;
             row.processes = row.processes.saturating_add(some.processes);
             row.exact &= some.exact;
@@ -51,8 +54,7 @@ impl Collected {
             if some.peak > row.peak {
                 row.peak = some.peak;
                 row.peak_in = file.to_owned();
-                let share = |(peak, limit): (u64, u64)| peak as f64 * 100.0 / limit as f64;
-                row.percent_of_limit = some.peak.zip(limit.filter(|limit| *limit > 0)).map(share);
+                row.percent_of_limit = share(some.peak, limit);
             }
         }
         let mut failed = 0_u64;
@@ -69,8 +71,9 @@ impl Collected {
         }
         let top = all_of(report).max_by_key(|some| some.peak);
         let peak = top.as_ref().and_then(|some| some.peak);
-        self.files.push(FleetFile {
+        let taken = FleetFile {
             file: file.to_owned(),
+            host: report.host.name.clone(),
             started: report.session.started.clone(),
             kernel: report.host.kernel.clone(),
             max_map_count: limit,
@@ -83,7 +86,39 @@ impl Collected {
             failures_may_be_missing: missing,
             breaches: report.breaches.len() as u64,
             cut,
+        };
+        self.host(&taken, total(all_of(report).map(|some| some.clipped)));
+        self.files.push(taken);
+    }
+
+    /// A file of this machine was taken.
+    fn host(&mut self, file: &FleetFile, clipped: u64) {
+        let row = self.hosts.entry(file.host.clone()).or_insert_with(|| FleetHost {
+            host: file.host.clone(),
+            files: 0,
+            processes: 0,
+            peak: None,
+            app: None,
+            exact: true,
+            percent_of_limit: None,
+            peak_in: String::new(),
+            clipped: 0,
+            failed: 0,
+            failures_may_be_missing: false,
+            breaches: 0,
         });
+        row.files += 1;
+        row.processes = row.processes.saturating_add(file.processes);
+        row.exact &= file.exact;
+        row.clipped = row.clipped.saturating_add(clipped);
+        row.failed = row.failed.saturating_add(file.failed);
+        row.failures_may_be_missing |= file.failures_may_be_missing;
+        row.breaches = row.breaches.saturating_add(file.breaches);
+        if file.peak > row.peak {
+            (row.peak, row.app) = (file.peak, file.app.clone());
+            row.peak_in.clone_from(&file.file);
+            row.percent_of_limit = share(file.peak, file.max_map_count);
+        }
     }
 
     fn sum(&mut self, app: &str) -> &mut Sum {
@@ -93,6 +128,7 @@ impl Collected {
             app: app.to_owned(),
             processes: 0,
             files: 0,
+            hosts: 0,
             peak: None,
             exact: true,
             percent_of_limit: None,
@@ -101,18 +137,25 @@ impl Collected {
             failed: 0,
             failures_may_be_missing: false,
         };
-        self.applications.entry(app.to_owned()).or_insert_with(|| Sum { row: row(), files: BTreeSet::new() })
+        let sum = || Sum { row: row(), files: BTreeSet::new(), hosts: BTreeSet::new() };
+        self.applications.entry(app.to_owned()).or_insert_with(sum)
     }
 
     /// The summary.
     pub fn summary(self) -> Fleet {
-        let Self { applications, mut files } = self;
-        let row = |sum: Sum| FleetApplication { files: sum.files.len() as u64, ..sum.row };
+        let Self { applications, hosts, mut files } = self;
+        let row = |sum: Sum| FleetApplication {
+            files: sum.files.len() as u64,
+            hosts: sum.hosts.len() as u64,
+            ..sum.row
+        };
         let mut applications: Vec<FleetApplication> = applications.into_values().map(row).collect();
         applications.sort_by_key(|row| Reverse((row.clipped > 0, row.failed > 0, row.peak)));
         files.sort_by_key(|file| Reverse((file.failed > 0, file.peak)));
-        let sentence = sentence(&applications, &files);
-        Fleet { schema: SCHEMA, version: VERSION, sentence, applications, files }
+        let mut hosts: Vec<FleetHost> = hosts.into_values().collect();
+        hosts.sort_by_key(|row| Reverse((row.clipped > 0, row.failed > 0, row.peak)));
+        let sentence = sentence(&applications, &hosts, &files);
+        Fleet { schema: SCHEMA, version: VERSION, sentence, applications, hosts, files }
     }
 }
 
@@ -138,8 +181,17 @@ fn name<'a>(app: Option<&'a str>, comm: &'a str) -> &'a str {
     app.rsplit('/').next().unwrap_or(app)
 }
 
-fn sentence(applications: &[FleetApplication], files: &[FleetFile]) -> String {
-    let sessions = count(files.len() as u64, "session", "sessions");
+/// In percent.
+fn share(peak: Option<u64>, limit: Option<u64>) -> Option<f64> {
+    let share = |(peak, limit): (u64, u64)| peak as f64 * 100.0 / limit as f64;
+    peak.zip(limit.filter(|limit| *limit > 0)).map(share)
+}
+
+fn sentence(applications: &[FleetApplication], hosts: &[FleetHost], files: &[FleetFile]) -> String {
+    let mut sessions = count(files.len() as u64, "session", "sessions");
+    if hosts.iter().all(|row| row.host.is_some()) {
+        sessions += &format!(" on {}", count(hosts.len() as u64, "machine", "machines"));
+    }
     let failed = total(files.iter().map(|file| file.failed));
     let with = files.iter().filter(|file| file.failed > 0).count() as u64;
     let refused = match failed {

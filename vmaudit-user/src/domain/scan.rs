@@ -75,7 +75,8 @@ pub struct Facts {
 
 /// Puts the rows in order and works out everything that follows from them.
 pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer: &Anonymizer) -> Scan {
-    let Facts { limits, slabs, by_kernel, root, host, started, duration_s, users, own } = facts;
+    let Facts { limits, slabs, by_kernel, root, mut host, started, duration_s, users, own } = facts;
+    anonymizer.texts(&mut host.name);
     let margin = options.margin;
     unite(&mut rows);
     order(&mut rows, options.sort, options.reverse, &users);

@@ -21,6 +21,8 @@ pub struct Fleet {
     pub sentence: String,
     /// By application.
     pub applications: Vec<FleetApplication>,
+    /// By machine.
+    pub hosts: Vec<FleetHost>,
     /// By file.
     pub files: Vec<FleetFile>,
 }
@@ -35,6 +37,8 @@ pub struct FleetApplication {
     pub processes: u64,
     /// Files that it is in.
     pub files: u64,
+    /// Machines that it is on, as far as their names are known.
+    pub hosts: u64,
     /// Largest peak, VMAs; null: none is known.
     pub peak: Option<u64>,
     /// All its peaks are the true ones.
@@ -51,12 +55,44 @@ pub struct FleetApplication {
     pub failures_may_be_missing: bool,
 }
 
+/// All sessions of one machine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FleetHost {
+    /// Its name (`uname -n`); null: those of files that do not tell it, which may be several machines.
+    pub host: Option<String>,
+    /// Its files.
+    pub files: u64,
+    /// Processes.
+    pub processes: u64,
+    /// Largest peak, VMAs; null: none is known.
+    pub peak: Option<u64>,
+    /// Whose.
+    pub app: Option<String>,
+    /// All its peaks are the true ones.
+    pub exact: bool,
+    /// That peak in percent of the limit where it was; null where one of both is not known.
+    pub percent_of_limit: Option<f64>,
+    /// The file that it is in.
+    pub peak_in: String,
+    /// Processes whose true demand is unknown, because the limit stopped them.
+    pub clipped: u64,
+    /// Calls that failed, as above.
+    pub failed: u64,
+    /// In some of its files not all could be seen that failed.
+    pub failures_may_be_missing: bool,
+    /// Budgets that were broken or not shown to hold.
+    pub breaches: u64,
+}
+
 /// One session.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FleetFile {
     /// As it was named.
     pub file: String,
+    /// The machine's name; null: it is not told.
+    pub host: Option<String>,
     /// Wall time of its start, RFC 3339.
     pub started: String,
     /// `uname -r` there.

@@ -122,6 +122,9 @@ impl Report {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Host {
+    /// `uname -n`, the user's name in it replaced as in paths; null in reports of versions that did not tell it.
+    #[serde(default)]
+    pub name: Option<String>,
     /// `uname -r`.
     pub kernel: String,
     /// `uname -m`.

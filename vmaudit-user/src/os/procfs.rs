@@ -221,6 +221,7 @@ pub fn host() -> Host {
     let of =
         |result: nix::Result<Option<libc::c_long>>| result.ok().flatten().and_then(|n| u64::try_from(n).ok());
     Host {
+        name: name.as_ref().map(|n| n.nodename().to_string_lossy().into_owned()).ok(),
         kernel: name.as_ref().map(|n| n.release().to_string_lossy().into_owned()).unwrap_or_default(),
         arch: name.as_ref().map(|n| n.machine().to_string_lossy().into_owned()).unwrap_or_default(),
         cpus: of(nix::unistd::sysconf(nix::unistd::SysconfVar::_NPROCESSORS_ONLN)).unwrap_or(1) as u32,

@@ -252,7 +252,12 @@ fn fleets() {
     let mut collected = Collected::default();
     let mut strange = clean_run();
     strange.processes[0].comm = "x\u{1b}[31m\n".into();
-    let files = [("a.vma", clipped_run()), ("b/\u{202e}.json", strange), ("c.vma", proc_source())];
+    strange.host.name = Some("db\u{1b}[2J\n2".into());
+    let mut again = clean_run();
+    again.host.name = Some("web1".into());
+    let mut older = proc_source();
+    older.host.name = None;
+    let files = [("a.vma", clipped_run()), ("b/\u{202e}.json", strange), ("c.vma", older), ("d.json", again)];
     for (file, report) in &files {
         collected.take(file, report, *file == "c.vma");
     }
@@ -264,6 +269,11 @@ fn fleets() {
     let folded: u64 = files.iter().flat_map(|(_, report)| &report.folded).map(|sum| sum.processes).sum();
     let counted: u64 = fleet.applications.iter().map(|it| it.processes).sum();
     assert_eq!(counted, processes as u64 + folded);
+    let hosts: Vec<_> = fleet.hosts.iter().map(|it| (it.host.as_deref(), it.files)).collect();
+    assert_eq!(hosts[0], (Some("web1"), 2), "what failed comes first");
+    assert!(hosts.contains(&(None, 1)) && hosts.contains(&(Some("db\u{1b}[2J\n2"), 1)), "{hosts:?}");
+    assert_eq!(fleet.hosts.iter().map(|it| it.processes).sum::<u64>(), counted);
+    assert_eq!(fleet.hosts.iter().map(|it| it.failed).sum::<u64>(), failed);
     assert!(fleet.applications[0].clipped > 0 && fleet.files[0].file == "a.vma", "what failed comes first");
     at_each_width("fleet", &Document::Fleet(&fleet));
     let mut out = Vec::new();

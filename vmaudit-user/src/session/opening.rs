@@ -59,12 +59,14 @@ impl Opened {
         Self { source: Box::new(Chosen::new(self.source, filter, children, waits)), ..self }
     }
 
-    /// The header of a session that begins now on this source. Users' names are taken out of `command`.
+    /// The header of a session that begins now on this source. Users' names are taken out of `command` and of
+    /// the machine's name.
     pub fn header(&self, mut command: Vec<String>, anonymizer: &Anonymizer, asked: AskedOf) -> Header {
-        anonymizer.texts(&mut command);
+        let mut host = procfs::host();
+        anonymizer.texts(command.iter_mut().chain(&mut host.name));
         Header {
             vmaudit: env!("CARGO_PKG_VERSION").into(),
-            host: procfs::host(),
+            host,
             source: self.kind,
             sight: self.sight,
             rules: self.rules.clone(),

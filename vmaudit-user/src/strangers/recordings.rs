@@ -33,7 +33,13 @@ use crate::source::recording::{Reader, Writer};
 pub(crate) fn header() -> Header {
     Header {
         vmaudit: "0.1.0".into(),
-        host: Host { kernel: "6.18".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
+        host: Host {
+            name: Some("here".into()),
+            kernel: "6.18".into(),
+            arch: "x86_64".into(),
+            cpus: 2,
+            page_size: 4096,
+        },
         source: SourceKind::Ebpf,
         sight: Sight { changes: true, exits: true, locking: false, ends: true },
         rules: KernelRules::for_release("6.18"),

@@ -15,30 +15,29 @@ pub(crate) fn write(fleet: &Fleet, style: &Style, out: &mut dyn Write) -> io::Re
     let bad = fleet.files.iter().any(|file| file.failed > 0);
     let colour = if bad { Colour::Red } else { Colour::Green };
     page.paragraph("vmaudit: ", "  ", &clean(&fleet.sentence), Some(colour))?;
-    let figure = |value: Option<u64>, exact: bool, clipped: bool| match value {
-        Some(value) => {
-            format!("{}{}{}", if exact { "" } else { "~" }, grouped(value), if clipped { "+" } else { "" })
-        }
-        None => "-".to_owned(),
-    };
     page.blank()?;
-    let head = [column("APPLICATION", NAME), "     PEAK  % LIMIT  PROCESSES  SESSIONS    FAILED".to_owned()];
+    let named = fleet.hosts.iter().any(|row| row.host.is_some());
+    let over = if named { "HOSTS" } else { "SESSIONS" };
+    let head = [column("APPLICATION", NAME), format!("     PEAK  % LIMIT  PROCESSES  {over:>8}    FAILED")];
     page.line(&head.concat(), Some(Colour::Bold))?;
     let shown = style.top.max(1);
     for row in fleet.applications.iter().take(shown) {
         let peak = figure(row.peak, row.exact, row.clipped > 0);
-        let share = row.percent_of_limit.map_or("-".to_owned(), |share| format!("{share:.1}"));
+        let share = share(row.percent_of_limit);
         let line = format!(
             "{}{peak:>9}  {share:>7}  {:>9}  {:>8}  {:>8}",
             column(&row.app, NAME),
             grouped(row.processes),
-            grouped(row.files),
+            grouped(if named { row.hosts } else { row.files }),
             failed(row.failed, row.failures_may_be_missing)
         );
         page.line(&line, (row.failed > 0).then_some(Colour::Red))?;
     }
     rest(fleet.applications.len(), shown, ("more application", "more applications"), &mut page)?;
     page.blank()?;
+    if named {
+        hosts(fleet, shown, &mut page)?;
+    }
     let head = [column("SESSION", NAME), "     PEAK    LIMIT  FAILED  LARGEST".to_owned()];
     page.line(&head.concat(), Some(Colour::Bold))?;
     for file in fleet.files.iter().take(shown) {
@@ -64,6 +63,35 @@ pub(crate) fn write(fleet: &Fleet, style: &Style, out: &mut dyn Write) -> io::Re
         page.paragraph("Note: ", "  ", &format!("{broken} broken budgets."), Some(Colour::Red))?;
     }
     Ok(())
+}
+
+/// By machine.
+fn hosts(fleet: &Fleet, shown: usize, page: &mut Page<'_>) -> io::Result<()> {
+    let head = [column("HOST", NAME), "     PEAK  % LIMIT  SESSIONS  FAILED  LARGEST".to_owned()];
+    page.line(&head.concat(), Some(Colour::Bold))?;
+    for row in fleet.hosts.iter().take(shown) {
+        let line = format!(
+            "{}{:>9}  {:>7}  {:>8}  {:>6}  {}",
+            column(row.host.as_deref().unwrap_or("(not told)"), NAME),
+            figure(row.peak, row.exact, row.clipped > 0),
+            share(row.percent_of_limit),
+            grouped(row.files),
+            failed(row.failed, row.failures_may_be_missing),
+            page.style.fit(row.app.as_deref().unwrap_or("-"), NAME + 38)
+        );
+        page.line(&line, (row.failed > 0 || row.breaches > 0).then_some(Colour::Red))?;
+    }
+    rest(fleet.hosts.len(), shown, ("more host", "more hosts"), page)?;
+    page.blank()
+}
+
+fn figure(value: Option<u64>, exact: bool, clipped: bool) -> String {
+    let Some(value) = value else { return "-".to_owned() };
+    format!("{}{}{}", if exact { "" } else { "~" }, grouped(value), if clipped { "+" } else { "" })
+}
+
+fn share(percent: Option<f64>) -> String {
+    percent.map_or("-".to_owned(), |share| format!("{share:.1}"))
 }
 
 /// No number where nobody could see any.

@@ -93,7 +93,13 @@ fn report(processes: Vec<Process>, measured: Measured) -> Report {
         schema: SCHEMA.into(),
         version: VERSION,
         vmaudit: "0.1.0".into(),
-        host: Host { kernel: "6.18.44".into(), arch: "x86_64".into(), cpus: 2, page_size: 4096 },
+        host: Host {
+            name: Some("web1".into()),
+            kernel: "6.18.44".into(),
+            arch: "x86_64".into(),
+            cpus: 2,
+            page_size: 4096,
+        },
         session: Session {
             watched: None,
             stretch: None,
