@@ -239,7 +239,8 @@ mod native_only {
                 assert [c.clock_id for p in trace.packet for c in p.clock_snapshot.clocks] == [6, 1]\n";
             // Of calls from more places than are kept, the stacks are not known.
             let elsewhere: u64 = report.failures.iter().map(|failure| failure.elsewhere).sum();
-            let processes = report.processes.len() as u64;
+            // Slices: lives, times of loss, and the session.
+            let processes = (report.processes.len() + report.coverage.gaps.len()) as u64;
             let numbers = [refused, peak, processes, elsewhere].map(|number| number.to_string());
             let mut words = vec!["python3", "-c", program, file.to_str().unwrap()];
             words.extend(numbers.iter().map(String::as_str));
@@ -345,7 +346,11 @@ mod native_only {
                 assert!((first..=last).contains(&call["ts"].as_i64().unwrap()), "{call}");
                 assert_eq!(call["sentence"], json!(failure.sentence));
             }
-            assert!(calls.iter().any(|it| it["stack"].as_str().unwrap_or("").contains("workload::main")));
+            // Those that the report has, all from the program.
+            let mut stacks = calls.iter().filter_map(|it| it["stack"].as_str()).filter(|it| !it.is_empty());
+            let known = report.failures.iter().flat_map(|it| &it.sites).any(|site| !site.stack.is_empty());
+            assert_eq!(stacks.clone().next().is_some(), known, "{calls:?}");
+            assert!(stacks.all(|stack| stack.contains("workload")), "{calls:?}");
         }
 
         /// The exact series of the report, interval by interval.
@@ -359,7 +364,7 @@ mod native_only {
                 ["report".into(), recording.into_os_string(), "-o".into(), trace.clone().into_os_string()];
             Session::vmaudit(&words).go().succeeded();
             let series = report.processes[0].series.as_ref().unwrap();
-            assert!(series.exact && series.ends_s.len() > 10, "{series:?}");
+            assert!(series.exact && series.ends_s.len() > 2, "{series:?}");
             let [lives, curve, wrong] = asked(&trace, [PROCESSES, CURVE, WRONG]);
             assert_eq!(wrong, Vec::<Value>::new());
             same_lives(&report, &lives);
