@@ -11,6 +11,7 @@
 
 mod programs;
 pub(crate) mod recordings;
+mod talk;
 #[cfg(test)]
 mod tests;
 
@@ -37,12 +38,13 @@ pub use programs::{btf, perf_map, program, ring_record};
 pub use recordings::{
     json_report, recorded_changes, recorded_events, recorded_header, recorded_packed, recording,
 };
+pub use talk::{budgets, environment, flight, pattern, request, symbol_answers, wish};
 
 /// An input's name and its function.
 pub type Input = (&'static str, fn(&[u8]));
 
 /// All of them; the targets of `fuzz/` bear these names.
-pub const INPUTS: [Input; 20] = [
+pub const INPUTS: [Input; 27] = [
     ("maps", maps),
     ("explained", explained),
     ("numa_maps", numa_maps),
@@ -63,6 +65,13 @@ pub const INPUTS: [Input; 20] = [
     ("recorded_packed", recorded_packed),
     ("recorded_changes", recorded_changes),
     ("json_report", json_report),
+    ("budgets", budgets),
+    ("pattern", pattern),
+    ("environment", environment),
+    ("wish", wish),
+    ("request", request),
+    ("symbol_answers", symbol_answers),
+    ("flight", flight),
 ];
 
 /// Nothing in a text for people steers their terminal.

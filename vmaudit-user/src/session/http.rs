@@ -231,5 +231,31 @@ fn packed(text: &[u8]) -> Option<Bytes> {
     encoder.finish().ok().map(Bytes::from)
 }
 
+/// What one client is answered that says these bytes and no more.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn answer_to(bytes: &[u8], page: &'static str) -> io::Result<Vec<u8>> {
+    use std::io::Read as _;
+
+    let (mut client, server) = std::os::unix::net::UnixStream::pair()?;
+    // A socket takes so many before anybody reads.
+    client.write_all(bytes.get(..1 << 16).unwrap_or(bytes))?;
+    client.shutdown(std::net::Shutdown::Write)?;
+    server.set_nonblocking(true)?;
+    let (asks, mut asked, _) = Asks::new();
+    super::runtime().map_err(io::Error::other)?.block_on(async {
+        let stream = Box::new(tokio::net::UnixStream::from_std(server)?);
+        let pages = async {
+            while let Some(Asked { answer, .. }) = asked.recv().await {
+                let _ = answer.send(Page { content_type: "text/plain", text: page.into() });
+            }
+        };
+        tokio::join!(converse(stream, asks, Arc::default()), pages);
+        io::Result::Ok(())
+    })?;
+    let mut answer = Vec::new();
+    client.read_to_end(&mut answer)?;
+    Ok(answer)
+}
+
 #[cfg(test)]
 mod tests;

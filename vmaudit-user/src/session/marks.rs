@@ -154,6 +154,14 @@ fn wish(text: &str) -> Result<Wish<'_>, &'static str> {
     }
 }
 
+/// The name in it. Errors: what is said to who asked.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn named(text: &str) -> Result<&str, &'static str> {
+    wish(text).map(|wish| match wish {
+        Wish::Begin(name) | Wish::End(name) => name,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixDatagram;

@@ -7,7 +7,7 @@ pub mod flight;
 pub mod http;
 mod keeping;
 pub mod left;
-mod marks;
+pub(crate) mod marks;
 pub mod opening;
 mod over;
 pub mod recorder;

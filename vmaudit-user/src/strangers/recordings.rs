@@ -8,7 +8,10 @@ use vmaudit_common::call::{CALLS, Call, MMAP, MUNMAP};
 use vmaudit_common::{CLASS_OVER_DATA, CLASS_SECTION};
 
 use super::assert_harmless;
+use crate::domain::compare::{Asked, compare};
+use crate::domain::fleet::Collected;
 use crate::domain::{audit::Audit, report::report};
+use crate::model::difference::Tolerance;
 use crate::model::end::{
     CgroupLevel, Ended, Fault, FaultFile, FaultMapping, OomCgroups, OomVictim, OwnState, Raised, Sender,
 };
@@ -230,8 +233,36 @@ fn assert_shown(report: &Report) {
 pub fn json_report(bytes: &[u8]) {
     let Ok(report) = of_json(bytes) else { return };
     assert_shown(&report);
+    beside_another(&report);
     let text = serde_json::to_vec(&report).expect("a report can be written");
     assert_eq!(of_json(&text).expect("it was one"), report);
+}
+
+/// In a summary of several, and compared with another one: nothing gets lost, and nothing steers a terminal.
+fn beside_another(report: &Report) {
+    static OTHER: OnceLock<Report> = OnceLock::new();
+    let other = OTHER.get_or_init(|| of_json(&sample_report()).expect("a report"));
+    let mut collected = Collected::default();
+    for (file, report) in [("a\u{1b}.json", report), ("b.json", other)] {
+        collected.take(file, report, false);
+    }
+    let fleet = collected.summary();
+    let sum = |rows: &mut dyn Iterator<Item = u64>| rows.fold(0_u64, u64::saturating_add);
+    let by_file = sum(&mut fleet.files.iter().map(|row| row.processes));
+    assert_eq!(sum(&mut fleet.applications.iter().map(|row| row.processes)), by_file);
+    assert_eq!(sum(&mut fleet.hosts.iter().map(|row| row.processes)), by_file);
+    let asked = Asked { tolerance: Tolerance { percent: 5.0, vmas: 10 }, fail_over: Some(10.0) };
+    let difference = compare(("a", other), ("b", report), &asked);
+    let formats = [Format::Text, Format::Json, Format::Markdown, Format::Github];
+    for (document, formats) in
+        [(Document::Fleet(&fleet), &formats[..2]), (Document::Difference(&difference), &formats[..])]
+    {
+        for format in formats {
+            let mut shown = Vec::new();
+            write(&document, *format, &Style::default(), &mut shown).expect("memory can be written to");
+            assert_harmless(std::str::from_utf8(&shown).expect("text"));
+        }
+    }
 }
 
 /// A report of nearly everything, as JSON.

@@ -206,8 +206,34 @@ fn samples(name: &str) -> Vec<Vec<u8>> {
             vec![frame.take()]
         }
         "json_report" => vec![recordings::sample_report()],
+        "budgets" => texts(&[
+            b"[[budget]]\nprocess = \"java*\"\nmax_peak = \"20k\"\nmax_growth = \"30/min\"\nexpires = 2027-01-31\n\
+              [[budget]]\nprocess = \"b\"\nmax_percent = 9.5\nmax_failures = 0\nreason = 'x'\noptional = true\n",
+            b"budget = [{process = \"a\", max_peak = 1_000}]\n",
+        ]),
+        "pattern" => texts(&[b"*a?b*\0xxazbyy", b"a*a*a*a*b\0aaaaaaaaaaaaaaaa"]),
+        "environment" => {
+            texts(&[b"A=1\0NEXTEST_TEST_NAME=mod::leaks\0NEXTEST_BINARY_ID=pkg::it\0", b"/x/a.test"])
+        }
+        "wish" => texts(&[b"begin tests/a.py::b c\n", b"end x\0\0"]),
+        "request" => texts(&[
+            b"GET /metrics HTTP/1.1\r\nHost: a\r\nAccept-Encoding: br;q=1.0, gzip;q=0.5\r\n\r\n",
+            b"GET / HTTP/1.0\r\n\r\n",
+            b"POST /metrics HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+            b"GET /x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9\r\nUpgrade: h2c\r\n\r\n",
+        ]),
+        "symbol_answers" => vec![symbol_answers()],
+        "flight" => events().chunks(FEW).map(recordings::packed).collect(),
         other => panic!("{other} has no samples"),
     }
+}
+
+fn symbol_answers() -> Vec<u8> {
+    let name = r#"{"symbol":"f","file":"a.c","line":7,"inlined":[]}"#;
+    let of = |inlined: &str| name.replace("[]", &format!("[{}]", [inlined; 20].join(",")));
+    let stack = r#"{"Stack":[1,{"addresses":[1,2,3],"end":"First","by_frame_pointer":null}]}"#;
+    let done = "\"Done\"";
+    format!("{{\"Name\":[0,{}]}}\n{done}\n{stack}\n{done}\n", of(&of(name))).into_bytes()
 }
 
 /// `struct s { int a; struct { int b; struct in c; }; }`, `struct in { int x; int y; }`,
@@ -344,7 +370,14 @@ mod tried {
         recorded_events,
         recorded_packed,
         recorded_changes,
-        json_report
+        json_report,
+        budgets,
+        pattern,
+        environment,
+        wish,
+        request,
+        symbol_answers,
+        flight
     );
 }
 

@@ -216,3 +216,20 @@ pub(super) fn take(
         }
     }
 }
+
+/// What is taken of these bytes, fewer than a pipe has room for, where three tasks are to be done: names, lengths of stacks, and
+/// how many tasks are done.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn taken(bytes: &[u8]) -> io::Result<(Vec<Name>, Vec<usize>, usize)> {
+    use std::io::Write as _;
+
+    let (mut from, mut to) = io::pipe()?;
+    to.write_all(bytes)?;
+    drop(to);
+    let mut todo: VecDeque<Task> = (0..3).map(Task::Elf).collect();
+    let mut names = Names::default();
+    let time = Duration::from_secs(60);
+    take(&mut from, &mut todo, &mut names, Instant::now() + time, (time, time));
+    let stacks = names.stacks.values().map(|stack| stack.addresses.len()).collect();
+    Ok((names.names.into_values().collect(), stacks, 3 - todo.len()))
+}

@@ -36,6 +36,9 @@ mod stack_notes;
 mod told;
 mod unwind;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use {helper::taken, question::INLINED, unwind::FUNCTIONS};
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     os::fd::OwnedFd,

@@ -183,6 +183,21 @@ impl Flight {
         Ok(parts)
     }
 
+    /// What it would write of these events, none of which ends the session.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn kept_of(header: &Header, events: Vec<Event>) -> io::Result<Vec<u8>> {
+        let folder = FlightFolder::open(&std::env::temp_dir())?;
+        let mut flight = Self::new(header, Length::Size(2048), &[50.0], folder);
+        let mut audit = Audit::of(header);
+        for event in events.into_iter().filter(|event| !matches!(event, Event::End(_))) {
+            flight.event(&event, &audit);
+            audit.apply(event);
+            // Each is a frame of its own, so that most leave the stretch.
+            flight.close();
+        }
+        Ok(flight.parts("asked".into(), &[])?.concat())
+    }
+
     /// What is missing in the stretch.
     fn left_out(&self) -> Option<String> {
         let too_long = self.framer.too_long();
