@@ -48,6 +48,8 @@ mod hostile_names;
 mod intervals;
 #[path = "live/languages.rs"]
 mod languages;
+#[path = "live/ledger.rs"]
+mod ledger;
 #[path = "live/lent.rs"]
 mod lent;
 #[path = "live/limit_command.rs"]

@@ -10,6 +10,7 @@ pub mod call;
 mod class;
 mod end;
 mod interval;
+mod ledger;
 mod load;
 mod makers;
 mod record;
@@ -21,7 +22,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::call::{CALL_COUNT, NUMBERS};
 pub use crate::{
-    class::*, end::*, interval::*, load::*, makers::*, record::*, site::*, task_name::*, tasks::*,
+    class::*, end::*, interval::*, ledger::*, load::*, makers::*, record::*, site::*, task_name::*, tasks::*,
 };
 
 /// Length of a task's name in the kernel, `\0` included (include/linux/sched.h:TASK_COMM_LEN).
@@ -315,6 +316,11 @@ pub struct MmSlot {
     pub makers: Makers,
     /// Which names its tasks have.
     pub names: Names,
+    /// Entries of the table of [`LedgerEntry`]s that were taken.
+    pub ledger: u64,
+    /// Between two programs, under the lock: the count before a change in the upper half, in the second byte the call, and in
+    /// the first one whether its answer is to be asked for.
+    pub ledger_change: u64,
     /// How high the count was in each of the last intervals.
     pub cells: [Cell; CELLS],
     /// What each call did.
@@ -362,6 +368,10 @@ pub struct Lost {
     /// [`MakerRecord`]s that found the ring buffer full, or their user's share of it: what they would have credited is
     /// nobody's.
     pub credits_lost: u64,
+    /// Changes that found no room among the [`LedgerEntry`]s.
+    pub ledger_full: u64,
+    /// Changes whose place was not found because another task took the processor meanwhile.
+    pub ledger_disturbed: u64,
 }
 
 /// One page shared between user space and the programs.
@@ -469,7 +479,7 @@ pub struct Section {
     pub searched: u64,
 }
 
-const _: () = assert!(size_of::<MmSlot>() == 416 + CALL_COUNT * 32 + GROUPS * 88);
+const _: () = assert!(size_of::<MmSlot>() == 432 + CALL_COUNT * 32 + GROUPS * 88);
 const _: () = assert!(GROUPS <= 16, "an index into MmSlot::failures has 4 bits in MmSlot::leaked_range");
 const _: () = assert!(size_of::<MmSlot>().is_multiple_of(8));
 const _: () = assert!(size_of::<Control>() <= 4096);

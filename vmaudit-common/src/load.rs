@@ -286,6 +286,10 @@ pub struct Config {
     pub pid_ns_level: u32,
     /// Who raises the count is credited, see [`crate::Makers`].
     pub makers: u32,
+    /// Entries of the table of [`crate::LedgerEntry`]s, a power of two; 0: none is written.
+    pub ledger: u32,
+    /// Not used.
+    pub reserved: u32,
     /// System call number → [`crate::call::Call`].
     pub call_by_number: [u8; NUMBERS],
     /// The same of the 32-bit entry.

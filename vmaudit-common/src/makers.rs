@@ -242,11 +242,15 @@ mod tests {
     }
 
     #[test]
-    fn below_512_nothing_is_left_out() {
+    fn below_256_nothing_is_left_out_and_no_farther() {
         let mut world = World::new();
-        (0..200).for_each(|n| world.map(n as usize % 4));
+        let own = MAKERS_START - 1;
+        (own..255).for_each(|n| world.map(n as usize % 4));
         let sum: u32 = world.pile.iter().map(|(from, to, _)| to - from).sum();
-        assert_eq!((sum, world.error()), (200, 0.0));
+        assert_eq!((sum, world.error()), (255 - own, 0.0));
+        assert!(world.pile.iter().all(|(from, to, _)| to - from == 1));
+        (0..100).for_each(|n| world.map(n % 4));
+        assert!(world.pile.iter().any(|(from, to, _)| to - from > 1), "strata of two levels");
     }
 
     #[test]

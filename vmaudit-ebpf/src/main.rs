@@ -10,6 +10,7 @@
 //! * [`oom`]: the memory cgroups of one that the OOM killer has chosen
 //! * [`near`]: are limits near whose refusals nobody asks for?
 //! * [`makers`]: who raises the count of an address space
+//! * [`ledger`]: who changes it, each change
 //! * [`failure`]: the evidence of a refused call, its counters, its record
 //! * [`current_call`]: what was seen during the call that a task is in; nobody else touches that scratch
 //! * [`lodgers`]: processes that live in the address space of another
@@ -44,6 +45,7 @@ mod failure;
 mod followed;
 mod hooks;
 mod kernel;
+mod ledger;
 mod lock_sequence;
 mod lodgers;
 mod makers;

@@ -270,6 +270,21 @@ pub fn maker(slot: Slot, bytes: &[u8], level: u32, now: u64) {
     }
 }
 
+/// The place of an entry of the ledger: the bytes of a `MakerRecord` up to the end of its words. `false`, and counted: there
+/// was no room.
+#[inline(always)]
+pub fn ledger(slot: Slot, bytes: &[u8], now: u64) -> bool {
+    const PAUSE_NS: u64 = 500_000;
+    let woken = Page::get().woken_ns();
+    let wakes = now.wrapping_sub(woken.read()) >= PAUSE_NS;
+    if wakes {
+        woken.write(now);
+    }
+    let how = if wakes { FORCE_WAKEUP } else { NO_WAKEUP };
+    let room = RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 4 * 3;
+    room && may_write(slot, bytes.len()) && RECORDS.output::<[u8]>(bytes, how).is_ok()
+}
+
 /// Whether a range that went may be told: there can be many, and other records are worth more. Copies of stacks are worth
 /// less, and so is who made what: they leave a quarter of the buffer to all else.
 #[inline(always)]

@@ -140,7 +140,7 @@ impl Slot {
         makers: Makers;
     }
 
-    words! { leaked_range left_hull left_records gone_records waiting }
+    words! { leaked_range left_hull left_records gone_records waiting ledger ledger_change }
 
     /// Sets `MM_*` bits, which nobody takes away.
     #[inline(always)]

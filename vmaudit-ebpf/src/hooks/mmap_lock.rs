@@ -19,7 +19,7 @@ use crate::{
     control::{config, layout},
     current_call,
     kernel::{self, Current, OwnMm},
-    lock_sequence, makers, near, records, sizes,
+    ledger, lock_sequence, makers, near, records, sizes,
     slots::{self, Slot},
     task_names,
 };
@@ -27,14 +27,14 @@ use crate::{
 /// match-proto: mmap_lock_released(struct mm_struct *mm, bool write), 6.14 and later.
 #[raw_tracepoint(tracepoint = "mmap_lock_released")]
 pub fn released_raw2(ctx: RawTracePointContext) -> i32 {
-    released::<false, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0);
+    released::<false, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0, &LEDGER_RAW);
     0
 }
 
 /// As [`released_raw2`], where nobody sees the exits of calls (see [`crate::answer`]).
 #[raw_tracepoint(tracepoint = "mmap_lock_released")]
 pub fn asking_raw2(ctx: RawTracePointContext) -> i32 {
-    if released::<true, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0) {
+    if released::<true, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(1) & 0xff != 0, &LEDGER_RAW) {
         give_over(&ctx, &ASK_RAW);
     }
     0
@@ -51,6 +51,19 @@ pub fn ask_raw(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// Where a program on the lock event gives over to [`ledger_raw`], where that was asked for.
+#[map]
+static LEDGER_RAW: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// See [`ledger::put_down`].
+#[raw_tracepoint(tracepoint = "mmap_lock_released")]
+pub fn ledger_raw(ctx: RawTracePointContext) -> i32 {
+    if ledger::put_down(ctx.arg(0)) {
+        give_over(&ctx, &ASK_RAW);
+    }
+    0
+}
+
 #[inline(always)]
 fn give_over<C: EbpfContext>(ctx: &C, to: &ProgramArray) {
     // SAFETY: the program there is for the same event.
@@ -61,7 +74,7 @@ fn give_over<C: EbpfContext>(ctx: &C, to: &ProgramArray) {
 /// match-proto: mmap_lock_released(struct mm_struct *mm, const char *memcg_path, bool write), 5.11 to 6.13.
 #[raw_tracepoint(tracepoint = "mmap_lock_released")]
 pub fn released_raw3(ctx: RawTracePointContext) -> i32 {
-    released::<false, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(2) & 0xff != 0);
+    released::<false, _>(&ctx, ctx.arg(0), ctx.arg::<u64>(2) & 0xff != 0, &LEDGER_RAW);
     0
 }
 
@@ -70,7 +83,7 @@ pub fn released_raw3(ctx: RawTracePointContext) -> i32 {
 pub fn released_classic24(ctx: TracePointContext) -> u32 {
     // SAFETY: offsets inside the record, checked against the format file by the loader.
     let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(24)) };
-    released::<false, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    released::<false, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0, &LEDGER_CLASSIC);
     0
 }
 
@@ -79,7 +92,7 @@ pub fn released_classic24(ctx: TracePointContext) -> u32 {
 pub fn asking_classic24(ctx: TracePointContext) -> u32 {
     // SAFETY: as above.
     let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(24)) };
-    if released::<true, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0) {
+    if released::<true, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0, &LEDGER_CLASSIC) {
         give_over(&ctx, &ASK_CLASSIC);
     }
     0
@@ -96,12 +109,27 @@ pub fn ask_classic(_ctx: TracePointContext) -> u32 {
     0
 }
 
+/// Where a program on the lock event gives over to [`ledger_classic`], where that was asked for.
+#[map]
+static LEDGER_CLASSIC: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// See [`ledger::put_down`].
+#[tracepoint(category = "mmap_lock", name = "mmap_lock_released")]
+pub fn ledger_classic(ctx: TracePointContext) -> u32 {
+    // SAFETY: as above; the record begins the same everywhere.
+    let mm = unsafe { ctx.read_at::<u64>(8) };
+    if ledger::put_down(mm.unwrap_or(0)) {
+        give_over(&ctx, &ASK_CLASSIC);
+    }
+    0
+}
+
 /// Record format before 6.14: mm at 8, __data_loc memcg_path at 16, write at 20.
 #[tracepoint(category = "mmap_lock", name = "mmap_lock_released")]
 pub fn released_classic20(ctx: TracePointContext) -> u32 {
     // SAFETY: as above.
     let (mm, write) = unsafe { (ctx.read_at::<u64>(8), ctx.read_at::<u8>(20)) };
-    released::<false, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0);
+    released::<false, _>(&ctx, mm.unwrap_or(0), write.unwrap_or(0) != 0, &LEDGER_CLASSIC);
     0
 }
 
@@ -122,9 +150,10 @@ fn grown_by_fault(slot: Slot, write: bool, own: OwnMm) {
     }
 }
 
-/// Says whether the answer of the call is to be asked for.
+/// Says whether the answer of the call is to be asked for. Where every change is put down with its place it may not return: the
+/// program behind `ledger` goes on.
 #[inline(always)]
-fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) -> bool {
+fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool, ledger: &ProgramArray) -> bool {
     let task = Current::task();
     let own = task.own(mm);
     let mut known = slots::index_of(mm);
@@ -224,6 +253,11 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool) -> 
     }
     if config!(stream_changes) != 0 {
         records::change(slot, call, before, count, task.address());
+    }
+    if config!(ledger) != 0 && own.is_some() {
+        ledger::hand_on(slot, call, before, asks);
+        // SAFETY: the program there is for the same event. Where it could not be loaded user space has said so.
+        unsafe { ledger.tail_call(ctx, 0) };
     }
     asks
 }

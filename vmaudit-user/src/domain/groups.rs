@@ -351,6 +351,7 @@ mod tests {
             end: None,
             makers: Vec::new(),
             layout: None,
+            changes: Vec::new(),
             unreadable: None,
             shares_address_space_of: None,
             tasks: Vec::new(),

@@ -295,6 +295,7 @@ fn process(row: Row, limits: &Limits, users: &BTreeMap<u32, String>) -> Process 
         memory: None,
         makers: Vec::new(),
         layout: None,
+        changes: Vec::new(),
         end: None,
         unreadable: row.silent.map(|reason| reason.sentence()),
     }

@@ -114,7 +114,9 @@ impl Enrichment {
                 }
             }
             // Its stacks are not shown.
-            Event::Mm(state) if state.dead_ns.is_some() && state.peak < MAKERS_COPIES => {
+            Event::Mm(state)
+                if state.dead_ns.is_some() && state.peak < MAKERS_COPIES && state.ledger.is_none() =>
+            {
                 self.symbols.without_places(state.generation);
             }
             Event::Process(facts) => {

@@ -47,7 +47,7 @@ pub enum Action {
     Raise,
     /// Raise it and measure again: the demand was cut off.
     RaiseAndRerun,
-    /// Calls failed, and raising this limit would not help.
+    /// Calls failed, or a process grows steadily, and raising this limit would not help.
     WillNotHelp,
     /// Nothing was measured.
     Unknown,

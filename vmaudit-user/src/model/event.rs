@@ -4,7 +4,7 @@ pub use crate::model::call_stat::CallStat;
 pub use crate::model::host::Host;
 pub use crate::model::interval::{INTERVAL_NS, Interval, Reached, Untold};
 pub use crate::model::loss::{Doubt, Losses, UsedShare};
-pub use crate::model::makers::{Credit, Place};
+pub use crate::model::makers::{Credit, Entered, Place};
 pub use crate::model::memory::{Kept, Needed, Sizes};
 
 use serde::{Deserialize, Serialize};
@@ -16,9 +16,9 @@ pub use super::holders::Owners;
 pub use super::layout::Laid;
 use super::memory::Rlimits;
 pub use super::process_id::ProcessId;
-use super::report::{Condition, Exit, Frame, Hook, Limits};
+use super::report::{Condition, Exit, Hook, Limits};
 use super::shortage::{Commit, Tasks};
-pub use super::stack::{FollowedStack, Mapped, MappedFile, StackEnds, StackPiece};
+pub use super::stack::{FollowedStack, Mapped, MappedFile, StackEnds, StackName, StackPiece};
 pub use super::task_names::TaskNames;
 pub use super::within::Within;
 
@@ -138,20 +138,6 @@ pub struct CgroupExhausted {
     pub cgroup: MemoryCgroup,
 }
 
-/// The name of an address.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct StackName {
-    /// Address space.
-    pub generation: u64,
-    /// The address as it stands on the stack.
-    pub ip: u64,
-    /// What it is called.
-    pub frame: Frame,
-    /// Functions that were inlined into it there, innermost first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub inlined: Vec<Frame>,
-}
-
 /// The end of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct End {
@@ -226,6 +212,9 @@ pub struct MmState {
     /// What its tasks did by name, where they have several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tasks: Option<Box<TaskNames>>,
+    /// Its changes by place; `None` where nobody asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ledger: Option<Vec<Entered>>,
 }
 
 impl MmState {

@@ -57,3 +57,13 @@ pub struct CallFigures {
     /// Calls refused for lack of memory or of a limit; null when the source cannot see them.
     pub failed: Option<u64>,
 }
+
+/// How a process ended: exactly one of the two is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Exit {
+    /// Exit status.
+    pub code: Option<i32>,
+    /// Number of the signal it died of.
+    pub signal: Option<i32>,
+}

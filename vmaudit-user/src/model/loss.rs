@@ -22,6 +22,10 @@ pub enum LossReason {
     ExamplesFull,
     /// Kinds of failure beyond the room of an address space.
     GroupsFull,
+    /// Changes whose place was not found because another task took the processor meanwhile.
+    LedgerDisturbed,
+    /// Changes whose place found no room: they are counted, and are nobody's.
+    LedgerFull,
     /// Processes of which samples say nothing: they ended too soon, or could not be read.
     ProcessUnseen,
     /// Events that the kernel did not show to a program.
@@ -50,7 +54,7 @@ pub enum LossReason {
 
 impl LossReason {
     /// All, in order.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::AnswersLost,
         Self::BirthMissed,
         Self::ChangesMissed,
@@ -58,6 +62,8 @@ impl LossReason {
         Self::DeathMissed,
         Self::ExamplesFull,
         Self::GroupsFull,
+        Self::LedgerDisturbed,
+        Self::LedgerFull,
         Self::ProcessUnseen,
         Self::ProgramSkipped,
         Self::ReadFailed,
@@ -82,6 +88,8 @@ impl LossReason {
             Self::DeathMissed => "a process whose end was not seen",
             Self::ExamplesFull => "details of a refused call, for lack of room",
             Self::GroupsFull => "a kind of refusal, for lack of room",
+            Self::LedgerDisturbed => "the place of a change",
+            Self::LedgerFull => "the place of a change, for lack of room",
             Self::ProcessUnseen => "a process that was not measured",
             Self::ProgramSkipped => "an event that the kernel did not show",
             Self::ReadFailed => "a count that could not be read",
@@ -99,7 +107,7 @@ impl LossReason {
 
     /// Of it no count and no refused call is less sure: it tells less of where from.
     pub fn is_of_stacks_alone(self) -> bool {
-        matches!(self, Self::CreditsLost | Self::StackCopyMissing)
+        matches!(self, Self::CreditsLost | Self::LedgerDisturbed | Self::LedgerFull | Self::StackCopyMissing)
     }
 
     /// As reports and recordings bear it.
@@ -112,6 +120,8 @@ impl LossReason {
             Self::DeathMissed => "death_missed",
             Self::ExamplesFull => "examples_full",
             Self::GroupsFull => "groups_full",
+            Self::LedgerDisturbed => "ledger_disturbed",
+            Self::LedgerFull => "ledger_full",
             Self::ProcessUnseen => "process_unseen",
             Self::ProgramSkipped => "program_skipped",
             Self::ReadFailed => "read_failed",

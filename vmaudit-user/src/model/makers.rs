@@ -42,6 +42,27 @@ pub struct Credit {
     /// As in [`Place::stack`]; only until it has a place.
     #[serde(skip)]
     pub stack: Vec<u64>,
+    /// Nobody is credited: it tells the place of the entry of the ledger ([`Entered::key`]) with this key; 0: it does not.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub key: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What one call from one place added to an address space, and removed, in all changes of its count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entered {
+    /// Different for each call and place of an address space.
+    pub key: u64,
+    /// Which call.
+    #[serde(with = "event_names::call")]
+    pub call: Call,
+    /// VMAs added, summed over changes with a gain.
+    pub added: u64,
+    /// VMAs removed, summed over changes with a loss.
+    pub removed: u64,
 }
 
 /// What becomes of the uppermost part of a pile when a credit comes on top.
@@ -102,6 +123,39 @@ pub struct Maker {
     /// Why nobody is credited; null where somebody is.
     #[serde(default)]
     pub nobody: Option<Nobody>,
+}
+
+/// What one call from one place did to the count, in all of its changes. The rows of a call add up to what it did in all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Changes {
+    /// VMAs added, summed over changes with a gain.
+    pub added: u64,
+    /// VMAs removed, summed over changes with a loss.
+    pub removed: u64,
+    /// The call; `other` where none of its own changed the count.
+    pub syscall: String,
+    /// From where, innermost first, as far as frame pointers lead; empty where the place is not known.
+    #[serde(default)]
+    pub stack: Vec<Frame>,
+    /// Sentences about the stack.
+    #[serde(default)]
+    pub stack_notes: Vec<String>,
+    /// Why no place is told; null where one is.
+    #[serde(default)]
+    pub nobody: Option<NoPlace>,
+}
+
+/// Why no place is told for a part of the changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum NoPlace {
+    /// Many places that changed little each.
+    OtherPlaces,
+    /// Not put down with a place: what other tasks or the kernel did to it, what found no room (`ledger_full`,
+    /// `ledger_disturbed`), and images before the last ones of a process with very many.
+    NotSampled,
 }
 
 /// Why nobody is credited with a part of the VMAs.

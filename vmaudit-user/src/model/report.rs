@@ -17,12 +17,12 @@ pub use super::holders::Holders;
 use super::hook::CALL_EXIT;
 pub use super::hook::{Hook, HookState};
 pub use super::layout::{Layout, Moment};
-pub use super::makers::{Maker, Nobody};
+pub use super::makers::{Changes, Maker, NoPlace, Nobody};
 pub use super::mark::{Mark, MarkedProcess};
 pub use super::memory::{Accuracy, Memory, Rlimit, Rlimits};
 
 pub use super::crowd::FoldedProcesses;
-pub use super::figures::{CallFigures, Image, MapCount, Since};
+pub use super::figures::{CallFigures, Exit, Image, MapCount, Since};
 pub use super::outcome::{Outcome, Site};
 pub use super::series::{Growth, Series};
 pub use super::stack::{Example, Frame};
@@ -168,16 +168,6 @@ pub struct Session {
     /// It is a stretch that the flight recorder kept; null: a whole session.
     #[serde(default)]
     pub stretch: Option<Stretch>,
-}
-
-/// How a process ended: exactly one of the two is set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct Exit {
-    /// Exit status.
-    pub code: Option<i32>,
-    /// Number of the signal it died of.
-    pub signal: Option<i32>,
 }
 
 /// Where figures come from.
@@ -346,6 +336,9 @@ pub struct Process {
     /// Where in its address space its VMAs lay; null where nobody looked.
     #[serde(default)]
     pub layout: Option<Layout>,
+    /// Every change of its count by call and place, where that was asked for; those that changed most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Changes>,
     /// How it ended; null while it lives, and when that was not seen.
     #[serde(default)]
     pub end: Option<ProcessEnd>,

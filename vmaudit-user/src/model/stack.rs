@@ -135,3 +135,17 @@ pub struct StackEnds {
     /// The word.
     pub ip: u64,
 }
+
+/// The name of an address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StackName {
+    /// Address space.
+    pub generation: u64,
+    /// The address as it stands on the stack.
+    pub ip: u64,
+    /// What it is called.
+    pub frame: Frame,
+    /// Functions that were inlined into it there, innermost first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inlined: Vec<Frame>,
+}

@@ -191,7 +191,7 @@ fn joined<'m>(makers: &[&'m Maker]) -> Vec<Place<'m>> {
 }
 
 /// The innermost functions of the program.
-fn where_from(stack: &[Frame], room: usize) -> Vec<String> {
+pub(crate) fn where_from(stack: &[Frame], room: usize) -> Vec<String> {
     // The call is named already, and whoever maps does so through the C library.
     let of_library = |frame: &&Frame| is_of_c_library(frame) || is_of_library(frame) || is_of_go(frame);
     let inner = stack.iter().take_while(of_library).count();

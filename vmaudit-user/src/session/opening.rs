@@ -122,7 +122,7 @@ pub fn open_source(
     if options.follow_children && (roots.is_none() || !sampling.keep_orphans()) {
         missed.push_str(", and so are processes that leave the command's family");
     }
-    Ok(of_samples(sampling, facts, why, &missed))
+    Ok(of_samples(sampling, facts, options, (why, &missed)))
 }
 
 /// Whom to watch of what runs already.
@@ -199,23 +199,28 @@ pub fn open_running(
     if let Some(whom) = later {
         sampling = sampling.seeking(Box::new(move || whom.now()));
     }
-    let mut opened = of_samples(sampling, facts, why, &missed);
+    let mut opened = of_samples(sampling, facts, options, (why, &missed));
     opened.attached_ns = Some(attached_ns);
     Ok(opened)
 }
 
+/// Where changes were asked for by place.
+const NO_CHANGES: &str = "--stacks: no change of a count has a place here (samples tell of no single change)";
+
 /// The same for /proc. `why` not eBPF, and what is `missed`.
-fn of_samples(sampling: Sampling, facts: &Facts, why: String, missed: &str) -> Opened {
+fn of_samples(sampling: Sampling, facts: &Facts, options: &Options, (why, missed): (String, &str)) -> Opened {
+    let mut events = vec![
+        Event::Hooks(hooks::all_missing(&why)),
+        Event::Conditions(environment::look(facts, None)),
+        Event::Note(format!("Counts are samples from /proc ({why}): {missed}")),
+    ];
+    events.extend(options.ledger.then(|| Event::Note(NO_CHANGES.into())));
     Opened {
         source: Box::new(sampling),
         kind: SourceKind::Proc,
         sight: Sight { changes: false, exits: false, locking: false, ends: false },
         rules: rules(facts, None),
-        events: vec![
-            Event::Hooks(hooks::all_missing(&why)),
-            Event::Conditions(environment::look(facts, None)),
-            Event::Note(format!("Counts are samples from /proc ({why}): {missed}")),
-        ],
+        events,
         instead: Some(why),
         attached_ns: None,
     }
@@ -233,6 +238,7 @@ pub fn of_live(live: Live, facts: &Facts) -> Opened {
         ends: live.has(hook::EXIT),
     };
     events.extend(asks.then(|| Event::Note(hooks::UNWATCHED.into())));
+    events.extend(live.no_ledger().map(|why| Event::Note(why.to_owned())));
     Opened {
         source: Box::new(live),
         kind: SourceKind::Ebpf,

@@ -59,6 +59,7 @@ pub fn look() -> Doctor {
         exits: false,
         stacks: false,
         makers: false,
+        ledger: false,
         ring_bytes: 1 << 16,
         slots: 64,
         debug: false,

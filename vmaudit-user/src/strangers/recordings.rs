@@ -313,6 +313,7 @@ pub(crate) fn events() -> Vec<Event> {
         untold: Vec::new(),
         host: None,
         tasks: None,
+        ledger: None,
     };
     let change = |n: u32| {
         Event::Change(Change {

@@ -45,6 +45,9 @@ struct Book {
     mapped: Vec<(usize, usize)>,
     random: u64,
     most: usize,
+    /// Pages mapped from each place, and unmapped, in all.
+    made: [u64; SITES],
+    unmapped: u64,
 }
 
 impl Book {
@@ -53,7 +56,15 @@ impl Book {
         free.extend((0..pages).rev());
         mapped.extend((0..pages).map(|page| (page, 0)));
         mapped.clear();
-        Self { holes: Holes::find(pages), free, mapped, random: 0x9e37_79b9_7f4a_7c15, most: 0 }
+        Self {
+            holes: Holes::find(pages),
+            free,
+            mapped,
+            random: 0x9e37_79b9_7f4a_7c15,
+            most: 0,
+            made: [0; SITES],
+            unmapped: 0,
+        }
     }
 
     fn next(&mut self, below: usize) -> usize {
@@ -65,6 +76,7 @@ impl Book {
     fn map(&mut self, site: usize) {
         let page = self.free.pop().unwrap_or_else(|| die(99, format_args!("no page is free")));
         PLACES[site](self.holes, page);
+        self.made[site] += 1;
         self.mapped.push((page, site));
         self.most = self.most.max(self.mapped.len());
     }
@@ -72,6 +84,7 @@ impl Book {
     fn unmap(&mut self, at: usize) {
         let (page, _) = self.mapped.swap_remove(at);
         self.holes.unmap(page);
+        self.unmapped += 1;
         self.free.push(page);
     }
 
@@ -91,7 +104,7 @@ impl Book {
         }
         let mut held = [0; SITES];
         self.mapped.iter().for_each(|(_, site)| held[*site] += 1);
-        say(base, held)
+        say(base, held, (self.made, self.unmapped))
     }
 }
 
@@ -104,15 +117,17 @@ fn share(of_100: usize) -> usize {
     }
 }
 
-fn say(base: u64, held: [u64; SITES]) -> ! {
+fn say(base: u64, held: [u64; SITES], (made, unmapped): ([u64; SITES], u64)) -> ! {
     let peak = base + held.iter().sum::<u64>();
     if count() != peak {
         die(98, format_args!("expected {peak} VMAs, there are {}", count()));
     }
-    let [a, b, c, d] = held;
     let mut line = Line::new();
-    let _ =
-        writeln!(line, r#"{{"peak":{peak},"held":{{"site_a":{a},"site_b":{b},"site_c":{c},"site_d":{d}}}}}"#);
+    let _ = write!(line, r#"{{"peak":{peak},"unmapped":{unmapped}"#);
+    for (name, [a, b, c, d]) in [("held", held), ("made", made)] {
+        let _ = write!(line, r#","{name}":{{"site_a":{a},"site_b":{b},"site_c":{c},"site_d":{d}}}"#);
+    }
+    let _ = line.write_str("}\n");
     write_all(1, line.bytes());
     leave(0)
 }
@@ -187,8 +202,15 @@ pub fn threads(threads: usize) -> ! {
             let (held, begun, mapped) = (&held, &begun, &mapped);
             scope.spawn(move || {
                 let mut mine = [0; SITES];
-                let mut random =
-                    Book { holes, free: Vec::new(), mapped: Vec::new(), random: thread as u64, most: 0 };
+                let mut random = Book {
+                    holes,
+                    free: Vec::new(),
+                    mapped: Vec::new(),
+                    random: thread as u64,
+                    most: 0,
+                    made: [0; SITES],
+                    unmapped: 0,
+                };
                 begun.wait();
                 begun.wait();
                 for page in thread * EACH..(thread + 1) * EACH {
@@ -215,6 +237,6 @@ pub fn threads(threads: usize) -> ! {
         begun.wait();
         mapped.wait();
         let held = *held.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        say(base, held)
+        say(base, held, (held, 0))
     })
 }

@@ -42,6 +42,8 @@ pub(super) struct Piles {
     /// By image, where that has the pile of another one.
     others: HashMap<u64, u64>,
     places: HashMap<(u64, u32), Seen>,
+    /// Places of entries of the ledger, by generation and key.
+    entries: BTreeMap<(u64, u64), u32>,
 }
 
 /// A place, and what became of its stack.
@@ -196,6 +198,12 @@ impl Pile {
 
 impl Piles {
     pub(super) fn credit(&mut self, credit: &Credit) {
+        if credit.key != 0 {
+            if self.entries.len() < PLACES {
+                self.entries.insert((credit.generation, credit.key), credit.place);
+            }
+            return;
+        }
         if self.piles.len() >= PILES && !self.piles.contains_key(&credit.generation) {
             return;
         }
@@ -220,12 +228,23 @@ impl Piles {
     /// Its figures are final.
     pub(super) fn ended(&mut self, state: &MmState) {
         if state.peak < MAKERS_COPIES
+            && state.ledger.is_none()
             && let Some(pile) = self.piles.get_mut(&state.generation)
         {
             pile.fold();
             let places = std::mem::take(&mut pile.places);
             self.forget_places(state.generation, places);
         }
+    }
+
+    /// The place of an entry of the ledger.
+    pub(super) fn place_of_entry(&self, generation: u64, key: u64) -> Option<u32> {
+        self.entries.get(&(generation, key)).copied()
+    }
+
+    /// Frames that the kernel side followed.
+    pub(super) fn frame_pointers(&self, generation: u64, place: u32) -> usize {
+        self.places.get(&(generation, place)).map_or(0, |seen| seen.place.stack.len())
     }
 
     fn forget_places(&mut self, generation: u64, places: u32) {
@@ -261,12 +280,19 @@ impl Piles {
         if let Some(pile) = self.piles.remove(&generation) {
             self.forget_places(generation, pile.places);
         }
+        let of_it = self.entries.range((image, 0)..=(image, u64::MAX));
+        let entries: Vec<((u64, u64), u32)> = of_it.map(|(key, place)| (*key, *place)).collect();
+        for (key, place) in entries {
+            self.entries.remove(&key);
+            self.places.remove(&(image, place));
+        }
     }
 
     pub(super) fn retain(&mut self, mut keeps: impl FnMut(u64) -> bool) {
-        let Self { piles, others, places } = self;
+        let Self { piles, others, places, entries } = self;
         let image = |piles: &HashMap<u64, Pile>, of: u64| piles.get(&of).map_or(of, |pile| pile.image);
         places.retain(|(generation, _), _| keeps(image(piles, *generation)));
+        entries.retain(|(generation, _), _| keeps(image(piles, *generation)));
         piles.retain(|_, pile| keeps(pile.image));
         others.retain(|_, generation| piles.contains_key(generation));
     }
@@ -302,7 +328,9 @@ impl Audit {
                 (shown, mm.peak, self.makers.shown_for(mm.generation))
             })
             .collect();
+        all.extend(self.ledgers().map(|mm| (true, mm.peak, mm.generation)));
         all.sort_unstable_by(|a, b| b.cmp(a));
+        all.dedup();
         let shown = all.iter().filter(|(shown, ..)| *shown).count();
         all.truncate((shown + MORE_FOLLOWED).min(FOLLOWED));
         all.into_iter().map(|(.., generation)| generation).collect()
@@ -392,7 +420,7 @@ impl Audit {
         innermost.into_iter().chain(caller).chain(walked)
     }
 
-    fn stack_of_place(&self, generation: u64, place: u32) -> Stack {
+    pub(super) fn stack_of_place(&self, generation: u64, place: u32) -> Stack {
         let Some(Seen { place, followed }) = self.makers.places.get(&(generation, place)) else {
             return Stack::default();
         };
@@ -415,10 +443,10 @@ impl Audit {
 
 /// A stack as the report has it.
 #[derive(Default)]
-struct Stack {
-    frames: Vec<Frame>,
-    notes: Vec<String>,
-    cut: bool,
+pub(super) struct Stack {
+    pub(super) frames: Vec<Frame>,
+    pub(super) notes: Vec<String>,
+    pub(super) cut: bool,
 }
 
 /// The image that the process's peak is of.
@@ -427,7 +455,7 @@ fn top(process: &Process) -> Option<&MmState> {
 }
 
 /// What two frames of the same line have in common.
-fn alike(frame: &Frame) -> Frame {
+pub(super) fn alike(frame: &Frame) -> Frame {
     match frame.symbol {
         Some(_) => Frame { ip: None, offset: None, ..frame.clone() },
         None => frame.clone(),
@@ -451,6 +479,7 @@ mod tests {
             place,
             caller: None,
             stack: Vec::new(),
+            key: 0,
         }
     }
 

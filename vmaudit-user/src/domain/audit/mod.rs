@@ -7,6 +7,7 @@ mod gaps;
 mod group;
 mod images;
 mod layouts;
+mod ledger;
 mod limit;
 mod lodgers;
 mod makers;

@@ -334,9 +334,10 @@ impl Audit {
             unmap_leaked_bound: watched
                 .then(|| process.mms.iter().map(kept_bound).fold(Accuracy::Exact, Accuracy::and)),
             memory: self.memory(process, count.exact),
-            calls,
             makers: self.makers_of(process),
             layout: self.layouts.of(process),
+            changes: self.changes_of(process, &calls),
+            calls,
             end: None,
             series: None,
             growth: self.growth(process, count.peak),

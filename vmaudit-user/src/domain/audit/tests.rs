@@ -63,6 +63,7 @@ fn process(audit: &mut Audit, n: u32, peak: u32, failed: u64, ended: bool) {
         untold: Vec::new(),
         host: None,
         tasks: None,
+        ledger: None,
     })));
 }
 

@@ -125,10 +125,13 @@ impl Places {
         // Of code that is not all known, words that tell stacks apart would be overlooked.
         let sure = !known.code.is_empty() && image.is_none_or(|image| image.whole);
         // Code that keeps no frame pointer may keep anything there, which makes no other place.
-        if sure || copy.is_none() && known.untold >= UNTOLD {
+        // Of an entry of the ledger it comes once.
+        let entry = credit.key != 0;
+        if !entry && (sure || copy.is_none() && known.untold >= UNTOLD) {
             stack.truncate(known.callers(&stack));
         }
         let key = match &copy {
+            _ if entry => None,
             Some(_) if !sure => None,
             Some(copy) => Some(known.key(&self.keys, caller, &stack, Some(copy))),
             None => Some(known.key(&self.keys, caller, &stack, None)),
@@ -140,7 +143,8 @@ impl Places {
         let fresh = place.is_ok();
         let unknown = !known.code.is_empty() && caller.is_some_and(|ip| !known.is_code(ip));
         let high = credit.level >= known.look_at.max(MAKERS_COPIES);
-        if copied && (high || unknown && known.again < AGAIN || known.is_due()) {
+        let first = entry && known.due.is_none();
+        if (copied || entry) && (first || high || unknown && known.again < AGAIN || known.is_due()) {
             known.look_at = credit.level.saturating_add(credit.level / 2);
             known.again += u32::from(unknown);
             let wait = known.due.map_or(AGAIN_AFTER, |(_, before)| before.saturating_mul(2));
@@ -155,7 +159,7 @@ impl Places {
             self.bytes += copy.size();
             let (place, stack, tried) = (credit.place, stack.clone(), Tried::InVain(0));
             known.kept.push(Kept { place, copy, caller, stack, tried });
-        } else if !sure {
+        } else if !sure && !entry {
             known.untold += 1;
         }
         known.stacks.push((caller, stack.clone()));
@@ -455,6 +459,7 @@ mod tests {
 
     fn credit(level: u32) -> Credit {
         Credit {
+            key: 0,
             at_ns: 1,
             generation: 1,
             tgid: 7,

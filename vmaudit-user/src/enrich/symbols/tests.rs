@@ -156,6 +156,7 @@ fn looks_for_credited_calls_leave_refused_ones_theirs() {
     let mut level = vmaudit_common::MAKERS_COPIES;
     for _ in 0..LOOKS_PER_IMAGE + 3 {
         let mut credit = Credit {
+            key: 0,
             at_ns: 1,
             generation: 5,
             tgid: std::process::id(),

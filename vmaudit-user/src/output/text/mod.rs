@@ -3,6 +3,7 @@
 //! Order: what happened in one sentence; the processes; what failed and why; what is no incident; what was lost; what
 //! to do. Every string that comes from a process goes through [`clean`].
 
+mod changes;
 pub(crate) mod coverage;
 mod crowd;
 mod difference;
@@ -73,6 +74,7 @@ fn write(report: &Report, style: &Style, out: &mut dyn Write) -> io::Result<()> 
     ends::ends(report, &mut page)?;
     failures::failures(report, &mut page)?;
     makers::makers(report, &mut page)?;
+    changes::changes(report, &mut page)?;
     marks::marks(report, &mut page)?;
     tests_named::tests_named(report, &mut page)?;
     page.blank()?;

@@ -52,6 +52,7 @@ fn process(pid: u32, comm: &str, first: u64, last: u64, peak: u64) -> Process {
         end: None,
         makers: Vec::new(),
         layout: None,
+        changes: Vec::new(),
         unreadable: None,
         shares_address_space_of: None,
         tasks: Vec::new(),

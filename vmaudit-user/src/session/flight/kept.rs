@@ -222,6 +222,11 @@ impl Kept {
                     self.space(generation).level = Some(level);
                 }
             }
+            // Who has an entry of the ledger is a name, and no level.
+            Event::Credit(it) if it.key != 0 => {
+                let (generation, key) = (it.generation, it.key);
+                self.name(generation, ("ledger", key, 0), &Event::Credit(it));
+            }
             Event::Credit(it) => self.credit(*it),
             Event::Lost(_) => self.lost = Some(event),
             Event::LimitSeen(seen) => {

@@ -161,6 +161,7 @@ fn credit(generation: u64, base: u32, level: u32) -> Event {
         place: 1,
         caller,
         stack,
+        key: 0,
     }))
 }
 

@@ -172,7 +172,7 @@ impl Live {
 }
 
 /// The program that another gives over to is loaded and stands in its array.
-fn put_in_place(ebpf: &mut Ebpf, next: &Next) -> anyhow::Result<()> {
+pub(super) fn put_in_place(ebpf: &mut Ebpf, next: &Next) -> anyhow::Result<()> {
     let program = ebpf.program_mut(next.program).context("the eBPF object lacks a program")?;
     preload::load(program)?;
     let program = program.fd()?.try_clone()?;

@@ -5,13 +5,13 @@ use std::mem::{offset_of, size_of};
 use bytemuck::Pod;
 use vmaudit_common::{
     CLASS_GAP, CLASS_LOOKED, CLASS_SEARCHED, CLASS_SECTION, ChangeRecord, DeadRecord, ENVIRONMENT_BYTES,
-    EndRecord, EnvironmentRecord, ExecRecord, FailureRecord, GroupKey, KilledRecord, LeftRecord,
+    EndRecord, EnvironmentRecord, ExecRecord, FailureRecord, GroupKey, KilledRecord, LedgerEntry, LeftRecord,
     MAPPING_EXECUTABLE, MAPPING_FILE, MAPPING_WHOLE_PATH, MM_FROM_BIRTH, MM_FROM_EXEC, MM_FROM_SNAPSHOT,
     MM_SHARED, MakerRecord, MappingRecord, MmSlot, OOM_INSIDE, OOM_LEVELS, OOM_SAYS, OOM_WHOLE, OomRecord,
-    RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_ENVIRONMENT, RECORD_EXEC, RECORD_FAILURE, RECORD_LEFT,
-    RECORD_LIMIT_NEAR, RECORD_MAKER, RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS, RecordHeader,
-    SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED, SIGNAL_OOM,
-    SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord, TaskName,
+    RECORD_CHANGE, RECORD_DEAD, RECORD_END, RECORD_ENVIRONMENT, RECORD_EXEC, RECORD_FAILURE, RECORD_LEDGER,
+    RECORD_LEFT, RECORD_LIMIT_NEAR, RECORD_MAKER, RECORD_MAPPING, RECORD_OOM, RECORD_STACK, REGISTERS,
+    RecordHeader, SIGNAL_BLOCKS, SIGNAL_FAULT, SIGNAL_FILE, SIGNAL_IN_EXEC, SIGNAL_LOOKED, SIGNAL_MAPPED,
+    SIGNAL_OOM, SIGNAL_OWN, SIGNAL_STACK, SignalSeen, Site, StackRecord, TaskName,
 };
 
 use crate::domain::test_name::{test_of, variable};
@@ -24,6 +24,7 @@ use crate::model::event::{
 };
 use crate::model::shortage::Tasks;
 use crate::source::ebpf::intervals::Intervals;
+use crate::source::ebpf::ledger;
 use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::page_size;
 use crate::source::ebpf::task_names::task_names;
@@ -62,6 +63,7 @@ pub fn decode(bytes: &[u8]) -> Option<Decoded> {
         }
         RECORD_FAILURE => Decoded::Event(Event::Refused(Box::new(refused(&read_record(bytes)?)))),
         RECORD_MAKER => Decoded::Event(Event::Credit(Box::new(credit(bytes)?))),
+        RECORD_LEDGER => Decoded::Event(Event::Credit(Box::new(place_of_entry(bytes)?))),
         RECORD_MAPPING => Decoded::Event(Event::Mapped(Box::new(mapped(bytes)?))),
         RECORD_STACK => Decoded::Event(Event::StackPiece(Box::new(stack_piece(bytes)?))),
         RECORD_EXEC => {
@@ -231,7 +233,14 @@ fn credit(bytes: &[u8]) -> Option<Credit> {
         place: 0,
         caller: words.first().copied().filter(|&ip| ip != 0),
         stack: callers(words.iter().skip(1).copied().filter(|&ip| ip != 0)),
+        key: 0,
     })
+}
+
+/// The same, of an entry of the ledger: its key is where a credit has levels.
+fn place_of_entry(bytes: &[u8]) -> Option<Credit> {
+    let it = credit(bytes)?;
+    Some(Credit { key: u64::from(it.level) << 32 | u64::from(it.base), base: 0, level: 0, ..it })
 }
 
 fn stack_piece(bytes: &[u8]) -> Option<StackPiece> {
@@ -332,6 +341,8 @@ pub struct Beside<'a> {
     pub sites: &'a [Site],
     /// What its tasks did, by name.
     pub names: &'a [TaskName],
+    /// Its entries in the ledger, where there is one.
+    pub ledger: Option<&'a [LedgerEntry]>,
     /// The kernel numbers write sections, and gaps were looked for.
     pub numbered: bool,
     /// The sizes were read whenever they can have grown, and what refused calls leave mapped was told.
@@ -411,6 +422,7 @@ pub fn mm_state(slot: &MmSlot, beside: &Beside<'_>) -> MmState {
         untold: beside.intervals.untold(slot),
         host: (slot.host != 0).then_some(Host { generation: slot.host, tgid: slot.host_tgid }),
         tasks: task_names(slot, names.iter()),
+        ledger: beside.ledger.map(|entries| entries.iter().map(ledger::entered).collect()),
     };
     // Thousands of them are kept for a while.
     state.calls.shrink_to_fit();

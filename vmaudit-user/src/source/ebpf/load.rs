@@ -28,7 +28,7 @@ use crate::source::ebpf::placed::{self, Page, Works};
 use crate::source::ebpf::refusal::refusal;
 use crate::source::ebpf::shared_memory::keep_from_children;
 use crate::source::ebpf::{
-    Counted, Live, Names, Options, Shared, Unavailable, hooks, page_size, substitutes,
+    Counted, Live, Names, Options, Shared, Unavailable, hooks, ledger, page_size, substitutes,
 };
 use crate::text::MESSAGES;
 
@@ -86,6 +86,7 @@ impl Live {
             Self::load(facts, options, asks, &forms).map_err(|Unavailable(why)| Stop::Unavailable(why))?;
         let at_once = rows().filter(|row| !live.is_spare(row)).flat_map(forms_of);
         let mut refused = live.preload(at_once.chain([&environments::FORM]).collect());
+        live.open_ledger(&ledger::wanted(&forms, options));
         for row in HOOKS {
             live.attach_row(row, facts, options, (extent, &mut refused))?;
         }
@@ -139,6 +140,7 @@ impl Live {
             live.hooks.push(hook);
         }
         live.sampled = true;
+        live.without_ledger("it needs the lock events");
         live.numbered = false;
         Ok(live)
     }
@@ -160,8 +162,13 @@ impl Live {
         let page = Page::new().map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let asking = works.as_ref().map(|(functions, works)| (*functions, works));
         let mut object = placed::patched(OBJECT, &page, asking);
-        let wanted: HashSet<&str> =
-            forms.iter().flat_map(|form| form.programs()).chain([environments::FORM.program]).collect();
+        let of_ledger = ledger::wanted(forms, options).into_iter().map(|next| next.program);
+        let wanted: HashSet<&str> = forms
+            .iter()
+            .flat_map(|form| form.programs())
+            .chain([environments::FORM.program])
+            .chain(of_ledger)
+            .collect();
         placed::leave_out(&mut object, |program| !wanted.contains(program));
         if !options.debug {
             placed::leave_out_lines(&mut object);
@@ -180,6 +187,14 @@ impl Live {
             .map_err(|e| Unavailable(refusal(&e)))?;
         let task_names = Shared::of_object(take("TASK_NAME_TABLE")?, vmaudit_common::TASK_NAMES as usize)
             .map_err(|e| Unavailable(refusal(&e)))?;
+        // Where it is not asked for it stays with the object: programs name it when they are loaded.
+        let ledger = match options.ledger {
+            true => {
+                let entries = vmaudit_common::LEDGER_ENTRIES as usize;
+                Some(Shared::of_object(take("LEDGER")?, entries).map_err(|e| Unavailable(refusal(&e)))?)
+            }
+            false => None,
+        };
         let ring = RingBuf::try_from(take("RECORDS")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let followed =
             BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
@@ -197,6 +212,8 @@ impl Live {
             shares,
             sites,
             task_names,
+            ledger,
+            no_ledger: None,
             ring,
             followed,
             hooks: Vec::new(),
@@ -255,6 +272,7 @@ fn load(
         .map_max_entries("SLOTS", options.slots)
         .map_max_entries("SLOT_OF_MM", options.slots * 2)
         .map_max_entries("RECORDS", options.ring_bytes)
+        .map_max_entries("LEDGER", if options.ledger { vmaudit_common::LEDGER_ENTRIES } else { 1 })
         .load(object)
 }
 
@@ -314,6 +332,8 @@ fn config(facts: &Facts, options: &Options, asks: bool) -> Config {
         pid_ns_at: options.namespace.map_or(0, |it| it.at),
         pid_ns_level: options.namespace.map_or(0, |it| it.level),
         makers: (options.makers && !hooks::left_out("makers")).into(),
+        ledger: if options.ledger { vmaudit_common::LEDGER_ENTRIES } else { 0 },
+        reserved: 0,
         fork_child_pid_offset: offset("sched_process_fork", "child_pid"),
         debug: options.debug.into(),
         calls: options.calls.into(),

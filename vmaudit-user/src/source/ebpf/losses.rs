@@ -108,6 +108,8 @@ impl Live {
             (LossReason::AnswersLost, lost.answers_lost),
             (LossReason::SignalsFull, lost.signals_full),
             (LossReason::CreditsLost, lost.credits_lost),
+            (LossReason::LedgerDisturbed, lost.ledger_disturbed),
+            (LossReason::LedgerFull, lost.ledger_full),
             (LossReason::ProgramSkipped, skipped),
             (LossReason::SkipsUnreadable, unreadable),
         ]

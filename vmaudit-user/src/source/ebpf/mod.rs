@@ -11,6 +11,7 @@ mod environments;
 mod facts;
 pub(crate) mod hooks;
 mod intervals;
+mod ledger;
 mod left_ranges;
 mod living;
 mod load;
@@ -47,8 +48,8 @@ use aya::{
 };
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use vmaudit_common::{
-    Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, MmSlot, SLOT_DEAD, SLOT_LIVE, Share, Site,
-    TaskName,
+    Control, FOLLOW_AFTER_EXEC, FOLLOW_FROM_BIRTH, Followed, LedgerEntry, MmSlot, SLOT_DEAD, SLOT_LIVE,
+    Share, Site, TaskName,
 };
 
 pub(crate) use attach::ASKED;
@@ -93,6 +94,8 @@ pub struct Options {
     pub stacks: bool,
     /// Who raises the count is told.
     pub makers: bool,
+    /// Every change of the count is put down with its place.
+    pub ledger: bool,
     /// Size of the ring buffer, bytes; a power of two, at least a page.
     pub ring_bytes: u32,
     /// Address spaces followed at one time; a power of two.
@@ -118,6 +121,8 @@ pub struct Live {
     shares: Shared<Share>,
     sites: Shared<Site>,
     task_names: Shared<TaskName>,
+    ledger: Option<Shared<LedgerEntry>>,
+    no_ledger: Option<String>,
     ring: RingBuf<MapData>,
     followed: BpfHashMap<MapData, u32, u64>,
     hooks: Vec<Hook>,
@@ -305,7 +310,9 @@ impl Live {
         } else {
             Vec::new()
         };
+        let ledger = self.ledger.as_ref().map(|table| ledger::entries_of(table, &slot));
         let beside = Beside {
+            ledger: ledger.as_deref(),
             sites: &sites,
             names: &task_names::entries_of(&self.task_names, &slot),
             numbered: self.numbered,
@@ -362,6 +369,7 @@ impl Live {
             self.free_sites(read.generation);
         }
         task_names::free(&self.task_names, &read);
+        self.ledger.iter().for_each(|table| ledger::free(table, &read));
         self.left.forget(read.generation);
         self.waited_for.remove(&read.generation);
         // SAFETY: the slot is dead: the kernel side does not touch it until its first word is 0.

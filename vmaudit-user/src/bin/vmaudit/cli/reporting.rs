@@ -94,6 +94,10 @@ pub struct Reporting {
     /// Watch lock releases only: exact peaks at no cost for other system calls, but no failures and no call counts
     #[arg(long)]
     pub peaks_only: bool,
+    /// Also put down each change of the count, up and down, with the call and the place that made it, as far as frame
+    /// pointers tell; a program that maps and unmaps all the time runs slower
+    #[arg(long)]
+    pub stacks: bool,
     /// Show the arguments of the command, and of each process, in the report and the recording (they may hold secrets)
     #[arg(long)]
     pub show_args: bool,

@@ -17,6 +17,7 @@ pub fn of_running(common: &Common, whom: &Whom, children: bool) -> ebpf::Options
         exits: false,
         stacks: false,
         makers: false,
+        ledger: false,
         ring_bytes: common.ring_bytes.unwrap_or(4 << 20),
         slots: common.slots,
         debug: common.debug_bpf,

@@ -58,6 +58,7 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
         exits: wants_all_calls(&args.report, &budget),
         stacks: true,
         makers: !args.report.peaks_only,
+        ledger: args.report.stacks,
         ring_bytes: args.common.ring_bytes.unwrap_or(1 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,

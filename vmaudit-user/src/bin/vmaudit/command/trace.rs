@@ -178,6 +178,7 @@ fn options(args: &TraceArgs, pids: &[u32], recorded: bool) -> ebpf::Options {
         // Names for the stacks of a report.
         stacks: recorded || args.stacks,
         makers: recorded,
+        ledger: recorded && args.stacks,
         ring_bytes: args.common.ring_bytes.unwrap_or(8 << 20),
         slots: args.common.slots,
         debug: args.common.debug_bpf,

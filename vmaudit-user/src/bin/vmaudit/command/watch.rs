@@ -54,6 +54,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
         exits: wants_all_calls(&args.report, &budget),
         stacks: true,
         makers: !args.report.peaks_only,
+        ledger: args.report.stacks,
         ..options::of_running(&args.common, &whom, !args.no_follow)
     };
     let patience = Patience::default();

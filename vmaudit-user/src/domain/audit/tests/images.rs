@@ -17,6 +17,7 @@ fn image(audit: &mut Audit, generation: u64, (peak, last): (u32, u32), (born, de
 
 fn credit(audit: &mut Audit, generation: u64, level: u32, call: Call) {
     let whole = Credit {
+        key: 0,
         at_ns: 1,
         generation,
         tgid: 1,

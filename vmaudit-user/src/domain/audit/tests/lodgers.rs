@@ -43,6 +43,7 @@ pub fn state(generation: u64, tgid: u32, refused: u64) -> MmState {
         untold: Vec::new(),
         host: None,
         tasks: None,
+        ledger: None,
     }
 }
 

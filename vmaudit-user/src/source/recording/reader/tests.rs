@@ -51,6 +51,7 @@ fn sample() -> Vec<Event> {
         untold: Vec::new(),
         host: None,
         tasks: None,
+        ledger: None,
     };
     let change = |n: u32| Change {
         at_ns: 2_000 + u64::from(n),

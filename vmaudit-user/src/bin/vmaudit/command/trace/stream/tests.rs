@@ -139,6 +139,7 @@ fn state(failed: u64) -> MmState {
         untold: Vec::new(),
         host: None,
         tasks: None,
+        ledger: None,
     }
 }
 
