@@ -9,8 +9,8 @@ use crate::text::{count, percent};
 
 /// Height of a part, pixels.
 pub(crate) const ROW: u64 = 18;
-/// Of a character, pixels.
-const CHARACTER: f64 = 6.8;
+/// Of a character in the wider ones of usual fonts, pixels.
+const CHARACTER: f64 = 7.6;
 /// Columns of a name under the pointer.
 const NAME: usize = 200;
 

@@ -25,9 +25,9 @@ const GAPS: usize = 100;
 /// What a curve is called in picture and table.
 const LETTERS: [&str; CURVES] = ["A", "B", "C", "D", "E"];
 
-struct Curve<'a> {
-    letter: &'static str,
-    process: &'a Process,
+pub(super) struct Curve<'a> {
+    pub(super) letter: &'static str,
+    pub(super) process: &'a Process,
     series: &'a Series,
 }
 
@@ -121,27 +121,34 @@ fn lost(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     )
 }
 
-fn chosen(report: &Report) -> Vec<Curve<'_>> {
+/// Curves of processes that matter.
+pub(super) fn notable(report: &Report) -> Vec<Curve<'_>> {
     let limit = report.limits.max_map_count.unwrap_or(u64::MAX);
-    let with: Vec<(&Process, &Series)> = report
-        .processes
-        .iter()
-        .filter_map(|process| Some((process, process.series.as_ref().filter(|it| !it.peak.is_empty())?)))
-        .collect();
-    let notable = |process: &Process| {
+    let matters = |process: &Process| {
         let peak = process.map_count.peak.unwrap_or(0);
         process.map_count.clipped
             || u128::from(peak) * 100 >= u128::from(limit) * u128::from(NOTABLE_PERCENT)
             || process.growth.is_some_and(|growth| growth.foresees())
             || report.unrecovered().any(|failure| failure.is_of(process))
     };
-    let mut some: Vec<_> =
-        with.iter().copied().filter(|(process, _)| notable(process)).take(CURVES).collect();
-    if some.is_empty() {
-        some = with.into_iter().take(OF_NONE).collect();
-    }
-    let curve = |((process, series), letter)| Curve { letter, process, series };
-    some.into_iter().zip(LETTERS).map(curve).collect()
+    lettered(with_series(report).filter(|(process, _)| matters(process)))
+}
+
+/// Those, or the largest where none matters.
+pub(super) fn chosen(report: &Report) -> Vec<Curve<'_>> {
+    let some = notable(report);
+    if some.is_empty() { lettered(with_series(report).take(OF_NONE)) } else { some }
+}
+
+fn with_series(report: &Report) -> impl Iterator<Item = (&Process, &Series)> {
+    report
+        .processes
+        .iter()
+        .filter_map(|process| Some((process, process.series.as_ref().filter(|it| !it.peak.is_empty())?)))
+}
+
+fn lettered<'a>(of: impl Iterator<Item = (&'a Process, &'a Series)>) -> Vec<Curve<'a>> {
+    of.zip(LETTERS).map(|((process, series), letter)| Curve { letter, process, series }).collect()
 }
 
 fn picture(
@@ -262,11 +269,23 @@ fn labels(curves: &[Curve<'_>], limit: Option<u64>, frame: &Frame, out: &mut dyn
         };
         free = y - APART;
         let letter = curve.letter;
+        let (x, y) = (x.min(frame.right), y);
+        let killed = curve.process.end.as_ref().is_some_and(|end| end.signal.is_some());
+        if killed {
+            let (at, level) = end(curve);
+            let level = level - 4.0;
+            writeln!(
+                out,
+                "<path class=\"killed\" d=\"M{:.1} {:.1}l8 8m0-8l-8 8\"><title>died of a signal</title></path>",
+                at - 4.0,
+                level - 4.0
+            )?;
+        }
         let called = if frame.narrow { String::new() } else { format!(" {}", plain(&curve.process.comm)) };
         writeln!(
             out,
             "<text class=\"label t{letter}\" x=\"{:.1}\" y=\"{y:.1}\"><tspan class=\"letter\">{letter}</tspan>{called}</text>",
-            x.min(frame.right) + 5.0
+            x + if killed { 9.0 } else { 5.0 }
         )?;
     }
     Ok(())

@@ -28,6 +28,19 @@ pub(super) fn text(text: &str) -> String {
     safe
 }
 
+/// The same of a sentence, with what stands between backticks as code.
+pub(super) fn prose(sentence: &str) -> String {
+    let safe = text(sentence);
+    let parts: Vec<&str> = safe.split('`').collect();
+    if parts.len().is_multiple_of(2) {
+        return safe;
+    }
+    let part = |(n, part): (usize, &&str)| {
+        if n % 2 == 1 { format!("<code>{part}</code>") } else { (*part).to_owned() }
+    };
+    parts.iter().enumerate().map(part).collect()
+}
+
 /// A name: isolated from the direction of the text around it, without its middle where it is long.
 pub(super) fn name(name: &str) -> String {
     format!("<bdi>{}</bdi>", text(&without_middle(&clean(name), NAME)))
@@ -47,6 +60,8 @@ mod tests {
         assert_eq!(text("<a href='x'>&\"\u{202e}"), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;\\u{202e}");
         let long = name(&"<".repeat(500));
         assert!(long.starts_with("<bdi>&lt;") && long.matches("&lt;").count() < NAME, "{long}");
+        assert_eq!(prose("a `b <c>` d"), "a <code>b &lt;c&gt;</code> d");
+        assert_eq!((prose("a `b"), prose("a")), ("a `b".into(), "a".into()));
         assert_eq!(json("</script>"), "\\u003c/script\\u003e");
     }
 }

@@ -1,8 +1,9 @@
 //! Who made the VMAs of the processes that came near the limit: a picture of the stacks, and a table behind it.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
-use super::escape::{name, text};
+use super::escape::{name, prose, text};
 use crate::model::report::{Process, Report};
 use crate::output::flame::{Drawing, Flame, left_out};
 use crate::output::makers::{WHAT, rows, stacks_of, told};
@@ -67,16 +68,20 @@ fn picture(process: &Process, out: &mut dyn Write) -> io::Result<()> {
 fn table(process: &Process, out: &mut dyn Write) -> io::Result<()> {
     writeln!(
         out,
-        "<div class=\"scroll\"><table data-sort><caption>Innermost function first.</caption><thead><tr><th class=\"r\">At the peak</th>\
+        "<div class=\"scroll\"><table class=\"blocks\" role=\"table\" data-sort><caption>Innermost function first.</caption><thead><tr><th class=\"r\">At the peak</th>\
          <th class=\"r\">Share</th><th>Call</th><th>Where</th></tr></thead><tbody>"
     )?;
-    for row in rows(process, ROWS) {
+    let rows = rows(process, ROWS);
+    // What holds of several is said once.
+    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+    rows.iter().flat_map(|row| &row.notes).for_each(|note| *times.entry(note).or_default() += 1);
+    for row in &rows {
         let place: Vec<String> = row.place(NAME).iter().map(|function| name(function)).collect();
-        let notes: String =
-            row.notes.iter().map(|note| format!("<span class=\"sub\">{}</span>", text(note))).collect();
+        let own = row.notes.iter().filter(|note| times.get(note.as_str()) == Some(&1));
+        let notes: String = own.map(|note| format!("<span class=\"sub\">{}</span>", prose(note))).collect();
         writeln!(
             out,
-            "<tr><td class=\"r\" data-v=\"{}\">{}</td><td class=\"r\">{}</td><td>{}</td><td>{}{notes}</td></tr>",
+            "<tr role=\"row\"><td role=\"cell\" class=\"r\" data-v=\"{}\">{}</td><td role=\"cell\" class=\"r\">{}</td><td role=\"cell\" class=\"call\">{}</td><td role=\"cell\">{}{notes}</td></tr>",
             row.count,
             grouped(row.count),
             row.share(),
@@ -84,7 +89,11 @@ fn table(process: &Process, out: &mut dyn Write) -> io::Result<()> {
             place.join(" \u{2190} ")
         )?;
     }
-    writeln!(out, "</tbody></table></div>")
+    writeln!(out, "</tbody></table></div>")?;
+    for (note, _) in times.into_iter().filter(|(_, times)| *times > 1) {
+        writeln!(out, "<p class=\"note\">{}</p>", prose(note))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,21 +7,22 @@ mod curves;
 mod escape;
 mod layout;
 mod makers;
+mod meaning;
 mod tables;
 
 use std::io::{self, Write};
 
-use self::escape::{json, name, text};
+use self::escape::{json, name, prose, text};
 use crate::model::report::{Failure, Report};
 use crate::output::document::Document;
 use crate::output::text::headline::{circumstances, more_breaches, verdict};
 use crate::output::text::page::{Colour, Style};
-use crate::text::{count, grouped, total};
+use crate::text::{bytes, count, grouped, total};
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 /// SHA-256 of [`STYLE`] and [`SCRIPT`]; a test says what they must be.
-const STYLE_HASH: &str = "QmvwAt8QkouSOZfGvedfF6qOwjoXhSHZfa3rEmsYYVg=";
+const STYLE_HASH: &str = "hkbQwT0NSUlrC30h2FTZGzqyzki9aBWZTZwgqF15rq4=";
 const SCRIPT_HASH: &str = "bs6mmoyG4V8VkIq62DHTcyoGwMVGnfKfHJZ2Tk0f4IY=";
 
 /// Kinds of refusals shown; the rest is summed.
@@ -36,6 +37,7 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     head(&sentence, out)?;
     top(report, colour, &sentence, out)?;
     writeln!(out, "<main>")?;
+    meaning::meaning(report, out)?;
     advice(report, out)?;
     key_figures(report, out)?;
     curves::curves(report, out)?;
@@ -100,7 +102,7 @@ fn advice(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let recommendation = &report.recommendation;
     writeln!(out, "<section class=\"do\"><h2>What to do</h2>")?;
     for sentence in &recommendation.sentences {
-        writeln!(out, "<p>{}</p>", text(sentence))?;
+        writeln!(out, "<p>{}</p>", prose(sentence))?;
     }
     for command in &recommendation.commands {
         writeln!(out, "<pre>{}</pre>", text(command))?;
@@ -109,9 +111,11 @@ fn advice(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn key_figures(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    let figure = |what: &str, value: String, out: &mut dyn Write| {
-        writeln!(out, "<div><dt>{what}</dt><dd>{value}</dd></div>")
+    let one = |what: &str, value: String, class: &str, whose: &str, out: &mut dyn Write| {
+        writeln!(out, "<div><dt>{what}</dt><dd{class}>{value}</dd><dd class=\"whose\">{whose}</dd></div>")
     };
+    let bad = |bad: bool| if bad { " class=\"bad\"" } else { "" };
+    let figure = |what: &str, value: String, out: &mut dyn Write| one(what, value, "", "", out);
     writeln!(out, "<dl>")?;
     figure("Limit", report.limits.max_map_count.map_or("\u{2013}".into(), grouped), out)?;
     let largest =
@@ -125,16 +129,22 @@ fn key_figures(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             .map_count
             .percent_of_limit
             .map_or(String::new(), |share| format!(" <small>{share:.1} %</small>"));
-        figure("Largest peak", format!("{sampled}{}{more}{share}", grouped(peak)), out)?;
+        let value = format!("{sampled}{}{more}{share}", grouped(peak));
+        let clipped = process.map_count.clipped;
+        one("Largest peak", value, bad(clipped), &name(process.peak_comm()), out)?;
     }
     let folded = total(report.folded.iter().map(|sum| sum.processes));
     figure("Processes", grouped(total([report.processes.len() as u64, folded])), out)?;
     let refused = total(report.unrecovered().map(|it| it.count));
-    let refused = match refused {
+    let shown = match refused {
         0 if report.locking_failures_may_be_missing() => "\u{2013}".into(),
         refused => grouped(refused),
     };
-    figure("Refused calls", refused, out)?;
+    one("Refused calls", shown, bad(refused > 0), "", out)?;
+    match total(report.processes.iter().filter_map(|it| it.unmap_leaked_bytes)) {
+        0 => {}
+        leaked => figure("Not given back", bytes(leaked), out)?,
+    }
     if !report.budgets.is_empty() {
         let held = report.budgets.iter().filter(|demand| demand.held).count() as u64;
         figure("Budgets held", format!("{} <small>of {}</small>", grouped(held), report.budgets.len()), out)?;
@@ -156,7 +166,7 @@ fn refusals(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         };
         writeln!(
             out,
-            "<h3><span class=\"n\">{}</span>{} \u{d7} {} in {who}</h3>\n<p>{}{}</p>",
+            "<h3 id=\"r{0}\"><span class=\"n\">{0}</span>{1} \u{d7} {2} in {who}</h3>\n<p>{3}{4}</p>",
             number + 1,
             grouped(failure.count),
             text(&failure.syscall),
@@ -164,7 +174,7 @@ fn refusals(report: &Report, out: &mut dyn Write) -> io::Result<()> {
             text(&failure.sentence)
         )?;
         if let Some(cure) = &failure.cure {
-            writeln!(out, "<p><b>Cure:</b> {}</p>", text(cure))?;
+            writeln!(out, "<p><b>Cure:</b> {}</p>", prose(cure))?;
         }
         if let Some(holders) = &failure.holders {
             writeln!(out, "<p>Its VMAs then: {}</p>", text(&holders.sentence))?;

@@ -1,8 +1,11 @@
 //! The tables of a page.
 
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 
+use super::curves::chosen;
 use super::escape::{name, text};
+use super::meaning::letter;
 use crate::model::report::{CallFigures, Failure, Frame, HookState, Process, Report};
 use crate::output::text::marks::figures;
 use crate::output::text::processes::failed_calls;
@@ -10,6 +13,10 @@ use crate::text::{count, grouped, percent, total};
 
 /// Rows that are not folded away.
 const OPEN: usize = 20;
+/// Rows where none is notable.
+const FEW: usize = 10;
+/// Share of the limit from which on a row is not folded away, percent.
+const NOTABLE_PERCENT: f64 = 1.0;
 /// Rows of a page; the JSON has all.
 const MOST: usize = 1000;
 /// Frames of a stack.
@@ -26,14 +33,34 @@ pub(super) fn processes(report: &Report, out: &mut dyn Write) -> io::Result<()> 
         return Ok(());
     }
     writeln!(out, "<section><h2>Processes</h2>")?;
-    let (open, rest) = all.split_at(all.len().min(OPEN));
-    table(report, open, out)?;
-    let rest = rest.get(..rest.len().min(MOST - OPEN)).unwrap_or(rest);
+    let letters: HashMap<_, _> = chosen(report).iter().map(|it| (key(it.process), it.letter)).collect();
+    let refused: HashSet<_> =
+        report.unrecovered().map(|it| (it.pid, it.started_s.map(f64::to_bits))).collect();
+    let remarkable = |row: &&Process| {
+        row.map_count.percent_of_limit.is_none_or(|share| share >= NOTABLE_PERCENT)
+            || letters.contains_key(&key(row))
+            || refused.contains(&key(row))
+    };
+    let mut open: Vec<&Process> = all.iter().filter(remarkable).take(OPEN).collect();
+    if all.len() <= FEW || open.is_empty() {
+        open = all.iter().take(FEW).collect();
+    }
+    let shown: HashSet<_> = open.iter().map(|row| key(row)).collect();
+    let rest: Vec<&Process> = all.iter().filter(|row| !shown.contains(&key(row))).take(MOST - OPEN).collect();
+    table(report, &letters, &open, out)?;
     if !rest.is_empty() {
         let largest = rest.iter().filter_map(|it| it.map_count.peak).max().unwrap_or(0);
         let more = count(rest.len() as u64, "more process", "more processes");
-        writeln!(out, "<details><summary>{more}, the largest with {} VMAs</summary>", grouped(largest))?;
-        table(report, rest, out)?;
+        let calls = match rest.iter().filter(|row| refused.contains(&key(row))).count() as u64 {
+            0 => String::new(),
+            some => format!(", {} refused calls", count(some, "of them was", "of them were")),
+        };
+        writeln!(
+            out,
+            "<details><summary>{more}, the largest with {} VMAs{calls}</summary>",
+            grouped(largest)
+        )?;
+        table(report, &letters, &rest, out)?;
         writeln!(out, "</details>")?;
     }
     let shown = open.len() + rest.len();
@@ -46,7 +73,19 @@ pub(super) fn processes(report: &Report, out: &mut dyn Write) -> io::Result<()> 
     writeln!(out, "</section>")
 }
 
-fn table(report: &Report, rows: &[Process], out: &mut dyn Write) -> io::Result<()> {
+/// Who a process is, among all of a report.
+type Key = (u32, Option<u64>);
+
+fn key(process: &Process) -> Key {
+    (process.pid, process.started_s.map(f64::to_bits))
+}
+
+fn table(
+    report: &Report,
+    letters: &HashMap<Key, &'static str>,
+    rows: &[&Process],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     writeln!(
         out,
         "<div class=\"scroll\"><table data-sort><caption>Peak: largest number of VMAs. + stopped by the limit, ~ the largest \
@@ -54,12 +93,12 @@ fn table(report: &Report, rows: &[Process], out: &mut dyn Write) -> io::Result<(
          <th class=\"r\">% of limit</th><th class=\"r\">Last</th><th class=\"r\">Refused</th><th>User, unit</th></tr></thead><tbody>"
     )?;
     for row in rows {
-        process(report, row, out)?;
+        process(report, letters.get(&key(row)).copied(), row, out)?;
     }
     writeln!(out, "</tbody></table></div>")
 }
 
-fn process(report: &Report, row: &Process, out: &mut dyn Write) -> io::Result<()> {
+fn process(report: &Report, called: Option<&str>, row: &Process, out: &mut dyn Write) -> io::Result<()> {
     let map_count = &row.map_count;
     let (before, behind) = (if map_count.exact { "" } else { "~" }, if map_count.clipped { "+" } else { "" });
     let figure = |value: Option<u64>| value.map_or("\u{2013}".to_owned(), grouped);
@@ -81,8 +120,9 @@ fn process(report: &Report, row: &Process, out: &mut dyn Write) -> io::Result<()
         .join(", ");
     writeln!(
         out,
-        "<tr><td>{}{image}<span class=\"sub\">pid {}</span></td><td class=\"r\" data-v=\"{}\">{peak}</td><td data-v=\"{}\">{}</td>\
+        "<tr><td>{}{}{image}<span class=\"sub\">pid {}</span></td><td class=\"r\" data-v=\"{}\">{peak}</td><td data-v=\"{}\">{}</td>\
          <td class=\"r\" data-v=\"{}\">{}</td><td class=\"r\" data-v=\"{}\">{}</td><td class=\"r\" data-v=\"{}\">{}</td><td>{whose}</td></tr>",
+        called.map(letter).unwrap_or_default(),
         name(&row.comm),
         row.pid,
         sorted(map_count.peak),

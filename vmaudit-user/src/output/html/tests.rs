@@ -148,6 +148,32 @@ fn crowd(processes: u32) -> Report {
 }
 
 #[test]
+fn rows_that_say_little_are_folded_away() {
+    let mut report = clean_run();
+    let one = report.processes[0].clone();
+    let row = |pid: u32, peak: u64| {
+        let mut row = Process { pid, ..one.clone() };
+        row.map_count.peak = Some(peak);
+        row.map_count.percent_of_limit = Some(peak as f64 * 100.0 / 65_530.0);
+        row
+    };
+    report.processes = (0..30).map(|pid| row(pid, 5000 - 160 * u64::from(pid))).collect();
+    let rows = |report: &Report| {
+        let page = page(report);
+        let (_, table) = page.split_once("<h2>Processes</h2>").unwrap();
+        let (open, rest) = table.split_once("<details>").unwrap();
+        let count = |part: &str| part.matches("<span class=\"sub\">pid ").count();
+        assert!(rest.starts_with("<summary>"), "{rest}");
+        (count(open), count(rest.split_once("</section>").unwrap().0))
+    };
+    assert_eq!(rows(&report), (20, 10));
+    report.processes = (0..30).map(|pid| row(pid, if pid < 2 { 700 } else { 42 })).collect();
+    assert_eq!(rows(&report), (2, 28), "a hundredth of the limit");
+    report.processes = (0..30).map(|pid| row(pid, 42)).collect();
+    assert_eq!(rows(&report), (10, 20), "some are shown where none stands out");
+}
+
+#[test]
 fn a_page_is_small_whatever_there_was() {
     let hundred = page(&crowd(100)).len();
     assert!(hundred < 300 << 10, "{hundred}");
