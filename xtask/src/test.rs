@@ -13,7 +13,8 @@ use crate::python;
 /// Tests with this in their path change the machine, e.g. its lockdown mode.
 const GUEST_ONLY: &str = "::guest_only::";
 /// What tests with this in their path need.
-const WITH: [(&str, Needs); 14] = [
+const WITH: [(&str, Needs); 15] = [
+    ("::with_chromium::", Needs::Programs(&["chromium"], "chromium")),
     ("::with_cxx::", Needs::Programs(&["g++"], "g++")),
     ("::with_duckdb::", Needs::Module("duckdb", "duckdb")),
     ("::with_gcc::", Needs::Programs(&["gcc"], "gcc")),
