@@ -397,6 +397,14 @@ fn seeds() {
     }
 }
 
+/// As they lie in the tree, one of each older version.
+#[test]
+fn recordings_of_older_versions_are_shown_in_every_format() {
+    let old = include_bytes!("../source/recording/reader/version-1.vma");
+    assert!(crate::source::recording::Reader::new(&old[..]).is_ok());
+    recording(old);
+}
+
 /// Their report is made, whatever they are, and as soon.
 #[test]
 fn times_of_a_recording_may_be_any() {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::escape::name;
+use super::lanes;
 use crate::model::cause::reason;
 use crate::model::report::{Process, Report, Series};
 use crate::output::curve::corners;
@@ -32,19 +33,19 @@ pub(super) struct Curve<'a> {
 }
 
 /// Where things lie in a picture.
-struct Frame {
-    width: f64,
-    left: f64,
-    right: f64,
-    top: f64,
-    bottom: f64,
-    seconds: f64,
-    most: f64,
-    narrow: bool,
+pub(super) struct Frame {
+    pub(super) width: f64,
+    pub(super) left: f64,
+    pub(super) right: f64,
+    pub(super) top: f64,
+    pub(super) bottom: f64,
+    pub(super) seconds: f64,
+    pub(super) most: f64,
+    pub(super) narrow: bool,
 }
 
 impl Frame {
-    fn x(&self, seconds: f64) -> f64 {
+    pub(super) fn x(&self, seconds: f64) -> f64 {
         let share = (seconds / self.seconds).clamp(0.0, 1.0);
         self.left + share * (self.right - self.left)
     }
@@ -160,7 +161,7 @@ fn picture(
 ) -> io::Result<()> {
     let Frame { width, left, right, bottom, .. } = *frame;
     let (class, id) = if frame.narrow { ("curves narrow", "n") } else { ("curves wide", "w") };
-    let height = bottom + 34.0;
+    let height = bottom + 34.0 + lanes::height(report);
     writeln!(
         out,
         "<svg class=\"{class}\" viewBox=\"0 0 {width} {height}\" role=\"img\" aria-labelledby=\"c{id}t c{id}d\"><title id=\"c{id}t\">VMAs of \
@@ -204,6 +205,7 @@ fn picture(
     labels(curves, limit, frame, out)?;
     // Without its line they stand at the top.
     marks(report, limit.map_or(frame.top + 12.0, |limit| frame.y(limit as f64)), frame, out)?;
+    lanes::lanes(report, frame, out)?;
     writeln!(out, "</svg>")
 }
 

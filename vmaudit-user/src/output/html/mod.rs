@@ -5,6 +5,7 @@
 
 mod curves;
 mod escape;
+mod lanes;
 mod layout;
 mod makers;
 mod meaning;
@@ -22,7 +23,7 @@ use crate::text::{bytes, count, grouped, total};
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 /// SHA-256 of [`STYLE`] and [`SCRIPT`]; a test says what they must be.
-const STYLE_HASH: &str = "hkbQwT0NSUlrC30h2FTZGzqyzki9aBWZTZwgqF15rq4=";
+const STYLE_HASH: &str = "pPTUgAs8KxnoBSQADjj5SSYw1zeYhsPQq2jD2A5ApLg=";
 const SCRIPT_HASH: &str = "bs6mmoyG4V8VkIq62DHTcyoGwMVGnfKfHJZ2Tk0f4IY=";
 
 /// Kinds of refusals shown; the rest is summed.
