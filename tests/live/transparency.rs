@@ -609,7 +609,13 @@ fn small_limits_on_descriptors_and_files_are_the_commands() {
         let done = limited(resource, kib << 10, &["exit", "3"]).ended_with(3);
         assert!(done.stderr_text().lines().count() <= 1, "{kib} KiB: {}", done.said());
     }
-    limited(libc::RLIMIT_DATA, least_data << 10, &["exit", "0"]).ended_with(125);
+    let with_least = limited(libc::RLIMIT_DATA, least_data << 10, &["exit", "0"]);
+    if vmaudit_tests::in_guest() && with_least.status.success() {
+        // A static program may get by with what it can be loaded with; then nothing is missing.
+        assert!(!with_least.report().processes.is_empty());
+    } else {
+        with_least.ended_with(125);
+    }
     // No file has room for the report, nor for what is said of that.
     limited(libc::RLIMIT_FSIZE, 0, &["exit", "0"]).ended_with(125);
     limited(libc::RLIMIT_FSIZE, 0, &["exit", "3"]).ended_with(3);
