@@ -1,7 +1,7 @@
 //! The environments that processes begin with, from when a runner of tests is seen at work: a test is over sooner than
 //! /proc can be asked which one it is.
 
-use std::sync::{Arc, TryLockError};
+use std::sync::Arc;
 
 use aya::programs::Program;
 
@@ -10,6 +10,7 @@ use crate::model::event::ProcessFacts;
 use crate::os::rights;
 use crate::source::ebpf::Live;
 use crate::source::ebpf::hooks::{self, Form};
+use crate::source::ebpf::preload;
 use crate::text::MESSAGES;
 
 /// Loaded at the start, for later the rights are gone; small.
@@ -42,11 +43,7 @@ impl Live {
             return;
         }
         let programs = Arc::clone(&self.ebpf);
-        let mut programs = match programs.try_lock() {
-            Ok(programs) => programs,
-            Err(TryLockError::Poisoned(programs)) => programs.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(mut programs) = preload::unless_loading(&programs) else { return };
         self.environments = Environments::Settled;
         // What others were started with is not the caller's to know: /proc is asked, as he may.
         if rights::lent() {

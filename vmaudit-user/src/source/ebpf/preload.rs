@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError, TryLockError},
     thread,
 };
 
+use aya::Ebpf;
 use aya::programs::{Program, ProgramError};
 use nix::sys::signal::SigSet;
 
@@ -69,5 +70,14 @@ pub fn load(program: &mut Program) -> Result<(), ProgramError> {
     match loaded {
         Err(ProgramError::AlreadyLoaded) => Ok(()),
         other => other,
+    }
+}
+
+/// The programs, unless a thread is loading one of them: who waited for the verifier would read no records.
+pub fn unless_loading(programs: &Mutex<Ebpf>) -> Option<MutexGuard<'_, Ebpf>> {
+    match programs.try_lock() {
+        Ok(programs) => Some(programs),
+        Err(TryLockError::Poisoned(programs)) => Some(programs.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
     }
 }

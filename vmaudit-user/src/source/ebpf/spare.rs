@@ -6,7 +6,7 @@
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -86,11 +86,7 @@ impl Live {
             return;
         }
         let programs = Arc::clone(&self.ebpf);
-        let mut programs = match programs.try_lock() {
-            Ok(programs) => programs,
-            Err(TryLockError::Poisoned(programs)) => programs.into_inner(),
-            Err(TryLockError::WouldBlock) => return,
-        };
+        let Some(mut programs) = preload::unless_loading(&programs) else { return };
         let Some(spare) = self.spare.take() else { return };
         let _rights = rights::raised(&rights::EBPF);
         let counted = match self.attach_spare(&mut programs, &spare) {
