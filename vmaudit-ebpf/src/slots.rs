@@ -10,8 +10,10 @@ pub use self::{
     claim::{claim, claim_group_without_cas, drop_claims},
     group::Group,
 };
+use core::ffi::c_void;
+
 use aya_ebpf::{
-    helpers::generated::bpf_ktime_get_ns,
+    helpers::generated::{bpf_ktime_get_ns, bpf_map_lookup_elem},
     macros::map,
     maps::{Array, HashMap},
 };
@@ -22,13 +24,13 @@ use vmaudit_common::{
 
 use crate::{
     call::index_of as call_index,
-    control::{BPF_F_MMAPABLE, Page, Word, lost},
+    control::{Page, Word, lost},
     shares,
 };
 
-/// One per address space; the loader sets the number.
-#[map]
-static SLOTS: Array<MmSlot> = Array::with_max_entries(8192, BPF_F_MMAPABLE);
+/// An array of [`MmSlot`], one per address space. It is none of the object's maps: the loader makes it while it reads the
+/// object, and puts it in place of this (vmaudit-user/src/source/ebpf/placed.rs).
+const SLOTS: usize = 0x7a5c_0df0_7a5c_0df5;
 
 /// mm_struct address → index in [`SLOTS`]. Twice the slots, so that a full table is the slots' and not the hash's.
 #[map]
@@ -91,7 +93,10 @@ impl Slot {
     /// The slot with this index.
     #[inline(always)]
     pub fn at(index: u32) -> Option<Self> {
-        SLOTS.get_ptr_mut(index).map(Self)
+        let slots = core::ptr::without_provenance_mut::<c_void>(SLOTS);
+        // SAFETY: the loader puts a map with keys of 32 bits there.
+        let slot = unsafe { bpf_map_lookup_elem(slots, (&raw const index).cast()) };
+        (!slot.is_null()).then(|| Self(slot.cast()))
     }
 
     fields! {

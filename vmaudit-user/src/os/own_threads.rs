@@ -2,7 +2,8 @@
 //! blocked yet would end vmaudit.
 
 use std::io;
-use std::thread::{Builder, JoinHandle};
+use std::panic::resume_unwind;
+use std::thread::{self, Builder, JoinHandle};
 
 use nix::sys::signal::{SigSet, SigmaskHow};
 
@@ -15,11 +16,38 @@ pub fn deaf(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<Join
     begun
 }
 
+/// Two works at once, the second in a thread like that of [`deaf`]; where none is to be had, one after the other.
+pub fn beside<A, B: Send>(name: &str, here: impl FnOnce() -> A, there: impl Fn() -> B + Sync) -> (A, B) {
+    thread::scope(|scope| {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+        let thread = Builder::new().name(name.into()).spawn_scoped(scope, &there);
+        if let Ok(before) = before {
+            let _ = before.thread_set_mask();
+        }
+        let first = here();
+        let second = match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => there(),
+        };
+        (first, second)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use nix::sys::signal::Signal;
 
     use super::*;
+
+    #[test]
+    fn both_are_done_and_signals_are_heard_as_before() {
+        let before = SigSet::thread_get_mask().unwrap();
+        let own = thread::current().id();
+        let (first, second) = beside("beside", || thread::current().id(), || thread::current().id());
+        assert_eq!(first, own);
+        assert_ne!(second, own);
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+    }
 
     #[test]
     fn it_hears_nothing_and_who_began_it_hears_as_before() {

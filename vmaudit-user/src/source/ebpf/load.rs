@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::anyhow;
 use aya::{
-    Ebpf, EbpfLoader,
+    EbpfLoader,
     maps::{HashMap as BpfHashMap, RingBuf},
 };
 use vmaudit_common::{ABSENT, Config, PLACES, call};
@@ -19,12 +19,12 @@ use crate::model::report::{Hook, HookState};
 use crate::model::session::KernelRules;
 use crate::os::kernel::Facts;
 use crate::os::procfs::Proc;
-use crate::os::{kernel_symbol, rights};
+use crate::os::{kernel_symbol, own_threads, rights};
 use crate::source::ebpf::attach::{Stop, wants};
 use crate::source::ebpf::environments::{self, Environments};
 use crate::source::ebpf::hooks::{Extent, Form, HOOKS, Need};
 use crate::source::ebpf::left_ranges::LeftRanges;
-use crate::source::ebpf::placed::{self, Page, Works};
+use crate::source::ebpf::placed::{self, Page, Slots, Works};
 use crate::source::ebpf::refusal::refusal;
 use crate::source::ebpf::shared_memory::keep_from_children;
 use crate::source::ebpf::{
@@ -161,7 +161,6 @@ impl Live {
         };
         let page = Page::new().map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let asking = works.as_ref().map(|(functions, works)| (*functions, works));
-        let mut object = placed::patched(OBJECT, &page, asking);
         let of_ledger = ledger::wanted(forms, options).into_iter().map(|next| next.program);
         let wanted: HashSet<&str> = forms
             .iter()
@@ -169,17 +168,23 @@ impl Live {
             .chain([environments::FORM.program])
             .chain(of_ledger)
             .collect();
+        let slots = Slots::announce(&page).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let mut object = placed::patched(OBJECT, &page, &slots, asking);
         placed::leave_out(&mut object, |program| !wanted.contains(program));
         if !options.debug {
             placed::leave_out_lines(&mut object);
         }
-        let mut ebpf = load(&object, &layout, &config(facts, options, asks), options)
-            .map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let config = config(facts, options, asks);
+        let mut loader = loader(&layout, &config, options);
+        let (loaded, made) =
+            own_threads::beside("vmaudit-load", || loader.load(&object), || slots.make(options.slots));
+        let mut ebpf = loaded.map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        made.map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let slots =
+            Shared::placed(slots.into_fd(), options.slots as usize).map_err(|e| Unavailable(refusal(&e)))?;
         let mut take = |name: &str| {
             ebpf.take_map(name).ok_or_else(|| Unavailable(format!("the eBPF object has no map {name}")))
         };
-        let slots = Shared::of_object(take("SLOTS")?, options.slots as usize)
-            .map_err(|e| Unavailable(refusal(&e)))?;
         let control = Shared::placed(page.into_fd(), 1).map_err(|e| Unavailable(refusal(&e)))?;
         let shares = Shared::of_object(take("USER_SHARES")?, vmaudit_common::SHARES as usize)
             .map_err(|e| Unavailable(refusal(&e)))?;
@@ -258,24 +263,6 @@ impl log::Log for DebugLog {
     fn flush(&self) {}
 }
 
-/// Loads the object with its maps; no program yet.
-fn load(
-    object: &[u8],
-    layout: &vmaudit_common::Layout,
-    config: &Config,
-    options: &Options,
-) -> Result<Ebpf, aya::EbpfError> {
-    loader()
-        .override_global("LAYOUT", bytemuck::bytes_of(layout), true)
-        .override_global("CONFIG", bytemuck::bytes_of(config), true)
-        .override_global("AYA_LOG_LEVEL", if options.debug { &4u8 } else { &0u8 }, false)
-        .map_max_entries("SLOTS", options.slots)
-        .map_max_entries("SLOT_OF_MM", options.slots * 2)
-        .map_max_entries("RECORDS", options.ring_bytes)
-        .map_max_entries("LEDGER", if options.ledger { vmaudit_common::LEDGER_ENTRIES } else { 1 })
-        .load(object)
-}
-
 /// What reading the object took, several times its size, goes back to the system.
 fn give_back_memory() {
     #[cfg(target_env = "gnu")]
@@ -289,7 +276,7 @@ fn give_back_memory() {
 ///
 /// `EbpfLoader::new` reads and parses all of it before one can say so: half of the start-up time and 20 MB. It takes
 /// "no such file" for "no BTF", so it is given no descriptor to open it with.
-fn loader() -> EbpfLoader<'static> {
+fn loader<'a>(layout: &'a vmaudit_common::Layout, config: &'a Config, options: &Options) -> EbpfLoader<'a> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let limit = getrlimit(Resource::RLIMIT_NOFILE);
     if let Ok((_, hard)) = limit {
@@ -299,7 +286,14 @@ fn loader() -> EbpfLoader<'static> {
     if let Ok((soft, hard)) = limit {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, soft, hard);
     }
-    loader.btf(None);
+    loader
+        .btf(None)
+        .override_global("LAYOUT", bytemuck::bytes_of(layout), true)
+        .override_global("CONFIG", bytemuck::bytes_of(config), true)
+        .override_global("AYA_LOG_LEVEL", if options.debug { &4u8 } else { &0u8 }, false)
+        .map_max_entries("SLOT_OF_MM", options.slots * 2)
+        .map_max_entries("RECORDS", options.ring_bytes)
+        .map_max_entries("LEDGER", if options.ledger { vmaudit_common::LEDGER_ENTRIES } else { 1 });
     loader
 }
 

@@ -1,6 +1,6 @@
 //! What the programs take part in and the loader has no name for: the page of counters at its own address
-//! (vmaudit-ebpf/src/control.rs), and for those that ask (vmaudit-ebpf/src/answer.rs) calls of the kernel's own functions, and
-//! a map whose values hold a `struct bpf_task_work`.
+//! (vmaudit-ebpf/src/control.rs), the map of slots, which is made while the loader reads the object, and for those that ask
+//! (vmaudit-ebpf/src/answer.rs) calls of the kernel's own functions, and a map whose values hold a `struct bpf_task_work`.
 //!
 //! aya 0.14 knows the address of a value only for sections of data, which user space cannot map; it relocates no calls of
 //! kernel functions, and a map of the object would have to bear its type on kernels that do not know it. So the object
@@ -10,7 +10,7 @@
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd};
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _, SectionKind, SymbolKind};
-use vmaudit_common::Control;
+use vmaudit_common::{Control, MmSlot};
 
 use crate::os::kernel::TaskWork;
 
@@ -21,10 +21,16 @@ pub struct Works(OwnedFd);
 /// The map whose only value is the page of counters; see [`patched`].
 pub struct Page(OwnedFd);
 
+/// The map of slots; see [`patched`]. The kernel clears 26 MB for it, which takes as long as reading the object: it can be
+/// made beside, for its number, which stands in the programs, is taken before.
+pub struct Slots(OwnedFd);
+
 // As in vmaudit-ebpf/src/control.rs.
 const PAGE: u64 = 0x7a5c_0df2_4000_0000;
 // As in vmaudit-ebpf/src/answer.rs.
 const WORKS: u64 = 0x7a5c_0df0_7a5c_0df1;
+// As in vmaudit-ebpf/src/slots.rs.
+const SLOTS: u64 = 0x7a5c_0df0_7a5c_0df5;
 const SCHEDULE: u32 = 0x7a5c_0de1;
 const PREEMPT_DISABLE: u32 = 0x7a5c_0de2;
 const PREEMPT_ENABLE: u32 = 0x7a5c_0de3;
@@ -75,12 +81,36 @@ impl Page {
     }
 }
 
-/// The object with the placeholders replaced.
-pub fn patched(object: &[u8], page: &Page, asking: Option<(TaskWork, &Works)>) -> Vec<u8> {
-    patch(object, page.0.as_raw_fd(), asking.map(|(kernel, works)| (kernel, works.0.as_raw_fd())))
+impl Slots {
+    /// Takes the number: until [`Slots::make`] it stands for `page`, and no program may be loaded.
+    pub fn announce(page: &Page) -> std::io::Result<Self> {
+        page.0.try_clone().map(Self)
+    }
+
+    /// Makes so many, all zeros.
+    pub fn make(&self, entries: u32) -> std::io::Result<()> {
+        let attr = [BPF_MAP_TYPE_ARRAY, 4, size_of::<MmSlot>() as u32, entries, BPF_F_MMAPABLE];
+        let made = bpf(BPF_MAP_CREATE, bytemuck::bytes_of(&attr))?;
+        // SAFETY: both are ours; what the number stood for is closed by this.
+        if unsafe { libc::dup3(made.as_raw_fd(), self.0.as_raw_fd(), libc::O_CLOEXEC) } < 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    /// To be mapped.
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
 }
 
-fn patch(object: &[u8], page: RawFd, asking: Option<(TaskWork, RawFd)>) -> Vec<u8> {
+/// The object with the placeholders replaced.
+pub fn patched(object: &[u8], page: &Page, slots: &Slots, asking: Option<(TaskWork, &Works)>) -> Vec<u8> {
+    let asking = asking.map(|(kernel, works)| (kernel, works.0.as_raw_fd()));
+    patch(object, (page.0.as_raw_fd(), slots.0.as_raw_fd()), asking)
+}
+
+fn patch(object: &[u8], (page, slots): (RawFd, RawFd), asking: Option<(TaskWork, RawFd)>) -> Vec<u8> {
     let mut bytes = object.to_vec();
     let mut rest = bytes.as_mut_slice();
     while let Some((instruction, after)) = rest.split_first_chunk_mut::<INSTRUCTION>() {
@@ -109,11 +139,15 @@ fn patch(object: &[u8], page: RawFd, asking: Option<(TaskWork, RawFd)>) -> Vec<u
                 *registers |= MAP_VALUE << 4;
                 *immediate = page.to_le_bytes();
                 *upper = (at as u32).to_le_bytes();
-            } else if constant == WORKS
-                && let Some((_, works)) = asking
-            {
+            }
+            let map = match constant {
+                SLOTS => Some(slots),
+                WORKS => asking.map(|(_, works)| works),
+                _ => None,
+            };
+            if let Some(map) = map {
                 *registers |= MAP_DESCRIPTOR << 4;
-                *immediate = works.to_le_bytes();
+                *immediate = map.to_le_bytes();
                 *upper = [0; 4];
             }
         }
@@ -229,28 +263,30 @@ mod tests {
             vec![0xe1, 0x0d, 0x5c, 0x7a],
         ];
         let others = others.concat();
-        assert_eq!(patch(&others, 8, Some((KERNEL, 7))), others);
+        assert_eq!(patch(&others, (8, 9), Some((KERNEL, 7))), others);
         let whole =
             [call(SCHEDULE), call(PREEMPT_ENABLE), load(WORKS as u32, (WORKS >> 32) as u32), vec![1, 2, 3]];
-        let made = patch(&whole.concat(), 8, Some((KERNEL, 7)));
+        let made = patch(&whole.concat(), (8, 9), Some((KERNEL, 7)));
         assert_eq!(made[..8], [CALL, 0x20, 0, 0, 0x11, 0, 0, 0]);
         assert_eq!(made[8..16], [CALL, 0x20, 0, 0, 0x33, 0, 0, 0]);
         assert_eq!(made[16..32], [LOAD_64, 0x11, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(made[32..], [1, 2, 3], "a file may end anywhere");
         let counter = load(PAGE as u32 + 24, (PAGE >> 32) as u32);
-        let asks = [counter, call(SCHEDULE)].concat();
-        let made = patch(&asks, 8, None);
+        let slots = load(SLOTS as u32, (SLOTS >> 32) as u32);
+        let asks = [counter, slots, call(SCHEDULE)].concat();
+        let made = patch(&asks, (8, 9), None);
         assert_eq!(made[..16], [LOAD_64, 0x21, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0, 0]);
-        assert_eq!(made[16..], asks[16..], "those of the asking programs stay");
+        assert_eq!(made[16..32], [LOAD_64, 0x11, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(made[32..], asks[32..], "those of the asking programs stay");
     }
 
     #[test]
     fn the_object_has_each_placeholder() {
         let object = crate::source::ebpf::load::OBJECT;
         let changed = |made: &[u8]| object.iter().zip(made).filter(|(before, after)| before != after).count();
-        let page = changed(&patch(object, 8, None));
+        let page = changed(&patch(object, (8, 9), None));
         assert!(page > 100 * 8, "{page} bytes changed");
-        let all = changed(&patch(object, 8, Some((KERNEL, 7))));
+        let all = changed(&patch(object, (8, 9), Some((KERNEL, 7))));
         assert!(all >= page + 3 * 4 + 8, "{all} bytes changed, {page} of them for the page");
     }
 
