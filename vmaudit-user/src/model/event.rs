@@ -106,6 +106,30 @@ pub struct Cut {
     pub whole_bytes: u64,
     /// What comes behind them is there and is damaged; else the file ends there.
     pub damaged: bool,
+    /// More is there, and was not read: it tells more names than a reader keeps.
+    #[serde(default)]
+    pub too_many_names: bool,
+}
+
+impl Cut {
+    /// The file ends behind so many whole bytes.
+    pub fn at(whole_bytes: u64) -> Self {
+        Self { whole_bytes, damaged: false, too_many_names: false }
+    }
+
+    /// More is there than was read.
+    pub fn leaves_some(self) -> bool {
+        self.damaged || self.too_many_names
+    }
+
+    /// What the recording does there.
+    pub fn what(self) -> &'static str {
+        match self {
+            Self { damaged: true, .. } => "is damaged",
+            Self { too_many_names: true, .. } => "is read no further (it tells more than 512 MiB of names)",
+            _ => "ends",
+        }
+    }
 }
 
 impl Event {

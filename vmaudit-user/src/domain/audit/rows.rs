@@ -176,7 +176,7 @@ impl Audit {
             rows.lost.insert(RecordingCut, 1);
             rows.notes.push(format!(
                 "The recording {} after {}; its session went on. Figures are as they were until then",
-                if cut.damaged { "is damaged" } else { "ends" },
+                cut.what(),
                 bytes(cut.whole_bytes)
             ));
         }

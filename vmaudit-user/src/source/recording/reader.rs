@@ -64,7 +64,14 @@ pub struct Reader<R> {
     unknown: u64,
     /// Why the file could not be read on.
     failed: Option<io::Error>,
+    /// Bytes of text in the events that name something, and how many may be read.
+    names: usize,
+    most_names: usize,
 }
+
+/// An audit keeps the names that it is told: a file of some KB can tell gigabytes of them, a session of nine million
+/// processes has as many bytes.
+const MOST_NAMES: usize = 512 << 20;
 
 impl<R: Read> Reader<R> {
     /// Reads the header. Errors: see [`ReadError`].
@@ -85,7 +92,7 @@ impl<R: Read> Reader<R> {
             return Err(ReadError::Header);
         }
         let header = serde_json::from_slice(&plain).map_err(|_| ReadError::Header)?;
-        Ok(Self { from, header, whole, cut: None, ended: false, unknown: 0, failed: None })
+        Ok(Self { from, header, whole, cut: None, ended: false, unknown: 0, failed: None, names: 0, most_names: MOST_NAMES })
     }
 
     /// The session's header.
@@ -112,19 +119,24 @@ impl<R: Read> Reader<R> {
             Ok(Some(frame)) => frame,
             Ok(None) => {
                 if !self.ended {
-                    self.cut = Some(Cut { whole_bytes: whole, damaged: false });
+                    self.cut = Some(Cut::at(whole));
                 }
                 return Ok(false);
             }
             Err(broken) => {
-                self.cut = Some(Cut { whole_bytes: whole, damaged: broken == Broken::Damaged });
+                self.cut = Some(Cut { damaged: broken == Broken::Damaged, ..Cut::at(whole) });
                 return Ok(false);
             }
         };
-        let ended = &mut self.ended;
-        let mut one = |event| {
-            *ended = matches!(event, Event::End(_));
-            sink(event);
+        let (ended, names, most) = (&mut self.ended, &mut self.names, self.most_names);
+        let mut one = |event: Event, text: usize| {
+            if names_something(&event) {
+                *names = names.saturating_add(text);
+            }
+            if *names <= most {
+                *ended = matches!(event, Event::End(_));
+                sink(event);
+            }
         };
         let read = match kind {
             kind if kind == Kind::Packed as u8 => packed::values(&plain, one),
@@ -139,7 +151,11 @@ impl<R: Read> Reader<R> {
         };
         // The checksum is right: somebody wrote it so.
         if read.is_none() {
-            self.cut = Some(Cut { whole_bytes: whole, damaged: true });
+            self.cut = Some(Cut { damaged: true, ..Cut::at(whole) });
+            return Ok(false);
+        }
+        if self.names > self.most_names {
+            self.cut = Some(Cut { too_many_names: true, ..Cut::at(whole) });
             return Ok(false);
         }
         Ok(true)
@@ -203,16 +219,32 @@ impl<R: Read> Source for Reader<R> {
 }
 
 /// The events of one whole frame that this program wrote.
-pub(crate) fn of_frame(frame: &[u8], sink: impl FnMut(Event)) -> Option<()> {
+pub(crate) fn of_frame(frame: &[u8], mut sink: impl FnMut(Event)) -> Option<()> {
     let (_, plain) = self::frame(&mut &*frame, &mut 0).ok()?.ok()??;
-    packed::values(&plain, sink)
+    packed::values(&plain, |event, _| sink(event))
 }
 
-fn events(plain: &[u8], sink: &mut dyn FnMut(Event)) -> Option<()> {
+fn events(plain: &[u8], sink: &mut dyn FnMut(Event, usize)) -> Option<()> {
     for line in plain.split(|&b| b == b'\n').filter(|line| !line.is_empty()) {
-        sink(serde_json::from_slice(line).ok()?);
+        sink(serde_json::from_slice(line).ok()?, line.len());
     }
     Some(())
+}
+
+/// Whether an audit may keep text of it beyond what is bounded there.
+fn names_something(event: &Event) -> bool {
+    !matches!(
+        event,
+        Event::Mm(_)
+            | Event::Interval(_)
+            | Event::Sample(_)
+            | Event::Change(_)
+            | Event::Refused(_)
+            | Event::Credit(_)
+            | Event::Gone(_)
+            | Event::StackPiece(_)
+            | Event::Lost(_)
+    )
 }
 
 /// What is wrong with a frame.

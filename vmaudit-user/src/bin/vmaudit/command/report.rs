@@ -3,6 +3,7 @@
 use anyhow::Context as _;
 
 use vmaudit_user::domain::fleet::Collected;
+use vmaudit_user::model::event::Cut;
 use vmaudit_user::output::format::{Document, Kind};
 use vmaudit_user::output::say;
 use vmaudit_user::session::left::{self, Left};
@@ -21,10 +22,10 @@ pub fn show(args: &ReportArgs) -> anyhow::Result<i32> {
         Shown { frames: args.stack_depth, verbose: args.verbose, ..Shown::from(args.top) },
     )?;
     if let Some(cut) = cut {
-        let why = if cut.damaged { "is damaged" } else { "ends before its session did" };
+        let why = if cut.leaves_some() { cut.what() } else { "ends before its session did" };
         say(&format!("{shown} {why}: the report holds what came before"));
     }
-    Ok(i32::from(cut.is_some_and(|cut| cut.damaged)))
+    Ok(i32::from(cut.is_some_and(Cut::leaves_some)))
 }
 
 /// Several as one summary: 1 when one of them cannot be read or is damaged, after the others were shown.
@@ -34,7 +35,7 @@ fn fleet(args: &ReportArgs) -> anyhow::Result<i32> {
     for file in &args.files {
         match left::read(file) {
             Ok(Left { report, cut }) => {
-                bad |= cut.is_some_and(|cut| cut.damaged);
+                bad |= cut.is_some_and(Cut::leaves_some);
                 collected.take(&file.to_string_lossy(), &report, cut.is_some());
             }
             Err(e) => {

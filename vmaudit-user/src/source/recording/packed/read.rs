@@ -11,12 +11,14 @@ use super::{MOST_TEXT, MOST_TOLD, tag};
 /// Values lie in one another so deep at most.
 const DEPTH: usize = 32;
 
-/// Gives each value of a frame to `sink`. `None`: the bytes are not what a writer writes.
-pub fn values<'de, T: Deserialize<'de>>(bytes: &'de [u8], mut sink: impl FnMut(T)) -> Option<()> {
+/// Gives each value of a frame to `sink`, and how many bytes of text it holds. `None`: the bytes are not what a writer
+/// writes.
+pub fn values<'de, T: Deserialize<'de>>(bytes: &'de [u8], mut sink: impl FnMut(T, usize)) -> Option<()> {
     let mut unpacker = Unpacker::new(bytes)?;
     while !unpacker.from.is_empty() {
         unpacker.begun = unpacker.told;
-        sink(T::deserialize(&mut unpacker).ok()?);
+        let value = T::deserialize(&mut unpacker).ok()?;
+        sink(value, unpacker.told - unpacker.begun);
     }
     Some(())
 }

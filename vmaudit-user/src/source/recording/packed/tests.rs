@@ -64,7 +64,7 @@ fn packed(all: &[impl Serialize]) -> Vec<u8> {
 
 fn unpacked<'f, T: Deserialize<'f>>(frame: &'f [u8]) -> Option<Vec<T>> {
     let mut all = Vec::new();
-    values(frame, |value| all.push(value)).map(|()| all)
+    values(frame, |value, _| all.push(value)).map(|()| all)
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn what_is_too_long_leaves_no_texts_behind() {
     let frame = packer.take();
     assert!(frame.len() < MOST_TEXT);
     let mut from = Vec::new();
-    values(&frame, |value: serde::de::IgnoredAny| from.push(value)).unwrap();
+    values(&frame, |value: serde::de::IgnoredAny, _| from.push(value)).unwrap();
     assert_eq!(from.len(), 3);
 }
 
@@ -177,7 +177,7 @@ fn no_bytes_make_it_panic_or_take_much() {
     let list = bomb.len() - 100_000 - 4;
     assert_eq!(bomb.drain(list..list + 4).next(), Some(tag::LIST));
     let mut bytes = 0;
-    assert!(values(&bomb, |text: String| bytes += text.len()).is_none());
+    assert!(values(&bomb, |text: String, _| bytes += text.len()).is_none());
     assert!(bytes <= MOST_TOLD && bytes > MOST_TOLD / 2, "{bytes}");
     for wrong in [
         &[0xff; 10][..],

@@ -103,6 +103,32 @@ fn read(bytes: &[u8]) -> Result<(Vec<Event>, Option<Cut>), ReadError> {
     Ok((events, reader.cut()))
 }
 
+/// A text that a frame tells once may be in many events, and each audit keeps its own.
+#[test]
+fn no_more_names_are_read_than_a_reader_keeps() {
+    let mut file = Vec::new();
+    let mut writer = Writer::new(&mut file, &header(), None).unwrap();
+    for n in 0..40 {
+        writer.event(&Event::Note("n".repeat(100))).unwrap();
+        writer.event(&sample()[1]).unwrap();
+        if n % 10 == 9 {
+            writer.flush().unwrap();
+        }
+    }
+    let notes = |most: usize| {
+        let mut reader = Reader::new(file.as_slice()).unwrap();
+        reader.most_names = most;
+        let mut notes = 0;
+        while reader.next_frame(&mut |event| notes += u32::from(matches!(event, Event::Note(_)))).unwrap() {}
+        (notes, reader.cut().unwrap())
+    };
+    let (all, end) = notes(MOST_NAMES);
+    assert_eq!((all, end.too_many_names), (40, false));
+    let (some, end) = notes(2_500);
+    assert!((20..=25).contains(&some), "{some}");
+    assert!(end.too_many_names && end.leaves_some() && end.whole_bytes < file.len() as u64, "{end:?}");
+}
+
 #[test]
 fn what_is_written_is_read_again() {
     let bytes = written(&sample());
