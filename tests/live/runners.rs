@@ -58,6 +58,27 @@ fn tests_that_are_over_at_once_have_their_names() {
     }
     let strange = |name: &str| name.strip_prefix("case").is_none_or(|n| n.parse::<usize>().is_err());
     assert!(report.processes.iter().filter_map(|row| row.test.as_deref()).all(|name| !strange(name)));
+    // What /proc was asked for too late is counted.
+    let nameless = (0..n).filter(|&i| !named(i)).count() as u64;
+    assert!(report.coverage.lost["test_unknown"] >= nameless, "{nameless}: {:?}", report.coverage.lost);
+}
+
+/// The program takes none of so many bytes, also when it has told of tests before.
+#[test]
+fn a_test_with_a_large_environment_has_its_name_or_is_counted() {
+    let scratch = Scratch::new();
+    let small = format!("NEXTEST_TEST_NAME=small '{}' burst 1\n", workload().display());
+    let script = format!(
+        "#!/bin/sh\n{}LARGE=$(printf %020000d 7) NEXTEST_TEST_NAME=large '{}' burst 1\n",
+        small.repeat(100),
+        workload().display()
+    );
+    write(scratch.folder(), &[("cargo-nextest", &script)]);
+    let runner = scratch.folder().join("cargo-nextest");
+    std::fs::set_permissions(&runner, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let report = Session::run_command(&["--all-rows"]).words(&[runner]).go().succeeded().report();
+    let named = report.processes.iter().any(|row| row.test.as_deref() == Some("large"));
+    assert!(named || report.coverage.lost["test_unknown"] > 0, "{:?}", report.coverage.lost);
 }
 
 mod with_nextest {

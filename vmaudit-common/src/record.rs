@@ -207,13 +207,15 @@ pub struct ExecRecord {
     pub filename: [u8; 128],
 }
 
-/// Longest environment that is told, bytes; a power of two.
+/// Room of the longest environment that is told, bytes; a power of two.
 pub const ENVIRONMENT_BYTES: usize = 1 << 14;
+/// Room of most; a power of two.
+pub const USUAL_ENVIRONMENT_BYTES: usize = 1 << 12;
 
-/// With what environment a new image begins, where a runner of tests is at work. Not told of a longer one.
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+/// With what environment a new image begins, where a runner of tests is at work, in one of two sizes. Not told of a longer one.
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct EnvironmentRecord {
+pub struct EnvironmentRecord<const ROOM: usize = ENVIRONMENT_BYTES> {
     /// Kind [`RECORD_ENVIRONMENT`].
     pub head: RecordHeader,
     /// See [`crate::MmSlot::start_boottime_ns`].
@@ -223,7 +225,7 @@ pub struct EnvironmentRecord {
     /// Valid bytes of `data`; what follows them is anything.
     pub bytes: u64,
     /// `NAME=value`, each with its `\0`.
-    pub data: [u8; ENVIRONMENT_BYTES],
+    pub data: [u8; ROOM],
 }
 
 /// A slot reached [`crate::SLOT_DEAD`].

@@ -10,7 +10,8 @@ use aya_ebpf::{
 use vmaudit_common::{
     ABSENT, ChangeRecord, DeadRecord, ENVIRONMENT_BYTES, EndRecord, EnvironmentRecord, ExecRecord,
     FailureRecord, KilledRecord, LeftRecord, MAKERS_COPIES, RECORD_CHANGE, RECORD_DEAD, RECORD_ENVIRONMENT,
-    RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen, call::Call,
+    RECORD_EXEC, RECORD_LEFT, RECORD_LIMIT_NEAR, RecordHeader, SignalSeen, USUAL_ENVIRONMENT_BYTES,
+    call::Call,
 };
 
 use crate::{
@@ -148,12 +149,12 @@ pub fn new_image(slot: Option<Slot>, task: u64, filename: u64) {
     entry.submit(if whole { wake_now_and_then(now) } else { WAKE });
 }
 
-/// With what environment `current` begins its new image, of the file with this name. Only a hint: user space looks into
-/// /proc too, and may come too late there.
+/// With what environment `current` begins its new image, of the file with this name. Only a hint: of a process that is not
+/// told of user space asks /proc, and may come too late there.
 #[inline(always)]
 pub fn environment(task: u64, filename: u64) {
     let (from, to) = (layout!(end.mm_env_start), layout!(end.mm_env_end));
-    // Few, and worth more than who made what, which leaves a quarter.
+    // Worth more than who made what, which leaves a quarter.
     let room = RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 8 * 7;
     if from == ABSENT || to == ABSENT || !room {
         return;
@@ -161,15 +162,22 @@ pub fn environment(task: u64, filename: u64) {
     let mm = kernel::mm_of(task);
     let start: u64 = kernel::read(mm, from);
     let bytes = kernel::read::<u64>(mm, to).wrapping_sub(start);
-    if bytes == 0 || bytes >= ENVIRONMENT_BYTES as u64 {
-        return;
+    if bytes < USUAL_ENVIRONMENT_BYTES as u64 {
+        environment_in::<USUAL_ENVIRONMENT_BYTES>(task, filename, start, bytes);
+    } else if bytes < ENVIRONMENT_BYTES as u64 {
+        environment_in::<ENVIRONMENT_BYTES>(task, filename, start, bytes);
     }
-    let bytes = bytes & (ENVIRONMENT_BYTES as u64 - 1);
-    let Some(mut entry) = RECORDS.reserve::<EnvironmentRecord>(0) else { return };
+}
+
+#[inline(always)]
+fn environment_in<const ROOM: usize>(task: u64, filename: u64, start: u64, bytes: u64) {
+    let bytes = bytes & (ROOM as u64 - 1);
+    let Some(mut entry) = RECORDS.reserve::<EnvironmentRecord<ROOM>>(0) else { return };
     let record = entry.as_mut_ptr();
+    let now = now();
     // SAFETY: `record` points at reserved memory of this size, which holds `bytes`; of the data nothing else is read.
     let failed = unsafe {
-        (*record).head = head(RECORD_ENVIRONMENT, now(), 0);
+        (*record).head = head(RECORD_ENVIRONMENT, now, 0);
         (*record).start_boottime_ns = kernel::read(kernel::leader_of(task), layout!(task_start_boottime));
         clear_words((&raw mut (*record).filename).cast(), size_of_val(&(*record).filename) / 8);
         kernel::read_str(filename, &mut (*record).filename);
@@ -179,7 +187,7 @@ pub fn environment(task: u64, filename: u64) {
     };
     // A page that is not in memory.
     if failed == 0 {
-        entry.submit(WAKE);
+        entry.submit(wake_now_and_then(now));
     } else {
         entry.discard(NO_WAKEUP);
     }

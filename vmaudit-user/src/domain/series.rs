@@ -6,7 +6,7 @@ use crate::model::event::INTERVAL_NS;
 
 /// Points of a series at most; of more, neighbours become one, twice as long.
 pub const MOST: usize = 128;
-/// Points at the end that are also kept as they came.
+/// Points at the end that are also kept as they came, but for those that a mark's boundary has cut.
 const NEWEST: usize = 64;
 
 /// An interval; it begins where the one before it ends.
@@ -76,8 +76,14 @@ impl Series {
     fn add(&mut self, point: Point) {
         // Times of a recording need not be in order.
         let point = Point { end_ns: point.end_ns.max(self.from_ns), ..point };
-        if self.newest.back().is_none_or(|last| last.end_ns < point.end_ns) {
-            self.newest.push_back(point);
+        // Of intervals cut at boundaries there may be any number in a moment.
+        let multiple = |end_ns: u64| end_ns.saturating_sub(1) / self.told_ns;
+        match self.newest.back_mut() {
+            Some(last) if point.end_ns <= last.end_ns => {}
+            Some(last) if multiple(point.end_ns) == multiple(last.end_ns) => {
+                *last = Point { peak: last.peak.max(point.peak), ..point };
+            }
+            _ => self.newest.push_back(point),
         }
         while self.newest.len() > NEWEST {
             self.newest.pop_front();
@@ -220,6 +226,25 @@ mod tests {
         let shortest = series.interval_ns / STEP;
         assert!(shortest.is_power_of_two() && shortest <= 200_000 / 32, "{shortest}");
         assert!(series.points().len() > MOST / 4);
+    }
+
+    /// Each interval cut twice: the newest reach as far back as without, with the same peaks.
+    #[test]
+    fn boundaries_of_marks_do_not_shorten_what_is_kept_fine() {
+        let (mut whole, mut cut) = (Series::new(0, 0, STEP), Series::new(0, 0, STEP));
+        for n in 0..200_u64 {
+            let peak = (n as u32 % 7) * 100 + n as u32;
+            whole.push(n * STEP, point(n + 1, peak, n as u32));
+            for (part, peak) in [(1, 3), (2, peak), (3, 5)] {
+                let end_ns = n * STEP + part * STEP / 3;
+                cut.push(end_ns - STEP / 3, Point { end_ns, peak: peak.max(n as u32), last: n as u32 });
+            }
+        }
+        let ends = |series: &Series| -> Vec<(u64, u32)> {
+            series.newest().map(|it| (it.end_ns.div_ceil(STEP), it.peak)).collect()
+        };
+        assert_eq!(ends(&cut), ends(&whole));
+        assert_eq!(cut.newest().count(), NEWEST);
     }
 
     #[test]

@@ -46,7 +46,8 @@ mod tests {
                 }
                 looks.settle();
                 let arguments: Vec<String> = std::env::args().collect();
-                assert_eq!(looks.take(), [(own, arguments)]);
+                let nobody = ProcessId { tgid: u32::MAX / 2, ..own };
+                assert_eq!(looks.take(), [(own, Some(arguments)), (nobody, None)]);
             },
         );
     }

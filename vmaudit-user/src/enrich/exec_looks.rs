@@ -20,7 +20,7 @@ pub struct Looks<A> {
     desk: Desk<u32, Option<A>>,
     under_way: Option<ProcessId>,
     queue: VecDeque<ProcessId>,
-    found: Vec<(ProcessId, A)>,
+    found: Vec<(ProcessId, Option<A>)>,
 }
 
 impl<A: Serialize + DeserializeOwned + 'static> Looks<A> {
@@ -35,10 +35,25 @@ impl<A: Serialize + DeserializeOwned + 'static> Looks<A> {
 
     /// A process has begun, or has another image now.
     pub fn notice(&mut self, process: ProcessId) {
-        if self.queue.len() < WAITING && !self.queue.contains(&process) {
-            self.queue.push_back(process);
-        }
+        self.wait_for(process);
         self.look();
+    }
+
+    /// The same, where something else is about to tell, see [`Looks::forget`].
+    pub fn wait_for(&mut self, process: ProcessId) {
+        if self.queue.contains(&process) {
+            return;
+        }
+        if self.queue.len() < WAITING {
+            self.queue.push_back(process);
+        } else {
+            self.found.push((process, None));
+        }
+    }
+
+    /// What is to be known of it is.
+    pub fn forget(&mut self, process: ProcessId) {
+        self.queue.retain(|waiting| *waiting != process);
     }
 
     /// Goes on; waits for [`MOMENT`] at most.
@@ -49,8 +64,8 @@ impl<A: Serialize + DeserializeOwned + 'static> Looks<A> {
             if let Some(process) = self.under_way {
                 match self.desk.turn(left) {
                     Turn::Waiting => return,
-                    Turn::Answer(found, _) => self.found.extend(found.map(|found| (process, found))),
-                    Turn::Unanswered(..) => {}
+                    Turn::Answer(found, _) => self.found.push((process, found)),
+                    Turn::Unanswered(..) => self.found.push((process, None)),
                 }
                 self.under_way = None;
             }
@@ -77,8 +92,8 @@ impl<A: Serialize + DeserializeOwned + 'static> Looks<A> {
         }
     }
 
-    /// What was found since the last time.
-    pub fn take(&mut self) -> Vec<(ProcessId, A)> {
+    /// What was found since the last time; `None`: there was nothing, or nobody to ask any more.
+    pub fn take(&mut self) -> Vec<(ProcessId, Option<A>)> {
         std::mem::take(&mut self.found)
     }
 }

@@ -18,7 +18,7 @@ use vmaudit_common::MAKERS_COPIES;
 
 use crate::domain::application::Anonymizer;
 use crate::domain::audit::{Audit, Last};
-use crate::model::event::{CgroupExhausted, CommandLine, Event, StackEnds, TestOf};
+use crate::model::event::{CgroupExhausted, CommandLine, Event, StackEnds};
 use crate::os::apart::Patience;
 use crate::os::clock::now_ns;
 use crate::os::rights;
@@ -130,7 +130,7 @@ impl Enrichment {
                     it.notice(facts);
                 }
             }
-            Event::Test(_) => self.tests.iter_mut().for_each(test_names::Looks::told),
+            Event::Test(it) => self.tests.iter_mut().for_each(|tests| tests.told(it.process)),
             Event::OomVictim(victim) => {
                 let found = self.oom.look(victim, audit.cgroup_of(victim.process.tgid));
                 found.into_iter().for_each(|cgroups| sink(Event::OomCgroups(Box::new(cgroups))));
@@ -144,10 +144,12 @@ impl Enrichment {
     /// What was found of processes since the last time.
     pub fn found(&mut self, sink: &mut dyn FnMut(Event)) {
         for (process, arguments) in self.command_lines.iter_mut().flat_map(command_lines::Looks::take) {
-            sink(Event::CommandLine(Box::new(CommandLine { process, arguments })));
+            if let Some(arguments) = arguments {
+                sink(Event::CommandLine(Box::new(CommandLine { process, arguments })));
+            }
         }
-        for (process, test) in self.tests.iter_mut().flat_map(|it| it.looks().take()) {
-            sink(Event::Test(Box::new(TestOf { process, test })));
+        for test in self.tests.iter_mut().flat_map(test_names::Looks::take) {
+            sink(Event::Test(Box::new(test)));
         }
     }
 
@@ -162,7 +164,7 @@ impl Enrichment {
         }
         // A test is over in a moment.
         if let Some(it) = &mut self.tests {
-            it.looks().look();
+            it.look();
         }
     }
 
@@ -204,7 +206,7 @@ impl Enrichment {
             it.settle();
         }
         if let Some(it) = &mut self.tests {
-            it.looks().settle();
+            it.settle();
         }
     }
 

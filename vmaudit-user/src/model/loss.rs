@@ -48,13 +48,15 @@ pub enum LossReason {
     StackMissing,
     /// Address spaces that found no slot.
     TableFull,
+    /// Processes below a runner of tests that were over before anybody could tell which test they belong to.
+    TestUnknown,
     /// Processes that found no room among those that are followed.
     TreeFull,
 }
 
 impl LossReason {
     /// All, in order.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::AnswersLost,
         Self::BirthMissed,
         Self::ChangesMissed,
@@ -75,6 +77,7 @@ impl LossReason {
         Self::StackCopyMissing,
         Self::StackMissing,
         Self::TableFull,
+        Self::TestUnknown,
         Self::TreeFull,
     ];
 
@@ -101,13 +104,21 @@ impl LossReason {
             Self::StackCopyMissing => "a copy of a stack",
             Self::StackMissing => "a stack",
             Self::TableFull => "an address space, for lack of room",
+            Self::TestUnknown => "the name of a process's test",
             Self::TreeFull => "a process to follow, for lack of room",
         }
     }
 
-    /// Of it no count and no refused call is less sure: it tells less of where from.
-    pub fn is_of_stacks_alone(self) -> bool {
-        matches!(self, Self::CreditsLost | Self::LedgerDisturbed | Self::LedgerFull | Self::StackCopyMissing)
+    /// Of it no count and no refused call is less sure: it tells less of where from, or whose.
+    pub fn is_of_names_alone(self) -> bool {
+        matches!(
+            self,
+            Self::CreditsLost
+                | Self::LedgerDisturbed
+                | Self::LedgerFull
+                | Self::StackCopyMissing
+                | Self::TestUnknown
+        )
     }
 
     /// As reports and recordings bear it.
@@ -133,6 +144,7 @@ impl LossReason {
             Self::StackCopyMissing => "stack_copy_missing",
             Self::StackMissing => "stack_missing",
             Self::TableFull => "table_full",
+            Self::TestUnknown => "test_unknown",
             Self::TreeFull => "tree_full",
         }
     }

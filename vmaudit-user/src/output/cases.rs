@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::model::breach::{Breach, Demand};
+use crate::model::loss::LossReason;
 use crate::model::report::{Failure, Mark, MarkedProcess, Outcome, Process, Report, TaskFigures};
 use crate::text::{clean, count, total};
 
@@ -46,8 +47,8 @@ impl Verdict {
     const UNSEEN: &str = "not all refused calls can have been seen";
 
     /// `failed`: calls that were refused, `shown`: so many of them did harm at the least; `harm`: some did, and may have been
-    /// among them.
-    fn of(failed: u64, shown: u64, harm: bool, whose: &str) -> Self {
+    /// among them; `unseen`: there may be more.
+    fn of((failed, unseen): (u64, bool), shown: u64, harm: bool, whose: &str) -> Self {
         let calls = |n: u64| count(n, "memory call", "memory calls");
         match shown {
             0 if failed > 0 && harm => {
@@ -56,6 +57,7 @@ impl Verdict {
                     "{refused} refused in {whose}; whether it did without all of them is not known"
                 ))
             }
+            0 if unseen => Self::Unknown(Self::UNSEEN.into()),
             0 => Self::Passed,
             shown if shown < failed => Self::Failed(format!("at least {} failed in {whose}", calls(shown))),
             shown => Self::Failed(format!("{} failed in {whose}", calls(shown))),
@@ -121,6 +123,9 @@ impl Test<'_> {
         let calls = count(self.failed, "memory call", "memory calls");
         match self.failed {
             0 if report.failures_may_be_missing() => Verdict::Unknown(Verdict::UNSEEN.into()),
+            0 if unknown_refused(report) => {
+                Verdict::Unknown("calls of processes were refused whose test is not known".into())
+            }
             0 if added_up_refused(report) => {
                 Verdict::Unknown("calls of processes without a row were refused (--all-rows)".into())
             }
@@ -133,6 +138,15 @@ impl Test<'_> {
 /// Calls of processes that were added up were refused: of which test, nobody knows.
 fn added_up_refused(report: &Report) -> bool {
     report.folded.iter().any(|sum| sum.failed.is_none_or(|failed| failed > 0))
+}
+
+/// Processes were over before anybody could tell which test they belong to, and calls of processes of no known test failed.
+fn unknown_refused(report: &Report) -> bool {
+    let unknown = report.coverage.lost.get(LossReason::TestUnknown.name()).is_some_and(|n| *n > 0);
+    let of_none = |failure: &Failure| {
+        report.processes.iter().any(|process| process.test.is_none() && failure.is_of(process))
+    };
+    unknown && report.unrecovered().any(of_none)
 }
 
 /// The tests that processes with a row belong to, by name.
@@ -208,7 +222,7 @@ fn of_mark(report: &Report, mark: &Mark) -> Verdict {
         _ => failed.saturating_sub(sum_of(&|_| true)),
     };
     let harm = report.unrecovered().any(|it| !apart(it));
-    Verdict::of(failed, shown.min(failed), harm, &clean(&mark.name))
+    Verdict::of((failed, report.failures_may_be_missing()), shown.min(failed), harm, &clean(&mark.name))
 }
 
 /// Tasks that were refused calls whose need was not met another way, each with a sentence.
@@ -222,7 +236,7 @@ fn of_task(report: &Report, process: &Process, task: &TaskFigures) -> Verdict {
     let harmless = total(harmless(report).filter(|it| it.is_of(process)).map(|it| it.count));
     let harm = report.unrecovered().any(|it| it.is_of(process));
     let whose = format!("{} (pid {})", clean(&process.comm), process.pid);
-    Verdict::of(failed, failed.saturating_sub(harmless), harm, &whose)
+    Verdict::of((failed, report.failures_may_be_missing()), failed.saturating_sub(harmless), harm, &whose)
 }
 
 #[cfg(test)]
@@ -286,8 +300,36 @@ mod tests {
         report.folded.clear();
         report.coverage.exact_calls = false;
         assert_eq!(told(&report), (true, true));
-        let task = TaskFigures { failed: None, ..task("x", 0) };
-        assert!(matches!(of_task(&report, &report.processes[0], &task), Verdict::Unknown(_)));
+        let unseen = TaskFigures { failed: None, ..task("x", 0) };
+        assert!(matches!(of_task(&report, &report.processes[0], &unseen), Verdict::Unknown(_)));
+        let none = task("x", 0);
+        assert!(
+            matches!(of_task(&report, &report.processes[0], &none), Verdict::Unknown(_)),
+            "not all were seen"
+        );
+        assert!(matches!(of_mark(&report, &mark(&[(123, 0)], 0.0, 1.0)), Verdict::Unknown(_)));
+        report.coverage.exact_calls = true;
+        assert!(matches!(of_task(&report, &report.processes[0], &none), Verdict::Passed));
+        assert!(matches!(of_mark(&report, &mark(&[(123, 0)], 0.0, 1.0)), Verdict::Passed));
+    }
+
+    /// What failed in a process that was over before anybody could ask may have been any test's.
+    #[test]
+    fn a_test_does_not_pass_beside_failures_of_nobody_knows_which() {
+        let mut report = clipped_run();
+        report.budgets = budget_broken().budgets;
+        report.coverage.exact_calls = true;
+        let mut other = report.processes[0].clone();
+        (other.pid, other.test) = (other.pid + 1, Some("t".into()));
+        report.processes.push(other);
+        let skipped = |report: &Report| {
+            cases(report).into_iter().find(|case| case.name == "test t").unwrap().skipped.is_some()
+        };
+        assert!(!skipped(&report), "the other's test is none");
+        report.coverage.lost.insert(LossReason::TestUnknown.name().into(), 1);
+        assert!(skipped(&report));
+        report.failures.clear();
+        assert!(!skipped(&report));
     }
 
     fn mark(failed: &[(u32, u64)], from: f64, to: f64) -> Mark {

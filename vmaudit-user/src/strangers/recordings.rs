@@ -17,7 +17,7 @@ use crate::model::end::{
 };
 use crate::model::event::{
     CallStat, Change, Cut, End, Event, Interval, LimitSeen, Losses, MmState, Needed, ProcessFacts, ProcessId,
-    Reached, RefusalGroup, Refused, Sample, Section, TestOf,
+    Reached, RefusalGroup, Refused, Sample, Section, TestOf, WithoutTest,
 };
 use crate::model::loss::LossReason;
 use crate::model::mark::{MarkDoubt, MarkSet};
@@ -342,7 +342,8 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Mm(Box::new(image(7))),
         Event::Mm(Box::new(image(8))),
         Event::Process(facts),
-        Event::Test(Box::new(TestOf { process, test: "a\u{1b} b".into() })),
+        Event::Test(Box::new(TestOf::named(process, "a\u{1b} b".into()))),
+        Event::Test(Box::new(TestOf::without(process, WithoutTest::Unknown))),
         Event::Ended(Box::new(ended(process))),
         Event::OomVictim(Box::new(OomVictim { process, at_ns: 4, memory: None })),
         Event::OomCgroups(Box::new(cgroups(process))),

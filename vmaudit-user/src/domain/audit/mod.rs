@@ -35,7 +35,7 @@ use crate::domain::series::Series;
 use crate::model::end::{Ended, OomCgroups};
 use crate::model::event::{
     Cut, End, Event, FollowedStack, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
-    Within,
+    Within, WithoutTest,
 };
 use crate::model::report::{Condition, Frame, Holders, Hook, Limits, Rlimits};
 use crate::model::session::{Header, KernelRules, Sight};
@@ -123,6 +123,8 @@ pub struct Audit {
     marks: marks::Marks,
     /// Kinds of refusal that found [`EXAMPLES`] reached.
     examples_full: u64,
+    /// Processes of which nobody knows to which test they belong.
+    tests_unknown: u64,
     hooks: Vec<Hook>,
     conditions: Vec<Condition>,
     notes: Vec<String>,
@@ -216,6 +218,7 @@ impl Audit {
             every_ns: 0,
             marks: marks::Marks::default(),
             examples_full: 0,
+            tests_unknown: 0,
             hooks: Vec::new(),
             conditions: Vec::new(),
             notes: Vec::new(),
@@ -254,11 +257,15 @@ impl Audit {
                 }
             }
             // Of one that has been added up since nothing is kept.
-            Event::Test(it) => {
-                if let Some(process) = self.processes.get_mut(&it.process) {
-                    process.test = Some(it.test);
+            Event::Test(it) => match it.without {
+                None => {
+                    if let Some(process) = self.processes.get_mut(&it.process) {
+                        process.test = Some(it.test);
+                    }
                 }
-            }
+                Some(WithoutTest::None) => {}
+                Some(WithoutTest::Unknown) => self.tests_unknown = self.tests_unknown.saturating_add(1),
+            },
             Event::User(user) => {
                 if self.users.len() < USERS {
                     self.users.insert(user.uid, user.name);

@@ -13,7 +13,7 @@ use crate::model::cause::{name_of, reason};
 use crate::model::event::{MmState, ProcessId, RefusalGroup, Sizes, UsedShare, Within};
 use crate::model::loss::LossReason::{
     self, AnswersLost, BirthMissed, ChangesMissed, DeathMissed, ExamplesFull, GroupsFull, ReadFailed,
-    RecordingCut, TableFull, TreeFull,
+    RecordingCut, TableFull, TestUnknown, TreeFull,
 };
 use crate::model::report;
 use crate::model::report::{
@@ -172,6 +172,7 @@ impl Audit {
             limits: self.limits.clone(),
         };
         rows.lost.insert(ExamplesFull, self.examples_full);
+        rows.lost.insert(TestUnknown, self.tests_unknown);
         if let Some(cut) = self.cut {
             rows.lost.insert(RecordingCut, 1);
             rows.notes.push(format!(

@@ -273,7 +273,7 @@ fn losses(report: &Report) -> Option<Breach> {
     let (budget, option) = ("fail_on_lost", "--fail-on lost");
     // Who made VMAs is sampled, and no figure of a budget.
     let of_stacks = |name: &str| {
-        LossReason::ALL.into_iter().any(|reason| reason.is_of_stacks_alone() && reason.name() == name)
+        LossReason::ALL.into_iter().any(|reason| reason.is_of_names_alone() && reason.name() == name)
     };
     let figures = report.coverage.lost.iter().filter(|(name, _)| !of_stacks(name));
     let lost = text::total(figures.map(|(_, lost)| *lost));

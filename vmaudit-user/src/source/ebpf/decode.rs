@@ -20,7 +20,7 @@ use crate::model::end::{
 };
 use crate::model::event::{
     CallStat, Change, Credit, Event, Host, Mapped, MappedFile, MmState, Needed, ProcessFacts, ProcessId,
-    RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, TestOf, Within,
+    RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, TestOf, Within, WithoutTest,
 };
 use crate::model::shortage::Tasks;
 use crate::source::ebpf::intervals::Intervals;
@@ -104,20 +104,23 @@ fn read_record<T: Pod>(bytes: &[u8]) -> Option<T> {
     bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
 }
 
-/// `None` also where no runner has begun it.
+/// Which test a process belongs to, if to any.
 fn test(bytes: &[u8]) -> Option<TestOf> {
-    const HEAD: usize = offset_of!(EnvironmentRecord, data);
+    const HEAD: usize = offset_of!(EnvironmentRecord<ENVIRONMENT_BYTES>, data);
     let head: RecordHeader = read_record(bytes)?;
     let words = |at, n| bytes.get(at..at + n);
     let number = |at| Some(u64::from_ne_bytes(words(at, 8)?.try_into().ok()?));
-    let length = usize::try_from(number(offset_of!(EnvironmentRecord, bytes))?).ok()?;
+    let length = usize::try_from(number(offset_of!(EnvironmentRecord<ENVIRONMENT_BYTES>, bytes))?).ok()?;
     let environment = bytes.get(HEAD..HEAD.checked_add(length.min(ENVIRONMENT_BYTES))?)?;
-    let path = until_zero(words(offset_of!(EnvironmentRecord, filename), 128)?);
+    let path = until_zero(words(offset_of!(EnvironmentRecord<ENVIRONMENT_BYTES>, filename), 128)?);
     // The runner sets it where it runs a test somewhere else.
     let folder = variable(environment, "PWD");
-    let test = test_of(environment, &path, folder.as_deref())?;
-    let start_ns = number(offset_of!(EnvironmentRecord, start_boottime_ns))?;
-    Some(TestOf { process: ProcessId { tgid: head.tgid, start_ns }, test })
+    let start_ns = number(offset_of!(EnvironmentRecord<ENVIRONMENT_BYTES>, start_boottime_ns))?;
+    let process = ProcessId { tgid: head.tgid, start_ns };
+    Some(match test_of(environment, &path, folder.as_deref()) {
+        Some(test) => TestOf::named(process, test),
+        None => TestOf::without(process, WithoutTest::None),
+    })
 }
 
 fn ended(bytes: &[u8]) -> Option<Ended> {

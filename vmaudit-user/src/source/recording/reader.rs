@@ -92,7 +92,17 @@ impl<R: Read> Reader<R> {
             return Err(ReadError::Header);
         }
         let header = serde_json::from_slice(&plain).map_err(|_| ReadError::Header)?;
-        Ok(Self { from, header, whole, cut: None, ended: false, unknown: 0, failed: None, names: 0, most_names: MOST_NAMES })
+        Ok(Self {
+            from,
+            header,
+            whole,
+            cut: None,
+            ended: false,
+            unknown: 0,
+            failed: None,
+            names: 0,
+            most_names: MOST_NAMES,
+        })
     }
 
     /// The session's header.
