@@ -66,18 +66,22 @@ pub fn say_as(weight: Weight, message: &str) {
 }
 
 fn line(for_the_journal: bool, weight: Weight, message: &str) -> String {
-    let priority = match weight {
+    format!("{}vmaudit: {}\n", priority(for_the_journal, weight), clean(message))
+}
+
+fn priority(for_the_journal: bool, weight: Weight) -> &'static str {
+    match weight {
         _ if !for_the_journal => "",
         Weight::Note => "<6>",
         Weight::Warning => "<4>",
         Weight::Error => "<3>",
-    };
-    format!("{priority}vmaudit: {}\n", clean(message))
+    }
 }
 
 /// Several lines on standard error, as they are but for what steers a terminal: words of a command line are strangers' too.
-pub fn say_lines(text: &str) {
-    let lines: String = text.lines().map(|line| clean(line) + "\n").collect();
+pub fn say_lines(weight: Weight, text: &str) {
+    let priority = priority(FOR_THE_JOURNAL.load(Ordering::Relaxed), weight);
+    let lines: String = text.lines().map(|line| format!("{priority}{}\n", clean(line))).collect();
     let _ = io::stderr().write_all(lines.as_bytes());
 }
 

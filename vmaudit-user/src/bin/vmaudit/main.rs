@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     let command = match cli::parse(std::env::args_os().collect()) {
         Ok(command) => command,
         Err(Wrong::Clap(e)) if e.use_stderr() => {
-            output::say_lines(&e.render().to_string());
+            output::say_lines(Weight::Error, &e.render().to_string());
             return code(usage);
         }
         Err(Wrong::Clap(e)) => {

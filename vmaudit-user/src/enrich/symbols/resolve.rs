@@ -73,10 +73,12 @@ impl Symbols {
     }
 
     fn resolve_new_within(&mut self, time: Time) -> Resolved {
-        let mut taken = std::mem::take(&mut self.taken);
+        // Those that were tried often enough wait for the end.
+        let taken = std::mem::take(&mut self.taken);
+        let (mut taken, spent): (Vec<_>, Vec<_>) = taken.into_iter().partition(|it| it.tries <= TRIES);
+        self.taken = spent;
         taken.extend(self.places.take_new(&mut self.images));
         let mut images = std::mem::take(&mut self.images);
-        // Those that were tried often enough wait for the end.
         let unnamed = std::mem::take(&mut self.unnamed);
         let (again, spent): (HashMap<_, _>, _) = unnamed.into_iter().partition(|(_, tries)| *tries < TRIES);
         self.unnamed = spent;
@@ -87,7 +89,7 @@ impl Symbols {
         self.images = images;
         self.places.tried(&taken, &resolved.unanswered);
         let unanswered = |it: &Taken| it.place.is_none() && resolved.unanswered.contains(&it.called());
-        let waiting = taken.into_iter().filter(|it| unanswered(it) && it.tries < TRIES);
+        let waiting = taken.into_iter().filter(unanswered);
         self.taken.extend(waiting.map(|it| Taken { tries: it.tries + 1, ..it }));
         if !self.unreadable.is_empty() {
             for it in resolved.frames.iter().filter(|it| it.frame.symbol.is_none()) {

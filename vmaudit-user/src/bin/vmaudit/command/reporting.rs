@@ -10,7 +10,7 @@ use vmaudit_user::domain::report;
 use vmaudit_user::model::session::{Budget, BudgetRow, Header};
 use vmaudit_user::os::input;
 use vmaudit_user::output::format::Document;
-use vmaudit_user::output::say;
+use vmaudit_user::output::{Weight, say_as};
 use vmaudit_user::session::Sink as _;
 use vmaudit_user::session::recorder::Recorder;
 
@@ -72,18 +72,18 @@ pub fn conclude(
     if outputs.named() || args.quiet {
         let status = if counts { format!(" (exit status {})", args.breach_exit_code) } else { String::new() };
         for breach in &report.breaches {
-            say(&format!("budget broken{status}: {}", breach.sentence));
+            say_as(Weight::Error, &format!("budget broken{status}: {}", breach.sentence));
         }
     }
     let mut lost = false;
     if !args.quiet || outputs.named() {
         for e in outputs.write_each(&Document::Report(&report), shown(args, echoed)) {
-            say(&format!("the report could not be written: {e}"));
+            say_as(Weight::Error, &format!("the report could not be written: {e}"));
             lost = true;
         }
     }
     if let Some(complaint) = recorder.and_then(|it| it.complaint()) {
-        say(&complaint);
+        say_as(Weight::Error, &complaint);
         lost = true;
     }
     Ok(Outcome { breached: !report.breaches.is_empty(), lost })

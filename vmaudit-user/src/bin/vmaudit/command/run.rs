@@ -19,7 +19,7 @@ use vmaudit_user::os::rights;
 use vmaudit_user::os::status_line;
 use vmaudit_user::os::users;
 use vmaudit_user::output::format::Kind;
-use vmaudit_user::output::say;
+use vmaudit_user::output::{Weight, say_as};
 use vmaudit_user::session::opening::{AskedOf, give_up_rights, open_source};
 use vmaudit_user::session::recorder::Recorder;
 use vmaudit_user::session::{Ends, Session, Sink, Unfollowed};
@@ -119,14 +119,14 @@ pub fn run(args: RunArgs) -> anyhow::Result<i32> {
 
 fn cannot_run(args: &RunArgs, status: i32, why: &str) -> i32 {
     let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
-    say(&format!("cannot run {name}: {why}"));
+    say_as(Weight::Error, &format!("cannot run {name}: {why}"));
     status
 }
 
 /// Never refuses to run the workload because of itself. Its status is its own, and 125 in place of 0, because there is no
 /// report.
 fn unwatched(args: &RunArgs, user: Option<&User>, e: &anyhow::Error) -> i32 {
-    say(&format!("{e:#}: the command runs without being watched, and there is no report"));
+    say_as(Weight::Error, &format!("{e:#}: the command runs without being watched, and there is no report"));
     match child::run_instead(&args.command, user, args.keep_caps) {
         Ok(exit) if exit.code == Some(0) => exit_status::EXIT_OWN_FAILURE,
         Ok(exit) => exit_status::end_like(exit),
@@ -136,7 +136,7 @@ fn unwatched(args: &RunArgs, user: Option<&User>, e: &anyhow::Error) -> i32 {
 
 /// The same for a command that waits already.
 fn only_wait(args: &RunArgs, child: &mut Child, e: &anyhow::Error) -> anyhow::Result<i32> {
-    say(&format!("{e:#}: the command runs without being watched, and there is no report"));
+    say_as(Weight::Error, &format!("{e:#}: the command runs without being watched, and there is no report"));
     child.go().map_err(|e| anyhow!("the command's process is gone: {e}"))?;
     let exit = child.wait();
     if let Some((status, why)) = child.refusal() {
@@ -166,7 +166,10 @@ pub fn begin_recording(
     match file.map(|file| Recorder::new(Box::new(file), header, most)).transpose() {
         Ok(recorder) => (recorder, false),
         Err(e) => {
-            say(&format!("there will be no recording, because not even its beginning could be written: {e}"));
+            say_as(
+                Weight::Error,
+                &format!("there will be no recording, because not even its beginning could be written: {e}"),
+            );
             (None, true)
         }
     }

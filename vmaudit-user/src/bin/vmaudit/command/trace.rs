@@ -23,9 +23,9 @@ use vmaudit_user::os::destination::{Destination, Writing};
 use vmaudit_user::os::kernel::Facts;
 use vmaudit_user::os::users;
 use vmaudit_user::output::format::Kind;
-use vmaudit_user::output::say;
 use vmaudit_user::output::text::page::Style;
 use vmaudit_user::output::text::{refusals, verdict};
+use vmaudit_user::output::{Weight, say, say_as};
 
 use vmaudit_user::source::ebpf;
 use vmaudit_user::source::ebpf::Unavailable;
@@ -117,7 +117,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
         Err(Unfollowed::NotBegun(e) | Unfollowed::Lost(e)) => return Err(e),
         Err(Unfollowed::Refused(status, why)) => {
             let name = args.command.first().map(|c| c.to_string_lossy().into_owned()).unwrap_or_default();
-            say(&format!("cannot run {name}: {why}"));
+            say_as(Weight::Error, &format!("cannot run {name}: {why}"));
             // 125 tells vmaudit's failure from the command's status, which only `run` passes on.
             return Ok(if status == EXIT_OWN_FAILURE { 1 } else { status });
         }
@@ -129,7 +129,7 @@ pub fn trace(args: TraceArgs) -> anyhow::Result<i32> {
     audit.session().notes.iter().for_each(|note| say(note));
     let complaint = recorder.and_then(|it| it.complaint());
     if let Some(complaint) = &complaint {
-        say(complaint);
+        say_as(Weight::Error, complaint);
     }
     let mut report = report::report(&header, &audit)?;
     // Of processes that nobody asked for there is nothing to say.

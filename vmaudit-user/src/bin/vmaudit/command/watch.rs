@@ -15,7 +15,7 @@ use vmaudit_user::os::destination::Destination;
 use vmaudit_user::os::kernel::Facts;
 use vmaudit_user::os::{rights, status_line, users};
 use vmaudit_user::output::format::{Document, Kind};
-use vmaudit_user::output::say;
+use vmaudit_user::output::{Weight, say, say_as};
 use vmaudit_user::session::flight::Flight;
 use vmaudit_user::session::opening::{AskedOf, give_up_rights, open_running};
 use vmaudit_user::session::{Ends, Root, Session, Sink, Unfollowed};
@@ -119,7 +119,7 @@ pub fn watch(args: WatchArgs) -> anyhow::Result<i32> {
     let echoed = session.interrupted();
     let audit = session.finish(None);
     if let Some(complaint) = thresholds.and_then(|it| it.complaint()) {
-        say(&complaint);
+        say_as(Weight::Error, &complaint);
     }
     let not_kept = flight::status(flight.as_ref()) != 0;
     // The line is gone, and the terminal's time as it was, before anything is written.
@@ -157,10 +157,10 @@ impl Sink for Interim<'_> {
             Ok(report) => {
                 say("so far, and it goes on:");
                 for e in outputs.write_each(&Document::Report(&report), shown(&self.args.report, false)) {
-                    say(&format!("the report could not be written: {e}"));
+                    say_as(Weight::Error, &format!("the report could not be written: {e}"));
                 }
             }
-            Err(e) => say(&e.to_string()),
+            Err(e) => say_as(Weight::Error, &e.to_string()),
         }
     }
 }
