@@ -131,7 +131,7 @@ pub fn symbol_answers(bytes: &[u8]) {
 /// Events, packed, on their way through the flight recorder: what it keeps of any is a whole recording that gives a report.
 pub fn flight(bytes: &[u8]) {
     let mut events = Vec::new();
-    let _ = packed::values(bytes, |event: Event| events.push(event));
+    let _ = packed::values(bytes, |event: Event, _| events.push(event));
     // Each is written many times over.
     events.truncate(64);
     let header = Header { stretch: None, ..recordings::header() };
