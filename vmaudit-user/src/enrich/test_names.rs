@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::exec_looks;
 use crate::domain::test_name::{is_runner, of_go, program, test_of};
-use crate::model::event::{ProcessFacts, ProcessId, TestOf, WithoutTest};
+use crate::model::event::{ProcessFacts, ProcessId};
+use crate::model::test::{TestOf, WithoutTest};
 use crate::os::apart::Patience;
 use crate::os::procfs::Proc;
 use crate::os::rights;

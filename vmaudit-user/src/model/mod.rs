@@ -36,6 +36,7 @@ pub mod shortage;
 pub(crate) mod stack;
 pub(crate) mod stretch;
 pub(crate) mod task_names;
+pub mod test;
 pub(crate) mod unreadable;
 pub mod vma_layout;
 pub mod within;

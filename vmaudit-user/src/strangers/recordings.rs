@@ -17,13 +17,14 @@ use crate::model::end::{
 };
 use crate::model::event::{
     CallStat, Change, Cut, End, Event, Interval, LimitSeen, Losses, MmState, Needed, ProcessFacts, ProcessId,
-    Reached, RefusalGroup, Refused, Sample, Section, TestOf, WithoutTest,
+    Reached, RefusalGroup, Refused, Sample, Section,
 };
 use crate::model::loss::LossReason;
 use crate::model::mark::{MarkDoubt, MarkSet};
 use crate::model::report::{Host, Limits, Report, SourceKind};
 use crate::model::session::{Budget, Gone, Header, KernelRules, MarginAsked, Sight, Stretch};
 use crate::model::shortage::{Commit, TaskFigure, Tasks};
+use crate::model::test::{TestOf, WithoutTest};
 use crate::model::within::Within;
 use crate::output::format::{Document, Format, write};
 use crate::output::text::page::Style;

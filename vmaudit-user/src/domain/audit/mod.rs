@@ -35,7 +35,7 @@ use crate::domain::series::Series;
 use crate::model::end::{Ended, OomCgroups};
 use crate::model::event::{
     Cut, End, Event, FollowedStack, Losses, MemoryCgroup, MmState, ProcessId, RefusalGroup, Refused, Sample,
-    Within, WithoutTest,
+    Within,
 };
 use crate::model::report::{Condition, Frame, Holders, Hook, Limits, Rlimits};
 use crate::model::session::{Header, KernelRules, Sight};
@@ -256,16 +256,7 @@ impl Audit {
                     process.arguments = Some(line.arguments);
                 }
             }
-            // Of one that has been added up since nothing is kept.
-            Event::Test(it) => match it.without {
-                None => {
-                    if let Some(process) = self.processes.get_mut(&it.process) {
-                        process.test = Some(it.test);
-                    }
-                }
-                Some(WithoutTest::None) => {}
-                Some(WithoutTest::Unknown) => self.tests_unknown = self.tests_unknown.saturating_add(1),
-            },
+            Event::Test(it) => self.took_test(*it),
             Event::User(user) => {
                 if self.users.len() < USERS {
                     self.users.insert(user.uid, user.name);

@@ -1,9 +1,10 @@
-//! What the tasks of each name did in a process.
+//! What the tasks of each name did in a process, and which test processes belong to.
 
 use std::cmp::Reverse;
 
 use crate::domain::audit::{Audit, Process};
 use crate::model::task_names::{TaskFigures, TaskName, TaskNames};
+use crate::model::test::{TestOf, WithoutTest};
 
 /// Names kept apart of one process.
 pub const NAMES: usize = 129;
@@ -34,6 +35,19 @@ pub fn add_all(sum: &mut Vec<TaskFigures>, others: Vec<TaskFigures>) {
 }
 
 impl Audit {
+    /// Of a process that has been added up since no test is kept.
+    pub(super) fn took_test(&mut self, it: TestOf) {
+        match it.without {
+            None => {
+                if let Some(process) = self.processes.get_mut(&it.process) {
+                    process.test = Some(it.test);
+                }
+            }
+            Some(WithoutTest::None) => {}
+            Some(WithoutTest::Unknown) => self.tests_unknown = self.tests_unknown.saturating_add(1),
+        }
+    }
+
     /// By name, those that did most first, over all address spaces of a process of which at least one had tasks of several
     /// names.
     pub(super) fn tasks_of(&self, process: &Process) -> Vec<TaskFigures> {

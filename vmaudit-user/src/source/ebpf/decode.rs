@@ -20,9 +20,10 @@ use crate::model::end::{
 };
 use crate::model::event::{
     CallStat, Change, Credit, Event, Host, Mapped, MappedFile, MmState, Needed, ProcessFacts, ProcessId,
-    RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, TestOf, Within, WithoutTest,
+    RefusalGroup, RefusalSite, Refused, Section, Sizes, StackPiece, Within,
 };
 use crate::model::shortage::Tasks;
+use crate::model::test::{TestOf, WithoutTest};
 use crate::source::ebpf::intervals::Intervals;
 use crate::source::ebpf::ledger;
 use crate::source::ebpf::left_ranges::LeftRanges;
