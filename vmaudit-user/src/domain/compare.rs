@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::domain::compare_makers::{Compared, compare_makers};
 use crate::model::difference::{Change, Difference, Figures, GateBreach, Row, SCHEMA, Side, Tolerance};
 use crate::model::report::{CallFigures, Process, Report};
 use crate::text::{count, grouped, rate, total};
@@ -22,7 +23,7 @@ pub struct Asked {
 const FASTER: f64 = 2.0;
 
 /// Application and role.
-type Key = (String, String);
+pub(super) type Key = (String, String);
 
 /// Compares `new` with `old`; each comes with its file's name.
 pub fn compare(
@@ -42,6 +43,7 @@ pub fn compare(
         a.change.cmp(&b.change).then_with(|| grown(b).cmp(&grown(a))).then_with(|| a.name().cmp(&b.name()))
     });
     let (old_side, new_side) = (side(old_file, old), side(new_file, new));
+    let Compared { makers, notes: of_makers } = compare_makers(old, new, asked.tolerance);
     let breaches = asked
         .fail_over
         .map_or_else(Vec::new, |most| gate(&rows, &old_side, &new_side, most, asked.tolerance));
@@ -51,12 +53,13 @@ pub fn compare(
         vmaudit: env!("CARGO_PKG_VERSION").into(),
         sentence: sentence(&rows),
         verdict: rows.iter().map(|row| row.change).min().unwrap_or(Change::Same),
-        notes: notes(&old_side, &new_side),
+        notes: notes(&old_side, &new_side).into_iter().chain(of_makers).collect(),
         old: old_side,
         new: new_side,
         tolerance: asked.tolerance,
         fail_over: asked.fail_over,
         rows,
+        makers,
         breaches,
     }
 }
@@ -73,7 +76,7 @@ fn side(file: &str, report: &Report) -> Side {
     }
 }
 
-fn key(app: Option<&str>, comm: &str) -> Key {
+pub(super) fn key(app: Option<&str>, comm: &str) -> Key {
     let app = app.unwrap_or(comm);
     (app.rsplit('/').next().unwrap_or(app).to_owned(), comm.to_owned())
 }

@@ -7,6 +7,7 @@ pub mod budget;
 pub(crate) mod c_library;
 pub mod cgroup;
 pub mod compare;
+mod compare_makers;
 pub mod diagnosis;
 mod elsewhere;
 pub mod end;

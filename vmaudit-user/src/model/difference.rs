@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::stack::Frame;
+
 /// Name of the schema.
 pub const SCHEMA: &str = "vmaudit.diff";
 
@@ -31,6 +33,9 @@ pub struct Difference {
     pub fail_over: Option<f64>,
     /// By application and role, the worst first.
     pub rows: Vec<Row>,
+    /// Who made more, or less, of the VMAs of the largest process of an application that is in both: the largest difference of
+    /// each application first. What chance or missing stacks may have made is not among them.
+    pub makers: Vec<Made>,
     /// What breaks the gate.
     pub breaches: Vec<GateBreach>,
     /// What makes the two hard to compare.
@@ -127,6 +132,57 @@ impl Row {
             self.comm.clone()
         } else {
             format!("{}: {}", self.app, self.comm)
+        }
+    }
+}
+
+/// One call from one place, in both sessions.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Made {
+    /// As in [`Row`].
+    pub app: String,
+    /// As in [`Row`].
+    pub comm: String,
+    /// What became of it.
+    pub change: MadeChange,
+    /// The call.
+    pub syscall: String,
+    /// From where, innermost first, as far as it is the same for all; without addresses.
+    pub stack: Vec<Frame>,
+    /// VMAs of the old session, 0: it made none that are known.
+    pub old: u64,
+    /// VMAs of the new one.
+    pub new: u64,
+    /// So many more or less chance and missing stacks can make, VMAs; 0: both figures are exact.
+    pub noise: u64,
+    /// The figures are of all VMAs that were added (`--stacks`); false: of those at the peak.
+    pub every_change: bool,
+}
+
+/// What became of a maker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum MadeChange {
+    /// It made none before.
+    New,
+    /// It makes more.
+    More,
+    /// It makes less.
+    Less,
+    /// It makes none any more.
+    Gone,
+}
+
+impl MadeChange {
+    /// For people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::More => "more",
+            Self::Less => "less",
+            Self::Gone => "gone",
         }
     }
 }

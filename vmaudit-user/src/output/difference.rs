@@ -2,11 +2,37 @@
 
 use std::cmp::Reverse;
 
-use crate::model::difference::{Figures, Row};
+use crate::model::difference::{Figures, Made, Row};
+use crate::output::makers::where_from;
 use crate::text::grouped;
 
 /// Heading of [`added`].
 pub(crate) const ADDED: &str = "What added the difference (VMAs added in all processes, by call)";
+
+/// Heading of [`made`].
+pub(crate) const MADE: &str = "Who made the difference (VMAs of the largest process of each application)";
+/// Rows of it.
+pub(crate) const MOST_MADE: usize = 12;
+
+/// `java: mmap +18,000, at the peak (200 to 18,200, more)`, and from where; each function in at most so many columns.
+pub(crate) fn made(row: &Made, room: usize) -> (String, String) {
+    let name = if row.app == row.comm { row.comm.clone() } else { format!("{}: {}", row.app, row.comm) };
+    let sign = if row.new < row.old { '-' } else { '+' };
+    let of = if row.every_change { "added in all" } else { "at the peak" };
+    let chance = match row.noise {
+        0 => String::new(),
+        noise => format!(", up to {} by chance", grouped(noise)),
+    };
+    let what = format!(
+        "{name}: {} {sign}{} {of} ({} to {}{chance}, {})",
+        row.syscall,
+        grouped(row.new.abs_diff(row.old)),
+        grouped(row.old),
+        grouped(row.new),
+        row.change.word()
+    );
+    (what, where_from(&row.stack, room).join(" < "))
+}
 
 /// Application, old and new peak, their difference, refused calls before and now, verdict.
 pub(crate) fn cells(row: &Row) -> [String; 7] {

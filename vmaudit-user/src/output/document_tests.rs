@@ -3,6 +3,7 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::format::{Document, Done, Format, Kind, write};
+use super::makers::tests::grown_run;
 use super::text::page::Style;
 use super::text::tests::{clean_run, clipped_run, proc_source};
 use crate::domain::application::Anonymizer;
@@ -444,7 +445,15 @@ fn differences() {
     grown.processes[0].comm = "java \u{1b}[31m|".into();
     let mut before = clean_run();
     before.processes[0].comm.clone_from(&grown.processes[0].comm);
+    let (mut had, mut has) = (grown_run(), grown_run());
+    had.processes[0].map_count.clipped = false;
+    had.processes[0].makers[0].count = 20_000;
+    let mut hostile = has.processes[0].makers[0].clone();
+    hostile.count = 9_000;
+    hostile.stack[1].symbol = Some("evil\u{1b}[31m|<b>::error::\n".into());
+    has.processes[0].makers.push(hostile);
     for (name, old, new, gate) in [
+        ("makers", &had, &has, None),
         ("clean", &clean, &clean, Some(10.0)),
         ("worse", &before, &grown, Some(10.0)),
         ("at the limit", &clean, &limited, None),

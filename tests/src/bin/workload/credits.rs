@@ -135,14 +135,33 @@ fn say(base: u64, held: [u64; SITES], (made, unmapped): ([u64; SITES], u64)) -> 
 /// Runs one history.
 pub fn run(name: &str) -> ! {
     const MANY: usize = 57_000;
-    let few = name == "few" || name == "swings";
-    let mut book = Book::new(if few { 400 } else { MANY + 3000 });
+    let pages = match name {
+        "few" | "swings" => 400,
+        "few-more" => 500,
+        _ => MANY + 3000,
+    };
+    let mut book = Book::new(pages);
     let base = count();
     match name {
         "random" => (0..MANY).for_each(|_| {
             let site = book.any();
             book.map(site);
         }),
+        // As random, and more from one place.
+        "more" => {
+            (0..MANY).for_each(|_| {
+                let site = book.any();
+                book.map(site);
+            });
+            (0..3000).for_each(|_| book.map(3));
+        }
+        "few-more" => {
+            (0..400).for_each(|_| {
+                let site = book.any();
+                book.map(site);
+            });
+            (0..100).for_each(|_| book.map(3));
+        }
         "few" => (0..400).for_each(|_| {
             let site = book.any();
             book.map(site);

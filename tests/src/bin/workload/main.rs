@@ -45,7 +45,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 sizes CASE | needs LIMIT BYTES
                 leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
                 bursts MS | leak PER_SECOND MS
-                credits random|few|bursts|period-20|period-16|saw-tooth|shift|regrow|swings | credits threads N
+                credits random|more|few|few-more|bursts|period-20|period-16|saw-tooth|shift|regrow|swings | credits threads N
                 hostile | marked N | rude N|on | named threads|together|renames|many T N
   families      children N [exit|killed|exec|exec-at-once|exec-missing|exec-garbage] | reuse-pid N | generations N | vfork N
                 each CASE ARGUMENTS -- CASE ARGUMENTS ... | exec-self N K | exec-by-thread N K | daemon N MS | flood N

@@ -4,9 +4,12 @@ use std::io::{self, Write};
 
 use super::escape::plain;
 use crate::model::difference::{Change, Difference, Row};
-use crate::output::difference::{added, cells};
+use crate::output::difference::{MADE, MOST_MADE, added, cells, made};
 use crate::output::text::page::Style;
 use crate::text::grouped;
+
+/// Columns of a function.
+const ROOM: usize = 80;
 
 /// For a comment or a summary.
 pub(super) fn write(it: &Difference, style: &Style, out: &mut dyn Write) -> io::Result<()> {
@@ -37,6 +40,16 @@ pub(super) fn write(it: &Difference, style: &Style, out: &mut dyn Write) -> io::
         if let Some(calls) = added(row) {
             writeln!(out, "\n{} added: {}", plain(&row.name()), plain(&calls))?;
         }
+    }
+    if !it.makers.is_empty() {
+        writeln!(out, "\n**{MADE}**\n")?;
+    }
+    for row in it.makers.iter().take(MOST_MADE) {
+        let (what, place) = made(row, ROOM);
+        writeln!(out, "* {}: {}", plain(&what), plain(&place))?;
+    }
+    if let Some(more) = it.makers.len().checked_sub(MOST_MADE).filter(|more| *more > 0) {
+        writeln!(out, "\nand {} more, in the JSON", grouped(more as u64))?;
     }
     for note in &it.notes {
         writeln!(out, "\n{}", plain(note))?;

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use crate::model::difference::{Change, Difference, Row};
-use crate::output::difference::{ADDED, cells};
+use crate::output::difference::{ADDED, MADE, MOST_MADE, cells};
 use crate::output::text::page::{Colour, Page, Style, column};
 use crate::text::{clean, count};
 
@@ -51,6 +51,7 @@ pub(crate) fn write(it: &Difference, style: &Style, out: &mut dyn Write) -> io::
         }
     }
     added(&shown, &mut page)?;
+    made(it, &mut page)?;
     if !it.notes.is_empty() {
         page.blank()?;
     }
@@ -81,6 +82,26 @@ fn table(rows: &[&Row], page: &mut Page<'_>) -> io::Result<()> {
             _ => None,
         };
         page.line(&line, colour)?;
+    }
+    Ok(())
+}
+
+/// Who made the difference.
+fn made(it: &Difference, page: &mut Page<'_>) -> io::Result<()> {
+    if it.makers.is_empty() {
+        return Ok(());
+    }
+    page.blank()?;
+    page.line(MADE, Some(Colour::Bold))?;
+    let room = page.width.saturating_sub(4);
+    for row in it.makers.iter().take(MOST_MADE) {
+        let (what, place) = crate::output::difference::made(row, room);
+        page.paragraph("  ", "    ", &clean(&what), None)?;
+        page.paragraph("    ", "    ", &place, Some(Colour::Dim))?;
+    }
+    if let Some(more) = it.makers.len().checked_sub(MOST_MADE).filter(|more| *more > 0) {
+        let more = count(more as u64, "more place", "more places");
+        page.line(&format!("  and {more}, in the JSON"), Some(Colour::Dim))?;
     }
     Ok(())
 }
