@@ -65,7 +65,8 @@ fn samples_are_never_shown_to_hold() {
 /// Seven sessions of the same history, in 21 pairs, and one in which a place makes so many more. Gives what was told of these.
 fn histories((same, more): (&str, &str), by: u64) -> Vec<serde_json::Value> {
     let left = |history: &str| {
-        let session = Session::vmaudit(&["run", "-o"]);
+        // Room for each copy of a stack, however slow the machine is.
+        let session = Session::vmaudit(&["run", "--ring-bytes", "16777216", "-o"]);
         let file = session.file("new.json");
         let words = ["--linger", "500", "credits", history];
         let done = session.words(&[&file]).words(&["--"]).then_workload(&words).go().succeeded();

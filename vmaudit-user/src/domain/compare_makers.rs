@@ -35,7 +35,17 @@ struct Part {
     count: u64,
     /// Names are one entry for each of these.
     stack: Vec<Frame>,
-    cut: bool,
+    end: End,
+}
+
+/// How far stacks are known.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    Whole,
+    /// Callers are missing.
+    Cut,
+    /// It was not followed, or is one of several: see [`sure`].
+    Astray,
 }
 
 /// What is known of a process.
@@ -121,9 +131,13 @@ fn rows_of(key: &Key, (old, new): (&Process, &Process), tolerance: Tolerance) ->
     let both = |has: fn(&Process) -> bool| has(old) && has(new);
     let every_change = both(|it| !it.changes.is_empty()).then(|| [changes(old), changes(new)]);
     let at_peak = both(|it| !it.makers.is_empty()).then(|| [makers(old), makers(new)]);
+    let known = |sides: &Option<[Side; 2]>, end| {
+        sides.clone().map(|sides| joined(sides.map(|side| side.without(end))))
+    };
     let looks = [
-        every_change.clone().map(|sides| (sides.map(Side::whole), true)),
-        at_peak.clone().map(|sides| (sides.map(Side::whole), false)),
+        known(&every_change, End::Cut).map(|sides| (sides, true)),
+        known(&at_peak, End::Cut).map(|sides| (sides, false)),
+        known(&at_peak, End::Astray).map(|sides| (sides, false)),
         at_peak.map(|sides| (joined(sides), false)),
         every_change.map(|sides| (joined(sides), true)),
     ];
@@ -151,7 +165,11 @@ fn rows_of(key: &Key, (old, new): (&Process, &Process), tolerance: Tolerance) ->
 /// All that begins like a stack without callers is one place, on both sides.
 fn joined(sides: [Side; 2]) -> [Side; 2] {
     let cut = |side: &Side| {
-        side.parts.iter().filter(|(_, part)| part.cut).map(|(place, _)| place.clone()).collect::<Vec<_>>()
+        side.parts
+            .iter()
+            .filter(|(_, part)| part.end != End::Whole)
+            .map(|(place, _)| place.clone())
+            .collect::<Vec<_>>()
     };
     let cuts: BTreeSet<Place> = sides.iter().flat_map(cut).collect();
     sides.map(|side| side.joined(&cuts))
@@ -173,8 +191,17 @@ fn function(frame: &Frame) -> String {
 }
 
 impl Side {
-    fn add(&mut self, call: &str, stack: &[Frame], count: u64, cut: bool) {
+    fn add(&mut self, call: &str, stack: &[Frame], count: u64, mut end: End) {
         self.all = self.all.saturating_add(count);
+        // Of what has no name at all only the address is known.
+        let named = stack.iter().take_while(|frame| frame.symbol.is_some() || frame.module.is_some()).count();
+        let stack = match stack.get(..named) {
+            Some(known) if named < stack.len() => {
+                end = end.max(End::Cut);
+                known
+            }
+            _ => stack,
+        };
         let mut functions: Vec<String> = Vec::new();
         let mut frames: Vec<Frame> = Vec::new();
         for frame in stack {
@@ -192,22 +219,22 @@ impl Side {
         let part = self.parts.entry((call.to_owned(), functions)).or_insert_with(|| Part {
             count: 0,
             stack: frames,
-            cut: true,
+            end,
         });
         part.count = part.count.saturating_add(count);
-        part.cut &= cut;
+        part.end = part.end.min(end);
     }
 
     fn nobody(&mut self, count: u64) {
         (self.all, self.unknown) = (self.all.saturating_add(count), self.unknown.saturating_add(count));
     }
 
-    /// Stacks without callers are of no known place.
-    fn whole(mut self) -> Self {
+    /// Stacks that are known no farther than this are of no known place.
+    fn without(mut self, end: End) -> Self {
         let mut left = 0_u64;
         self.parts.retain(|_, part| {
-            left = left.saturating_add(if part.cut { part.count } else { 0 });
-            !part.cut
+            left = left.saturating_add(if part.end >= end { part.count } else { 0 });
+            part.end < end
         });
         self.unknown = self.unknown.saturating_add(left);
         self
@@ -246,9 +273,12 @@ fn makers(process: &Process) -> Side {
         match (maker.nobody, &maker.syscall) {
             (Some(Nobody::Before), _) => side.all = side.all.saturating_add(maker.count),
             (None, Some(call)) if maker.stack_notes.iter().any(|note| note == UNCOPIED) => {
-                side.add(call, sure(&maker.stack), maker.count, true);
+                side.add(call, sure(&maker.stack), maker.count, End::Astray);
             }
-            (None, Some(call)) => side.add(call, &maker.stack, maker.count, maker.cut),
+            (None, Some(call)) => {
+                let end = if maker.cut { End::Cut } else { End::Whole };
+                side.add(call, &maker.stack, maker.count, end);
+            }
             _ => side.nobody(maker.count),
         }
     }
@@ -260,9 +290,9 @@ fn changes(process: &Process) -> Side {
     for row in process.changes.iter().filter(|row| row.added > 0) {
         match row.nobody {
             Some(NoPlace::OtherPlaces | NoPlace::NotSampled) => side.nobody(row.added),
-            None if row.stack_notes.is_empty() => side.add(&row.syscall, &row.stack, row.added, false),
+            None if row.stack_notes.is_empty() => side.add(&row.syscall, &row.stack, row.added, End::Whole),
             // It may be of several callers.
-            None => side.add(&row.syscall, sure(&row.stack), row.added, true),
+            None => side.add(&row.syscall, sure(&row.stack), row.added, End::Astray),
         }
     }
     side
@@ -402,6 +432,10 @@ mod tests {
         assert_eq!(rows, [(MadeChange::More, 150, 180, 1)], "told once, and by as much as is known");
         let many = Maker { cut: true, ..maker(60, &["mmap"]) };
         assert_eq!(told(&old, &of(vec![many, whole])), [(MadeChange::More, 150, 240, 0)], "together");
+        // Of what has no name nothing is known.
+        let bare = |ip| Maker { stack: vec![Frame::bare(ip)], ..maker(150, &[]) };
+        assert_eq!(told(&of(vec![bare(1)]), &of(vec![bare(2)])), []);
+        assert_eq!(told(&of(vec![bare(1)]), &old), [], "it may be the same");
         // What was not followed may go astray behind the second function.
         let uncopied = |name| Maker {
             stack_notes: vec![UNCOPIED.to_owned()],
