@@ -178,6 +178,24 @@ fn a_server_keeps_it_too() {
     send_signal(target.pid(), libc::SIGKILL);
 }
 
+/// Also of a process that a server has let go of by then.
+#[test]
+fn a_servers_file_has_callers_as_that_of_a_watch() {
+    let scratch = Scratch::new();
+    let folder = folder(&scratch);
+    let mut target = gated("\"$0\" causes rlimit-as; read on");
+    let session = Session::vmaudit(&["serve", "--listen", "127.0.0.1:0", "-p", &target.pid().to_string()]);
+    let mut server = session.words(&["--flight", "1M", "--flight-dir"]).words(&[&folder]).start();
+    server.wait_for_stderr("serving ");
+    assert!(target.write(b"\n"));
+    let report = report_of(&first_kept(&mut server, &folder));
+    let example = report.failures.iter().find_map(|failure| failure.example.as_ref()).expect("an example");
+    assert!(example.stack.iter().any(|frame| frame.symbol.is_some()), "{example:?}");
+    send_signal(server.pid(), libc::SIGTERM);
+    server.wait().succeeded();
+    send_signal(target.pid(), libc::SIGKILL);
+}
+
 #[test]
 fn a_folder_that_cannot_be_written_to_is_told_before_anything_begins() {
     let scratch = Scratch::new();

@@ -212,10 +212,11 @@ pub fn numa_maps(bytes: &[u8]) {
 /// /proc/PID/stat: what is understood is printed and understood as the same.
 pub fn stat(bytes: &[u8]) {
     let Some(it) = procfs::parse_stat(bytes) else { return };
-    let procfs::Stat { comm, state, ppid, kernel_thread, exiting, threads, start_ticks } = &it;
+    let procfs::Stat { comm, state, ppid, kernel_thread, exiting, threads, start_ticks, image } = &it;
+    let (code, stack) = image;
     let flags = if *kernel_thread { 0x0020_0000 } else { 0 } | if *exiting { 4 } else { 0 };
     let text = format!(
-        "1 ({comm}) {state} {ppid} 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 {start_ticks} 0 0\n"
+        "1 ({comm}) {state} {ppid} 1 1 0 -1 {flags} 0 0 0 0 0 0 0 0 20 0 {threads} 0 {start_ticks} 0 0 0 {code} 0 {stack}\n"
     );
     assert_eq!(procfs::parse_stat(text.as_bytes()).as_ref(), Some(&it), "{text:?}");
 }

@@ -15,6 +15,7 @@ pub(crate) mod exactness;
 pub mod fleet;
 pub mod groups;
 pub(crate) mod growth;
+pub(crate) mod images;
 pub mod limit;
 pub mod notation;
 pub mod process_filter;

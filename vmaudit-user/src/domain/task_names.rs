@@ -2,6 +2,9 @@
 
 use crate::model::task_names::{TaskName, TaskNames};
 
+/// Names kept apart of one process.
+pub const NAMES: usize = 129;
+
 impl TaskName {
     /// Puts what others of the name did, in the same address space or in another, to it.
     pub fn add(&mut self, other: &Self) {

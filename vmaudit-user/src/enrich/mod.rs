@@ -65,6 +65,11 @@ impl Enrichment {
         Self { command_lines: Some(command_lines::looks(patience)), ..self }
     }
 
+    /// The same, without names of tests: for a session that goes on for months and keeps its last stretch.
+    pub fn for_flight(anonymizer: Anonymizer, start_ns: u64, patience: &Patience) -> Self {
+        Self { tests: None, ..Self::new(true, anonymizer, start_ns, patience) }
+    }
+
     /// Looks only at what verdicts need.
     pub fn for_verdicts(patience: &Patience) -> Self {
         Self::for_a_screen(false, patience)
@@ -177,8 +182,10 @@ impl Enrichment {
         if busy { next.min(Instant::now() + GLANCE) } else { next }
     }
 
-    /// Bounds that are for a session begin anew, in one that goes on for months.
-    pub fn renew(&mut self) {
+    /// Bounds that are for a session begin anew, in one that goes on for months; tells what was found of holders.
+    pub fn renew(&mut self, sink: &mut dyn FnMut(Event)) {
+        self.told(sink);
+        self.owners.iter_mut().for_each(Looks::renew);
         self.oom.renew();
         self.symbols.renew();
         self.task_cgroups = pids_cgroup::Looks::default();

@@ -31,6 +31,8 @@ use crate::text::count;
 
 /// Looks in one session.
 const LOOKS: usize = 20;
+/// Address spaces that are remembered in one that goes on for months.
+const REMEMBERED: usize = 10_000;
 /// Between two looks.
 const BETWEEN: Duration = Duration::from_millis(500);
 /// VMAs read in one look.
@@ -50,6 +52,8 @@ pub struct Looks {
     under_way: Option<(Waiting, u64)>,
     start_ns: u64,
     noticed: HashSet<u64>,
+    /// Of them, those since the last [`Looks::renew`].
+    looks: usize,
     queue: VecDeque<Waiting>,
     last: Option<Instant>,
     found: Vec<(Option<Owners>, Laid)>,
@@ -93,6 +97,7 @@ impl Looks {
             under_way: None,
             start_ns,
             noticed: HashSet::new(),
+            looks: 0,
             queue: VecDeque::new(),
             last: None,
             found: Vec::new(),
@@ -106,7 +111,8 @@ impl Looks {
         let near = refused.class & CLASS_SECTION != 0 && refused.class & CLASS_MC0_MASK >= NEAR;
         // Below 4 GiB other mappings are in the way than those that hold most.
         let by_size = !near && refused.class & (CLASS_NO_HOLE | CLASS_LOW) == CLASS_NO_HOLE;
-        if (near || by_size) && self.noticed.len() < LOOKS && self.noticed.insert(refused.generation) {
+        if (near || by_size) && self.looks < LOOKS && self.noticed.insert(refused.generation) {
+            self.looks += 1;
             let Refused { generation, tgid, at_ns, call, ref comm, .. } = *refused;
             let count = refused.section.map(|section| section.mc1.into());
             self.queue.push_back(Waiting {
@@ -119,6 +125,14 @@ impl Looks {
                 by_size,
                 moment: Moment::Refusal,
             });
+        }
+    }
+
+    /// Looks may be spent anew, in a session that goes on for months. Who was looked at is not looked at again.
+    pub fn renew(&mut self) {
+        self.looks = 0;
+        if self.noticed.len() >= REMEMBERED {
+            self.noticed.clear();
         }
     }
 
@@ -340,5 +354,12 @@ mod tests {
             looks.notice(&refused(generation, CLASS_SECTION | 7));
         }
         assert!(looks.queue.len() <= LOOKS);
+        looks.queue.clear();
+        looks.renew();
+        for generation in (10..15).chain(1_000..2_000) {
+            looks.notice(&refused(generation, CLASS_SECTION | 7));
+        }
+        assert_eq!(looks.queue.len(), LOOKS);
+        assert!(looks.queue.iter().all(|it| it.generation >= 1_000), "nobody twice");
     }
 }

@@ -5,6 +5,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::process_id::ProcessId;
+use super::report::Exit;
+
+/// The end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// When, CLOCK_MONOTONIC ns.
+    pub at_ns: u64,
+    /// How the command ended; `None` when there was none.
+    pub exit: Option<Exit>,
+    /// Followed processes still alive.
+    pub still_running: u64,
+}
 
 /// A process has ended.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

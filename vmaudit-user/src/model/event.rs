@@ -3,6 +3,7 @@
 pub use crate::model::call_stat::CallStat;
 pub use crate::model::host::Host;
 pub use crate::model::interval::{INTERVAL_NS, Interval, Reached, Untold};
+pub use crate::model::joined::Joined;
 pub use crate::model::loss::{Doubt, Losses, UsedShare};
 pub use crate::model::makers::{Credit, Entered, Place};
 pub use crate::model::memory::{Kept, Needed, Sizes};
@@ -10,13 +11,14 @@ pub use crate::model::memory::{Kept, Needed, Sizes};
 use serde::{Deserialize, Serialize};
 use vmaudit_common::call::Call;
 
+pub use super::end::End;
 use super::end::{Ended, OomCgroups, OomVictim};
 use super::event_names;
 pub use super::holders::Owners;
 pub use super::layout::Laid;
 use super::memory::Rlimits;
 pub use super::process_id::ProcessId;
-use super::report::{Condition, Exit, Hook, Limits};
+use super::report::{Condition, Hook, Limits};
 use super::shortage::{Commit, Tasks};
 pub use super::stack::{FollowedStack, Mapped, MappedFile, StackEnds, StackName, StackPiece};
 pub use super::task_names::TaskNames;
@@ -162,17 +164,6 @@ pub struct CgroupExhausted {
     pub cgroup: MemoryCgroup,
 }
 
-/// The end of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct End {
-    /// When, CLOCK_MONOTONIC ns.
-    pub at_ns: u64,
-    /// How the command ended; `None` when there was none.
-    pub exit: Option<Exit>,
-    /// Followed processes still alive.
-    pub still_running: u64,
-}
-
 /// What the kernel side knows of one address space.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MmState {
@@ -239,6 +230,9 @@ pub struct MmState {
     /// Its changes by place; `None` where nobody asked for them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ledger: Option<Vec<Entered>>,
+    /// Later images of its process that it stands for, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<Box<Joined>>,
 }
 
 impl MmState {

@@ -18,6 +18,7 @@ pub mod holders;
 pub(crate) mod hook;
 mod host;
 pub(crate) mod interval;
+mod joined;
 pub mod layout;
 pub mod limit;
 pub mod loss;

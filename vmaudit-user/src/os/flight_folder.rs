@@ -93,10 +93,22 @@ impl FlightFolder {
     /// A folder that takes no file is told before anything is attached.
     fn try_it(&self) -> io::Result<()> {
         let _rights = rights::raised(self.rights);
-        let (file, name) = self.make(".vmaudit-flight-try", "")?;
-        drop(file);
-        unlinkat(&self.folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
-        Ok(())
+        self.try_by(|part, name| self.renamed(part, name))
+    }
+
+    /// The whole way of a file.
+    fn try_by(&self, renamed: impl Fn(&OsStr, &OsStr) -> rustix::io::Result<()>) -> io::Result<()> {
+        let (file, part) = self.make(".vmaudit-flight-try", PART)?;
+        let name = self.named(&part, renamed).inspect_err(|_| self.take_back(&file, &part))?;
+        self.remove(&name)
+    }
+
+    /// Somebody else may have been faster: it is gone, as it is to be.
+    fn remove(&self, name: &OsStr) -> io::Result<()> {
+        match unlinkat(&self.folder, name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// A new file whose name begins and ends so.
@@ -116,28 +128,37 @@ impl FlightFolder {
     /// not left behind, and costs no earlier file.
     pub fn write(&self, parts: &[Arc<[u8]>]) -> io::Result<PathBuf> {
         let _rights = rights::raised(self.rights);
-        let size = parts.iter().map(|part| part.len() as u64).sum::<u64>();
-        if size > MOST_BYTES {
+        if !Self::fits(parts) {
             return Err(io::Error::other("the stretch is longer than all its files may be together"));
         }
         let now = rfc3339(SystemTime::now()).replace([':', '-'], "");
         let (mut file, part) = self.make(&format!("{BEGIN}{now}"), PART)?;
         let written = parts.iter().try_for_each(|part| file.write_all(part));
-        let name = written.and_then(|()| self.named(&part)).inspect_err(|_| self.take_back(&file, &part))?;
+        let named = written.and_then(|()| self.named(&part, |part, name| self.renamed(part, name)));
+        let name = named.inspect_err(|_| self.take_back(&file, &part))?;
         self.make_room(&name).map_err(|e| {
             io::Error::other(format!("{} is there, but an older one cannot be removed: {e}", shown(&name)))
         })?;
         Ok(self.path.join(name))
     }
 
+    /// As one file they are within the bound of all.
+    pub fn fits(parts: &[Arc<[u8]>]) -> bool {
+        parts.iter().map(|part| part.len() as u64).sum::<u64>() <= MOST_BYTES
+    }
+
     /// Gives a whole file its name, which nobody else has.
-    fn named(&self, part: &OsStr) -> io::Result<OsString> {
+    fn named(
+        &self,
+        part: &OsStr,
+        renamed: impl Fn(&OsStr, &OsStr) -> rustix::io::Result<()>,
+    ) -> io::Result<OsString> {
         let whole = part.as_bytes().strip_suffix(PART.as_bytes()).unwrap_or_default();
         let stem = whole.strip_suffix(END.as_bytes()).unwrap_or_default();
         for number in 0..TRIES {
             let again = if number == 0 { String::new() } else { format!("-{number}") };
             let name = OsString::from_vec([stem, again.as_bytes(), END.as_bytes()].concat());
-            match self.renamed(part, &name) {
+            match renamed(part, &name) {
                 Err(rustix::io::Errno::EXIST) => {}
                 renamed => return renamed.map(|()| name).map_err(io::Error::from),
             }
@@ -146,14 +167,28 @@ impl FlightFolder {
     }
 
     fn renamed(&self, part: &OsStr, name: &OsStr) -> rustix::io::Result<()> {
+        use rustix::io::Errno;
         match renameat_with(&self.folder, part, &self.folder, name, RenameFlags::NOREPLACE) {
-            // A file system that cannot rename so, may know links.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                linkat(&self.folder, part, &self.folder, name, rustix::fs::AtFlags::empty())?;
-                rustix::fs::unlinkat(&self.folder, part, rustix::fs::AtFlags::empty())
-            }
-            renamed => renamed,
+            // A file system that cannot rename so may know links.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) => {}
+            renamed => return renamed,
         }
+        match linkat(&self.folder, part, &self.folder, name, rustix::fs::AtFlags::empty()) {
+            Ok(()) => rustix::fs::unlinkat(&self.folder, part, rustix::fs::AtFlags::empty()),
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM | Errno::MLINK) => {
+                self.reserved(part, name)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Where neither is known (FUSE leaves both to each file system): a new, empty file keeps the name until the whole one
+    /// takes its place.
+    fn reserved(&self, part: &OsStr, name: &OsStr) -> rustix::io::Result<()> {
+        use rustix::fs::{Mode, OFlags, openat, renameat};
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(openat(&self.folder, name, flags, Mode::RUSR | Mode::WUSR)?);
+        renameat(&self.folder, part, &self.folder, name).inspect_err(|_| self.take_back(&file, name))
     }
 
     fn take_back(&self, file: &File, name: &OsStr) {
@@ -166,12 +201,16 @@ impl FlightFolder {
 
     /// Lets the oldest go until all are within their bounds, but not `new`, and what is left of programs that were killed.
     fn make_room(&self, new: &OsStr) -> io::Result<()> {
+        self.make_room_of(self.own()?, new)
+    }
+
+    fn make_room_of(&self, own: Vec<Left>, new: &OsStr) -> io::Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let long_ago = i64::try_from(now).unwrap_or(i64::MAX) - LEFT;
         let (mut whole, parts): (Vec<Left>, Vec<Left>) =
-            self.own()?.into_iter().partition(|(_, name, _)| is_own(name.as_bytes(), END));
+            own.into_iter().partition(|(_, name, _)| is_own(name.as_bytes(), END));
         for (_, name, _) in parts.iter().filter(|((written, _), ..)| *written < long_ago) {
-            unlinkat(&self.folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+            self.remove(name)?;
         }
         whole.sort_unstable();
         let mut bytes = whole.iter().map(|(.., bytes)| bytes).sum::<u64>();
@@ -180,7 +219,7 @@ impl FlightFolder {
             if left <= MOST_FILES && bytes <= MOST_BYTES {
                 break;
             }
-            unlinkat(&self.folder, name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+            self.remove(&name)?;
             (left, bytes) = (left - 1, bytes - of_it);
         }
         Ok(())

@@ -71,6 +71,8 @@ pub struct Stat {
     pub threads: u64,
     /// Start, clock ticks since boot.
     pub start_ticks: u64,
+    /// Where code and stack begin: elsewhere after an exec. 0: not the caller's to know (fs/proc/array.c:do_task_stat).
+    pub image: (u64, u64),
 }
 
 /// A /proc somewhere.
@@ -457,22 +459,21 @@ impl<R: Read> Read for Paced<R> {
 
 pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
     // The name may hold spaces, parentheses and newlines: the last `)` ends it.
-    let open = bytes.iter().position(|&b| b == b'(')?;
+    let name = bytes.iter().position(|&b| b == b'(')? + 1;
     let close = bytes.iter().rposition(|&b| b == b')')?;
-    let comm = String::from_utf8_lossy(bytes.get(open + 1..close)?).into_owned();
-    let rest = std::str::from_utf8(bytes.get(close + 1..)?).ok()?;
-    // proc(5) counts from 1; `rest` begins with field 3.
-    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    // proc(5) counts from 1; the rest begins with field 3.
+    let fields: Vec<_> = str::from_utf8(bytes.get(close + 1..)?).ok()?.split_ascii_whitespace().collect();
     let field = |number: usize| fields.get(number - 3);
     let flags: u64 = field(9)?.parse().ok()?;
     Some(Stat {
-        comm,
+        comm: String::from_utf8_lossy(bytes.get(name..close)?).into_owned(),
         state: field(3)?.chars().next()?,
         ppid: field(4)?.parse().ok()?,
         kernel_thread: flags & PF_KTHREAD != 0,
         exiting: flags & PF_EXITING != 0,
         threads: field(20)?.parse().ok()?,
         start_ticks: field(22)?.parse().ok()?,
+        image: [26, 28].map(|number| field(number)?.parse().ok()).map(Option::unwrap_or_default).into(),
     })
 }
 

@@ -45,6 +45,17 @@ pub struct Page {
     pub content_type: &'static str,
     /// The text.
     pub text: Bytes,
+    /// The same as gzip, where somebody takes that.
+    pub packed: Option<Bytes>,
+}
+
+impl Page {
+    /// Has it packed, once for all who take gzip: that takes longer than to make it.
+    pub fn pack(&mut self) {
+        if self.packed.is_none() {
+            self.packed = packed(&self.text);
+        }
+    }
 }
 
 /// Somebody waits for a page.
@@ -52,6 +63,8 @@ pub struct Page {
 pub struct Asked {
     /// The header `Accept`, empty where there is none.
     pub accept: String,
+    /// Takes gzip: [`Page::pack`].
+    pub gzip: bool,
     /// Takes the page.
     pub answer: oneshot::Sender<Page>,
 }
@@ -71,9 +84,9 @@ impl Asks {
         (Self { sender, notify: notify.clone() }, receiver, notify)
     }
 
-    async fn page(&self, accept: String) -> Option<Page> {
+    async fn page(&self, accept: String, gzip: bool) -> Option<Page> {
         let (answer, page) = oneshot::channel();
-        self.sender.send(Asked { accept, answer }).await.ok()?;
+        self.sender.send(Asked { accept, gzip, answer }).await.ok()?;
         self.notify.notify_one();
         page.await.ok()
     }
@@ -191,9 +204,10 @@ async fn answer(request: Request<Incoming>, asks: Asks) -> Result<Response<Full<
     Ok(match request.uri().path() {
         "/metrics" => {
             let accepted = request.headers().get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
-            match asks.page(accepted.collect::<Vec<_>>().join(",")).await {
+            let gzip = takes_gzip(request.headers());
+            match asks.page(accepted.collect::<Vec<_>>().join(","), gzip).await {
                 Some(page) => {
-                    let packed = takes_gzip(request.headers()).then(|| packed(&page.text)).flatten();
+                    let packed = page.packed.filter(|_| gzip);
                     let is_packed = packed.is_some();
                     let mut found = of(StatusCode::OK, page.content_type, packed.unwrap_or(page.text));
                     let headers = found.headers_mut();
@@ -246,7 +260,7 @@ pub(crate) fn answer_to(bytes: &[u8], page: &'static str) -> io::Result<Vec<u8>>
         let stream = Box::new(tokio::net::UnixStream::from_std(server)?);
         let pages = async {
             while let Some(Asked { answer, .. }) = asked.recv().await {
-                let _ = answer.send(Page { content_type: "text/plain", text: page.into() });
+                let _ = answer.send(Page { content_type: "text/plain", text: page.into(), packed: None });
             }
         };
         tokio::join!(converse(stream, asks, Arc::default()), pages);

@@ -32,7 +32,7 @@ impl Session<'_> {
             state.audit.owners().into_iter().map(|uid| Event::User(UserName { uid, name: user_name(uid) })),
         );
         last.extend(vma_bytes().map(Event::VmaBytes));
-        let still_running = source.living() as u64;
+        let still_running = source.still_running();
         last.push(Event::End(End { at_ns: now_ns(), exit: None, still_running }));
         last.iter_mut().for_each(|event| state.anonymizer.event(event));
         for sink in state.sinks.iter_mut().filter(|sink| sink.keeps() && (asked || sink.due())) {

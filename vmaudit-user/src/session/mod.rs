@@ -26,8 +26,7 @@ use tokio::sync::Notify;
 use crate::domain::application::Anonymizer;
 use crate::domain::audit::{Audit, Standing};
 use crate::enrich::Enrichment;
-use crate::launch::child::{Child, Look};
-use crate::launch::last_resort;
+use crate::launch::child::Child;
 use crate::launch::signals::is_harmless;
 use crate::model::event::{End, Event, UserName};
 use crate::model::report::Exit;
@@ -40,9 +39,9 @@ use crate::os::users::user_name;
 use crate::source::Source;
 use crate::text::MESSAGES;
 use beside::Beside;
-use ending::{left_behind, look_last, vma_bytes};
+use ending::{left_behind, living_last, look, look_last, vma_bytes};
 use marks::Marks;
-use over::{release, thin_out, wants_ended};
+use over::{TIDY, nobody, release, thin_out, tidy, wants_ended};
 pub use root::Root;
 use signals::{Asked, Signals, Wake};
 
@@ -58,8 +57,6 @@ const BATCH: usize = 1024;
 const BATCHES: usize = 64;
 /// Between two looks for processes that are over, where somebody wants them.
 const LOOK: Duration = Duration::from_secs(1);
-/// Between two looks for details that nobody needs any more.
-const TIDY: Duration = Duration::from_secs(60);
 /// Batches taken after the end was seen: more than the largest ring buffer holds of the smallest records.
 const LAST_BATCHES: usize = 256;
 
@@ -116,6 +113,11 @@ pub trait Sink {
 
     /// What it keeps is to be written down now.
     fn due(&self) -> bool {
+        false
+    }
+
+    /// Something happened that it will write down: names of stacks are wanted until then.
+    fn waits(&self) -> bool {
         false
     }
 
@@ -336,7 +338,7 @@ impl<'s> Session<'s> {
                     next = next.min(Instant::now() + ENDING);
                 }
                 // In the middle of an exec a process has no address space that is followed: none must be seen for a while.
-                let empty = ends.roots.iter().all(Root::ended) && self.source.living() == 0;
+                let empty = ends.roots.iter().all(Root::ended) && nobody(self.source.as_mut());
                 empty_since = empty.then(|| empty_since.unwrap_or_else(Instant::now));
                 let settled = if exit.is_some() { SETTLED } else { ROOTS_SETTLED };
                 over |= empty_since.is_some_and(|since| since.elapsed() >= settled)
@@ -429,11 +431,7 @@ impl<'s> Session<'s> {
             }
             if self.tidied.elapsed() >= TIDY {
                 self.tidied = Instant::now();
-                source.checkpoint(&mut |event| state.take(event, enrichment));
-                state.audit.forget_details();
-                if let Some(it) = enrichment {
-                    it.renew();
-                }
+                tidy(source.as_mut(), state, enrichment);
             }
         }
         thin_out(source.as_mut(), state, enrichment);
@@ -452,9 +450,10 @@ impl<'s> Session<'s> {
         let still_running = source.finish(&mut |event| state.take(event, &mut enrichment));
         state.give(Event::Limits(Proc::new("/proc").limits()));
         let end = End { at_ns: now_ns(), exit, still_running };
-        look_last(&mut enrichment, &state.audit, source.as_ref());
-        // Detach before names are looked up and the report is written: these may take long, the machine need not wait.
+        let living = living_last(&state.audit, source.as_ref());
+        // Detach before others are looked at and the report is written: that may take long, the machine need not wait.
         drop(source);
+        look_last(&mut enrichment, living);
         state.give(Event::FiguresEnd);
         if let Some(mut it) = enrichment {
             it.keep(&state.audit.stacks_of());
@@ -483,18 +482,5 @@ impl<'s> Session<'s> {
     }
 }
 
-/// How the command ended, if it did. One that was stopped stops vmaudit too, as a part of the same job.
-fn look(child: &mut Child, sinks: &mut [&mut dyn Sink]) -> Option<Exit> {
-    match child.look() {
-        Look::Running => None,
-        Look::Stopped => {
-            sinks.iter_mut().for_each(|sink| sink.stopping());
-            child.stop_too();
-            None
-        }
-        Look::Ended(exit) => {
-            last_resort::ended(exit);
-            Some(exit)
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Processes that are over: in a crowd the less remarkable ones are added up, and an exporter takes them all.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -10,6 +11,9 @@ use super::State;
 use crate::enrich::Enrichment;
 use crate::model::event::{Event, ProcessId};
 use crate::source::Source;
+
+/// Between two looks for details that nobody needs any more.
+pub(super) const TIDY: Duration = Duration::from_secs(60);
 
 /// Of these processes nothing more will come.
 fn over(
@@ -25,6 +29,11 @@ fn over(
     let awaited = source.awaited(&mut |event| state.take(event, enrichment));
     over.retain(|id| !awaited.contains(id));
     over
+}
+
+/// Nobody lives who is followed, and nobody is waited for.
+pub(super) fn nobody(source: &mut dyn Source) -> bool {
+    !source.waits() && source.living() == 0
 }
 
 pub(super) fn wants_ended(state: &State<'_>) -> bool {
@@ -44,8 +53,17 @@ pub(super) fn release(source: &mut dyn Source, state: &mut State<'_>, enrichment
     for sink in state.sinks.iter_mut().filter(|sink| sink.wants_ended()) {
         sink.ended(ended.clone(), &state.audit);
     }
-    if let Some(it) = enrichment {
+    if let Some(it) = enrichment.as_mut().filter(|_| !state.sinks.iter().any(|sink| sink.waits())) {
         it.keep(&state.audit.examples_of());
+    }
+}
+
+/// Forgets details that nobody needs any more.
+pub(super) fn tidy(source: &mut dyn Source, state: &mut State<'_>, enrichment: &mut Option<Enrichment>) {
+    source.checkpoint(&mut |event| state.take(event, enrichment));
+    state.audit.forget_details();
+    if let Some(it) = enrichment {
+        it.renew(&mut |event| state.give(event));
     }
 }
 

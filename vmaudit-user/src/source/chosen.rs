@@ -376,8 +376,12 @@ impl Source for Chosen {
         if self.living.0.elapsed() >= COUNT_AGAIN {
             self.living = (Instant::now(), self.living_processes().len());
         }
+        self.living.1
+    }
+
+    fn waits(&mut self) -> bool {
         self.waits &= !self.choice.met;
-        if self.waits { 1 } else { self.living.1 }
+        self.waits
     }
 
     fn living_processes(&mut self) -> HashSet<ProcessId> {
@@ -422,6 +426,44 @@ impl Source for Chosen {
 mod tests {
     use super::*;
     use crate::model::event::Reached;
+
+    /// Has nobody.
+    struct Nobody;
+
+    impl Source for Nobody {
+        fn wake_fd(&self) -> io::Result<Option<OwnedFd>> {
+            Ok(None)
+        }
+        fn drain(&mut self, _: usize, _: &mut dyn FnMut(Event)) -> bool {
+            false
+        }
+        fn tick(&mut self, _: &mut dyn FnMut(Event)) -> Duration {
+            Duration::MAX
+        }
+        fn living(&mut self) -> usize {
+            0
+        }
+        fn living_processes(&mut self) -> HashSet<ProcessId> {
+            HashSet::new()
+        }
+        fn lives(&self, _: u64) -> bool {
+            false
+        }
+        fn awaited(&mut self, _: &mut dyn FnMut(Event)) -> HashSet<ProcessId> {
+            HashSet::new()
+        }
+        fn finish(&mut self, _: &mut dyn FnMut(Event)) -> u64 {
+            0
+        }
+    }
+
+    #[test]
+    fn who_is_waited_for_does_not_live() {
+        for waits in [true, false] {
+            let mut chosen = Chosen::new(Box::new(Nobody), ProcessFilter::default(), false, waits);
+            assert_eq!((chosen.living(), chosen.still_running(), chosen.waits()), (0, 0, waits));
+        }
+    }
 
     /// In every frame of every session: a report and a recording of one process are of nobody else.
     #[test]

@@ -44,6 +44,16 @@ pub trait Source {
     /// Address spaces or processes that are followed and have not ended.
     fn living(&mut self) -> usize;
 
+    /// Nobody who fits was found yet, and the session goes on until somebody comes.
+    fn waits(&mut self) -> bool {
+        false
+    }
+
+    /// Followed processes that are still alive, as [`Source::finish`] would tell now.
+    fn still_running(&mut self) -> u64 {
+        self.living_processes().len() as u64
+    }
+
     /// It is certain that no followed process lives, be it without an address space, as in the middle of an exec.
     fn nobody_lives(&self) -> bool {
         false

@@ -157,9 +157,10 @@ impl Sampling {
 
     fn seek(&mut self) {
         let Some(seek) = self.seek.as_mut().filter(|seek| Instant::now() >= seek.next) else { return };
+        let began = Instant::now();
         self.roots.extend((seek.find)());
         seek.found |= !self.roots.is_empty();
-        seek.next = Instant::now() + if seek.found { SEEK_MORE } else { SEEK_FIRST };
+        seek.next = Instant::now() + rest(began.elapsed(), if seek.found { SEEK_MORE } else { SEEK_FIRST });
     }
 
     /// Keeps in sight whoever leaves the family: as with systemd's user manager, orphans get vmaudit for a parent, which
@@ -229,6 +230,9 @@ impl Sampling {
         self.seek();
         self.round.began = Instant::now();
         self.round.at_ns = now_ns;
+        if self.roots.is_empty() && self.known.is_empty() && !self.orphans {
+            return;
+        }
         let mut seen = BTreeMap::new();
         // A process whose parent is followed is followed, also after the parent's end (known). One descriptor at a
         // time: a machine has more processes than a process may have descriptors.
@@ -409,10 +413,11 @@ impl Source for Sampling {
     }
 
     fn living(&mut self) -> usize {
-        match &self.seek {
-            Some(seek) if !seek.found => 1,
-            _ => self.known.len(),
-        }
+        self.known.len()
+    }
+
+    fn waits(&mut self) -> bool {
+        self.seek.as_ref().is_some_and(|seek| !seek.found)
     }
 
     fn living_processes(&mut self) -> HashSet<ProcessId> {
@@ -464,6 +469,11 @@ impl Uncounted {
         let first = if *processes == 1 { "" } else { "the first, " };
         format!("{who} could not be counted for all or a part of the time: {first}{comm} (pid {pid}), {why}")
     }
+}
+
+/// Until the next search, after one that took so long.
+fn rest(took: Duration, least: Duration) -> Duration {
+    took.saturating_mul(SHARE).max(least)
 }
 
 /// In the child.
@@ -580,6 +590,26 @@ mod tests {
             assert_eq!(look("su", None), Some((1, "su".to_owned())));
         }
         std::fs::remove_dir_all(root).unwrap();
+    }
+
+    #[test]
+    fn searches_for_those_that_fit_take_a_twentieth_of_the_time() {
+        use std::cell::Cell;
+        use std::rc::Rc;
+        let searches = Rc::new(Cell::new(0));
+        let counted = Rc::clone(&searches);
+        let slow = Box::new(move || {
+            counted.set(counted.get() + 1);
+            std::thread::sleep(Duration::from_millis(50));
+            Vec::new()
+        });
+        let mut sampling = Sampling::new(Proc::new("/nowhere"), [], true, &Patience::default()).seeking(slow);
+        let began = Instant::now();
+        sampling.look(7, &mut |_| {});
+        assert_eq!((searches.get(), sampling.living(), sampling.waits()), (1, 0, true));
+        let next = sampling.seek.as_ref().map(|seek| seek.next - began);
+        assert!(next.is_some_and(|next| next >= Duration::from_millis(50 + 50 * 20)), "{next:?}");
+        assert_eq!(rest(Duration::from_millis(1), SEEK_FIRST), SEEK_FIRST);
     }
 
     #[test]

@@ -315,6 +315,7 @@ pub(crate) fn events() -> Vec<Event> {
         host: None,
         tasks: None,
         ledger: None,
+        joined: None,
     };
     let change = |n: u32| {
         Event::Change(Change {

@@ -1,7 +1,8 @@
 //! Images of a process of which more were seen than are kept apart.
 
-use crate::domain::audit::{Examples, MAX_KINDS, MAX_SITES, Process, places, task_names};
-use crate::model::event::{MmState, RefusalGroup, Refused, Sizes};
+use crate::domain::audit::{Audit, Examples, MAX_IMAGES, MAX_KINDS, Process, places};
+use crate::domain::images;
+use crate::model::event::{MmState, ProcessId, RefusalGroup, Refused};
 
 impl Process {
     /// What it was refused in the address space of another stays apart.
@@ -24,61 +25,52 @@ impl Process {
         let newer = self.mms.remove(at + 1);
         let Some(older) = self.mms.get_mut(at) else { return };
         self.images_folded += 1;
-        if newer.peak > older.peak {
-            (older.peak, older.peak_ns, older.comm) = (newer.peak, newer.peak_ns, newer.comm);
-        }
-        // Its series has all of both.
-        older.untold.clear();
-        older.last = newer.last;
-        older.dead_ns = newer.dead_ns;
-        older.from_exec |= newer.from_exec;
-        older.shared |= newer.shared;
-        older.open_end |= newer.open_end;
-        older.most = older.most.into_iter().chain(newer.most).reduce(Sizes::or);
-        older.kept = older.kept.zip(newer.kept).map(|(older, newer)| older.and(newer));
-        older.gaps = older.gaps.into_iter().chain(newer.gaps).reduce(u64::saturating_add);
-        for (call, stat) in newer.calls {
-            match older.calls.iter_mut().find(|(known, _)| *known == call) {
-                Some((_, sum)) => {
-                    sum.calls = sum.calls.saturating_add(stat.calls);
-                    sum.added = sum.added.saturating_add(stat.added);
-                    sum.removed = sum.removed.saturating_add(stat.removed);
-                    sum.failed = sum.failed.saturating_add(stat.failed);
-                }
-                None => older.calls.push((call, stat)),
+        let (generation, kinds) = (newer.generation, newer.refusals.clone());
+        let no_room = images::join(older, newer, MAX_KINDS);
+        // The sums have its calls; they become a row without a cause.
+        self.kept_bytes =
+            no_room.iter().fold(self.kept_bytes, |sum, kind| sum.saturating_add(kind.kept_bytes));
+        for kind in kinds {
+            let found = take_examples(examples, generation, &kind);
+            if !no_room.iter().any(|known| images::same(known, &kind)) {
+                put_examples(examples, older.generation, found);
             }
         }
-        if let Some(names) = newer.tasks {
-            older.tasks.get_or_insert_default().take_all(&names, task_names::NAMES);
-        }
-        for kind in newer.refusals {
-            let found: Vec<Refused> =
-                places(newer.generation, &kind).filter_map(|place| examples.remove(&place)).collect();
-            let of = |kind: &RefusalGroup| (kind.call, kind.errno, kind.class);
-            let full = older.refusals.len() >= MAX_KINDS;
-            match older.refusals.iter_mut().find(|known| of(known) == of(&kind)) {
-                Some(sum) => {
-                    sum.count = sum.count.saturating_add(kind.count);
-                    sum.first_ns = sum.first_ns.min(kind.first_ns);
-                    sum.last_ns = sum.last_ns.max(kind.last_ns);
-                    sum.kept_bytes = sum.kept_bytes.saturating_add(kind.kept_bytes);
-                    sum.recovered = sum.recovered.saturating_add(kind.recovered);
-                    sum.needed = sum.needed.or(kind.needed);
-                    sum.sites.extend(&kind.sites);
-                    sum.sites.sort_by_key(|site| std::cmp::Reverse((site.count, site.last_ns)));
-                    sum.sites.truncate(MAX_SITES);
-                }
-                None if !full => older.refusals.push(kind),
-                // The sums above have its calls; they become a row without a cause.
-                None => {
-                    self.kept_bytes = self.kept_bytes.saturating_add(kind.kept_bytes);
-                    continue;
-                }
-            }
-            for example in found {
-                let place = (older.generation, example.call, example.errno, example.class, example.site);
-                examples.entry(place).or_insert(example);
+    }
+}
+
+impl Audit {
+    /// Of images that became one before they were told, examples may have been.
+    pub(super) fn joined(&mut self, state: &MmState) {
+        let generations = state.joined.iter().flat_map(|it| &it.generations).take(MAX_IMAGES);
+        for &generation in generations.filter(|generation| **generation != state.generation) {
+            for kind in &state.refusals {
+                let found = take_examples(&mut self.examples, generation, kind);
+                put_examples(&mut self.examples, state.generation, found);
             }
         }
+    }
+
+    /// Makes one of the oldest images of a process until there are so many.
+    pub(super) fn fold_images(&mut self, id: ProcessId, most: usize) {
+        while let Some(process) = self.processes.get(&id).filter(|process| process.mms.len() > most) {
+            if let Some((older, newer)) = process.oldest() {
+                self.marks.fold(id, older, newer);
+                self.makers.fold(older, newer);
+                self.join_series(Some(self.joined_series(older, newer)));
+            }
+            self.processes.entry(id).or_default().fold_oldest(&mut self.examples);
+        }
+    }
+}
+
+fn take_examples(examples: &mut Examples, generation: u64, kind: &RefusalGroup) -> Vec<Refused> {
+    places(generation, kind).filter_map(|place| examples.remove(&place)).collect()
+}
+
+fn put_examples(examples: &mut Examples, generation: u64, found: Vec<Refused>) {
+    for example in found {
+        let place = (generation, example.call, example.errno, example.class, example.site);
+        examples.entry(place).or_insert(example);
     }
 }

@@ -147,6 +147,7 @@ impl Audit {
         for open in &mut self.marks.open {
             let before = open.before.remove(&id);
             open.did.extend(did(process, before.as_ref(), &open.within(None)).map(|did| (id, did)));
+            process.mms.iter().for_each(|mm| _ = open.reached.remove(&mm.generation));
         }
     }
 
@@ -273,6 +274,7 @@ impl Marks {
             if let Some(before) = open.before.get_mut(&id) {
                 before.folded = folded;
             }
+            open.reached.remove(&newer.generation);
         }
     }
 
@@ -402,6 +404,37 @@ mod tests {
         }
         assert_eq!(Range::exactly(70).larger(Range { least: 10, most: 60 }), Range::exactly(70));
     }
+
+    #[test]
+    fn what_is_kept_of_intervals_goes_with_its_process() {
+        let mut audit = crate::domain::audit::tests::audit();
+        let set = MarkSet {
+            at_ns: 10,
+            number: 1,
+            begins: true,
+            name: "m".into(),
+            by: 1,
+            cut_ns: Some(10),
+            doubt: None,
+        };
+        audit.mark(set);
+        let state = crate::domain::audit::tests::lodgers::state;
+        for (generation, tgid) in [(1, 1), (2, 2), (3, 2)] {
+            audit.apply(crate::model::event::Event::Mm(Box::new(state(generation, tgid, 0))));
+        }
+        let of = (1..=3).map(|generation| Reached(generation, 5, 5)).collect();
+        audit.interval(&Interval { every_ns: 10, from_ns: 20, to_ns: 30, of, by: Vec::new() });
+        let id = state(2, 2, 0).process;
+        audit.remove(id, false);
+        let reached: Vec<u64> = audit.marks.open[0].reached.keys().copied().collect();
+        assert_eq!(reached, [1]);
+        let (older, newer) = (state(1, 1, 0), state(4, 1, 0));
+        let of = vec![Reached(4, 5, 5)];
+        audit.interval(&Interval { every_ns: 10, from_ns: 30, to_ns: 40, of, by: Vec::new() });
+        audit.marks.fold(older.process, &older, &newer);
+        assert_eq!(audit.marks.open[0].reached.len(), 1, "of two that became one, the one");
+    }
+
     #[test]
     fn where_intervals_end_at_its_boundaries_the_peak_of_a_mark_is_the_largest_of_them() {
         let untold = |from_ns, to_ns, peak| Untold { from_ns, to_ns, peak, last: 1 };

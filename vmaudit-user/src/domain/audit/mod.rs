@@ -63,8 +63,6 @@ const MAX_KINDS: usize = 64;
 const MOST_ROW_BYTES: usize = 6_000_000;
 /// Sentences kept about what could not be seen.
 const MAX_NOTES: usize = 1000;
-/// Places kept apart of a kind of refusal in images that were put together.
-const MAX_SITES: usize = 16;
 /// Users whose names are kept.
 const USERS: usize = 1000;
 
@@ -325,6 +323,7 @@ impl Audit {
         if state.dead_ns.is_some() {
             self.makers.ended(&state);
         }
+        self.joined(&state);
         let (crowd, few) = CROWD;
         let most = if self.processes.len() > crowd { few } else { MAX_IMAGES };
         let id = state.process;
@@ -346,14 +345,7 @@ impl Audit {
                 process.mms.insert(new, state);
             }
         }
-        while let Some(process) = self.processes.get(&id).filter(|process| process.mms.len() > most) {
-            if let Some((older, newer)) = process.oldest() {
-                self.marks.fold(id, older, newer);
-                self.makers.fold(older, newer);
-                self.join_series(Some(self.joined_series(older, newer)));
-            }
-            self.processes.entry(id).or_default().fold_oldest(&mut self.examples);
-        }
+        self.fold_images(id, most);
     }
 
     fn seen(&mut self, id: ProcessId) {
@@ -488,6 +480,11 @@ impl Process {
     fn peak(&self) -> Option<u64> {
         let exact = self.mms.iter().map(|mm| u64::from(mm.peak)).max();
         exact.max(self.samples.map(|s| s.peak.into()))
+    }
+
+    /// Images that became one before they were told.
+    fn joined(&self) -> u64 {
+        total(self.mms.iter().filter_map(|mm| mm.joined.as_ref()).map(|it| it.images))
     }
 
     /// Calls refused in it.

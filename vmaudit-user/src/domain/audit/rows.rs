@@ -326,7 +326,7 @@ impl Audit {
             map_count: MapCount { percent_of_limit: percent, ..count },
             shares_address_space_of: lodger.and_then(|mm| mm.host).map(|host| host.tgid),
             images: process.own().map(|mm| Image { comm: mm.comm.clone(), peak: mm.peak.into() }).collect(),
-            images_folded: process.images_folded,
+            images_folded: process.images_folded.saturating_add(process.joined()),
             tasks: self.tasks_of(process),
             unmap_leaked_bytes: watched.then(|| {
                 let refusals = process.mms.iter().flat_map(|mm| &mm.refusals);

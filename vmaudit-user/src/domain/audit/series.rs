@@ -124,7 +124,7 @@ impl Audit {
             ends_s: points.iter().map(|point| self.short_seconds(point.end_ns)).collect(),
             peak: counts(|point| point.peak),
             last: counts(|point| point.last),
-            exact: exact && peak.map(u64::from) == process.peak(),
+            exact: exact && process.joined() == 0 && peak.map(u64::from) == process.peak(),
         })
     }
 

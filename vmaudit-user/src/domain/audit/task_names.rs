@@ -3,11 +3,9 @@
 use std::cmp::Reverse;
 
 use crate::domain::audit::{Audit, Process};
+use crate::domain::task_names::NAMES;
 use crate::model::task_names::{TaskFigures, TaskName, TaskNames};
 use crate::model::test::{TestOf, WithoutTest};
-
-/// Names kept apart of one process.
-pub const NAMES: usize = 129;
 
 /// The same of many processes that have no rows of their own.
 const NAMES_OF_MANY: usize = 16;

@@ -11,7 +11,7 @@ pub(super) mod lodgers;
 mod standing;
 mod task_names;
 
-fn audit() -> Audit {
+pub(super) fn audit() -> Audit {
     Audit::new(
         0,
         Sight { changes: true, exits: true, locking: false, ends: false },
@@ -64,6 +64,7 @@ fn process(audit: &mut Audit, n: u32, peak: u32, failed: u64, ended: bool) {
         host: None,
         tasks: None,
         ledger: None,
+        joined: None,
     })));
 }
 

@@ -133,6 +133,50 @@ fn all_of_them_together_are_bounded() {
     assert_eq!(scratch.names().len(), 4, "the oldest went: {:?}", scratch.names());
 }
 
+/// As `watch` and a service do, both with their files there.
+#[test]
+fn what_another_recorder_has_let_go_of_is_gone_as_it_should_be() {
+    let scratch = Scratch::new();
+    let folder = FlightFolder::open(&scratch.0).unwrap();
+    (0..MOST_FILES + 3).for_each(|n| {
+        let name = format!("{BEGIN}20200101T0000{n:02}Z-7-0{END}");
+        std::fs::write(scratch.0.join(name), "old").unwrap();
+    });
+    let part = format!("{BEGIN}20200101T000000Z-8-0{END}{PART}");
+    let long_ago = SystemTime::now() - std::time::Duration::from_secs(2 * LEFT as u64);
+    File::create(scratch.0.join(&part)).unwrap().set_modified(long_ago).unwrap();
+    let seen = folder.own().unwrap();
+    assert_eq!(seen.len(), MOST_FILES + 4);
+    // The other one has seen the same, and was faster.
+    folder.make_room_of(seen.clone(), OsStr::new("new")).unwrap();
+    let left = scratch.names();
+    assert_eq!(left.len(), MOST_FILES);
+    folder.make_room_of(seen, OsStr::new("new")).unwrap();
+    assert_eq!(scratch.names(), left);
+}
+
+/// A folder is tried the whole way, also where a file system knows neither links nor renames that spare what is there.
+#[test]
+fn names_are_given_where_neither_links_nor_careful_renames_are_known() {
+    let scratch = Scratch::new();
+    let folder = FlightFolder::open(&scratch.0).unwrap();
+    assert!(folder.try_by(|_, _| Err(rustix::io::Errno::PERM)).is_err(), "before anything is attached");
+    assert!(scratch.names().is_empty(), "{:?}", scratch.names());
+    folder.try_by(|part, name| folder.reserved(part, name)).unwrap();
+    assert!(scratch.names().is_empty(), "{:?}", scratch.names());
+    let (mut file, part) = folder.make("x", PART).unwrap();
+    file.write_all(b"whole").unwrap();
+    let taken = part.to_str().unwrap().replace(PART, "");
+    std::fs::write(scratch.0.join(&taken), "mine").unwrap();
+    let name = folder.named(&part, |part, name| folder.reserved(part, name)).unwrap();
+    assert_eq!(std::fs::read(scratch.0.join(&taken)).unwrap(), b"mine");
+    assert_eq!(std::fs::read(scratch.0.join(&name)).unwrap(), b"whole");
+    assert_eq!(scratch.names().len(), 2);
+    // Whoever takes the whole file away leaves nothing empty behind.
+    assert!(folder.reserved(OsStr::new("gone.part"), OsStr::new("gone")).is_err());
+    assert_eq!(scratch.names().len(), 2);
+}
+
 #[test]
 fn what_somebody_planted_is_neither_followed_nor_written_over() {
     let scratch = Scratch::new();

@@ -29,7 +29,7 @@ const SCRIPT_HASH: &str = "bs6mmoyG4V8VkIq62DHTcyoGwMVGnfKfHJZ2Tk0f4IY=";
 /// Kinds of refusals shown; the rest is summed.
 const REFUSALS: usize = 50;
 /// Rows of which the page holds the figures for programs.
-const MACHINE_ROWS: usize = 1000;
+const MACHINE_ROWS: usize = 500;
 
 /// Writes a report. Errors: those of `out`, and another document.
 pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> io::Result<()> {

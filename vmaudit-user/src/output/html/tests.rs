@@ -1,7 +1,9 @@
 use sha2::{Digest as _, Sha256};
 
 use super::*;
-use crate::model::report::Process;
+use crate::domain::vma_layout::address_map::{CELLS, ROWS};
+use crate::model::report::{Layout, Moment, Process};
+use crate::model::vma_layout::Cluster;
 use crate::output::text::tests::{
     alike, budget_broken, clean_run, clipped_run, nothing, other_cause, proc_source,
 };
@@ -131,12 +133,30 @@ fn crowd(processes: u32) -> Report {
     let mut report = clipped_run();
     let long = "x".repeat(200);
     let one = report.processes[0].clone();
+    let row = |n: u64| Cluster {
+        start: Some(u64::MAX - n),
+        end: Some(u64::MAX),
+        bytes: u64::MAX,
+        vmas: 65_530 - n,
+        mapped_bytes: u64::MAX,
+        cell_bytes: u64::MAX / CELLS as u64,
+        cells: (0..CELLS as u64).map(|cell| 60_000 + cell * n).collect(),
+    };
+    let layout = Layout {
+        at_s: 0.123_456,
+        moment: Moment::Refusal,
+        vmas_read: 65_530,
+        complete: true,
+        rows: (0..ROWS as u64).map(row).collect(),
+    };
     report.processes = (0..processes)
         .map(|pid| Process {
             pid,
             comm: long.clone(),
             unit: Some(long.clone()),
             user: Some(long.clone()),
+            // As many as an audit keeps.
+            layout: (pid < 64).then(|| layout.clone()),
             ..one.clone()
         })
         .collect();
@@ -175,7 +195,12 @@ fn rows_that_say_little_are_folded_away() {
 
 #[test]
 fn a_page_is_small_whatever_there_was() {
-    let hundred = page(&crowd(100)).len();
+    let hundred = page(&crowd(100));
+    assert!(
+        hundred.matches("<h2>Where the VMAs lay</h2>").count() == 1
+            && hundred.contains("and 61 more processes")
+    );
+    let hundred = hundred.len();
     assert!(hundred < 300 << 10, "{hundred}");
     let many = page(&crowd(10_000)).len();
     assert!(many < 1 << 20, "{many}");

@@ -4,13 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::gone::Ended;
-use super::lives::{Process, Space, peak};
+use super::lives::{Process, Space};
+use super::remarks::Dropped;
 use crate::model::event::{
     Change, Credit, Event, Interval, LimitSeen, MmState, ProcessId, Reached, Refused, Sample,
 };
 use crate::model::session::Gone;
 use crate::os::clock::now_ns;
-use crate::text::count;
 
 /// Processes that ended in the stretch and are kept, and their images.
 const DEAD: (usize, usize) = (10_000, 20_000);
@@ -18,7 +18,7 @@ const DEAD: (usize, usize) = (10_000, 20_000);
 const UNKNOWN: usize = 10_000;
 /// So long it may take until that is known, ns: figures of the living are told every second.
 const SOON: u64 = 60_000_000_000;
-/// Images kept of a process: the newest, and of the others those with the largest peaks.
+/// Images kept apart of a process: the newest, and of the others those with the largest peaks; the rest are added to these.
 const IMAGES: usize = 64;
 /// Examples of refused calls kept of the time before.
 const EXAMPLES: usize = 2_000;
@@ -53,9 +53,10 @@ pub struct Kept {
     hidden: BTreeMap<u32, bool>,
     users: BTreeMap<u32, Event>,
     ended: Ended,
-    /// Names, and credits, now, and how many were dropped.
-    names: (usize, u64),
-    credits: (usize, u64),
+    /// Names, and credits, now.
+    names: usize,
+    credits: usize,
+    dropped: Dropped,
 }
 
 impl Kept {
@@ -76,19 +77,24 @@ impl Kept {
             Event::Conditions(_) => drop(self.session.insert("conditions", event.clone())),
             Event::VmaBytes(_) => drop(self.session.insert("vma_bytes", event.clone())),
             Event::User(it) => {
-                if self.users.len() < NUMBERS {
+                if self.users.len() < NUMBERS || self.users.contains_key(&it.uid) {
                     self.users.insert(it.uid, event.clone());
+                } else {
+                    self.dropped.users += 1;
                 }
             }
             Event::Note(_) => {
                 self.notes.push_back(event.clone());
                 if self.notes.len() > NOTES {
                     self.notes.pop_front();
+                    self.dropped.notes += 1;
                 }
             }
             Event::AddressesHidden(tgid) => {
-                if self.hidden.len() < NUMBERS {
+                if self.hidden.len() < NUMBERS || self.hidden.contains_key(tgid) {
                     self.hidden.entry(*tgid).or_insert(false);
+                } else {
+                    self.dropped.hidden += 1;
                 }
             }
             Event::Owners(it) => self.space_fact(it.generation, "owners", event),
@@ -142,18 +148,17 @@ impl Kept {
 
     /// Beyond the bound of all, those who have the most give some.
     fn named(&mut self, more: usize, dropped: usize) {
-        let (names, all_dropped) = &mut self.names;
-        *names += more;
-        *all_dropped += dropped as u64;
-        if *names > ALL_NAMES
+        self.names += more;
+        self.dropped.names += dropped as u64;
+        if self.names > ALL_NAMES
             && let Some(most) = self.spaces.values_mut().max_by_key(|space| space.all_names())
         {
             let part = (ALL_NAMES / 20).max(most.all_names() / 4);
             let left = most.all_names().saturating_sub(part);
             let mut dropped = most.names.drop_to(left.saturating_sub(most.places.len()));
             dropped += most.places.drop_to(left);
-            *names -= dropped;
-            *all_dropped += dropped as u64;
+            self.names -= dropped;
+            self.dropped.names += dropped as u64;
         }
     }
 
@@ -162,14 +167,14 @@ impl Kept {
         let before = space.credits.len();
         space.credit(credit);
         let after = space.credits.len();
-        self.credits.0 = (self.credits.0 + after).saturating_sub(before);
-        if self.credits.0 > CREDITS
+        self.credits = (self.credits + after).saturating_sub(before);
+        if self.credits > CREDITS
             && let Some(most) = self.spaces.values_mut().max_by_key(|space| space.credits.len())
         {
             // The lowest: a report says of these levels that they were not sampled.
             let dropped = most.credits.drain(..most.credits.len().div_ceil(4)).count();
-            self.credits.0 -= dropped.min(self.credits.0);
-            self.credits.1 += dropped as u64;
+            self.credits -= dropped.min(self.credits);
+            self.dropped.credits += dropped as u64;
         }
     }
 
@@ -197,17 +202,7 @@ impl Kept {
             true => process.mms.values().filter_map(dead).max(),
             false => None,
         };
-        let mut forgotten = Vec::new();
-        while process.mms.len() > IMAGES {
-            // Of the older ones, the least remarkable.
-            let older = process.mms.iter().rev().skip(1);
-            let Some(least) = older.min_by_key(|(_, event)| peak(event)).map(|(generation, _)| *generation)
-            else {
-                break;
-            };
-            process.mms.remove(&least);
-            forgotten.push(least);
-        }
+        let forgotten = process.fold(IMAGES);
         forgotten.into_iter().for_each(|generation| self.forget_space(generation));
     }
 
@@ -241,13 +236,16 @@ impl Kept {
                 self.limits.push_back(seen);
                 if self.limits.len() > LIMITS {
                     self.limits.pop_front();
+                    self.dropped.limits += 1;
                 }
             }
             Event::Refused(it) => {
                 let Refused { generation, call, errno, class, site, .. } = *it;
+                let key = (generation, call, errno, class, site);
                 if self.examples.len() < EXAMPLES {
-                    let key = (generation, call, errno, class, site);
                     self.examples.entry(key).or_insert(Event::Refused(it));
+                } else if !self.examples.contains_key(&key) {
+                    self.dropped.examples += 1;
                 }
             }
             Event::Ended(ref it) => {
@@ -300,7 +298,7 @@ impl Kept {
             !before
         });
         self.drop_surplus();
-        let living: BTreeSet<u64> = self.processes.values().flat_map(|it| it.mms.keys().copied()).collect();
+        let living: BTreeSet<u64> = self.processes.values().flat_map(Process::generations).collect();
         // What was told of an address space may come before its figures.
         let mut unknown: Vec<(u64, u64)> = Vec::new();
         self.spaces.retain(|generation, it| {
@@ -315,8 +313,8 @@ impl Kept {
         unknown.sort_unstable();
         let surplus = unknown.len().saturating_sub(UNKNOWN);
         unknown.into_iter().take(surplus).for_each(|(_, generation)| self.forget_space(generation));
-        self.names.0 = self.spaces.values().map(Space::all_names).sum();
-        self.credits.0 = self.spaces.values().map(|space| space.credits.len()).sum();
+        self.names = self.spaces.values().map(Space::all_names).sum();
+        self.credits = self.spaces.values().map(|space| space.credits.len()).sum();
         self.examples.retain(|(generation, ..), _| living.contains(generation));
     }
 
@@ -361,8 +359,8 @@ impl Kept {
 
     fn forget_space(&mut self, generation: u64) {
         if let Some(space) = self.spaces.remove(&generation) {
-            self.names.0 -= space.all_names().min(self.names.0);
-            self.credits.0 -= space.credits.len().min(self.credits.0);
+            self.names -= space.all_names().min(self.names);
+            self.credits -= space.credits.len().min(self.credits);
         }
     }
 
@@ -410,29 +408,7 @@ impl Kept {
     /// What found no room, and what else is said of the whole.
     pub fn remarks(&self) -> Vec<Event> {
         let hidden = self.hidden.keys().map(|tgid| Event::AddressesHidden(*tgid));
-        let Gone { processes, refused } = self.ended.no_room();
-        let no_room = (processes > 0).then(|| {
-            format!(
-                "The flight recorder had no room for {} that ended in this stretch, with {}: they have no rows",
-                count(processes, "process", "processes"),
-                count(refused, "refused call", "refused calls")
-            )
-        });
-        let names = (self.names.1 > 0).then(|| {
-            format!(
-                "The flight recorder had no room for all names of functions and places and dropped {}, the oldest, since the \
-                 session began: what has no name here may have had one",
-                count(self.names.1, "name", "names")
-            )
-        });
-        let credits = (self.credits.1 > 0).then(|| {
-            format!(
-                "The flight recorder had no room for all that is known of who made VMAs and dropped {}: some that were \
-                 sampled are among those that were not",
-                count(self.credits.1, "credit", "credits")
-            )
-        });
-        hidden.chain([no_room, names, credits].into_iter().flatten().map(Event::Note)).collect()
+        hidden.chain(self.dropped.remarks(self.ended.no_room()).map(Event::Note)).collect()
     }
 
     /// The end of the session, where it has come.

@@ -3,9 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::names::Names;
-use crate::model::event::{Credit, Event, Interval, Sample};
+use crate::domain::images;
+use crate::model::event::{Credit, Event, Interval, MmState, Sample};
 use crate::model::makers::Cut;
 use crate::os::clock::now_ns;
+
+/// Kinds of refusal kept apart in images that were put together: more than the kernel knows.
+const KINDS: usize = 1024;
+/// Images that are put together and whose examples are found again.
+const GENERATIONS: usize = 64;
 
 pub struct Process {
     /// When it was met.
@@ -32,6 +38,48 @@ impl Process {
 
     pub fn ended_ns(&self) -> Option<u64> {
         self.dead_ns.or(self.gone_ns.filter(|_| self.mms.is_empty()))
+    }
+
+    /// Puts images together until there are so many. Returns the address spaces of which nothing is needed any more.
+    pub fn fold(&mut self, most: usize) -> Vec<u64> {
+        let mut forgotten = Vec::new();
+        while self.mms.len() > most
+            && let Some((older, newer)) = self.least()
+            && let Some(Event::Mm(newer)) = self.mms.remove(&newer)
+            && let Some(Event::Mm(older)) = self.mms.get_mut(&older)
+        {
+            let (generation, refused) = (newer.generation, !newer.refusals.is_empty());
+            images::join(older, *newer, KINDS);
+            let joined = older.joined.get_or_insert_default();
+            joined.images = joined.images.saturating_add(1);
+            match refused {
+                true => joined.generations.push(generation),
+                false => forgotten.push(generation),
+            }
+            let surplus = joined.generations.len().saturating_sub(GENERATIONS);
+            forgotten.extend(joined.generations.drain(..surplus));
+        }
+        forgotten
+    }
+
+    /// Two images, one behind the other, to become one: the newer is the least remarkable, and has no larger peak than the
+    /// older one, whose makers are shown. Where there is none such, the oldest.
+    fn least(&self) -> Option<(u64, u64)> {
+        let all: Vec<&MmState> = self.mms.values().filter_map(state).collect();
+        // The last one may go on; what was refused in the address space of another stays apart.
+        let pairs = all.windows(2).take(all.len().saturating_sub(2)).filter_map(|pair| match pair {
+            [older, newer] if older.host.is_none() && newer.host.is_none() => Some((older, newer)),
+            _ => None,
+        });
+        let over = |(older, newer): &(&&MmState, &&MmState)| older.dead_ns.and(newer.dead_ns).is_none();
+        let least = pairs.min_by_key(|it| (over(it), it.1.peak > it.0.peak, it.1.peak, it.1.generation));
+        least.map(|(older, newer)| (older.generation, newer.generation))
+    }
+
+    /// Its address spaces, and those whose figures theirs have, too.
+    pub fn generations(&self) -> impl Iterator<Item = u64> {
+        let joined = self.mms.values().filter_map(state).filter_map(|mm| mm.joined.as_ref());
+        self.mms.keys().copied().chain(joined.flat_map(|it| it.generations.iter().copied()))
     }
 
     /// Calls that were refused.
@@ -83,9 +131,9 @@ impl Space {
     }
 }
 
-pub fn peak(event: &Event) -> u32 {
+fn state(event: &Event) -> Option<&MmState> {
     match event {
-        Event::Mm(state) => state.peak,
-        _ => 0,
+        Event::Mm(state) => Some(state),
+        _ => None,
     }
 }

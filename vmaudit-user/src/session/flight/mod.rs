@@ -5,6 +5,7 @@ mod gone;
 mod kept;
 mod lives;
 mod names;
+mod remarks;
 mod triggers;
 mod writing;
 
@@ -153,7 +154,7 @@ impl Flight {
         self.kept.clear(self.from_ns);
         let why = if why.at_ns.is_some_and(|at_ns| at_ns < self.from_ns) {
             // It may be told again.
-            self.triggers.untold(&why);
+            self.triggers.untold(&why, self.from_ns);
             format!("{}, before this stretch begins: it had no room to wait for its file", why.words)
         } else {
             why.words
@@ -245,6 +246,10 @@ impl Sink for Flight {
 
     fn due(&self) -> bool {
         self.triggers.due() && self.desk.is_free()
+    }
+
+    fn waits(&self) -> bool {
+        self.triggers.waits_since().is_some()
     }
 
     fn keep(&mut self, asked: bool, last: &[Event]) {

@@ -2,8 +2,8 @@ use super::kept::Kept;
 use super::*;
 use crate::domain::report::report;
 use crate::model::event::{
-    CommandLine, Credit, End, Interval, LimitSeen, Losses, MmState, Place, ProcessId, Reached, RefusalGroup,
-    Refused, StackName, UserName,
+    CallStat, CommandLine, Credit, End, Interval, LimitSeen, Losses, MmState, Place, ProcessId, Reached,
+    RefusalGroup, Refused, StackName, UserName,
 };
 use crate::model::loss::LossReason;
 use crate::model::report::Report;
@@ -249,7 +249,13 @@ fn what_is_known_of_processes_is_bounded_and_what_is_dropped_is_told() {
     }
     // Later the stretch is past all of them.
     kept.clear(1 << 60);
-    assert_eq!(note(&kept, "no room"), None, "they are not in this stretch");
+    assert_eq!(note(&kept, "that ended in this stretch"), None, "they are not in this one");
+    for part in [
+        "28,000 first refused calls of their kinds",
+        "20,000 names of users and 20,000 processes whose addresses",
+    ] {
+        assert!(note(&kept, part).is_some(), "{part}: {:?}", kept.remarks());
+    }
     assert_eq!(kept.gone().processes, 30_000);
     assert_eq!(
         count(&kept, |event| matches!(event, Event::AddressesHidden(_))),
@@ -327,6 +333,56 @@ fn who_ended_before_the_stretch_is_counted_with_its_refused_calls() {
     assert!(said.contains("without 3 processes that ended before it, with 15 refused calls"), "{said}");
 }
 
+/// One that execs all the time: what its images did is added up, as in the session's own report.
+#[test]
+fn images_beyond_those_kept_apart_are_counted_with_their_refused_calls() {
+    let scratch = Scratch::new("images");
+    let mut it = flight(&scratch, Length::Size(64_000));
+    let mut audit = Audit::of(&header());
+    let group = any_mm().refusals.remove(0);
+    let RefusalGroup { call, errno, class, .. } = group;
+    let site = group.sites.first().map_or(0, |site| site.site);
+    let mut take = |event: Event| {
+        audit.apply(event.clone());
+        it.event(&event, &audit);
+    };
+    for n in 0..100 {
+        let at_ns = header().start_ns + n;
+        // Of all but the last few only one is refused, in the middle.
+        let refusals =
+            if n == 30 || n > 95 { vec![RefusalGroup { count: 5, ..group.clone() }] } else { Vec::new() };
+        if n == 30 {
+            let refused =
+                Refused { generation: n, tgid: 10, call, errno, class, site, at_ns, ..Refused::example() };
+            take(Event::Refused(Box::new(refused)));
+        }
+        let calls = vec![(
+            call,
+            CallStat { calls: 7, failed: if refusals.is_empty() { 0 } else { 5 }, ..CallStat::default() },
+        )];
+        let dead_ns = (n < 99).then_some(at_ns + 1);
+        let peak = if n == 40 { 900 } else { 100 + n as u32 % 9 };
+        take(Event::Mm(Box::new(MmState { calls, refusals, dead_ns, peak, ..named(any_mm(), 10, n) })));
+    }
+    it.keep(true, &end());
+    it.desk.finish();
+    let report = scratch.reports().remove(0);
+    end().into_iter().for_each(|event| audit.apply(event));
+    let whole = crate::domain::report::report(&header(), &audit).unwrap();
+    let told = |report: &Report| {
+        let row = report.processes.first().cloned().expect("its row");
+        let sums: Vec<_> =
+            row.calls.iter().map(|(call, sum)| (call.clone(), sum.calls, sum.failed)).collect();
+        let failed: Vec<_> = report.failures.iter().map(|it| (it.count, it.example.is_some())).collect();
+        (row.map_count.peak, row.images.len() as u64 + row.images_folded, sums, failed)
+    };
+    assert_eq!(told(&report), told(&whole));
+    assert_eq!(told(&report).1, 100);
+    let failed = told(&report).3;
+    assert_eq!(failed.iter().map(|(count, _)| count).sum::<u64>(), 25);
+    assert!(failed.iter().any(|(_, has_example)| *has_example), "of an image that was added to another");
+}
+
 /// What was lost before it is none of its losses, what is lost in it has its time.
 #[test]
 fn a_loss_in_the_stretch_is_a_gap_there() {
@@ -387,20 +443,26 @@ fn what_is_older_than_its_file_says_so() {
     let mut it = flight(&scratch, Length::Size(64_000));
     let audit = Audit::of(&header());
     it.triggers.happens_now(9, "was refused mmap");
+    it.triggers.happens_now(10, "was refused brk");
     for n in 0..400_000 {
         it.event(&interval(n, (n as u32).wrapping_mul(2_654_435_761) % 60_000), &audit);
     }
     assert!(it.bytes <= 128_000 && it.bytes > 64_000, "{}", it.bytes);
+    it.triggers.happens_now(11, "was refused mremap");
     let why = it.triggers.left().expect("it waits");
     it.write(why, &end());
     it.desk.finish();
     let report = scratch.reports().remove(0);
     let why = report.session.stretch.map(|it| it.why).unwrap_or_default();
     assert!(why.contains("was refused mmap, before this stretch begins"), "{why}");
-    it.triggers.happens_now(9, "was refused mmap");
-    assert!(it.triggers.left().is_some());
-    it.triggers.happens_now(9, "was refused mmap");
-    assert!(it.triggers.left().is_none(), "once an hour");
+    it.triggers.happens_now(11, "was refused mremap");
+    assert!(it.triggers.left().is_none(), "it is in the file");
+    for pid in [9, 10] {
+        it.triggers.happens_now(pid, "was refused again");
+        assert!(it.triggers.left().is_some(), "{pid}");
+        it.triggers.happens_now(pid, "was refused again");
+        assert!(it.triggers.left().is_none(), "once an hour");
+    }
 }
 
 /// Its end comes while another file is being written.
@@ -421,11 +483,14 @@ fn the_last_stretch_is_written_behind_the_one_before_it() {
 
 #[test]
 fn the_largest_stretch_fits_its_folder() {
+    use crate::os::flight_folder::MOST_BYTES;
     let scratch = Scratch::new("largest");
     let folder = FlightFolder::open(&scratch.0).unwrap();
     let part: Arc<[u8]> = vec![7; 1_000_000].into();
     // With what waits, and what is told beside it.
-    let parts = vec![part; (LONGEST + MOST) / 1_000_000 + 60];
-    folder.write(&parts).unwrap();
-    assert!(folder.write(&[parts.clone(), parts].concat()).is_err(), "there is a bound");
+    let mut parts = vec![Arc::clone(&part); (LONGEST + MOST) / 1_000_000 + 60];
+    assert!(FlightFolder::fits(&parts), "without writing so much to a disk");
+    parts.resize(MOST_BYTES as usize / 1_000_000 + 1, part);
+    assert!(!FlightFolder::fits(&parts) && folder.write(&parts).is_err(), "there is a bound");
+    assert_eq!(std::fs::read_dir(&scratch.0).unwrap().count(), 0);
 }

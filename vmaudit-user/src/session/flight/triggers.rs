@@ -37,13 +37,14 @@ struct Happened {
     at: Instant,
     /// The same, CLOCK_MONOTONIC.
     at_ns: u64,
-    thing: Thing,
+    /// It, and what happened since, with the times.
+    things: Vec<(u64, Thing)>,
 }
 
 impl Happened {
     fn why(self) -> Why {
         let words = format!("{} (pid {}) {}", clean(&self.comm), self.pid, self.what);
-        Why { words, at_ns: Some(self.at_ns), thing: Some(self.thing) }
+        Why { words, at_ns: Some(self.at_ns), things: self.things }
     }
 }
 
@@ -53,7 +54,8 @@ pub struct Why {
     pub words: String,
     /// When what they tell happened, CLOCK_MONOTONIC ns.
     pub at_ns: Option<u64>,
-    thing: Option<Thing>,
+    /// That, and what happened since.
+    things: Vec<(u64, Thing)>,
 }
 
 /// See the module.
@@ -141,7 +143,11 @@ impl Triggers {
         }
         self.told.insert(thing, Instant::now());
         let (pid, comm, at, at_ns) = (thing.0, comm.to_owned(), Instant::now(), now_ns());
-        self.happened.get_or_insert(Happened { pid, comm, what, at, at_ns, thing });
+        let new = || Happened { pid, comm, what, at, at_ns, things: Vec::new() };
+        let things = &mut self.happened.get_or_insert_with(new).things;
+        if things.len() < REMEMBERED {
+            things.push((at_ns, thing));
+        }
     }
 
     /// Something happened, and it is time.
@@ -155,9 +161,9 @@ impl Triggers {
         self.happened.as_ref().map(|it| it.at_ns)
     }
 
-    /// Its file does not have it: it is news when it happens again.
-    pub fn untold(&mut self, why: &Why) {
-        if let Some(thing) = &why.thing {
+    /// Its file begins here, CLOCK_MONOTONIC ns, and does not have what came before: that is news when it happens again.
+    pub fn untold(&mut self, why: &Why, from_ns: u64) {
+        for (_, thing) in why.things.iter().filter(|(at_ns, _)| *at_ns < from_ns) {
             self.told.remove(thing);
         }
     }
@@ -169,7 +175,7 @@ impl Triggers {
                 return None;
             }
             self.asked = Some(Instant::now());
-            return Some(Why { words: "asked for by SIGUSR2".into(), at_ns: None, thing: None });
+            return Some(Why { words: "asked for by SIGUSR2".into(), at_ns: None, things: Vec::new() });
         }
         if !self.due() {
             return None;

@@ -20,8 +20,11 @@ fn served<T: Send + 'static>(talk: impl FnOnce(SocketAddr) -> T + Send + 'static
         let talk = std::thread::spawn(move || talk(address));
         while !talk.is_finished() {
             let _ = timeout(Duration::from_millis(5), notify.notified()).await;
-            while let Ok(Asked { accept, answer }) = asked.try_recv() {
-                let _ = answer.send(Page { content_type: "text/x", text: format!("<{accept}>").into() });
+            while let Ok(Asked { accept, gzip, answer }) = asked.try_recv() {
+                // Packed by whoever makes the page, as its time is counted there.
+                let packed = gzip.then(|| packed(b"made by the exporter").expect("packed"));
+                let text = format!("<{accept}>").into();
+                let _ = answer.send(Page { content_type: "text/x", text, packed });
             }
         }
         talk.join().expect("talk")
@@ -104,13 +107,22 @@ fn who_takes_gzip_gets_it() {
             );
             let mut text = String::new();
             flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut text).expect("gzip");
-            assert_eq!(text, "<>");
+            assert_eq!(text, "made by the exporter");
         }
         for offer in ["", "identity", "gzip;q=0", "gzip;q=0.000", "gzip;q=x", "br, zstd", "xgzip"] {
             let (head, body) = asked(offer);
             assert!(!head.contains("content-encoding") && body == b"<>", "{offer}: {head}");
         }
     });
+}
+
+#[test]
+fn a_page_is_packed_once() {
+    let mut page = Page { content_type: "text/x", text: Bytes::from_static(b"a page"), packed: None };
+    page.pack();
+    let first = page.packed.clone().expect("packed");
+    page.pack();
+    assert_eq!(page.packed.map(|it| it.as_ptr()), Some(first.as_ptr()));
 }
 
 #[test]

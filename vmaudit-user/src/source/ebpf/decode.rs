@@ -386,6 +386,7 @@ pub fn mm_state(slot: &MmSlot, beside: &Beside<'_>) -> MmState {
         }),
         kept: all_seen.then(|| left.of(slot)),
         open_end: false,
+        joined: None,
         calls: slot
             .calls
             .iter()

@@ -54,6 +54,10 @@ impl Source for Live {
         Live::living(self)
     }
 
+    fn still_running(&mut self) -> u64 {
+        Live::living_processes(self).len() as u64
+    }
+
     fn nobody_lives(&self) -> bool {
         self.follows_nobody()
     }
@@ -87,6 +91,6 @@ impl Source for Live {
         self.sweep(true, sink);
         sink(Event::Lost(self.losses()));
         sink(Event::Hooks(self.hooks()));
-        Live::living_processes(self).len() as u64
+        self.still_running()
     }
 }

@@ -24,7 +24,7 @@ use vmaudit_user::session::flight::Flight;
 use vmaudit_user::session::http::{self, Asked, Asks, Page};
 use vmaudit_user::session::opening::{AskedOf, Whom, give_up_rights, open_running};
 use vmaudit_user::session::{Ends, Root, Session, Sink, Unfollowed};
-use vmaudit_user::source::pods;
+use vmaudit_user::source::{ebpf, pods};
 
 use crate::cli::serve::ServeArgs;
 use crate::cli::values::Source as SourceAsked;
@@ -44,7 +44,10 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
     let folder = flight::folder(&args.flight)?;
     let for_folder = folder.as_ref().map_or(&[][..], |it| it.rights());
     let facts = Facts::gather();
-    let options = options::of_running(&args.common, &whom, !args.no_follow);
+    let of_running = options::of_running(&args.common, &whom, !args.no_follow);
+    // A flight file is the recording of a watch.
+    let kept = folder.is_some();
+    let options = ebpf::Options { stacks: kept, makers: kept, ..of_running };
     let patience = Patience::default();
     let mut opened = open_running(args.common.source.into(), &facts, &options, &whom, &patience)?;
     opened.events.extend(give_up_rights(None, for_folder));
@@ -56,7 +59,10 @@ pub fn serve(args: &ServeArgs) -> anyhow::Result<i32> {
     let header = opened.header(Vec::new(), &anonymizer(), AskedOf::default());
     let (asks, asked, notify) = Asks::new();
     let mut exporter = Exporter::new(&header, args.group_by, asked);
-    let enrichment = Enrichment::for_verdicts(&patience);
+    let enrichment = match kept {
+        true => Enrichment::for_flight(anonymizer(), header.start_ns, &patience),
+        false => Enrichment::for_verdicts(&patience),
+    };
     let mut source = opened.source;
     let mut events = opened.events;
     source.begin(&mut |event| events.push(event));
@@ -182,7 +188,8 @@ impl Exporter {
             limit_calls_exact_since_s: self.since.refusals_s(),
             lost: &seen.lost,
         };
-        Page { content_type: exposition.content_type(), text: page(&exposed, exposition).into() }
+        let text = page(&exposed, exposition).into();
+        Page { content_type: exposition.content_type(), text, packed: None }
     }
 }
 
@@ -198,12 +205,16 @@ impl Sink for Exporter {
     fn interim(&mut self, audit: &Audit) {
         self.look(audit);
         let mut pages: [Option<Page>; 2] = [None, None];
-        while let Ok(Asked { accept, answer }) = self.asked.try_recv() {
+        while let Ok(Asked { accept, gzip, answer }) = self.asked.try_recv() {
             let exposition = Exposition::accepted(&accept);
             let [text, open] = &mut pages;
             let kept = if exposition == Exposition::Text { text } else { open };
+            let page = kept.get_or_insert_with(|| self.page(audit, exposition));
+            if gzip {
+                page.pack();
+            }
             // Who asked and went away is nobody's loss.
-            let _ = answer.send(kept.get_or_insert_with(|| self.page(audit, exposition)).clone());
+            let _ = answer.send(page.clone());
         }
     }
 

@@ -44,6 +44,7 @@ pub fn state(generation: u64, tgid: u32, refused: u64) -> MmState {
         host: None,
         tasks: None,
         ledger: None,
+        joined: None,
     }
 }
 

@@ -47,7 +47,7 @@ fn any_number_of_names_and_images_is_bounded_and_none_is_lost() {
     let of = |generation: u64| (0..100).map(|n| name(&format!("{generation}-{n}"), 1, 1)).collect();
     let images = 2 * MAX_IMAGES as u64;
     let tasks = told((0..images).map(|n| image(n + 1, of(n))).collect());
-    assert_eq!(tasks.len(), crate::domain::audit::task_names::NAMES + 1);
+    assert_eq!(tasks.len(), crate::domain::task_names::NAMES + 1);
     assert_eq!(tasks.last().unwrap().name, None);
     assert_eq!(tasks.iter().filter_map(|it| it.added).sum::<u64>(), 100 * images);
 }

@@ -52,6 +52,7 @@ fn sample() -> Vec<Event> {
         host: None,
         tasks: None,
         ledger: None,
+        joined: None,
     };
     let change = |n: u32| Change {
         at_ns: 2_000 + u64::from(n),

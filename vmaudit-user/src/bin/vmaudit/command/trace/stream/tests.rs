@@ -140,6 +140,7 @@ fn state(failed: u64) -> MmState {
         host: None,
         tasks: None,
         ledger: None,
+        joined: None,
     }
 }
 
