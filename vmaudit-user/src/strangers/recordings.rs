@@ -160,6 +160,7 @@ pub fn recorded_packed(bytes: &[u8]) {
 }
 
 /// Events as they stand in a frame, packed.
+#[cfg(test)]
 pub(crate) fn packed(events: &[Event]) -> Vec<u8> {
     let mut packer = Packer::default();
     for event in events {
