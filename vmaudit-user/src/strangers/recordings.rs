@@ -30,7 +30,6 @@ use crate::output::format::{Document, Format, write};
 use crate::output::text::page::Style;
 use crate::session::left::of_json;
 use crate::source::recording::format::{self, Changes, Head, Kind, MAGIC, VERSION};
-use crate::source::recording::packed::Packer;
 use crate::source::recording::{Reader, Writer};
 
 /// The header of a session of nothing special.
@@ -162,7 +161,7 @@ pub fn recorded_packed(bytes: &[u8]) {
 /// Events as they stand in a frame, packed.
 #[cfg(test)]
 pub(crate) fn packed(events: &[Event]) -> Vec<u8> {
-    let mut packer = Packer::default();
+    let mut packer = crate::source::recording::packed::Packer::default();
     for event in events {
         assert!(packer.push(event, usize::MAX).expect("an event can be packed"));
     }
