@@ -175,7 +175,8 @@ fn joined(sides: [Side; 2]) -> [Side; 2] {
     sides.map(|side| side.joined(&cuts))
 }
 
-/// Of a function; without what differs from one build to the next.
+/// The last name of a function; without what differs from one build to the next: hashes, the types and the numbers of
+/// closures, and paths, which only functions of their own have.
 fn function(frame: &Frame) -> String {
     const HASH: usize = 16;
     let Some(symbol) = frame.symbol.as_deref() else {
@@ -183,11 +184,32 @@ fn function(frame: &Frame) -> String {
         return format!("[{}]", module.unwrap_or("unknown"));
     };
     let symbol = symbol.split_once(".llvm.").map_or(symbol, |(name, _)| name);
-    match symbol.rsplit_once("::h") {
+    let name = match symbol.rsplit_once("::h") {
         Some((name, hash)) if hash.len() == HASH && hash.bytes().all(|b| b.is_ascii_hexdigit()) => name,
         _ => symbol,
+    };
+    last_name(name).unwrap_or_else(|| name.to_owned())
+}
+
+/// `None` where brackets do not match, as of `operator<`.
+fn last_name(name: &str) -> Option<String> {
+    let (mut depth, mut number) = (0_u32, false);
+    let mut plain = String::new();
+    for letter in name.chars() {
+        match letter {
+            '<' | '(' => depth = depth.checked_add(1)?,
+            '>' | ')' => depth = depth.checked_sub(1)?,
+            _ if depth > 0 => {}
+            '#' => number = true,
+            _ if number && letter.is_ascii_digit() => {}
+            _ => {
+                number = false;
+                plain.push(letter);
+            }
+        }
     }
-    .to_owned()
+    let last = plain.trim_end_matches(':').rsplit("::").next()?.replace("{{", "{").replace("}}", "}");
+    (depth == 0 && !last.is_empty()).then_some(last)
 }
 
 impl Side {
@@ -341,6 +363,24 @@ mod tests {
     use super::*;
     use crate::model::report::{CallFigures, Changes};
     use crate::output::text::tests::clean_run;
+
+    #[test]
+    fn a_function_is_the_same_whatever_its_closures_are_called() {
+        let named = |symbol: &str| function(&Frame { symbol: Some(symbol.into()), ..Frame::bare(1) });
+        for same in [
+            "a::run::{closure#1}",
+            "a::run::{closure#12}",
+            "{closure#0}<usize, a::run::{closure_env#1}>",
+            "a::run::{{closure}}::h0123456789abcdef",
+        ] {
+            assert_eq!(named(same), "{closure}", "{same}");
+        }
+        assert_eq!(named("core::iter::Iterator::for_each"), named("for_each<core::ops::Range<i32>, F>"));
+        assert_eq!(named("<a::B as c::D>::grow.llvm.77"), "grow");
+        assert_eq!(named("std::vector<int, std::allocator<int> >::push_back(int&&)"), "push_back");
+        assert_eq!(named("a::operator<<(int)"), "a::operator<<(int)");
+        assert_eq!(named("(anonymous namespace)::grow()"), "grow");
+    }
 
     const TOLERANCE: Tolerance = Tolerance { percent: 5.0, vmas: 10 };
 
