@@ -97,7 +97,7 @@ fn histories((same, more): (&str, &str), by: u64) -> Vec<serde_json::Value> {
     all
 }
 
-mod with_lock_events {
+mod lock_events_only {
     use super::*;
 
     #[test]

@@ -63,7 +63,7 @@ fn compare(words: &[&str]) {
     assert_eq!(told("Holes::unmap").1, unmapped(&done), "{words:?}");
 }
 
-mod with_lock_events {
+mod lock_events_only {
     use super::*;
 
     #[test]

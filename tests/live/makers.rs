@@ -86,7 +86,7 @@ fn compare_with(options: &[&str], words: &[&str]) {
     assert!(held.iter().all(|(site, held)| *held > 0 || credited(site) as f64 <= peak as f64 / 100.0));
 }
 
-mod with_lock_events {
+mod lock_events_only {
     use super::*;
 
     #[test]

@@ -36,11 +36,15 @@ const TRACEFS: &str = "/sys/kernel/tracing";
 /// Suites that need more than a guest has (Python and pip).
 const NATIVE_ONLY: [&str; 1] = ["against_python"];
 
-/// Whether a test needs what a guest does not have: its module says so, by `native_only` or by the program it runs with
-/// (`with_pytest`).
+/// Whether a test needs what a guest does not have: its module says so, by `native_only`, by the program it runs with
+/// (`with_pytest`), or by `lock_events_only` where this kernel has none.
 fn is_native_only(suite: &str, test: &str) -> bool {
-    NATIVE_ONLY.contains(&suite)
-        || test.rsplit("::").skip(1).any(|module| module == "native_only" || module.starts_with("with_"))
+    let lacks = |module: &str| match module {
+        "native_only" => true,
+        "lock_events_only" => !vmaudit_tests::has_lock_events(),
+        module => module.starts_with("with_"),
+    };
+    NATIVE_ONLY.contains(&suite) || test.rsplit("::").skip(1).any(lacks)
 }
 
 fn main() {
