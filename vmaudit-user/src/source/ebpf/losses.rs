@@ -73,6 +73,8 @@ impl Live {
     /// Where two programs listen to the same event, an event is lost only if both were skipped. What is lost with the
     /// hooks that only settle causes is certainty.
     pub fn losses(&self) -> Losses {
+        // Before the totals: they grow meanwhile, and a part is no more than its whole.
+        let shares = self.used_shares();
         let lost = self.control.read(0).lost;
         // A missed end is known by address space where sections are numbered.
         let mut doubt = Doubt { peaks: lost.death_missed > 0 && !self.numbered, ..Doubt::default() };
@@ -114,7 +116,7 @@ impl Live {
             (LossReason::SkipsUnreadable, unreadable),
         ]
         .into();
-        Losses { at_ns: now_ns(), counters, doubt, shares: self.used_shares() }
+        Losses { at_ns: now_ns(), counters, doubt, shares }
     }
 
     /// What an event of this row that nobody saw can have changed. Where write sections are numbered, no count: the
