@@ -66,6 +66,18 @@ fn compare(words: &[&str]) {
 mod lock_events_only {
     use super::*;
 
+    /// A table of what was added and removed from where, and what it is.
+    #[test]
+    fn the_text_names_the_places() {
+        let words = ["--linger", "500", "credits", "swings"];
+        let done = Session::run(&["--stacks", "-o", "-"], &words).go().succeeded();
+        let text = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(
+            ["Who changed the count", "REMOVED", "site_a"].iter().all(|part| text.contains(part)),
+            "{text}"
+        );
+    }
+
     #[test]
     fn each_change_has_its_place() {
         compare(&["few"]);
@@ -110,13 +122,4 @@ fn where_it_cannot_be_had_it_is_said() {
     let session = Session::run(&["--stacks"], &words).without(&["ledger_raw", "ledger_classic"]);
     assert!(without(session).coverage.exact_peaks);
     without(Session::run(&["--stacks", "--source", "proc"], &words));
-}
-
-/// A table of what was added and removed from where, and what it is.
-#[test]
-fn the_text_names_the_places() {
-    let words = ["--linger", "500", "credits", "swings"];
-    let done = Session::run(&["--stacks", "-o", "-"], &words).go().succeeded();
-    let text = String::from_utf8_lossy(&done.stdout).into_owned();
-    assert!(["Who changed the count", "REMOVED", "site_a"].iter().all(|part| text.contains(part)), "{text}");
 }
