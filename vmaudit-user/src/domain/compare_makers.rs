@@ -26,15 +26,16 @@ pub struct Compared {
     pub notes: Vec<String>,
 }
 
-/// The call and the functions, innermost first.
+/// The call and the functions that are not inlined, innermost first: what is, is known where debug information was read in
+/// time.
 type Place = (String, Vec<String>);
 
 /// One place of a side.
 #[derive(Clone)]
 struct Part {
     count: u64,
-    /// Names are one entry for each of these.
-    stack: Vec<Frame>,
+    /// One for each function: itself at last, behind what is inlined in it, as far as that is the same for all.
+    stack: Vec<Vec<Frame>>,
     end: End,
 }
 
@@ -212,6 +213,20 @@ fn last_name(name: &str) -> Option<String> {
     (depth == 0 && !last.is_empty()).then_some(last)
 }
 
+impl Part {
+    /// Another of the same place.
+    fn take(&mut self, other: &Self) {
+        self.count = self.count.saturating_add(other.count);
+        self.end = self.end.min(other.end);
+        for (group, other) in self.stack.iter_mut().zip(&other.stack) {
+            let same = group.iter().map(function).eq(other.iter().map(function));
+            if !same {
+                group.drain(..group.len().saturating_sub(1));
+            }
+        }
+    }
+}
+
 impl Side {
     fn add(&mut self, call: &str, stack: &[Frame], count: u64, mut end: End) {
         self.all = self.all.saturating_add(count);
@@ -225,26 +240,22 @@ impl Side {
             _ => stack,
         };
         let mut functions: Vec<String> = Vec::new();
-        let mut frames: Vec<Frame> = Vec::new();
-        for frame in stack {
-            let name = function(frame);
+        let mut frames: Vec<Vec<Frame>> = Vec::new();
+        for group in stack.split_inclusive(|frame| !frame.inlined) {
+            let Some(name) = group.last().map(function) else { continue };
             // How deep a function calls itself is no other place.
             if functions.last() != Some(&name) {
                 functions.push(name);
-                frames.push(Frame { ip: None, offset: None, ..frame.clone() });
+                let bare = |frame: &Frame| Frame { ip: None, offset: None, ..frame.clone() };
+                frames.push(group.iter().map(bare).collect());
             }
         }
         if functions.is_empty() {
             self.unknown = self.unknown.saturating_add(count);
             return;
         }
-        let part = self.parts.entry((call.to_owned(), functions)).or_insert_with(|| Part {
-            count: 0,
-            stack: frames,
-            end,
-        });
-        part.count = part.count.saturating_add(count);
-        part.end = part.end.min(end);
+        let part = Part { count, stack: frames, end };
+        self.parts.entry((call.to_owned(), functions)).and_modify(|known| known.take(&part)).or_insert(part);
     }
 
     fn nobody(&mut self, count: u64) {
@@ -271,8 +282,7 @@ impl Side {
             let n = shortest.unwrap_or(functions.len());
             part.stack.truncate(n);
             let functions = functions.into_iter().take(n).collect();
-            let sum = parts.entry((call, functions)).or_insert(Part { count: 0, ..part });
-            sum.count = sum.count.saturating_add(part.count);
+            parts.entry((call, functions)).and_modify(|known| known.take(&part)).or_insert(part);
         }
         Self { parts, ..self }
     }
@@ -351,6 +361,7 @@ fn rows(
         if large && differs > noise && !hidden {
             let (app, comm) = key.clone();
             let (syscall, stack) = (place.0.clone(), stack.unwrap_or_default());
+            let stack = stack.into_iter().flatten().collect();
             let made = Made { app, comm, change, syscall, stack, old: before, new: now, noise, every_change };
             rows.push((place.clone(), made));
         }
@@ -380,6 +391,32 @@ mod tests {
         assert_eq!(named("std::vector<int, std::allocator<int> >::push_back(int&&)"), "push_back");
         assert_eq!(named("a::operator<<(int)"), "a::operator<<(int)");
         assert_eq!(named("(anonymous namespace)::grow()"), "grow");
+    }
+
+    /// Lines that were read in time for one session alone make no other place of it; two functions that are inlined in one
+    /// are told as this one.
+    #[test]
+    fn what_is_inlined_is_shown_and_makes_no_place() {
+        let frame = |name: &str, inlined| Frame { symbol: Some(name.into()), inlined, ..Frame::bare(1) };
+        let [whole, lines] = [
+            vec![frame("syscall", false), frame("main", false)],
+            vec![frame("syscall", false), frame("map", true), frame("main", false)],
+        ];
+        let side = |stacks: &[&[Frame]]| {
+            let mut side = Side::default();
+            stacks.iter().for_each(|stack| side.add("mmap", stack, 10, End::Whole));
+            side
+        };
+        let shown = |side: &Side| -> Vec<Vec<usize>> {
+            side.parts.values().map(|part| part.stack.iter().map(Vec::len).collect()).collect()
+        };
+        let (one, other) = (side(&[&whole]), side(&[&lines]));
+        assert!(one.parts.keys().eq(other.parts.keys()));
+        assert_eq!((shown(&one), shown(&other)), (vec![vec![1, 1]], vec![vec![1, 2]]));
+        let two = [frame("syscall", false), frame("grow", true), frame("main", false)];
+        let both = side(&[&lines, &two]);
+        assert_eq!(shown(&both), [[1, 1]]);
+        assert!(both.parts.values().all(|part| part.count == 20));
     }
 
     const TOLERANCE: Tolerance = Tolerance { percent: 5.0, vmas: 10 };

@@ -450,7 +450,7 @@ fn differences() {
     had.processes[0].makers[0].count = 20_000;
     let mut hostile = has.processes[0].makers[0].clone();
     hostile.count = 9_000;
-    hostile.stack[1].symbol = Some("evil\u{1b}[31m|<b>::error::\n".into());
+    hostile.stack[2].symbol = Some("evil\u{1b}[31m|<b>::error::\n".into());
     has.processes[0].makers.push(hostile);
     for (name, old, new, gate) in [
         ("makers", &had, &has, None),
