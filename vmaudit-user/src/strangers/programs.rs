@@ -113,6 +113,9 @@ pub fn ring_record(bytes: &[u8]) {
         }
         Event::Mapped(it) => it.file.iter().map(|file| file.path.as_str()).collect(),
         Event::Process(it) => it.exe.as_deref().into_iter().collect(),
+        Event::Test(it) => vec![&it.test],
+        Event::Ended(it) => vec![&it.comm],
+        Event::OomVictim(_) => Vec::new(),
         other => panic!("no record gives {other:?}"),
     };
     assert!(texts.iter().all(|text| !text.contains('\0') && text.len() <= 3 * bytes.len() + 8), "{texts:?}");
