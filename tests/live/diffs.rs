@@ -112,7 +112,9 @@ mod lock_events_only {
     #[test]
     fn chance_is_nobody() {
         for row in histories(("random", "more"), 3000) {
-            assert_eq!((row["change"].as_str(), row["syscall"].as_str()), (Some("more"), Some("mmap")));
+            // Where its loop is a function of its own, that is another way to the place.
+            assert!(row["change"] == "more" || row["change"] == "new", "{row:#}");
+            assert_eq!(row["syscall"], "mmap");
         }
     }
 }

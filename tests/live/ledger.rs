@@ -57,10 +57,22 @@ fn compare(words: &[&str]) {
         let rows = process.changes.iter().filter(|row| passes(row, function));
         rows.fold((0, 0), |(added, removed), row| (added + row.added, removed + row.removed))
     };
+    // Of a place whose only stack was not copied in time the callers are missing, and said to be.
+    let cut = |row: &&Changes| row.stack_notes.iter().any(|note| note.starts_with("Found by frame pointers"));
+    let cut = process.changes.iter().filter(cut);
+    let (added_by_cut, removed_by_cut) =
+        cut.fold((0, 0), |(added, removed), row| (added + row.added, removed + row.removed));
     for (site, made) in numbers(&done, "made") {
-        assert_eq!(told(&site), (made, 0), "{words:?}, {site}: {:#?}", process.changes);
+        let (added, removed) = told(&site);
+        let missing = made.checked_sub(added);
+        assert!(
+            missing.is_some_and(|missing| missing <= added_by_cut) && removed == 0,
+            "{words:?}, {site}: {made} made, {added} and {removed} told: {:#?}",
+            process.changes
+        );
     }
-    assert_eq!(told("Holes::unmap").1, unmapped(&done), "{words:?}");
+    let missing = unmapped(&done).checked_sub(told("Holes::unmap").1);
+    assert!(missing.is_some_and(|missing| missing <= removed_by_cut), "{words:?}: {:#?}", process.changes);
 }
 
 mod lock_events_only {
