@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::domain::compare_makers::{Compared, compare_makers};
+use crate::domain::role::{Key, key};
 use crate::model::difference::{Change, Difference, Figures, GateBreach, Row, SCHEMA, Side, Tolerance};
 use crate::model::report::{CallFigures, Process, Report};
 use crate::text::{count, grouped, rate, total};
@@ -21,9 +22,6 @@ pub struct Asked {
 
 /// A rate of growth that is so many times another one is no noise.
 const FASTER: f64 = 2.0;
-
-/// Application and role.
-pub(super) type Key = (String, String);
 
 /// Compares `new` with `old`; each comes with its file's name.
 pub fn compare(
@@ -74,11 +72,6 @@ fn side(file: &str, report: &Report) -> Side {
         exact_peaks: report.coverage.exact_peaks,
         exact_failures: !report.locking_failures_may_be_missing(),
     }
-}
-
-pub(super) fn key(app: Option<&str>, comm: &str) -> Key {
-    let app = app.unwrap_or(comm);
-    (app.rsplit('/').next().unwrap_or(app).to_owned(), comm.to_owned())
 }
 
 fn add(figures: &mut Figures, calls: &BTreeMap<String, CallFigures>) {

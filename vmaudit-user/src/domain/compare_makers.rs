@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::domain::compare::{Key, key};
+use crate::domain::role::{Key, key};
 use crate::model::difference::{Made, MadeChange, Tolerance};
 use crate::model::makers::UNCOPIED;
 use crate::model::report::{Frame, Maker, NoPlace, Nobody, Process, Report};

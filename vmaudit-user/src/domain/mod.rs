@@ -23,6 +23,7 @@ pub mod recommend;
 pub mod repeats;
 pub mod report;
 pub mod requirements;
+mod role;
 pub mod scan;
 pub(crate) mod series;
 pub mod shares;

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::escape::name;
+use super::frame::Frame;
 use super::lanes;
 use crate::model::cause::reason;
 use crate::model::report::{Process, Report, Series};
@@ -30,29 +31,6 @@ pub(super) struct Curve<'a> {
     pub(super) letter: &'static str,
     pub(super) process: &'a Process,
     series: &'a Series,
-}
-
-/// Where things lie in a picture.
-pub(super) struct Frame {
-    pub(super) width: f64,
-    pub(super) left: f64,
-    pub(super) right: f64,
-    pub(super) top: f64,
-    pub(super) bottom: f64,
-    pub(super) seconds: f64,
-    pub(super) most: f64,
-    pub(super) narrow: bool,
-}
-
-impl Frame {
-    pub(super) fn x(&self, seconds: f64) -> f64 {
-        let share = (seconds / self.seconds).clamp(0.0, 1.0);
-        self.left + share * (self.right - self.left)
-    }
-
-    fn y(&self, count: f64) -> f64 {
-        self.bottom - (count / self.most).clamp(0.0, 1.0) * (self.bottom - self.top)
-    }
 }
 
 /// Writes pictures and table; nothing where nobody has a series.

@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use super::curves::Frame;
 use super::escape::text;
+use super::frame::Frame;
 use crate::model::report::{Mark, Report};
 use crate::output::text::page::without_middle;
 use crate::text::{clean, count, grouped};

@@ -5,6 +5,7 @@
 
 mod curves;
 mod escape;
+mod frame;
 mod lanes;
 mod layout;
 mod makers;
