@@ -324,7 +324,7 @@ fn changes(process: &Process) -> Side {
             Some(NoPlace::OtherPlaces | NoPlace::NotSampled) => side.nobody(row.added),
             None if row.stack_notes.is_empty() => side.add(&row.syscall, &row.stack, row.added, End::Whole),
             // It may be of several callers.
-            None => side.add(&row.syscall, sure(&row.stack), row.added, End::Astray),
+            None | Some(NoPlace::NotTold) => side.add(&row.syscall, sure(&row.stack), row.added, End::Astray),
         }
     }
     side

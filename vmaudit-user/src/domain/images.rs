@@ -16,6 +16,8 @@ pub fn join(older: &mut MmState, newer: MmState, most_kinds: usize) -> Vec<Refus
     older.untold.clear();
     older.last = newer.last;
     older.dead_ns = newer.dead_ns;
+    // Each has the places of its own image: of one that is two no change has any.
+    older.ledger = older.ledger.take().or(newer.ledger).map(|_| Vec::new());
     older.from_exec |= newer.from_exec;
     older.shared |= newer.shared;
     older.open_end |= newer.open_end;

@@ -153,6 +153,8 @@ pub struct Changes {
 pub enum NoPlace {
     /// Many places that changed little each.
     OtherPlaces,
+    /// Put down with a place whose stack did not get through, or found no room; a sentence says so.
+    NotTold,
     /// Not put down with a place: what other tasks or the kernel did to it, what found no room (`ledger_full`,
     /// `ledger_disturbed`), and images before the last ones of a process with very many.
     NotSampled,

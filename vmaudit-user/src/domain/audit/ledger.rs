@@ -74,15 +74,18 @@ impl Audit {
         let mut known: HashMap<(&str, Vec<Frame>), usize> = HashMap::new();
         for mm in process.own() {
             for it in mm.ledger.iter().flatten() {
-                let stack =
-                    match self.makers.place_of_entry(mm.generation, it.key).filter(|place| *place != 0) {
-                        Some(place) => self.changed_from(mm.generation, place),
-                        None => Stack { notes: vec![NOT_TOLD.to_owned()], ..Stack::default() },
-                    };
+                let place = self.makers.place_of_entry(mm.generation, it.key).filter(|place| *place != 0);
+                let mut stack =
+                    place.map(|place| self.changed_from(mm.generation, place)).unwrap_or_default();
+                let nobody = stack.frames.is_empty().then_some(NoPlace::NotTold);
+                if nobody.is_some() && stack.notes.is_empty() {
+                    stack.notes.push(NOT_TOLD.to_owned());
+                }
                 let name = name_of(it.call);
                 let key = (name, stack.frames.iter().map(alike).collect());
                 let at = *known.entry(key).or_insert_with(|| {
-                    rows.push(Changes { stack: stack.frames, stack_notes: stack.notes, ..row(name, 0, 0) });
+                    let Stack { frames: stack, notes: stack_notes, .. } = stack;
+                    rows.push(Changes { stack, stack_notes, nobody, ..row(name, 0, 0) });
                     rows.len() - 1
                 });
                 if let Some(row) = rows.get_mut(at) {

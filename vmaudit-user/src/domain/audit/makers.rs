@@ -262,6 +262,8 @@ impl Piles {
 
     /// Two images become one, the older; its peak is that of the larger.
     pub(super) fn fold(&mut self, older: &MmState, newer: &MmState) {
+        // What is kept of both has no ledger.
+        [older, newer].into_iter().for_each(|image| self.forget_entries(image.generation));
         if newer.peak <= older.peak {
             return self.forget(newer.generation);
         }
@@ -280,6 +282,10 @@ impl Piles {
         if let Some(pile) = self.piles.remove(&generation) {
             self.forget_places(generation, pile.places);
         }
+        self.forget_entries(image);
+    }
+
+    fn forget_entries(&mut self, image: u64) {
         let of_it = self.entries.range((image, 0)..=(image, u64::MAX));
         let entries: Vec<((u64, u64), u32)> = of_it.map(|(key, place)| (*key, *place)).collect();
         for (key, place) in entries {
@@ -300,6 +306,11 @@ impl Piles {
     /// Address spaces with a place.
     pub(super) fn generations(&self) -> impl Iterator<Item = u64> {
         self.places.keys().map(|(generation, _)| *generation)
+    }
+
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.entries.len()
     }
 
     #[cfg(test)]

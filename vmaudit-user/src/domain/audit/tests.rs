@@ -7,6 +7,7 @@ use vmaudit_common::{CLASS_MC1_SHIFT, CLASS_SECTION, call::MUNMAP};
 
 mod growth;
 mod images;
+mod ledger;
 pub(super) mod lodgers;
 mod standing;
 mod task_names;

@@ -41,7 +41,7 @@ pub(crate) fn changes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
             let (place, colour) = match row.nobody {
                 Some(NoPlace::OtherPlaces) => ("other places".to_owned(), Some(Colour::Dim)),
                 Some(NoPlace::NotSampled) => ("not sampled".to_owned(), Some(Colour::Dim)),
-                None if row.stack.is_empty() => ("place not told".to_owned(), Some(Colour::Dim)),
+                Some(NoPlace::NotTold) => ("place not told".to_owned(), Some(Colour::Dim)),
                 None => (where_from(&row.stack, room).join(" < "), None),
             };
             page.paragraph(&head, &" ".repeat(NARROWEST), &place, colour)?;
