@@ -31,6 +31,10 @@ const FOLLOWED: usize = 32;
 /// Of addresses alone.
 const UNNAMED: &str =
     "These addresses have no names: nobody could look at the mappings of the process while it lived.";
+/// The same of address spaces beyond those.
+const NOT_LOOKED_UP: &str = "These addresses have no names: names were looked up in some address spaces only, first in \
+                             those of processes that were refused calls or stood above a tenth of the limit, then in \
+                             those with the largest peaks.";
 /// No node.
 const NONE: u32 = u32::MAX;
 
@@ -44,6 +48,9 @@ pub(super) struct Piles {
     places: HashMap<(u64, u32), Seen>,
     /// Places of entries of the ledger, by generation and key.
     entries: BTreeMap<(u64, u64), u32>,
+    /// Address spaces in which names are looked up at the end; `None`: before that, and where they are looked up in all.
+    looked_up: Option<HashSet<u64>>,
+    names_in_all: bool,
 }
 
 /// A place, and what became of its stack.
@@ -197,6 +204,11 @@ impl Pile {
 }
 
 impl Piles {
+    /// `names_in_all`: they were looked up as the stacks came, as for the flight recorder.
+    pub(super) fn new(names_in_all: bool) -> Self {
+        Self { names_in_all, ..Self::default() }
+    }
+
     pub(super) fn credit(&mut self, credit: &Credit) {
         if credit.key != 0 {
             if self.entries.len() < PLACES {
@@ -295,7 +307,7 @@ impl Piles {
     }
 
     pub(super) fn retain(&mut self, mut keeps: impl FnMut(u64) -> bool) {
-        let Self { piles, others, places, entries } = self;
+        let Self { piles, others, places, entries, .. } = self;
         let image = |piles: &HashMap<u64, Pile>, of: u64| piles.get(&of).map_or(of, |pile| pile.image);
         places.retain(|(generation, _), _| keeps(image(piles, *generation)));
         entries.retain(|(generation, _), _| keeps(image(piles, *generation)));
@@ -326,25 +338,33 @@ impl Piles {
 
 impl Audit {
     /// Address spaces whose credited stacks are to be followed: of processes that were refused calls or stood above a tenth
-    /// of the limit, and of some others with large peaks.
+    /// of the limit, then those with a ledger, and of some others with large peaks.
     pub fn makers_followed(&self) -> HashSet<u64> {
         let limit = self.limits.max_map_count.unwrap_or(u64::MAX);
-        let mut all: Vec<(bool, u32, u64)> = self
+        let with_ledger: HashSet<u64> = self.ledgers().map(|mm| mm.generation).collect();
+        let mut all: Vec<(bool, bool, u32, u64)> = self
             .processes
             .values()
             .filter_map(|process| Some((process, top(process)?)))
             .filter(|(_, mm)| mm.peak >= MAKERS_COPIES && self.makers.of(mm.generation).is_some())
             .map(|(process, mm)| {
                 let shown = process.refused() > 0 || u64::from(mm.peak) >= limit / 10;
-                (shown, mm.peak, self.makers.shown_for(mm.generation))
+                let generation = self.makers.shown_for(mm.generation);
+                (shown, with_ledger.contains(&generation), mm.peak, generation)
             })
             .collect();
-        all.extend(self.ledgers().map(|mm| (true, mm.peak, mm.generation)));
+        let known: HashSet<u64> = all.iter().map(|(.., generation)| *generation).collect();
+        let others = self.ledgers().filter(|mm| !known.contains(&mm.generation));
+        all.extend(others.map(|mm| (false, true, mm.peak, mm.generation)));
         all.sort_unstable_by(|a, b| b.cmp(a));
-        all.dedup();
-        let shown = all.iter().filter(|(shown, ..)| *shown).count();
+        let shown = all.iter().filter(|(shown, ledger, ..)| *shown || *ledger).count();
         all.truncate((shown + MORE_FOLLOWED).min(FOLLOWED));
         all.into_iter().map(|(.., generation)| generation).collect()
+    }
+
+    /// From here on it is known where.
+    pub(super) fn looks_names_up(&mut self) {
+        self.makers.looked_up = (!self.makers.names_in_all).then(|| self.stacks_of());
     }
 
     /// The address space that this process's makers are of.
@@ -443,7 +463,8 @@ impl Audit {
         let mut notes = followed.as_ref().map(|it| it.notes.clone()).unwrap_or_default();
         let named = |ip: &u64| self.frames.contains_key(&(generation, *ip));
         if !addresses.is_empty() && !addresses.iter().any(named) && notes.is_empty() {
-            notes.push(UNNAMED.to_owned());
+            let looked_up = self.makers.looked_up.as_ref().is_none_or(|them| them.contains(&generation));
+            notes.push(if looked_up { UNNAMED } else { NOT_LOOKED_UP }.to_owned());
         }
         if followed.is_none() && !addresses.is_empty() {
             notes.push(UNCOPIED.to_owned());

@@ -179,7 +179,8 @@ impl Audit {
         let rows = if header.all_rows { ALL_ROWS } else { ROWS };
         let audit = Self::new(header.start_ns, header.sight, header.rules.clone(), rows);
         let from_ns = header.stretch.as_ref().map(|it| it.from_ns).filter(|from| *from > header.start_ns);
-        Self { attached_ns: header.attached_ns, stretch_ns: from_ns, ..audit }
+        let makers = Piles::new(header.stretch.is_some());
+        Self { attached_ns: header.attached_ns, stretch_ns: from_ns, makers, ..audit }
     }
 
     /// `start_ns`: the session's start, CLOCK_MONOTONIC.
@@ -303,6 +304,7 @@ impl Audit {
             Event::FiguresEnd => {
                 self.finish_marks();
                 self.fold_at_end();
+                self.looks_names_up();
             }
             Event::End(end) => {
                 self.end = Some(end);

@@ -1,4 +1,4 @@
-//! Changes by place: what a row without one says.
+//! Changes by place: whose names are looked up, and what a row without a place says.
 
 use super::*;
 use crate::model::makers::{Credit, Entered, Place};
@@ -40,6 +40,55 @@ fn entry(audit: &mut Audit, tgid: u32, generation: u64, key: u64, place: bool) {
 
 fn rows(audit: &Audit, pid: u32) -> Vec<Changes> {
     audit.rows().processes.into_iter().find(|row| row.pid == pid).expect("its row").changes
+}
+
+fn notes(audit: &Audit, pid: u32) -> String {
+    rows(audit, pid).iter().flat_map(|row| row.stack_notes.clone()).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn who_was_refused_has_names_before_who_has_many_vmas_and_a_ledger() {
+    let mut audit = audit();
+    for n in 1..=50 {
+        with_ledger(&mut audit, n, 1_000 + n, (1, 5), true);
+    }
+    // Of few VMAs, and refused.
+    let credit = Credit {
+        key: 0,
+        at_ns: 1,
+        generation: 99,
+        tgid: 99,
+        tid: 99,
+        base: 1,
+        level: 700,
+        call: MMAP,
+        place: 1,
+        caller: None,
+        stack: Vec::new(),
+    };
+    audit.apply(Event::Credit(Box::new(credit)));
+    process(&mut audit, 99, 700, 1, true);
+    let followed = audit.makers_followed();
+    assert!(followed.contains(&99) && followed.len() == 32, "{followed:?}");
+    assert!(followed.contains(&50) && !followed.contains(&1), "those with the largest peaks: {followed:?}");
+}
+
+#[test]
+fn who_is_beyond_those_whose_names_are_looked_up_is_said_to_be() {
+    let of_all = |audit: &mut Audit| {
+        for n in 1..=50 {
+            with_ledger(audit, n, 1_000 + n, (1, 5), true);
+        }
+        audit.apply(Event::FiguresEnd);
+        [notes(audit, 50), notes(audit, 1)]
+    };
+    let [largest, smallest] = of_all(&mut audit());
+    assert!(largest.contains("nobody could look at the mappings"), "{largest}");
+    assert!(smallest.contains("names were looked up in some address spaces only"), "{smallest}");
+    // What the flight recorder kept has names of all, where they were to be had.
+    let mut kept = audit();
+    kept.makers = Piles::new(true);
+    assert!(of_all(&mut kept).iter().all(|notes| notes.contains("nobody could look")));
 }
 
 #[test]
