@@ -173,12 +173,25 @@ impl Live {
 
 /// The program that another gives over to is loaded and stands in its array.
 pub(super) fn put_in_place(ebpf: &mut Ebpf, next: &Next) -> anyhow::Result<()> {
+    load_next(ebpf, next)?;
     let program = ebpf.program_mut(next.program).context("the eBPF object lacks a program")?;
-    preload::load(program)?;
     let program = program.fd()?.try_clone()?;
     let array = ebpf.map_mut(next.array).context("the eBPF object lacks an array")?;
     ProgramArray::try_from(array)?.set(0, &program, 0)?;
     Ok(())
+}
+
+/// Loads the program that others give over to; none does before it is put in its place.
+pub(super) fn load_next(ebpf: &mut Ebpf, next: &Next) -> anyhow::Result<()> {
+    let program = ebpf.program_mut(next.program).context("the eBPF object lacks a program")?;
+    Ok(preload::load(program)?)
+}
+
+/// It stands in its array no more, if it did.
+pub(super) fn take_out(ebpf: &mut Ebpf, next: &Next) {
+    let array = ebpf.map_mut(next.array).and_then(|map| ProgramArray::try_from(map).ok());
+    // One that is not there is what is wanted.
+    let _ = array.map(|mut array| array.clear_index(&0));
 }
 
 /// What the verifier said last about a program that it refused.

@@ -9,6 +9,7 @@ use crate::model::hook;
 use crate::model::loss::LossReason;
 use crate::os::clock::now_ns;
 use crate::source::ebpf::Live;
+use crate::source::ebpf::shared_memory::Shared;
 
 /// A program at work.
 pub struct Counted {
@@ -95,6 +96,8 @@ impl Live {
                 unreadable += u64::from(!readable);
             }
         }
+        // What lies there reads as nothing, and is never free again.
+        let ledger_torn = self.ledger.as_ref().is_some_and(Shared::torn);
         let counters = [
             (LossReason::RingFull, lost.ring_full),
             (LossReason::TableFull, lost.table_full + u64::from(self.slots.torn() || self.sites.torn())),
@@ -111,7 +114,7 @@ impl Live {
             (LossReason::SignalsFull, lost.signals_full),
             (LossReason::CreditsLost, lost.credits_lost),
             (LossReason::LedgerDisturbed, lost.ledger_disturbed),
-            (LossReason::LedgerFull, lost.ledger_full),
+            (LossReason::LedgerFull, lost.ledger_full + u64::from(ledger_torn)),
             (LossReason::ProgramSkipped, skipped),
             (LossReason::SkipsUnreadable, unreadable),
         ]

@@ -304,13 +304,13 @@ impl Live {
     }
 
     fn mm(&self, index: usize) -> MmState {
+        let ledger = self.ledger.as_ref().map(|table| ledger::entries_of(table, &self.slots, index));
         let slot = self.slots.read(index);
         let sites = if slot.failures.iter().any(|group| group.sites > 0) {
             self.sites_of(slot.generation)
         } else {
             Vec::new()
         };
-        let ledger = self.ledger.as_ref().map(|table| ledger::entries_of(table, &slot));
         let beside = Beside {
             ledger: ledger.as_deref(),
             sites: &sites,
