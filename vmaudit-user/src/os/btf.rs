@@ -55,29 +55,18 @@ impl<'a> Btf<'a> {
             named: HashMap::new(),
             left: Cell::new(MOST_MEMBERS),
         };
-        // There are some hundred thousand names; most are told apart by their first two bytes (of a name of one byte, the
-        // second is the 0 behind it).
-        let mut beginnings = vec![false; 1 << 16];
-        for name in names {
-            let mut bytes = name.bytes().chain([0, 0]);
-            let two = [bytes.next().unwrap_or(0), bytes.next().unwrap_or(0)];
-            beginnings[usize::from(u16::from_le_bytes(two))] = true;
-        }
+        let wanted = Wanted::find(strings, names);
         let mut at = start;
         while at < end {
             let info = u32_at(bytes, at as usize + 4)?;
             let kind = info >> 24 & 0x1f;
             btf.types.push(at);
-            if matches!(kind, KIND_STRUCT | KIND_ENUM | KIND_TYPEDEF | KIND_FUNC) {
-                let place = u32_at(bytes, at as usize)?;
-                let promising =
-                    u16_at(strings, place as usize).is_some_and(|two| beginnings[usize::from(two)]);
-                let name = if promising { btf.name(place) } else { &[] };
-                if promising && let Some(wanted) = names.iter().find(|n| n.as_bytes() == name) {
-                    let id = btf.types.len() as u32;
-                    // A struct may stand there as a forward declaration without members too; the first one wins.
-                    btf.named.entry((kind, wanted)).or_insert(id);
-                }
+            if matches!(kind, KIND_STRUCT | KIND_ENUM | KIND_TYPEDEF | KIND_FUNC)
+                && let Some(name) = wanted.at(u32_at(bytes, at as usize)?)
+            {
+                let id = btf.types.len() as u32;
+                // A struct may stand there as a forward declaration without members too; the first one wins.
+                btf.named.entry((kind, name)).or_insert(id);
             }
             at = at.checked_add(12)?.checked_add(payload(kind, info & 0xffff)?)?;
         }
@@ -191,6 +180,55 @@ impl<'a> Btf<'a> {
     /// Type id of a function, by which a program names what it attaches to.
     pub fn function(&self, name: &'a str) -> Option<u32> {
         self.named.get(&(KIND_FUNC, name)).copied()
+    }
+}
+
+const SLOTS: usize = 1 << 12;
+
+/// Where the strings that are asked for begin, so that the types, of which there are some hundred thousand, are told by
+/// a number: each name is looked at once, one after the other. Names stand there whole (tools/lib/bpf/strset.c).
+struct Wanted<'a> {
+    /// Ascending.
+    places: Vec<(u32, &'a str)>,
+    /// By the last bits of a place; most types are told by this alone.
+    promising: [bool; SLOTS],
+}
+
+impl<'a> Wanted<'a> {
+    fn find(strings: &[u8], names: &[&'a str]) -> Self {
+        // Most are told apart by their first two bytes (of a name of one byte, the second is the 0 behind it).
+        let mut beginnings = vec![false; 1 << 16];
+        for name in names {
+            let mut bytes = name.bytes().chain([0, 0]);
+            let two = [bytes.next().unwrap_or(0), bytes.next().unwrap_or(0)];
+            beginnings[usize::from(u16::from_le_bytes(two))] = true;
+        }
+        let mut found = Self { places: Vec::with_capacity(names.len()), promising: [false; SLOTS] };
+        let mut at = 0;
+        while let Some(rest) = strings.get(at..).filter(|rest| !rest.is_empty()) {
+            let length = memchr::memchr(0, rest).unwrap_or(rest.len());
+            if u16_at(rest, 0).is_some_and(|two| beginnings[usize::from(two)])
+                && let Some(name) = names.iter().find(|name| rest.get(..length) == Some(name.as_bytes()))
+                && let Ok(place) = u32::try_from(at)
+            {
+                found.places.push((place, name));
+                found.promising[Self::slot(place)] = true;
+            }
+            at += length + 1;
+        }
+        found
+    }
+
+    fn slot(place: u32) -> usize {
+        place as usize % SLOTS
+    }
+
+    fn at(&self, place: u32) -> Option<&'a str> {
+        if !self.promising[Self::slot(place)] {
+            return None;
+        }
+        let found = self.places.binary_search_by_key(&place, |(place, _)| *place).ok()?;
+        self.places.get(found).map(|(_, name)| *name)
     }
 }
 
