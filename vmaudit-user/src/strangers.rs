@@ -27,7 +27,7 @@ use crate::domain::vma_layout::maps_parser::{Flag, Mapping, Parser};
 use crate::domain::vma_layout::verdict::conclude;
 use crate::model::limit::Fate;
 use crate::model::vma_layout::Damage;
-use crate::os::{procfs, sysctl_conf};
+use crate::os::{procfs, slabs, sysctl_conf};
 use crate::output::format::{Document, Format, write};
 use crate::output::text::page::Style;
 use crate::source::vma_layout::core::Core;
@@ -261,12 +261,16 @@ pub fn cmdline(bytes: &[u8]) {
 pub fn slabinfo(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for line in text.lines() {
-        if let Some(slab) = procfs::parse_slab(line, "maple_node") {
-            let procfs_line = format!(
+        if let Some(slab) = slabs::row(line, "maple_node") {
+            let printed = format!(
                 "maple_node {} {} {} {} {} : tunables 0 0 0",
-                slab.active, slab.total, slab.object_bytes, slab.objects_per_slab, slab.pages_per_slab
+                slab.active,
+                slab.total,
+                slab.size.object_bytes,
+                slab.size.objects_per_slab,
+                slab.size.pages_per_slab
             );
-            assert_eq!(procfs::parse_slab(&procfs_line, "maple_node"), Some(slab));
+            assert_eq!(slabs::row(&printed, "maple_node"), Some(slab));
         }
     }
     let mut buffer = procfs::CountBuffer::default();

@@ -8,7 +8,7 @@ use crate::domain::vma_cost;
 use crate::model::report::{
     Coverage, Host, Limits, MapCount, NotCounted, Process, Report, SCHEMA, Session, SourceKind, VERSION,
 };
-use crate::model::scan::{AppFigures, Need, Row, Scan, Slab};
+use crate::model::scan::{AppFigures, Need, ObjectSize, Row, Scan, Slab};
 use crate::model::unreadable::Unreadable;
 use crate::text::count;
 
@@ -55,8 +55,10 @@ pub enum Key {
 pub struct Facts {
     /// System-wide limits.
     pub limits: Limits,
-    /// Figures of the caches of [`crate::domain::vma_cost::CACHES`].
-    pub slabs: Vec<Option<Slab>>,
+    /// The VMAs that the kernel holds.
+    pub slab: Option<Slab>,
+    /// What objects of [`vma_cost::CACHES`] take.
+    pub object_sizes: Vec<Option<ObjectSize>>,
     /// The kernel counted.
     pub by_kernel: bool,
     /// vmaudit ran as root.
@@ -75,7 +77,8 @@ pub struct Facts {
 
 /// Puts the rows in order and works out everything that follows from them.
 pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer: &Anonymizer) -> Scan {
-    let Facts { limits, slabs, by_kernel, root, mut host, started, duration_s, users, own } = facts;
+    let Facts { limits, slab, object_sizes, by_kernel, root, mut host, started, duration_s, users, own } =
+        facts;
     anonymizer.texts(&mut host.name);
     let margin = options.margin;
     unite(&mut rows);
@@ -99,7 +102,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
         current: limits.max_map_count,
         unread: not_counted.iter().filter(|it| it.forbidden).count() as u64,
         root,
-        vma_bytes: vma_cost::price(&slabs, host.page_size).map(|price| price.usual),
+        vma_bytes: vma_cost::price(&object_sizes, host.page_size).map(|price| price.usual),
         ..Measured::default()
     });
     let need = |who: String, vmas: u64| Need { who, vmas, recommended: margin.limit_for(vmas) };
@@ -154,7 +157,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
         },
         applications,
         total_vmas,
-        slab: slabs.into_iter().next().flatten(),
+        slab,
         custom: options.vma.map(|vmas| need("custom --vma value".to_owned(), vmas)),
         largest: largest.map(|(count, app, _)| need(app, count)),
         arguments,

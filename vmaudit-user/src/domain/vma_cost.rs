@@ -1,7 +1,7 @@
 //! What a VMA costs in kernel memory, from the running kernel's own slab sizes. Pure.
 
 use crate::model::limit::Price;
-use crate::model::scan::Slab;
+use crate::model::scan::ObjectSize;
 
 /// Slab caches that a VMA takes objects from. The first holds the VMA itself.
 pub const CACHES: [&str; 5] = ["vm_area_struct", "vma_lock", "maple_node", "anon_vma", "anon_vma_chain"];
@@ -9,10 +9,10 @@ pub const CACHES: [&str; 5] = ["vm_area_struct", "vma_lock", "maple_node", "anon
 /// Entries of a full leaf of the maple tree on 64-bit kernels (include/linux/maple_tree.h, MAPLE_RANGE64_SLOTS).
 const LEAF_SLOTS: f64 = 16.0;
 
-/// Price from the slab figures of [`CACHES`], in that order, and the bytes of a page; `None` when the kernel does not
+/// Price from the sizes of objects of [`CACHES`], in that order, and the bytes of a page; `None` when the kernel does not
 /// show its VMA cache (no root, or merged into another cache).
-pub fn price(slabs: &[Option<Slab>], page_size: u64) -> Option<Price> {
-    let bytes = |place: usize| slabs.get(place).copied().flatten().map(|slab| slab_bytes(&slab, page_size));
+pub fn price(sizes: &[Option<ObjectSize>], page_size: u64) -> Option<Price> {
+    let bytes = |place: usize| sizes.get(place).copied().flatten().map(|size| slab_bytes(size, page_size));
     let own = bytes(0)? + bytes(1).unwrap_or(0.0);
     // Before 6.1 VMAs hang in a tree whose nodes are part of them: no maple_node, nothing to add.
     let leaf = bytes(2).unwrap_or(0.0);
@@ -25,7 +25,7 @@ pub fn price(slabs: &[Option<Slab>], page_size: u64) -> Option<Price> {
 }
 
 /// Bytes that one object takes, its share of the slab's waste included.
-fn slab_bytes(slab: &Slab, page_size: u64) -> f64 {
+fn slab_bytes(slab: ObjectSize, page_size: u64) -> f64 {
     let pages = slab.pages_per_slab as f64 * page_size as f64;
     match slab.objects_per_slab {
         0 => slab.object_bytes as f64,
@@ -37,8 +37,8 @@ fn slab_bytes(slab: &Slab, page_size: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn slab(object_bytes: u64, objects_per_slab: u64) -> Option<Slab> {
-        Some(Slab { active: 0, total: 0, object_bytes, objects_per_slab, pages_per_slab: 1 })
+    fn slab(object_bytes: u64, objects_per_slab: u64) -> Option<ObjectSize> {
+        Some(ObjectSize { object_bytes, objects_per_slab, pages_per_slab: 1 })
     }
 
     #[test]

@@ -70,6 +70,15 @@ pub struct Slab {
     pub active: u64,
     /// Objects allocated.
     pub total: u64,
+    /// What each takes.
+    #[serde(flatten)]
+    pub size: ObjectSize,
+}
+
+/// What an object of a slab cache takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct ObjectSize {
     /// Bytes of one object.
     pub object_bytes: u64,
     /// Objects in one slab.

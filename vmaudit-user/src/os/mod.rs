@@ -18,6 +18,7 @@ pub mod own_threads;
 pub mod procfs;
 pub mod rights;
 pub mod service_manager;
+pub(crate) mod slabs;
 pub mod status_line;
 pub(crate) mod sysctl_conf;
 pub(crate) mod sysctl_dropin;

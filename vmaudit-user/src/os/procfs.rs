@@ -18,8 +18,9 @@ use nix::fcntl::{OFlag, openat, readlinkat};
 use nix::sys::stat::Mode;
 
 use super::cgroup_file::{all_at_root, parse_cgroup_of};
+use super::slabs;
 use crate::model::report::{Host, Limits};
-use crate::model::scan::Slab;
+use crate::model::scan::{ObjectSize, Slab};
 use crate::model::unreadable::Unreadable;
 
 /// Bytes of one read of a maps file. The kernel fills one page of it per call; larger does not help it, and the
@@ -206,10 +207,14 @@ impl Proc {
         kib_of(&std::fs::read_to_string(self.root.join("meminfo")).ok()?, name)
     }
 
-    /// Figures of the named slab caches; `None` without root, or where SLUB merged one into another.
-    pub fn slabs(&self, caches: &[&str]) -> Vec<Option<Slab>> {
-        let text = std::fs::read_to_string(self.root.join("slabinfo")).unwrap_or_default();
-        caches.iter().map(|cache| text.lines().find_map(|line| parse_slab(line, cache))).collect()
+    /// See [`slabs::sizes`]. The mount of sysfs is the one beside.
+    pub fn object_sizes(&self, caches: &[&str]) -> Vec<Option<ObjectSize>> {
+        slabs::sizes(&self.root, &self.root.with_file_name("sys"), caches)
+    }
+
+    /// See [`slabs::counted`].
+    pub fn slab(&self, cache: &str) -> Option<Slab> {
+        slabs::counted(&self.root, &self.root.with_file_name("sys"), cache)
     }
 
     fn number(&self, path: &str) -> Option<u64> {
@@ -481,21 +486,6 @@ pub(crate) fn parse_stat(bytes: &[u8]) -> Option<Stat> {
 fn kib_of(text: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
-}
-
-pub(crate) fn parse_slab(line: &str, cache: &str) -> Option<Slab> {
-    let mut fields = line.split_ascii_whitespace();
-    if fields.next()? != cache {
-        return None;
-    }
-    let mut next = || fields.next()?.parse().ok();
-    Some(Slab {
-        active: next()?,
-        total: next()?,
-        object_bytes: next()?,
-        objects_per_slab: next()?,
-        pages_per_slab: next()?,
-    })
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use crate::model::limit::{
     Plan, Price, Rule, Setting,
 };
 use crate::model::report::{Condition, HookState};
-use crate::model::scan::{self, AppFigures, Row, Scan, Slab};
+use crate::model::scan::{self, AppFigures, ObjectSize, Row, Scan, Slab};
 use crate::model::unreadable::Unreadable;
 use crate::model::vma_layout::{Explanation, Origin};
 use crate::model::within::Within;
@@ -63,9 +63,7 @@ fn found() -> Scan {
         slab: Some(Slab {
             active: 52_400,
             total: 53_000,
-            object_bytes: 256,
-            objects_per_slab: 16,
-            pages_per_slab: 1,
+            size: ObjectSize { object_bytes: 256, objects_per_slab: 16, pages_per_slab: 1 },
         }),
         custom: Some(need("--vma", 200_000)),
         largest: Some(need("/usr/bin/java", 52_344)),
@@ -406,7 +404,8 @@ fn machine(java: u64, root: bool) -> Scan {
     let report = clean_run();
     let facts = domain::Facts {
         limits: report.limits,
-        slabs: Vec::new(),
+        slab: None,
+        object_sizes: Vec::new(),
         by_kernel: true,
         root,
         host: report.host,

@@ -17,7 +17,7 @@ use crate::text;
 pub(super) fn vma_bytes() -> Option<f64> {
     use crate::domain::vma_cost::{CACHES, price};
     let _rights = rights::raised(&rights::PROCESSES);
-    price(&Proc::new("/proc").slabs(&CACHES), ebpf::page_size()).map(|price| price.usual)
+    price(&Proc::new("/proc").object_sizes(&CACHES), ebpf::page_size()).map(|price| price.usual)
 }
 
 /// Those who live on with many VMAs, to be looked at when the source is gone: each with what tells its image from others.

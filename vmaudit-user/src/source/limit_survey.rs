@@ -184,7 +184,7 @@ pub fn report(
         not_counted: processes.iter().filter(|process| process.vmas.is_none()).count() as u64,
         price: {
             let _rights = rights::raised(&rights::PROCESSES);
-            price(&proc.slabs(&CACHES), host().page_size)
+            price(&proc.object_sizes(&CACHES), host().page_size)
         },
         largest,
         needs,

@@ -99,9 +99,10 @@ fn from(
     anonymizer: &Anonymizer,
 ) -> anyhow::Result<Scan> {
     let began = SystemTime::now();
-    let (rows, slabs) = {
+    let (rows, slab, object_sizes) = {
         let _rights = rights::raised(&rights::PROCESSES);
-        (process_list::read(wanted, proc, walk)?, proc.slabs(&vma_cost::CACHES))
+        let rows = process_list::read(wanted, proc, walk)?;
+        (rows, proc.slab(vma_cost::CACHES[0]), proc.object_sizes(&vma_cost::CACHES))
     };
     let mut users = BTreeMap::new();
     for uid in rows.iter().filter_map(|row| row.uid) {
@@ -109,7 +110,8 @@ fn from(
     }
     let facts = Facts {
         limits: proc.limits(),
-        slabs,
+        slab,
+        object_sizes,
         by_kernel: walk.is_some(),
         root: nix::unistd::geteuid().is_root(),
         host: host(),

@@ -187,7 +187,7 @@ fn circumstances(scan: &Scan) -> String {
         Some(slab) => format!(
             "the kernel holds {} vm_area_struct of {} each",
             grouped(slab.active),
-            bytes(slab.object_bytes)
+            bytes(slab.size.object_bytes)
         ),
         None => "the kernel's own figure is not shown to you: /proc/slabinfo needs root".to_owned(),
     };
