@@ -19,6 +19,8 @@ const AT_THE_END: Duration = Duration::from_millis(200);
 pub struct Looks<A> {
     desk: Desk<u32, Option<A>>,
     under_way: Option<ProcessId>,
+    /// Its answer is wanted by nobody any more.
+    forgotten: bool,
     queue: VecDeque<ProcessId>,
     found: Vec<(ProcessId, Option<A>)>,
 }
@@ -30,7 +32,13 @@ impl<A: Serialize + DeserializeOwned + 'static> Looks<A> {
             beat.begin(pid.into());
             (read(pid), Vec::new())
         };
-        Self { desk: Desk::new(patience, serve), under_way: None, queue: VecDeque::new(), found: Vec::new() }
+        Self {
+            desk: Desk::new(patience, serve),
+            under_way: None,
+            forgotten: false,
+            queue: VecDeque::new(),
+            found: Vec::new(),
+        }
     }
 
     /// A process has begun, or has another image now.
@@ -54,6 +62,8 @@ impl<A: Serialize + DeserializeOwned + 'static> Looks<A> {
     /// What is to be known of it is.
     pub fn forget(&mut self, process: ProcessId) {
         self.queue.retain(|waiting| *waiting != process);
+        self.found.retain(|(found, _)| *found != process);
+        self.forgotten |= self.under_way == Some(process);
     }
 
     /// Goes on; waits for [`MOMENT`] at most.
@@ -62,19 +72,23 @@ impl<A: Serialize + DeserializeOwned + 'static> Looks<A> {
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if let Some(process) = self.under_way {
-                match self.desk.turn(left) {
+                let found = match self.desk.turn(left) {
                     Turn::Waiting => return,
-                    Turn::Answer(found, _) => self.found.push((process, found)),
-                    Turn::Unanswered(..) => self.found.push((process, None)),
-                }
+                    Turn::Answer(found, _) => found,
+                    Turn::Unanswered(..) => None,
+                };
                 self.under_way = None;
+                if !std::mem::take(&mut self.forgotten) {
+                    self.found.push((process, found));
+                }
             }
             if left.is_zero() {
                 return;
             }
             let Some(process) = self.queue.pop_front() else { return };
-            if self.desk.ask(&process.tgid).is_ok() {
-                self.under_way = Some(process);
+            match self.desk.ask(&process.tgid) {
+                Ok(()) => self.under_way = Some(process),
+                Err(_) => self.found.push((process, None)),
             }
         }
     }
@@ -92,8 +106,69 @@ impl<A: Serialize + DeserializeOwned + 'static> Looks<A> {
         }
     }
 
+    /// Goes on no more: those that still wait have no answer.
+    pub fn end(&mut self) {
+        let under_way = self.under_way.take().filter(|_| !std::mem::take(&mut self.forgotten));
+        self.found.extend(under_way.into_iter().chain(self.queue.drain(..)).map(|process| (process, None)));
+    }
+
     /// What was found since the last time; `None`: there was nothing, or nobody to ask any more.
     pub fn take(&mut self) -> Vec<(ProcessId, Option<A>)> {
         std::mem::take(&mut self.found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alone::alone;
+
+    fn process(tgid: u32) -> ProcessId {
+        ProcessId { tgid, start_ns: 1 }
+    }
+
+    /// Looks that find the number of a process.
+    fn looks() -> Looks<u32> {
+        Looks::new(&Patience::default(), Some)
+    }
+
+    #[test]
+    fn who_is_waited_for_at_the_end_has_no_answer_and_is_told() {
+        let mut looks = looks();
+        (1..=3).for_each(|tgid| looks.wait_for(process(tgid)));
+        looks.end();
+        assert!(!looks.busy());
+        assert_eq!(looks.take(), [1, 2, 3].map(|tgid| (process(tgid), None)));
+    }
+
+    /// It forks.
+    #[test]
+    fn who_cannot_be_asked_and_who_is_not_wanted() {
+        alone(concat!(module_path!(), "::who_cannot_be_asked_and_who_is_not_wanted"), || {
+            let mut looks = looks();
+            looks.wait_for(process(1));
+            looks.wait_for(process(2));
+            looks.forget(process(2));
+            looks.under_way = looks.queue.pop_front();
+            assert!(looks.desk.ask(&1).is_ok());
+            looks.forget(process(1));
+            looks.wait_for(process(3));
+            while looks.busy() {
+                looks.look();
+            }
+            assert_eq!(
+                looks.take(),
+                [(process(3), Some(3))],
+                "an answer that nobody wants any more is not told"
+            );
+            looks.found.push((process(4), None));
+            looks.forget(process(4));
+            assert_eq!(looks.take(), []);
+            // Something else is asked: there is nobody who could answer.
+            assert!(looks.desk.ask(&9).is_ok());
+            looks.wait_for(process(5));
+            looks.look();
+            assert_eq!((looks.take(), looks.busy()), (vec![(process(5), None)], false));
+        });
     }
 }

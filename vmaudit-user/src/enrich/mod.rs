@@ -226,6 +226,11 @@ impl Enrichment {
 
     /// What was found, always in the same order, and sentences about what was not. Reads the files of symbols.
     pub fn finish(mut self, sink: &mut dyn FnMut(Event)) {
+        // The last records came after the last look.
+        if let Some(it) = &mut self.tests {
+            it.settle();
+            it.end();
+        }
         self.told(sink);
         tell(self.symbols.resolve(), sink);
         self.symbols

@@ -77,6 +77,11 @@ impl Looks {
         self.looks.settle();
     }
 
+    /// Goes on no more.
+    pub fn end(&mut self) {
+        self.looks.end();
+    }
+
     /// What was found since the last time, also that there is nothing.
     pub fn take(&mut self) -> Vec<TestOf> {
         let told = |(process, asked)| match asked {

@@ -128,7 +128,8 @@ impl Looks {
         }
     }
 
-    /// Looks may be spent anew, in a session that goes on for months. Who was looked at is not looked at again.
+    /// Looks may be spent anew, in a session that goes on for months. Who was looked at is not looked at
+    /// again, as long as all of them can be remembered.
     pub fn renew(&mut self) {
         self.looks = 0;
         if self.noticed.len() >= REMEMBERED {

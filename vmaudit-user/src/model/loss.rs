@@ -48,7 +48,8 @@ pub enum LossReason {
     StackMissing,
     /// Address spaces that found no slot.
     TableFull,
-    /// Processes below a runner of tests that were over before anybody could tell which test they belong to.
+    /// Processes that began once a runner of tests had been seen and were over before anybody could tell whether, and to
+    /// which test, they belong.
     TestUnknown,
     /// Processes that found no room among those that are followed.
     TreeFull,

@@ -22,7 +22,7 @@ pub struct TestOf {
 pub enum WithoutTest {
     /// It belongs to none.
     None,
-    /// It was over before it could be asked.
+    /// It was over before it could be asked, or nobody could ask.
     Unknown,
 }
 

@@ -374,6 +374,7 @@ impl Audit {
     pub(super) fn remove(&mut self, id: ProcessId, stopped: bool) {
         self.leaves_marks(id);
         let Some(process) = self.processes.remove(&id) else { return };
+        self.tests_unknown = self.tests_unknown.saturating_add(process.lacks_its_test().into());
         self.lodgers.forget(id, &process, stopped);
         for mm in &process.mms {
             self.series.remove(&mm.generation);

@@ -40,8 +40,11 @@ impl Process {
 }
 
 impl Audit {
-    /// Of images that became one before they were told, examples may have been.
+    /// Of images that became one before they were told, examples may have been, and makers of the smaller one.
     pub(super) fn joined(&mut self, state: &MmState) {
+        if state.joined.as_ref().is_some_and(|it| it.outgrown) {
+            self.makers.forget(state.generation);
+        }
         let generations = state.joined.iter().flat_map(|it| &it.generations).take(MAX_IMAGES);
         for &generation in generations.filter(|generation| **generation != state.generation) {
             for kind in &state.refusals {

@@ -121,7 +121,7 @@ pub struct Audit {
     marks: marks::Marks,
     /// Kinds of refusal that found [`EXAMPLES`] reached.
     examples_full: u64,
-    /// Processes of which nobody knows to which test they belong.
+    /// Of those that have no row any more.
     tests_unknown: u64,
     hooks: Vec<Hook>,
     conditions: Vec<Condition>,
@@ -147,6 +147,8 @@ struct Process {
     exe: Option<String>,
     arguments: Option<Vec<String>>,
     test: Option<String>,
+    /// Somebody asked for its test in vain.
+    test_unknown: bool,
     cgroup: Option<String>,
     within: Within,
     started_ns: u64,
@@ -467,6 +469,11 @@ fn places(generation: u64, kind: &RefusalGroup) -> impl Iterator<Item = group::P
 }
 
 impl Process {
+    /// Nobody knows to which test it belongs, if to any.
+    fn lacks_its_test(&self) -> bool {
+        self.test_unknown && self.test.is_none()
+    }
+
     fn faulted(&self) -> bool {
         self.ended
             .as_ref()

@@ -172,7 +172,7 @@ impl Audit {
             limits: self.limits.clone(),
         };
         rows.lost.insert(ExamplesFull, self.examples_full);
-        rows.lost.insert(TestUnknown, self.tests_unknown);
+        rows.lost.insert(TestUnknown, self.tests_unknown());
         if let Some(cut) = self.cut {
             rows.lost.insert(RecordingCut, 1);
             rows.notes.push(format!(

@@ -35,15 +35,22 @@ pub fn add_all(sum: &mut Vec<TaskFigures>, others: Vec<TaskFigures>) {
 impl Audit {
     /// Of a process that has been added up since no test is kept.
     pub(super) fn took_test(&mut self, it: TestOf) {
-        match it.without {
-            None => {
-                if let Some(process) = self.processes.get_mut(&it.process) {
-                    process.test = Some(it.test);
-                }
+        let process = self.processes.get_mut(&it.process);
+        match (it.without, process) {
+            (None, Some(process)) => process.test = Some(it.test),
+            // One that has a name may have been asked again, at its next image.
+            (Some(WithoutTest::Unknown), Some(process)) => process.test_unknown = true,
+            (Some(WithoutTest::Unknown), None) => {
+                self.tests_unknown = self.tests_unknown.saturating_add(1);
             }
-            Some(WithoutTest::None) => {}
-            Some(WithoutTest::Unknown) => self.tests_unknown = self.tests_unknown.saturating_add(1),
+            (None, None) | (Some(WithoutTest::None), _) => {}
         }
+    }
+
+    /// Processes of which nobody knows to which test they belong.
+    pub(super) fn tests_unknown(&self) -> u64 {
+        let here = self.processes.values().filter(|process| process.lacks_its_test()).count();
+        self.tests_unknown.saturating_add(here as u64)
     }
 
     /// By name, those that did most first, over all address spaces of a process of which at least one had tasks of several

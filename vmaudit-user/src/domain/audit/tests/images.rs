@@ -1,6 +1,7 @@
 //! More images of one process than are kept apart.
 
 use super::*;
+use crate::model::event::Joined;
 use crate::model::makers::Credit;
 use crate::model::mark::MarkSet;
 use vmaudit_common::call::{Call, MMAP, MPROTECT};
@@ -46,6 +47,24 @@ fn makers_are_those_of_the_image_that_has_the_peak() {
         let (most, all) = (rows.makers.first().unwrap(), rows.makers.iter().map(|maker| maker.count));
         assert_eq!((most.syscall.as_deref(), all.sum::<u64>()), (Some("mprotect"), 9_000), "{larger}");
         assert!(audit.makers.piles() <= MAX_IMAGES, "those that were folded are forgotten");
+    }
+}
+
+/// As a flight recorder tells of images that it put together.
+#[test]
+fn makers_of_an_image_that_was_outgrown_are_not_those_of_the_peak() {
+    for outgrown in [true, false] {
+        let mut audit = audit();
+        credit(&mut audit, 1, 300, MMAP);
+        let joined = Joined { images: 1, outgrown, ..Joined::default() };
+        let mut other = self::audit();
+        process(&mut other, 1, 9_000, 0, true);
+        let mm = other.processes.into_values().next().unwrap().mms.remove(0);
+        let state = MmState { generation: 1, from_exec: true, joined: Some(Box::new(joined)), ..mm };
+        audit.apply(Event::Mm(Box::new(state)));
+        let rows = audit.rows().processes.remove(0);
+        let named = rows.makers.iter().any(|maker| maker.syscall.is_some());
+        assert_eq!(named, !outgrown, "{:?}", rows.makers);
     }
 }
 

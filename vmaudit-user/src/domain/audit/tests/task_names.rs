@@ -1,7 +1,9 @@
 use super::lodgers::state;
 use super::*;
+use crate::model::loss::LossReason;
 use crate::model::report::TaskFigures;
 use crate::model::task_names::{TaskName, TaskNames};
+use crate::model::test::{TestOf, WithoutTest};
 
 fn name(name: &str, added: u64, peak: u32) -> TaskName {
     TaskName { name: name.into(), added, removed: 1, failed: 2, peak, overlapped: false }
@@ -63,4 +65,29 @@ fn tasks_of_processes_without_rows_are_added_up_by_name_and_bounded() {
     assert_eq!((sum[0].name.as_deref(), sum[0].added, sum[0].peak), (Some("a"), Some(300), Some(129)));
     assert_eq!(sum.iter().filter_map(|it| it.added).sum::<u64>(), 400);
     assert_eq!(sum.iter().filter(|it| it.name.is_none()).count(), 1);
+}
+
+/// One that has a name may be asked again at its next image, when it is gone.
+#[test]
+fn who_has_a_test_is_none_whose_test_is_unknown() {
+    let tell = |audit: &mut Audit, it: TestOf| audit.apply(Event::Test(Box::new(it)));
+    let unknown = |process: ProcessId| TestOf::without(process, WithoutTest::Unknown);
+    let count = |audit: &Audit| audit.rows().lost[&LossReason::TestUnknown];
+    let mut audit = audit();
+    audit.apply(Event::Mm(Box::new(image(1, Vec::new()))));
+    let id = *audit.processes.keys().next().unwrap();
+    tell(&mut audit, TestOf::without(id, WithoutTest::None));
+    assert_eq!(count(&audit), 0);
+    tell(&mut audit, unknown(id));
+    tell(&mut audit, unknown(id));
+    assert_eq!(count(&audit), 1, "one process");
+    tell(&mut audit, TestOf::named(id, "t".into()));
+    tell(&mut audit, unknown(id));
+    assert_eq!(count(&audit), 0);
+    // Of those that have no row any more it stays.
+    tell(&mut audit, unknown(ProcessId { tgid: 9, start_ns: 9 }));
+    assert_eq!(count(&audit), 1);
+    audit.processes.get_mut(&id).unwrap().test = None;
+    audit.remove(id, false);
+    assert_eq!(count(&audit), 2);
 }
