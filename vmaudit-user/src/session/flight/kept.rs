@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::gone::Ended;
-use super::lives::{Process, Space};
+use super::lives::{Folded, Process, Space};
 use super::remarks::Dropped;
 use crate::model::event::{
     Change, Credit, Event, Interval, LimitSeen, MmState, ProcessId, Reached, Refused, Sample,
 };
 use crate::model::session::Gone;
+use crate::model::test::{TestOf, WithoutTest};
 use crate::os::clock::now_ns;
 
 /// Processes that ended in the stretch and are kept, and their images.
@@ -34,6 +35,9 @@ const NUMBERS: usize = 10_000;
 const NOTES: usize = 200;
 /// Values of vm.max_map_count.
 const LIMITS: usize = 100;
+/// What a stretch lacks of a session with ledgers.
+const LEDGERS: &str = "Who changed the count (--stacks) is told of whole sessions: it is in the session's own report, and \
+                       not in a stretch";
 
 /// See the module.
 #[derive(Default)]
@@ -56,6 +60,8 @@ pub struct Kept {
     /// Names, and credits, now.
     names: usize,
     credits: usize,
+    /// The session keeps a ledger of each address space.
+    ledgers: bool,
     dropped: Dropped,
 }
 
@@ -66,7 +72,7 @@ impl Kept {
             Event::Mm(state) => self.mm(state),
             Event::Process(it) => self.fact(it.process, "1 process", event),
             Event::CommandLine(it) => self.fact(it.process, "2 command", event),
-            Event::Test(it) => self.fact(it.process, "2 test", event),
+            Event::Test(it) => self.test(it, event),
             Event::OomCgroups(it) => self.fact(it.process, "3 cgroups", event),
             Event::Limits(_) => {
                 self.first_limits.get_or_insert_with(|| event.clone());
@@ -94,7 +100,7 @@ impl Kept {
                 if self.hidden.len() < NUMBERS || self.hidden.contains_key(tgid) {
                     self.hidden.entry(*tgid).or_insert(false);
                 } else {
-                    self.dropped.hidden += 1;
+                    self.dropped.hidden = true;
                 }
             }
             Event::Owners(it) => self.space_fact(it.generation, "owners", event),
@@ -104,6 +110,8 @@ impl Kept {
             Event::Frame(it) => self.name(it.generation, ("frame", it.ip, 0), event),
             Event::Stack(it) => self.name(it.generation, ("stack", it.at_ns, it.tid.into()), event),
             Event::StackEnds(it) => self.name(it.generation, ("ends", it.ip, 0), event),
+            // The sums of a ledger are of the whole session, so no stretch shows them.
+            Event::Credit(it) if it.key != 0 => self.ledgers = true,
             // Nobody looks at these, or they are said anew.
             Event::Mapped(_) | Event::StackPiece(_) | Event::Gone(_) | Event::FiguresEnd => {}
             Event::End(_) => drop(self.session.insert("z end", event.clone())),
@@ -183,6 +191,20 @@ impl Kept {
         process.facts.insert(what, event.clone());
     }
 
+    /// As the audit has it: a name stays, and one that was asked in vain stays so until there is one.
+    fn test(&mut self, it: &TestOf, event: &Event) {
+        let weight = |it: &TestOf| match it.without {
+            Some(WithoutTest::None) => 0,
+            Some(WithoutTest::Unknown) => 1,
+            None => 2,
+        };
+        const TEST: &str = "2 test";
+        let known = self.processes.get(&it.process).and_then(|process| process.facts.get(TEST));
+        if !matches!(known, Some(Event::Test(known)) if weight(known) > weight(it)) {
+            self.fact(it.process, TEST, event);
+        }
+    }
+
     /// One that has been forgotten stays so.
     fn late_fact(&mut self, process: ProcessId, what: &'static str, event: &Event) {
         if let Some(process) = self.processes.get_mut(&process) {
@@ -193,7 +215,8 @@ impl Kept {
     fn mm(&mut self, state: &MmState) {
         self.space(state.generation).known = true;
         let process = self.processes.entry(state.process).or_insert_with(Process::met_now);
-        process.mms.insert(state.generation, Event::Mm(Box::new(state.clone())));
+        let ledger = None;
+        process.mms.insert(state.generation, Event::Mm(Box::new(MmState { ledger, ..state.clone() })));
         let dead = |event: &Event| match event {
             Event::Mm(state) => state.dead_ns,
             _ => None,
@@ -202,8 +225,13 @@ impl Kept {
             true => process.mms.values().filter_map(dead).max(),
             false => None,
         };
-        let forgotten = process.fold(IMAGES);
-        forgotten.into_iter().for_each(|generation| self.forget_space(generation));
+        let Folded { forgotten, outgrown } = process.fold(IMAGES);
+        for generation in forgotten {
+            let examples = (generation, 0, 0, 0, 0)..(generation.saturating_add(1), 0, 0, 0, 0);
+            self.dropped.examples += self.examples.range(examples).count() as u64;
+            self.forget_space(generation);
+        }
+        outgrown.into_iter().for_each(|generation| self.forget_makers(generation));
     }
 
     /// Takes an event of the time line that is no part of the stretch any more.
@@ -216,11 +244,6 @@ impl Kept {
                     let level = Interval { every_ns, from_ns, to_ns, of: vec![reached], by: Vec::new() };
                     self.space(generation).level = Some(level);
                 }
-            }
-            // Who has an entry of the ledger is a name, and no level.
-            Event::Credit(it) if it.key != 0 => {
-                let (generation, key) = (it.generation, it.key);
-                self.name(generation, ("ledger", key, 0), &Event::Credit(it));
             }
             Event::Credit(it) => self.credit(*it),
             Event::Lost(_) => self.lost = Some(event),
@@ -357,6 +380,16 @@ impl Kept {
         });
     }
 
+    /// Credits and their places.
+    fn forget_makers(&mut self, generation: u64) {
+        if let Some(space) = self.spaces.get_mut(&generation) {
+            let credits = std::mem::take(&mut space.credits).len();
+            let places = std::mem::take(&mut space.places).len();
+            self.credits -= credits.min(self.credits);
+            self.names -= places.min(self.names);
+        }
+    }
+
     fn forget_space(&mut self, generation: u64) {
         if let Some(space) = self.spaces.remove(&generation) {
             self.names -= space.all_names().min(self.names);
@@ -408,7 +441,9 @@ impl Kept {
     /// What found no room, and what else is said of the whole.
     pub fn remarks(&self) -> Vec<Event> {
         let hidden = self.hidden.keys().map(|tgid| Event::AddressesHidden(*tgid));
-        hidden.chain(self.dropped.remarks(self.ended.no_room()).map(Event::Note)).collect()
+        let ledgers = self.ledgers.then(|| LEDGERS.to_owned());
+        let dropped = self.dropped.remarks(self.ended.no_room());
+        hidden.chain(dropped.chain(ledgers).map(Event::Note)).collect()
     }
 
     /// The end of the session, where it has come.

@@ -40,18 +40,23 @@ impl Process {
         self.dead_ns.or(self.gone_ns.filter(|_| self.mms.is_empty()))
     }
 
-    /// Puts images together until there are so many. Returns the address spaces of which nothing is needed any more.
-    pub fn fold(&mut self, most: usize) -> Vec<u64> {
-        let mut forgotten = Vec::new();
+    /// Puts images together until there are so many.
+    pub fn fold(&mut self, most: usize) -> Folded {
+        let Folded { mut forgotten, mut outgrown } = Folded::default();
         while self.mms.len() > most
             && let Some((older, newer)) = self.least()
             && let Some(Event::Mm(newer)) = self.mms.remove(&newer)
             && let Some(Event::Mm(older)) = self.mms.get_mut(&older)
         {
             let (generation, refused) = (newer.generation, !newer.refusals.is_empty());
+            let outgrows = newer.peak > older.peak;
             images::join(older, *newer, KINDS);
             let joined = older.joined.get_or_insert_default();
             joined.images = joined.images.saturating_add(1);
+            joined.outgrown |= outgrows;
+            if outgrows {
+                outgrown.push(older.generation);
+            }
             match refused {
                 true => joined.generations.push(generation),
                 false => forgotten.push(generation),
@@ -59,7 +64,7 @@ impl Process {
             let surplus = joined.generations.len().saturating_sub(GENERATIONS);
             forgotten.extend(joined.generations.drain(..surplus));
         }
-        forgotten
+        Folded { forgotten, outgrown }
     }
 
     /// Two images, one behind the other, to become one: the newer is the least remarkable, and has no larger peak than the
@@ -90,6 +95,15 @@ impl Process {
         };
         self.mms.values().map(of).fold(0, u64::saturating_add)
     }
+}
+
+/// What putting images together leaves.
+#[derive(Default)]
+pub struct Folded {
+    /// Address spaces of which nothing is needed any more.
+    pub forgotten: Vec<u64>,
+    /// Those that have a peak of another image now, which their own makers did not make.
+    pub outgrown: Vec<u64>,
 }
 
 pub struct Space {

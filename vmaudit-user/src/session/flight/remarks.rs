@@ -14,9 +14,9 @@ pub struct Dropped {
     pub notes: u64,
     /// Users' names.
     pub users: u64,
-    /// Processes whose addresses are hidden.
-    pub hidden: u64,
-    /// First refused calls of a kind, from before the stretch.
+    /// Some processes whose addresses are hidden: each may be told of many times.
+    pub hidden: bool,
+    /// Refused calls with details, from before the stretch, of kinds that have none now.
     pub examples: u64,
     /// Values of the limit.
     pub limits: u64,
@@ -49,19 +49,19 @@ impl Dropped {
         });
         let examples = (self.examples > 0).then(|| {
             format!(
-                "The flight recorder had no room for {} that came before this stretch: they are counted, and their \
-                 details may be missing",
-                count(self.examples, "first refused call of its kind", "first refused calls of their kinds")
+                "The flight recorder had no room for the details of {} before this stretch: their kinds are counted, \
+                 and may have no example",
+                count(self.examples, "refused call", "refused calls")
             )
         });
         let rest = [
             (self.notes, "note", "notes"),
             (self.users, "name of a user", "names of users"),
-            (self.hidden, "process whose addresses are hidden", "processes whose addresses are hidden"),
             (self.limits, "look at vm.max_map_count", "looks at vm.max_map_count"),
         ];
-        let rest: Vec<String> =
-            rest.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, more)| count(n, one, more)).collect();
+        let hidden = self.hidden.then(|| "some processes whose addresses are hidden".to_owned());
+        let rest = rest.into_iter().filter(|(n, ..)| *n > 0).map(|(n, one, more)| count(n, one, more));
+        let rest: Vec<String> = rest.chain(hidden).collect();
         let rest = (!rest.is_empty()).then(|| {
             format!("The flight recorder had no room for {} since the session began", rest.join(" and "))
         });

@@ -8,6 +8,7 @@ use crate::model::event::{
 use crate::model::loss::LossReason;
 use crate::model::report::Report;
 use crate::model::session::Gone;
+use crate::model::test::{TestOf, WithoutTest};
 use crate::os::flight_folder::FlightFolder;
 use crate::session::replay::replay;
 use crate::source::recording::Reader;
@@ -250,10 +251,9 @@ fn what_is_known_of_processes_is_bounded_and_what_is_dropped_is_told() {
     // Later the stretch is past all of them.
     kept.clear(1 << 60);
     assert_eq!(note(&kept, "that ended in this stretch"), None, "they are not in this one");
-    for part in [
-        "28,000 first refused calls of their kinds",
-        "20,000 names of users and 20,000 processes whose addresses",
-    ] {
+    for part in
+        ["the details of 28,000 refused calls", "20,000 names of users and some processes whose addresses"]
+    {
         assert!(note(&kept, part).is_some(), "{part}: {:?}", kept.remarks());
     }
     assert_eq!(kept.gone().processes, 30_000);
@@ -381,6 +381,62 @@ fn images_beyond_those_kept_apart_are_counted_with_their_refused_calls() {
     let failed = told(&report).3;
     assert_eq!(failed.iter().map(|(count, _)| count).sum::<u64>(), 25);
     assert!(failed.iter().any(|(_, has_example)| *has_example), "of an image that was added to another");
+}
+
+/// The makers of the older image did not make the larger peak of the newer one.
+#[test]
+fn an_image_that_was_outgrown_has_no_makers() {
+    let mut kept = Kept::default();
+    let peaks = (0..100).map(|n| 100 + n);
+    for (n, peak) in peaks.enumerate() {
+        let n = n as u64;
+        kept.take(&place(n, 1));
+        kept.before(credit(n, 0, 50));
+        kept.take(&Event::Mm(Box::new(MmState { peak, dead_ns: Some(n + 1), ..named(any_mm(), 10, n) })));
+    }
+    let credited: Vec<u64> = kept
+        .carried()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Credit(it) => Some(it.generation),
+            _ => None,
+        })
+        .collect();
+    // The first was put together with others, each larger than itself.
+    assert!(!credited.contains(&0) && credited.contains(&99), "{credited:?}");
+    assert_eq!(count(&kept, |event| matches!(event, Event::Place(it) if it.generation == 0)), 0);
+    assert_eq!(count(&kept, |event| matches!(event, Event::Credit(_))), credited.len());
+}
+
+/// Entries of ledgers are of whole sessions.
+#[test]
+fn a_stretch_has_no_ledgers_and_says_so() {
+    let mut kept = Kept::default();
+    assert_eq!(note(&kept, "--stacks"), None);
+    let Event::Credit(entry) = credit(7, 0, 1) else { unreachable!() };
+    let entry = Event::Credit(Box::new(Credit { key: 3, ..*entry }));
+    assert!(kept.take(&entry), "no part of the time line either");
+    kept.take(&Event::Mm(Box::new(MmState { ledger: Some(Vec::new()), ..named(any_mm(), 10, 7) })));
+    assert_eq!(count(&kept, |event| matches!(event, Event::Mm(it) if it.ledger.is_some())), 0);
+    assert_eq!(count(&kept, |event| matches!(event, Event::Credit(_))), 0);
+    assert!(note(&kept, "--stacks").is_some());
+}
+
+/// It may be asked again at its next image, when it is gone.
+#[test]
+fn a_test_that_was_named_stays() {
+    let process = ProcessId { tgid: 10, start_ns: 1 };
+    let named = TestOf::named(process, "t".into());
+    let [unknown, none] = [WithoutTest::Unknown, WithoutTest::None].map(|why| TestOf::without(process, why));
+    for (told, stays) in [
+        ([&named, &unknown, &none], &named),
+        ([&none, &unknown, &named], &named),
+        ([&none, &unknown, &none], &unknown),
+    ] {
+        let mut kept = Kept::default();
+        assert!(told.into_iter().all(|it| kept.take(&Event::Test(Box::new(it.clone())))));
+        assert_eq!(count(&kept, |event| matches!(event, Event::Test(it) if **it == *stays)), 1, "{told:?}");
+    }
 }
 
 /// What was lost before it is none of its losses, what is lost in it has its time.

@@ -8,13 +8,18 @@ use aya::programs::Program;
 use crate::domain::test_name::is_runner;
 use crate::model::event::ProcessFacts;
 use crate::os::rights;
-use crate::source::ebpf::Live;
 use crate::source::ebpf::hooks::{self, Form};
 use crate::source::ebpf::preload;
+use crate::source::ebpf::{Live, Options};
 use crate::text::MESSAGES;
 
-/// Loaded at the start, for later the rights are gone; small.
-pub static FORM: Form = hooks::raw("environment_raw", EVENT);
+/// Loaded at the start, for later the rights are gone; small. Not where every process is followed: anybody could fill the
+/// ring buffer.
+pub fn wanted(options: &Options) -> Option<&'static Form> {
+    (!options.watch_all).then_some(&FORM)
+}
+
+static FORM: Form = hooks::raw("environment_raw", EVENT);
 const EVENT: &str = "sched_process_exec";
 
 /// Whether they are told.

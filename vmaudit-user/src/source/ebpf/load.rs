@@ -85,7 +85,7 @@ impl Live {
         let mut live =
             Self::load(facts, options, asks, &forms).map_err(|Unavailable(why)| Stop::Unavailable(why))?;
         let at_once = rows().filter(|row| !live.is_spare(row)).flat_map(forms_of);
-        let mut refused = live.preload(at_once.chain([&environments::FORM]).collect());
+        let mut refused = live.preload(at_once.chain(environments::wanted(options)).collect());
         live.open_ledger(&ledger::wanted(&forms, options));
         for row in HOOKS {
             live.attach_row(row, facts, options, (extent, &mut refused))?;
@@ -98,7 +98,7 @@ impl Live {
         let forms: Vec<&Form> =
             substitutes::SUBSTITUTES.iter().filter_map(|other| other.form.as_ref()).collect();
         let mut live = Self::load(facts, options, false, &forms)?;
-        live.preload(vec![&environments::FORM]);
+        live.preload(environments::wanted(options).into_iter().collect());
         for row in HOOKS {
             let wanted = wants(row, options);
             let mut hook = Hook::unused(row.name);
@@ -165,7 +165,7 @@ impl Live {
         let wanted: HashSet<&str> = forms
             .iter()
             .flat_map(|form| form.programs())
-            .chain([environments::FORM.program])
+            .chain(environments::wanted(options).map(|form| form.program))
             .chain(of_ledger)
             .collect();
         let slots = Slots::announce(&page).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
@@ -234,7 +234,10 @@ impl Live {
             works: works.map(|(_, works)| works),
             spare: None,
             // Anybody can name a program like a runner: the buffer that all share has no room for all environments.
-            environments: if options.watch_all { Environments::Settled } else { Environments::default() },
+            environments: match environments::wanted(options) {
+                Some(_) => Environments::default(),
+                None => Environments::Settled,
+            },
             session: None,
             counts_classic_skips: hooks::counts_classic_skips(facts),
             logger,

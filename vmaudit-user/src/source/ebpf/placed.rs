@@ -288,6 +288,9 @@ mod tests {
         assert!(page > 100 * 8, "{page} bytes changed");
         let all = changed(&patch(object, (8, 9), Some((KERNEL, 7))));
         assert!(all >= page + 3 * 4 + 8, "{all} bytes changed, {page} of them for the page");
+        let [one, other] = [9, 10].map(|slots| patch(object, (8, slots), None));
+        let of_slots = one.iter().zip(&other).filter(|(one, other)| one != other).count();
+        assert!(of_slots > 10, "{of_slots} numbers of the table of slots");
     }
 
     #[test]
