@@ -469,11 +469,6 @@ fn places(generation: u64, kind: &RefusalGroup) -> impl Iterator<Item = group::P
 }
 
 impl Process {
-    /// Nobody knows to which test it belongs, if to any.
-    fn lacks_its_test(&self) -> bool {
-        self.test_unknown && self.test.is_none()
-    }
-
     fn faulted(&self) -> bool {
         self.ended
             .as_ref()

@@ -32,6 +32,13 @@ pub fn add_all(sum: &mut Vec<TaskFigures>, others: Vec<TaskFigures>) {
     }
 }
 
+impl Process {
+    /// Nobody knows to which test it belongs, if to any.
+    pub(super) fn lacks_its_test(&self) -> bool {
+        self.test_unknown && self.test.is_none()
+    }
+}
+
 impl Audit {
     /// Of a process that has been added up since no test is kept.
     pub(super) fn took_test(&mut self, it: TestOf) {
