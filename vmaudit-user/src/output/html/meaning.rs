@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use super::REFUSALS;
 use super::curves::{Curve, notable};
 use super::escape::{name, text};
 use crate::model::report::{Cause, Process, Report};
@@ -45,8 +46,9 @@ fn became(report: &Report, process: &Process) -> String {
         0 => String::new(),
         calls => format!(", after {}", count(calls, "refused call", "refused calls")),
     };
-    let links: String =
-        refused.iter().take(3).map(|(n, _)| format!(" <a href=\"#r{0}\">Refusal {0}</a>", n + 1)).collect();
+    // Those further down are not on the page.
+    let linked = refused.iter().filter(|(n, _)| *n < REFUSALS).take(3);
+    let links: String = linked.map(|(n, _)| format!(" <a href=\"#r{0}\">Refusal {0}</a>", n + 1)).collect();
     let leaked = match process.unmap_leaked_bytes.unwrap_or(0) {
         0 => String::new(),
         leaked => format!(" {} stay mapped that it wanted to give back.", bytes(leaked)),
@@ -71,7 +73,7 @@ fn became(report: &Report, process: &Process) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::report::{Growth, Series};
+    use crate::model::report::{Failure, Growth, Series};
     use crate::output::text::tests::{clean_run, clipped_run};
 
     fn list(report: &Report) -> String {
@@ -105,6 +107,12 @@ mod tests {
         report.processes[0].growth =
             Some(Growth { per_s: 5.0, steady: true, over_s: Some(4.0), reaches_limit_in_s: Some(0.0) });
         assert!(list(&report).contains("only delays"));
+        // Its only refusal comes behind those that are shown.
+        let other = report.failures[0].clone();
+        let others = (1_000_000..).map(|pid| Failure { pid, ..other.clone() });
+        report.failures.splice(0..0, others.take(REFUSALS));
+        let said = list(&report);
+        assert!(said.contains(", after 23 refused calls") && !said.contains("href="), "{said}");
         // Its curve is drawn for want of a notable one.
         let mut clean = clean_run();
         clean.processes[0].series = Some(series);
