@@ -122,6 +122,11 @@ impl LossReason {
         )
     }
 
+    /// The one that is called so; `None` for one of another version.
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+
     /// As reports and recordings bear it.
     pub fn name(self) -> &'static str {
         match self {

@@ -272,9 +272,7 @@ fn whose(process: &Process) -> String {
 fn losses(report: &Report) -> Option<Breach> {
     let (budget, option) = ("fail_on_lost", "--fail-on lost");
     // Who made VMAs is sampled, and no figure of a budget.
-    let of_stacks = |name: &str| {
-        LossReason::ALL.into_iter().any(|reason| reason.is_of_names_alone() && reason.name() == name)
-    };
+    let of_stacks = |name: &str| LossReason::of_name(name).is_some_and(LossReason::is_of_names_alone);
     let figures = report.coverage.lost.iter().filter(|(name, _)| !of_stacks(name));
     let lost = text::total(figures.map(|(_, lost)| *lost));
     match report.source {

@@ -15,6 +15,7 @@ mod tables;
 use std::io::{self, Write};
 
 use self::escape::{json, name, prose, text};
+use crate::model::loss::LossReason;
 use crate::model::report::{Failure, Report};
 use crate::output::document::Document;
 use crate::output::text::headline::{circumstances, more_breaches, verdict};
@@ -198,9 +199,16 @@ fn refusals(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 /// How far the figures can be trusted.
 fn trust(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "<section><h2>How far to trust this</h2>")?;
-    let lost = total(report.coverage.lost.values().copied());
-    let exact = match (report.coverage.exact_peaks, lost) {
-        (true, 0) => "Every peak is exact, and nothing was lost.".to_owned(),
+    let (mut lost, mut names) = (Vec::new(), Vec::new());
+    for (name, &times) in report.coverage.lost.iter().filter(|(_, times)| **times > 0) {
+        match LossReason::of_name(name).filter(|reason| reason.is_of_names_alone()) {
+            Some(reason) => names.push(format!("{} \u{d7} {}", grouped(times), reason.words())),
+            None => lost.push(times),
+        }
+    }
+    let exact = match (report.coverage.exact_peaks, total(lost)) {
+        (true, 0) if names.is_empty() => "Every peak is exact, and nothing was lost.".to_owned(),
+        (true, 0) => "Every peak is exact, and no event was lost.".to_owned(),
         (true, lost) => format!(
             "Every peak is exact; {} lost, which touch no peak.",
             count(lost, "event was", "events were")
@@ -211,6 +219,9 @@ fn trust(report: &Report, out: &mut dyn Write) -> io::Result<()> {
         }
     };
     writeln!(out, "<p>{exact}</p>")?;
+    if !names.is_empty() {
+        writeln!(out, "<p>Not told, and missing in no count: {}.</p>", names.join(", "))?;
+    }
     for note in &report.coverage.notes {
         writeln!(out, "<p class=\"note\">{}</p>", text(note))?;
     }

@@ -2,7 +2,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::domain::vma_layout::address_map::{CELLS, ROWS};
-use crate::model::report::{Layout, Moment, Process};
+use crate::model::report::{Coverage, Layout, Moment, Process};
 use crate::model::vma_layout::Cluster;
 use crate::output::text::tests::{
     alike, budget_broken, clean_run, clipped_run, nothing, other_cause, proc_source,
@@ -127,6 +127,30 @@ fn every_situation_is_a_whole_page_with_the_verdict_first() {
         let heading = page.find("<h1>").unwrap();
         assert!(page.find("<h2>").is_some_and(|next| heading < next));
     }
+}
+
+#[test]
+fn a_name_that_is_not_told_is_no_event_that_was_lost() {
+    let mut report = clean_run();
+    let said = |report: &Report, lost: &[(&str, u64)]| {
+        let lost = lost.iter().map(|(name, times)| ((*name).to_owned(), *times)).collect();
+        let coverage = Coverage { lost, ..report.coverage.clone() };
+        let page = page(&Report { coverage, ..report.clone() });
+        let (_, trust) = page.split_once("<h2>How far to trust this</h2>").unwrap();
+        trust.split_once("<details>").map_or(trust, |(trust, _)| trust).to_owned()
+    };
+    assert!(said(&report, &[("test_unknown", 0)]).contains("nothing was lost."));
+    let names = said(&report, &[("test_unknown", 3), ("credits_lost", 1)]);
+    assert!(
+        names.contains("no event was lost.")
+            && names.contains(": 1 \u{d7} a sample of who made VMAs, 3 \u{d7} the name of a process's test.")
+            && !names.contains("events were"),
+        "{names}"
+    );
+    let both = said(&report, &[("test_unknown", 3), ("ring_full", 2), ("of a later version", 2)]);
+    assert!(both.contains("4 events were lost, which touch no peak.") && both.contains("3 \u{d7}"), "{both}");
+    report.coverage.exact_peaks = false;
+    assert!(said(&report, &[("test_unknown", 3)]).contains("largest sample.</p>\n<p>Not told"));
 }
 
 fn crowd(processes: u32) -> Report {

@@ -57,7 +57,7 @@ fn losses(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let lost: Vec<String> = counters
         .iter()
         .filter(|(_, count)| **count > 0)
-        .map(|(name, count)| match LossReason::ALL.into_iter().find(|reason| reason.name() == name) {
+        .map(|(name, count)| match LossReason::of_name(name) {
             Some(reason) => format!("{} x {} ({name})", grouped(*count), reason.words()),
             None => format!("{} {}", clean(name), grouped(*count)),
         })
