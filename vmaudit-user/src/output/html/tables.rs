@@ -16,7 +16,7 @@ const OPEN: usize = 20;
 /// Rows where none is notable.
 const FEW: usize = 10;
 /// Share of the limit from which on a row is not folded away, percent.
-const NOTABLE_PERCENT: f64 = 1.0;
+const OPEN_PERCENT: f64 = 1.0;
 /// Rows of a page; the JSON has all.
 const MOST: usize = 1000;
 /// Frames of a stack.
@@ -37,7 +37,7 @@ pub(super) fn processes(report: &Report, out: &mut dyn Write) -> io::Result<()> 
     let refused: HashSet<_> =
         report.unrecovered().map(|it| (it.pid, it.started_s.map(f64::to_bits))).collect();
     let remarkable = |row: &&Process| {
-        row.map_count.percent_of_limit.is_none_or(|share| share >= NOTABLE_PERCENT)
+        row.map_count.percent_of_limit.is_none_or(|share| share >= OPEN_PERCENT)
             || letters.contains_key(&key(row))
             || refused.contains(&key(row))
     };
