@@ -151,7 +151,10 @@ pub fn server(
             };
             make_room(&mut clients, &mut tasks).await;
             let asked = Arc::new(AtomicBool::new(false));
-            let task = tasks.spawn(converse(stream, asks.clone(), asked.clone()));
+            let talk = converse(stream, asks.clone(), asked.clone());
+            let task = tasks.spawn(async move {
+                let _ = talk.await;
+            });
             clients.push(Client { task, asked });
         }
     })
@@ -172,7 +175,8 @@ async fn make_room(clients: &mut Vec<Client>, tasks: &mut JoinSet<()>) {
     }
 }
 
-async fn converse(stream: Box<dyn Stream>, asks: Asks, asked: Arc<AtomicBool>) {
+/// Gives `false` where the client's time ran out.
+async fn converse(stream: Box<dyn Stream>, asks: Asks, asked: Arc<AtomicBool>) -> bool {
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
         answer(request, asks.clone())
@@ -184,7 +188,7 @@ async fn converse(stream: Box<dyn Stream>, asks: Asks, asked: Arc<AtomicBool>) {
         .header_read_timeout(None)
         .serve_connection(TokioIo::new(stream), service);
     // Whatever went wrong went wrong for this client alone.
-    let _ = timeout(PATIENCE, talk).await;
+    timeout(PATIENCE, talk).await.is_ok()
 }
 
 async fn answer(request: Request<Incoming>, asks: Asks) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -245,9 +249,9 @@ fn packed(text: &[u8]) -> Option<Bytes> {
     encoder.finish().ok().map(Bytes::from)
 }
 
-/// What one client is answered that says these bytes and no more.
+/// What one client is answered that says these bytes and no more; `None` where it was waited for until its time ran out.
 #[cfg(any(test, fuzzing))]
-pub(crate) fn answer_to(bytes: &[u8], page: &'static str) -> io::Result<Vec<u8>> {
+pub(crate) fn answer_to(bytes: &[u8], page: &'static str) -> io::Result<Option<Vec<u8>>> {
     use std::io::Read as _;
 
     let (mut client, server) = std::os::unix::net::UnixStream::pair()?;
@@ -256,19 +260,19 @@ pub(crate) fn answer_to(bytes: &[u8], page: &'static str) -> io::Result<Vec<u8>>
     client.shutdown(std::net::Shutdown::Write)?;
     server.set_nonblocking(true)?;
     let (asks, mut asked, _) = Asks::new();
-    super::runtime().map_err(io::Error::other)?.block_on(async {
+    let over = super::runtime().map_err(io::Error::other)?.block_on(async {
         let stream = Box::new(tokio::net::UnixStream::from_std(server)?);
         let pages = async {
             while let Some(Asked { answer, .. }) = asked.recv().await {
                 let _ = answer.send(Page { content_type: "text/plain", text: page.into(), packed: None });
             }
         };
-        tokio::join!(converse(stream, asks, Arc::default()), pages);
-        io::Result::Ok(())
+        let (over, ()) = tokio::join!(converse(stream, asks, Arc::default()), pages);
+        io::Result::Ok(over)
     })?;
     let mut answer = Vec::new();
     client.read_to_end(&mut answer)?;
-    Ok(answer)
+    Ok(over.then_some(answer))
 }
 
 #[cfg(test)]

@@ -1,8 +1,6 @@
 //! What strangers say to a session: requests of scrapers, wishes for marks, environments of tests, answers of a symbol reader
 //! that was taken over, budget files, names against patterns; and what the flight recorder makes of events.
 
-use std::time::{Duration, Instant};
-
 use super::{assert_harmless, recordings};
 use crate::domain::budget::file;
 use crate::domain::process_filter::NamePattern;
@@ -98,16 +96,16 @@ pub fn wish(bytes: &[u8]) {
     }
 }
 
-/// A request for metrics: one answer or none, whole, with a status; and soon.
+/// A request for metrics: one answer or none, whole, with a status; nobody waits for more of it.
 pub fn request(bytes: &[u8]) {
-    let began = Instant::now();
     let answer = http::answer_to(bytes, "a page\n").expect("sockets and a runtime");
+    let answer = answer.expect("it is over before the client's time is");
     if !answer.is_empty() {
         let status = answer.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5)).unwrap_or_default();
         let known: [&[u8]; 7] = [b"200", b"400", b"404", b"405", b"414", b"431", b"503"];
         assert!(known.contains(&status), "{:?}", String::from_utf8_lossy(&answer));
     }
-    assert!(answer.len() < 1 << 16 && began.elapsed() < Duration::from_secs(9));
+    assert!(answer.len() < 1 << 16);
 }
 
 /// What a symbol reader says that is not the one that was started: names are short, stacks too, and no more than was said.
