@@ -51,8 +51,10 @@ fn compare(words: &[&str]) {
     assert_adds_up(process);
     let not_told = process.changes.iter().filter(|row| row.nobody == Some(NoPlace::NotSampled));
     let not_told: u64 = not_told.map(|row| row.added + row.removed).sum();
-    // Each that is not told is counted as lost, but for those of others than the process's tasks.
-    assert!(not_told <= lost(&report, "ledger_full") + lost(&report, "ledger_disturbed"), "{report:#?}");
+    // Each change that is not told is counted as lost, but for those of others than the process's tasks. Where a mapping
+    // is cut in three it is of two VMAs.
+    let lost = lost(&report, "ledger_full") + lost(&report, "ledger_disturbed");
+    assert!(not_told <= 2 * lost, "{report:#?}");
     let told = |function: &str| {
         let rows = process.changes.iter().filter(|row| passes(row, function));
         rows.fold((0, 0), |(added, removed), row| (added + row.added, removed + row.removed))
@@ -66,13 +68,14 @@ fn compare(words: &[&str]) {
         let (added, removed) = told(&site);
         let missing = made.checked_sub(added);
         assert!(
-            missing.is_some_and(|missing| missing <= added_by_cut) && removed == 0,
+            missing.is_some_and(|missing| missing <= added_by_cut + lost) && removed == 0,
             "{words:?}, {site}: {made} made, {added} and {removed} told: {:#?}",
             process.changes
         );
     }
     let missing = unmapped(&done).checked_sub(told("Holes::unmap").1);
-    assert!(missing.is_some_and(|missing| missing <= removed_by_cut), "{words:?}: {:#?}", process.changes);
+    let missing = missing.is_some_and(|missing| missing <= removed_by_cut + lost);
+    assert!(missing, "{words:?}: {:#?}", process.changes);
 }
 
 mod lock_events_only {
