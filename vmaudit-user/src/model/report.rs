@@ -135,6 +135,19 @@ pub struct Host {
     pub page_size: u64,
 }
 
+/// Bytes of the longest name of a machine: the kernel's have 64, and some of them change when they are made anonymous.
+const HOST_NAME: usize = 255;
+
+impl Host {
+    /// Cuts a name that is no machine's: in a file there can be any.
+    pub fn cut_name(&mut self) {
+        if let Some(name) = self.name.as_mut().filter(|name| name.len() > HOST_NAME) {
+            let end = (0..=HOST_NAME).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
+            name.truncate(end);
+        }
+    }
+}
+
 /// The session.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -127,6 +127,7 @@ pub fn of_json(text: &[u8]) -> Result<Report, NoReport> {
         return Err(NoReport::Json(wrong));
     }
     let mut report: Report = serde_json::from_slice(text).map_err(broken)?;
+    report.host.cut_name();
     modernise(&mut report);
     Ok(report)
 }
@@ -178,6 +179,14 @@ mod tests {
                 assert_eq!(rendered(&again, format), rendered(&report, format), "{format:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_name_that_no_machine_has_is_cut() {
+        let mut report = clean_run();
+        report.host.name = Some("n".repeat(1000));
+        let again = of_json(&rendered(&report, Format::Json)).unwrap();
+        assert_eq!(again.host.name, Some("n".repeat(255)));
     }
 
     #[test]

@@ -91,7 +91,8 @@ impl<R: Read> Reader<R> {
         if kind != Kind::Header as u8 {
             return Err(ReadError::Header);
         }
-        let header = serde_json::from_slice(&plain).map_err(|_| ReadError::Header)?;
+        let mut header: Header = serde_json::from_slice(&plain).map_err(|_| ReadError::Header)?;
+        header.host.cut_name();
         Ok(Self {
             from,
             header,

@@ -145,6 +145,18 @@ fn what_is_written_is_read_again() {
     assert_eq!(apart(&events), apart(&sample()));
 }
 
+#[test]
+fn no_name_of_a_machine_is_longer_than_a_machine_has() {
+    let named = |name: &str| {
+        let mut told = header();
+        told.host.name = Some(name.to_owned());
+        let file = Writer::new(Vec::new(), &told, None).unwrap().into_inner();
+        Reader::new(file.as_slice()).unwrap().header().host.name.clone().unwrap()
+    };
+    assert_eq!(named(&"n".repeat(64)), "n".repeat(64));
+    assert_eq!(named(&format!("n{}", "\u{f6}".repeat(1000))), format!("n{}", "\u{f6}".repeat(127)));
+}
+
 /// Files of earlier versions are read for ever.
 #[test]
 fn a_recording_of_version_1_gives_the_report_that_it_gave() {
