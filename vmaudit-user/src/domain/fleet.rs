@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::model::fleet::{Fleet, FleetApplication, FleetFile, FleetHost, SCHEMA, VERSION};
+use crate::model::fleet::{Fleet, FleetApplication, FleetFile, FleetHost, SCHEMA, Sums, VERSION, all_named};
 use crate::model::report::{Outcome, Report};
 use crate::text::{clean, count, grouped, total};
 
@@ -16,7 +16,8 @@ const OTHERS: &str = "(others)";
 #[derive(Debug, Default)]
 pub struct Collected {
     applications: BTreeMap<String, Sum>,
-    hosts: BTreeMap<Option<String>, FleetHost>,
+    /// Each with its number.
+    hosts: BTreeMap<Option<String>, (usize, FleetHost)>,
     files: Vec<FleetFile>,
 }
 
@@ -24,7 +25,25 @@ pub struct Collected {
 struct Sum {
     row: FleetApplication,
     files: BTreeSet<usize>,
-    hosts: BTreeSet<String>,
+    /// Numbers of those with a name.
+    hosts: BTreeSet<usize>,
+}
+
+impl Sums {
+    /// These as well: `true` when theirs is the largest peak so far.
+    fn add(&mut self, more: Self) -> bool {
+        self.processes = self.processes.saturating_add(more.processes);
+        self.exact &= more.exact;
+        self.clipped = self.clipped.saturating_add(more.clipped);
+        self.failed = self.failed.saturating_add(more.failed);
+        self.failures_may_be_missing |= more.failures_may_be_missing;
+        let largest = more.peak > self.peak;
+        if largest {
+            (self.peak, self.percent_of_limit, self.peak_in) =
+                (more.peak, more.percent_of_limit, more.peak_in);
+        }
+        largest
+    }
 }
 
 /// Processes of one name.
@@ -42,20 +61,21 @@ impl Collected {
         let at = self.files.len();
         let limit = report.limits.max_map_count;
         let missing = report.failures_may_be_missing();
+        let (host, _) = *self.host(report.host.name.as_ref());
         for some in all_of(report) {
             let sum = self.sum(some.app);
             sum.files.insert(at);
-            sum.hosts.extend(report.host.name.clone());
-            let row = &mut sum.row;
-            row.processes = row.processes.saturating_add(some.processes);
-            row.exact &= some.exact;
-            row.failures_may_be_missing |= missing;
-            row.clipped = row.clipped.saturating_add(some.clipped);
-            if some.peak > row.peak {
-                row.peak = some.peak;
-                row.peak_in = file.to_owned();
-                row.percent_of_limit = share(some.peak, limit);
-            }
+            sum.hosts.extend(report.host.name.is_some().then_some(host));
+            sum.row.sums.add(Sums {
+                processes: some.processes,
+                peak: some.peak,
+                exact: some.exact,
+                percent_of_limit: share(some.peak, limit),
+                peak_in: file.to_owned(),
+                clipped: some.clipped,
+                failed: 0,
+                failures_may_be_missing: missing,
+            });
         }
         let mut failed = 0_u64;
         for failure in report.failures.iter().filter(|it| it.outcome == Outcome::Unrecovered) {
@@ -66,8 +86,8 @@ impl Collected {
                 None if failure.various => OTHERS,
                 None => &failure.comm,
             };
-            let row = &mut self.sum(app).row;
-            row.failed = row.failed.saturating_add(failure.count);
+            let sums = &mut self.sum(app).row.sums;
+            sums.failed = sums.failed.saturating_add(failure.count);
         }
         let top = all_of(report).max_by_key(|some| some.peak);
         let peak = top.as_ref().and_then(|some| some.peak);
@@ -87,56 +107,38 @@ impl Collected {
             breaches: report.breaches.len() as u64,
             cut,
         };
-        self.host(&taken, total(all_of(report).map(|some| some.clipped)));
+        let sums = Sums {
+            processes: taken.processes,
+            peak,
+            exact: taken.exact,
+            percent_of_limit: share(peak, limit),
+            peak_in: file.to_owned(),
+            clipped: total(all_of(report).map(|some| some.clipped)),
+            failed,
+            failures_may_be_missing: missing,
+        };
+        let (_, row) = self.host(taken.host.as_ref());
+        row.files += 1;
+        row.breaches = row.breaches.saturating_add(taken.breaches);
+        if row.sums.add(sums) {
+            row.app.clone_from(&taken.app);
+        }
         self.files.push(taken);
     }
 
-    /// A file of this machine was taken.
-    fn host(&mut self, file: &FleetFile, clipped: u64) {
-        let row = self.hosts.entry(file.host.clone()).or_insert_with(|| FleetHost {
-            host: file.host.clone(),
-            files: 0,
-            processes: 0,
-            peak: None,
-            app: None,
-            exact: true,
-            percent_of_limit: None,
-            peak_in: String::new(),
-            clipped: 0,
-            failed: 0,
-            failures_may_be_missing: false,
-            breaches: 0,
-        });
-        row.files += 1;
-        row.processes = row.processes.saturating_add(file.processes);
-        row.exact &= file.exact;
-        row.clipped = row.clipped.saturating_add(clipped);
-        row.failed = row.failed.saturating_add(file.failed);
-        row.failures_may_be_missing |= file.failures_may_be_missing;
-        row.breaches = row.breaches.saturating_add(file.breaches);
-        if file.peak > row.peak {
-            (row.peak, row.app) = (file.peak, file.app.clone());
-            row.peak_in.clone_from(&file.file);
-            row.percent_of_limit = share(file.peak, file.max_map_count);
-        }
+    /// The row of a machine, with its number.
+    fn host(&mut self, name: Option<&String>) -> &mut (usize, FleetHost) {
+        let number = self.hosts.len();
+        self.hosts.entry(name.cloned()).or_insert_with(|| {
+            let host = name.cloned();
+            (number, FleetHost { host, files: 0, app: None, sums: Sums::default(), breaches: 0 })
+        })
     }
 
     fn sum(&mut self, app: &str) -> &mut Sum {
         let full = self.applications.len() >= APPLICATIONS && !self.applications.contains_key(app);
         let app = if full { OTHERS } else { app };
-        let row = || FleetApplication {
-            app: app.to_owned(),
-            processes: 0,
-            files: 0,
-            hosts: 0,
-            peak: None,
-            exact: true,
-            percent_of_limit: None,
-            peak_in: String::new(),
-            clipped: 0,
-            failed: 0,
-            failures_may_be_missing: false,
-        };
+        let row = || FleetApplication { app: app.to_owned(), files: 0, hosts: 0, sums: Sums::default() };
         let sum = || Sum { row: row(), files: BTreeSet::new(), hosts: BTreeSet::new() };
         self.applications.entry(app.to_owned()).or_insert_with(sum)
     }
@@ -150,13 +152,17 @@ impl Collected {
             ..sum.row
         };
         let mut applications: Vec<FleetApplication> = applications.into_values().map(row).collect();
-        applications.sort_by_key(|row| Reverse((row.clipped > 0, row.failed > 0, row.peak)));
+        applications.sort_by_key(|row| Reverse(remarkable(&row.sums)));
         files.sort_by_key(|file| Reverse((file.failed > 0, file.peak)));
-        let mut hosts: Vec<FleetHost> = hosts.into_values().collect();
-        hosts.sort_by_key(|row| Reverse((row.clipped > 0, row.failed > 0, row.peak)));
+        let mut hosts: Vec<FleetHost> = hosts.into_values().map(|(_, row)| row).collect();
+        hosts.sort_by_key(|row| Reverse(remarkable(&row.sums)));
         let sentence = sentence(&applications, &hosts, &files);
         Fleet { schema: SCHEMA, version: VERSION, sentence, applications, hosts, files }
     }
+}
+
+fn remarkable(sums: &Sums) -> (bool, bool, Option<u64>) {
+    (sums.clipped > 0, sums.failed > 0, sums.peak)
 }
 
 fn all_of(report: &Report) -> impl Iterator<Item = Part<'_>> {
@@ -189,8 +195,8 @@ fn share(peak: Option<u64>, limit: Option<u64>) -> Option<f64> {
 
 fn sentence(applications: &[FleetApplication], hosts: &[FleetHost], files: &[FleetFile]) -> String {
     let mut sessions = count(files.len() as u64, "session", "sessions");
-    if hosts.iter().all(|row| row.host.is_some()) {
-        sessions += &format!(" on {}", count(hosts.len() as u64, "machine", "machines"));
+    if all_named(hosts) {
+        sessions += &format!(" under {}", count(hosts.len() as u64, "host name", "host names"));
     }
     let failed = total(files.iter().map(|file| file.failed));
     let with = files.iter().filter(|file| file.failed > 0).count() as u64;
@@ -203,15 +209,65 @@ fn sentence(applications: &[FleetApplication], hosts: &[FleetHost], files: &[Fle
             format!("{} failed, in {} of them", count(failed, "memory call", "memory calls"), grouped(with))
         }
     };
-    let largest = applications.iter().max_by_key(|row| row.peak).and_then(|row| Some((row, row.peak?)));
-    let largest = largest.map(|(row, peak)| {
-        let (doubt, more) = (if row.exact { "" } else { "~" }, if row.clipped > 0 { "+" } else { "" });
+    let largest = applications.iter().max_by_key(|row| row.sums.peak);
+    let largest = largest.and_then(|row| Some((row, &row.sums, row.sums.peak?)));
+    let largest = largest.map(|(row, sums, peak)| {
+        let (doubt, more) = (if sums.exact { "" } else { "~" }, if sums.clipped > 0 { "+" } else { "" });
         format!(
             "; the largest process is of {} with {doubt}{}{more} VMAs, in {}",
             clean(&row.app),
             grouped(peak),
-            clean(&row.peak_in)
+            clean(&sums.peak_in)
         )
     });
     format!("{sessions}: {refused}{}.", largest.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::text::tests::{clean_run, clipped_run};
+
+    fn of(files: &[(&str, Option<&str>)]) -> Fleet {
+        let mut collected = Collected::default();
+        for (file, host) in files {
+            let mut report = if *file == "clipped" { clipped_run() } else { clean_run() };
+            report.host.name = host.map(str::to_owned);
+            collected.take(file, &report, false);
+        }
+        collected.summary()
+    }
+
+    fn hosts(fleet: &Fleet) -> Vec<(Option<&str>, u64)> {
+        fleet.hosts.iter().map(|row| (row.host.as_deref(), row.files)).collect()
+    }
+
+    #[test]
+    fn machines_are_counted_by_name_and_only_where_all_have_one() {
+        let fleet = of(&[("a", Some("web")), ("b", Some("db")), ("c", Some("web"))]);
+        assert!(fleet.sentence.starts_with("3 sessions under 2 host names: "), "{}", fleet.sentence);
+        assert_eq!(hosts(&fleet), [(Some("db"), 1), (Some("web"), 2)]);
+        assert!(fleet.applications.iter().all(|row| (row.files, row.hosts) == (3, 2)), "{fleet:?}");
+        let some = of(&[("a", Some("web")), ("clipped", None), ("c", None)]);
+        assert!(some.sentence.starts_with("3 sessions: "), "{}", some.sentence);
+        assert_eq!(hosts(&some), [(None, 2), (Some("web"), 1)]);
+        assert!(all_named(&fleet.hosts) && !all_named(&some.hosts));
+        // All files were bad.
+        let none = of(&[]);
+        assert!(none.sentence.starts_with("0 sessions: ") && !all_named(&none.hosts), "{}", none.sentence);
+    }
+
+    #[test]
+    fn a_host_has_the_sums_of_its_files() {
+        let one = of(&[("clipped", Some("web"))]);
+        let two = of(&[("a", Some("web")), ("clipped", Some("web"))]);
+        let (sums, other) = (&two.hosts[0].sums, &one.hosts[0].sums);
+        assert_eq!(
+            (sums.peak, &sums.peak_in, sums.clipped),
+            (other.peak, &"clipped".to_owned(), other.clipped)
+        );
+        assert_eq!((sums.failed, sums.percent_of_limit), (other.failed, other.percent_of_limit));
+        assert_eq!((&two.hosts[0].app, two.hosts[0].files), (&one.hosts[0].app, 2));
+        assert!(sums.processes > other.processes);
+    }
 }

@@ -21,7 +21,7 @@ pub struct Fleet {
     pub sentence: String,
     /// By application.
     pub applications: Vec<FleetApplication>,
-    /// By machine.
+    /// By machine: those of one name are one.
     pub hosts: Vec<FleetHost>,
     /// By file.
     pub files: Vec<FleetFile>,
@@ -33,15 +33,46 @@ pub struct Fleet {
 pub struct FleetApplication {
     /// The last part of its path; a process's name where that is all that is known.
     pub app: String,
-    /// Processes.
-    pub processes: u64,
     /// Files that it is in.
     pub files: u64,
-    /// Machines that it is on, as far as their names are known.
+    /// Machines that it is on, by name: those of one name count as one, and those of files that do not tell it as none.
     pub hosts: u64,
+    /// Its figures.
+    #[serde(flatten)]
+    pub sums: Sums,
+}
+
+/// All sessions of one machine, or of several of one name.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct FleetHost {
+    /// Its name (`uname -n`); null: those of files that do not tell it, which may be several machines.
+    pub host: Option<String>,
+    /// Its files.
+    pub files: u64,
+    /// Whose the largest peak is.
+    pub app: Option<String>,
+    /// Its figures.
+    #[serde(flatten)]
+    pub sums: Sums,
+    /// Budgets that were broken or not shown to hold.
+    pub breaches: u64,
+}
+
+/// Each file tells the name of its machine, and there are some.
+pub fn all_named(hosts: &[FleetHost]) -> bool {
+    !hosts.is_empty() && hosts.iter().all(|row| row.host.is_some())
+}
+
+/// What is added up by application and by machine.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Sums {
+    /// Processes.
+    pub processes: u64,
     /// Largest peak, VMAs; null: none is known.
     pub peak: Option<u64>,
-    /// All its peaks are the true ones.
+    /// All peaks are the true ones.
     pub exact: bool,
     /// That peak in percent of the limit where it was; null where one of both is not known.
     pub percent_of_limit: Option<f64>,
@@ -51,38 +82,24 @@ pub struct FleetApplication {
     pub clipped: u64,
     /// Calls that failed, ordinary answers and what was done without left out.
     pub failed: u64,
-    /// In some of its files not all could be seen that failed.
+    /// In some of the files not all could be seen that failed.
     pub failures_may_be_missing: bool,
 }
 
-/// All sessions of one machine.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[cfg_attr(test, derive(schemars::JsonSchema))]
-pub struct FleetHost {
-    /// Its name (`uname -n`); null: those of files that do not tell it, which may be several machines.
-    pub host: Option<String>,
-    /// Its files.
-    pub files: u64,
-    /// Processes.
-    pub processes: u64,
-    /// Largest peak, VMAs; null: none is known.
-    pub peak: Option<u64>,
-    /// Whose.
-    pub app: Option<String>,
-    /// All its peaks are the true ones.
-    pub exact: bool,
-    /// That peak in percent of the limit where it was; null where one of both is not known.
-    pub percent_of_limit: Option<f64>,
-    /// The file that it is in.
-    pub peak_in: String,
-    /// Processes whose true demand is unknown, because the limit stopped them.
-    pub clipped: u64,
-    /// Calls that failed, as above.
-    pub failed: u64,
-    /// In some of its files not all could be seen that failed.
-    pub failures_may_be_missing: bool,
-    /// Budgets that were broken or not shown to hold.
-    pub breaches: u64,
+impl Default for Sums {
+    /// Of nothing.
+    fn default() -> Self {
+        Self {
+            processes: 0,
+            peak: None,
+            exact: true,
+            percent_of_limit: None,
+            peak_in: String::new(),
+            clipped: 0,
+            failed: 0,
+            failures_may_be_missing: false,
+        }
+    }
 }
 
 /// One session.

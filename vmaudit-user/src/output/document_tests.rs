@@ -263,21 +263,33 @@ fn fleets() {
     let fleet = collected.summary();
     let failed: u64 = clipped_run().unrecovered().map(|it| it.count).sum();
     assert_eq!(fleet.files.iter().map(|it| it.failed).sum::<u64>(), failed);
-    assert_eq!(fleet.applications.iter().map(|it| it.failed).sum::<u64>(), failed);
+    assert_eq!(fleet.applications.iter().map(|it| it.sums.failed).sum::<u64>(), failed);
     let processes: usize = files.iter().map(|(_, report)| report.processes.len()).sum();
     let folded: u64 = files.iter().flat_map(|(_, report)| &report.folded).map(|sum| sum.processes).sum();
-    let counted: u64 = fleet.applications.iter().map(|it| it.processes).sum();
+    let counted: u64 = fleet.applications.iter().map(|it| it.sums.processes).sum();
     assert_eq!(counted, processes as u64 + folded);
     let hosts: Vec<_> = fleet.hosts.iter().map(|it| (it.host.as_deref(), it.files)).collect();
     assert_eq!(hosts[0], (Some("web1"), 2), "what failed comes first");
     assert!(hosts.contains(&(None, 1)) && hosts.contains(&(Some("db\u{1b}[2J\n2"), 1)), "{hosts:?}");
-    assert_eq!(fleet.hosts.iter().map(|it| it.processes).sum::<u64>(), counted);
-    assert_eq!(fleet.hosts.iter().map(|it| it.failed).sum::<u64>(), failed);
-    assert!(fleet.applications[0].clipped > 0 && fleet.files[0].file == "a.vma", "what failed comes first");
+    assert_eq!(fleet.hosts.iter().map(|it| it.sums.processes).sum::<u64>(), counted);
+    assert_eq!(fleet.hosts.iter().map(|it| it.sums.failed).sum::<u64>(), failed);
+    assert!(
+        fleet.applications[0].sums.clipped > 0 && fleet.files[0].file == "a.vma",
+        "what failed comes first"
+    );
     at_each_width("fleet", &Document::Fleet(&fleet));
     let mut out = Vec::new();
     write(&Document::Fleet(&fleet), Format::Json, &Style::default(), &mut out).unwrap();
     insta::assert_snapshot!("fleet json", String::from_utf8(out).unwrap());
+    // Each tells its machine: there is a number of them.
+    let mut collected = Collected::default();
+    files.iter().filter(|(_, report)| report.host.name.is_some()).for_each(|(file, report)| {
+        collected.take(file, report, false);
+    });
+    let fleet = collected.summary();
+    let mut out = Vec::new();
+    write(&Document::Fleet(&fleet), Format::Text, &Style::default(), &mut out).unwrap();
+    insta::assert_snapshot!("fleet with names", String::from_utf8(out).unwrap());
 }
 
 #[test]

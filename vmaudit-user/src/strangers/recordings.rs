@@ -250,8 +250,8 @@ fn beside_another(report: &Report) {
     let fleet = collected.summary();
     let sum = |rows: &mut dyn Iterator<Item = u64>| rows.fold(0_u64, u64::saturating_add);
     let by_file = sum(&mut fleet.files.iter().map(|row| row.processes));
-    assert_eq!(sum(&mut fleet.applications.iter().map(|row| row.processes)), by_file);
-    assert_eq!(sum(&mut fleet.hosts.iter().map(|row| row.processes)), by_file);
+    assert_eq!(sum(&mut fleet.applications.iter().map(|row| row.sums.processes)), by_file);
+    assert_eq!(sum(&mut fleet.hosts.iter().map(|row| row.sums.processes)), by_file);
     let asked = Asked { tolerance: Tolerance { percent: 5.0, vmas: 10 }, fail_over: Some(10.0) };
     let difference = compare(("a", other), ("b", report), &asked);
     let formats = [Format::Text, Format::Json, Format::Markdown, Format::Github];

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::model::fleet::Fleet;
+use crate::model::fleet::{Fleet, Sums, all_named};
 use crate::output::text::page::{Colour, Page, Style, column};
 use crate::text::{clean, count, grouped};
 
@@ -16,26 +16,26 @@ pub(crate) fn write(fleet: &Fleet, style: &Style, out: &mut dyn Write) -> io::Re
     let colour = if bad { Colour::Red } else { Colour::Green };
     page.paragraph("vmaudit: ", "  ", &clean(&fleet.sentence), Some(colour))?;
     page.blank()?;
-    let named = fleet.hosts.iter().any(|row| row.host.is_some());
+    // Of sessions that do not tell their machine nobody knows on how many they were.
+    let named = all_named(&fleet.hosts);
     let over = if named { "HOSTS" } else { "SESSIONS" };
     let head = [column("APPLICATION", NAME), format!("     PEAK  % LIMIT  PROCESSES  {over:>8}    FAILED")];
     page.line(&head.concat(), Some(Colour::Bold))?;
     let shown = style.top.max(1);
     for row in fleet.applications.iter().take(shown) {
-        let peak = figure(row.peak, row.exact, row.clipped > 0);
-        let share = share(row.percent_of_limit);
         let line = format!(
-            "{}{peak:>9}  {share:>7}  {:>9}  {:>8}  {:>8}",
+            "{}{}  {:>9}  {:>8}  {:>8}",
             column(&row.app, NAME),
-            grouped(row.processes),
+            peak(&row.sums),
+            grouped(row.sums.processes),
             grouped(if named { row.hosts } else { row.files }),
-            failed(row.failed, row.failures_may_be_missing)
+            failed(row.sums.failed, row.sums.failures_may_be_missing)
         );
-        page.line(&line, (row.failed > 0).then_some(Colour::Red))?;
+        page.line(&line, (row.sums.failed > 0).then_some(Colour::Red))?;
     }
     rest(fleet.applications.len(), shown, ("more application", "more applications"), &mut page)?;
     page.blank()?;
-    if named {
+    if fleet.hosts.iter().any(|row| row.host.is_some()) {
         hosts(fleet, shown, &mut page)?;
     }
     let head = [column("SESSION", NAME), "     PEAK    LIMIT  FAILED  LARGEST".to_owned()];
@@ -71,27 +71,28 @@ fn hosts(fleet: &Fleet, shown: usize, page: &mut Page<'_>) -> io::Result<()> {
     page.line(&head.concat(), Some(Colour::Bold))?;
     for row in fleet.hosts.iter().take(shown) {
         let line = format!(
-            "{}{:>9}  {:>7}  {:>8}  {:>6}  {}",
+            "{}{}  {:>8}  {:>6}  {}",
             column(row.host.as_deref().unwrap_or("(not told)"), NAME),
-            figure(row.peak, row.exact, row.clipped > 0),
-            share(row.percent_of_limit),
+            peak(&row.sums),
             grouped(row.files),
-            failed(row.failed, row.failures_may_be_missing),
+            failed(row.sums.failed, row.sums.failures_may_be_missing),
             page.style.fit(row.app.as_deref().unwrap_or("-"), NAME + 38)
         );
-        page.line(&line, (row.failed > 0 || row.breaches > 0).then_some(Colour::Red))?;
+        page.line(&line, (row.sums.failed > 0 || row.breaches > 0).then_some(Colour::Red))?;
     }
     rest(fleet.hosts.len(), shown, ("more host", "more hosts"), page)?;
     page.blank()
 }
 
+/// With its share of the limit.
+fn peak(sums: &Sums) -> String {
+    let share = sums.percent_of_limit.map_or("-".to_owned(), |share| format!("{share:.1}"));
+    format!("{:>9}  {share:>7}", figure(sums.peak, sums.exact, sums.clipped > 0))
+}
+
 fn figure(value: Option<u64>, exact: bool, clipped: bool) -> String {
     let Some(value) = value else { return "-".to_owned() };
     format!("{}{}{}", if exact { "" } else { "~" }, grouped(value), if clipped { "+" } else { "" })
-}
-
-fn share(percent: Option<f64>) -> String {
-    percent.map_or("-".to_owned(), |share| format!("{share:.1}"))
 }
 
 /// No number where nobody could see any.
