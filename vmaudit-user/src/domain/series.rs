@@ -53,6 +53,11 @@ impl Series {
         self.newest.iter()
     }
 
+    /// Bytes of its points.
+    pub fn bytes(&self) -> usize {
+        (self.points.capacity() + self.newest.capacity()) * size_of::<Point>()
+    }
+
     /// Where it ends.
     pub fn end_ns(&self) -> u64 {
         self.points.last().map_or(self.from_ns, |point| point.end_ns)

@@ -111,17 +111,20 @@ pub struct Cut {
     /// More is there, and was not read: it tells more names than a reader keeps.
     #[serde(default)]
     pub too_many_names: bool,
+    /// More is there, and was not read: what it told takes more memory than a reader gives.
+    #[serde(default)]
+    pub too_much: bool,
 }
 
 impl Cut {
     /// The file ends behind so many whole bytes.
     pub fn at(whole_bytes: u64) -> Self {
-        Self { whole_bytes, damaged: false, too_many_names: false }
+        Self { whole_bytes, damaged: false, too_many_names: false, too_much: false }
     }
 
     /// More is there than was read.
     pub fn leaves_some(self) -> bool {
-        self.damaged || self.too_many_names
+        self.damaged || self.too_many_names || self.too_much
     }
 
     /// What the recording does there.
@@ -129,6 +132,9 @@ impl Cut {
         match self {
             Self { damaged: true, .. } => "is damaged",
             Self { too_many_names: true, .. } => "is read no further (it tells more than 512 MiB of names)",
+            Self { too_much: true, .. } => {
+                "is read no further (what it tells takes more than 1 GiB of memory)"
+            }
             _ => "ends",
         }
     }

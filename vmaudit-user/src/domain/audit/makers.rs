@@ -3,6 +3,8 @@
 //! A pile covers the levels of the count from below. A new credit takes the place of all above its base, and what the pile
 //! was at the highest level stays known. Both are chains in one tree of nodes, so that nothing is copied at a peak.
 
+mod size;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use vmaudit_common::call::Call;

@@ -9,6 +9,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
+use crate::domain::audit::size::{of_list, of_map};
 use crate::domain::audit::{Audit, Process};
 use crate::model::event::{Interval, MmState, ProcessId, Reached};
 use crate::model::mark::MarkSet;
@@ -115,6 +116,21 @@ struct Done {
     sums: [u64; 3],
     peak: Range,
     top: Option<(ProcessId, String)>,
+}
+
+impl Marks {
+    /// Bytes that they take.
+    pub(super) fn bytes(&self) -> usize {
+        let of_open = |open: &Open| {
+            of_map::<ProcessId, Before>(open.before.len())
+                + open.before.values().map(|before| of_list(&before.counts)).sum::<usize>()
+                + of_map::<u64, u32>(open.reached.len())
+                + of_map::<ProcessId, Did>(open.did.len())
+        };
+        of_list(&self.done)
+            + self.done.iter().map(|done| of_list(&done.did)).sum::<usize>()
+            + self.open.iter().map(of_open).sum::<usize>()
+    }
 }
 
 impl Audit {

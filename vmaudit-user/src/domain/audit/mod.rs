@@ -16,6 +16,7 @@ mod minutes;
 mod now;
 mod rows;
 mod series;
+mod size;
 mod standing;
 mod task_names;
 

@@ -67,6 +67,8 @@ pub struct Reader<R> {
     /// Bytes of text in the events that name something, and how many may be read.
     names: usize,
     most_names: usize,
+    /// Plain bytes of frames of events.
+    told: u64,
 }
 
 /// An audit keeps the names that it is told: a file of some KB can tell gigabytes of them, a session of nine million
@@ -103,12 +105,27 @@ impl<R: Read> Reader<R> {
             failed: None,
             names: 0,
             most_names: MOST_NAMES,
+            told: 0,
         })
     }
 
     /// The session's header.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// Plain bytes of the events read so far, changes of the count left out.
+    pub fn told_bytes(&self) -> u64 {
+        self.told
+    }
+
+    /// Reads no further, because what was told takes too much memory: the recording is cut behind the last frame.
+    pub fn stop(&mut self, sink: &mut dyn FnMut(Event)) {
+        if self.cut.is_none() {
+            let cut = Cut { too_much: true, ..Cut::at(self.whole) };
+            self.cut = Some(cut);
+            sink(Event::Cut(cut));
+        }
     }
 
     /// Gives the events of the next frame to `sink`; `false` when there are no more. A recording that ends before its
@@ -139,6 +156,9 @@ impl<R: Read> Reader<R> {
                 return Ok(false);
             }
         };
+        if kind != Kind::Changes as u8 {
+            self.told = self.told.saturating_add(plain.len() as u64);
+        }
         let (ended, names, most) = (&mut self.ended, &mut self.names, self.most_names);
         let mut one = |event: Event, text: usize| {
             if names_something(&event) {
