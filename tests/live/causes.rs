@@ -1,9 +1,10 @@
 //! Which of several limits it was, where they share an errno.
 
 use std::os::unix::process::CommandExt as _;
+use std::process::Stdio;
 
 use vmaudit_tests::rows::assert_nothing_lost;
-use vmaudit_tests::{Done, Session};
+use vmaudit_tests::{Done, Running, Session, wait_for};
 use vmaudit_user::model::report::{Cause, Failure};
 
 /// The only group of failures, which must be all that the workload knows of, for the cause that it names.
@@ -109,8 +110,9 @@ fn who_holds_the_addresses_is_said_where_there_are_none_left() {
 }
 
 /// vmaudit itself is under the limit, too: what watches the exits is then loaded before the command starts.
-fn limited_to_tasks(session: Session, most: libc::rlim_t) -> Done {
+fn limited_to_tasks(session: Session, most: libc::rlim_t) -> Running {
     let mut command = session.command();
+    command.stdin(Stdio::piped());
     let limit = libc::rlimit { rlim_cur: most, rlim_max: most };
     // SAFETY: one system call, with a limit that lives through it.
     unsafe {
@@ -119,37 +121,50 @@ fn limited_to_tasks(session: Session, most: libc::rlim_t) -> Done {
             _ => Err(std::io::Error::last_os_error()),
         })
     };
-    session.start_as(&mut command).wait()
+    session.start_as(&mut command)
+}
+
+/// Programs that are attached somewhere, of a process.
+fn attached(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let names = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    names
+        .filter(|name| ["bpf_link", "perf_event"].iter().any(|kind| name.to_string_lossy().contains(kind)))
+        .count()
 }
 
 /// A refused thread or process lets no lock go, so nobody asks for the answer: the exits of calls are watched from when a limit
 /// is near. Where the limit was faster, that is said.
 #[test]
 fn a_limit_on_tasks_that_comes_near_is_watched() {
-    const SESSIONS: u32 = 5;
-    let mut in_time = 0;
-    // Of the first, which leaves room for what user space has to do, one has to be in time.
-    for most in std::iter::repeat_n("700", SESSIONS as usize).chain(["12"]) {
-        let done =
-            limited_to_tasks(Session::run(&[], &["full-of-tasks", "user", most, "3"]), 700).succeeded();
-        let report = done.report();
-        let row =
-            report.coverage.hooks.iter().find(|hook| hook.name == "sys_exit").expect("it is in the table");
-        let via = row.via.as_deref().unwrap_or_default();
-        let late = row.loses.as_deref().is_some_and(|loses| loses.contains("was reached before"));
-        assert!(!via.starts_with("task_work") || via.contains('+') || late, "{row:?}");
-        assert!(!late || !report.coverage.exact_locking_calls, "{:?}", report.coverage);
-        if report.coverage.exact_locking_calls {
-            let failure = only_failure(&done);
-            assert_eq!(
-                (failure.count, failure.cause, failure.certain),
-                (3, Cause::RlimitNproc, true),
-                "{failure:?}"
-            );
-            in_time += u32::from(most == "700");
-        }
+    let row = |done: &Done| {
+        let hooks = done.report().coverage.hooks;
+        hooks.into_iter().find(|hook| hook.name == "sys_exit").expect("it is in the table")
+    };
+    // There is no room for what user space has to do.
+    let done =
+        limited_to_tasks(Session::run(&[], &["full-of-tasks", "user", "12", "3"]), 700).wait().succeeded();
+    let (hook, coverage) = (row(&done), done.report().coverage);
+    let via = hook.via.clone().unwrap_or_default();
+    let late = hook.loses.as_deref().is_some_and(|loses| loses.contains("was reached before"));
+    assert!(!via.starts_with("task_work") || via.contains('+') || late, "{hook:?}");
+    assert!(!late || !coverage.exact_locking_calls, "{coverage:?}");
+    // There is, and it has the time.
+    let words = ["full-of-tasks", "user", "700", "3", "1", "600"];
+    let mut running = limited_to_tasks(Session::run(&[], &words), 700);
+    running.wait_for_stderr("children 1\n");
+    let before = attached(running.pid());
+    assert!(running.write(b"\n"));
+    running.wait_for_stderr("children 600\n");
+    if via.starts_with("task_work") {
+        wait_for("the exits of calls to be watched", || (attached(running.pid()) > before).then_some(()));
     }
-    assert!(in_time > 0, "none of {SESSIONS} sessions was in time");
+    assert!(running.write(b"\n"));
+    let done = running.wait().succeeded();
+    let failure = only_failure(&done);
+    assert_eq!((failure.count, failure.cause, failure.certain), (3, Cause::RlimitNproc, true), "{failure:?}");
+    assert!(done.report().coverage.exact_locking_calls, "{:?}", row(&done));
+    assert!(!via.starts_with("task_work") || row(&done).via.is_some_and(|via| via.contains('+')));
 }
 
 /// Not Met by what was seen: the certain part stands in the headline all the same.
@@ -247,7 +262,7 @@ mod guest_only {
                 .go()
                 .succeeded();
         let failure = only_failure(&done);
-        vmaudit_tests::wait_for("the cgroup to be empty", || fs::remove_dir(&inner).ok());
+        wait_for("the cgroup to be empty", || fs::remove_dir(&inner).ok());
         fs::remove_dir(&outer).expect("it is empty");
         assert!(failure.certain, "{failure:?}");
         assert_eq!((failure.evidence["cgroup_tasks"], failure.evidence["pids_max"]), (30, 30), "{failure:?}");

@@ -53,7 +53,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 crowd N VMAS | beside-standing N M | one-by-one N | exec-chain N | strangers N | needy N
                 lodger beside|vfork|exec|outlives N M
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N
-                full-of-tasks user MOST|cgroup FOLDER|machine|numbers N | dead-namespace N | too-large-to-copy N | exec-without-room | stacks N
+                full-of-tasks user MOST N [STOP...]|cgroup FOLDER N|machine N|numbers N | dead-namespace N | too-large-to-copy N | exec-without-room | stacks N
                 mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | outcomes CASE | sites HERE THERE
                 left CASE | more-calls CASE N | unmap-everything
                 ends stack|stack-no-room|stack-no-space|thread-stack|null|abort|file-cut FOLDER|tmpfs FOLDER|huge-page
@@ -122,7 +122,10 @@ fn refused(words: &[&str]) -> ! {
         ["causes", kind, n] => causes::run(kind, number(n)),
         ["over-as", n] => causes::over_as(number(n)),
         ["full-cgroup", folder, n] => near::full_cgroup(folder, n),
-        ["full-of-tasks", "user", most, n] => tasks::full_user(number(most), number(n)),
+        ["full-of-tasks", "user", most, n, ref stops @ ..] => {
+            let stops: Vec<usize> = stops.iter().map(|stop| number(stop)).collect();
+            tasks::full_user(number(most), number(n), &stops)
+        }
         ["full-of-tasks", "cgroup", folder, n] => tasks::full(Some(folder), "pids_max", number(n)),
         ["full-of-tasks", "machine", n] => tasks::full(None, "threads_max", number(n)),
         ["full-of-tasks", "numbers", n] => tasks::full(None, "pid_max", number(n)),

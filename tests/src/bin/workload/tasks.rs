@@ -1,21 +1,26 @@
 //! Processes that are allowed no child: by a limit on tasks, or in a pid namespace that has come to its end.
 
 use crate::causes::{child, limit};
-use crate::memory::{Errno, call, die, leave, mmap, must, read_text};
+use crate::memory::{Errno, call, die, leave, mmap, must, read, read_text, write_all};
 use crate::own::{Own, count};
 
 /// A user whom nobody else here is.
 const SOMEBODY: usize = 54_321;
 
-/// As a user who is allowed so many tasks, makes children until no more are allowed: then `n` refusals.
-pub fn full_user(most: usize, n: usize) -> ! {
+/// As a user who is allowed so many tasks, makes children until no more are allowed: then `n` refusals. `stops`: with so many
+/// children it says so on stderr (`children N`) and goes on at a byte on stdin.
+pub fn full_user(most: usize, n: usize, stops: &[usize]) -> ! {
     limit(libc::RLIMIT_NPROC, most);
     must(call(libc::SYS_setresuid, [SOMEBODY, SOMEBODY, SOMEBODY, 0, 0, 0]), "setresuid");
-    full(None, "rlimit_nproc", n)
+    fill(None, "rlimit_nproc", n, stops)
 }
 
 /// Makes children until no more are allowed, in this cgroup if one is given: then `n` refusals for `cause`.
 pub fn full(folder: Option<&str>, cause: &'static str, n: usize) -> ! {
+    fill(folder, cause, n, &[])
+}
+
+fn fill(folder: Option<&str>, cause: &'static str, n: usize, stops: &[usize]) -> ! {
     if let Some(folder) = folder
         && let Err(error) = std::fs::write(format!("{folder}/cgroup.procs"), "0")
     {
@@ -25,6 +30,12 @@ pub fn full(folder: Option<&str>, cause: &'static str, n: usize) -> ! {
     let base = count();
     let mut own = Own::new("tasks", base, 0);
     let errno = loop {
+        if stops.contains(&children.len()) {
+            write_all(2, format!("children {}\n", children.len()).as_bytes());
+            if read(0, &mut [0]) != 1 {
+                die(99, format_args!("stdin has ended"));
+            }
+        }
         match call(libc::SYS_clone, [libc::SIGCHLD as usize, 0, 0, 0, 0, 0]) {
             Ok(0) => loop {
                 // Until it is killed.
