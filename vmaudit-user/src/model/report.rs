@@ -349,7 +349,8 @@ pub struct Process {
     /// Where in its address space its VMAs lay; null where nobody looked.
     #[serde(default)]
     pub layout: Option<Layout>,
-    /// Every change of its count by call and place, where that was asked for; those that changed most first.
+    /// Every change of its count by call and place, where that was asked for: the largest first, and behind these, by
+    /// call, what has no row of its own (`other_places`, `not_sampled`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<Changes>,
     /// How it ended; null while it lives, and when that was not seen.

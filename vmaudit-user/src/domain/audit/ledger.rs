@@ -26,7 +26,8 @@ impl Audit {
         self.processes.values().flat_map(|process| &process.mms).filter(wrote)
     }
 
-    /// Rows of a process; empty where nobody asked for them. `calls`: what each did in all.
+    /// Rows of a process: the largest first, and behind these, by call, what has no row of its own. Empty where nobody asked for
+    /// them. `calls`: what each did in all.
     pub(super) fn changes_of(
         &self,
         process: &Process,

@@ -1,22 +1,22 @@
 //! Every change of the count by place, where that was asked for: what was added and removed from where.
 
+use std::collections::BTreeSet;
 use std::io;
-
-use unicode_width::UnicodeWidthStr as _;
 
 use crate::model::report::{Changes, NoPlace, Process, Report};
 use crate::output::makers::where_from;
 use crate::output::text::page::{Colour, Page, name_pid};
-use crate::text::{clean, count, grouped};
+use crate::text::{clean, count, grouped, total};
 
-/// Processes told of, and rows of each.
+/// Processes told of, and places of each.
 const PROCESSES: usize = 3;
-const ROWS: usize = 10;
+const PLACES: usize = 10;
 /// Columns of a place at least, and of a call's name.
 const NARROWEST: usize = 24;
 const CALL: usize = 10;
-const WHAT: &str = "Every change is in it: what a place added may be removed from another. Of code that keeps no frame \
-                    pointers the callers further out are those of one change.";
+/// Sentences about the stacks of one process.
+const NOTES: usize = 6;
+const WHAT: &str = "Every change is in it: what a place added may be removed from another.";
 
 /// The processes that changed most.
 pub(crate) fn changes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
@@ -24,32 +24,11 @@ pub(crate) fn changes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     if told.is_empty() {
         return Ok(());
     }
-    let all =
-        |process: &Process| process.changes.iter().fold(0, |sum: u64, row| sum.saturating_add(size(row)));
-    told.sort_by_key(|process| std::cmp::Reverse(all(process)));
+    told.sort_by_key(|process| std::cmp::Reverse(total(process.changes.iter().map(size))));
     page.blank()?;
     page.line("Who changed the count", Some(Colour::Bold))?;
     for process in told.iter().take(PROCESSES) {
-        let name = name_pid(&process.comm, process.pid);
-        page.line(&format!("  {name}"), None)?;
-        let head = format!("    {:>10} {:>10}  {:<CALL$}  ", "ADDED", "REMOVED", "CALL");
-        page.line(&format!("{head}WHERE"), Some(Colour::Dim))?;
-        for row in process.changes.iter().take(ROWS) {
-            let (added, removed) = (grouped(row.added), grouped(row.removed));
-            let head = format!("    {added:>10} {removed:>10}  {:<CALL$}  ", clean(&row.syscall));
-            let room = page.width.saturating_sub(head.width()).max(NARROWEST);
-            let (place, colour) = match row.nobody {
-                Some(NoPlace::OtherPlaces) => ("other places".to_owned(), Some(Colour::Dim)),
-                Some(NoPlace::NotSampled) => ("not sampled".to_owned(), Some(Colour::Dim)),
-                Some(NoPlace::NotTold) => ("place not told".to_owned(), Some(Colour::Dim)),
-                None => (where_from(&row.stack, room).join(" < "), None),
-            };
-            page.paragraph(&head, &" ".repeat(NARROWEST), &place, colour)?;
-        }
-        if let Some(more) = process.changes.len().checked_sub(ROWS).filter(|more| *more > 0) {
-            let more = count(more as u64, "more row", "more rows");
-            page.line(&format!("    and {more}, in the JSON"), Some(Colour::Dim))?;
-        }
+        of_process(process, page)?;
     }
     page.paragraph("  ", "  ", WHAT, Some(Colour::Dim))?;
     if told.len() > PROCESSES {
@@ -59,6 +38,151 @@ pub(crate) fn changes(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// The largest places, then all others, then what has none.
+fn of_process(process: &Process, page: &mut Page<'_>) -> io::Result<()> {
+    page.line(&format!("  {}", name_pid(&process.comm, process.pid)), None)?;
+    let head = format!("    {:>10} {:>10}  {:<CALL$}  ", "ADDED", "REMOVED", "CALL");
+    page.line(&format!("{head}WHERE"), Some(Colour::Dim))?;
+    let (mut places, none): (Vec<&Changes>, Vec<&Changes>) =
+        process.changes.iter().partition(|row| row.nobody.is_none());
+    places.sort_by_key(|row| std::cmp::Reverse(size(row)));
+    let rest = places.split_off(PLACES.min(places.len()));
+    let mut notes: Vec<&str> = Vec::new();
+    for row in places {
+        let place = where_from(&row.stack, room(page)).join(" < ") + &marks(&[row], &mut notes);
+        line((row.added, row.removed), &row.syscall, &place, None, page)?;
+    }
+    let of = |why| none.iter().filter(move |row| row.nobody == Some(why)).copied();
+    let others: Vec<&Changes> = rest.iter().copied().chain(of(NoPlace::OtherPlaces)).collect();
+    let other = match rest.len() as u64 {
+        0 => "other places".to_owned(),
+        told => format!("other places ({} in the JSON)", grouped(told)),
+    };
+    let (not_told, not_sampled): (Vec<_>, Vec<_>) =
+        (of(NoPlace::NotTold).collect(), of(NoPlace::NotSampled).collect());
+    let not_told_place = "place not told".to_owned() + &marks(&not_told, &mut notes);
+    for (rows, place) in
+        [(others, other), (not_told, not_told_place), (not_sampled, "not sampled".to_owned())]
+    {
+        let all = |of: fn(&Changes) -> u64| total(rows.iter().map(|row| of(row)));
+        if !rows.is_empty() {
+            line((all(|row| row.added), all(|row| row.removed)), "", &place, Some(Colour::Dim), page)?;
+        }
+    }
+    for (n, note) in notes.iter().enumerate() {
+        page.paragraph(&format!("    [{}] ", n + 1), "        ", &clean(note), Some(Colour::Dim))?;
+    }
+    Ok(())
+}
+
+/// ` [1]` for each sentence about the stacks of these rows.
+fn marks<'r>(rows: &[&'r Changes], notes: &mut Vec<&'r str>) -> String {
+    let mut marks = BTreeSet::new();
+    for note in rows.iter().flat_map(|row| &row.stack_notes) {
+        let known = notes.iter().position(|it| it == note);
+        if known.is_none() && notes.len() < NOTES {
+            notes.push(note);
+        }
+        marks.extend(known.or_else(|| notes.iter().position(|it| it == note)));
+    }
+    marks.iter().map(|n| format!(" [{}]", n + 1)).collect()
+}
+
+fn line(
+    (added, removed): (u64, u64),
+    call: &str,
+    place: &str,
+    colour: Option<Colour>,
+    page: &mut Page<'_>,
+) -> io::Result<()> {
+    let head = format!("    {:>10} {:>10}  {:<CALL$}  ", grouped(added), grouped(removed), clean(call));
+    page.paragraph(&head, &" ".repeat(NARROWEST), place, colour)
+}
+
+/// Columns of a function.
+fn room(page: &Page<'_>) -> usize {
+    const BEFORE: usize = 4 + 10 + 1 + 10 + 2 + CALL + 2;
+    page.width.saturating_sub(BEFORE).max(NARROWEST)
+}
+
 fn size(row: &Changes) -> u64 {
     row.added.saturating_add(row.removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::report::Frame;
+    use crate::output::text::page::Style;
+    use crate::output::text::tests::clean_run;
+
+    fn row(added: u64, name: &str, notes: &[&str]) -> Changes {
+        let frame = Frame { symbol: Some(name.into()), module: Some("/bin/a".into()), ..Frame::bare(1) };
+        Changes {
+            added,
+            removed: 1,
+            syscall: "mmap".into(),
+            stack: vec![frame],
+            stack_notes: notes.iter().map(|it| (*it).to_owned()).collect(),
+            nobody: None,
+        }
+    }
+
+    fn nobody(added: u64, call: &str, why: NoPlace) -> Changes {
+        let (syscall, stack) = (call.to_owned(), Vec::new());
+        Changes { nobody: Some(why), syscall, stack, ..row(added, "", &[]) }
+    }
+
+    fn shown(rows: Vec<Changes>) -> String {
+        let mut report = clean_run();
+        report.processes[0].changes = rows;
+        let mut out = Vec::new();
+        let style = Style::default();
+        changes(&report, &mut Page { out: &mut out, style, width: style.paragraphs() }).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    /// However many places there are, what has none is a row, and all add up.
+    #[test]
+    fn what_has_no_place_is_always_told() {
+        let mut rows: Vec<Changes> = (0..150).map(|n| row(200 - n, &format!("f{n}"), &[])).collect();
+        rows.push(nobody(5, "mmap", NoPlace::OtherPlaces));
+        rows.push(nobody(7, "brk", NoPlace::OtherPlaces));
+        rows.push(nobody(90_000, "mmap", NoPlace::NotSampled));
+        rows.push(nobody(3, "brk", NoPlace::NotSampled));
+        let why = "Its place was not told.".to_owned();
+        rows.extend(
+            ["mmap", "brk"].map(|call| Changes {
+                stack_notes: vec![why.clone()],
+                ..nobody(300, call, NoPlace::NotTold)
+            }),
+        );
+        let all = total(rows.iter().map(|row| row.added));
+        let text = shown(rows);
+        let table: Vec<&str> = text.lines().skip(4).take_while(|line| line.starts_with("     ")).collect();
+        assert_eq!(table.len(), 13, "{text}");
+        let added = |line: &&str| line[..14].trim().replace(',', "").parse::<u64>().unwrap();
+        assert_eq!(total(table.iter().map(added)), all, "{text}");
+        assert!(table[0].contains("f0") && table[10].ends_with("other places (140 in the JSON)"), "{text}");
+        assert!(table[11].ends_with("place not told [1]") && table[11].contains("600"), "{text}");
+        assert!(table[12].ends_with("not sampled") && table[12].contains("90,003"), "{text}");
+        assert!(text.contains("\n    [1] Its place was not told.\n"), "{text}");
+        assert!(!shown(vec![row(1, "f", &[])]).contains("other places"), "there are none");
+    }
+
+    /// Of a row that is one of several it is said, and the sentence once.
+    #[test]
+    fn rows_that_may_be_of_others_say_so() {
+        let one_of = "The stack is that of one of these \u{1b}[31mchanges.";
+        let text = shown(vec![row(9, "f", &[one_of]), row(8, "g", &[]), row(7, "h", &["Other.", one_of])]);
+        let line = |name: &str| text.lines().find(|line| line.contains(&format!("  {name}"))).unwrap();
+        assert!(line("f").ends_with("f [1]") && line("g").ends_with('g'), "{text}");
+        assert!(line("h").ends_with("h [1] [2]"), "{text}");
+        assert_eq!(text.matches("    [1] The stack is that of one").count(), 1, "{text}");
+        assert!(text.contains("    [2] Other.") && !text.contains('\u{1b}'), "{text}");
+        let many: Vec<String> = (0..5000).map(|n| format!("note {n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let text = shown(vec![row(9, "f", &many)]);
+        assert!(text.contains("[6] note 5") && !text.contains("[7]"), "a file may have any number: {text}");
+    }
 }
