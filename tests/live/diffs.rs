@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use vmaudit_tests::{Done, Session, vmaudit};
+use vmaudit_tests::{Done, Session, send_signal, vmaudit};
 
 /// A session of so many mappings, and the file that it leaves.
 fn left(maps: &str, name: &str) -> (Done, PathBuf) {
@@ -62,28 +62,32 @@ fn samples_are_never_shown_to_hold() {
     assert_eq!(diff(&old, &new, &[]).status.code(), Some(0), "without a gate it only tells");
 }
 
+/// A session of a history, and the report that it leaves.
+fn history(name: &str) -> (Done, PathBuf) {
+    // Room for each copy of a stack, however slow the machine is.
+    let session = Session::vmaudit(&["run", "--ring-bytes", "16777216", "-o"]);
+    let file = session.file("new.json");
+    let words = ["--linger", "500", "credits", name];
+    let done = session.words(&[&file]).words(&["--"]).then_workload(&words).go().succeeded();
+    (done, file)
+}
+
+/// Who made the difference.
+fn makers(old: &Path, new: &Path) -> Vec<serde_json::Value> {
+    let said: serde_json::Value =
+        serde_json::from_slice(&diff(old, new, &["--format", "json"]).stdout).expect("a comparison in JSON");
+    said["makers"].as_array().expect("makers").clone()
+}
+
 /// Seven sessions of the same history, in 21 pairs, and one in which a place makes so many more. Gives what was told of these.
 fn histories((same, more): (&str, &str), by: u64) -> Vec<serde_json::Value> {
-    let left = |history: &str| {
-        // Room for each copy of a stack, however slow the machine is.
-        let session = Session::vmaudit(&["run", "--ring-bytes", "16777216", "-o"]);
-        let file = session.file("new.json");
-        let words = ["--linger", "500", "credits", history];
-        let done = session.words(&[&file]).words(&["--"]).then_workload(&words).go().succeeded();
-        (done, file)
-    };
-    let makers = |old: &Path, new: &Path| {
-        let said: serde_json::Value = serde_json::from_slice(&diff(old, new, &["--format", "json"]).stdout)
-            .expect("a comparison in JSON");
-        said["makers"].as_array().expect("makers").clone()
-    };
-    let same: Vec<_> = (0..7).map(|_| left(same)).collect();
+    let same: Vec<_> = (0..7).map(|_| history(same)).collect();
     for (n, (_, new)) in same.iter().enumerate() {
         for (_, old) in same.iter().take(n) {
             assert_eq!(makers(old, new), Vec::<serde_json::Value>::new());
         }
     }
-    let (_more, more) = left(more);
+    let (_more, more) = history(more);
     let mut all = Vec::new();
     for (_, old) in &same {
         let told = makers(old, &more);
@@ -115,6 +119,41 @@ mod lock_events_only {
             // Where its loop is a function of its own, that is another way to the place.
             assert!(row["change"] == "more" || row["change"] == "new", "{row:#}");
             assert_eq!(row["syscall"], "mmap");
+        }
+    }
+    /// What was freed is taken from who came last: of the same history it is the same, and beside another one that ended with the
+    /// same VMAs nothing is told as sure.
+    #[test]
+    fn what_was_freed_in_between_is_no_difference() {
+        let ([(_a, first), (_b, second)], (_c, never)) = (["saw-tooth"; 2].map(history), history("random"));
+        assert_eq!(makers(&first, &second), Vec::<serde_json::Value>::new());
+        for row in [makers(&first, &never), makers(&never, &second)].concat() {
+            let [old, new, noise, freed] =
+                ["old", "new", "noise", "freed"].map(|of| row[of].as_u64().expect("a number"));
+            assert!(freed >= 100_000 && new.abs_diff(old) <= noise + freed, "{row:#}");
+        }
+    }
+
+    /// One session saw the start, and the other came when half of it was there.
+    #[test]
+    fn what_was_there_before_the_attach_is_no_difference() {
+        let session = Session::run(&[], &["attach", "5000"]).stdin(b"x");
+        let whole = session.file("report.json");
+        let _whole = session.go().succeeded();
+        let mut target = Session::workload(&["attach", "5000"]).start_with_pipe();
+        target.wait_for_stdout("standing");
+        let mut watch = Session::watch(&["-p", &target.pid().to_string()]).start();
+        let half = watch.file("report.json");
+        watch.wait_for_stderr("watching ");
+        assert!(target.write(b"x"), "the workload is gone");
+        target.wait_for_stdout("after-burst");
+        send_signal(watch.pid(), libc::SIGTERM);
+        let _half = watch.wait().succeeded();
+        target.wait().succeeded();
+        for (old, new) in [(&whole, &half), (&half, &whole)] {
+            assert_eq!(makers(old, new), Vec::<serde_json::Value>::new());
+            let text = said(&diff(old, new, &[])).split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(text.contains("that were there before vmaudit looked, up to 5,0"), "{text}");
         }
     }
 }

@@ -33,8 +33,9 @@ pub struct Difference {
     pub fail_over: Option<f64>,
     /// By application and role, the worst first.
     pub rows: Vec<Row>,
-    /// Who made more, or less, of the VMAs of the largest process of an application that is in both: the largest difference of
-    /// each application first. What chance or missing stacks may have made is not among them.
+    /// Who made more, or less, of the VMAs of the largest process of an application that is in both: the largest difference
+    /// first, up to 50 of an application. What chance, missing stacks and VMAs of before the attach may have made is not among
+    /// them; what freed VMAs may have made only where the peak changed likewise, see [`Made::freed`].
     pub makers: Vec<Made>,
     /// What breaks the gate.
     pub breaches: Vec<GateBreach>,
@@ -154,10 +155,22 @@ pub struct Made {
     pub old: u64,
     /// VMAs of the new one.
     pub new: u64,
-    /// So many more or less chance and missing stacks can make, VMAs; 0: both figures are exact.
+    /// So many more or less chance, missing stacks and VMAs of before the attach can make, VMAs; 0: none.
     pub noise: u64,
+    /// So many more or less VMAs that were freed before the peaks can make, at most: they are taken from who came last, whoever
+    /// made them. A difference that is not more than `noise` and this may be of that alone. With `noise` 0 and this 0 both
+    /// figures are exact.
+    pub freed: u64,
     /// The figures are of all VMAs that were added (`--stacks`); false: of those at the peak.
     pub every_change: bool,
+}
+
+impl Made {
+    /// The whole difference may come of how VMAs that were freed are counted.
+    pub fn perhaps_freed(&self) -> bool {
+        let differs = self.new.abs_diff(self.old);
+        self.freed > 0 && differs <= self.noise.saturating_add(self.freed)
+    }
 }
 
 /// What became of a maker.

@@ -19,12 +19,13 @@ pub(crate) fn made(row: &Made, room: usize) -> (String, String) {
     let name = if row.app == row.comm { row.comm.clone() } else { format!("{}: {}", row.app, row.comm) };
     let sign = if row.new < row.old { '-' } else { '+' };
     let of = if row.every_change { "added in all" } else { "at the peak" };
-    let chance = match row.noise {
-        0 => String::new(),
-        noise => format!(", up to {} by chance", grouped(noise)),
+    let (perhaps, either) = match row.perhaps_freed() {
+        true => (", perhaps all by what was freed", row.noise),
+        false => ("", row.noise.saturating_add(row.freed)),
     };
+    let either = if either > 0 { format!(", give or take {}", grouped(either)) } else { String::new() };
     let what = format!(
-        "{name}: {} {sign}{} {of} ({} to {}{chance}, {})",
+        "{name}: {} {sign}{} {of} ({} to {}{either}{perhaps}, {})",
         row.syscall,
         grouped(row.new.abs_diff(row.old)),
         grouped(row.old),
@@ -63,4 +64,24 @@ pub(crate) fn added(row: &Row) -> Option<String> {
     };
     let told: Vec<String> = grown.iter().take(3).map(told).collect();
     (!told.is_empty()).then(|| told.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::difference::MadeChange;
+
+    #[test]
+    fn how_far_a_difference_may_be_wrong_stands_behind_it() {
+        let said = |old, new, noise, freed| {
+            let (app, comm, syscall) = ("java".to_owned(), "java".to_owned(), "mmap".to_owned());
+            let (change, stack, every_change) = (MadeChange::More, Vec::new(), false);
+            made(&Made { app, comm, change, syscall, stack, old, new, noise, freed, every_change }, 40).0
+        };
+        assert_eq!(said(100, 200, 0, 0), "java: mmap +100 at the peak (100 to 200, more)");
+        assert_eq!(said(100, 200, 20, 7), "java: mmap +100 at the peak (100 to 200, give or take 27, more)");
+        let perhaps =
+            "java: mmap +100 at the peak (100 to 200, give or take 20, perhaps all by what was freed, more)";
+        assert_eq!(said(100, 200, 20, 80), perhaps);
+    }
 }

@@ -254,6 +254,7 @@ fn beside_another(report: &Report) {
     assert_eq!(sum(&mut fleet.hosts.iter().map(|row| row.sums.processes)), by_file);
     let asked = Asked { tolerance: Tolerance { percent: 5.0, vmas: 10 }, fail_over: Some(10.0) };
     let difference = compare(("a", other), ("b", report), &asked);
+    assert!(compare(("a", report), ("a", report), &asked).makers.is_empty(), "it is the same");
     let formats = [Format::Text, Format::Json, Format::Markdown, Format::Github];
     for (document, formats) in
         [(Document::Fleet(&fleet), &formats[..2]), (Document::Difference(&difference), &formats[..])]
