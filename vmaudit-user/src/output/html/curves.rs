@@ -43,7 +43,7 @@ pub(super) fn curves(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let seconds = report.session.duration_s.max(0.001);
     let limit = report.limits.max_map_count.filter(|limit| *limit > 0);
     let shown = limit.filter(|limit| highest.saturating_mul(100) >= limit.saturating_mul(NOTABLE_PERCENT));
-    writeln!(out, "<section><h2>VMAs over time</h2>")?;
+    writeln!(out, "<section id=\"time\"><h2>VMAs over time</h2>")?;
     if let (Some(limit), None) = (limit, shown) {
         let times = limit / highest.max(1);
         writeln!(

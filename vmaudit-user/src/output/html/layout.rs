@@ -43,7 +43,7 @@ pub(super) fn layouts(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if all.is_empty() {
         return Ok(());
     }
-    writeln!(out, "<section><h2>Where the VMAs lay</h2>")?;
+    writeln!(out, "<section id=\"layout\"><h2>Where the VMAs lay</h2>")?;
     for (process, layout) in all.iter().take(PROCESSES) {
         writeln!(
             out,

@@ -27,7 +27,7 @@ pub(super) fn makers(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if told.is_empty() {
         return Ok(());
     }
-    writeln!(out, "<section><h2>From where the VMAs came</h2>")?;
+    writeln!(out, "<section id=\"from\"><h2>From where the VMAs came</h2>")?;
     for process in told.iter().take(PROCESSES) {
         writeln!(out, "<h3>{} (pid {})</h3>", name(&process.comm), process.pid)?;
         picture(process, out)?;

@@ -25,7 +25,7 @@ use crate::text::{bytes, count, grouped, total};
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 /// SHA-256 of [`STYLE`] and [`SCRIPT`]; a test says what they must be.
-const STYLE_HASH: &str = "pPTUgAs8KxnoBSQADjj5SSYw1zeYhsPQq2jD2A5ApLg=";
+const STYLE_HASH: &str = "dtPsw4sgv0tSthl6Kv8oi1ZajA7zGnEq7ZYBNB3Wojs=";
 const SCRIPT_HASH: &str = "bs6mmoyG4V8VkIq62DHTcyoGwMVGnfKfHJZ2Tk0f4IY=";
 
 /// Kinds of refusals shown; the rest is summed.
@@ -39,7 +39,21 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     let (colour, sentence) = verdict(report);
     head(&sentence, out)?;
     top(report, colour, &sentence, out)?;
+    let mut body = Vec::new();
+    main(report, &mut body)?;
+    contents(&String::from_utf8_lossy(&body), out)?;
     writeln!(out, "<main>")?;
+    out.write_all(&body)?;
+    writeln!(out, "</main>")?;
+    machine(report, out)?;
+    writeln!(
+        out,
+        "<footer>vmaudit {}. This file loads nothing from the network.</footer>\n<script>{SCRIPT}</script>\n</body></html>",
+        text(&report.vmaudit)
+    )
+}
+
+fn main(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     meaning::meaning(report, out)?;
     advice(report, out)?;
     key_figures(report, out)?;
@@ -52,14 +66,17 @@ pub(crate) fn write(document: &Document<'_>, _: &Style, out: &mut dyn Write) -> 
     layout::layouts(report, out)?;
     tables::marks(report, out)?;
     tables::tasks(report, out)?;
-    trust(report, out)?;
-    writeln!(out, "</main>")?;
-    machine(report, out)?;
-    writeln!(
-        out,
-        "<footer>vmaudit {}. This file loads nothing from the network.</footer>\n<script>{SCRIPT}</script>\n</body></html>",
-        text(&report.vmaudit)
-    )
+    trust(report, out)
+}
+
+/// A link to each section that is there. What a stranger is called has no markup, so these are all its own.
+fn contents(body: &str, out: &mut dyn Write) -> io::Result<()> {
+    let links = body.split("<section id=\"").skip(1).filter_map(|section| {
+        let (id, rest) = section.split_once('"')?;
+        let (title, _) = rest.split_once("<h2>")?.1.split_once("</h2>")?;
+        Some(format!("<a href=\"#{id}\">{title}</a>"))
+    });
+    writeln!(out, "<nav aria-label=\"Sections\">{}</nav>", links.collect::<Vec<_>>().join("\n"))
 }
 
 fn head(sentence: &str, out: &mut dyn Write) -> io::Result<()> {
@@ -103,7 +120,7 @@ fn top(report: &Report, colour: Colour, sentence: &str, out: &mut dyn Write) -> 
 
 fn advice(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     let recommendation = &report.recommendation;
-    writeln!(out, "<section class=\"do\"><h2>What to do</h2>")?;
+    writeln!(out, "<section id=\"do\" class=\"do\"><h2>What to do</h2>")?;
     for sentence in &recommendation.sentences {
         writeln!(out, "<p>{}</p>", prose(sentence))?;
     }
@@ -161,7 +178,7 @@ fn refusals(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     if all.is_empty() {
         return Ok(());
     }
-    writeln!(out, "<section><h2>Refused calls</h2>")?;
+    writeln!(out, "<section id=\"refused\"><h2>Refused calls</h2>")?;
     for (number, failure) in all.iter().take(REFUSALS).enumerate() {
         let who = match failure.processes {
             1 => format!("{} (pid {})", name(&failure.comm), failure.pid),
@@ -198,7 +215,7 @@ fn refusals(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 
 /// How far the figures can be trusted.
 fn trust(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "<section><h2>How far to trust this</h2>")?;
+    writeln!(out, "<section id=\"trust\"><h2>How far to trust this</h2>")?;
     let (mut lost, mut names) = (Vec::new(), Vec::new());
     for (name, &times) in report.coverage.lost.iter().filter(|(_, times)| **times > 0) {
         match LossReason::of_name(name).filter(|reason| reason.is_of_names_alone()) {

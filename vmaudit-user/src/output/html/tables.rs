@@ -32,7 +32,7 @@ pub(super) fn processes(report: &Report, out: &mut dyn Write) -> io::Result<()> 
     if all.is_empty() {
         return Ok(());
     }
-    writeln!(out, "<section><h2>Processes</h2>")?;
+    writeln!(out, "<section id=\"processes\"><h2>Processes</h2>")?;
     let letters: HashMap<_, _> = chosen(report).iter().map(|it| (key(it.process), it.letter)).collect();
     let refused: HashSet<_> =
         report.unrecovered().map(|it| (it.pid, it.started_s.map(f64::to_bits))).collect();
@@ -228,7 +228,7 @@ pub(super) fn ends(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "<section><h2>Died of a signal</h2><div class=\"scroll\"><table><thead><tr><th>Process</th><th>How</th></tr></thead><tbody>"
+        "<section id=\"died\"><h2>Died of a signal</h2><div class=\"scroll\"><table><thead><tr><th>Process</th><th>How</th></tr></thead><tbody>"
     )?;
     for process in all.iter().take(OPEN) {
         let how = process.end.as_ref().map(|end| text(&end.sentence)).unwrap_or_default();
@@ -256,7 +256,7 @@ pub(super) fn makers(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "<section><h2>Who made the VMAs</h2><div class=\"scroll\"><table data-sort><caption>By system call, of the largest \
+        "<section id=\"calls\"><h2>Who made the VMAs</h2><div class=\"scroll\"><table data-sort><caption>By system call, of the largest \
          processes.</caption><thead><tr><th>Process</th><th>Call</th><th class=\"r\">Added</th><th class=\"r\">Share</th>\
          <th class=\"r\">Removed</th></tr></thead><tbody>"
     )?;
@@ -289,7 +289,7 @@ pub(super) fn marks(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "<section><h2>By mark</h2><div class=\"scroll\"><table data-sort><caption>Stretches that were named by whoever ran them, in \
+        "<section id=\"marks\"><h2>By mark</h2><div class=\"scroll\"><table data-sort><caption>Stretches that were named by whoever ran them, in \
          their order; ~ at least, \u{2013} not known.</caption><thead><tr><th>Mark</th><th class=\"r\">From</th><th class=\"r\">Peak</th>\
          <th class=\"r\">Added</th><th class=\"r\">Removed</th><th class=\"r\">Refused</th><th>Largest</th></tr></thead><tbody>"
     )?;
@@ -334,7 +334,7 @@ pub(super) fn tasks(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     }
     writeln!(
         out,
-        "<section><h2>By task</h2><div class=\"scroll\"><table data-sort><caption>What the threads of each name did; peak: while it \
+        "<section id=\"tasks\"><h2>By task</h2><div class=\"scroll\"><table data-sort><caption>What the threads of each name did; peak: while it \
          ran, \u{2013} where others made changes in between.</caption><thead><tr><th>Task</th><th>Process</th><th class=\"r\">Added</th>\
          <th class=\"r\">Removed</th><th class=\"r\">Refused</th><th class=\"r\">Peak</th></tr></thead><tbody>"
     )?;

@@ -130,6 +130,22 @@ fn every_situation_is_a_whole_page_with_the_verdict_first() {
 }
 
 #[test]
+fn each_section_has_a_link_and_each_link_its_place() {
+    for report in [budget_broken(), clean_run(), clipped_run(), nothing(), other_cause(), hostile()] {
+        let page = page(&report);
+        let parts = |of: &str| -> Vec<String> {
+            let parts = page.split(of).skip(1);
+            parts.map(|part| part.split_once('"').unwrap().0.to_owned()).collect()
+        };
+        let ids = parts(" id=\"");
+        let (links, sections) = (parts("<a href=\"#"), parts("<section id=\""));
+        assert!(links.starts_with(&sections) && !sections.is_empty(), "{links:?}");
+        assert_eq!(sections.len(), page.matches("<section").count());
+        assert!(links.iter().all(|link| ids.iter().filter(|id| *id == link).count() == 1), "{ids:?}");
+    }
+}
+
+#[test]
 fn a_name_that_is_not_told_is_no_event_that_was_lost() {
     let mut report = clean_run();
     let said = |report: &Report, lost: &[(&str, u64)]| {
