@@ -34,6 +34,8 @@ const POOR: u32 = 8;
 const SCANNED: usize = 48;
 /// Bytes copied of the stack of a place's first change.
 const FIRST_COPY: u64 = 8192;
+/// What that takes of the ring buffer at most, about: each page is a record.
+const COPIED: u32 = FIRST_COPY as u32 / 4 * 5;
 /// A place whose copy found no room is told again after so many VMAs, about.
 const AGAIN: u64 = 256;
 /// Copies of one stack at most.
@@ -156,19 +158,24 @@ extern "C" fn enter_in_ledger(index: u32, call: u32, counts: u64) -> u64 {
         return 0;
     };
     let (before, after) = ((counts >> 32) as u32, counts as u32);
+    let changed = u64::from(before.abs_diff(after));
     // SAFETY: points into the table; under the lock of the address space nobody else writes to an entry of it.
     unsafe {
         (*entry).call = call;
         (*entry).added += u64::from(after.saturating_sub(before));
         (*entry).removed += u64::from(before.saturating_sub(after));
         let told = (*entry).told;
-        let again = told == LedgerEntry::TOLD && ((*entry).added + (*entry).removed) % AGAIN == 0;
+        let size = (*entry).added + (*entry).removed;
+        let again = told == LedgerEntry::TOLD && size / AGAIN != (size - changed) / AGAIN;
         if told == 0 || again {
-            let (now, room) = (bpf_ktime_get_ns(), records::has_room_for_stacks());
+            let (now, room) = (bpf_ktime_get_ns(), records::has_room_for_copy(slot, COPIED));
             if room {
                 copy_stack(index, now, FIRST_COPY);
             }
             if (room || !again) && tell(index, (*entry).key, now) != 0 {
+                if !room {
+                    lost!(stack_copy_missing);
+                }
                 (*entry).told = if room { LedgerEntry::TOLD_WITH_COPY } else { LedgerEntry::TOLD };
             }
         }
@@ -350,7 +357,8 @@ extern "C" fn find(index: u32, key: u64, most: u64) -> u64 {
     0
 }
 
-/// Sends the place of this key; 0: there was no room, so that the next change tries again.
+/// Sends the place of this key; 0: there was no room, so that the next change tries again. A place that is never told is no
+/// loss of its own: its row says so.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn tell(index: u32, key: u64, now: u64) -> u64 {

@@ -36,6 +36,9 @@ const BPF_RB_RING_SIZE: u64 = 1;
 const BPF_RB_CONS_POS: u64 = 2;
 const BPF_RB_PROD_POS: u64 = 3;
 
+/// Bytes before each record (include/uapi/linux/bpf.h: BPF_RINGBUF_HDR_SZ).
+const HEADER: u64 = 8;
+
 /// How to submit a record of a stream: the reader comes by itself every few milliseconds and is woken only when a quarter
 /// of the buffer is full. Waking it for each record costs the traced program more than the record.
 #[inline(always)]
@@ -78,7 +81,6 @@ fn may_write(slot: Slot, bytes: usize) -> bool {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn share_may_write(number: u32, bytes: u32) -> u64 {
-    const HEADER: u64 = 8;
     let Some(share) = Share::number(number) else { return 1 };
     let (read, end) = (RECORDS.query(BPF_RB_CONS_POS), RECORDS.query(BPF_RB_PROD_POS));
     let may = share.may_write(u64::from(bytes) + HEADER, read, end, RECORDS.query(BPF_RB_RING_SIZE));
@@ -86,6 +88,21 @@ extern "C" fn share_may_write(number: u32, bytes: u32) -> u64 {
         lost!(ring_full);
     }
     u64::from(may)
+}
+
+/// The same, not counted: who may not tries again.
+#[inline(always)]
+fn may_write_by_and_by(slot: Slot, bytes: u32) -> bool {
+    config!(watch_all) == 0 || share_has_room(slot.share(), bytes) != 0
+}
+
+// SAFETY: as above.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn share_has_room(number: u32, bytes: u32) -> u64 {
+    let Some(share) = Share::number(number) else { return 1 };
+    let (read, end) = (RECORDS.query(BPF_RB_CONS_POS), RECORDS.query(BPF_RB_PROD_POS));
+    u64::from(share.has_room(u64::from(bytes) + HEADER, read, end, RECORDS.query(BPF_RB_RING_SIZE)))
 }
 
 /// Head of a record about `current`.
@@ -232,11 +249,17 @@ pub fn submit_failure(entry: RingBufEntry<FailureRecord>) {
     entry.submit(WAKE);
 }
 
-/// Whether a copy of a stack may be sent; counted if not. Copies are large, and other records are worth more: so they have
-/// what half of the buffer leaves free.
+/// Whether a copy of a stack may be sent. Copies are large, and other records are worth more: so they have what half of the
+/// buffer leaves free.
+#[inline(always)]
+fn room_for_stacks() -> bool {
+    RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 2
+}
+
+/// The same; counted if not.
 #[inline(always)]
 pub fn has_room_for_stacks() -> bool {
-    let room = RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 2;
+    let room = room_for_stacks();
     if !room {
         lost!(stack_copy_missing);
     }
@@ -278,19 +301,28 @@ pub fn maker(slot: Slot, bytes: &[u8], level: u32, now: u64) {
     }
 }
 
-/// The place of an entry of the ledger: the bytes of a `MakerRecord` up to the end of its words. `false`, and counted: there
-/// was no room.
+/// Whether a copy of so many bytes of a stack may be sent of this address space, which is asked again and again: no loss.
+#[inline(always)]
+pub fn has_room_for_copy(slot: Slot, bytes: u32) -> bool {
+    room_for_stacks() && may_write_by_and_by(slot, bytes)
+}
+
+/// The place of an entry of the ledger: the bytes of a `MakerRecord` up to the end of its words. `false`: there was no room,
+/// which is no loss yet.
 #[inline(always)]
 pub fn ledger(slot: Slot, bytes: &[u8], now: u64) -> bool {
     const PAUSE_NS: u64 = 500_000;
+    let room = RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 4 * 3;
+    if !room || !may_write_by_and_by(slot, bytes.len() as u32) {
+        return false;
+    }
     let woken = Page::get().woken_ns();
     let wakes = now.wrapping_sub(woken.read()) >= PAUSE_NS;
     if wakes {
         woken.write(now);
     }
     let how = if wakes { FORCE_WAKEUP } else { NO_WAKEUP };
-    let room = RECORDS.query(BPF_RB_AVAIL_DATA) < RECORDS.query(BPF_RB_RING_SIZE) / 4 * 3;
-    room && may_write(slot, bytes.len()) && RECORDS.output::<[u8]>(bytes, how).is_ok()
+    may_write(slot, bytes.len()) && RECORDS.output::<[u8]>(bytes, how).is_ok()
 }
 
 /// Whether a range that went may be told: there can be many, and other records are worth more. Copies of stacks are worth

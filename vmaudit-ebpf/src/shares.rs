@@ -59,6 +59,14 @@ impl Share {
         Page::get().slots_in_use().read() > self.slots().read()
     }
 
+    /// Whether [`Self::may_write`] would say so; changes nothing.
+    #[inline(always)]
+    pub fn has_room(self, bytes: u64, read: u64, end: u64, size: u64) -> bool {
+        let used = if read >= self.ring_end().read() { 0 } else { self.ring_bytes().read() };
+        let free = size.saturating_sub(end.wrapping_sub(read));
+        used + bytes <= free || !self.has_company()
+    }
+
     /// Whether so many bytes of the ring buffer may go to this user. `read`: up to where the buffer was read; `end`: to
     /// where it is written. What was dropped is counted.
     #[inline(always)]

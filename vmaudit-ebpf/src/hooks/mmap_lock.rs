@@ -254,7 +254,8 @@ fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool, led
     if config!(stream_changes) != 0 {
         records::change(slot, call, before, count, task.address());
     }
-    if config!(ledger) != 0 && own.is_some() {
+    // While an exec fills the new image the registers are those of the one before: that has no place in it.
+    if config!(ledger) != 0 && own.is_some() && !fills_another(call) {
         ledger::hand_on(slot, call, before, asks);
         // SAFETY: the program there is for the same event. Where it could not be loaded user space has said so.
         unsafe { ledger.tail_call(ctx, 0) };

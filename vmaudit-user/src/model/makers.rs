@@ -151,11 +151,11 @@ pub struct Changes {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum NoPlace {
-    /// Many places that changed little each.
+    /// Many places that changed little each; and where the report had no room for more, which a sentence says, all but a few.
     OtherPlaces,
     /// Put down with a place whose stack did not get through, or found no room; a sentence says so.
     NotTold,
-    /// Not put down with a place: what other tasks or the kernel did to it, what found no room (`ledger_full`,
+    /// Not put down with a place: what other tasks or the kernel did to it, an exec's own to the new image, what found no room (`ledger_full`,
     /// `ledger_disturbed`), and images before the last ones of a process with very many.
     NotSampled,
 }
