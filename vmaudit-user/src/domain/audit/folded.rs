@@ -333,7 +333,8 @@ impl Audit {
         }
     }
 
-    /// Adds up what does not fit into a report of this size; the first row always does.
+    /// Adds up what does not fit into a report of this size; the first row always does. That every change was asked for must
+    /// not leave processes without a row: a third is for what changed them, and of the rest the largest.
     pub(super) fn fit_in_report(&mut self) {
         if self.rows >= ALL_ROWS {
             return;
@@ -342,10 +343,14 @@ impl Audit {
     }
 
     pub(super) fn fit(&mut self, most: usize) {
-        let mut sum = 0;
+        let (mut sum, mut of_changes) = (0, 0);
         for (n, id) in self.by_remarkability().into_iter().enumerate() {
             if let Some(process) = self.processes.get(&id) {
-                let (row, groups) = self.whole_row(id, process, true);
+                let (mut row, groups) = self.whole_row(id, process, true);
+                if of_changes + bytes(&row.changes) > most / 3 {
+                    self.in_brief(id, &mut row);
+                }
+                of_changes += bytes(&row.changes);
                 sum += bytes(&row) + groups.iter().map(|group| bytes(&group.failure)).sum::<usize>();
             }
             if n > 0 && sum > most {

@@ -5,11 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use super::makers::{Stack, alike};
 use super::{Audit, Process};
 use crate::model::cause::name_of;
-use crate::model::event::MmState;
-use crate::model::report::{CallFigures, Changes, Frame, NoPlace};
+use crate::model::event::{MmState, ProcessId};
+use crate::model::report::{self, CallFigures, Changes, Frame, NoPlace};
 
 /// Rows of one process that name a place.
 const ROWS: usize = 200;
+/// The same of processes for whose changes the report has no more room.
+const FEW: usize = 8;
+/// Of those.
+const NO_MORE: &str = "The report had no room for more rows of this process.";
 /// With fewer frames by frame pointers what tells changes apart is little.
 const MANY: usize = 6;
 /// Of such a stack.
@@ -30,6 +34,7 @@ impl Audit {
     /// them. `calls`: what each did in all.
     pub(super) fn changes_of(
         &self,
+        id: ProcessId,
         process: &Process,
         calls: &BTreeMap<String, CallFigures>,
     ) -> Vec<Changes> {
@@ -41,7 +46,8 @@ impl Audit {
         let mut rows = self.told(process);
         let size = |row: &Changes| row.added.saturating_add(row.removed);
         rows.sort_by(|a, b| size(b).cmp(&size(a)).then_with(|| a.syscall.cmp(&b.syscall)));
-        let others = rows.split_off(ROWS.min(rows.len()));
+        let brief = self.makers.brief.contains(&id);
+        let others = rows.split_off(if brief { FEW } else { ROWS }.min(rows.len()));
         let mut left: Vec<Changes> = Vec::new();
         for (name, figures) in calls {
             let sum = |rows: &[Changes]| {
@@ -54,12 +60,22 @@ impl Audit {
             let not = (rest(figures.added, told.0, other.0), rest(figures.removed, told.1, other.1));
             for (why, (added, removed)) in [(NoPlace::OtherPlaces, other), (NoPlace::NotSampled, not)] {
                 if (added, removed) != (0, 0) {
-                    left.push(Changes { nobody: Some(why), ..row(name, added, removed) });
+                    let no_more = brief && why == NoPlace::OtherPlaces;
+                    let stack_notes = no_more.then(|| NO_MORE.to_owned()).into_iter().collect();
+                    left.push(Changes { nobody: Some(why), stack_notes, ..row(name, added, removed) });
                 }
             }
         }
         rows.extend(left);
         rows
+    }
+
+    /// Of this process the report has no room for more than the largest.
+    pub(super) fn in_brief(&mut self, id: ProcessId, row: &mut report::Process) {
+        self.makers.brief.insert(id);
+        if let Some(process) = self.processes.get(&id) {
+            row.changes = self.changes_of(id, process, &row.calls);
+        }
     }
 
     fn changed_from(&self, generation: u64, place: u32) -> Stack {

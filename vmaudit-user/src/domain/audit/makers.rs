@@ -53,6 +53,8 @@ pub(super) struct Piles {
     /// Address spaces in which names are looked up at the end; `None`: before that, and where they are looked up in all.
     looked_up: Option<HashSet<u64>>,
     names_in_all: bool,
+    /// Processes for whose changes the report has little room.
+    pub(super) brief: HashSet<ProcessId>,
 }
 
 /// A place, and what became of its stack.

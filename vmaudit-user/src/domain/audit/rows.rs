@@ -337,7 +337,7 @@ impl Audit {
             memory: self.memory(process, count.exact),
             makers: self.makers_of(process),
             layout: self.layouts.of(process),
-            changes: self.changes_of(process, &calls),
+            changes: self.changes_of(id, process, &calls),
             calls,
             end: None,
             series: None,

@@ -128,3 +128,31 @@ fn images_that_became_one_keep_no_places() {
         assert_eq!(audit.makers.entries(), MAX_IMAGES - 1, "those of the others are forgotten");
     }
 }
+
+/// Who asks for every change has as many processes with a row of their own, and all their changes, if not all their places.
+#[test]
+fn a_crowd_keeps_its_rows_and_the_sums_of_its_changes() {
+    let mut audit = audit();
+    let (crowd, places) = (30, 50);
+    for n in 1..=crowd {
+        let mut other = self::audit();
+        process(&mut other, n, 50, 0, true);
+        let mm = other.processes.into_values().next().unwrap().mms.remove(0);
+        (1..=places).for_each(|key| entry(&mut audit, n, n.into(), key, true));
+        let ledger = (1..=places).map(|key| Entered { key, call: MMAP, added: key, removed: 1 }).collect();
+        let stat = CallStat { calls: 1, added: places * (places + 1) / 2, removed: places, failed: 0 };
+        audit.apply(Event::Mm(Box::new(MmState { calls: vec![(MMAP, stat)], ledger: Some(ledger), ..mm })));
+    }
+    audit.fit(300_000);
+    let rows = audit.rows();
+    assert_eq!(rows.processes.len(), crowd as usize, "a third of what they take is of changes");
+    let sums = |of: fn(&Changes) -> u64| {
+        rows.processes.iter().map(move |row| row.changes.iter().map(of).sum::<u64>()).collect::<Vec<_>>()
+    };
+    assert_eq!(sums(|row| row.added), vec![1275; crowd as usize]);
+    assert_eq!(sums(|row| row.removed), vec![50; crowd as usize]);
+    let whole = rows.processes.iter().filter(|row| row.changes.len() == 50).count();
+    let said = |row: &Changes| row.nobody == Some(NoPlace::OtherPlaces) && row.stack_notes.len() == 1;
+    let brief = rows.processes.iter().filter(|row| row.changes.len() == 9 && row.changes.iter().any(said));
+    assert!(whole > 0 && whole + brief.count() == crowd as usize, "{whole}");
+}
