@@ -38,6 +38,11 @@ fn unmapped(done: &Done) -> u64 {
     said["unmapped"].as_u64().expect("a number")
 }
 
+/// What an exec does to the new image has no place in it.
+fn of_exec(row: &Changes) -> bool {
+    row.syscall.starts_with("exec")
+}
+
 fn passes(row: &Changes, function: &str) -> bool {
     row.stack.iter().any(|frame| frame.symbol.as_deref().is_some_and(|name| name.contains(function)))
 }
@@ -49,7 +54,8 @@ fn compare(words: &[&str]) {
     let report = done.report();
     let process = process(&report);
     assert_adds_up(process);
-    let not_told = process.changes.iter().filter(|row| row.nobody == Some(NoPlace::NotSampled));
+    let not_told =
+        process.changes.iter().filter(|row| row.nobody == Some(NoPlace::NotSampled) && !of_exec(row));
     let not_told: u64 = not_told.map(|row| row.added + row.removed).sum();
     // Each change that is not told is counted as lost, but for those of others than the process's tasks. Where a mapping
     // is cut in three it is of two VMAs.
@@ -104,6 +110,27 @@ mod lock_events_only {
     #[test]
     fn of_threads_at_once() {
         compare(&["threads", "4"]);
+    }
+
+    /// Its registers are those of the program before.
+    #[test]
+    fn of_an_exec_no_place_is_told() {
+        let report = Session::run(&["--stacks"], &["burst", "300"]).go().succeeded().report();
+        let rows = process(&report).changes.iter().filter(|row| of_exec(row));
+        let (added, placed) =
+            rows.fold((0, 0), |(added, placed), row| (added + row.added, placed + row.stack.len()));
+        assert!(added > 0 && placed == 0, "{:#?}", process(&report).changes);
+        assert_adds_up(process(&report));
+    }
+
+    /// It goes on while its figures are read: no row has what the sum of its call has not.
+    #[test]
+    fn of_who_lives_on() {
+        let target = Session::workload(&["bursts", "60000"]).start();
+        let words = ["--stacks", "-d", "300ms", "-p", &target.pid().to_string()];
+        let report = Session::watch(&words).go().succeeded().report();
+        assert!(process(&report).changes.iter().any(|row| row.added > 100 && !row.stack.is_empty()));
+        assert_adds_up(process(&report));
     }
 
     /// Below the levels at which anybody is credited, too: who goes up and down there makes no peak.
