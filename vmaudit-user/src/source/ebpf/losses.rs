@@ -89,8 +89,8 @@ impl Live {
                 doubt = doubt.or(self.doubt_about(row.0));
             }
             // Numbered sections tell which of these events were a followed process's changes, except for the last
-            // change of an address space that still lives.
-            let known = row.0 == hook::LOCK_RELEASED && self.numbered && self.living() == 0;
+            // change of an address space that still lives, and for refused calls, which change nothing.
+            let known = row.0 == hook::LOCK_RELEASED && self.numbered && self.living() == 0 && !self.asks();
             if !known && !hook::SETTLING.contains(&row.0) {
                 skipped += count.unwrap_or(0);
                 unreadable += u64::from(!readable);
