@@ -462,7 +462,11 @@ pub fn choose(row: &'static Row, facts: &Facts, asks: bool) -> Choice {
         })
         .collect();
     let preemptible = facts.version >= PREEMPTIBLE_PROGRAMS;
-    if preemptible {
+    // Where answers are asked for it is attached when a limit is near: the right to open a tracepoint's event
+    // (kernel/events/core.c:perf_event_open, CAP_PERFMON) is gone by then, and a raw one takes none
+    // (kernel/bpf/syscall.c:bpf_raw_tracepoint_open).
+    let later = row.name == CALL_EXIT && asks;
+    if preemptible && !later {
         forms.sort_by_key(|form| !matches!(form.via, Via::Classic(..)));
     }
     // The rare events are cheap to listen to twice. Of the frequent ones only the releases are: where write sections are
@@ -522,6 +526,9 @@ mod tests {
         let seven = facts((7, 2), Some(2), true);
         assert_eq!(programs(LOCK_RELEASED, &seven), (vec!["released_classic24", "released_raw2"], true));
         assert_eq!(programs(CALL_EXIT, &seven), (vec!["sys_exit_classic", "sys_exit_raw"], false));
+        let exits = HOOKS.iter().find(|row| row.name == CALL_EXIT).unwrap();
+        let later = choose(exits, &seven, true).forms;
+        assert_eq!(later.first().map(|form| form.program), Some("unasked_raw"), "it needs no right");
         let mut unnumbered = facts((7, 2), Some(2), true);
         unnumbered.layout.as_mut().unwrap().mm_lock_seq = ABSENT;
         assert!(
