@@ -161,10 +161,16 @@ fn a_limit_on_tasks_that_comes_near_is_watched() {
     }
     assert!(running.write(b"\n"));
     let done = running.wait().succeeded();
+    assert!(!via.starts_with("task_work") || row(&done).via.is_some_and(|via| via.contains('+')));
+    let coverage = done.report().coverage;
+    // From 7.0 on its program may be preempted, and then skipped.
+    if vmaudit_tests::preempts_programs() && coverage.lost["program_skipped"] > 0 {
+        assert!(!coverage.exact_locking_calls, "{coverage:?}");
+        return;
+    }
     let failure = only_failure(&done);
     assert_eq!((failure.count, failure.cause, failure.certain), (3, Cause::RlimitNproc, true), "{failure:?}");
-    assert!(done.report().coverage.exact_locking_calls, "{:?}", row(&done));
-    assert!(!via.starts_with("task_work") || row(&done).via.is_some_and(|via| via.contains('+')));
+    assert!(coverage.exact_locking_calls, "{:?}", row(&done));
 }
 
 /// Not Met by what was seen: the certain part stands in the headline all the same.

@@ -209,10 +209,11 @@ fn the_command_of_a_capable_vmaudit_finds_the_world_as_without_it() {
         let folder = session.file("").to_string_lossy().trim_end_matches('/').to_owned();
         // The C library takes these from every program with capabilities of its file.
         command.env_remove("TMPDIR").env_remove("LD_LIBRARY_PATH");
+        // Beyond those that the one who starts it uses itself, to tell that exec was refused.
         // SAFETY: system calls only; a jobserver or LISTEN_FDS leaves descriptors open like this.
         unsafe {
             command.pre_exec(|| {
-                if libc::dup2(0, 7) == 7 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+                if libc::dup2(0, 207) == 207 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
             })
         };
         let done = session.start_as(&mut command).wait().succeeded();
@@ -223,7 +224,7 @@ fn the_command_of_a_capable_vmaudit_finds_the_world_as_without_it() {
     };
     let (_, alone) = facts(Session::workload(&["facts"]).as_user(USER));
     let (done, traced) = facts(capable(Session::run(&[], &["facts"])));
-    assert!(alone.iter().any(|line| line.starts_with("open /proc/self/fd/7 ")), "{alone:?}");
+    assert!(alone.iter().any(|line| line.starts_with("open /proc/self/fd/207 ")), "{alone:?}");
     let differ: Vec<_> = alone.iter().zip(&traced).filter(|(a, b)| a != b).collect();
     assert!(alone.len() == traced.len() && differ.is_empty(), "{differ:?}");
     let report = done.report();
@@ -599,7 +600,7 @@ fn devices_pipes_and_descriptors_are_written_to_as_ever() {
                 }
             }
         }
-        let session = Session::vmaudit(&["limit", "--known", "-o", "/dev/fd/9"]);
+        let session = Session::vmaudit(&["limit", "--known", "-o", "/dev/fd/209"]);
         let (mut reader, writer) = std::io::pipe().unwrap();
         let session = as_whom(session);
         let mut command = session.command();
@@ -607,7 +608,7 @@ fn devices_pipes_and_descriptors_are_written_to_as_ever() {
         // SAFETY: takes numbers only.
         unsafe {
             command.pre_exec(move || {
-                if libc::dup2(fd, 9) == 9 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+                if libc::dup2(fd, 209) == 209 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
             })
         };
         let running = session.start_as(&mut command);
