@@ -25,8 +25,9 @@ pub fn run(name: &str, seconds: f64) -> ! {
     let time = Duration::from_secs_f64(seconds);
     let ns = match name {
         "pair" => {
-            let hole = hole();
-            best(time, BATCH, || (0..BATCH).for_each(|_| pair(hole)))
+            // One may lie where the kernel's tree splits a node with each mmap and joins it with each munmap (16 to a node).
+            let holes: Vec<usize> = (0..HOLES).map(|_| hole()).collect();
+            best(time, BATCH, || holes.iter().cycle().take(BATCH as usize).for_each(|hole| pair(*hole)))
         }
         "getppid" => best(time, BATCH, || {
             (0..BATCH).for_each(|_| {
@@ -55,6 +56,8 @@ pub fn run(name: &str, seconds: f64) -> ! {
     leave(0)
 }
 
+/// Places of a pair.
+const HOLES: usize = 64;
 /// Pages that make one process grow.
 const GROWTH: usize = 60_000;
 
