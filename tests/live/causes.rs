@@ -3,7 +3,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
 
-use vmaudit_tests::rows::assert_nothing_lost;
+use vmaudit_tests::rows::{ASKED, assert_nothing_lost};
 use vmaudit_tests::{Done, Running, Session, wait_for};
 use vmaudit_user::model::report::{Cause, Failure};
 
@@ -171,6 +171,26 @@ fn a_limit_on_tasks_that_comes_near_is_watched() {
     let failure = only_failure(&done);
     assert_eq!((failure.count, failure.cause, failure.certain), (3, Cause::RlimitNproc, true), "{failure:?}");
     assert!(coverage.exact_locking_calls, "{:?}", row(&done));
+}
+
+/// What cannot be watched although a limit is near is said, and no count of refusals is called exact.
+#[test]
+fn a_limit_that_comes_near_and_cannot_be_watched_is_told() {
+    let session = Session::run(&[], &["full-of-tasks", "user", "700", "3", "1", "600"]);
+    let mut running = limited_to_tasks(session.env("VMAUDIT_WITHOUT", "watching"), 700);
+    for children in [1, 600] {
+        running.wait_for_stderr(&format!("children {children}\n"));
+        assert!(running.write(b"\n"));
+    }
+    let coverage = running.wait().succeeded().report().coverage;
+    let hook = coverage.hooks.iter().find(|hook| hook.name == "sys_exit").expect("it is in the table");
+    let asked = hook.via.as_deref() == Some(ASKED);
+    assert_eq!(asked, vmaudit_tests::answers_can_be_asked_for(), "{hook:?}");
+    if asked {
+        let loses = hook.loses.as_deref().unwrap_or_default();
+        assert!(loses.contains("could not be watched: left out on request"), "{hook:?}");
+        assert!(!coverage.exact_locking_calls, "{coverage:?}");
+    }
 }
 
 /// Not Met by what was seen: the certain part stands in the headline all the same.

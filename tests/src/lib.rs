@@ -128,6 +128,12 @@ pub fn has_lock_events() -> bool {
     kernel_version() >= (6, 1)
 }
 
+/// This kernel lets programs have the answer of a call read on the task's way back (bpf_task_work_schedule_resume, 6.18), so
+/// that the exits of calls are left alone. Known from its version, not from what vmaudit says.
+pub fn answers_can_be_asked_for() -> bool {
+    kernel_version() >= (6, 18)
+}
+
 /// This kernel preempts tracing programs, and then skips them (measured: 7.0 and later). Known from its version, not from
 /// what vmaudit says.
 pub fn preempts_programs() -> bool {

@@ -23,7 +23,7 @@ use crate::{
     current_call::{self, Entry, Question},
     failure::{failure, left, outcome},
     kernel::{self, Current, OwnMm, Registers},
-    lock_sequence, lodgers,
+    lock_sequence, lodgers, near,
     slots::{self, Slot},
 };
 
@@ -73,7 +73,7 @@ const PR_SET_VMA: u64 = 0x5356_4d41;
 const UFFDIO: u64 = 0xaa;
 
 /// The task lets the lock of its own address space go after writing. `before`: the count before; `sequence`:
-/// mm.mm_lock_seq. Says whether the answer is to be asked for ([`ask`]).
+/// mm.mm_lock_seq. Says whether [`go_on`] has something to do.
 #[inline(always)]
 pub fn write_release(
     task: Current,
@@ -98,26 +98,28 @@ pub fn write_release(
     let comparable =
         lock_sequence::between(was.sequence, now.sequence) == 1 && was.sequence != Figures::UNKNOWN;
     if comparable && has_succeeded(task, call, own, &was, &now, sizes.locked) {
-        succeeded(call, index, slot);
-        return false;
+        return succeeded(call, slot);
     }
-    unproven(u32::from(call), index, before, sequence) != 0
+    let counts = u64::from(before) << 32 | u64::from(own.map_count());
+    unproven(u32::from(call), index, counts, sequence, sizes.locked) != 0
 }
 
 /// The section has not shown whether the call has succeeded: keeps its figures for the answer, which is to be asked for
-/// unless this is 0.
+/// unless this is 0. `counts`: before, in the upper half, and after; the pages are those that the slot has for this section,
+/// and the locked ones.
 // Global: looked at once by the verifier, whoever calls it.
 // SAFETY: no other symbol of the object has this name; so for those that follow.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn unproven(call: u32, index: u32, before: u32, sequence: u32) -> u64 {
+extern "C" fn unproven(call: u32, index: u32, counts: u64, sequence: u32, locked: u64) -> u64 {
     let (task, call) = (Current::task(), call as Call);
-    let (Some(slot), Some(own)) = (Slot::at(index), task.own(task.mm())) else { return 0 };
+    let Some(slot) = Slot::at(index) else { return 0 };
     if task.is_ending() || !concerns_memory(task, call, slot) {
         return 0;
     }
     let Some((entry, new)) = wonder(task, call, index) else { return 0 };
-    current_call::keep_section(task, call, own, index, before, own.map_count());
+    let (counts, figures) = (((counts >> 32) as u32, counts as u32), slot.figures());
+    entry.keep_figures(call, index, counts, [figures.total_vm, locked, figures.data_vm], sequence);
     let seen = slot.seen();
     if seen.sequence == sequence && seen.tid == task.tid() {
         current_call::keep_seen(entry, call, seen);
@@ -125,7 +127,7 @@ extern "C" fn unproven(call: u32, index: u32, before: u32, sequence: u32) -> u64
     u64::from(new)
 }
 
-/// The task lets the lock of its own address space go after reading. Says whether the answer is to be asked for.
+/// The task lets the lock of its own address space go after reading. Says whether [`go_on`] has something to do.
 ///
 /// A call that has unmapped something and let readers in before (munmap, brk and mremap that shrink) ends so, and nobody
 /// can write before it does. What such a call maps in after that (mm_populate) would end in the same way: it is told apart
@@ -143,8 +145,7 @@ pub fn read_release(task: Current, call: Call, own: OwnMm, index: u32, slot: Slo
                 return false;
             }
             slot.set_figures(figures(ended, own.sizes(), own));
-            succeeded(call, index, slot);
-            false
+            succeeded(call, slot)
         }
         // A range with a gap is refused without writing. Whoever else follows the process, and looks at its mappings on the
         // task's way back, lets the lock go once more for the same call.
@@ -294,25 +295,24 @@ fn has_succeeded(task: Current, call: Call, own: OwnMm, was: &Figures, now: &Fig
     }
 }
 
-/// The call has succeeded.
+/// The call has succeeded. Says whether that concerns what was refused before.
 #[inline(always)]
-fn succeeded(call: Call, index: u32, slot: Slot) {
+fn succeeded(call: Call, slot: Slot) -> bool {
     slot.count_call(call);
+    left::may_go(slot, call) || slot.waiting().read() != 0
+}
+
+/// The call that the task is in has succeeded, and what was refused before may be met by it, or gone.
+#[inline(always)]
+fn granted(task: Current, call: Call) {
+    let Some(index) = index_of_own(task) else { return };
+    let Some(slot) = Slot::at(index) else { return };
     if left::may_go(slot, call) {
         left::left_goes(index, u32::from(call));
     }
     if slot.waiting().read() != 0 {
-        granted(u32::from(call), index);
+        outcome::granted::<true>(slot, &returned(task, call, 0));
     }
-}
-
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn granted(call: u32, index: u32) -> u64 {
-    if let Some(slot) = Slot::at(index) {
-        outcome::granted::<true>(slot, &returned(Current::task(), call as Call, 0));
-    }
-    0
 }
 
 #[inline(always)]
@@ -335,19 +335,32 @@ fn wonder(task: Current, id: Call, slot: u32) -> Option<(Entry, bool)> {
     Some((entry, true))
 }
 
-/// Has the answer to the task's open question read at the end of the call. By a program of its own, to which that on the
-/// releases gives over: the kernel looks at the two at the same time, on two processors, and at each in less than half of
-/// the time that one would take.
+/// What is seldom to be done, by a program of its own, to which those on the releases, on births and on new images give over:
+/// the kernel looks at it once, and meanwhile, on another processor, at the others.
 #[inline(always)]
-pub fn ask() {
+pub fn go_on() {
     let task = Current::task();
-    let Some((place, entry)) = current_call::place_of(task.tid()) else { return };
-    if entry.question().is_none() {
-        return;
+    match current_call::place_of(task.tid()) {
+        Some((place, entry)) if entry.is_to_be_asked() => ask(task, place, entry),
+        _ => match task.call() {
+            call @ (call::MMAP
+            | call::MUNMAP
+            | call::MPROTECT
+            | call::PKEY_MPROTECT
+            | call::BRK
+            | call::MREMAP) => granted(task, call),
+            _ => near::look_at_tasks(),
+        },
     }
+}
+
+/// Has the answer to the task's open question read at the end of the call.
+#[inline(always)]
+fn ask(task: Current, place: u32, entry: Entry) {
     let works = core::ptr::without_provenance_mut::<c_void>(placed::WORKS as usize);
     // SAFETY: the loader puts a map there.
     let work = unsafe { bpf_map_lookup_elem(works, (&raw const place).cast()) };
+    entry.is_asked();
     // SAFETY: the work is of that map.
     if work.is_null() || unsafe { placed::schedule(task.typed(), work, works, answered) } != 0 {
         lost!(answers_lost);
@@ -358,7 +371,9 @@ pub fn ask() {
 /// Nobody asks.
 #[inline(always)]
 pub fn unasked() {
-    if let Some(entry) = Entry::of(Current::task().tid()) {
+    if let Some(entry) = Entry::of(Current::task().tid())
+        && entry.is_to_be_asked()
+    {
         lost!(answers_lost);
         entry.end_call();
     }
@@ -368,11 +383,20 @@ pub fn unasked() {
 unsafe extern "C" fn answered(_works: *mut c_void, place: *const u32, _work: *mut c_void) -> i64 {
     // SAFETY: the kernel passes the key of the value that was asked with.
     let place = unsafe { *place };
-    // What a failure is put together in belongs to the CPU.
-    placed::preempt_disable();
-    judge(place);
-    placed::preempt_enable();
+    undisturbed(
+        #[inline(always)]
+        || judge(place),
+    );
     0
+}
+
+/// Does this without being preempted: what a failure is put together in belongs to the CPU.
+#[inline(always)]
+pub fn undisturbed<T>(what: impl FnOnce() -> T) -> T {
+    placed::preempt_disable();
+    let done = what();
+    placed::preempt_enable();
+    done
 }
 
 #[unsafe(no_mangle)]

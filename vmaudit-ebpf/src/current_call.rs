@@ -62,7 +62,8 @@ struct Scratch {
     asked: u32,
     /// Index of the address space's slot in which it was asked.
     asked_slot: u32,
-    reserved: u32,
+    /// 1: it will be answered.
+    under_way: u32,
     /// Where the task goes on after it.
     ip: u64,
 }
@@ -189,7 +190,38 @@ impl Entry {
         unsafe {
             (*self.0.as_ptr()).asked = u32::from(question.id);
             (*self.0.as_ptr()).asked_slot = question.slot;
+            (*self.0.as_ptr()).under_way = 0;
             (*self.0.as_ptr()).ip = question.ip;
+        }
+    }
+
+    /// A question is open, and nobody has yet seen to its being answered.
+    #[inline(always)]
+    pub fn is_to_be_asked(self) -> bool {
+        // SAFETY: as above.
+        let (asked, under_way) = unsafe { ((*self.0.as_ptr()).asked, (*self.0.as_ptr()).under_way) };
+        asked != u32::from(call::OTHER) && under_way == 0
+    }
+
+    /// Somebody sees to its being answered.
+    #[inline(always)]
+    pub fn is_asked(self) {
+        // SAFETY: as above.
+        unsafe { (*self.0.as_ptr()).under_way = 1 };
+    }
+
+    /// Keeps the figures of this write section: the counts before and after, all pages, those locked, those of data. The
+    /// last one of a call counts.
+    #[inline(always)]
+    pub fn keep_figures(self, call: Call, slot: u32, counts: (u32, u32), pages: [u64; 3], sequence: u32) {
+        let scratch = self.scratch();
+        // SAFETY: points into the map; the place is this task's alone.
+        unsafe {
+            (*scratch).call = u32::from(call);
+            (*scratch).slot = slot;
+            ((*scratch).mc0, (*scratch).mc1) = counts;
+            [(*scratch).total_vm, (*scratch).locked_vm, (*scratch).data_vm] = pages;
+            (*scratch).lock_sequence = sequence;
         }
     }
 
@@ -259,18 +291,9 @@ pub fn keep_section(task: Current, call: Call, mm: OwnMm, slot: u32, mc0: u32, m
     if call < call::FIRST_REAL {
         return;
     }
-    let Some(scratch) = Entry::scratch_of::<true>(task.tid()) else { return };
-    let Sizes { total, locked, data, .. } = mm.sizes();
-    // SAFETY: points into the map; the place is this task's alone.
-    unsafe {
-        (*scratch).call = u32::from(call);
-        (*scratch).slot = slot;
-        (*scratch).mc0 = mc0;
-        (*scratch).mc1 = mc1;
-        (*scratch).total_vm = total;
-        (*scratch).locked_vm = locked;
-        (*scratch).data_vm = data;
-        (*scratch).lock_sequence = mm.lock_sequence();
+    if let Some(entry) = entry_of(task.tid()) {
+        let Sizes { total, locked, data, .. } = mm.sizes();
+        entry.keep_figures(call, slot, (mc0, mc1), [total, locked, data], mm.lock_sequence());
     }
 }
 

@@ -34,8 +34,9 @@ const POOR: u32 = 8;
 const SCANNED: usize = 48;
 /// Bytes copied of the stack of a place's first change.
 const FIRST_COPY: u64 = 8192;
-/// What that takes of the ring buffer at most, about: each page is a record.
-const COPIED: u32 = FIRST_COPY as u32 / 4 * 5;
+/// What that takes of a user's share of the ring buffer at most, about: each page is a record, and each byte counts twice, as
+/// his and as no longer free.
+const COPIED: u32 = FIRST_COPY as u32 / 4 * 10;
 /// A place whose copy found no room is told again after so many VMAs, about.
 const AGAIN: u64 = 256;
 /// Copies of one stack at most.
@@ -93,7 +94,7 @@ pub fn hand_on(slot: Slot, call: Call, before: u32, asks: bool) {
     slot.ledger_change().write(u64::from(before) << 32 | u64::from(call) << 8 | u64::from(asks));
 }
 
-/// Puts the change down that was handed on, under the same lock. Says whether the answer of the call is to be asked for.
+/// Puts the change down that was handed on, under the same lock. Says whether [`crate::answer::go_on`] has something to do.
 #[inline(always)]
 pub fn put_down(mm: u64) -> bool {
     let Some(index) = slots::index_of(mm) else { return false };
@@ -169,14 +170,12 @@ extern "C" fn enter_in_ledger(index: u32, call: u32, counts: u64) -> u64 {
         let again = told == LedgerEntry::TOLD && size / AGAIN != (size - changed) / AGAIN;
         if told == 0 || again {
             let (now, room) = (bpf_ktime_get_ns(), records::has_room_for_copy(slot, COPIED));
-            if room {
-                copy_stack(index, now, FIRST_COPY);
-            }
+            let copied = room && copy_stack(index, now, FIRST_COPY) != 0;
             if (room || !again) && tell(index, (*entry).key, now) != 0 {
                 if !room {
                     lost!(stack_copy_missing);
                 }
-                (*entry).told = if room { LedgerEntry::TOLD_WITH_COPY } else { LedgerEntry::TOLD };
+                (*entry).told = if copied { LedgerEntry::TOLD_WITH_COPY } else { LedgerEntry::TOLD };
             }
         }
     }

@@ -18,7 +18,7 @@ use vmaudit_common::{
 };
 
 use crate::{
-    control::layout,
+    control::{Word, layout, lost},
     failure::{COPY, copy_stack, copy_stack_by_registers},
     kernel, records,
     slots::Slot,
@@ -31,11 +31,12 @@ const FRAME_POINTER: (u32, u32) = (4 * 8, 29 * 8);
 const HIGHEST: u64 = 1 << 56;
 const LOWEST: u64 = 4096;
 
-/// Where the walk along a stack is, and the record that it fills. In a map, so that the verifier knows none of the values;
-/// each CPU has its own, and a program is not entered again while it runs on a CPU.
+/// Where the walk along a stack is, and the record that it fills. In a map, so that the verifier knows none of the values.
 #[repr(C)]
 struct Walk {
     record: MakerRecord,
+    /// 1 while it is some task's: programs can be preempted (7.0 and later), and others then run on the CPU.
+    busy: u64,
     /// Where the next frame is.
     fp: u64,
     /// A frame: where the next one is, and the return address.
@@ -59,21 +60,30 @@ pub fn changed(index: u32, slot: Slot, call: Call, count: u32) {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn credit(index: u32, call: u32, count: u32) -> u64 {
-    let level = take_level(index, count);
-    if level != 0 {
+    let Some(walk) = WALK.get_ptr_mut(0) else { return 0 };
+    // SAFETY: points into the map, at a word.
+    let busy = unsafe { Word::new(&raw mut (*walk).busy) };
+    let free = busy.claim(0, 1).is_ok();
+    let level = take_level(index, count, free);
+    if level != 0 && free {
         // SAFETY: no preconditions.
         let now = unsafe { bpf_ktime_get_ns() };
         copy_stack(index, now, copied(level));
         send(index, kernel::registers(), now, (call, level));
+    } else if level != 0 {
+        lost!(credits_lost);
+    }
+    if free {
+        busy.write(0);
     }
     0
 }
 
-/// The same where no task is known by type: these are its saved registers.
+/// The same where no task is known by type: these are its saved registers. On those kernels nothing comes in between.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn credit_by_registers(index: u32, call: u32, count: u32, regs: u64) -> u64 {
-    let level = take_level(index, count);
+    let level = take_level(index, count, true);
     if level != 0 {
         // SAFETY: no preconditions.
         let now = unsafe { bpf_ktime_get_ns() };
@@ -89,16 +99,19 @@ fn copied(level: u32) -> u64 {
     if level < MAKERS_COPIES { MAKERS_SHORT_COPY } else { COPY }
 }
 
-/// Up to which level somebody is to be credited now; 0: nobody is. The level above which is kept in the record.
+/// Up to which level somebody is to be credited now; 0: nobody is. The level above which is kept in the record, if that is
+/// `free`.
 #[inline(always)]
-fn take_level(index: u32, count: u32) -> u32 {
+fn take_level(index: u32, count: u32, free: bool) -> u32 {
     let (Some(slot), Some(walk)) = (Slot::at(index), WALK.get_ptr_mut(0)) else { return 0 };
     let before = slot.makers();
     // SAFETY: no preconditions.
     let (after, credits) = before.at(count, unsafe { bpf_get_prandom_u32() });
     slot.set_makers(after);
-    // SAFETY: points into the map.
-    unsafe { (*walk).record.base = before.credited };
+    if free {
+        // SAFETY: points into the map.
+        unsafe { (*walk).record.base = before.credited };
+    }
     if credits { after.credited } else { 0 }
 }
 

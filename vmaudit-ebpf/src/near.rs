@@ -21,25 +21,14 @@ const WANTED_BY_MREMAP: u32 = 6;
 /// A followed process has made another or a thread, or has a new image.
 #[inline(always)]
 pub fn look_at_tasks() {
-    if config!(asks) != 0 {
-        task_limits_met();
-    }
-}
-
-// Global: looked at once by the verifier, whoever calls it.
-// SAFETY: no other symbol of the object has this name.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn task_limits_met() -> u64 {
     let page = Page::get();
     if page.watched() {
-        return 0;
+        return;
     }
     let room = tasks::room();
     if room < FEW_TASKS {
         met(page, if room == 0 { LIMIT_NEAR | LIMIT_ON_TASKS_MET } else { LIMIT_NEAR });
     }
-    0
 }
 
 /// A followed address space has so many VMAs.
@@ -54,7 +43,8 @@ pub fn look_at_count(count: u32) {
     }
 }
 
-// SAFETY: as above.
+// Global: looked at once by the verifier, whoever calls it.
+// SAFETY: no other symbol of the object has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn count_is_near(count: u32, max: u32) -> u64 {

@@ -15,7 +15,7 @@ use crate::{control::layout, kernel};
 const WORDS: usize = 32;
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Each CPU has its own, and a program is not entered again while it runs on a CPU.
+/// Each CPU has its own, as in [`super::stack`].
 #[map]
 static TOP: PerCpuArray<[u64; WORDS]> = PerCpuArray::with_max_entries(1, 0);
 

@@ -31,7 +31,7 @@ struct Taken {
     bytes: i64,
 }
 
-/// Each CPU has its own, and a program is not entered again while it runs on a CPU.
+/// Each CPU has its own, and failures are examined one after the other on it: see [`crate::answer::undisturbed`].
 #[map]
 static TAKEN: PerCpuArray<Taken> = PerCpuArray::with_max_entries(1, 0);
 

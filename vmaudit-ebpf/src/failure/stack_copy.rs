@@ -13,7 +13,11 @@ use aya_ebpf::{
 };
 use vmaudit_common::{ABSENT, RECORD_STACK, REGISTERS, STACK_PIECE, STACK_PIECES, StackRecord};
 
-use crate::{control::layout, kernel, records, slots::Slot};
+use crate::{
+    control::{Word, layout, lost},
+    kernel, records,
+    slots::Slot,
+};
 
 /// Words of `struct pt_regs` on x86 (arch/x86/include/asm/ptrace.h, all versions), and which of them is the stack pointer.
 const X86: (usize, usize) = (21, 19);
@@ -23,21 +27,36 @@ const ARM64_SP: usize = 31;
 const BEGINNING: u64 = 8;
 const HEAD: usize = offset_of!(StackRecord, data);
 
-/// Each CPU has its own, and a program is not entered again while it runs on a CPU. In a map, so that the verifier knows
-/// none of the values.
+/// In a map, so that the verifier knows none of the values.
+#[repr(C)]
+struct Piece {
+    record: StackRecord,
+    /// 1 while it is some task's: programs can be preempted (7.0 and later), and others then run on the CPU.
+    busy: u64,
+}
+
 #[map]
-static PIECE: PerCpuArray<StackRecord> = PerCpuArray::with_max_entries(1, 0);
+static PIECE: PerCpuArray<Piece> = PerCpuArray::with_max_entries(1, 0);
 
 /// Sends the stack of `current` piece by piece; `index` is the address space's slot, `now` the call's time; of a longer one
-/// the innermost `most` bytes.
+/// the innermost `most` bytes. 0, and counted: there was no room for all.
 // SAFETY: no other symbol of the object has this name; so for the next.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn copy_stack(index: u32, now: u64, most: u64) -> u64 {
-    copy(index, kernel::registers(), now, most)
+    let Some(piece) = PIECE.get_ptr_mut(0) else { return 0 };
+    // SAFETY: points into the map, at a word.
+    let busy = unsafe { Word::new(&raw mut (*piece).busy) };
+    if busy.claim(0, 1).is_err() {
+        lost!(stack_copy_missing);
+        return 0;
+    }
+    let sent = copy(index, kernel::registers(), now, most);
+    busy.write(0);
+    sent
 }
 
-/// The same where no task is known by type: these are its saved registers.
+/// The same where no task is known by type: these are its saved registers. On those kernels nothing comes in between.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub extern "C" fn copy_stack_by_registers(index: u32, regs: u64, now: u64, most: u64) -> u64 {
@@ -47,6 +66,7 @@ pub extern "C" fn copy_stack_by_registers(index: u32, regs: u64, now: u64, most:
 #[inline(always)]
 fn copy(index: u32, regs: u64, now: u64, most: u64) -> u64 {
     let (Some(piece), Some(slot)) = (PIECE.get_ptr_mut(0), Slot::at(index)) else { return 0 };
+    let piece = piece.cast::<StackRecord>();
     if !records::has_room_for_stacks() {
         return 0;
     }
@@ -89,10 +109,10 @@ fn copy(index: u32, regs: u64, now: u64, most: u64) -> u64 {
             }
             let record = core::slice::from_raw_parts(piece.cast::<u8>(), HEAD + bytes as usize);
             if !records::stack_piece(slot, record) {
-                break;
+                return 0;
             }
             (*piece).start = start.wrapping_add(bytes);
         }
     }
-    0
+    1
 }

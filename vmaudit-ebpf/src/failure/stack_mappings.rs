@@ -53,7 +53,7 @@ const TREE: u32 = 64;
 const HEAD: usize = core::mem::offset_of!(MappingRecord, path);
 
 /// What one report works on. Lies in a map, so that the verifier knows none of the values and looks at one step instead
-/// of every possible walk; each CPU has its own, and a program is not entered again while it runs on a CPU.
+/// of every possible walk; each CPU has its own, as in [`super::stack`].
 #[repr(C)]
 struct Work {
     record: MappingRecord,

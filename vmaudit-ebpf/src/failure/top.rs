@@ -9,7 +9,7 @@ use crate::{control::layout, kernel};
 /// Words that are looked at; a power of two.
 pub const TOP: usize = 256;
 
-/// Each CPU has its own, and a program is not entered again while it runs on a CPU.
+/// Each CPU has its own, as in [`super::stack`].
 #[map]
 static ON_TOP: PerCpuArray<[u64; TOP]> = PerCpuArray::with_max_entries(1, 0);
 

@@ -40,14 +40,14 @@ pub fn asking_raw2(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Where [`asking_raw2`] gives over to [`ask_raw`].
+/// Where [`asking_raw2`] gives over to [`ask_raw`], and the raw programs of [`super::process`].
 #[map]
-static ASK_RAW: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static ASK_RAW: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// See [`answer::ask`].
+/// See [`answer::go_on`].
 #[raw_tracepoint(tracepoint = "mmap_lock_released")]
 pub fn ask_raw(_ctx: RawTracePointContext) -> i32 {
-    answer::ask();
+    answer::go_on();
     0
 }
 
@@ -98,14 +98,14 @@ pub fn asking_classic24(ctx: TracePointContext) -> u32 {
     0
 }
 
-/// Where [`asking_classic24`] gives over to [`ask_classic`].
+/// Where [`asking_classic24`] gives over to [`ask_classic`], and the classic programs of [`super::process`].
 #[map]
-static ASK_CLASSIC: ProgramArray = ProgramArray::with_max_entries(1, 0);
+pub static ASK_CLASSIC: ProgramArray = ProgramArray::with_max_entries(1, 0);
 
-/// See [`answer::ask`].
+/// See [`answer::go_on`].
 #[tracepoint(category = "mmap_lock", name = "mmap_lock_released")]
 pub fn ask_classic(_ctx: TracePointContext) -> u32 {
-    answer::ask();
+    answer::go_on();
     0
 }
 
@@ -150,7 +150,7 @@ fn grown_by_fault(slot: Slot, write: bool, own: OwnMm) {
     }
 }
 
-/// Says whether the answer of the call is to be asked for. Where every change is put down with its place it may not return: the
+/// Says whether [`answer::go_on`] has something to do. Where every change is put down with its place it may not return: the
 /// program behind `ledger` goes on.
 #[inline(always)]
 fn released<const ASKS: bool, C: EbpfContext>(ctx: &C, mm: u64, write: bool, ledger: &ProgramArray) -> bool {

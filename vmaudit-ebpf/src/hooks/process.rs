@@ -7,6 +7,7 @@
 use aya_ebpf::{
     EbpfContext,
     macros::{raw_tracepoint, tracepoint},
+    maps::ProgramArray,
     programs::{RawTracePointContext, TracePointContext},
 };
 use aya_log_ebpf::debug;
@@ -18,15 +19,28 @@ use crate::{
     current_call, ends,
     failure::outcome,
     followed::{self, follows, follows_or_waits},
-    kernel, lock_sequence, lodgers, near, records,
+    hooks::mmap_lock::{ASK_CLASSIC, ASK_RAW},
+    kernel, lock_sequence, lodgers, records,
     slots::{self, Slot},
 };
 
 /// match-proto: sched_process_fork(struct task_struct *parent, struct task_struct *child)
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn fork_raw(ctx: RawTracePointContext) -> i32 {
-    forked(&ctx, ctx.arg(1));
+    if forked(&ctx, ctx.arg(1)) {
+        look_at_tasks(&ctx, &ASK_RAW);
+    }
     0
+}
+
+/// A followed process has made another or a thread, or has a new image: gives over to the program that looks how many more
+/// the limits leave room for, where nobody sees the exits of calls (see [`crate::near`]).
+#[inline(always)]
+fn look_at_tasks<C: EbpfContext>(ctx: &C, program: &ProgramArray) {
+    if config!(asks) != 0 {
+        // SAFETY: the program there is of the same kind, and looks at nothing of the event.
+        unsafe { program.tail_call(ctx, 0) };
+    }
 }
 
 /// Record: parent_comm, parent_pid, child_comm, child_pid; the child itself is out of reach, so it is only put on the
@@ -48,20 +62,20 @@ pub fn fork_classic(ctx: TracePointContext) -> u32 {
     0
 }
 
+/// Says whether the parent is followed.
 #[inline(always)]
-fn forked<C: EbpfContext>(ctx: &C, child: u64) {
+fn forked<C: EbpfContext>(ctx: &C, child: u64) -> bool {
     let (tgid, _) = kernel::ids();
     if config!(follow_children) == 0 || !follows(tgid) {
-        return;
+        return false;
     }
-    near::look_at_tasks();
     let child_tgid: u32 = kernel::read(child, layout!(task_tgid));
     if child_tgid == tgid {
-        return; // a thread
+        return true; // a thread
     }
     let mm = kernel::mm_of(child);
     if mm == 0 {
-        return; // a kernel thread
+        return true; // a kernel thread
     }
     followed::add_from_birth(child_tgid);
     if config!(debug) != 0 {
@@ -70,20 +84,23 @@ fn forked<C: EbpfContext>(ctx: &C, child: u64) {
     if mm == kernel::mm_of(kernel::current()) {
         // vfork or CLONE_VM: one address space, counted once.
         lodgers::born(child, child_tgid, tgid, mm);
-        return;
+        return true;
     }
     if let Some(stale) = slots::index_of(mm) {
         address_space::end_unseen(stale, mm);
     }
     let owner = Owner { task: child, tgid: child_tgid, ppid: tgid, flags: MM_FROM_BIRTH };
     let _ = address_space::open(mm, owner);
+    true
 }
 
 /// match-proto: sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
 pub fn exec_raw(ctx: RawTracePointContext) -> i32 {
     let bprm: u64 = ctx.arg(2);
-    execed(ctx.arg::<u64>(1) as u32, kernel::read(bprm, layout!(bprm_filename)));
+    if execed(ctx.arg::<u64>(1) as u32, kernel::read(bprm, layout!(bprm_filename))) {
+        look_at_tasks(&ctx, &ASK_RAW);
+    }
     0
 }
 
@@ -92,7 +109,9 @@ pub fn exec_raw(ctx: RawTracePointContext) -> i32 {
 pub fn exec_classic(ctx: TracePointContext) -> u32 {
     // SAFETY: offset of old_pid as the loader found it in the format file; see Config.
     let old = unsafe { ctx.read_at::<u32>(config!(exec_old_pid_offset) as usize) };
-    execed(old.unwrap_or(0), 0);
+    if execed(old.unwrap_or(0), 0) {
+        look_at_tasks(&ctx, &ASK_CLASSIC);
+    }
     0
 }
 
@@ -107,14 +126,13 @@ pub fn environment_raw(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// `old`: the id of the thread that called exec, which has its process's id from now on.
+/// `old`: the id of the thread that called exec, which has its process's id from now on. Says whether it is followed.
 #[inline(always)]
-fn execed(old: u32, filename: u64) {
+fn execed(old: u32, filename: u64) -> bool {
     let (tgid, _) = kernel::ids();
     if !follows_or_waits(tgid) {
-        return;
+        return false;
     }
-    near::look_at_tasks();
     if old != tgid {
         // Nobody will exit under this id: it may be another's by now.
         followed::remove(old);
@@ -143,6 +161,7 @@ fn execed(old: u32, filename: u64) {
         lock_sequence::late(slot);
     }
     records::new_image(slots::of_mm(mm), task, filename);
+    true
 }
 
 /// match-proto: sched_process_exit(struct task_struct *p), 6.16 and later also (…, bool group_dead)

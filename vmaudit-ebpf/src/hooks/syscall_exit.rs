@@ -7,6 +7,7 @@ use aya_ebpf::{
 use vmaudit_common::call::{self, Call};
 
 use crate::{
+    answer,
     call::ReturnedCall,
     call_result,
     current_call::Entry,
@@ -45,15 +46,6 @@ pub fn unasked_raw(ctx: RawTracePointContext) -> i32 {
     0
 }
 
-/// Record: ret at 16.
-#[tracepoint(category = "raw_syscalls", name = "sys_exit")]
-pub fn unasked_classic(ctx: TracePointContext) -> u32 {
-    // SAFETY: as above.
-    let ret = unsafe { ctx.read_at::<i64>(16) };
-    unasked(kernel::Current::task(), ret.unwrap_or(0), kernel::registers());
-    0
-}
-
 /// The refusals that answers are not asked for, when a limit is near ([`crate::near`]).
 #[inline(always)]
 fn unasked(current: kernel::Current, ret: i64, regs: u64) {
@@ -66,7 +58,11 @@ fn unasked(current: kernel::Current, ret: i64, regs: u64) {
     if entry.is_some_and(|entry| entry.question().is_some()) {
         return;
     }
-    judge(id, ret, regs, current, entry);
+    // From 7.0 on raw programs are preempted, and others examine failures on the same CPU meanwhile.
+    answer::undisturbed(
+        #[inline(always)]
+        || judge(id, ret, regs, current, entry),
+    );
     if let Some(entry) = entry {
         entry.end_call();
     }

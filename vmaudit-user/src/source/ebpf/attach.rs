@@ -61,7 +61,7 @@ impl Live {
         }
         let choice = hooks::choose(row, facts, self.asks());
         if self.is_spare(row) {
-            self.keep_spare(&choice, facts).map_err(|e| Stop::Unavailable(refusal(&e)))?;
+            self.keep_spare(row, &choice, facts).map_err(|e| Stop::Unavailable(refusal(&e)))?;
             hook.state = HookState::Attached;
             hook.via = Some(ASKED.into());
             hook.loses = Some(hooks::UNWATCHED.into());

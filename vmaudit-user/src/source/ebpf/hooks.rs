@@ -3,8 +3,8 @@
 //! Raw and classic tracepoints lose events under opposite conditions (measured in shared work on eleven kernels):
 //! from 7.0 on tracing programs run preemptible, and while a task is preempted inside a raw tracepoint program the
 //! kernel skips it for everybody else on that CPU; classic ones run with preemption off, but are skipped while any
-//! task is preempted inside a bpf() map call. So raw before 7.0; from 7.0 on classic for the exits of calls, and both for
-//! all else.
+//! task is preempted inside a bpf() map call. So raw before 7.0; from 7.0 on classic for the exits of calls where they are
+//! always watched, and both for all else.
 //!
 //! A program at the exits of calls costs every call of the machine. From 6.18 on the programs at the releases of the lock can
 //! do without it ([`can_ask`], vmaudit-ebpf/src/answer.rs), for the calls that take the lock; `--calls all`, budgets on
@@ -203,8 +203,9 @@ pub const HOOKS: &[Row] = &[
         loses: "refused calls are not seen and calls are not counted; peaks stay exact",
         need: Need::Optional,
         forms: &[
+            // Attached when a limit is near: the right to open a tracepoint's event (kernel/events/core.c:perf_event_open,
+            // CAP_PERFMON) is gone by then, and a raw one takes none (kernel/bpf/syscall.c:bpf_raw_tracepoint_open).
             asking(raw("unasked_raw", "sys_exit")),
-            asking(classic("unasked_classic", "raw_syscalls", "sys_exit")),
             raw("sys_exit_raw", "sys_exit"),
             classic("sys_exit_classic", "raw_syscalls", "sys_exit"),
         ],
@@ -462,11 +463,7 @@ pub fn choose(row: &'static Row, facts: &Facts, asks: bool) -> Choice {
         })
         .collect();
     let preemptible = facts.version >= PREEMPTIBLE_PROGRAMS;
-    // Where answers are asked for it is attached when a limit is near: the right to open a tracepoint's event
-    // (kernel/events/core.c:perf_event_open, CAP_PERFMON) is gone by then, and a raw one takes none
-    // (kernel/bpf/syscall.c:bpf_raw_tracepoint_open).
-    let later = row.name == CALL_EXIT && asks;
-    if preemptible && !later {
+    if preemptible {
         forms.sort_by_key(|form| !matches!(form.via, Via::Classic(..)));
     }
     // The rare events are cheap to listen to twice. Of the frequent ones only the releases are: where write sections are
@@ -528,7 +525,9 @@ mod tests {
         assert_eq!(programs(CALL_EXIT, &seven), (vec!["sys_exit_classic", "sys_exit_raw"], false));
         let exits = HOOKS.iter().find(|row| row.name == CALL_EXIT).unwrap();
         let later = choose(exits, &seven, true).forms;
-        assert_eq!(later.first().map(|form| form.program), Some("unasked_raw"), "it needs no right");
+        let (later, vias): (Vec<_>, Vec<_>) = later.iter().map(|form| (form.program, form.via)).unzip();
+        assert_eq!(later, ["unasked_raw"]);
+        assert!(matches!(vias[..], [Via::Raw(_)]), "it needs no right");
         let mut unnumbered = facts((7, 2), Some(2), true);
         unnumbered.layout.as_mut().unwrap().mm_lock_seq = ABSENT;
         assert!(

@@ -232,13 +232,12 @@ impl Live {
             numbers: options.namespace.map(|_| super::Numbers::default()),
             sampled: false,
             works: works.map(|(_, works)| works),
-            spare: None,
+            spare: super::Spare::default(),
             // Anybody can name a program like a runner: the buffer that all share has no room for all environments.
             environments: match environments::wanted(options) {
                 Some(_) => Environments::default(),
                 None => Environments::Settled,
             },
-            session: None,
             counts_classic_skips: hooks::counts_classic_skips(facts),
             logger,
             names: Names { proc: Proc::new("/proc"), second: Instant::now(), looks: 0 },

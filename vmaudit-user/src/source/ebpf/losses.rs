@@ -80,7 +80,7 @@ impl Live {
         // A missed end is known by address space where sections are numbered.
         let mut doubt = Doubt { peaks: lost.death_missed > 0 && !self.numbered, ..Doubt::default() };
         // Refused calls may be missing.
-        doubt.calls = self.limits_met() & LIMIT_ON_TASKS_MET != 0;
+        doubt.calls = self.spare.unwatched() || self.limits_met() & LIMIT_ON_TASKS_MET != 0;
         doubt.at_limit = self.limits_met() & LIMIT_ON_VMAS_MET != 0;
         let (mut skipped, mut unreadable) = (lost.changes_missed, 0);
         for row in &self.at_work {

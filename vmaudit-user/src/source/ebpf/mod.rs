@@ -146,12 +146,9 @@ pub struct Live {
     sampled: bool,
     /// What answers are asked with; else the exits of calls are watched, or nothing of calls is.
     works: Option<Works>,
-    /// Waits until a limit is near.
-    spare: Option<Spare>,
+    spare: Spare,
     /// Of processes that begin.
     environments: Environments,
-    /// As long as it is there the session goes on.
-    session: Option<std::sync::mpsc::Sender<()>>,
     /// The kernel counts how often it skips a classic tracepoint's program.
     counts_classic_skips: bool,
     logger: Option<aya_log::EbpfLogger<DebugLog>>,

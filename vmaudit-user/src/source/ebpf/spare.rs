@@ -5,7 +5,7 @@
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,8 +18,7 @@ use crate::os::kernel::Facts;
 use crate::os::{own_threads, rights, task_room};
 use crate::source::ebpf::Live;
 use crate::source::ebpf::attach::ASKED;
-use crate::source::ebpf::attach::attach_to_event;
-use crate::source::ebpf::hooks::{self, Choice, Form, Via};
+use crate::source::ebpf::hooks::{self, Choice, Form, Row, Via};
 use crate::source::ebpf::losses::Counted;
 use crate::source::ebpf::preload;
 use crate::source::ebpf::refusal::refusal;
@@ -31,36 +30,50 @@ const FAR: u64 = 4096;
 /// The command begins before it, and commands that end as soon need none.
 const HEAD_START: Duration = Duration::from_millis(15);
 
-/// Not at work yet.
+/// Waits until a limit is near, where answers are asked for.
+#[derive(Default)]
 pub struct Spare {
+    waiting: Option<Waiting>,
+    /// A limit came near, and it could not be attached.
+    unwatched: bool,
+    /// As long as it is there the session goes on.
+    session: Option<Sender<()>>,
+}
+
+impl Spare {
+    /// A limit came near, and its refusals are not watched.
+    pub fn unwatched(&self) -> bool {
+        self.unwatched
+    }
+}
+
+/// Not at work yet.
+struct Waiting {
     form: &'static Form,
-    /// The event of a classic tracepoint.
-    event: Option<u64>,
     /// The kernel skips programs, and counts that.
     counts: bool,
+    /// What it does not see.
+    blind_spot: Option<String>,
 }
+
+/// Name, for [`hooks::left_out`], of the moment in which it would be attached.
+const WATCHING: &str = "watching";
 
 impl Live {
     /// Chooses the first of these forms.
-    pub(super) fn keep_spare(&mut self, choice: &Choice, facts: &Facts) -> anyhow::Result<()> {
+    pub(super) fn keep_spare(&mut self, row: &Row, choice: &Choice, facts: &Facts) -> anyhow::Result<()> {
         let form = *choice.forms.first().with_context(|| choice.reasons.join("; "))?;
         if hooks::left_out(form.program) {
             return Err(anyhow!("left out on request"));
         }
-        let event = match form.via {
-            Via::Classic(category, name) => {
-                let tracefs = facts.tracefs.as_ref().map_err(|e| anyhow!("{e}"))?;
-                Some(tracefs.event_id(category, name).map_err(|e| anyhow!(e))?)
-            }
-            _ => None,
-        };
-        self.spare = Some(Spare { form, event, counts: hooks::skips_programs(facts) });
+        let blind_spot = hooks::blind_spot(row, facts, &[form.via]);
+        self.spare.waiting = Some(Waiting { form, counts: hooks::skips_programs(facts), blind_spot });
         Ok(())
     }
 
     /// Begins to load it, unless the session is over at once.
     pub(super) fn load_spare(&mut self) {
-        let Some(Spare { form, .. }) = self.spare else { return };
+        let Some(&Waiting { form, .. }) = self.spare.waiting.as_ref() else { return };
         let programs = Arc::clone(&self.ebpf);
         let (session, ends) = mpsc::channel();
         // A signal would make the verifier begin anew.
@@ -76,54 +89,59 @@ impl Live {
         if !task_room::is_at_least(FAR) || own_threads::deaf("vmaudit-load", work).is_err() {
             load(&self.ebpf, form);
         }
-        self.session = Some(session);
+        self.spare.session = Some(session);
     }
 
-    /// A limit is near: has its refusals watched from now on; called again and again until they are. While the program is
-    /// being loaded there is nothing to do: the programs go on keeping in mind what is reached.
+    /// A limit is near: has its refusals watched from now on; called again and again until they are, or cannot be. While the
+    /// program is being loaded there is nothing to do: the programs go on keeping in mind what is reached.
     pub(super) fn watch_exits(&mut self) {
-        if self.spare.is_none() {
+        if self.spare.waiting.is_none() {
             return;
         }
         let programs = Arc::clone(&self.ebpf);
         let Some(mut programs) = preload::unless_loading(&programs) else { return };
-        let Some(spare) = self.spare.take() else { return };
+        let Some(spare) = self.spare.waiting.take() else { return };
         let _rights = rights::raised(&rights::EBPF);
-        let counted = match self.attach_spare(&mut programs, &spare) {
-            Ok(counted) => counted,
-            Err(e) => {
-                log::debug!(target: MESSAGES, "[bpf] {}: {}", spare.form.program, refusal(&e));
-                return;
-            }
-        };
-        // SAFETY: the page, mapped for the life of `self`; the word is written by us alone.
-        unsafe { AtomicU32::from_ptr(&raw mut (*self.control.at(0)).watched) }.store(1, Ordering::Release);
-        if let Some(hook) = self.hooks.iter_mut().find(|hook| hook.name == hook::CALL_EXIT) {
-            hook.via = Some(format!("{ASKED}+{}", spare.form.via.name()));
+        let attached = attach(&mut programs, &spare);
+        if attached.is_ok() {
+            // SAFETY: the page, mapped for the life of `self`; the word is written by us alone.
+            unsafe { AtomicU32::from_ptr(&raw mut (*self.control.at(0)).watched) }
+                .store(1, Ordering::Release);
         }
+        if let Some(hook) = self.hooks.iter_mut().find(|hook| hook.name == hook::CALL_EXIT) {
+            let more = match &attached {
+                Ok(_) => spare.blind_spot,
+                Err(e) => Some(format!("a limit came near and they could not be watched: {}", refusal(e))),
+            };
+            if let (Some(loses), Some(more)) = (&mut hook.loses, more) {
+                loses.push_str("; ");
+                loses.push_str(&more);
+            }
+            if attached.is_ok() {
+                hook.via = Some(format!("{ASKED}+{}", spare.form.via.name()));
+            }
+        }
+        let Ok(counted) = attached else {
+            self.spare.unwatched = true;
+            return;
+        };
         if let Some((_, programs)) = self.at_work.iter_mut().find(|row| row.0 == hook::CALL_EXIT) {
             programs.push(counted);
         }
     }
+}
 
-    fn attach_spare(&mut self, programs: &mut Ebpf, spare: &Spare) -> anyhow::Result<Counted> {
-        let program = programs.program_mut(spare.form.program).context("the eBPF object lacks it")?;
-        preload::load(program)?;
-        let fd = match (program, spare.form.via) {
-            (Program::RawTracePoint(p), Via::Raw(event)) => {
-                p.attach(event)?;
-                p.fd()?.as_fd().as_raw_fd()
-            }
-            (Program::TracePoint(p), _) => {
-                let program = p.fd()?.as_fd().as_raw_fd();
-                let event = attach_to_event(spare.event.unwrap_or(0), program)?;
-                self.events.push(event);
-                program
-            }
-            _ => return Err(anyhow!("program {} is of another kind", spare.form.program)),
-        };
-        Ok(Counted::new(fd, spare.counts))
+fn attach(programs: &mut Ebpf, spare: &Waiting) -> anyhow::Result<Counted> {
+    if hooks::left_out(WATCHING) {
+        return Err(anyhow!("left out on request"));
     }
+    let program = programs.program_mut(spare.form.program).context("the eBPF object lacks it")?;
+    preload::load(program)?;
+    let (Program::RawTracePoint(program), Via::Raw(event)) = (program, spare.form.via) else {
+        return Err(anyhow!("program {} is of another kind", spare.form.program));
+    };
+    program.attach(event)?;
+    Ok(Counted::new(program.fd()?.as_fd().as_raw_fd(), spare.counts))
 }
 
 /// What went wrong is told when it is attached.
