@@ -1,6 +1,7 @@
 //! Which calls are watched, and that of those not one is missing: equality with what the program itself has counted.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use vmaudit_tests::rows::{ASKED, assert_nothing_lost};
 use vmaudit_tests::{Done, Session};
@@ -38,6 +39,9 @@ fn every_refusal_is_counted(options: &[&str], words: &[&str]) {
     assert!(!counted.is_empty(), "nothing was refused, so nothing was tested");
     assert_eq!(seen, counted, "{words:?}");
     assert_eq!(groups(&done.report()), counted, "{words:?}: groups");
+    // The log keeps what was compared.
+    let all = counted.values().sum::<u64>();
+    let _ = writeln!(std::io::stderr(), "{}: {all} refusals, all counted: {counted:?}", words.join(" "));
 }
 
 #[test]
@@ -49,6 +53,14 @@ fn one_thread_of_refused_and_fine_calls() {
 fn threads_of_refused_and_fine_calls() {
     every_refusal_is_counted(&LOCKING, &["mixed", "4", "10000"]);
     every_refusal_is_counted(&LOCKING, &["mixed", "16", "5000"]);
+}
+
+/// At the limit on VMAs, where munmap is refused as well, one thread and several.
+#[test]
+fn threads_at_the_limit() {
+    let _lower = vmaudit_tests::LowerLimit::new();
+    every_refusal_is_counted(&LOCKING, &["mixed-full", "1", "10000"]);
+    every_refusal_is_counted(&LOCKING, &["mixed-full", "8", "5000"]);
 }
 
 /// Equal to the program's own count, or short of it by no more than what the report says was lost: a work that is put off by
@@ -114,9 +126,25 @@ fn counts_of_calls_are_the_same_in_both_arrangements_or_null() {
 /// A budget on failures must not rest on calls that nobody looks at.
 #[test]
 fn a_budget_on_failures_watches_all_calls() {
-    let done = Session::run(&["--fail-on", "failure"], &["burst", "10"]).go().succeeded();
-    let report = done.report();
-    assert!(report.coverage.exact_calls && report.session.breach.is_none(), "{:?}", report.coverage);
+    let scratch = vmaudit_tests::Scratch::new();
+    let budget = scratch.path("budget.toml");
+    std::fs::write(&budget, "[[budget]]\nprocess = \"*\"\nmax_failures = 0\n").unwrap();
+    let budget = budget.to_str().unwrap();
+    for options in
+        [["--fail-on", "failure"], ["--fail-on", "any-refusal"], ["--fail-on", "lost"], ["--budget", budget]]
+    {
+        let report = Session::run(&options, &["burst", "10"]).go().succeeded().report();
+        assert!(report.coverage.exact_calls, "{options:?}: {:?}", report.coverage);
+        assert!(report.session.breach.is_none(), "{options:?}: {:?}", report.session);
+    }
+    // A peak needs no calls.
+    let report = Session::run(&["--fail-on", "peak"], &["burst", "10"]).go().succeeded().report();
+    assert_eq!(
+        report.coverage.exact_calls,
+        !vmaudit_tests::answers_can_be_asked_for(),
+        "{:?}",
+        report.coverage
+    );
 }
 
 /// `doctor` names each call whose refusals the cheaper arrangement does not see.
@@ -132,6 +160,7 @@ fn doctor_names_the_refusals_that_are_not_seen() {
         .collect();
     let cheaper = Session::run(&["--calls", "locking"], &["exit", "0"]).go().succeeded().report();
     let asks = cheaper.call_exit().and_then(|hook| hook.via.clone()).as_deref() == Some(ASKED);
+    assert_eq!(asks, vmaudit_tests::answers_can_be_asked_for(), "{:?}", cheaper.coverage);
     let expected: &[&str] = if asks { &["all", "locking"] } else { &["all"] };
     assert_eq!(arrangements, expected, "{found}");
     if !asks {

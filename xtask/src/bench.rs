@@ -52,7 +52,7 @@ pub struct Options {
 }
 
 /// Kernels of `--vm`: hooks as before 6.14, as before 6.18, as from then on, and as from 7.0 on.
-const COUNTED_KERNELS: [&str; 4] = ["6.1", "6.12", "6.18", "7.2"];
+const COUNTED_KERNELS: [&str; 5] = ["6.1", "6.12", "6.16", "6.18", "7.2"];
 
 /// Another program that runs a command under it.
 struct Tracer {

@@ -40,13 +40,15 @@ const fn kernel_of_arm64(id: &'static str, suites: &'static [&'static str], pack
 }
 
 /// All of them, oldest first. Small set: before the mmap_lock tracepoints, both of their prototypes, and the newest.
-pub const KERNELS: [Kernel; 13] = [
+pub const KERNELS: [Kernel; 15] = [
     kernel("5.10", &["bullseye", "bullseye-security"], r"^linux-image-5\.10\.0-[0-9]+-cloud-ARCH$", true),
     kernel("6.1", &["bookworm", "bookworm-security"], r"^linux-image-6\.1\.0-[0-9]+-cloud-ARCH$", true),
     kernel("6.12", &["trixie", "trixie-security"], r"^linux-image-6\.12\.[0-9]+\+deb13.*-cloud-ARCH$", false),
     // PREEMPT_RT: the locks of the address space and of the run queues sleep, and interrupts run in threads.
     kernel("6.1-rt", &["bookworm", "bookworm-security"], r"^linux-image-6\.1\.0-[0-9]+-rt-ARCH$", false),
     kernel("6.12-rt", &["trixie", "trixie-security"], r"^linux-image-6\.12\.[0-9]+\+deb13.*-rt-ARCH$", false),
+    kernel("6.18-rt", &["trixie-backports"], r"^linux-image-6\.18\.[0-9]+.*-rt-ARCH$", false),
+    kernel("7.2-rt", &["sid", "forky"], r"^linux-binary-7\.2\.[0-9]+.*-rt-ARCH$", false),
     // Pages of 16 KiB.
     kernel_of_arm64(
         "6.12-16k",

@@ -173,23 +173,19 @@ const UNDER: [(&str, Option<&[&str]>); 4] = [
 ];
 /// Of one benchmark; the guest's clock counts instructions.
 const SECONDS: &str = "0.1";
-/// Measurements until one is no less than the one before, at most.
-const WARMER: u32 = 30;
+/// Each is measured so often, by turns; the least counts.
+const ROUNDS: u32 = 3;
 
 fn run_benchmarks(settings: &Settings) -> Result<()> {
     let mut count = 0;
     for work in BENCHMARKS {
-        for (under, options) in UNDER {
-            let mut ns = measured(settings, work, options)?;
-            // A machine that has just booted takes several times as long for a mapping.
-            for _ in 0..WARMER {
-                let again = measured(settings, work, options)?;
-                let settled = again > ns * 0.99;
-                ns = ns.min(again);
-                if settled {
-                    break;
-                }
+        let mut least = [f64::INFINITY; UNDER.len()];
+        for _ in 0..ROUNDS {
+            for ((_, options), least) in UNDER.iter().zip(&mut least) {
+                *least = least.min(measured(settings, work, *options)?);
             }
+        }
+        for ((under, _), ns) in UNDER.iter().zip(least) {
             marker(&format!("figure {work} {} {ns}", under.replace(' ', "_")));
             count += 1;
         }

@@ -58,6 +58,7 @@ pub fn fork_classic(ctx: TracePointContext) -> u32 {
         // A thread's id lands here too: harmless, no process has it as its tgid while the thread lives, and
         // `exited` or `execed` removes it.
         followed::add_late(child);
+        look_at_tasks(&ctx, &ASK_CLASSIC);
     }
     0
 }

@@ -54,7 +54,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 lodger beside|vfork|exec|outlives N M
   refusals      limit CALL [REPEAT] | causes KIND [N] | near NAME [N] | over-as N | full-cgroup FOLDER N
                 full-of-tasks user MOST N [STOP...]|cgroup FOLDER N|machine N|numbers N | dead-namespace N | too-large-to-copy N | exec-without-room | stacks N
-                mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | outcomes CASE | sites HERE THERE
+                mixed THREADS N [SIGNAL EVERY US] | mixed-stack N | mixed-full THREADS N | outcomes CASE | sites HERE THERE
                 left CASE | more-calls CASE N | unmap-everything
                 ends stack|stack-no-room|stack-no-space|thread-stack|null|abort|file-cut FOLDER|tmpfs FOLDER|huge-page
                      |cpu-soft|cpu-hard|kill-child SIGNAL|child WORDS...|exec PROGRAM WORDS...|handled N|cgroup FOLDER
@@ -152,6 +152,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["mixed", t, n] => mixed::mixed(number(t), number(n), None),
         ["mixed", t, n, us] => mixed::mixed(number(t), number(n), Some(number(us))),
         ["mixed-stack", n] => mixed::mixed_stack(number(n)),
+        ["mixed-full", t, n] => mixed::mixed_full(number(t), number(n)),
         ["leader-exits", n] => makers::leader_exits(number(n)),
         ["attach", n] => makers::attach(number(n)),
         ["named", how @ ("threads" | "together" | "renames" | "many"), t, n] => {

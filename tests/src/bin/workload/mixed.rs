@@ -6,15 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering}
 
 use libc::{MADV_DONTNEED, MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE};
 
-use crate::memory::{Errno, PAGE, brk, call, die, leave, madvise, mmap, mprotect, mremap, munmap, must};
+use crate::makers::max_map_count;
+use crate::memory::{
+    Errno, Holes, PAGE, brk, call, die, leave, madvise, mmap, mmap_at, mprotect, mremap, munmap, must,
+};
 use crate::own::{Own, count};
 
-const NAMES: [&str; 5] = ["mmap", "mprotect", "madvise", "mremap", "brk"];
+const NAMES: [&str; 6] = ["mmap", "mprotect", "madvise", "mremap", "brk", "munmap"];
 const MMAP: usize = 0;
 const MPROTECT: usize = 1;
 const MADVISE: usize = 2;
 const MREMAP: usize = 3;
 const BRK: usize = 4;
+const MUNMAP: usize = 5;
 
 static REFUSED: [AtomicU64; NAMES.len()] = [const { AtomicU64::new(0) }; NAMES.len()];
 /// What each kind is refused with; one errno each.
@@ -65,17 +69,8 @@ pub fn mixed(threads: usize, n: usize, signal_us: Option<i64>) -> ! {
     // Between two pages, so that nobody else finds room here that is large enough for what is mapped below.
     must(munmap(nowhere + PAGE, PAGE), "munmap of the middle");
     NOWHERE.store(nowhere + PAGE, Ordering::Relaxed);
-    let barrier: &'static Barrier = Box::leak(Box::new(Barrier::new(threads + 1)));
-    for t in 0..threads {
-        std::thread::spawn(move || {
-            barrier.wait();
-            calls(t, n);
-            barrier.wait();
-            loop {
-                std::thread::park();
-            }
-        });
-    }
+    let barrier = threads_of(threads, move |t| calls(t, n));
+    barrier.wait();
     if let Some(us) = signal_us {
         signals(us);
     }
@@ -86,6 +81,68 @@ pub fn mixed(threads: usize, n: usize, signal_us: Option<i64>) -> ! {
         end_of_handlers();
     }
     finish("mixed")
+}
+
+/// Threads that do this at the same time, from the second wait of all to the third. At the first all have begun: nothing more is
+/// mapped for them.
+fn threads_of(threads: usize, work: impl Fn(usize) + Copy + Send + 'static) -> &'static Barrier {
+    let barrier: &'static Barrier = Box::leak(Box::new(Barrier::new(threads + 1)));
+    for t in 0..threads {
+        std::thread::spawn(move || {
+            barrier.wait();
+            barrier.wait();
+            work(t);
+            barrier.wait();
+            loop {
+                std::thread::park();
+            }
+        });
+    }
+    barrier
+}
+
+/// The same at the limit on VMAs, where what splits a mapping is refused, and what shrinks one and lets it grow again is not.
+pub fn mixed_full(threads: usize, n: usize) -> ! {
+    // Of each thread three pages, with a page between them and the next.
+    let all = must(mmap((4 * threads + 1) * PAGE, PROT_NONE, MAP_NORESERVE), "mmap");
+    let barrier = threads_of(threads, move |t| calls_at_the_limit(all + (4 * t + 1) * PAGE, t, n));
+    barrier.wait();
+    for t in 0..threads {
+        let mine = all + (4 * t + 1) * PAGE;
+        must(mprotect(mine, 3 * PAGE, PROT_READ | PROT_WRITE), "mprotect of what is a thread's");
+    }
+    let more = (max_map_count() - count()) as usize;
+    let holes = Holes::find(more);
+    for i in 0..more {
+        holes.map(i);
+    }
+    barrier.wait();
+    barrier.wait();
+    for i in 0..more {
+        holes.unmap(i);
+    }
+    finish("mixed-full")
+}
+
+fn calls_at_the_limit(mine: usize, thread: usize, n: usize) {
+    let read_write = PROT_READ | PROT_WRITE;
+    let mut seed = thread as u32 * 7919 + 1;
+    for _ in 0..n {
+        seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12345);
+        match (seed >> 16) % 5 {
+            0 => refused(MUNMAP, munmap(mine + PAGE, PAGE)),
+            1 => refused(MPROTECT, mprotect(mine + PAGE, PAGE, PROT_READ)),
+            2 => refused(MMAP, mmap(TOO_MUCH, read_write, 0)),
+            3 => {
+                must(munmap(mine + 2 * PAGE, PAGE), "munmap of the last page");
+                must(mmap_at(mine + 2 * PAGE, PAGE, read_write), "mmap of the last page");
+            }
+            _ => {
+                must(mprotect(mine, 3 * PAGE, PROT_READ), "mprotect of all");
+                must(mprotect(mine, 3 * PAGE, read_write), "mprotect of all");
+            }
+        }
+    }
 }
 
 /// Refused calls of the main thread, whose stack has grown by a page before each.

@@ -430,7 +430,7 @@ pub fn met_unwatched(limits_met: u32) -> Option<&'static str> {
 /// (ipc/shm.c, mm/msync.c, mm/mincore.c, kernel/fork.c:copy_process, fs/aio.c:ioctx_alloc, mm/mlock.c:can_do_mlock,
 /// mm/mprotect.c:do_mprotect_pkey, mm/mremap.c:check_mremap_params; 6.18 to 7.3).
 pub const UNWATCHED_CALLS: [&str; 6] = [
-    "clone, clone3, fork and vfork at a limit on tasks",
+    "clone, clone3, fork and vfork for want of the kernel's own memory, and at a limit on tasks that was not near before",
     "shmget, shmctl, msync, mincore, bpf, userfaultfd, io_uring_setup, io_uring_register",
     "io_setup at fs.aio-max-nr",
     "mlock, mlock2 and mlockall where nothing may be locked",
