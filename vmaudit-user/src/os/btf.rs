@@ -19,14 +19,16 @@ const KIND_FUNC_PROTO: u32 = 13;
 /// name would have no end.
 const MOST_MEMBERS: u32 = 1_000_000;
 
-/// What types have on average, at least; that much of a blob's length is made ready for them.
-const TYPE_BYTES: u32 = 16;
+/// The place of each so many-th type is kept; those between are walked to.
+const STEP: u32 = 16;
 
 /// The parts of a BTF blob that were asked for.
 pub struct Btf<'a> {
     bytes: &'a [u8],
     strings: &'a [u8],
-    /// Offset in `bytes` of each type, index 0 = type id 1.
+    /// Number of types.
+    count: u32,
+    /// Offset in `bytes` of each [`STEP`]th type, index 0 = type id 1.
     types: Vec<u32>,
     /// Type ids by name, for the names asked for.
     named: HashMap<(u32, &'a str), u32>,
@@ -51,24 +53,27 @@ impl<'a> Btf<'a> {
         let mut btf = Self {
             bytes,
             strings,
-            types: Vec::with_capacity(bytes.len().min((type_len / TYPE_BYTES) as usize)),
+            count: 0,
+            types: Vec::new(),
             named: HashMap::new(),
             left: Cell::new(MOST_MEMBERS),
         };
-        let wanted = Wanted::find(strings, names);
+        let wanted = Wanted::new(names);
         let mut at = start;
         while at < end {
             let info = u32_at(bytes, at as usize + 4)?;
             let kind = info >> 24 & 0x1f;
-            btf.types.push(at);
-            if matches!(kind, KIND_STRUCT | KIND_ENUM | KIND_TYPEDEF | KIND_FUNC)
-                && let Some(name) = wanted.at(u32_at(bytes, at as usize)?)
-            {
-                let id = btf.types.len() as u32;
-                // A struct may stand there as a forward declaration without members too; the first one wins.
-                btf.named.entry((kind, name)).or_insert(id);
+            if btf.count.is_multiple_of(STEP) {
+                btf.types.push(at);
             }
-            at = at.checked_add(12)?.checked_add(payload(kind, info & 0xffff)?)?;
+            btf.count += 1;
+            if NAMED >> kind & 1 == 1
+                && let Some(name) = wanted.at(strings, u32_at(bytes, at as usize)?)
+            {
+                // A struct may stand there as a forward declaration without members too; the first one wins.
+                btf.named.entry((kind, name)).or_insert(btf.count);
+            }
+            at = at.checked_add(length(info)?)?;
         }
         Some(btf)
     }
@@ -79,7 +84,12 @@ impl<'a> Btf<'a> {
     }
 
     fn at(&self, id: u32) -> Option<usize> {
-        self.types.get(id.checked_sub(1)? as usize).map(|&at| at as usize)
+        let index = id.checked_sub(1).filter(|&index| index < self.count)?;
+        let mut at = *self.types.get((index / STEP) as usize)?;
+        for _ in 0..index % STEP {
+            at = at.checked_add(length(u32_at(self.bytes, at as usize + 4)?)?)?;
+        }
+        Some(at as usize)
     }
 
     /// Byte offset of a member, looked for in anonymous members too.
@@ -183,67 +193,74 @@ impl<'a> Btf<'a> {
     }
 }
 
+/// Kinds of types that are asked for by name, a bit each.
+const NAMED: u32 = 1 << KIND_STRUCT | 1 << KIND_ENUM | 1 << KIND_TYPEDEF | 1 << KIND_FUNC;
+
 const SLOTS: usize = 1 << 12;
 
-/// Where the strings that are asked for begin, so that the types, of which there are some hundred thousand, are told by
-/// a number: each name is looked at once, one after the other. Names stand there whole (tools/lib/bpf/strset.c).
-struct Wanted<'a> {
-    /// Ascending.
-    places: Vec<(u32, &'a str)>,
-    /// By the last bits of a place; most types are told by this alone.
+/// The names that are asked for. There are some hundred thousand types: most are told by how their names begin.
+struct Wanted<'n, 'a> {
+    names: &'n [&'a str],
+    /// By the first bytes.
     promising: [bool; SLOTS],
 }
 
-impl<'a> Wanted<'a> {
-    fn find(strings: &[u8], names: &[&'a str]) -> Self {
-        // Most are told apart by their first two bytes (of a name of one byte, the second is the 0 behind it).
-        let mut beginnings = vec![false; 1 << 16];
+impl<'n, 'a> Wanted<'n, 'a> {
+    fn new(names: &'n [&'a str]) -> Self {
+        let mut promising = [false; SLOTS];
         for name in names {
-            let mut bytes = name.bytes().chain([0, 0]);
-            let two = [bytes.next().unwrap_or(0), bytes.next().unwrap_or(0)];
-            beginnings[usize::from(u16::from_le_bytes(two))] = true;
+            // Of a shorter one the 0 behind it, and no more, belongs to it.
+            let mut first = [0; 4];
+            first.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
+            promising[Self::slot(first)] = true;
         }
-        let mut found = Self { places: Vec::with_capacity(names.len()), promising: [false; SLOTS] };
-        let mut at = 0;
-        while let Some(rest) = strings.get(at..).filter(|rest| !rest.is_empty()) {
-            let length = memchr::memchr(0, rest).unwrap_or(rest.len());
-            if u16_at(rest, 0).is_some_and(|two| beginnings[usize::from(two)])
-                && let Some(name) = names.iter().find(|name| rest.get(..length) == Some(name.as_bytes()))
-                && let Ok(place) = u32::try_from(at)
-            {
-                found.places.push((place, name));
-                found.promising[Self::slot(place)] = true;
-            }
-            at += length + 1;
-        }
-        found
+        Self { names, promising }
     }
 
-    fn slot(place: u32) -> usize {
-        place as usize % SLOTS
+    /// Of the first four bytes of a name, as far as it has them.
+    fn slot([a, b, c, d]: [u8; 4]) -> usize {
+        let (c, d) = if b == 0 { (0, 0) } else { (c, if c == 0 { 0 } else { d }) };
+        let first = u32::from_le_bytes([a, b, c, d]);
+        (first.wrapping_mul(0x9e37_79b1) >> 20) as usize
     }
 
-    fn at(&self, place: u32) -> Option<&'a str> {
-        if !self.promising[Self::slot(place)] {
+    fn at(&self, strings: &[u8], place: u32) -> Option<&'a str> {
+        let place = place as usize;
+        let first = strings.get(place..place.checked_add(4)?);
+        if first
+            .and_then(|first| first.try_into().ok())
+            .is_some_and(|first| !self.promising[Self::slot(first)])
+        {
             return None;
         }
-        let found = self.places.binary_search_by_key(&place, |(place, _)| *place).ok()?;
-        self.places.get(found).map(|(_, name)| *name)
+        let rest = strings.get(place..)?;
+        let is = |name: &str| rest.strip_prefix(name.as_bytes()).is_some_and(|end| end.first() == Some(&0));
+        self.names.iter().find(|name| is(name)).copied()
     }
 }
 
-/// Bytes that follow the common 12 of a type.
-fn payload(kind: u32, count: u32) -> Option<u32> {
-    Some(match kind {
-        1 | 14 | 17 => 4, // int, var, decl tag
-        3 => 12,          // array
-        KIND_STRUCT | KIND_UNION => count * 12,
-        KIND_ENUM | KIND_FUNC_PROTO => count * 8,
-        15 | 19 => count * 12, // datasec, enum64
-        2 | 7..=12 | 16 | 18 => 0,
-        _ => return None,
-    })
+/// Bytes of a type, of which this is the second word; `None` of a kind that this reader does not know.
+fn length(info: u32) -> Option<u32> {
+    let (fixed, each) = *LENGTHS.get((info >> 24 & 0x1f) as usize)?;
+    (fixed != 0).then_some(u32::from(fixed) + u32::from(each) * (info & 0xffff))
 }
+
+/// By kind: bytes of the type itself, and of each of its members, values or arguments.
+const LENGTHS: [(u8, u8); 32] = {
+    let mut lengths = [(0, 0); 32];
+    let mut kind = 1;
+    while kind <= 19 {
+        lengths[kind] = match kind as u32 {
+            1 | 14 | 17 => (16, 0),                         // int, var, decl tag
+            3 => (24, 0),                                   // array
+            KIND_STRUCT | KIND_UNION | 15 | 19 => (12, 12), // datasec, enum64
+            KIND_ENUM | KIND_FUNC_PROTO => (12, 8),
+            _ => (12, 0),
+        };
+        kind += 1;
+    }
+    lengths
+};
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
