@@ -270,7 +270,7 @@ impl Anonymizer {
             return Cow::Borrowed(text);
         }
         let mut result = Cow::Borrowed(text);
-        for home in HOMES {
+        for home in HOMES.into_iter().filter(|home| holds(text, home)) {
             if let Some(changed) = replace_component(&result, home) {
                 result = Cow::Owned(changed);
             }
@@ -373,6 +373,13 @@ impl Anonymizer {
             }
         }
     }
+}
+
+/// `home` is in there, in whatever case. Most texts are told by their separators.
+fn holds(text: &str, home: &str) -> bool {
+    let (text, home) = (text.as_bytes(), home.as_bytes());
+    let begins = |at: usize| text.get(at..at + home.len()).is_some_and(|it| it.eq_ignore_ascii_case(home));
+    (0..text.len()).any(|at| home.first() == text.get(at) && begins(at))
 }
 
 /// Replaces what follows each `home` up to the next separator; `None` when there is none.
