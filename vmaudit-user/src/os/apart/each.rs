@@ -18,7 +18,7 @@ const AT_FIRST: Duration = Duration::from_millis(100);
 /// So few items wait for each other.
 const FEW: usize = 4;
 /// Answers in one message ...
-const TOGETHER: usize = 32;
+const TOGETHER: usize = 128;
 /// ... and for so long they may wait for others.
 const KEPT: Duration = Duration::from_millis(10);
 /// Between two looks at the children's beats.
@@ -36,8 +36,9 @@ pub fn each<T, S, R: Serialize + DeserializeOwned>(
     answers.resize_with(items.len(), || None);
     let serve =
         |places: &[usize], line: &Line, beat: &Beat| serve(items, places, (&state, &work), line, beat);
-    let processors = std::thread::available_parallelism().map_or(1, |n| n.get()).min(MOST);
-    let lanes = if items.len() < WORTH_A_CHILD { 1 } else { processors };
+    // Asking for the processors reads a dozen files.
+    let processors = || std::thread::available_parallelism().map_or(1, |n| n.get()).min(MOST);
+    let lanes = if items.len() < WORTH_A_CHILD { 1 } else { processors() };
     let all: Vec<usize> = (0..items.len()).collect();
     let at_first = if items.len() > FEW { AT_FIRST } else { EACH };
     pass(&all, lanes, at_first, patience, &mut answers, &serve);
