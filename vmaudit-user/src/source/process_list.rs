@@ -3,14 +3,18 @@
 //! What of a process can block, its memory map and its command line, is read [`apart`]. A process that does
 //! not answer keeps its row: what the kernel's walk and the files that never block tell of it.
 
-use std::collections::HashMap;
+mod shared;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use anyhow::Context;
-use nix::fcntl::{OFlag, openat, readlinkat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
+use serde::{Deserialize, Serialize};
+
+use self::shared::{Known, Names, find, groups_of};
 
 use crate::domain::application::{application, arguments};
 use crate::domain::cgroup::Groups;
@@ -18,11 +22,11 @@ use crate::domain::process_filter::ProcessFilter;
 use crate::model::scan::Row;
 use crate::model::unreadable::Unreadable;
 use crate::os::apart;
-use crate::os::apart::Patience;
+use crate::os::apart::{Patience, Unanswered};
 use crate::os::procfs::{CountBuffer, Handle, Proc, Stat};
 use crate::source::ebpf::task_iter::Task;
 
-/// One walk of the kernel over all processes.
+/// One walk of the kernel over all processes, which come in ascending order of pid.
 pub type Walk<'a> = &'a dyn Fn() -> io::Result<Vec<Task>>;
 
 /// Command lines longer than this are read through a larger buffer, bytes.
@@ -53,56 +57,107 @@ pub fn read(wanted: &Wanted<'_>, proc: &Proc, walk: Option<Walk<'_>>) -> anyhow:
         return Ok(all_by_lines(wanted, &pids, proc, &patience));
     };
     let mut tasks = walk().context("the kernel's task iterator failed")?;
+    // Some hosts guard their first process from BPF and from /proc alike; then it is a row with that reason.
+    let first = (asked.is_empty() && find(&tasks, 1).is_none()).then_some(1);
     tasks.retain(|task| {
         (asked.is_empty() || asked.binary_search(&task.pid).is_ok())
             && wanted.filter.owner(task.uid)
             && named_so(wanted, proc, task.pid, &task.comm)
     });
-    let mut rows = all_by_walk(wanted, &tasks, proc, &patience)?;
-    // A pid that changed its owner since the first look has lent its command line to the wrong row.
-    let now: HashMap<u32, u64> =
-        walk().unwrap_or_default().into_iter().map(|task| (task.pid, task.start_ns)).collect();
-    let started: HashMap<u32, u64> = tasks.iter().map(|task| (task.pid, task.start_ns)).collect();
-    for row in &mut rows {
-        if now.get(&row.pid).is_some_and(|start| started.get(&row.pid) != Some(start)) {
-            row.arguments.clear();
-            row.exe = None;
-            row.cgroup = None;
-            row.within = Default::default();
-            row.app.clone_from(&row.comm);
-        }
+    let mut names = Names::new(proc);
+    let least = least_of(&tasks, wanted.units);
+    let with_groups = |task: &Task| asks_for_groups(wanted, task.vmas.is_none_or(|vmas| vmas >= least));
+    let mut known: Vec<Known> = Vec::with_capacity(tasks.len());
+    tasks.retain(|task| {
+        // Who is left out is not looked at again: nobody's word is taken for him.
+        let own = wanted.filter.asks_for_group();
+        let it = if own { names.own(task.pid, true) } else { names.of(task, with_groups(task)) };
+        let fits = wanted.filter.group(it.groups.as_ref());
+        known.extend(fits.then_some(it));
+        fits
+    });
+    let items: Vec<Item<'_>> = tasks.iter().map(Item::Walked).chain(first.map(Item::Listed)).collect();
+    let mut told = tell(wanted, &items, proc, &patience)?;
+    let first_row = first.and_then(|pid| Some((pid, told.pop()?)));
+    for ((task, it), _) in tasks.iter().zip(&mut known).zip(&told).filter(|(_, told)| told.is_err()) {
+        it.groups = groups_of(proc, task.pid);
     }
-    // Asked for by number and not walked: a kernel thread, or nobody. Some hosts guard their first process from BPF and
-    // from /proc alike; then it is a row with that reason.
-    let first = asked.is_empty().then_some(1);
-    let missing: Vec<u32> = asked
-        .into_iter()
-        .chain(first)
-        .filter(|pid| !now.contains_key(pid) && !started.contains_key(pid))
-        .collect();
+    // A pid that changed its owner since the first look has lent its names to the wrong row.
+    let mut now = walk().unwrap_or_default();
+    let mut anew = false;
+    for (task, it) in tasks.iter().zip(&mut known).filter(|(task, _)| names.unsure(task, &now)) {
+        *it = names.own(task.pid, it.groups.is_some() || with_groups(task));
+        anew = true;
+    }
+    if anew {
+        now = walk().unwrap_or_default();
+    }
+    let mut rows: Vec<Row> = Vec::with_capacity(items.len());
+    for ((task, mut it), mut told) in tasks.iter().zip(known).zip(told) {
+        if find(&now, task.pid).is_some_and(|now| now.start_ns != task.start_ns) {
+            it = Known::default();
+            if let Ok(Told::Walked(arguments, _)) = &mut told {
+                arguments.clear();
+            }
+        }
+        rows.extend(match told {
+            Ok(Told::Walked(arguments, count)) => by_walk(wanted, task, it, arguments, count),
+            Ok(Told::Listed(_)) => None, // not what was asked
+            Err(why) => silent_by_walk(wanted, task, it, why.into()),
+        });
+    }
+    let walked = |pid: u32| find(&now, pid).is_some() || find(&tasks, pid).is_some();
+    if let Some((pid, told)) = first_row.filter(|(pid, _)| !walked(*pid)) {
+        rows.extend(match told {
+            Ok(Told::Listed(row)) => row.map(|row| *row),
+            Ok(Told::Walked(..)) => None, // not what was asked
+            Err(why) => silent_by_lines(wanted, pid, proc, why.into()),
+        });
+    }
+    // Asked for by number and not walked: a kernel thread, or nobody.
+    let missing: Vec<u32> = asked.into_iter().filter(|&pid| !walked(pid)).collect();
     rows.extend(all_by_lines(wanted, &missing, proc, &patience));
     Ok(rows)
 }
 
-fn all_by_walk(
+/// What a child is asked about.
+enum Item<'a> {
+    /// A process that the walk found: what can block.
+    Walked(&'a Task),
+    /// One that it did not find: everything.
+    Listed(u32),
+}
+
+/// What it tells.
+#[derive(Serialize, Deserialize)]
+enum Told {
+    /// The command line, and the count where the walk had none.
+    Walked(Vec<String>, Option<Result<u64, Unreadable>>),
+    Listed(Option<Box<Row>>),
+}
+
+fn tell(
     wanted: &Wanted<'_>,
-    tasks: &[Task],
+    items: &[Item<'_>],
     proc: &Proc,
     patience: &Patience,
-) -> anyhow::Result<Vec<Row>> {
+) -> anyhow::Result<Vec<Result<Told, Unanswered>>> {
     let cannot = || format!("cannot read {}", proc.root().display());
     // A child has no descriptor of ours.
     drop(proc.folder().with_context(cannot)?);
-    let names = || Names { folder: proc.folder().ok(), proc, buffer: CountBuffer::default() };
-    let least = least_of(tasks, wanted.units);
+    let lines = || CommandLines { folder: proc.folder().ok(), proc, buffer: CountBuffer::default() };
     // Rights to read other users' processes (CAP_SYS_PTRACE) are needed in there.
-    let answers = apart::each(tasks, patience, names, |task, names, _| by_walk(wanted, task, least, names));
-    let rows = tasks.iter().zip(answers);
-    Ok(rows
-        .filter_map(|(task, answer)| {
-            answer.unwrap_or_else(|why| silent_by_walk(wanted, task, proc, why.into()))
-        })
-        .collect())
+    Ok(apart::each(items, patience, lines, |item, lines, _| match *item {
+        Item::Listed(pid) => Told::Listed(by_lines(wanted, pid, proc, &mut lines.buffer).map(Box::new)),
+        Item::Walked(task) => {
+            // It was in the middle of an exec or an exit: asked again in the other way.
+            let count = (task.vmas.is_none() && !task.zombie).then(|| {
+                let handle = proc.open(task.pid);
+                handle.and_then(|handle| handle.count(&handle.stat()?, &mut lines.buffer))
+            });
+            Told::Walked(lines.of(task.pid).unwrap_or_default(), count)
+        }
+    }))
 }
 
 /// The count of the last among so many of the largest.
@@ -124,15 +179,15 @@ fn all_by_lines(wanted: &Wanted<'_>, pids: &[u32], proc: &Proc, patience: &Patie
     .collect()
 }
 
-/// Files of processes by path below an open /proc.
-struct Names<'a> {
+/// Command lines by path below an open /proc.
+struct CommandLines<'a> {
     folder: Option<OwnedFd>,
     proc: &'a Proc,
     buffer: CountBuffer,
 }
 
-impl Names<'_> {
-    fn cmdline(&mut self, pid: u32) -> Option<Vec<String>> {
+impl CommandLines<'_> {
+    fn of(&mut self, pid: u32) -> Option<Vec<String>> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let path = format!("{pid}/cmdline");
         let folder = self.folder.as_ref()?;
@@ -145,11 +200,6 @@ impl Names<'_> {
         drop(file);
         Some(arguments(&self.proc.open(pid).ok()?.cmdline()?))
     }
-
-    fn exe(&self, pid: u32) -> Option<String> {
-        let target = readlinkat(self.folder.as_ref()?, format!("{pid}/exe").as_str()).ok()?;
-        Some(target.to_string_lossy().into_owned())
-    }
 }
 
 /// Its name, or that of one of its threads, is a wanted one. Never blocks.
@@ -158,37 +208,27 @@ fn named_so(wanted: &Wanted<'_>, proc: &Proc, pid: u32, comm: &str) -> bool {
     wanted.filter.name(comm) || threads()
 }
 
-/// The cgroups, if somebody wants to know them. Never blocks.
-fn groups(wanted: &Wanted<'_>, shown: bool, proc: &Proc, pid: u32) -> Option<Groups> {
-    let asked_for = shown || wanted.details || wanted.filter.asks_for_group();
-    if asked_for { proc.open(pid).ok().and_then(|handle| groups_of(&handle)) } else { None }
+/// Somebody wants to know the cgroups of a process; `shown`: one of those that people look at.
+fn asks_for_groups(wanted: &Wanted<'_>, shown: bool) -> bool {
+    shown || wanted.details || wanted.filter.asks_for_group()
 }
 
-fn groups_of(handle: &Handle) -> Option<Groups> {
-    handle.cgroups().map(|text| Groups::parse(&text))
-}
-
-/// A process that the kernel's walk found.
-fn by_walk(wanted: &Wanted<'_>, task: &Task, least: u64, names: &mut Names<'_>) -> Option<Row> {
-    let shown = task.vmas.is_none_or(|vmas| vmas >= least);
-    let groups = groups(wanted, shown, names.proc, task.pid);
-    if !wanted.filter.group(groups.as_ref()) {
+/// A process that the kernel's walk found. `count`: where the walk had none.
+fn by_walk(
+    wanted: &Wanted<'_>,
+    task: &Task,
+    known: Known,
+    arguments: Vec<String>,
+    count: Option<Result<u64, Unreadable>>,
+) -> Option<Row> {
+    let Known { exe, groups } = known;
+    if !wanted.filter.group(groups.as_ref()) || !wanted.filter.file(exe.as_deref()) {
         return None;
     }
     let (count, exact) = match task.vmas {
         Some(vmas) => (Ok(vmas), true),
-        None if task.zombie => (Err(Unreadable::Zombie), false),
-        // It was in the middle of an exec or an exit: asked again in the other way.
-        None => {
-            let handle = names.proc.open(task.pid);
-            (handle.and_then(|handle| handle.count(&handle.stat()?, &mut names.buffer)), false)
-        }
+        None => (count.unwrap_or(Err(Unreadable::Zombie)), false),
     };
-    let arguments = names.cmdline(task.pid).unwrap_or_default();
-    let exe = names.exe(task.pid);
-    if !wanted.filter.file(exe.as_deref()) {
-        return None;
-    }
     Some(Row {
         pid: task.pid,
         ppid: Some(task.ppid),
@@ -206,8 +246,8 @@ fn by_walk(wanted: &Wanted<'_>, task: &Task, least: u64, names: &mut Names<'_>) 
 }
 
 /// One that did not answer: what the walk told.
-fn silent_by_walk(wanted: &Wanted<'_>, task: &Task, proc: &Proc, why: Unreadable) -> Option<Row> {
-    let groups = groups(wanted, true, proc, task.pid);
+fn silent_by_walk(wanted: &Wanted<'_>, task: &Task, known: Known, why: Unreadable) -> Option<Row> {
+    let groups = known.groups;
     if !wanted.filter.group(groups.as_ref()) || !wanted.filter.exe.is_empty() {
         return None;
     }
@@ -232,7 +272,7 @@ fn silent_by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, why: Unreadable) 
     let stat = handle.as_ref().and_then(|handle| handle.stat().ok());
     let uid = handle.as_ref().map(|handle| handle.uid);
     let comm = stat.as_ref().map(|stat| stat.comm.clone()).unwrap_or_default();
-    let groups = groups(wanted, true, proc, pid);
+    let groups = groups_of(proc, pid);
     let fits = wanted.filter.group(groups.as_ref())
         && wanted.filter.exe.is_empty()
         && (wanted.filter.uids.is_empty() || uid.is_some_and(|uid| wanted.filter.owner(uid)))
@@ -261,7 +301,7 @@ fn by_lines(wanted: &Wanted<'_>, pid: u32, proc: &Proc, buffer: &mut CountBuffer
     if !wanted.filter.owner(handle.uid) {
         return None;
     }
-    let groups = groups_of(&handle);
+    let groups = handle.cgroups().map(|text| Groups::parse(&text));
     if !wanted.filter.group(groups.as_ref())
         || !wanted.filter.exe.is_empty() && !wanted.filter.file(handle.exe().as_deref())
     {

@@ -9,7 +9,7 @@ use crate::model::report::{Report, SourceKind};
 use crate::model::scan::{AppFigures, Scan};
 use crate::output::format::{self, Document, Format};
 use crate::output::text::page::Style;
-use crate::source::ebpf::task_iter::Task;
+use crate::source::ebpf::task_iter::{Place, Task};
 use std::path::{Path, PathBuf};
 
 fn any() -> ProcessFilter {
@@ -125,7 +125,8 @@ fn a_process_that_is_gone_is_a_row_with_its_reason() {
 }
 
 fn task(pid: u32, vmas: Option<u64>, start_ns: u64) -> Task {
-    Task { pid, kernels_pid: pid, vmas, ppid: 1, uid: 5, start_ns, zombie: false, comm: format!("c{pid}") }
+    let (comm, place) = (format!("c{pid}"), Place::default());
+    Task { pid, kernels_pid: pid, vmas, ppid: 1, uid: 5, start_ns, zombie: false, comm, place }
 }
 
 #[test]
@@ -167,6 +168,40 @@ fn a_pid_that_changed_its_owner_lends_no_name() {
     assert_eq!(scan.report.processes[0].app.as_deref(), Some("c10"));
     // The walk left the first process out: it is named, with its reason.
     assert_eq!((pids(&scan), scan.report.not_counted[0].pid), (vec![10], 1));
+}
+
+/// Two were seen to run the same program; by the second look the one that was asked for both runs another.
+#[test]
+fn who_runs_another_program_by_now_lends_no_name() {
+    let fake = Fake::new("lent");
+    for pid in [10, 11] {
+        fake.process(pid, "x", "x\0", &format!("/{pid}.service"), 3);
+        std::os::unix::fs::symlink(format!("/bin/{pid}"), fake.0.join(format!("{pid}/exe"))).unwrap();
+    }
+    let of = |moved: u32, filter: &ProcessFilter| {
+        let looks = std::cell::Cell::new(0);
+        let walk = || {
+            looks.set(looks.get() + 1);
+            let at = |pid| if pid == moved && looks.get() > 1 { 8 } else { 7 };
+            let place = |pid| Place { execs: 0, file: Some((1, at(pid))), groups: Some(at(pid)) };
+            Ok([10, 11].map(|pid| Task { place: place(pid), ..task(pid, Some(7), 1) }).to_vec())
+        };
+        let wanted = Wanted { filter, details: true, units: 10 };
+        let scan = from(&wanted, &by_pid(false), &Proc::new(&fake.0), Some(&walk), &ann()).unwrap();
+        let rows = scan.report.processes.into_iter();
+        (rows.map(|row| (row.exe.unwrap(), row.unit.unwrap())).collect::<Vec<_>>(), looks.get())
+    };
+    let named = |pids: [u32; 2]| pids.map(|pid| (format!("/bin/{pid}"), format!("{pid}.service"))).to_vec();
+    assert_eq!(of(0, &any()), (named([10, 10]), 2));
+    for moved in [10, 11] {
+        assert_eq!(of(moved, &any()), (named([10, 11]), 3));
+    }
+    let of_unit = ProcessFilter { units: vec![GroupWanted::unit("10.service").unwrap()], ..any() };
+    assert_eq!(
+        of(10, &of_unit),
+        (named([10, 11])[..1].to_vec(), 2),
+        "nobody is left out for what another is"
+    );
 }
 
 #[test]
