@@ -121,6 +121,11 @@ impl Destination {
         }
     }
 
+    /// Nobody sees what is written there before the first flush, nor anything of it unless there is one.
+    pub fn is_unseen(&self) -> bool {
+        matches!(self, Self::File(Target { state: State::Beside(_), .. }))
+    }
+
     /// Colour is allowed: on a terminal that knows it, and not against NO_COLOR.
     pub fn colour(&self) -> bool {
         let (no_color, term) = (std::env::var_os("NO_COLOR"), std::env::var_os("TERM"));

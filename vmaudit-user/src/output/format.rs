@@ -1,7 +1,7 @@
 //! The formats: one table of their names, endings and of the documents that each can show; and what `-o` asks for.
 
 use std::ffi::OsStr;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -150,6 +150,22 @@ pub fn write(document: &Document<'_>, format: Format, style: &Style, out: &mut d
         (row.writer)(document, style, &mut whole)?;
     }
     out.write_all(&whole)?;
+    out.flush()
+}
+
+/// The same piece by piece, to where nobody sees any of it before its end.
+pub fn write_unseen(
+    document: &Document<'_>,
+    format: Format,
+    style: &Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    /// Bytes kept until they are written: of a thousand processes the whole has millions.
+    const PIECE: usize = 1 << 16;
+    let mut out = BufWriter::with_capacity(PIECE, out);
+    if let Some(row) = format.row() {
+        (row.writer)(document, style, &mut out)?;
+    }
     out.flush()
 }
 

@@ -116,7 +116,8 @@ impl Outputs {
                 let _ = destination.write_all(b"\n");
             }
             let style = style(&destination, document, shown);
-            format::write(document, format, &style, &mut destination).err()
+            let write = if destination.is_unseen() { format::write_unseen } else { format::write };
+            write(document, format, &style, &mut destination).err()
         };
         let errors = self.all.into_iter().filter_map(write);
         errors.filter(|error| error.kind() != io::ErrorKind::BrokenPipe).collect()
