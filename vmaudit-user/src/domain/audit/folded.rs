@@ -303,7 +303,7 @@ impl Audit {
     /// All processes, the most remarkable ones first. One half of the rows is for the largest peaks, the other for those
     /// where something was refused.
     fn by_remarkability(&self) -> Vec<ProcessId> {
-        let mut all: Vec<(ProcessId, &Process)> = self.processes.iter().map(|(id, p)| (*id, p)).collect();
+        let mut all: Vec<(ProcessId, &Process)> = self.processes.iter().map(|(id, p)| (*id, &**p)).collect();
         // The first of equals stays.
         all.sort_by_cached_key(|(id, p)| (Reverse(p.peak()), id.start_ns, id.tgid));
         let first = |p: &Process| p.mms.iter().any(|mm| self.first_refused.contains(&mm.generation));
@@ -323,7 +323,7 @@ impl Audit {
 
     /// A forked child runs its parent's file, which may be forgotten before the child.
     pub(super) fn inherit(&mut self) {
-        let of = |(id, process): (&ProcessId, &Process)| Some((*id, self.parents_exe(*id, process)?));
+        let of = |(id, process): (&ProcessId, &Box<Process>)| Some((*id, self.parents_exe(*id, process)?));
         let inherited: Vec<(ProcessId, String)> =
             self.processes.iter().filter(|(_, p)| p.exe.is_none()).filter_map(of).collect();
         for (id, exe) in inherited {

@@ -61,7 +61,7 @@ pub(super) struct Piles {
 #[derive(Debug)]
 struct Seen {
     place: Place,
-    followed: Option<FollowedStack>,
+    followed: Option<Box<FollowedStack>>,
 }
 
 #[derive(Debug)]
@@ -237,7 +237,7 @@ impl Piles {
 
     pub(super) fn followed(&mut self, place: u32, stack: FollowedStack) {
         if let Some(seen) = self.places.get_mut(&(stack.generation, place)) {
-            seen.followed = Some(stack);
+            seen.followed = Some(Box::new(stack));
         }
     }
 

@@ -79,7 +79,7 @@ pub struct Audit {
     stretch_ns: Option<u64>,
     sight: Sight,
     rules: KernelRules,
-    processes: BTreeMap<ProcessId, Process>,
+    processes: BTreeMap<ProcessId, Box<Process>>,
     /// Details of refused calls, the first one of each kind.
     examples: Examples,
     /// Stacks resolved by the session, by generation and address.
@@ -113,7 +113,7 @@ pub struct Audit {
     /// Processes without an address space of their own.
     lodgers: Lodgers,
     /// How counts went, by generation; some may not be known otherwise yet.
-    series: HashMap<u64, Series>,
+    series: HashMap<u64, Box<Series>>,
     /// The same by minutes.
     minutes: HashMap<u64, Minutes>,
     /// How long intervals are meant to be, ns; 0: none was told.
@@ -452,7 +452,7 @@ impl Audit {
 
     fn youngest(&self, tgid: u32) -> Option<&Process> {
         let all = ProcessId { tgid, start_ns: 0 }..=ProcessId { tgid, start_ns: u64::MAX };
-        self.processes.range(all).next_back().map(|(_, process)| process)
+        self.processes.range(all).next_back().map(|(_, process)| &**process)
     }
 
     fn seconds(&self, at_ns: u64) -> f64 {

@@ -24,7 +24,7 @@ impl Audit {
             let vmas = process.mms.last().map(|mm| mm.last).or(seen)?;
             Some((process.comm.as_str(), u64::from(vmas)))
         });
-        let rows = self.processes.values().map(super::Process::refused);
+        let rows = self.processes.values().map(|process| process.refused());
         let folded = self.folded.names().into_iter().filter_map(|sum| sum.row.failed);
         Now {
             living: living().count() as u64,

@@ -381,7 +381,7 @@ impl Audit {
         let parent = process.ppid?;
         let of = |start_ns| ProcessId { tgid: parent, start_ns };
         // The youngest that was there at the birth: its number may have been another's before, and after.
-        self.processes.range(of(0)..=of(id.start_ns)).next_back().map(|(_, parent)| parent)
+        self.processes.range(of(0)..=of(id.start_ns)).next_back().map(|(_, parent)| &**parent)
     }
 }
 

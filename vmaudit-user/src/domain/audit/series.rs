@@ -27,7 +27,7 @@ impl Audit {
         self.every_ns = interval.every_ns;
         self.marks.interval(interval);
         for &Reached(generation, peak, last) in &interval.of {
-            let new = || Series::new(interval.from_ns, 0, interval.every_ns);
+            let new = || Box::new(Series::new(interval.from_ns, 0, interval.every_ns));
             let series = self.series.entry(generation).or_insert_with(new);
             series.push(interval.from_ns, Point { end_ns: interval.to_ns, peak, last });
             let minutes = self.minutes.entry(generation);
@@ -48,7 +48,7 @@ impl Audit {
     pub(super) fn join_series(&mut self, joined: Option<Joined>) {
         if let Some((older, newer, series)) = joined {
             self.series.remove(&newer);
-            self.series.insert(older, series);
+            self.series.insert(older, Box::new(series));
             if let Some(mut minutes) = self.minutes.remove(&newer) {
                 if let Some(older) = self.minutes.get(&older) {
                     minutes.join(older);
@@ -160,7 +160,8 @@ impl Audit {
     /// Processes whose series is shown: all of a few, of many those that are remarkable.
     pub(super) fn with_series(&self) -> HashSet<ProcessId> {
         let few = self.processes.len() <= FEW;
-        let mut all: Vec<(ProcessId, &Process)> = self.processes.iter().map(|(id, it)| (*id, it)).collect();
+        let mut all: Vec<(ProcessId, &Process)> =
+            self.processes.iter().map(|(id, it)| (*id, &**it)).collect();
         all.sort_by_cached_key(|(id, it)| {
             let special = self.at_limit(it.peak()) || it.refused() > 0;
             (Reverse((special, it.peak())), *id)

@@ -29,7 +29,7 @@ impl Audit {
     pub fn bytes(&self) -> usize {
         let inlined = |(_, inlined): &(Frame, Vec<Frame>)| of_list(inlined);
         [
-            self.processes.values().map(of_process).sum(),
+            self.processes.values().map(|process| of_process(process)).sum(),
             self.makers.bytes(),
             self.marks.bytes(),
             of_map::<group::Place, Refused>(self.examples.len()),
@@ -42,7 +42,7 @@ impl Audit {
             of_map::<u64, Holders>(self.holders.len()),
             of_map::<u64, MemoryCgroup>(self.cgroups.len()),
             of_map::<u64, Series>(self.series.len()),
-            self.series.values().map(Series::bytes).sum(),
+            self.series.values().map(|series| series.bytes()).sum(),
             of_map::<u64, Minutes>(self.minutes.len()),
             of_map::<u32, ()>(self.hidden.len()),
         ]

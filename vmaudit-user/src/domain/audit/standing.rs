@@ -162,7 +162,7 @@ impl Audit {
 
     /// The parent may be forgotten before the child.
     fn inherit_cgroups(&mut self) {
-        let of = |(id, process): (&ProcessId, &Process)| Some((*id, self.parents_groups(*id, process)?));
+        let of = |(id, process): (&ProcessId, &Box<Process>)| Some((*id, self.parents_groups(*id, process)?));
         let inherited: Vec<_> =
             self.processes.iter().filter(|(_, process)| process.cgroup.is_none()).filter_map(of).collect();
         for (id, (cgroup, within)) in inherited {

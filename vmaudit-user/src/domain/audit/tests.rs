@@ -214,7 +214,7 @@ fn what_is_learned_at_the_end_holds_for_those_without_a_row_too() {
 /// An image of process 7; the `n`th is the one of generation `n`.
 fn image(audit: &mut Audit, n: u32, peak: u32, kind: Option<RefusalGroup>) {
     process(audit, 1_000_000 + n, peak, 0, true);
-    let (_, Process { mut mms, .. }) = audit.processes.pop_last().unwrap();
+    let mut mms = audit.processes.pop_last().unwrap().1.mms;
     let mut mm = mms.remove(0);
     mm.process = ProcessId { tgid: 7, start_ns: 1 };
     mm.generation = n.into();

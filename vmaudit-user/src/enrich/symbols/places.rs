@@ -20,7 +20,7 @@ use vmaudit_common::MAKERS_COPIES;
 
 use super::registers::of_32_bit_code;
 use super::resolve::{Stacked, TRIES};
-use super::stack_copy::StackCopy;
+use super::stack_copy::{Packed, StackCopy};
 use super::{Image, LOOKS, LOOKS_PER_IMAGE, LOOKS_PER_SECOND, MOMENT, Symbols, Taken, Waiting};
 use crate::model::event::{Credit, FollowedStack, Place};
 use crate::model::makers::MIXED;
@@ -49,7 +49,7 @@ const IMAGES: usize = 4096;
 /// All places of a session.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    of: HashMap<u64, Known>,
+    of: HashMap<u64, Box<Known>>,
     /// Address spaces whose mappings are to be looked at.
     queue: VecDeque<Waiting>,
     bytes: usize,
@@ -91,7 +91,7 @@ struct Known {
 #[derive(Debug)]
 struct Kept {
     place: u32,
-    copy: StackCopy,
+    copy: Packed,
     caller: Option<u64>,
     stack: Vec<u64>,
     /// It was followed while the session went on, or there was no time for it so often.
@@ -158,10 +158,12 @@ impl Places {
             known.bytes += copy.size();
             self.bytes += copy.size();
             let (place, stack, tried) = (credit.place, stack.clone(), Tried::InVain(0));
-            known.kept.push(Kept { place, copy, caller, stack, tried });
+            make_room(&mut known.kept);
+            known.kept.push(Kept { place, copy: copy.pack(), caller, stack, tried });
         } else if !sure && !entry {
             known.untold += 1;
         }
+        make_room(&mut known.stacks);
         known.stacks.push((caller, stack.clone()));
         known.stack_bytes += cost;
         self.stack_bytes += cost;
@@ -319,16 +321,19 @@ impl Known {
             image.stacks.push(stack);
             image.stacks.extend(caller.map(|ip| vec![ip]));
         }
-        let taken = |Kept { place, copy, stack, .. }: &Kept| Taken {
-            generation,
-            tgid: self.tgid,
-            tid: 0,
-            at_ns: (*place).into(),
-            stack: stack.clone(),
-            copy: Some(copy.clone()),
-            narrow: of_32_bit_code(&copy.registers),
-            place: Some(*place),
-            tries: 0,
+        let taken = |Kept { place, copy, stack, .. }: &Kept| {
+            let copy = copy.unpack();
+            Taken {
+                generation,
+                tgid: self.tgid,
+                tid: 0,
+                at_ns: (*place).into(),
+                stack: stack.clone(),
+                narrow: of_32_bit_code(&copy.registers),
+                copy: Some(copy),
+                place: Some(*place),
+                tries: 0,
+            }
         };
         self.kept.iter().map(taken).collect()
     }
@@ -360,7 +365,7 @@ impl Known {
         if !first {
             // Calls through code that is new here were told apart without it.
             let is_new = |word: u64| self.is_code(word) && !lies_in(&before, word);
-            let mixed = self.kept.iter().filter(|it| it.copy.words().any(is_new)).map(|it| it.place);
+            let mixed = self.kept.iter().filter(|it| it.copy.unpack().words().any(is_new)).map(|it| it.place);
             let mixed: Vec<u32> = mixed.collect();
             self.mixed.extend(mixed);
             return;
@@ -368,7 +373,7 @@ impl Known {
         let mut kept: Vec<Kept> = Vec::new();
         for mut it in std::mem::take(&mut self.kept) {
             it.stack.truncate(self.callers(&it.stack));
-            let key = self.key(keys, it.caller, &it.stack, Some(&it.copy));
+            let key = self.key(keys, it.caller, &it.stack, Some(&it.copy.unpack()));
             match self.by_stack.entry(key) {
                 Entry::Occupied(known) => {
                     self.same.push((it.place, *known.get()));
@@ -419,6 +424,13 @@ impl Known {
     /// Code may have come since the last look.
     fn is_due(&self) -> bool {
         self.due.is_some_and(|(at, _)| Instant::now() >= at)
+    }
+}
+
+/// Room for one more: nearly all processes have few, and there are many of them.
+fn make_room<T>(few: &mut Vec<T>) {
+    if few.len() < 4 {
+        few.reserve_exact(1);
     }
 }
 

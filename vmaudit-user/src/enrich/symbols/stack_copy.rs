@@ -66,6 +66,64 @@ impl StackCopy {
     }
 }
 
+/// A copy to be kept for long, in less room: most words on a stack are small numbers or addresses, whose upper bytes are 0.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    sp: u64,
+    /// Words that are registers, and bytes of the copy behind them.
+    registers: u32,
+    bytes: u32,
+    /// How many bytes of each word are kept, of two words in a byte, before those bytes.
+    words: Box<[u8]>,
+}
+
+impl StackCopy {
+    /// The same, packed.
+    pub fn pack(&self) -> Packed {
+        let of_bytes = self.bytes.chunks(8).map(|bytes| {
+            let mut word = [0; 8];
+            word.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+            u64::from_le_bytes(word)
+        });
+        let all: Vec<u64> = self.registers.iter().copied().chain(of_bytes).collect();
+        let length = |word: u64| (8 - word.leading_zeros() / 8) as u8;
+        let mut words = Vec::with_capacity(all.len() * 5);
+        for two in all.chunks(2) {
+            let second = two.get(1).map_or(0, |word| length(*word));
+            words.push(second << 4 | two.first().map_or(0, |word| length(*word)));
+            for word in two {
+                words.extend(word.to_le_bytes().iter().take(usize::from(length(*word))));
+            }
+        }
+        let (registers, bytes) = (self.registers.len() as u32, self.bytes.len() as u32);
+        Packed { sp: self.sp, registers, bytes, words: words.into() }
+    }
+}
+
+impl Packed {
+    /// As it was.
+    pub fn unpack(&self) -> StackCopy {
+        let mut rest = self.words.iter().copied();
+        let (registers, bytes) = (self.registers as usize, self.bytes as usize);
+        let mut all = Vec::with_capacity(registers + bytes.div_ceil(8) + 1);
+        while let Some(lengths) = rest.next() {
+            for length in [lengths & 15, lengths >> 4] {
+                let mut word = [0; 8];
+                word.iter_mut().take(length.into()).zip(&mut rest).for_each(|(to, from)| *to = from);
+                all.push(u64::from_le_bytes(word));
+            }
+        }
+        let words = all.split_off(registers.min(all.len()));
+        let bytes = words.into_iter().flat_map(u64::to_le_bytes).take(bytes).collect();
+        StackCopy::new(self.sp, all, bytes)
+    }
+
+    /// Bytes that the copy takes when it is unpacked.
+    pub fn size(&self) -> usize {
+        self.bytes as usize
+    }
+}
+
 /// Which refused call a piece belongs to: address space, task, time.
 pub type Call = (u64, u32, u64);
 
@@ -86,6 +144,7 @@ impl Copies {
                 let next = copy.end() == piece.start;
                 let fits = copy.bytes.len() + piece.bytes.len() <= MOST;
                 if next && fits {
+                    copy.bytes.reserve_exact(piece.bytes.len());
                     copy.bytes.extend_from_slice(&piece.bytes);
                 }
             }
@@ -163,6 +222,21 @@ mod tests {
         );
         assert_eq!((copy.read(u64::MAX, 8), copy.read(0x1003, usize::MAX)), (None, None));
         assert!(copies.take(&refused()).is_none(), "once");
+    }
+
+    #[test]
+    fn what_is_packed_comes_back_as_it_was_in_less_room() {
+        let words = [0u64, 1, 0xff, 0x100, 0x7ffd_1234_5678, u64::MAX, 1 << 63, 0, 0, 0x5555_0000_1000];
+        let bytes: Vec<u8> = words.iter().cycle().take(500).flat_map(|word| word.to_le_bytes()).collect();
+        for registers in 0..4 {
+            for length in [0, 1, 7, 8, 9, 15, 16, 17, bytes.len()] {
+                let copy = StackCopy::new(0x1003, words[..registers].to_vec(), bytes[..length].to_vec());
+                assert_eq!(copy.pack().unpack(), copy);
+                assert_eq!(copy.pack().size(), copy.size());
+            }
+        }
+        let copy = StackCopy::new(0x1003, words.to_vec(), bytes);
+        assert!(copy.pack().words.len() < copy.size() * 3 / 5);
     }
 
     #[test]

@@ -252,7 +252,7 @@ fn stack_piece(bytes: &[u8]) -> Option<StackPiece> {
     let whole = offset_of!(StackRecord, data);
     let (head, data) = (bytes.get(..whole)?, bytes.get(whole..)?);
     let word = |at: usize| head.get(at..at + 8).map(bytemuck::pod_read_unaligned::<u64>);
-    let at = |n: usize| offset_of!(StackRecord, registers) + 8 * n;
+    let registers = head.get(offset_of!(StackRecord, registers)..)?.chunks_exact(8).take(REGISTERS);
     let record: RecordHeader = read_record(bytes)?;
     Some(StackPiece {
         generation: record.generation,
@@ -260,7 +260,7 @@ fn stack_piece(bytes: &[u8]) -> Option<StackPiece> {
         at_ns: record.at_ns,
         sp: word(offset_of!(StackRecord, sp))?,
         start: word(offset_of!(StackRecord, start))?,
-        registers: (0..REGISTERS).map_while(|n| word(at(n))).collect(),
+        registers: registers.map(bytemuck::pod_read_unaligned::<u64>).collect(),
         bytes: data.get(..usize::try_from(word(offset_of!(StackRecord, bytes))?).ok()?)?.to_vec(),
     })
 }
