@@ -14,6 +14,7 @@ pub(crate) mod kernel_symbol;
 pub mod listen;
 pub mod mark_socket;
 pub(crate) mod own_children;
+pub(crate) mod own_code;
 pub mod own_threads;
 pub mod procfs;
 pub mod rights;

@@ -33,7 +33,7 @@ fn over(
 
 /// Nobody lives who is followed, and nobody is waited for.
 pub(super) fn nobody(source: &mut dyn Source) -> bool {
-    !source.waits() && source.living() == 0
+    !source.waits() && !source.anybody_lives()
 }
 
 pub(super) fn wants_ended(state: &State<'_>) -> bool {

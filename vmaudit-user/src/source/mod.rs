@@ -44,6 +44,11 @@ pub trait Source {
     /// Address spaces or processes that are followed and have not ended.
     fn living(&mut self) -> usize;
 
+    /// There is any of them.
+    fn anybody_lives(&mut self) -> bool {
+        self.living() > 0
+    }
+
     /// Nobody who fits was found yet, and the session goes on until somebody comes.
     fn waits(&mut self) -> bool {
         false

@@ -8,10 +8,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use aya::{
-    EbpfLoader,
-    maps::{HashMap as BpfHashMap, RingBuf},
-};
+use aya::{EbpfLoader, maps::HashMap as BpfHashMap};
 use vmaudit_common::{ABSENT, Config, PLACES, call};
 
 use crate::model::hook;
@@ -26,6 +23,7 @@ use crate::source::ebpf::hooks::{Extent, Form, HOOKS, Need};
 use crate::source::ebpf::left_ranges::LeftRanges;
 use crate::source::ebpf::placed::{self, Page, Slots, Works};
 use crate::source::ebpf::refusal::refusal;
+use crate::source::ebpf::ring::Ring;
 use crate::source::ebpf::shared_memory::keep_from_children;
 use crate::source::ebpf::{
     Counted, Live, Names, Options, Shared, Unavailable, hooks, ledger, page_size, substitutes,
@@ -180,6 +178,9 @@ impl Live {
             own_threads::beside("vmaudit-load", || loader.load(&object), || slots.make(options.slots));
         let mut ebpf = loaded.map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         made.map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        // Before anything is mapped, so that what is resident at one time is the one or the other.
+        drop(object);
+        give_back_memory();
         let slots =
             Shared::placed(slots.into_fd(), options.slots as usize).map_err(|e| Unavailable(refusal(&e)))?;
         let mut take = |name: &str| {
@@ -200,7 +201,7 @@ impl Live {
             }
             false => None,
         };
-        let ring = RingBuf::try_from(take("RECORDS")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
+        let ring = Ring::of_object(take("RECORDS")?).map_err(|e| Unavailable(refusal(&e)))?;
         let followed =
             BpfHashMap::try_from(take("FOLLOWED")?).map_err(|e| Unavailable(refusal(&anyhow!(e))))?;
         let logger =
@@ -229,6 +230,8 @@ impl Live {
             walked_ns: 0,
             last_walk: None,
             told: Vec::new(),
+            whose: std::cell::RefCell::default(),
+            starts: Some(Instant::now()),
             numbers: options.namespace.map(|_| super::Numbers::default()),
             sampled: false,
             works: works.map(|(_, works)| works),
@@ -243,9 +246,8 @@ impl Live {
             names: Names { proc: Proc::new("/proc"), second: Instant::now(), looks: 0 },
         };
         live.refresh_limit();
-        give_back_memory();
-        // Where /proc is closed to its own processes, a child that is left behind costs this memory.
-        let _ = keep_from_children();
+        // The messages'. Where /proc is closed to its own processes, a child that is left behind costs this memory.
+        let _ = options.debug.then(keep_from_children);
         Ok(live)
     }
 }
@@ -266,7 +268,7 @@ impl log::Log for DebugLog {
 }
 
 /// What reading the object took, several times its size, goes back to the system.
-fn give_back_memory() {
+pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: no preconditions.
     unsafe {

@@ -90,7 +90,8 @@ impl Live {
             }
             // Numbered sections tell which of these events were a followed process's changes, except for the last
             // change of an address space that still lives, and for refused calls, which change nothing.
-            let known = row.0 == hook::LOCK_RELEASED && self.numbered && self.living() == 0 && !self.asks();
+            let known =
+                row.0 == hook::LOCK_RELEASED && self.numbered && !self.anybody_lives() && !self.asks();
             if !known && !hook::SETTLING.contains(&row.0) {
                 skipped += count.unwrap_or(0);
                 unreadable += u64::from(!readable);

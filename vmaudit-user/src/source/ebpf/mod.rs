@@ -20,6 +20,7 @@ mod namespace;
 mod placed;
 mod preload;
 mod refusal;
+mod ring;
 mod shared_memory;
 mod source;
 mod spare;
@@ -28,6 +29,7 @@ pub(crate) mod task_iter;
 mod task_names;
 
 use std::{
+    cell::RefCell,
     collections::{BTreeSet, HashSet},
     fs,
     io::Read as _,
@@ -38,13 +40,13 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU32, AtomicU64, Ordering, fence},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context as _;
 use aya::{
     Ebpf,
-    maps::{HashMap as BpfHashMap, MapData, MapError, RingBuf},
+    maps::{HashMap as BpfHashMap, MapData, MapError},
 };
 use nix::{errno::Errno, sys::signal::kill, unistd::Pid};
 use vmaudit_common::{
@@ -64,11 +66,13 @@ use crate::source::ebpf::environments::Environments;
 use crate::source::ebpf::facts::Names;
 use crate::source::ebpf::intervals::Intervals;
 use crate::source::ebpf::left_ranges::LeftRanges;
+use crate::source::ebpf::living::Whose;
 use crate::source::ebpf::load::DebugLog;
 use crate::source::ebpf::losses::Counted;
 use crate::source::ebpf::namespace::Numbers;
 pub use crate::source::ebpf::namespace::PidNamespace;
 use crate::source::ebpf::placed::Works;
+use crate::source::ebpf::ring::Ring;
 use crate::source::ebpf::shared_memory::Shared;
 use crate::source::ebpf::spare::Spare;
 
@@ -123,7 +127,7 @@ pub struct Live {
     task_names: Shared<TaskName>,
     ledger: Option<Shared<LedgerEntry>>,
     no_ledger: Option<String>,
-    ring: RingBuf<MapData>,
+    ring: Ring,
     followed: BpfHashMap<MapData, u32, u64>,
     hooks: Vec<Hook>,
     /// Programs at work by row, for their miss counters.
@@ -140,6 +144,9 @@ pub struct Live {
     last_walk: Option<fs::File>,
     /// What [`Live::report_changed`] told last of each slot.
     told: Vec<u64>,
+    whose: RefCell<Whose>,
+    /// When it began, until what only the start needed was let go.
+    starts: Option<Instant>,
     /// Process numbers as vmaudit's pid namespace has them, where it is not the machine's first one.
     numbers: Option<Numbers>,
     /// The substitutes are at work.
@@ -368,6 +375,7 @@ impl Live {
         task_names::free(&self.task_names, &read);
         self.ledger.iter().for_each(|table| ledger::free(table, &read));
         self.left.forget(read.generation);
+        self.whose.get_mut().ended(read.generation);
         self.waited_for.remove(&read.generation);
         // SAFETY: the slot is dead: the kernel side does not touch it until its first word is 0.
         let share = unsafe {
@@ -404,14 +412,18 @@ impl Live {
             .collect()
     }
 
-    /// Slots that were ever in use.
-    fn used(&self) -> usize {
+    /// Where the next slot is looked for.
+    fn cursor(&self) -> u64 {
         // SAFETY: the page.
         let cursor =
             unsafe { AtomicU64::from_ptr(&raw mut (*self.control.at(0)).cursor) }.load(Ordering::Acquire);
         // Without fetch-and-add, one CPU's last attempt can set the cursor back before another's.
-        let margin = if self.sampled { 1024 } else { 0 };
-        (cursor + margin).min(self.slots.len() as u64) as usize
+        cursor + if self.sampled { 1024 } else { 0 }
+    }
+
+    /// Slots that were ever in use.
+    fn used(&self) -> usize {
+        self.cursor().min(self.slots.len() as u64) as usize
     }
 
     /// Looks through all slots for dead ones: a full ring buffer may have swallowed the hint. `last`: no record is left in
@@ -420,6 +432,10 @@ impl Live {
         // Most records wake nobody. What they tell of a process comes before its figures: whose it is may depend on it.
         const MOST: usize = 1 << 16;
         self.drain(MOST, sink);
+        // Most of the time there is none. Each is counted before it can be seen (vmaudit-ebpf/src/slots.rs).
+        if !last && self.control.read(0).slots_dead == 0 {
+            return;
+        }
         for index in 0..self.used() {
             if self.state(index) == SLOT_DEAD && (last || !self.records_may_come(index)) {
                 self.take_dead(index as u64, sink);
@@ -432,15 +448,6 @@ impl Live {
     fn records_may_come(&mut self, index: usize) -> bool {
         let slot = self.slots.read(index);
         self.left.of(&slot) != Kept::default() && self.waited_for.insert(slot.generation)
-    }
-
-    /// This address space has not ended.
-    pub fn lives(&self, generation: u64) -> bool {
-        (0..self.used()).any(|i| {
-            // SAFETY: `i` is in bounds; the word is written by the kernel side when the slot is taken.
-            let of_slot = unsafe { ptr::read_volatile(&raw const (*self.slots.at(i)).generation) };
-            of_slot == generation && self.state(i) == SLOT_LIVE
-        })
     }
 
     /// Processes with an address space in one of these states: with [`SLOT_DEAD`], whose end was not taken yet.
@@ -461,13 +468,6 @@ impl Live {
                 start_ns: ptr::read_volatile(&raw const (*slot).start_boottime_ns),
             }
         }
-    }
-
-    /// Address spaces that are still alive.
-    pub fn living(&self) -> usize {
-        // SAFETY: `i` is in bounds; the word is written by the kernel side when the slot is taken.
-        let own = |i: usize| unsafe { ptr::read_volatile(&raw const (*self.slots.at(i)).host) } == 0;
-        (0..self.used()).filter(|&i| self.state(i) == SLOT_LIVE && own(i)).count()
     }
 
     /// Processes that still exist and whose address space is not known to have ended: an end can be missed.

@@ -10,10 +10,16 @@ use vmaudit_common::{LIMIT_NEAR, SLOT_DEAD, SLOT_LIVE};
 use super::Live;
 use crate::model::event::{Event, LimitSeen, ProcessId};
 use crate::os::clock::now_ns;
+use crate::os::own_code;
 use crate::source::Source;
+use crate::source::ebpf::load::give_back_memory;
+use crate::source::ebpf::preload::unless_loading;
 
 /// Between two looks at the sysctl, at slots whose hint got lost and at the programs' messages.
 const TICK: Duration = Duration::from_millis(100);
+
+/// From then on a session is no longer at its start.
+const START: Duration = Duration::from_millis(100);
 
 impl Source for Live {
     fn wake_fd(&self) -> io::Result<Option<OwnedFd>> {
@@ -42,6 +48,7 @@ impl Source for Live {
         self.next_interval(sink);
         self.sweep(false, sink);
         self.flush_debug();
+        self.settle();
         self.intervals.length().min(TICK)
     }
 
@@ -52,6 +59,10 @@ impl Source for Live {
 
     fn living(&mut self) -> usize {
         Live::living(self)
+    }
+
+    fn anybody_lives(&mut self) -> bool {
+        Live::anybody_lives(self)
     }
 
     fn still_running(&mut self) -> u64 {
@@ -91,6 +102,20 @@ impl Source for Live {
         self.sweep(true, sink);
         sink(Event::Lost(self.losses()));
         sink(Event::Hooks(self.hooks()));
+        if self.starts.is_none() {
+            let _ = own_code::let_go();
+        }
         self.still_running()
+    }
+}
+
+impl Live {
+    /// Lets go what only the start needed, and again once the last program is loaded. Most commands end before that.
+    fn settle(&mut self) {
+        if self.starts.is_some_and(|at| at.elapsed() >= START) {
+            give_back_memory();
+            let _ = own_code::let_go();
+            self.starts.take_if(|_| unless_loading(&self.ebpf).is_some());
+        }
     }
 }
