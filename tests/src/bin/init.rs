@@ -164,7 +164,7 @@ fn run_tests(settings: &Settings) -> Result<()> {
 }
 
 /// The benchmarks of the bin `workload`, and what they run under.
-const BENCHMARKS: [&str; 5] = ["pair", "getppid", "fault", "toggle", "births"];
+const BENCHMARKS: [&str; 6] = ["pair", "pair-anywhere", "getppid", "fault", "toggle", "births"];
 const UNDER: [(&str, Option<&[&str]>); 4] = [
     ("untraced", None),
     ("run", Some(&[])),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use libc::{PROT_NONE, PROT_READ, PROT_WRITE};
+use libc::{PROT_EXEC, PROT_NONE, PROT_READ, PROT_WRITE};
 
 use crate::memory::{
     Holes, Line, PAGE, call, close, die, errno, leave, mmap, mmap_at, mprotect, munmap, must, read, write_all,
@@ -29,6 +29,7 @@ pub fn run(name: &str, seconds: f64) -> ! {
             let holes: Vec<usize> = (0..HOLES).map(|_| hole()).collect();
             best(time, BATCH, || holes.iter().cycle().take(BATCH as usize).for_each(|hole| pair(*hole)))
         }
+        "pair-anywhere" => best(time, BATCH, pairs_anywhere),
         "getppid" => best(time, BATCH, || {
             (0..BATCH).for_each(|_| {
                 must(call(libc::SYS_getppid, [0; 6]), "getppid");
@@ -58,6 +59,8 @@ pub fn run(name: &str, seconds: f64) -> ! {
 
 /// Places of a pair.
 const HOLES: usize = 64;
+/// Places in a node of the kernel's tree of mappings.
+const NODE: usize = 16;
 /// Pages that make one process grow.
 const GROWTH: usize = 60_000;
 
@@ -92,6 +95,23 @@ fn growth(time: Duration) -> f64 {
 fn pair(hole: usize) {
     let page = must(mmap_at(hole, PAGE, READ_WRITE), "mmap");
     must(munmap(page, PAGE), "munmap");
+}
+
+/// A batch of pairs whose address the kernel chooses. After each sixteenth of it one page more stays, so that the pair comes
+/// by all places of a node of the kernel's tree, see above; these calls are under one in a hundred of all.
+fn pairs_anywhere() {
+    let kept: [usize; NODE] = std::array::from_fn(|page| {
+        // Neighbours differ, and what the pair maps is like nothing else in this process: none merges.
+        let kept = must(mmap(PAGE, [PROT_NONE, PROT_READ][page % 2], 0), "mmap");
+        (0..BATCH as usize / NODE).for_each(|_| {
+            let page = must(mmap(PAGE, PROT_READ | PROT_EXEC, 0), "mmap");
+            must(munmap(page, PAGE), "munmap");
+        });
+        kept
+    });
+    kept.into_iter().for_each(|page| {
+        must(munmap(page, PAGE), "munmap");
+    });
 }
 
 /// A page of free addresses between two mappings that none merges with: where a page lies beside its like by chance, mmap

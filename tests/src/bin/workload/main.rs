@@ -66,7 +66,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
   terminal      job-shell PROGRAM ARGUMENTS... | type-ahead
   stuck         stuck FOLDER | stuck-refused FOLDER | stuck-exec FOLDER WORDS...   (root, /dev/fuse)
   plain         cat | exit STATUS | kill-self SIGNAL | stop-self | sleep SECONDS | signals COUNT | facts | bytes | exec-loop N
-  bench         bench pair|threads|getppid|fault|growth [SECONDS]
+  bench         bench pair|pair-anywhere|threads|getppid|fault|toggle|births|growth [SECONDS]
                 stretch RECORDING changes|figures|states|refusals|all EVENTS TO";
 
 fn main() {
