@@ -123,6 +123,37 @@ fn counts_of_calls_are_the_same_in_both_arrangements_or_null() {
     assert_eq!(one.calls["madvise"].calls.is_some(), exact, "madvise may do without the lock");
 }
 
+/// Another vmaudit looks at the mappings of a task that was refused something, as the task is on its way back and while other
+/// threads unmap: neither takes that for a call.
+#[test]
+fn two_sessions_count_the_same() {
+    const CALLS: [&str; 5] = ["mmap", "munmap", "mprotect", "mremap", "brk"];
+    let session = Session::run_command(&LOCKING);
+    let file = session.file("inner.json");
+    let vmaudit = vmaudit_tests::vmaudit();
+    let words =
+        [vmaudit.to_str().unwrap(), "run", "-q", "--calls", "locking", "-o", file.to_str().unwrap(), "--"];
+    let done = session.words(&words).then_workload(&["mixed", "4", "10000"]).go().succeeded();
+    let inner: Report = serde_json::from_slice(&std::fs::read(&file).unwrap()).expect("a report");
+    let own = done.own().remove(0);
+    let [outer, inner] = [done.report(), inner].map(|report| {
+        if vmaudit_tests::has_lock_events() && !vmaudit_tests::preempts_programs() {
+            assert_nothing_lost(&report);
+        }
+        let row = report.processes.iter().find(|row| row.pid == own.pid).expect("a row");
+        let counts = CALLS.map(|call| (call, row.calls[call].calls, row.calls[call].failed));
+        (counts, report.coverage.lost["program_skipped"])
+    });
+    if outer.1 == 0 && inner.1 == 0 {
+        assert_eq!(outer.0, inner.0);
+    }
+    for (call, _, failed) in outer.0 {
+        let counted: u64 =
+            own.refused.iter().filter(|group| group.syscall == call).map(|group| group.count).sum();
+        assert!(outer.1 > 0 || failed.unwrap_or(0) == counted, "{call}: {failed:?}, {counted}");
+    }
+}
+
 /// A budget on failures must not rest on calls that nobody looks at.
 #[test]
 fn a_budget_on_failures_watches_all_calls() {

@@ -137,8 +137,9 @@ pub fn read_release(task: Current, call: Call, own: OwnMm, index: u32, slot: Slo
     match call {
         call::MUNMAP | call::BRK | call::MREMAP => {
             let ended = lock_sequence::ended(sequence, false);
-            // Also for the other of two programs on this event.
-            if slot.figures().sequence == ended {
+            // Also for the other of two programs on this event. Whoever else looks at the process's mappings on the task's way
+            // back lets the lock go for the same call, perhaps in the midst of what another thread unmaps.
+            if slot.figures().sequence == ended || !is_in_call(task.registers()) {
                 return false;
             }
             if call != call::MUNMAP && Entry::of(task.tid()).is_some_and(|entry| entry.question().is_some()) {
@@ -147,8 +148,7 @@ pub fn read_release(task: Current, call: Call, own: OwnMm, index: u32, slot: Slo
             slot.set_figures(figures(ended, own.sizes(), own));
             succeeded(call, slot)
         }
-        // A range with a gap is refused without writing. Whoever else follows the process, and looks at its mappings on the
-        // task's way back, lets the lock go once more for the same call.
+        // A range with a gap is refused without writing.
         call::MADVISE | call::PROCESS_MADVISE => {
             is_in_call(task.registers()) && question(u32::from(call), index) != 0
         }
