@@ -26,10 +26,10 @@ const STEP: u32 = 16;
 pub struct Btf<'a> {
     bytes: &'a [u8],
     strings: &'a [u8],
-    /// Number of types.
-    count: u32,
-    /// Offset in `bytes` of each [`STEP`]th type, index 0 = type id 1.
+    /// Offset in `bytes` of each [`STEP`]th type, index 0 = type id 1; it may stop before the last one.
     types: Vec<u32>,
+    /// Where the types end.
+    end: u32,
     /// Type ids by name, for the names asked for.
     named: HashMap<(u32, &'a str), u32>,
     /// See [`MOST_MEMBERS`].
@@ -40,6 +40,24 @@ impl<'a> Btf<'a> {
     /// Walks `bytes` once and indexes structs, enums, typedefs and functions whose names are in `names`. `None` if it is no BTF that
     /// this reader knows.
     pub fn parse(bytes: &'a [u8], names: &[&'a str]) -> Option<Self> {
+        Self::walk(bytes, names, |_| false)
+    }
+
+    /// The same for structs and one function, no further than they are found.
+    pub fn of(bytes: &'a [u8], structs: &[&'a str], function: &'a str) -> Option<Self> {
+        let names: Vec<&str> = structs.iter().copied().chain([function]).collect();
+        Self::walk(bytes, &names, |named| {
+            named.contains_key(&(KIND_FUNC, function))
+                && structs.iter().all(|name| named.contains_key(&(KIND_STRUCT, *name)))
+        })
+    }
+
+    /// `enough` is asked when one was found.
+    fn walk(
+        bytes: &'a [u8],
+        names: &[&'a str],
+        enough: impl Fn(&HashMap<(u32, &'a str), u32>) -> bool,
+    ) -> Option<Self> {
         if u16_at(bytes, 0)? != MAGIC {
             return None;
         }
@@ -53,25 +71,28 @@ impl<'a> Btf<'a> {
         let mut btf = Self {
             bytes,
             strings,
-            count: 0,
             types: Vec::new(),
+            end,
             named: HashMap::new(),
             left: Cell::new(MOST_MEMBERS),
         };
         let wanted = Wanted::new(names);
-        let mut at = start;
+        let (mut at, mut count) = (start, 0_u32);
         while at < end {
             let info = u32_at(bytes, at as usize + 4)?;
             let kind = info >> 24 & 0x1f;
-            if btf.count.is_multiple_of(STEP) {
+            if count.is_multiple_of(STEP) {
                 btf.types.push(at);
             }
-            btf.count += 1;
+            count += 1;
             if NAMED >> kind & 1 == 1
                 && let Some(name) = wanted.at(strings, u32_at(bytes, at as usize)?)
             {
                 // A struct may stand there as a forward declaration without members too; the first one wins.
-                btf.named.entry((kind, name)).or_insert(btf.count);
+                btf.named.entry((kind, name)).or_insert(count);
+                if enough(&btf.named) {
+                    break;
+                }
             }
             at = at.checked_add(length(info)?)?;
         }
@@ -84,12 +105,15 @@ impl<'a> Btf<'a> {
     }
 
     fn at(&self, id: u32) -> Option<usize> {
-        let index = id.checked_sub(1).filter(|&index| index < self.count)?;
-        let mut at = *self.types.get((index / STEP) as usize)?;
-        for _ in 0..index % STEP {
+        let index = id.checked_sub(1)?;
+        let kept = (index / STEP).min(u32::try_from(self.types.len()).ok()?.checked_sub(1)?);
+        let further = index - kept * STEP;
+        self.left.set(self.left.get().checked_sub(further / STEP)?);
+        let mut at = *self.types.get(kept as usize)?;
+        for _ in 0..further {
             at = at.checked_add(length(u32_at(self.bytes, at as usize + 4)?)?)?;
         }
-        Some(at as usize)
+        (at < self.end).then_some(at as usize)
     }
 
     /// Byte offset of a member, looked for in anonymous members too.
@@ -316,6 +340,32 @@ mod tests {
         assert_eq!(btf.tracepoint_arguments("t"), Some(2));
     }
 
+    #[test]
+    fn what_is_found_early_knows_the_types_behind_it() {
+        let many = 100;
+        let strings = b"\0s\0f\0b\0later\0";
+        // 1: `struct s { struct { struct { ... int b; }; }; }` by way of the last type, 2: `f`, then as many as it takes.
+        let mut types: Vec<u32> = vec![1, 4 << 24 | 1, 8, 0, many + 3, 64, 3, 12 << 24, 0];
+        (0..many).for_each(|_| types.extend([0, 2 << 24, 1]));
+        types.extend([0, 4 << 24 | 1, 8, 5, 1, 32, 7, 4 << 24, 0]);
+        let length = types.len() as u32 * 4;
+        let words = [24, 0, length, length, strings.len() as u32].into_iter().chain(types);
+        let words: Vec<u8> = words.flat_map(u32::to_le_bytes).collect();
+        let blob = [&MAGIC.to_le_bytes()[..], &[1, 0], &words, strings].concat();
+        let (all, early) =
+            (Btf::parse(&blob, &["s", "f", "later"]).unwrap(), Btf::of(&blob, &["s"], "f").unwrap());
+        assert!(early.types.len() < all.types.len());
+        for btf in [&all, &early] {
+            assert_eq!((btf.member("s", "b"), btf.function("f")), (Some(12), Some(2)));
+            assert_eq!(
+                (btf.at(many + 4), btf.at(many + 5), btf.at(u32::MAX)),
+                (Some(blob.len() - strings.len() - 12), None, None)
+            );
+        }
+        assert!(Btf::of(&blob, &["s", "later"], "f").is_some_and(|btf| btf.types.len() == all.types.len()));
+        assert!(Btf::of(&blob, &["s"], "later").is_some_and(|btf| btf.function("later").is_none()));
+    }
+
     /// `struct s { struct s; struct s; ...; int b; }`, each at the largest offset.
     #[test]
     fn structs_that_hold_each_other_have_an_end_and_no_offset() {
@@ -345,6 +395,9 @@ mod tests {
         for at in 0..blob.len() {
             let mut bad = blob.clone();
             bad[at] ^= 0xff;
+            if let Some(btf) = Btf::of(&bad, &["in", "s"], "none") {
+                let _ = btf.nested("s", &["c", "y"]);
+            }
             if let Some(btf) = Btf::parse(&bad, &["s", "t", "e"]) {
                 let _ =
                     (btf.nested("s", &["c", "y"]), btf.enumerator("e", "two"), btf.tracepoint_arguments("t"));

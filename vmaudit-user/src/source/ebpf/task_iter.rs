@@ -99,7 +99,7 @@ impl Census {
     /// `level`: of the pid namespace whose numbers are told; `None`: the kernel's own.
     fn at_level(level: Option<u32>) -> Result<Self, String> {
         let bytes = BtfBytes::open().map_err(|e| format!("{BTF_PATH} cannot be read ({e})"))?;
-        let btf = Btf::parse(&bytes, &["task_struct", "mm_struct", "cred", "file", "pid", "upid", ITERATOR])
+        let btf = Btf::of(&bytes, &["task_struct", "mm_struct", "cred", "file", "pid", "upid"], ITERATOR)
             .ok_or_else(|| format!("{BTF_PATH} has a form that vmaudit does not know"))?;
         let mut offsets = Offsets::of(&btf)?;
         if let Some(level) = level {
