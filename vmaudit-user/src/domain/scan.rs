@@ -82,7 +82,7 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
     anonymizer.texts(&mut host.name);
     let margin = options.margin;
     unite(&mut rows);
-    order(&mut rows, options.sort, options.reverse, &users);
+    let mut rows = in_order(rows, options.sort, options.reverse, &users);
     let largest = rows
         .iter()
         .filter(|row| row.pid != own)
@@ -90,8 +90,8 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
         // Of equals the first by name, as in the table.
         .max_by(|(a, x), (b, y)| a.cmp(b).then_with(|| y.app.cmp(&x.app)).then(y.pid.cmp(&x.pid)))
         .map(|(count, row)| (count, anonymizer.apply(&row.app).into_owned(), row.pid));
-    let (counted, uncounted): (Vec<Row>, Vec<Row>) = rows.into_iter().partition(|row| row.count.is_ok());
-    let (rows, not_counted) = (counted, not_counted(uncounted, &users));
+    let uncounted: Vec<Row> = rows.extract_if(.., |row| row.count.is_err()).collect();
+    let not_counted = not_counted(uncounted, &users);
     let recommendation = recommend_now(&Measured {
         peak: largest.as_ref().map(|(count, ..)| *count),
         clipped: largest
@@ -212,8 +212,10 @@ fn figure(row: &Row) -> Option<u64> {
     row.count.as_ref().ok().copied()
 }
 
-fn order(rows: &mut [Row], by: Key, reverse: bool, users: &BTreeMap<u32, String>) {
-    rows.sort_by(|a, b| {
+/// Rows are large: each is moved once.
+fn in_order(rows: Vec<Row>, by: Key, reverse: bool, users: &BTreeMap<u32, String>) -> Vec<Row> {
+    let mut places: Vec<(usize, &Row)> = rows.iter().enumerate().collect();
+    places.sort_by(|(_, a), (_, b)| {
         let by_count = || figure(b).cmp(&figure(a)).then_with(|| a.app.cmp(&b.app)).then(a.pid.cmp(&b.pid));
         match by {
             Key::Count => by_count(),
@@ -227,8 +229,11 @@ fn order(rows: &mut [Row], by: Key, reverse: bool, users: &BTreeMap<u32, String>
         }
     });
     if reverse {
-        rows.reverse();
+        places.reverse();
     }
+    let places: Vec<usize> = places.into_iter().map(|(place, _)| place).collect();
+    let mut rows: Vec<Option<Row>> = rows.into_iter().map(Some).collect();
+    places.into_iter().filter_map(|place| rows.get_mut(place)?.take()).collect()
 }
 
 fn applications(rows: &[Row], anonymizer: &Anonymizer) -> Vec<AppFigures> {
