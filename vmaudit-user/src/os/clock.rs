@@ -44,7 +44,7 @@ pub fn same_start(ticks: u64, boot_ns: u64) -> bool {
 /// Wall time where the machine is, `22:18:31.246`; UTC with a Z where its zone cannot be told.
 pub fn time_of_day(at: SystemTime) -> String {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    let seconds = libc::time_t::try_from(since.as_secs()).unwrap_or(0);
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(0);
     let mut parts = std::mem::MaybeUninit::<libc::tm>::uninit();
     // SAFETY: both pointers are valid for the call; the answer is null or the second of them, filled.
     let known = unsafe { !libc::localtime_r(&raw const seconds, parts.as_mut_ptr()).is_null() };

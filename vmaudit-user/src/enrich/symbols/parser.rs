@@ -189,10 +189,8 @@ fn supplement(opener: &OwnedFd, holder: &object::File<'_>, module: usize) -> io:
 /// file: nothing else stops a file that is an endless loop.
 pub(super) fn allow(size: u64) {
     let milliseconds = TIME + size / (1 << 20) * TIME_PER_MIB;
-    let value = libc::timeval {
-        tv_sec: (milliseconds / 1000) as libc::time_t,
-        tv_usec: (milliseconds % 1000 * 1000) as libc::suseconds_t,
-    };
+    let value =
+        libc::timeval { tv_sec: (milliseconds / 1000) as i64, tv_usec: (milliseconds % 1000 * 1000) as i64 };
     let timer = libc::itimerval { it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 }, it_value: value };
     // SAFETY: `timer` lives through the call, nothing is written.
     unsafe { libc::setitimer(libc::ITIMER_PROF, &raw const timer, std::ptr::null_mut()) };
