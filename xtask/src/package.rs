@@ -4,6 +4,7 @@
 mod bill;
 mod boot;
 mod chroot;
+mod dashboard;
 mod image;
 mod linked;
 mod notices;
@@ -71,6 +72,8 @@ pub enum Task {
     /// Build the container image and run it with the real Docker engine (as root); hold the manifests for Kubernetes to its
     /// schemas
     Image,
+    /// Hold the dashboard to Grafana's own types (fetches them with pip)
+    Dashboard,
 }
 
 /// Does it.
@@ -86,6 +89,7 @@ pub fn perform(task: Option<Task>) -> Result<()> {
             image::manifests(&place)?;
             image::image(&place)
         }
+        Task::Dashboard => dashboard::check(&Place::new()?),
         Task::Boot { kernel } => boot::boot(&Place::new()?, &kernel),
     }
 }

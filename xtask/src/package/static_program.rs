@@ -26,6 +26,11 @@ const BRIDGE: &str = "#include <stdarg.h>\n#include <stdio.h>\n#include <sys/sys
     int __fprintf_chk(FILE *f, int flag, const char *format, ...) {\n\
     va_list all; va_start(all, format); int n = vfprintf(f, format, all); va_end(all); (void)flag; return n; }\n";
 
+/// The folder in the archive, and the archive before it is compressed, for this processor.
+fn names(version: &str, arch: &str) -> (String, String) {
+    (format!("vmaudit-{version}"), format!("vmaudit-{version}-{arch}-unknown-linux-musl.tar"))
+}
+
 /// Builds it and packs it.
 pub fn archive(place: &Place, epoch: &str, rustc: &str) -> Result<()> {
     say!("building vmaudit {} for {TARGET}", place.version);
@@ -37,7 +42,7 @@ pub fn archive(place: &Place, epoch: &str, rustc: &str) -> Result<()> {
     let program = place.target.join(TARGET).join("release/vmaudit");
     check(&program, &place.version)?;
 
-    let name = format!("vmaudit-{}", place.version);
+    let (name, packed) = names(&place.version, "x86_64");
     let folder = place.target.join("archive").join(&name);
     drop(fs::remove_dir_all(&folder));
     fs::create_dir_all(&folder)?;
@@ -60,7 +65,7 @@ pub fn archive(place: &Place, epoch: &str, rustc: &str) -> Result<()> {
         .arg("-r")
         .args([place.stage().join("man"), place.stage().join("completions")])
         .arg(&folder))?;
-    let packed = place.out.join(format!("{name}-{TARGET}.tar"));
+    let packed = place.out.join(packed);
     let mut tar = Command::new("tar");
     tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mode=u+w,go-w", "--format=gnu"]);
     tar.arg(format!("--mtime=@{epoch}")).arg("-C").arg(place.target.join("archive")).arg("-cf").arg(&packed);
@@ -144,6 +149,28 @@ fn is_version(said: &str, version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `cargo binstall` asks for the archive by the name that stands in the manifest.
+    #[test]
+    fn the_archive_is_called_as_the_manifest_says() {
+        let manifest = include_str!("../../../vmaudit-user/Cargo.toml");
+        let (_, binstall) = manifest.split_once("[package.metadata.binstall]\n").expect("it has the table");
+        let value = |key: &str| {
+            let line = binstall.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = "));
+            let words = [
+                ("{ version }", "1.2.3"),
+                ("{ target-arch }", "x86_64"),
+                ("{ bin }", "vmaudit"),
+                ("{ binary-ext }", ""),
+            ];
+            let line = line.expect("a key").trim_matches('"').to_owned();
+            words.iter().fold(line, |line, (name, value)| line.replace(name, value))
+        };
+        let (folder, packed) = names("1.2.3", "x86_64");
+        assert_eq!(value("pkg-url"), format!("{{ repo }}/releases/download/v1.2.3/{packed}.gz"));
+        assert_eq!(value("bin-dir"), format!("{folder}/vmaudit"));
+        assert!(packed.contains(TARGET), "{packed}");
+    }
 
     #[test]
     fn another_version_is_not_this_one() {
