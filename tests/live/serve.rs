@@ -320,16 +320,57 @@ mod with_prometheus {
             stream.read_to_string(&mut text).ok()?;
             text.contains("\"state\":\"firing\"").then_some(text)
         });
-        let query = "/api/v1/query?query=vmaudit_process_memory_map_areas%7Bgroup%3D%22vma-near%22%7D";
-        let mut stream = TcpStream::connect(&own).unwrap();
-        write!(stream, "GET {query} HTTP/1.0\r\n\r\n").unwrap();
-        let series = whole(stream);
+        let series = result(&own, "vmaudit_process_memory_map_areas{group=\"vma-near\"}");
+        let panels: Vec<_> =
+            of_dashboard().into_iter().map(|(panel, query)| (panel, result(&own, &query))).collect();
         prometheus.kill().unwrap();
         prometheus.wait().unwrap();
         assert!(alerts.contains("ProcessNearMemoryMapAreasLimit") && alerts.contains("vma-near"), "{alerts}");
         let standing = own::parse(&target.stdout_so_far()).remove(0).base;
         assert!(series.contains(&format!("\"{standing}\"")), "{standing}: {series}");
+        // Whatever else a panel waits for: growth, refusals, a whole minute.
+        for sure in
+            ["Nearest to the limit", "Peaks since vmaudit began", "Limit by machine", "Exact for", "Version"]
+        {
+            let drawn = panels.iter().filter(|(panel, _)| panel == sure);
+            let empty = drawn.clone().find(|(_, result)| result == "[]");
+            assert!(drawn.count() > 0 && empty.is_none(), "{sure}: {panels:?}");
+        }
         target.wait().succeeded();
         ended(server);
+    }
+
+    /// What a query finds. Prometheus takes each that is asked.
+    fn result(prometheus: &str, query: &str) -> String {
+        let typed: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        let mut stream = TcpStream::connect(prometheus).unwrap();
+        stream.set_read_timeout(Some(BACKSTOP)).unwrap();
+        write!(stream, "GET /api/v1/query?query={typed} HTTP/1.0\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).expect("an answer");
+        let (_, body) = text.split_once("\r\n\r\n").expect("a head");
+        let answer: serde_json::Value = serde_json::from_str(body).expect("JSON");
+        assert_eq!(answer["status"], "success", "{query}: {body}");
+        answer["data"]["result"].to_string()
+    }
+
+    /// Panels and their queries, with what Grafana puts in place of its variables.
+    fn of_dashboard() -> Vec<(String, String)> {
+        let text = include_str!("../../vmaudit-user/packaging/grafana/vmaudit.dashboard.json");
+        let dashboard: serde_json::Value = serde_json::from_str(text).unwrap();
+        let list = |value: &serde_json::Value| value.as_array().cloned().unwrap_or_default();
+        let of_panel = |panel: &serde_json::Value| {
+            let title = panel["title"].as_str().expect("a title").to_owned();
+            let targets = list(&panel["targets"]).into_iter();
+            targets.map(move |target| (title.clone(), target["expr"].as_str().expect("a query").to_owned()))
+        };
+        let all = list(&dashboard["panels"]).iter().flat_map(of_panel).collect::<Vec<_>>();
+        assert!(all.len() > 10, "{all:?}");
+        let variables = [("$instance", ".*"), ("$group", ".*"), ("$__rate_interval", "1m")];
+        let typed =
+            |query: String| variables.iter().fold(query, |query, (name, value)| query.replace(name, value));
+        let all: Vec<_> = all.into_iter().map(|(panel, query)| (panel, typed(query))).collect();
+        assert!(all.iter().all(|(_, query)| !query.contains('$')), "{all:?}");
+        all
     }
 }

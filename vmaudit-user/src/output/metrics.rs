@@ -291,4 +291,24 @@ mod tests {
                 .expect("a dashboard in JSON");
         assert!(dashboard["panels"].as_array().is_some_and(|panels| panels.len() >= 6), "panels");
     }
+
+    /// Whoever is woken by an alert finds what to do behind its link.
+    #[test]
+    fn each_alert_leads_to_its_place_in_the_readme() {
+        let rules = include_str!("../../packaging/prometheus/vmaudit.rules.yml");
+        let readme = include_str!("../../../README.md");
+        let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+        assert!(alerts.len() >= 7, "{}", alerts.len());
+        for alert in alerts {
+            let name = alert.lines().next().unwrap_or_default();
+            let links = alert.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: "));
+            let [link] = links.collect::<Vec<_>>()[..] else { panic!("{name} has not one runbook_url") };
+            let (page, anchor) = link.trim_matches('"').split_once('#').expect("a place in a page");
+            assert_eq!(page, env!("CARGO_PKG_REPOSITORY"), "{name}");
+            assert!(
+                readme.contains(&format!("<a id=\"{anchor}\"></a>")),
+                "{name}: no {anchor} in the README"
+            );
+        }
+    }
 }
