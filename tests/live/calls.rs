@@ -183,6 +183,12 @@ fn a_budget_on_failures_watches_all_calls() {
 fn doctor_names_the_refusals_that_are_not_seen() {
     let doctor = Session::vmaudit(&["doctor", "--json"]).go().succeeded();
     let found: serde_json::Value = serde_json::from_slice(&doctor.stdout).expect("JSON");
+    // The log has the table of `tests/README.md`.
+    let hooks = found["hooks"].as_array().expect("a list");
+    let via = |name: &str| hooks.iter().find(|hook| hook["name"] == name).map(|hook| hook["via"].to_string());
+    let ways = ["mmap_lock_released", "sys_exit", "exit_mmap", "vm_unmapped_area", "do_brk_flags"]
+        .map(|name| format!("{name} {}", via(name).unwrap_or_default()));
+    let _ = writeln!(std::io::stderr(), "doctor on {}: {}", found["kernel"], ways.join(", "));
     let arrangements: Vec<&str> = found["calls"]
         .as_array()
         .expect("a list")
