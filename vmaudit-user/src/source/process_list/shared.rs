@@ -202,7 +202,11 @@ mod tests {
                 assert_eq!(with(2, change), [false; 3], "who was asked for himself said what he is called");
             }
             assert_eq!(unsure(&all[1..]), [false, true, false], "the one who was asked has ended");
-            assert_eq!(unsure(&[asked.clone()]), [false; 3], "what one was called who has ended stays so");
+            assert_eq!(
+                unsure(std::slice::from_ref(&asked)),
+                [false; 3],
+                "what one was called who has ended stays so"
+            );
             assert_eq!(unsure(&[]), [false, true, false]);
         });
     }
