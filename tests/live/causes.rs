@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Stdio;
+use std::sync::Mutex;
 
 use vmaudit_tests::rows::{ASKED, assert_nothing_lost};
 use vmaudit_tests::{Done, Running, Session, wait_for};
@@ -40,6 +41,7 @@ fn the_users_limit_on_tasks_is_named_with_its_figures() {
 
 #[test]
 fn a_user_who_has_as_many_tasks_as_allowed_is_counted() {
+    let _alone = ITS_USER.lock();
     let done = Session::run(&["--calls", "all"], &["full-of-tasks", "user", "12", "3"]).go().succeeded();
     let failure = only_failure(&done);
     assert!(failure.certain, "{failure:?}");
@@ -109,6 +111,9 @@ fn who_holds_the_addresses_is_said_where_there_are_none_left() {
     assert!(holders.sentence.contains(" TiB of addresses, "), "{holders:?}");
 }
 
+/// The limit counts the tasks of a user, whichever test they are of.
+static ITS_USER: Mutex<()> = Mutex::new(());
+
 /// vmaudit itself is under the limit, too: what watches the exits is then loaded before the command starts.
 fn limited_to_tasks(session: Session, most: libc::rlim_t) -> Running {
     let mut command = session.command();
@@ -137,6 +142,7 @@ fn attached(pid: u32) -> usize {
 /// is near. Where the limit was faster, that is said.
 #[test]
 fn a_limit_on_tasks_that_comes_near_is_watched() {
+    let _alone = ITS_USER.lock();
     let row = |done: &Done| {
         let hooks = done.report().coverage.hooks;
         hooks.into_iter().find(|hook| hook.name == "sys_exit").expect("it is in the table")
@@ -176,6 +182,7 @@ fn a_limit_on_tasks_that_comes_near_is_watched() {
 /// What cannot be watched although a limit is near is said, and no count of refusals is called exact.
 #[test]
 fn a_limit_that_comes_near_and_cannot_be_watched_is_told() {
+    let _alone = ITS_USER.lock();
     let session = Session::run(&[], &["full-of-tasks", "user", "700", "3", "1", "600"]);
     let mut running = limited_to_tasks(session.env("VMAUDIT_WITHOUT", "watching"), 700);
     for children in [1, 600] {
