@@ -7,6 +7,7 @@ use crate::domain::audit::Standing;
 use crate::model::event::ProcessId;
 use crate::model::exposed::{GroupFigures, OTHER, RefusalKind, end_name};
 use crate::model::report::{Failure, Outcome, Process};
+use crate::text::shorten;
 
 /// Groups with a name of their own; further processes are [`OTHER`].
 pub const GROUPS: usize = 1000;
@@ -57,10 +58,7 @@ impl GroupBy {
             }
             Self::Pid => format!("{} {}", row.comm, row.pid),
         };
-        if name.len() > LONGEST_NAME {
-            let end = (0..=LONGEST_NAME).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
-            name.truncate(end);
-        }
+        shorten(&mut name, LONGEST_NAME);
         name
     }
 }

@@ -1,6 +1,8 @@
 //! Which test a process belongs to, as its runner tells without knowing of vmaudit: cargo-nextest by the environment of
 //! each test's process, which its children have too; `go test` by the program, one for each package, and where it runs.
 
+use crate::text::shorten;
+
 /// Longest name kept, bytes.
 const MOST: usize = 512;
 /// What cargo-nextest sets for each test: the test binary, and the test (since 0.9.116 or so).
@@ -50,11 +52,7 @@ fn of_nextest(environment: &[u8]) -> Option<String> {
 }
 
 fn shortened(mut name: String) -> String {
-    let mut end = name.len().min(MOST);
-    while !name.is_char_boundary(end) {
-        end -= 1;
-    }
-    name.truncate(end);
+    shorten(&mut name, MOST);
     name
 }
 

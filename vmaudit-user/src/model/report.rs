@@ -141,10 +141,7 @@ const HOST_NAME: usize = 255;
 impl Host {
     /// Cuts a name that is no machine's: in a file there can be any.
     pub fn cut_name(&mut self) {
-        if let Some(name) = self.name.as_mut().filter(|name| name.len() > HOST_NAME) {
-            let end = (0..=HOST_NAME).rev().find(|&end| name.is_char_boundary(end)).unwrap_or(0);
-            name.truncate(end);
-        }
+        self.name.iter_mut().for_each(|name| crate::text::shorten(name, HOST_NAME));
     }
 }
 

@@ -10,8 +10,8 @@ pub mod time;
 
 pub use number::{bytes, count, grouped, percent, read_number, total};
 pub use rate::{ahead, rate, read_rate};
-pub use sanitize::clean;
 pub(crate) use sanitize::until_zero;
+pub use sanitize::{clean, shorten};
 pub use signal::signal_name;
 
 /// Target in `log` of what people are told on standard error.

@@ -29,6 +29,14 @@ pub fn steers(c: char) -> bool {
     )
 }
 
+/// Cuts a text to so many bytes at most, between two characters.
+pub fn shorten(text: &mut String, most: usize) {
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most));
+        text.shrink_to_fit();
+    }
+}
+
 /// Bytes as the kernel ends names, up to the first `\0`.
 pub(crate) fn until_zero(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|&b| b == 0).unwrap_or(bytes.len());
@@ -38,6 +46,15 @@ pub(crate) fn until_zero(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_two_characters() {
+        for (most, kept) in [(0, ""), (1, "a"), (2, "a"), (3, "a\u{f6}"), (9, "a\u{f6}b")] {
+            let mut text = "a\u{f6}b".to_owned();
+            shorten(&mut text, most);
+            assert_eq!(text, kept, "{most}");
+        }
+    }
 
     #[test]
     fn nothing_that_steers_a_terminal_passes() {
