@@ -2,6 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
+/// Functions of one stack that are kept, where it was followed.
+pub const FUNCTIONS: usize = 128;
+/// Functions that the compiler put into one, of those that are kept.
+pub const INLINED: usize = 16;
+/// Sentences about one stack.
+pub const STACK_NOTES: usize = 8;
+
 /// One failing call.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]

@@ -170,7 +170,7 @@ impl Audit {
         // The function's name since 2.35, which is nobody else's.
         const MALLOCS: Option<&str> = Some("alloc_new_heap");
         let of = |frame: &Frame| frame.module.as_deref().is_some_and(c_library::is);
-        match self.frames_of(refused).as_slice() {
+        match self.stack_of(refused).0.as_slice() {
             [first, second, ..] => of(first) && of(second) || second.symbol.as_deref() == MALLOCS,
             _ => false,
         }
@@ -368,14 +368,15 @@ impl Audit {
                 let place = (generation, kind.call, kind.errno, kind.class, site.site);
                 let example = self.examples.get(&place);
                 let sizes = site.largest_bytes > 0;
+                let (stack, stack_notes) = example.map(|refused| self.stack_of(refused)).unwrap_or_default();
                 let one = Site {
                     count,
                     first_at_s: self.seconds(site.first_ns),
                     last_at_s: self.seconds(site.last_ns),
                     smallest_bytes: sizes.then_some(site.smallest_bytes),
                     largest_bytes: sizes.then_some(site.largest_bytes),
-                    stack: example.map(|refused| self.frames_of(refused)).unwrap_or_default(),
-                    stack_notes: example.map(|refused| self.notes_of(refused)).unwrap_or_default(),
+                    stack,
+                    stack_notes,
                 };
                 match sites.iter_mut().find(|known| known.stack == one.stack) {
                     Some(known) => known.add(&one),
@@ -394,33 +395,26 @@ impl Audit {
     }
 
     fn example(&self, refused: &Refused) -> Example {
+        let (stack, stack_notes) = self.stack_of(refused);
         Example {
             tid: refused.tid,
             args: arguments::by_name(refused.call, &refused.args),
-            stack: self.frames_of(refused),
-            stack_notes: self.notes_of(refused),
+            stack,
+            stack_notes,
         }
     }
 
-    /// The functions at an address of a stack, innermost first.
-    pub(super) fn frames_at(&self, generation: u64, ip: u64) -> Vec<Frame> {
-        match self.frames.get(&(generation, ip)) {
-            Some((frame, inlined)) => inlined.iter().chain([frame]).cloned().collect(),
-            None => vec![Frame::bare(ip)],
-        }
-    }
-
-    fn frames_of(&self, refused: &Refused) -> Vec<Frame> {
-        let addresses: Vec<u64> = match self.followed(refused) {
+    /// With what there is to say of it.
+    fn stack_of(&self, refused: &Refused) -> (Vec<Frame>, Vec<String>) {
+        let followed = self.followed(refused);
+        let addresses: Vec<u64> = match followed {
             Some(it) if !it.addresses.is_empty() => it.addresses.clone(),
             _ => self.callers(refused.generation, refused.caller, &refused.stack).collect(),
         };
-        addresses.iter().flat_map(|&ip| self.frames_at(refused.generation, ip)).collect()
-    }
-
-    /// What there is to say of its stack.
-    fn notes_of(&self, refused: &Refused) -> Vec<String> {
-        self.followed(refused).map(|it| it.notes.clone()).unwrap_or_default()
+        let (frames, more) = self.frames_at(refused.generation, &addresses);
+        let mut notes = followed.map(|it| it.notes.clone()).unwrap_or_default();
+        notes.extend(more);
+        (frames, notes)
     }
 
     fn followed(&self, refused: &Refused) -> Option<&FollowedStack> {

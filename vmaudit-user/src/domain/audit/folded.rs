@@ -5,6 +5,8 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, HashSet},
     io::{self, Write},
+    mem,
+    sync::Arc,
 };
 
 use serde::Serialize;
@@ -12,7 +14,7 @@ use vmaudit_common::call::Call;
 
 use super::{ALL_ROWS, Audit, MOST_ROW_BYTES, Process, group::Group, task_names};
 use crate::model::cause::reason;
-use crate::model::event::{ProcessId, Refused};
+use crate::model::event::{Cut, End, ProcessId, Refused};
 use crate::model::report;
 use crate::model::report::{Cause, Failure, FoldedProcesses, Outcome};
 
@@ -281,23 +283,61 @@ impl Audit {
 
     /// Adds up the less remarkable of the processes that are `over`: of which nothing more will come.
     pub fn fold(&mut self, over: &HashSet<ProcessId>) {
+        // What cannot be added up must not be looked through for each event.
+        if over.is_empty() {
+            return self.fold_later();
+        }
         // Only mentioned (an exec whose slot was not to be had): nothing is known of its counts.
-        self.processes
-            .retain(|id, p| !(p.mms.is_empty() && p.samples.is_none() && !p.killed() && over.contains(id)));
+        let mut tests_unknown = 0;
+        self.processes.retain(|id, p| {
+            let only_mentioned = p.mms.is_empty() && p.samples.is_none() && !p.killed();
+            let goes = only_mentioned && over.contains(id);
+            tests_unknown += u64::from(goes && p.lacks_its_test());
+            !goes
+        });
+        self.tests_unknown = self.tests_unknown.saturating_add(tests_unknown);
         self.inherit();
         for id in self.less_remarkable() {
             if over.contains(&id) {
                 self.fold_one(id);
             }
         }
-        // What cannot be added up yet must not be looked through for each event.
-        self.fold_at = self.rows.max(self.processes.len()) + super::SURPLUS;
+        self.fold_later();
+    }
+
+    /// A look at all processes is due when so many more have come that it costs each of them a constant.
+    fn fold_later(&mut self) {
+        let known = self.processes.len();
+        self.fold_at = self.rows.max(known) + super::SURPLUS.max(known / 8);
     }
 
     /// The same for all, because the session is over.
     pub fn fold_at_end(&mut self) {
         self.inherit();
         self.less_remarkable().for_each(|id| self.fold_one(id));
+    }
+
+    /// No figure comes any more. Each of these looks at all processes, and acts once.
+    pub(super) fn settle(&mut self) {
+        if !mem::replace(&mut self.settled, true) {
+            self.finish_marks();
+            self.fold_at_end();
+            self.looks_names_up();
+        }
+    }
+
+    pub(super) fn took_session_end(&mut self, end: End) {
+        if self.end.replace(end).is_none() {
+            self.fit_in_report();
+        }
+    }
+
+    pub(super) fn took_cut(&mut self, cut: Cut) {
+        if self.cut.replace(cut).is_none() {
+            self.finish_marks();
+            self.fold_at_end();
+            self.fit_in_report();
+        }
     }
 
     /// All processes, the most remarkable ones first. One half of the rows is for the largest peaks, the other for those
@@ -324,7 +364,7 @@ impl Audit {
     /// A forked child runs its parent's file, which may be forgotten before the child.
     pub(super) fn inherit(&mut self) {
         let of = |(id, process): (&ProcessId, &Box<Process>)| Some((*id, self.parents_exe(*id, process)?));
-        let inherited: Vec<(ProcessId, String)> =
+        let inherited: Vec<(ProcessId, Arc<str>)> =
             self.processes.iter().filter(|(_, p)| p.exe.is_none()).filter_map(of).collect();
         for (id, exe) in inherited {
             if let Some(process) = self.processes.get_mut(&id) {

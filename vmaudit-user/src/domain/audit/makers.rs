@@ -440,21 +440,6 @@ impl Audit {
         rows
     }
 
-    /// Addresses of the stack that the kernel followed by frame pointers, as far as they are callers.
-    pub(super) fn callers<'a>(
-        &'a self,
-        generation: u64,
-        caller: Option<u64>,
-        stack: &'a [u64],
-    ) -> impl Iterator<Item = u64> {
-        let mut walked = stack.iter().copied().take_while(move |ip| !self.ends.contains(&(generation, *ip)));
-        let innermost = walked.next();
-        let caller = caller
-            .into_iter()
-            .filter(move |ip| self.frames.contains_key(&(generation, *ip)) && stack.get(1) != Some(ip));
-        innermost.into_iter().chain(caller).chain(walked)
-    }
-
     pub(super) fn stack_of_place(&self, generation: u64, place: u32) -> Stack {
         let Some(Seen { place, followed }) = self.makers.places.get(&(generation, place)) else {
             return Stack::default();
@@ -463,8 +448,10 @@ impl Audit {
             Some(it) if !it.addresses.is_empty() => it.addresses.clone(),
             _ => self.callers(generation, place.caller, &place.stack).collect(),
         };
-        let frames = addresses.iter().flat_map(|&ip| self.frames_at(generation, ip)).collect();
+        let (frames, more) = self.frames_at(generation, &addresses);
+        let cut = more.is_some() || followed.as_ref().is_none_or(|it| it.cut);
         let mut notes = followed.as_ref().map(|it| it.notes.clone()).unwrap_or_default();
+        notes.extend(more);
         let named = |ip: &u64| self.frames.contains_key(&(generation, *ip));
         if !addresses.is_empty() && !addresses.iter().any(named) && notes.is_empty() {
             let looked_up = self.makers.looked_up.as_ref().is_none_or(|them| them.contains(&generation));
@@ -473,7 +460,7 @@ impl Audit {
         if followed.is_none() && !addresses.is_empty() {
             notes.push(UNCOPIED.to_owned());
         }
-        Stack { frames, notes, cut: followed.as_ref().is_none_or(|it| it.cut) }
+        Stack { frames, notes, cut }
     }
 }
 

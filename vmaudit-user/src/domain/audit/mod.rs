@@ -1,8 +1,10 @@
 //! What is known so far: takes events, holds state, makes the report. No I/O, no clock: time comes from events.
 
+mod bounds;
 mod ends;
 mod failures;
 mod folded;
+mod frames;
 mod gaps;
 mod group;
 mod images;
@@ -21,6 +23,7 @@ mod standing;
 mod task_names;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use crate::domain::audit::folded::Folded;
 pub use crate::domain::audit::layouts::Last;
@@ -127,6 +130,8 @@ pub struct Audit {
     hooks: Vec<Hook>,
     conditions: Vec<Condition>,
     notes: Vec<String>,
+    /// No figure comes any more.
+    settled: bool,
     end: Option<End>,
     cut: Option<Cut>,
     vma_bytes: Option<f64>,
@@ -145,7 +150,8 @@ struct Process {
     ppid: Option<u32>,
     uid: Option<u32>,
     comm: String,
-    exe: Option<String>,
+    /// A crowd of children shares that of one parent.
+    exe: Option<Arc<str>>,
     arguments: Option<Vec<String>>,
     test: Option<String>,
     /// Somebody asked for its test in vain.
@@ -224,6 +230,7 @@ impl Audit {
             hooks: Vec::new(),
             conditions: Vec::new(),
             notes: Vec::new(),
+            settled: false,
             end: None,
             cut: None,
             vma_bytes: None,
@@ -235,7 +242,8 @@ impl Audit {
     }
 
     /// Takes one event.
-    pub fn apply(&mut self, event: Event) {
+    pub fn apply(&mut self, mut event: Event) {
+        bounds::bound(&mut event);
         self.seen_ns = self.seen_ns.max(event.at_ns().unwrap_or(0));
         match event {
             Event::Mm(state) => self.mm(*state),
@@ -247,7 +255,7 @@ impl Audit {
             Event::Place(place) => self.makers.place(*place),
             Event::Process(named) => {
                 let process = self.processes.entry(named.process).or_default();
-                process.exe = named.exe.or(process.exe.take());
+                process.exe = named.exe.map(Arc::from).or(process.exe.take());
                 if let Some(cgroup) = named.cgroup {
                     process.cgroup = Some(cgroup);
                     process.within = named.within;
@@ -299,26 +307,16 @@ impl Audit {
                     self.notes.push(note);
                 }
             }
-            Event::Gone(over) => self.fold(&over.into_iter().collect()),
+            // Each costs a look at all processes: a session tells of it in a crowd, a file could a million times.
+            Event::Gone(over) if self.crowded() => self.fold(&over.into_iter().collect()),
+            Event::Gone(_) => {}
             Event::VmaBytes(bytes) => self.vma_bytes = Some(bytes),
             Event::AddressesHidden(tgid) => {
                 self.hidden.insert(tgid);
             }
-            Event::FiguresEnd => {
-                self.finish_marks();
-                self.fold_at_end();
-                self.looks_names_up();
-            }
-            Event::End(end) => {
-                self.end = Some(end);
-                self.fit_in_report();
-            }
-            Event::Cut(cut) => {
-                self.cut = Some(cut);
-                self.finish_marks();
-                self.fold_at_end();
-                self.fit_in_report();
-            }
+            Event::FiguresEnd => self.settle(),
+            Event::End(end) => self.took_session_end(end),
+            Event::Cut(cut) => self.took_cut(cut),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is known, as rows of the report.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use vmaudit_common::call::{COMPAT, LOCKING};
 use vmaudit_common::{CLASS_MC0_MASK, CLASS_SECTION};
@@ -301,7 +302,7 @@ impl Audit {
             figures.failed = Some(figures.failed.unwrap_or(0).saturating_add(stat.failed));
         }
         let parent = self.same_image(id, process);
-        let exe = process.exe.clone().or_else(|| parent?.exe.clone());
+        let exe = process.exe.as_deref().or_else(|| parent?.exe.as_deref()).map(str::to_owned);
         let watched = self.sight.calls() && !process.mms.is_empty();
         // Born in its parent's cgroup; who is moved elsewhere nearly always execs there.
         let placed = Some(process).filter(|process| process.cgroup.is_some()).or(parent).unwrap_or(process);
@@ -369,7 +370,7 @@ impl Audit {
     }
 
     /// A forked child that never called exec runs its parent's file.
-    pub(super) fn parents_exe(&self, id: ProcessId, process: &Process) -> Option<String> {
+    pub(super) fn parents_exe(&self, id: ProcessId, process: &Process) -> Option<Arc<str>> {
         self.same_image(id, process)?.exe.clone()
     }
 

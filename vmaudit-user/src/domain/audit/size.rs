@@ -25,7 +25,7 @@ pub(super) fn of_list<T>(list: &Vec<T>) -> usize {
 }
 
 impl Audit {
-    /// Bytes that it takes, about; texts in it are left out, whose sum a reader bounds.
+    /// Bytes that it takes, about; texts whose sum a reader bounds are left out.
     pub fn bytes(&self) -> usize {
         let inlined = |(_, inlined): &(Frame, Vec<Frame>)| of_list(inlined);
         [
@@ -33,7 +33,7 @@ impl Audit {
             self.makers.bytes(),
             self.marks.bytes(),
             of_map::<group::Place, Refused>(self.examples.len()),
-            self.examples.values().map(|it| of_list(&it.stack)).sum(),
+            self.examples.values().map(of_example).sum(),
             of_map::<(u64, u64), (Frame, Vec<Frame>)>(self.frames.len()),
             self.frames.values().map(inlined).sum(),
             of_map::<(u64, u32, u64), FollowedStack>(self.stacks.len()),
@@ -51,13 +51,25 @@ impl Audit {
     }
 }
 
+fn of_example(it: &Refused) -> usize {
+    let path = it.tasks.iter().filter_map(|tasks| tasks.cgroup_path.as_ref()).map(String::capacity);
+    it.comm.capacity() + of_list(&it.stack) + path.sum::<usize>()
+}
+
 fn of_process(process: &Process) -> usize {
     let looks = process.looks.iter().map(|looks| size_of::<Series>() + looks.bytes()).sum::<usize>();
     let ended = if process.ended.is_some() { size_of::<Ended>() } else { 0 };
     let oom = process.oom.iter().map(|it| of_list::<CgroupLevel>(&it.levels)).sum::<usize>();
     let arguments = process.arguments.iter().map(of_list).sum::<usize>();
     let mms = process.mms.iter().map(of_state).sum::<usize>();
-    of_map::<ProcessId, Process>(1) + of_list(&process.mms) + mms + looks + ended + oom + arguments
+    of_map::<ProcessId, Process>(1)
+        + process.comm.capacity()
+        + of_list(&process.mms)
+        + mms
+        + looks
+        + ended
+        + oom
+        + arguments
 }
 
 /// What hangs on it.
@@ -65,8 +77,11 @@ fn of_state(mm: &MmState) -> usize {
     let sites = mm.refusals.iter().map(|it| of_list::<RefusalSite>(&it.sites)).sum::<usize>();
     let ledger = mm.ledger.iter().map(of_list::<Entered>).sum::<usize>();
     let joined = mm.joined.iter().map(|it| of_list(&it.generations)).sum::<usize>();
+    let names = mm.tasks.iter().flat_map(|it| &it.names).map(|it| it.name.capacity()).sum::<usize>();
     let tasks = mm.tasks.iter().map(|it| of_list::<TaskName>(&it.names)).sum::<usize>();
-    of_list::<(_, CallStat)>(&mm.calls)
+    mm.comm.capacity()
+        + names
+        + of_list::<(_, CallStat)>(&mm.calls)
         + of_list::<RefusalGroup>(&mm.refusals)
         + of_list::<Untold>(&mm.untold)
         + sites
@@ -78,9 +93,10 @@ fn of_state(mm: &MmState) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::event::{Event, Interval, Joined, Reached};
+    use crate::model::event::{Event, Interval, Joined, Reached, Sample, TaskNames};
     use crate::model::makers::{Credit, Place};
     use crate::model::session::Header;
+    use crate::model::shortage::Tasks;
     use crate::strangers::recordings;
 
     /// What an audit takes of it.
@@ -101,21 +117,20 @@ mod tests {
         MmState { generation: n, process: ProcessId { tgid: n as u32, start_ns: n }, ..mm }
     }
 
+    /// Lists of every kind that hangs on an event, and events of every kind that is kept.
     #[test]
-    fn all_that_a_recording_can_tell_without_end_is_counted() {
+    fn lists_that_a_recording_can_tell_without_end_are_counted() {
         const MANY: u64 = 5_000;
         let entry = Entered { key: 1, call: 0, added: 1, removed: 1 };
         let ledger = MmState { ledger: Some(vec![entry; MANY as usize]), ..state(1) };
         let images = Joined { images: MANY, generations: (0..MANY).collect(), ..Joined::default() };
         let joined = MmState { joined: Some(Box::new(images)), ..state(1) };
-        let calls = MmState { calls: vec![(0, CallStat::default()); MANY as usize], ..state(1) };
         let one = |mm: MmState| grown([Event::Mm(Box::new(mm))]);
         let many = |least: u64, bytes: usize| {
             assert!((least * MANY..100 * least * MANY).contains(&(bytes as u64)), "{bytes} of {least} each");
         };
         many(32, one(ledger));
         many(8, one(joined));
-        many(24, one(calls));
         many(300, grown((0..MANY).map(|n| Event::Mm(Box::new(state(n))))));
         many(300, grown((0..MANY).map(|n| Event::Sample(recordings::sample(n as u32, 1)))));
         let reached = (0..MANY).map(|n| Reached(n, 1, 1)).collect();
@@ -138,6 +153,39 @@ mod tests {
         let place = |n: u64| Place { generation: 1, place: n as u32, caller: None, stack: vec![1; 10] };
         many(100, grown((0..MANY).map(|n| Event::Place(Box::new(place(n))))));
         many(4, grown((0..MANY).map(|n| Event::AddressesHidden(n as u32))));
+    }
+
+    /// A frame tells a name once for any number of events, and each keeps its own.
+    #[test]
+    fn names_of_tasks_are_cut_and_counted() {
+        const MANY: u64 = 500;
+        const LONG: usize = 10_000;
+        let long = || "n".repeat(LONG);
+        let tasks = TaskNames {
+            names: vec![TaskName { name: long(), ..TaskName::default() }; MANY as usize],
+            ..TaskNames::default()
+        };
+        let refused = |n: u64| {
+            let tasks = Tasks { cgroup_path: Some("c".repeat(10 * LONG)), ..Tasks::default() };
+            Refused { generation: n, comm: long(), tasks: Some(Box::new(tasks)), ..Refused::example() }
+        };
+        let of = [
+            ("states", grown((0..MANY).map(|n| Event::Mm(Box::new(MmState { comm: long(), ..state(n) }))))),
+            (
+                "samples",
+                grown(
+                    (0..MANY)
+                        .map(|n| Event::Sample(Sample { comm: long(), ..recordings::sample(n as u32, 1) })),
+                ),
+            ),
+            ("tasks", grown([Event::Mm(Box::new(MmState { tasks: Some(Box::new(tasks)), ..state(1) }))])),
+        ];
+        for (what, bytes) in of {
+            let each = bytes / MANY as usize;
+            assert!((255..LONG / 2).contains(&each), "{what}: {each}");
+        }
+        let each = grown((0..MANY).map(|n| Event::Refused(Box::new(refused(n))))) / MANY as usize;
+        assert!((255 + 3 * 4096..2 * LONG).contains(&each), "{each}");
     }
 
     /// A later state replaces an earlier one.

@@ -40,7 +40,7 @@ impl Process {
 }
 
 impl Audit {
-    /// Of a process that has been added up since no test is kept.
+    /// Of a process that has been added up since no test is kept; a session tells before.
     pub(super) fn took_test(&mut self, it: TestOf) {
         let process = self.processes.get_mut(&it.process);
         match (it.without, process) {

@@ -114,6 +114,34 @@ fn thin_out(audit: &mut Audit) {
     }
 }
 
+/// Each look at all processes costs as much as there are: a session has one in a crowd, a file can tell of a million.
+#[test]
+fn processes_are_looked_through_in_a_crowd_only_and_once_at_the_end() {
+    let mut audit = audit();
+    let gone = |n: u32| Event::Gone(vec![ProcessId { tgid: n, start_ns: n.into() }]);
+    for n in 1..=ROWS as u32 + 10 {
+        // The last one is the least remarkable.
+        process(&mut audit, n, 50_000 - n, 0, true);
+        audit.apply(gone(n));
+    }
+    assert_eq!(audit.processes.len(), ROWS + 10, "it is no crowd");
+    (ROWS as u32 + 11..=30_000).for_each(|n| process(&mut audit, n, n, 0, true));
+    assert!(audit.crowded());
+    audit.apply(Event::Gone(Vec::new()));
+    assert!(!audit.crowded() && audit.processes.len() == 30_000, "of nobody, and so it is not asked again");
+    assert_eq!(
+        audit.fold_at,
+        30_000 + 30_000 / 8,
+        "the more there are, the later it is looked through again"
+    );
+    audit.apply(Event::FiguresEnd);
+    assert_eq!((audit.processes.len(), audit.settled), (ROWS, true));
+    // What nobody sends: nothing happens again.
+    (1..=10).for_each(|n| process(&mut audit, 40_000 + n, 1, 0, true));
+    audit.apply(Event::FiguresEnd);
+    assert_eq!(audit.processes.len(), ROWS + 10);
+}
+
 /// Every count of `rows`, whether its process has a row or not: processes, calls, failed ones, failures, the largest peak.
 fn sums(rows: &Rows) -> (u64, u64, u64, u64, Option<u64>) {
     let processes = rows.processes.len() as u64 + rows.folded.iter().map(|sum| sum.processes).sum::<u64>();

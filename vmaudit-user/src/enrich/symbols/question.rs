@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Image;
 use super::demangle::cut;
 use super::unwind::{Followed, Stack};
-
-/// Inlined functions kept of one address.
-pub const INLINED: usize = 16;
+pub use crate::model::stack::INLINED;
 
 /// An address to name.
 #[derive(Clone, Copy, Debug)]

@@ -13,9 +13,7 @@ use super::registers::{FP, RETURN, Registers, SP};
 use super::stack_copy::StackCopy;
 use super::{Area, Image, inside};
 use crate::domain::c_library;
-
-/// Functions kept of one stack.
-pub const FUNCTIONS: usize = 128;
+pub use crate::model::stack::FUNCTIONS;
 
 /// A stack to follow.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::makers::{Credit, Entered, Place};
 use crate::model::report::{Changes, NoPlace};
+use crate::model::stack::StackName;
 use vmaudit_common::call::MMAP;
 
 /// A process whose calls added `added` VMAs from the place with this key, `peak` at the most.
@@ -155,4 +156,46 @@ fn a_crowd_keeps_its_rows_and_the_sums_of_its_changes() {
     let said = |row: &Changes| row.nobody == Some(NoPlace::OtherPlaces) && row.stack_notes.len() == 1;
     let brief = rows.processes.iter().filter(|row| row.changes.len() == 9 && row.changes.iter().any(said));
     assert!(whole > 0 && whole + brief.count() == crowd as usize, "{whole}");
+}
+
+/// A recording may be anybody's: the rest of a stack is no more than a session tells.
+#[test]
+fn anybodys_stacks_take_no_more_room_than_ours() {
+    let mut audit = audit();
+    with_ledger(&mut audit, 1, 500, (1, 5), false);
+    let place = Place { generation: 1, place: 1, caller: None, stack: (1..=5000).collect() };
+    audit.apply(Event::Place(Box::new(place)));
+    assert_eq!(rows(&audit, 1)[0].stack.len(), vmaudit_common::MAKER_FRAMES);
+    let long = "n".repeat(1 << 20);
+    audit.apply(Event::Stack(Box::new(FollowedStack {
+        generation: 1,
+        tid: 1,
+        at_ns: 1,
+        addresses: vec![1; 5000],
+        notes: vec![long.clone(); 100],
+        place: Some(1),
+        cut: false,
+    })));
+    let frame = Frame { symbol: Some(long), ..Frame::bare(1) };
+    audit.apply(Event::Frame(Box::new(StackName {
+        generation: 1,
+        ip: 1,
+        frame: frame.clone(),
+        inlined: vec![frame; 1000],
+    })));
+    let row = rows(&audit, 1).remove(0);
+    let longest = |texts: &mut dyn Iterator<Item = &String>| texts.map(String::len).max().unwrap();
+    assert_eq!(longest(&mut row.stack.iter().filter_map(|frame| frame.symbol.as_ref())), 3 * 4096);
+    assert!(
+        (15..22).contains(&row.stack.len()),
+        "no more than the names of a stack take: {}",
+        row.stack.len()
+    );
+    assert!(row.stack_notes.iter().any(|note| note.starts_with("The stack goes on")), "and that is said");
+    assert!(row.stack_notes.len() < 12 && longest(&mut row.stack_notes.iter()) == 3 * 4096);
+    // With short names it is as long as one that is followed.
+    let short = Frame { symbol: Some("f".into()), ..Frame::bare(1) };
+    let inlined = vec![short.clone(); 1000];
+    audit.apply(Event::Frame(Box::new(StackName { generation: 1, ip: 1, frame: short, inlined })));
+    assert_eq!(rows(&audit, 1)[0].stack.len(), 128 * 17);
 }

@@ -67,6 +67,26 @@ fn tasks_of_processes_without_rows_are_added_up_by_name_and_bounded() {
     assert_eq!(sum.iter().filter(|it| it.name.is_none()).count(), 1);
 }
 
+/// Of a process that is only mentioned nothing is added up but this.
+#[test]
+fn who_is_forgotten_unasked_has_a_test_that_nobody_knows() {
+    let mut audit = audit();
+    let [asked, named, neither] = [1, 2, 3].map(|tgid| ProcessId { tgid, start_ns: 1 });
+    for process in [asked, named, neither] {
+        let (exe, cgroup, within) = (Some("/bin/a".into()), None, Within::default());
+        audit.apply(Event::Process(ProcessFacts { process, at_ns: 1, exe, cgroup, within }));
+    }
+    for it in [
+        TestOf::without(asked, WithoutTest::Unknown),
+        TestOf::named(named, "t".into()),
+        TestOf::without(named, WithoutTest::Unknown),
+    ] {
+        audit.apply(Event::Test(Box::new(it)));
+    }
+    audit.fold(&[asked, named, neither].into());
+    assert_eq!((audit.processes.len(), audit.tests_unknown()), (0, 1));
+}
+
 /// One that has a name may be asked again at its next image, when it is gone.
 #[test]
 fn who_has_a_test_is_none_whose_test_is_unknown() {
