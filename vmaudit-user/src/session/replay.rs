@@ -96,4 +96,16 @@ mod tests {
         assert_eq!(said.count(), 1, "{:?}", report.coverage.notes);
         assert!((9..15).contains(&report.processes.len()), "{}", report.processes.len());
     }
+
+    /// It is whole, whatever it takes: there is nothing more to read.
+    #[test]
+    fn one_whose_end_was_told_is_not_cut() {
+        let file = hostile(3, 64);
+        let mut whole = Reader::new(file.as_slice()).unwrap();
+        while whole.drain(usize::MAX, &mut |_| {}) {}
+        // Weighed behind the last frame alone.
+        let told = whole.told_bytes() as usize;
+        let (_, audit) = within(Reader::new(file.as_slice()).unwrap(), 1, told).unwrap();
+        assert!(audit.bytes() > 1 && audit.cut().is_none(), "{:?}", audit.cut());
+    }
 }

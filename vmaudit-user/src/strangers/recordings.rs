@@ -361,15 +361,14 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Lost(Losses { counters: [(LossReason::RingFull, 2)].into(), ..Losses::default() }),
         Event::Gone(vec![process]),
         Event::Note("a note".into()),
-        Event::FiguresEnd,
-        Event::End(End { at_ns: 3_000, exit: None, still_running: 1 }),
     ];
     let each = (0..CALLS.len() as u8).flat_map(|call| {
         let group = RefusalGroup { call, class: refused(call).class, ..kind.clone() };
         let of_it = MmState { refusals: vec![group], ..image(7) };
         [Event::Refused(Box::new(refused(call))), Event::Mm(Box::new(of_it))]
     });
-    some.into_iter().chain(each).collect()
+    let end = [Event::FiguresEnd, Event::End(End { at_ns: 3_000, exit: None, still_running: 1 })];
+    some.into_iter().chain(each).chain(end).collect()
 }
 
 /// In the first of the images above.

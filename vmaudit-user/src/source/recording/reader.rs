@@ -58,7 +58,7 @@ pub struct Reader<R> {
     /// Bytes read and whole.
     whole: u64,
     cut: Option<Cut>,
-    /// The last event says that the session was over.
+    /// An event said that the session was over: it is the last one.
     ended: bool,
     /// Frames of a kind that this version does not know.
     unknown: u64,
@@ -119,9 +119,10 @@ impl<R: Read> Reader<R> {
         self.told
     }
 
-    /// Reads no further, because what was told takes too much memory: the recording is cut behind the last frame.
+    /// Reads no further, because what was told takes too much memory: the recording is cut behind the last frame. One that
+    /// has told the end of its session has no more to tell.
     pub fn stop(&mut self, sink: &mut dyn FnMut(Event)) {
-        if self.cut.is_none() {
+        if self.cut.is_none() && !self.ended {
             let cut = Cut { too_much: true, ..Cut::at(self.whole) };
             self.cut = Some(cut);
             sink(Event::Cut(cut));
@@ -160,7 +161,13 @@ impl<R: Read> Reader<R> {
             self.told = self.told.saturating_add(plain.len() as u64);
         }
         let (ended, names, most) = (&mut self.ended, &mut self.names, self.most_names);
+        let mut out_of_place = false;
         let mut one = |event: Event, text: usize| {
+            // Behind the end nothing happens, and only a reader tells of a cut.
+            out_of_place |= *ended || matches!(event, Event::Cut(_));
+            if out_of_place {
+                return;
+            }
             if names_something(&event) {
                 *names = names.saturating_add(text);
             }
@@ -181,7 +188,7 @@ impl<R: Read> Reader<R> {
             }
         };
         // The checksum is right: somebody wrote it so.
-        if read.is_none() {
+        if read.is_none() || out_of_place {
             self.cut = Some(Cut { damaged: true, ..Cut::at(whole) });
             return Ok(false);
         }

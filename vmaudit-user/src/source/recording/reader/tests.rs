@@ -130,6 +130,27 @@ fn no_more_names_are_read_than_a_reader_keeps() {
     assert!(end.too_many_names && end.leaves_some() && end.whole_bytes < file.len() as u64, "{end:?}");
 }
 
+/// Nothing happens behind the end of a session, and of its own cut no recording tells.
+#[test]
+fn what_comes_behind_the_end_is_damage() {
+    let events = sample();
+    let whole = written(&events);
+    let cut = Event::Cut(Cut::at(1));
+    for more in [events[6].clone(), events[8].clone(), cut.clone()] {
+        let together = written(&[&events[..], &[more]].concat());
+        let (read, cut) = read(&together).unwrap();
+        assert!(cut.is_some_and(|cut| cut.damaged), "{cut:?}");
+        assert_eq!(read.len(), events.len());
+    }
+    // In a frame of its own.
+    let last = written(&events[6..7]);
+    let (read, cut_at) = read(&[&whole, &last[written(&[]).len()..]].concat()).unwrap();
+    assert_eq!(cut_at, Some(Cut { damaged: true, ..Cut::at(whole.len() as u64) }));
+    assert_eq!(read.len(), events.len());
+    let (read, cut_at) = self::read(&written(&[cut, events[6].clone()])).unwrap();
+    assert!(read.is_empty() && cut_at.is_some_and(|cut| cut.damaged));
+}
+
 #[test]
 fn what_is_written_is_read_again() {
     let bytes = written(&sample());
