@@ -18,6 +18,12 @@ use crate::source::recording::{ReadError, Reader};
 
 /// Bytes of a JSON report; one of 100,000 rows has half of it.
 const MOST_JSON: u64 = 256 << 20;
+/// Bytes of memory that it may take; one of 100,000 rows takes half of it, and `{}` as a list's element many times its own
+/// two.
+const MOST: u64 = 1 << 30;
+/// Of an object, and of a value in a list or an object, about.
+const OBJECT: u64 = 150;
+const VALUE: u64 = 32;
 
 /// A report, and what is missing from it.
 #[derive(Debug)]
@@ -74,6 +80,10 @@ pub fn read(file: &Path) -> Result<Left, NoReport> {
             if text.len() as u64 > MOST_JSON {
                 return Err(NoReport::Json("it is larger than any report: more than 256 MiB of JSON".into()));
             }
+            if taken(&text) > MOST {
+                let why = "it is no report: what it tells takes more than 1 GiB of memory";
+                return Err(NoReport::Json(why.into()));
+            }
             of_json(&text).map(|report| Left { report, cut: None })
         }
         _ => of_recording(bytes),
@@ -89,6 +99,22 @@ fn of_recording(bytes: impl Read) -> Result<Left, NoReport> {
     let (header, audit) = replay(recording)?;
     let report = report(&header, &audit).map_err(NoReport::Margin)?;
     Ok(Left { report, cut: audit.cut() })
+}
+
+/// Bytes of memory that a document takes, about.
+fn taken(text: &[u8]) -> u64 {
+    let (mut bytes, mut in_string, mut escaped) = (text.len() as u64, false, false);
+    for byte in text {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' if !in_string => bytes += OBJECT,
+            b',' if !in_string => bytes += VALUE,
+            _ => {}
+        }
+    }
+    bytes
 }
 
 /// What a document says of itself.
@@ -187,6 +213,27 @@ mod tests {
         report.host.name = Some("n".repeat(1000));
         let again = of_json(&rendered(&report, Format::Json)).unwrap();
         assert_eq!(again.host.name, Some("n".repeat(255)));
+    }
+
+    /// Two bytes can be a frame of a stack: a file of some MB would be told as gigabytes.
+    #[test]
+    fn what_a_document_takes_is_weighed_before_it_is_understood() {
+        let frames = |n: usize| format!(r#"{{"stack":[{}]}}"#, vec!["{}"; n].join(","));
+        let frame = size_of::<crate::model::report::Frame>() as u64;
+        let taken_by = |n: usize| taken(frames(n).as_bytes());
+        assert!(
+            (1000 * frame..2 * 1000 * frame).contains(&(taken_by(1001) - taken_by(1))),
+            "{}",
+            taken_by(1001)
+        );
+        assert_eq!(taken(br#"{"a":"{{,,\"{,\\","b":1}"#), 24 + OBJECT + VALUE, "not within texts");
+        let report = rendered(&budget_broken(), Format::Json);
+        assert!(taken(&report) < 5 * report.len() as u64, "{} of {}", taken(&report), report.len());
+        let file = std::env::temp_dir().join(format!("vmaudit-heavy-{}", std::process::id()));
+        std::fs::write(&file, frames(MOST as usize / (OBJECT + VALUE) as usize)).unwrap();
+        let said = read(&file).unwrap_err().to_string();
+        assert_eq!(said, "it is no report: what it tells takes more than 1 GiB of memory");
+        std::fs::remove_file(file).unwrap();
     }
 
     #[test]
