@@ -187,9 +187,11 @@ fn rows_of(key: &Key, pair: (&Process, &Process), tolerance: Tolerance, left: &m
         every_change.map(|sides| (joined(sides), true)),
     ];
     let mut all: Vec<Made> = Vec::new();
+    let mut unsure: Vec<Unsure> = Vec::new();
     let (mut more, mut less) = (Beginnings::default(), Beginnings::default());
     for (sides, every_change) in looks.into_iter().flatten() {
-        let rows = rows(key, &sides, every_change, pair, tolerance, left);
+        let (rows, hidden) = rows(key, &sides, every_change, pair, tolerance, left);
+        unsure.extend(hidden);
         let is_told = |(place, row): &(Place, Made)| {
             let likewise = if row.new > row.old { &more } else { &less };
             likewise.meets(place)
@@ -201,6 +203,9 @@ fn rows_of(key: &Key, pair: (&Process, &Process), tolerance: Tolerance, left: &m
             all.push(row);
         }
     }
+    // Unless another look tells them.
+    let untold = |it: &&Unsure| !if it.more { &more } else { &less }.meets(&it.place);
+    left.noise = unsure.iter().filter(untold).map(|it| it.by).fold(left.noise, u64::max);
     let order = |row: &Made| Reverse(row.new.abs_diff(row.old));
     all.sort_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.syscall.cmp(&b.syscall)));
     left.rows = left.rows.saturating_add(all.len().saturating_sub(ROWS) as u64);
@@ -214,6 +219,13 @@ fn rows_of(key: &Key, pair: (&Process, &Process), tolerance: Tolerance, left: &m
     all
 }
 
+/// A difference that would be told, were it known who made each VMA.
+struct Unsure {
+    place: Place,
+    more: bool,
+    by: u64,
+}
+
 fn rows(
     key: &Key,
     [old, new]: &[Side; 2],
@@ -221,7 +233,7 @@ fn rows(
     (was, is): (&Process, &Process),
     tolerance: Tolerance,
     left: &mut Left,
-) -> Vec<(Place, Made)> {
+) -> (Vec<(Place, Made)>, Vec<Unsure>) {
     let places: BTreeSet<&Place> = old.parts.keys().chain(new.parts.keys()).collect();
     let of_no_place = old.unknown.saturating_add(new.unknown);
     let freed = old.freed.saturating_add(new.freed);
@@ -233,7 +245,7 @@ fn rows(
     };
     let peaks = (was.map_count.peak.unwrap_or(0), is.map_count.peak.unwrap_or(0));
     let peak_differs = is_large(peaks, peaks.0.abs_diff(peaks.1));
-    let mut rows: Vec<(Place, Made)> = Vec::new();
+    let (mut rows, mut unsure) = (Vec::new(), Vec::new());
     for place in places {
         let (before, now) = (has(old, place), has(new, place));
         let (more, differs) = (now > before, now.abs_diff(before));
@@ -242,11 +254,15 @@ fn rows(
         let earlier = if more { old.earlier(new) } else { new.earlier(old) };
         let unknown = of_no_place.saturating_add(earlier);
         let deviation = (old.variance(before) + new.variance(now)).sqrt();
-        let noise = ((DEVIATIONS * deviation).ceil() as u64).saturating_add(unknown);
-        let sure = |not: u64| {
-            differs > noise.saturating_add(not - unknown) && is_large((before, now), differs - not)
-        };
+        let chance = (DEVIATIONS * deviation).ceil() as u64;
+        let noise = chance.saturating_add(unknown);
+        let sure = |not: u64| differs > chance.saturating_add(not) && is_large((before, now), differs - not);
         if hidden || !sure(unknown) {
+            // Of VMAs of before the attach another sentence speaks.
+            let of_before = left.before > 0 && sure(of_no_place);
+            if !hidden && !of_before && is_large((before, now), differs) {
+                unsure.push(Unsure { place: place.clone(), more, by: differs });
+            }
             continue;
         }
         let in_any_case = sure(unknown.saturating_add(freed));
@@ -256,8 +272,8 @@ fn rows(
             continue;
         }
         let change = match (before, now) {
-            (0, _) => MadeChange::New,
-            (_, 0) => MadeChange::Gone,
+            (0, _) if old.tells_all(new) => MadeChange::New,
+            (_, 0) if new.tells_all(old) => MadeChange::Gone,
             _ if more => MadeChange::More,
             _ => MadeChange::Less,
         };
@@ -268,7 +284,7 @@ fn rows(
             Made { app, comm, change, syscall, stack, old: before, new: now, noise, freed, every_change };
         rows.push((place.clone(), made));
     }
-    rows
+    (rows, unsure)
 }
 
 #[cfg(test)]
@@ -353,6 +369,45 @@ mod tests {
         assert_eq!(told(&old, &removes(run(22_600, 17_400), 56)), []);
         let note = &compare_makers(&old, &run(30_000, 20_000), TOLERANCE).notes[0];
         assert!(note.starts_with("It is not known of each VMA who made it"), "{note}");
+    }
+
+    /// Where chance hides all that there is, silence would say that there is nothing.
+    #[test]
+    fn what_chance_hides_is_said() {
+        let run = |a: u64, b: u64| of(vec![maker(a, &["mmap", "a"]), maker(b, &["mmap", "b"])]);
+        let it = compare_makers(&run(20_000, 20_000), &run(22_000, 19_000), TOLERANCE);
+        let [note] = it.notes.as_slice() else { panic!("{:?}", it.notes) };
+        assert!(it.makers.is_empty() && note.contains("here up to 2,000 VMAs"), "{:?} {note}", it.makers);
+        let same = compare_makers(&run(20_000, 20_000), &run(20_500, 19_500), TOLERANCE);
+        assert!(same.makers.is_empty() && same.notes.is_empty(), "within the tolerance: {:?}", same.notes);
+    }
+
+    /// What nobody is credited with may be of the place that has none.
+    #[test]
+    fn only_where_all_is_known_a_place_is_new() {
+        let both = |more: Vec<Maker>| {
+            of([vec![nobody(31, Nobody::Before), maker(150, &["mmap", "a"])], more].concat())
+        };
+        let b = || vec![maker(60, &["mmap", "b"])];
+        let change = |old: &Report, new: &Report| {
+            let rows = compare_makers(old, new, TOLERANCE).makers;
+            let [row] = rows.as_slice() else { panic!("{rows:?}") };
+            row.change
+        };
+        let unknown = || vec![nobody(5, Nobody::NotSampled)];
+        assert_eq!(change(&both(vec![]), &both(b())), MadeChange::New);
+        assert_eq!(change(&both(unknown()), &both(b())), MadeChange::More);
+        assert_eq!(change(&both(b()), &both(vec![])), MadeChange::Gone);
+        assert_eq!(change(&both(b()), &both(unknown())), MadeChange::Less);
+        // Freed ones may have been of it, and of several VMAs one is looked at.
+        assert_eq!(change(&removes(both(vec![]), 5), &both(b())), MadeChange::More);
+        let many = |more: Vec<Maker>| both([vec![maker(20_000, &["mmap", "c"])], more].concat());
+        assert_eq!(change(&many(vec![]), &many(vec![maker(4_000, &["mmap", "b"])])), MadeChange::More);
+        // What the other side does not count either is of neither.
+        assert_eq!(
+            change(&both(b()), &both(b().into_iter().chain(vec![maker(50, &["mmap", "d"])]).collect())),
+            MadeChange::New
+        );
     }
 
     fn pair(a: u64, b: u64) -> Report {
@@ -466,7 +521,7 @@ mod tests {
         // Whose those of two attaches are nobody knows either.
         assert_eq!(told(&watched, &late(vec![maker(400, &["mmap", "a"])])), []);
         let rows = told(&run, &late(vec![maker(131, &["mmap", "a"]), maker(2000, &["mmap", "b"])]));
-        assert_eq!(rows.iter().map(|row| (row.0, row.2)).collect::<Vec<_>>(), [(MadeChange::New, 2000)]);
+        assert_eq!(rows.iter().map(|row| (row.0, row.2)).collect::<Vec<_>>(), [(MadeChange::More, 2000)]);
         // So many are sure to be less that they are within the tolerance.
         let most = of(vec![nobody(31, Nobody::Before), maker(1200, &["mmap", "a"])]);
         let mut few = watched.clone();

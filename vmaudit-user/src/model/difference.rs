@@ -178,13 +178,13 @@ impl Made {
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum MadeChange {
-    /// It made none before.
+    /// It made none before: of each VMA it is known that another made it.
     New,
     /// It makes more.
     More,
     /// It makes less.
     Less,
-    /// It makes none any more.
+    /// It makes none any more, likewise.
     Gone,
 }
 

@@ -241,6 +241,12 @@ impl Side {
         self.before.saturating_sub(same)
     }
 
+    /// Who is not among its places has made none, beside what the other side does not count either.
+    pub(super) fn tells_all(&self, other: &Self) -> bool {
+        let of_anybody = [self.unknown, self.freed, self.earlier(other)];
+        self.stratum <= 1 && of_anybody == [0; 3]
+    }
+
     /// Such VMAs of before the attach, beside those that every program has.
     pub(super) fn before_attach(&self) -> u64 {
         if self.from_start { 0 } else { self.before.saturating_sub(OWN) }
