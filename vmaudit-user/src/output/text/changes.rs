@@ -16,6 +16,11 @@ const NARROWEST: usize = 24;
 const CALL: usize = 10;
 /// Sentences about the stacks of one process.
 const NOTES: usize = 6;
+/// Of a row with a further one.
+const FURTHER: &str = " [+]";
+const SEE: &str = "More is said of these: stack_notes in the JSON.";
+/// Every change is in the table, so that nothing is sampled: see [`NoPlace::NotSampled`].
+const NO_PLACE: &str = "no place (exec, kernel, others, lost)";
 const WHAT: &str = "Every change is in it: what a place added may be removed from another.";
 
 /// The processes that changed most.
@@ -47,9 +52,9 @@ fn of_process(process: &Process, page: &mut Page<'_>) -> io::Result<()> {
         process.changes.iter().partition(|row| row.nobody.is_none());
     places.sort_by_key(|row| std::cmp::Reverse(size(row)));
     let rest = places.split_off(PLACES.min(places.len()));
-    let mut notes: Vec<&str> = Vec::new();
+    let mut notes = Notes::default();
     for row in places {
-        let place = where_from(&row.stack, room(page)).join(" < ") + &marks(&[row], &mut notes);
+        let place = where_from(&row.stack, room(page)).join(" < ") + &notes.marks([row]);
         line((row.added, row.removed), &row.syscall, &place, None, page)?;
     }
     let of = |why| none.iter().filter(move |row| row.nobody == Some(why)).copied();
@@ -58,34 +63,50 @@ fn of_process(process: &Process, page: &mut Page<'_>) -> io::Result<()> {
         0 => "other places".to_owned(),
         told => format!("other places ({} in the JSON)", grouped(told)),
     };
+    let other = other + &notes.marks(of(NoPlace::OtherPlaces));
     let (not_told, not_sampled): (Vec<_>, Vec<_>) =
         (of(NoPlace::NotTold).collect(), of(NoPlace::NotSampled).collect());
-    let not_told_place = "place not told".to_owned() + &marks(&not_told, &mut notes);
-    for (rows, place) in
-        [(others, other), (not_told, not_told_place), (not_sampled, "not sampled".to_owned())]
-    {
+    let not_told_place = "place not told".to_owned() + &notes.marks(not_told.iter().copied());
+    for (rows, place) in [(others, other), (not_told, not_told_place), (not_sampled, NO_PLACE.to_owned())] {
         let all = |of: fn(&Changes) -> u64| total(rows.iter().map(|row| of(row)));
         if !rows.is_empty() {
             line((all(|row| row.added), all(|row| row.removed)), "", &place, Some(Colour::Dim), page)?;
         }
     }
-    for (n, note) in notes.iter().enumerate() {
+    for (n, note) in notes.told.iter().enumerate() {
         page.paragraph(&format!("    [{}] ", n + 1), "        ", &clean(note), Some(Colour::Dim))?;
+    }
+    if notes.more {
+        page.paragraph(&format!("   {FURTHER} "), "        ", SEE, Some(Colour::Dim))?;
     }
     Ok(())
 }
 
-/// ` [1]` for each sentence about the stacks of these rows.
-fn marks<'r>(rows: &[&'r Changes], notes: &mut Vec<&'r str>) -> String {
-    let mut marks = BTreeSet::new();
-    for note in rows.iter().flat_map(|row| &row.stack_notes) {
-        let known = notes.iter().position(|it| it == note);
-        if known.is_none() && notes.len() < NOTES {
-            notes.push(note);
+/// Sentences about the stacks of one process.
+#[derive(Default)]
+struct Notes<'r> {
+    told: Vec<&'r str>,
+    /// One found no room.
+    more: bool,
+}
+
+impl<'r> Notes<'r> {
+    /// ` [1]` for each sentence about the stacks of these rows.
+    fn marks(&mut self, rows: impl IntoIterator<Item = &'r Changes>) -> String {
+        let (mut marks, mut more) = (BTreeSet::new(), false);
+        for note in rows.into_iter().flat_map(|row| &row.stack_notes) {
+            let at = self.told.iter().position(|it| it == note).unwrap_or(self.told.len());
+            if at == self.told.len() && at < NOTES {
+                self.told.push(note);
+            }
+            more |= at >= NOTES;
+            marks.insert(at);
         }
-        marks.extend(known.or_else(|| notes.iter().position(|it| it == note)));
+        self.more |= more;
+        let further = if more { FURTHER } else { "" };
+        marks.iter().filter(|at| **at < NOTES).map(|at| format!(" [{}]", at + 1)).collect::<String>()
+            + further
     }
-    marks.iter().map(|n| format!(" [{}]", n + 1)).collect()
 }
 
 fn line(
@@ -165,7 +186,10 @@ mod tests {
         assert_eq!(total(table.iter().map(added)), all, "{text}");
         assert!(table[0].contains("f0") && table[10].ends_with("other places (140 in the JSON)"), "{text}");
         assert!(table[11].ends_with("place not told [1]") && table[11].contains("600"), "{text}");
-        assert!(table[12].ends_with("not sampled") && table[12].contains("90,003"), "{text}");
+        assert!(
+            table[12].ends_with("no place (exec, kernel, others, lost)") && table[12].contains("90,003"),
+            "{text}"
+        );
         assert!(text.contains("\n    [1] Its place was not told.\n"), "{text}");
         assert!(!shown(vec![row(1, "f", &[])]).contains("other places"), "there are none");
     }
@@ -184,5 +208,32 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).collect();
         let text = shown(vec![row(9, "f", &many)]);
         assert!(text.contains("[6] note 5") && !text.contains("[7]"), "a file may have any number: {text}");
+    }
+
+    /// A row whose sentence found no room says that there is one.
+    #[test]
+    fn no_sentence_goes_without_a_mark() {
+        let notes: Vec<String> = (0..6).map(|n| format!("note {n}")).collect();
+        let mut rows: Vec<Changes> =
+            notes.iter().enumerate().map(|(n, note)| row(90 - n as u64, "f", &[note])).collect();
+        let text = shown(rows.clone());
+        assert!(text.contains(" [6]") && !text.contains("[+]"), "{text}");
+        rows.extend([row(9, "last", &["The stack is that of one.", "note 5"]), row(8, "none", &[])]);
+        let why = "The report had no room for more rows of this process.".to_owned();
+        rows.push(Changes { stack_notes: vec![why], ..nobody(5, "mmap", NoPlace::OtherPlaces) });
+        let text = shown(rows);
+        let ends =
+            |name: &str, end: &str| text.lines().any(|line| line.contains(name) && line.ends_with(end));
+        assert!(ends("last", "last [6] [+]") && ends("none", "none"), "{text}");
+        assert!(ends("other places", "other places [+]"), "{text}");
+        assert_eq!(
+            text.matches("\n    [+] More is said of these: stack_notes in the JSON.\n").count(),
+            1,
+            "{text}"
+        );
+        let why = "The report had no room for more rows of this process.";
+        let other = Changes { stack_notes: vec![why.into()], ..nobody(5, "mmap", NoPlace::OtherPlaces) };
+        let text = shown(vec![row(9, "f", &[]), other]);
+        assert!(text.contains("other places [1]\n") && text.contains(&format!("    [1] {why}\n")), "{text}");
     }
 }
