@@ -102,6 +102,7 @@ impl Collected {
             peak,
             app: top.filter(|some| some.peak.is_some()).map(|some| some.app.to_owned()),
             exact: all_of(report).all(|some| some.exact),
+            clipped: total(all_of(report).map(|some| some.clipped)),
             failed,
             failures_may_be_missing: missing,
             breaches: report.breaches.len() as u64,
@@ -113,7 +114,7 @@ impl Collected {
             exact: taken.exact,
             percent_of_limit: share(peak, limit),
             peak_in: file.to_owned(),
-            clipped: total(all_of(report).map(|some| some.clipped)),
+            clipped: taken.clipped,
             failed,
             failures_may_be_missing: missing,
         };

@@ -126,6 +126,8 @@ pub struct FleetFile {
     pub app: Option<String>,
     /// All its peaks are the true ones.
     pub exact: bool,
+    /// Processes whose true demand is unknown, because the limit stopped them.
+    pub clipped: u64,
     /// Calls that failed, as above.
     pub failed: u64,
     /// A call that failed may be missing.

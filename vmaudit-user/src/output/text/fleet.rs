@@ -44,7 +44,7 @@ pub(crate) fn write(fleet: &Fleet, style: &Style, out: &mut dyn Write) -> io::Re
         let line = format!(
             "{}{:>9}  {:>7}  {:>6}  {}",
             column(&file.file, NAME),
-            figure(file.peak, file.exact, false),
+            figure(file.peak, file.exact, file.clipped > 0),
             file.max_map_count.map_or("-".to_owned(), grouped),
             failed(file.failed, file.failures_may_be_missing),
             style.fit(file.app.as_deref().unwrap_or("-"), NAME + 29)
