@@ -8,7 +8,7 @@ use crate::domain::vma_cost;
 use crate::model::report::{
     Coverage, Host, Limits, MapCount, NotCounted, Process, Report, SCHEMA, Session, SourceKind, VERSION,
 };
-use crate::model::scan::{AppFigures, Need, ObjectSize, Row, Scan, Slab};
+use crate::model::scan::{AppFigures, Need, NoSlab, ObjectSize, Row, Scan, Slab};
 use crate::model::unreadable::Unreadable;
 use crate::text::count;
 
@@ -56,7 +56,7 @@ pub struct Facts {
     /// System-wide limits.
     pub limits: Limits,
     /// The VMAs that the kernel holds.
-    pub slab: Option<Slab>,
+    pub slab: Result<Slab, NoSlab>,
     /// What objects of [`vma_cost::CACHES`] take.
     pub object_sizes: Vec<Option<ObjectSize>>,
     /// The kernel counted.
@@ -157,7 +157,8 @@ pub fn build(options: &ScanOptions, facts: Facts, mut rows: Vec<Row>, anonymizer
         },
         applications,
         total_vmas,
-        slab,
+        slab: slab.ok(),
+        no_slab: slab.err(),
         custom: options.vma.map(|vmas| need("custom --vma value".to_owned(), vmas)),
         largest: largest.map(|(count, app, _)| need(app, count)),
         arguments,

@@ -17,8 +17,12 @@ pub struct Scan {
     pub applications: Vec<AppFigures>,
     /// VMAs of all processes together; no limit applies to this sum.
     pub total_vmas: u64,
-    /// The kernel's cache of VMAs; null without root.
+    /// The kernel's cache of VMAs; null without root, and where the kernel has no figure of its own or would have to walk long
+    /// lists for it.
     pub slab: Option<Slab>,
+    /// Why there is none.
+    #[serde(skip)]
+    pub no_slab: Option<NoSlab>,
     /// What a process of `--vma` VMAs would need; null when it was not asked.
     pub custom: Option<Need>,
     /// What the largest process needs; null when nothing could be read.
@@ -60,6 +64,17 @@ pub struct Need {
     pub vmas: u64,
     /// Recommended limit, VMAs.
     pub recommended: u64,
+}
+
+/// Why the objects of a cache are not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoSlab {
+    /// The kernel does not tell, or tells root alone.
+    Hidden,
+    /// They are kept together with others of their size.
+    Merged,
+    /// The kernel would walk so many slabs for it, with interrupts off.
+    Long(u64),
 }
 
 /// Slab figures of one cache.

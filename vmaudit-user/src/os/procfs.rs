@@ -20,7 +20,7 @@ use nix::sys::stat::Mode;
 use super::cgroup_file::{all_at_root, parse_cgroup_of};
 use super::slabs;
 use crate::model::report::{Host, Limits};
-use crate::model::scan::{ObjectSize, Slab};
+use crate::model::scan::{NoSlab, ObjectSize, Slab};
 use crate::model::unreadable::Unreadable;
 
 /// Bytes of one read of a maps file. The kernel fills one page of it per call; larger does not help it, and the
@@ -213,7 +213,7 @@ impl Proc {
     }
 
     /// See [`slabs::counted`].
-    pub fn slab(&self, cache: &str) -> Option<Slab> {
+    pub fn slab(&self, cache: &str) -> Result<Slab, NoSlab> {
         slabs::counted(&self.root, &self.root.with_file_name("sys"), cache)
     }
 

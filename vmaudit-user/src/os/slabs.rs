@@ -5,29 +5,39 @@
 
 use std::path::Path;
 
-use crate::model::scan::{ObjectSize, Slab};
+use crate::model::scan::{NoSlab, ObjectSize, Slab};
 
 /// The folder below that of sysfs.
 const SLAB: &str = "kernel/slab";
 /// Slabs that the kernel may walk, with interrupts off, to say how many objects of a cache are in use
-/// (mm/slub.c:count_partial). From 6.10 on its own table stops there (mm/slub.c:MAX_PARTIAL_TO_SCAN).
+/// (mm/slub.c:count_partial); it does for the table, too. From 6.10 on that stops there (mm/slub.c:MAX_PARTIAL_TO_SCAN), and
+/// its figure is no count any more.
 const MOST_WALKED: u64 = 10_000;
 
 /// What an object of each of the named caches takes; `None` without root, or where there is no such cache. `proc` and
 /// `sys`: where those are mounted.
 pub fn sizes(proc: &Path, sys: &Path, caches: &[&str]) -> Vec<Option<ObjectSize>> {
-    let folder = |cache: &&str| sys.join(SLAB).join(cache);
-    if caches.first().is_some_and(|first| size_of(&folder(first)).is_some()) {
-        return caches.iter().map(|cache| size_of(&folder(cache))).collect();
+    let size = |cache: &&str| size_of(&sys.join(SLAB).join(cache));
+    if let Some((first, others)) = caches.split_first()
+        && let Some(first) = size(first)
+    {
+        return [Some(first)].into_iter().chain(others.iter().map(size)).collect();
     }
     let table = table(proc);
     caches.iter().map(|cache| table.lines().find_map(|line| row(line, cache)).map(|slab| slab.size)).collect()
 }
 
-/// Objects of a cache; `None` without root, or where SLUB merged it into another.
-pub fn counted(proc: &Path, sys: &Path, cache: &str) -> Option<Slab> {
-    let own = counts_of(&sys.join(SLAB).join(cache));
-    own.or_else(|| table(proc).lines().find_map(|line| row(line, cache)))
+/// Objects of a cache. Errors: see [`NoSlab`].
+pub fn counted(proc: &Path, sys: &Path, cache: &str) -> Result<Slab, NoSlab> {
+    let folder = sys.join(SLAB).join(cache);
+    // A row of the table has the sum of all that are kept together.
+    match (number(&folder, "aliases"), number(&folder, "partial")) {
+        (Some(1..), _) => return Err(NoSlab::Merged),
+        (_, Some(partial)) if partial > MOST_WALKED => return Err(NoSlab::Long(partial)),
+        _ => {}
+    }
+    let own = counts_of(&folder);
+    own.or_else(|| table(proc).lines().find_map(|line| row(line, cache))).ok_or(NoSlab::Hidden)
 }
 
 /// The cache may be merged with others: their objects are of one size.
@@ -40,9 +50,6 @@ fn size_of(folder: &Path) -> Option<ObjectSize> {
 }
 
 fn counts_of(folder: &Path) -> Option<Slab> {
-    if number(folder, "aliases")? != 0 || number(folder, "partial")? > MOST_WALKED {
-        return None;
-    }
     let size = size_of(folder)?;
     Some(Slab { active: number(folder, "objects")?, total: number(folder, "total_objects")?, size })
 }
@@ -109,7 +116,7 @@ mod tests {
             }
         }
 
-        fn active(&self) -> Option<u64> {
+        fn active(&self) -> Result<u64, NoSlab> {
             counted(&self.0, &self.0, "vm_area_struct").map(|slab| slab.active)
         }
 
@@ -130,32 +137,44 @@ mod tests {
         let root = Root::new("own");
         root.cache("vm_area_struct", 0, 36);
         let size = ObjectSize { object_bytes: 192, objects_per_slab: 42, pages_per_slab: 2 };
-        assert_eq!(
-            counted(&root.0, &root.0, "vm_area_struct"),
-            Some(Slab { active: 1200, total: 1344, size })
-        );
+        assert_eq!(counted(&root.0, &root.0, "vm_area_struct"), Ok(Slab { active: 1200, total: 1344, size }));
         root.cache("maple_node", 3, 36);
         assert_eq!(root.bytes(), [Some(192), Some(192), None], "merged ones have one size");
     }
 
     #[test]
-    fn the_table_is_asked_where_they_do_not_do() {
+    fn the_table_is_asked_where_there_is_no_folder() {
         let root = Root::new("none");
-        assert_eq!((root.active(), root.bytes()), (Some(7), vec![Some(200), Some(256), None]), "no folders");
-        for (aliases, partial, active) in [(1, 0, 7), (0, MOST_WALKED + 1, 7), (0, MOST_WALKED, 1200)] {
+        assert_eq!((root.active(), root.bytes()), (Ok(7), vec![Some(200), Some(256), None]));
+        fs::remove_file(root.0.join("slabinfo")).unwrap();
+        assert_eq!((root.active(), root.bytes()), (Err(NoSlab::Hidden), vec![None; 3]), "nor a table");
+    }
+
+    /// The table counts them with others, or walks the same lists.
+    #[test]
+    fn where_the_folder_tells_why_not_the_table_is_not_asked() {
+        let root = Root::new("merged");
+        for (aliases, partial, active) in [
+            (1, 0, Err(NoSlab::Merged)),
+            (0, MOST_WALKED + 1, Err(NoSlab::Long(MOST_WALKED + 1))),
+            (0, MOST_WALKED, Ok(1200)),
+        ] {
             root.cache("vm_area_struct", aliases, partial);
-            assert_eq!(root.active(), Some(active), "{aliases} {partial}");
+            assert_eq!(root.active(), active, "{aliases} {partial}");
         }
     }
 
+    /// Both are root's alone.
     #[test]
     fn sizes_of_the_kernel_are_those_of_its_table() {
         let of = |sys: &str| sizes(Path::new("/proc"), Path::new(sys), &["vm_area_struct", "maple_node"]);
         let (own, table) = (of("/sys"), of("/nowhere"));
         // Of merged ones the table has one name alone.
-        for (own, table) in own.iter().zip(&table).filter(|(_, table)| table.is_some()) {
-            assert_eq!(own, table);
+        let both: Vec<_> = own.iter().zip(&table).filter(|(_, table)| table.is_some()).collect();
+        assert!(both.iter().all(|(own, table)| own == table), "{both:?}");
+        let folder = Path::new("/sys/kernel/slab/vm_area_struct");
+        if nix::unistd::geteuid().is_root() && folder.exists() && Path::new("/proc/slabinfo").exists() {
+            assert!(own[0].is_some() && !both.is_empty(), "nothing was compared: {own:?} {table:?}");
         }
-        assert_eq!(own[0].is_some(), table[0].is_some());
     }
 }

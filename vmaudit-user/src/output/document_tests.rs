@@ -20,7 +20,7 @@ use crate::model::limit::{
     Plan, Price, Rule, Setting,
 };
 use crate::model::report::{Condition, HookState};
-use crate::model::scan::{self, AppFigures, ObjectSize, Row, Scan, Slab};
+use crate::model::scan::{self, AppFigures, NoSlab, ObjectSize, Row, Scan, Slab};
 use crate::model::unreadable::Unreadable;
 use crate::model::vma_layout::{Explanation, Origin};
 use crate::model::within::Within;
@@ -65,6 +65,7 @@ fn found() -> Scan {
             total: 53_000,
             size: ObjectSize { object_bytes: 256, objects_per_slab: 16, pages_per_slab: 1 },
         }),
+        no_slab: None,
         custom: Some(need("--vma", 200_000)),
         largest: Some(need("/usr/bin/java", 52_344)),
         arguments: report.processes.iter().map(|_| vec!["java".into(), "-jar\u{1b}".into()]).collect(),
@@ -416,7 +417,7 @@ fn machine(java: u64, root: bool) -> Scan {
     let report = clean_run();
     let facts = domain::Facts {
         limits: report.limits,
-        slab: None,
+        slab: Err(NoSlab::Hidden),
         object_sizes: Vec::new(),
         by_kernel: true,
         root,

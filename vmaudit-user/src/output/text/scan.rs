@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use crate::model::limit::origin;
 use crate::model::report::Process;
-use crate::model::scan::{Need, Scan};
+use crate::model::scan::{Need, NoSlab, Scan};
 use crate::output::text::growth;
 use crate::output::text::page::{Colour, Page, Style, column};
 use crate::output::text::scan_headline::headline;
@@ -189,11 +189,42 @@ fn circumstances(scan: &Scan) -> String {
             grouped(slab.active),
             bytes(slab.size.object_bytes)
         ),
-        None => "the kernel's own figure is not shown to you: /proc/slabinfo needs root".to_owned(),
+        None => without(scan.no_slab, scan.root),
     };
     format!(
         "Together {} in {}; {slab}. {limit}.",
         count(scan.total_vmas, "VMA", "VMAs"),
         count(scan.report.processes.len() as u64, "process", "processes")
     )
+}
+
+/// Why the kernel's own figure is missing.
+fn without(why: Option<NoSlab>, root: bool) -> String {
+    match why {
+        Some(NoSlab::Merged) => {
+            "the kernel has no figure of its own: it keeps vm_area_struct together with other objects of their size".to_owned()
+        }
+        Some(NoSlab::Long(slabs)) => format!(
+            "the kernel was not asked for its own figure: it would walk {} slabs for it with interrupts off",
+            grouped(slabs)
+        ),
+        Some(NoSlab::Hidden) | None if root => "the kernel tells no figure of its own".to_owned(),
+        Some(NoSlab::Hidden) | None => {
+            "the kernel's own figure is not shown to you: /proc/slabinfo needs root".to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_the_kernel_tells_no_figure_is_said() {
+        let said = |why| without(Some(why), true);
+        assert!(said(NoSlab::Merged).contains("together with other objects"));
+        assert!(said(NoSlab::Long(20_000)).contains("20,000 slabs"));
+        assert!(!said(NoSlab::Hidden).contains("needs root"), "it is root");
+        assert!(without(Some(NoSlab::Hidden), false).ends_with("/proc/slabinfo needs root"));
+    }
 }
