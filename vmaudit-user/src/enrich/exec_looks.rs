@@ -93,6 +93,12 @@ impl<A: Serialize + DeserializeOwned + 'static> Looks<A> {
         }
     }
 
+    /// Processes that were not told of yet, see [`Looks::take`].
+    pub fn awaited(&self) -> impl Iterator<Item = ProcessId> {
+        let found = self.found.iter().map(|(process, _)| process);
+        self.queue.iter().chain(&self.under_way).chain(found).copied()
+    }
+
     /// There is something to go on with.
     pub fn busy(&self) -> bool {
         self.under_way.is_some() || !self.queue.is_empty()
@@ -136,9 +142,12 @@ mod tests {
     fn who_is_waited_for_at_the_end_has_no_answer_and_is_told() {
         let mut looks = looks();
         (1..=3).for_each(|tgid| looks.wait_for(process(tgid)));
+        assert_eq!(looks.awaited().collect::<Vec<_>>(), [1, 2, 3].map(process));
         looks.end();
         assert!(!looks.busy());
+        assert_eq!(looks.awaited().count(), 3, "they are not told yet");
         assert_eq!(looks.take(), [1, 2, 3].map(|tgid| (process(tgid), None)));
+        assert_eq!(looks.awaited().count(), 0);
     }
 
     /// It forks.

@@ -18,7 +18,7 @@ use vmaudit_common::MAKERS_COPIES;
 
 use crate::domain::application::Anonymizer;
 use crate::domain::audit::{Audit, Last};
-use crate::model::event::{CgroupExhausted, CommandLine, Event, StackEnds};
+use crate::model::event::{CgroupExhausted, CommandLine, Event, ProcessId, StackEnds};
 use crate::os::apart::Patience;
 use crate::os::clock::now_ns;
 use crate::os::rights;
@@ -224,13 +224,23 @@ impl Enrichment {
         }
     }
 
-    /// What was found, always in the same order, and sentences about what was not. Reads the files of symbols.
-    pub fn finish(mut self, sink: &mut dyn FnMut(Event)) {
+    /// Tells of the tests of all processes: nothing more will come of them.
+    pub fn finish_tests(&mut self, sink: &mut dyn FnMut(Event)) {
         // The last records came after the last look.
         if let Some(it) = &mut self.tests {
             it.settle();
             it.end();
         }
+        self.found(sink);
+    }
+
+    /// Processes whose tests may still be told.
+    pub fn awaits_tests_of(&self) -> HashSet<ProcessId> {
+        self.tests.iter().flat_map(test_names::Looks::awaited).collect()
+    }
+
+    /// What was found, always in the same order, and sentences about what was not. Reads the files of symbols.
+    pub fn finish(mut self, sink: &mut dyn FnMut(Event)) {
         self.told(sink);
         tell(self.symbols.resolve(), sink);
         self.symbols

@@ -92,6 +92,11 @@ impl Looks {
         self.looks.take().into_iter().map(told).collect()
     }
 
+    /// Processes whose answer is not told yet.
+    pub fn awaited(&self) -> impl Iterator<Item = ProcessId> {
+        self.looks.awaited()
+    }
+
     /// There is something to go on with.
     pub fn busy(&self) -> bool {
         self.looks.busy()

@@ -454,6 +454,10 @@ impl<'s> Session<'s> {
         // Detach before others are looked at and the report is written: that may take long, the machine need not wait.
         drop(source);
         look_last(&mut enrichment, living);
+        // Of a process that was added up nobody knows any more whether its test has been told.
+        if let Some(it) = &mut enrichment {
+            it.finish_tests(&mut |event| state.give(event));
+        }
         state.give(Event::FiguresEnd);
         if let Some(mut it) = enrichment {
             it.keep(&state.audit.stacks_of());

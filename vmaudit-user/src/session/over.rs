@@ -28,6 +28,10 @@ fn over(
     let mut over: HashSet<ProcessId> = state.audit.ended().filter(|id| !exists(id)).collect();
     let awaited = source.awaited(&mut |event| state.take(event, enrichment));
     over.retain(|id| !awaited.contains(id));
+    if let Some(it) = enrichment {
+        let awaited = it.awaits_tests_of();
+        over.retain(|id| !awaited.contains(id));
+    }
     over
 }
 
