@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use vmaudit_tests::{Done, Session};
+use vmaudit_tests::{Done, Session, send_signal};
 use vmaudit_user::model::report::{Changes, NoPlace, Process, Report};
 
 fn process(report: &Report) -> &Process {
@@ -126,9 +126,16 @@ mod lock_events_only {
     /// It goes on while its figures are read: no row has what the sum of its call has not.
     #[test]
     fn of_who_lives_on() {
-        let target = Session::workload(&["bursts", "60000"]).start();
-        let words = ["--stacks", "-d", "300ms", "-p", &target.pid().to_string()];
-        let report = Session::watch(&words).go().succeeded().report();
+        let mut target = Session::workload(&["around", "200"]).start_with_pipe();
+        target.wait_for_stdout("around");
+        let mut watch = Session::watch(&["--stacks", "-p", &target.pid().to_string()]).start();
+        watch.wait_for_stderr("watching ");
+        // A whole round.
+        assert!(target.write(b"x"), "the workload is gone");
+        target.wait_for_stdout("again");
+        send_signal(watch.pid(), libc::SIGTERM);
+        let report = watch.wait().succeeded().report();
+        target.wait().succeeded();
         assert!(process(&report).changes.iter().any(|row| row.added > 100 && !row.stack.is_empty()));
         assert_adds_up(process(&report));
     }

@@ -43,7 +43,7 @@ workload [--look] [--linger MS] CASE [ARGUMENTS]   (--look: count at the peaks t
                 WORKLOAD_WORDS: CASE and ARGUMENTS from there)
   one process   burst N [after-exec] | holes N | shrink N | brk-shrink N | stackoverflow [LIMIT] | retries N | threads T N
                 sizes CASE | needs LIMIT BYTES
-                leader-exits N | attach N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
+                leader-exits N | attach N | around N | setname BYTES N | below-stack N | deep-stack KIB | mremap-all N
                 bursts MS | leak PER_SECOND MS
                 credits random|more|few|few-more|bursts|period-20|period-16|saw-tooth|shift|regrow|swings | credits threads N
                 hostile | marked N | rude N|on | named threads|together|renames|many T N
@@ -155,6 +155,7 @@ fn dispatch(words: &[&str]) -> ! {
         ["mixed-full", t, n] => mixed::mixed_full(number(t), number(n)),
         ["leader-exits", n] => makers::leader_exits(number(n)),
         ["attach", n] => makers::attach(number(n)),
+        ["around", n] => makers::around(number(n)),
         ["named", how @ ("threads" | "together" | "renames" | "many"), t, n] => {
             let how = ["threads", "together", "renames", "many"].into_iter().find(|it| *it == how);
             named::named(how.unwrap_or("threads"), number(t), number(n))

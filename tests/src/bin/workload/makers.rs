@@ -316,6 +316,30 @@ pub fn attach(n: usize) -> ! {
     leave(0)
 }
 
+/// Maps `n` single pages and unmaps them, round after round until stdin ends. Says when it begins, and of each byte that comes
+/// when a whole round has passed since.
+pub fn around(n: usize) -> ! {
+    let holes = Holes::find(n);
+    let base = count();
+    write_all(1, b"around\n");
+    let mut asked = false;
+    loop {
+        up_and_down(holes, base);
+        if std::mem::take(&mut asked) {
+            write_all(1, b"again\n");
+        }
+        let mut stdin = libc::pollfd { fd: 0, events: libc::POLLIN, revents: 0 };
+        let at_once = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        let [it, time] = [&raw mut stdin as usize, &raw const at_once as usize];
+        if must(call(libc::SYS_ppoll, [it, 1, time, 0, 0, 0]), "ppoll") > 0 {
+            asked = read(0, &mut [0; 1]) == 1;
+            if !asked {
+                leave(0);
+            }
+        }
+    }
+}
+
 /// Gives itself a name that would colour a terminal, shows a few VMAs, and ends.
 pub fn setname(name: &[u8], n: usize) -> ! {
     let mut comm = [0_u8; 16];
