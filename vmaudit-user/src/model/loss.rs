@@ -42,7 +42,8 @@ pub enum LossReason {
     SignalsFull,
     /// Programs whose counter of skipped events cannot be read.
     SkipsUnreadable,
-    /// Copies of stacks that gave way to other records: these stacks are followed by frame pointers alone.
+    /// Copies of stacks that gave way to other records: these stacks are followed by frame pointers alone, but for those of
+    /// `--stacks` whose copy a later change brought.
     StackCopyMissing,
     /// Stacks that could not be taken.
     StackMissing,
