@@ -49,21 +49,35 @@ pub fn most_memory(command: &mut Command) -> Result<u64> {
 }
 
 /// Processor time of a process, of the children that it has waited for, and of those that live; seconds.
+///
+/// That of the living is what the scheduler has counted: who wakes by the clock finds utime and stime rounded up to several times
+/// as much.
 pub fn processor_seconds(pid: u32) -> Result<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).context("vmaudit has ended too early")?;
-    let own = ticks(&text).with_context(|| format!("a strange /proc/{pid}/stat: {text}"))?;
-    let of = |pid| ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?);
-    let others: u64 = descendants(pid).into_iter().filter_map(of).sum();
-    Ok((own + others) as f64 / TICKS)
+    let waited_for =
+        ticks_of_children(&text).with_context(|| format!("a strange /proc/{pid}/stat: {text}"))?;
+    let own = ran_ns(pid).context("vmaudit has ended too early")?;
+    let others: u64 = descendants(pid).into_iter().filter_map(ran_ns).sum();
+    Ok(waited_for as f64 / TICKS + (own + others) as f64 / 1e9)
 }
 
-/// utime, stime, cutime and cstime of /proc/PID/stat, added up.
-fn ticks(stat: &str) -> Option<u64> {
+/// cutime and cstime of /proc/PID/stat, added up.
+fn ticks_of_children(stat: &str) -> Option<u64> {
     // A name may hold anything, also `)`.
     let (_, behind_name) = stat.rsplit_once(") ")?;
     let times: Vec<u64> =
-        behind_name.split(' ').skip(11).take(4).filter_map(|word| word.parse().ok()).collect();
-    (times.len() == 4).then(|| times.iter().sum())
+        behind_name.split(' ').skip(13).take(2).filter_map(|word| word.parse().ok()).collect();
+    (times.len() == 2).then(|| times.iter().sum())
+}
+
+/// How long the threads of a process have run, ns (/proc/PID/task/TID/schedstat).
+fn ran_ns(pid: u32) -> Option<u64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let of = |thread: fs::DirEntry| {
+        fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok()
+    };
+    let all: Vec<u64> = threads.flatten().filter_map(of).collect();
+    (!all.is_empty()).then(|| all.iter().sum())
 }
 
 /// Time and runs of eBPF programs, since they were loaded and the kernel counts (kernel.bpf_stats_enabled).
@@ -179,7 +193,7 @@ mod tests {
     #[test]
     fn processor_time_stands_behind_any_name() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194304 100 200 0 0 11 12 13 14 20 0 1 0 5";
-        assert_eq!(ticks(stat), Some(50));
-        assert_eq!(ticks("7 (a) S 1"), None);
+        assert_eq!(ticks_of_children(stat), Some(27));
+        assert_eq!(ticks_of_children("7 (a) S 1"), None);
     }
 }

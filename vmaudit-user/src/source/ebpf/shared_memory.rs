@@ -19,8 +19,9 @@ use crate::source::ebpf::page_size;
 
 /// Bytes mapped at one time.
 const WINDOW: usize = 1 << 17;
-/// Such pieces of a table that is read here and there: whoever looks through all of it maps one after the other.
-const WINDOWS: usize = 4;
+/// Such pieces of a table that is read here and there. Whoever looks through more, as each interval does, maps one after the other
+/// anew: with 20 that begins beyond some 800 processes.
+const WINDOWS: usize = 20;
 
 /// An array map with BPF_F_MMAPABLE, read and written where it lies. Elements lie `size_of::<T>()` apart, which is a multiple
 /// of 8 as the kernel requires.
@@ -156,6 +157,11 @@ impl<T: Pod> Shared<T> {
         })
     }
 
+    /// Nothing of it stays mapped until it is asked for again.
+    pub fn let_go(&self) {
+        self.windows.borrow_mut().clear();
+    }
+
     fn find(&self, number: usize, byte: usize) -> Option<*mut T> {
         let mut windows = self.windows.borrow_mut();
         let place = windows.iter().position(|(of, _)| *of == number)?;
@@ -207,7 +213,7 @@ mod tests {
     use super::*;
     use std::os::fd::FromRawFd as _;
 
-    const LEN: usize = 20_000;
+    const LEN: usize = 100_000;
     type Element = [u64; 9];
 
     /// A table of zeros, as a file.
@@ -234,6 +240,9 @@ mod tests {
             assert!(table.windows.borrow().len() <= WINDOWS);
         }
         assert!(!table.torn());
+        table.let_go();
+        assert!(table.windows.borrow().is_empty());
+        assert_eq!(table.read(7), [7; 9]);
     }
 
     #[test]

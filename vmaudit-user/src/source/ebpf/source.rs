@@ -102,10 +102,12 @@ impl Source for Live {
         self.sweep(true, sink);
         sink(Event::Lost(self.losses()));
         sink(Event::Hooks(self.hooks()));
+        let still_running = self.still_running();
+        self.slots.let_go();
         if self.starts.is_none() {
             let _ = own_code::let_go();
         }
-        self.still_running()
+        still_running
     }
 }
 
