@@ -32,7 +32,8 @@ pub fn steers(c: char) -> bool {
 /// Cuts a text to so many bytes at most, between two characters.
 pub fn shorten(text: &mut String, most: usize) {
     if text.len() > most {
-        text.truncate(text.floor_char_boundary(most));
+        let end = (0..=most).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+        text.truncate(end);
         text.shrink_to_fit();
     }
 }

@@ -363,9 +363,10 @@ impl Audit {
 
     /// A forked child runs its parent's file, which may be forgotten before the child.
     pub(super) fn inherit(&mut self) {
-        let of = |(id, process): (&ProcessId, &Box<Process>)| Some((*id, self.parents_exe(*id, process)?));
+        let of = |id: ProcessId, process: &Process| Some((id, self.parents_exe(id, process)?));
+        let nameless = self.processes.iter().filter(|(_, process)| process.exe.is_none());
         let inherited: Vec<(ProcessId, Arc<str>)> =
-            self.processes.iter().filter(|(_, p)| p.exe.is_none()).filter_map(of).collect();
+            nameless.filter_map(|(id, process)| of(*id, process)).collect();
         for (id, exe) in inherited {
             if let Some(process) = self.processes.get_mut(&id) {
                 process.exe = Some(exe);

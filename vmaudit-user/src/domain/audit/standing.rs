@@ -162,9 +162,9 @@ impl Audit {
 
     /// The parent may be forgotten before the child.
     fn inherit_cgroups(&mut self) {
-        let of = |(id, process): (&ProcessId, &Box<Process>)| Some((*id, self.parents_groups(*id, process)?));
-        let inherited: Vec<_> =
-            self.processes.iter().filter(|(_, process)| process.cgroup.is_none()).filter_map(of).collect();
+        let of = |id: ProcessId, process: &Process| Some((id, self.parents_groups(id, process)?));
+        let nameless = self.processes.iter().filter(|(_, process)| process.cgroup.is_none());
+        let inherited: Vec<_> = nameless.filter_map(|(id, process)| of(*id, process)).collect();
         for (id, (cgroup, within)) in inherited {
             if let Some(process) = self.processes.get_mut(&id) {
                 (process.cgroup, process.within) = (Some(cgroup), within);
