@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytemuck::{Pod, Zeroable};
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::vma_layout::maps_parser::Parser;
@@ -121,9 +122,33 @@ const CODE: usize = 1000;
 const ASKED: usize = 256;
 /// Mappings that words lead to.
 const MORE: usize = 64;
-/// Where the query is not known, the text is read: this much of it, this long, and once per image.
+/// Where the query is not known, the text is read: this much of it, for this time of our own on a processor, which others
+/// may keep busy, and this long in all; once per image.
 const TEXT_BYTES: u64 = 16 << 20;
-const TEXT_TIME: Duration = Duration::from_millis(100 * BACKSTOP);
+const TEXT_WORK: Duration = Duration::from_millis(100 * BACKSTOP);
+const TEXT_TIME: Duration = Duration::from_millis(500 * BACKSTOP);
+
+/// How long one reads.
+struct Spent {
+    began: Instant,
+    worked: Duration,
+}
+
+impl Spent {
+    fn begin() -> Self {
+        Self { began: Instant::now(), worked: worked() }
+    }
+
+    /// No more is to be read.
+    fn is_all(&self) -> bool {
+        worked().saturating_sub(self.worked) > TEXT_WORK || self.began.elapsed() > TEXT_TIME
+    }
+}
+
+/// Time that this thread has had on a processor.
+fn worked() -> Duration {
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
 
 /// What a look at the mappings gave.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -197,7 +222,7 @@ impl Lookup {
 
     /// The same from the text.
     pub(super) fn read_all(&self, addresses: &[u64], most: usize) -> Option<Looked> {
-        let began = Instant::now();
+        let spent = Spent::begin();
         let mut text = (&self.0).take(TEXT_BYTES);
         let mut parser = Parser::new(BufReader::with_capacity(1 << 16, &mut text));
         let (mut more, mut lines, mut cut) = (Vec::new(), 0u64, true);
@@ -207,7 +232,7 @@ impl Lookup {
                 break;
             };
             lines += 1;
-            if lines.is_multiple_of(1024) && began.elapsed() > TEXT_TIME {
+            if lines.is_multiple_of(1024) && spent.is_all() {
                 break;
             }
             if mapping.permissions.execute {
@@ -225,8 +250,12 @@ impl Lookup {
         // The end of what is read, not of the text.
         cut |= text.limit() == 0;
         let of = |at: u64| more.iter().find(|found| (found.start..found.end).contains(&at)).cloned();
-        let found = addresses.iter().map(|&at| (at, of(at))).collect();
-        (!more.is_empty()).then_some(Looked { found, unread: 0, more, cut })
+        let found = addresses.iter().map(|&at| (at, of(at)));
+        // Cut short: an address that was not met may still be mapped.
+        let found: Vec<_> = found.filter(|(_, mapping)| mapping.is_some() || !cut).collect();
+        let unread = addresses.len() - found.len();
+        // A process that has just ended has none.
+        (!more.is_empty() || cut && lines > 0).then_some(Looked { found, unread, more, cut })
     }
 
     /// The executable mappings that words lie in. What is learned of one word answers for all that lie beside it.
@@ -301,7 +330,7 @@ impl Lookup {
         let mut words = words.to_vec();
         words.sort_unstable();
         let mut more = Vec::new();
-        let began = Instant::now();
+        let spent = Spent::begin();
         let mut found: Vec<(u64, Option<Found>)> = addresses.iter().map(|&at| (at, None)).collect();
         let last = *addresses.iter().chain(words.last()).max()?;
         let mut parser = Parser::new(BufReader::with_capacity(1 << 16, (&self.0).take(TEXT_BYTES)));
@@ -309,7 +338,7 @@ impl Lookup {
         while let Some(mapping) = parser.next_mapping().ok()? {
             lines += 1;
             // Cut short: an address that was not met may still be mapped.
-            if lines.is_multiple_of(1024) && began.elapsed() > TEXT_TIME {
+            if lines.is_multiple_of(1024) && spent.is_all() {
                 found.retain(|(_, mapping)| mapping.is_some());
                 let unread = addresses.len() - found.len();
                 return Some(Looked { found, unread, more, cut: false });

@@ -19,6 +19,7 @@ pub(crate) mod dwarf;
 pub(crate) mod elf;
 mod generated;
 mod helper;
+mod image;
 mod locked;
 mod looks;
 mod mappings;
@@ -51,6 +52,7 @@ use vmaudit_common::call::Call;
 use crate::model::event::{FollowedStack, Mapped, Refused, StackPiece};
 use crate::os::apart::desk::{Desk, MOMENT, Turn};
 use crate::os::apart::{Patience, Unanswered};
+use image::{Area, Image, inside};
 use looks::{LOOKS, LOOKS_PER_SECOND};
 use mappings::{Answer, Found, Looked, Question};
 use modules::{By, Handle, Key, Module, held, hold};
@@ -70,41 +72,8 @@ const ROOTS: usize = 64;
 const KINDS: usize = 2000;
 /// Executable mappings known of one image.
 const AREAS: usize = 1024;
-/// Words of one stack that are looked up.
-const WORDS: usize = 1024;
-/// No program is mapped below but by those who lowered vm.mmap_min_addr.
-const LOWEST: u64 = 4096;
 /// So many times as long under test, where a time is a backstop: what else the machine does must decide nothing.
 const BACKSTOP: u64 = if cfg!(test) { 20 } else { 1 };
-/// An executable mapping.
-#[derive(Clone, Debug)]
-struct Area {
-    start: u64,
-    end: u64,
-    /// Of `start` in the file.
-    offset: u64,
-    /// As the kernel names it; empty for anonymous memory.
-    name: String,
-    module: Option<usize>,
-}
-
-/// What is remembered of one address space.
-#[derive(Debug, Default)]
-struct Image {
-    areas: Vec<Area>,
-    /// Addresses that were asked for and are not executable.
-    holes: HashSet<u64>,
-    stacks: Vec<Vec<u64>>,
-    /// So many of them have been named.
-    named: usize,
-    looks: u32,
-    /// The same for credited calls.
-    code_looks: u32,
-    /// All code that it had at some time is among `areas`.
-    whole: bool,
-    /// Root directory and process id as the process sees it, for its perf map.
-    root: Option<(Rc<OwnedFd>, u32)>,
-}
 
 #[derive(Debug)]
 struct Waiting {
@@ -385,8 +354,9 @@ impl Symbols {
             Turn::Answer(answer, descriptors) if lives(waiting.generation) && answer.looked.is_some() => {
                 let whole = answer.looked.as_ref().is_some_and(|looked| !looked.cut);
                 let unread = self.take(waiting.generation, answer, descriptors);
+                let image = self.images.entry(waiting.generation).or_default();
+                image.unread = (unread > 0 || !whole).then(Instant::now);
                 if waiting.taken.place.is_some() {
-                    let image = self.images.entry(waiting.generation).or_default();
                     image.whole = whole && image.areas.len() < AREAS;
                 }
                 match unread {
@@ -458,43 +428,6 @@ impl Symbols {
         }
         new.iter().all(|&at| image.knows(at))
     }
-}
-
-impl Image {
-    fn area(&self, at: u64) -> Option<&Area> {
-        // The newest: a later look tells more of an address than an earlier one.
-        self.areas.iter().rev().find(|area| (area.start..area.end).contains(&at))
-    }
-
-    /// Words of a stack that may be return addresses into code that is not known yet, from the inside on.
-    fn unknown_words(&self, copy: &StackCopy) -> Vec<u64> {
-        // Addresses of arm64 may be signed, above one of these bits.
-        let bits: &[u32] = if cfg!(target_arch = "aarch64") { &[48, 39] } else { &[47] };
-        let own = copy.sp..copy.end();
-        let mut seen = HashSet::new();
-        copy.words()
-            .flat_map(|word| bits.iter().map(move |bits| word & ((1 << bits) - 1)))
-            .filter(|word| *word > LOWEST && !own.contains(word))
-            .map(inside)
-            .filter(|&at| self.area(at).is_none() && seen.insert(at))
-            .take(WORDS)
-            .collect()
-    }
-
-    /// Addresses of a stack and its caller that are not known yet.
-    fn unknown(&self, waiting: &Waiting) -> Vec<u64> {
-        let addresses = waiting.stack.iter().chain(&waiting.caller).map(|&ip| inside(ip));
-        addresses.filter(|&at| !self.knows(at)).collect()
-    }
-
-    fn knows(&self, at: u64) -> bool {
-        self.area(at).is_some() || self.holes.contains(&at)
-    }
-}
-
-/// An address inside the instruction that `ip` follows: a call, or at the top of the stack the system call.
-fn inside(ip: u64) -> u64 {
-    ip.saturating_sub(1)
 }
 
 #[cfg(test)]

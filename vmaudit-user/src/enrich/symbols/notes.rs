@@ -28,7 +28,7 @@ impl Symbols {
         if self.cut > 0 {
             notes.push(format!(
                 "{} of failed calls kept addresses without names: before Linux 6.11 mappings can only be read one after \
-                 the other, which is done once for a process image and for 0.1 s",
+                 the other, which is done once for a process image and for 0.1 s of processor time",
                 count(self.cut, "stack", "stacks")
             ));
         }

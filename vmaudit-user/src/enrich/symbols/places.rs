@@ -287,8 +287,11 @@ impl Symbols {
         while !self.busy()
             && let Some(waiting) = self.places.next()
         {
-            let looks = self.images.entry(waiting.generation).or_default().code_looks;
-            if looks >= LOOKS_PER_IMAGE || self.code_looks >= LOOKS || !lives(waiting.generation) {
+            let image = self.images.entry(waiting.generation).or_default();
+            let spent = image.code_looks >= LOOKS_PER_IMAGE || self.code_looks >= LOOKS;
+            // Too many to be read a moment ago: too many now.
+            let in_vain = image.unread.is_some_and(|at| at.elapsed() < AGAIN_AFTER);
+            if spent || in_vain || !lives(waiting.generation) {
                 continue;
             }
             if !self.may_look(LOOKS_PER_SECOND.1) {

@@ -100,6 +100,11 @@ fn end(followed: &Followed, image: &Image, runtime: Option<&Runtime>) -> Option<
             "The stack is cut here: its innermost {} KiB were copied, and the next caller lies further out.",
             bytes / 1024
         ),
+        End::NoCode if image.unread.is_some() => {
+            "The stack is cut here: there were so many mappings that that of the next address was \
+             not read in time."
+                .to_owned()
+        }
         End::NoCode => {
             "The stack is cut here: the next address lies in no code that vmaudit knows of.".to_owned()
         }
@@ -198,6 +203,17 @@ mod tests {
         assert_eq!(notes(&["/bin/a"], None, &[]), [UNCOPIED]);
         let go = End::FramePointers { from: 0, certain: true };
         assert_eq!(notes(&["/bin/a"], stack(&[0x1001], go, None), &[]), [""; 0]);
+    }
+
+    #[test]
+    fn code_that_was_not_read_is_no_absent_code() {
+        let said = |unread| {
+            let image = Image { areas: vec![area(0x1000, "/bin/a")], unread, ..Image::default() };
+            let followed = stack(&[0x1001], End::NoCode, None).expect("a stack");
+            end(&followed, &image, None).expect("a sentence")
+        };
+        assert!(said(Some(std::time::Instant::now())).contains("so many mappings"));
+        assert!(said(None).contains("no code that vmaudit knows of"));
     }
 
     #[test]

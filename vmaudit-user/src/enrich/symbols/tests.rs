@@ -191,6 +191,33 @@ fn looks_for_credited_calls_leave_refused_ones_theirs() {
 }
 
 #[test]
+fn mappings_that_were_too_many_a_moment_ago_are_not_read_again_for_credited_calls() {
+    let looks = |unread: Option<Instant>| {
+        let mut symbols = symbols();
+        symbols.images.entry(5).or_default().unread = unread;
+        let mut credit = Credit {
+            key: 0,
+            at_ns: 1,
+            generation: 5,
+            tgid: std::process::id(),
+            tid: 7,
+            base: 1,
+            level: vmaudit_common::MAKERS_COPIES,
+            call: vmaudit_common::call::MMAP,
+            place: 0,
+            caller: None,
+            stack: vec![known()],
+        };
+        let copy = StackCopy::new(0x7ffd_0000, vec![0; 34], known().to_le_bytes().to_vec());
+        symbols.places.notice(&mut credit, Some(copy), symbols.images.get(&5));
+        symbols.remember(1, &|_| true);
+        symbols.wait(&|_| true);
+        symbols.code_looks
+    };
+    assert_eq!((looks(None), looks(Some(Instant::now()))), (1, 0));
+}
+
+#[test]
 fn a_process_that_is_gone_is_counted_and_looked_at_no_more() {
     let mut symbols = symbols();
     symbols.notice(&refused(5, std::process::id(), &[known()]));
