@@ -134,6 +134,11 @@ pub fn answers_can_be_asked_for() -> bool {
     kernel_version() >= (6, 18)
 }
 
+/// This kernel tells the mapping of one address (PROCMAP_QUERY, 6.11); before, all mappings are read, for a time.
+pub fn mappings_can_be_asked_for() -> bool {
+    kernel_version() >= (6, 11)
+}
+
 /// This kernel preempts tracing programs, and then skips them (measured: 7.0 and later). Known from its version, not from
 /// what vmaudit says.
 pub fn preempts_programs() -> bool {
