@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 
-use super::makers::{Stack, alike};
+use super::makers::rows::{Stack, alike};
 use super::{Audit, Process};
 use crate::model::cause::name_of;
 use crate::model::event::{MmState, ProcessId};
