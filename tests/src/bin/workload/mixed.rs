@@ -8,7 +8,8 @@ use libc::{MADV_DONTNEED, MAP_NORESERVE, PROT_NONE, PROT_READ, PROT_WRITE};
 
 use crate::makers::max_map_count;
 use crate::memory::{
-    Errno, Holes, PAGE, brk, call, die, leave, madvise, mmap, mmap_at, mprotect, mremap, munmap, must,
+    Errno, Holes, PAGE, brk, call, die, kernel_page, leave, madvise, mmap, mmap_at, mprotect, mremap, munmap,
+    must,
 };
 use crate::own::{Own, count};
 
@@ -147,10 +148,12 @@ fn calls_at_the_limit(mine: usize, thread: usize, n: usize) {
 
 /// Refused calls of the main thread, whose stack has grown by a page before each.
 pub fn mixed_stack(n: usize) -> ! {
+    /// Bytes of the smallest page that a kernel has: larger ones would not fit into the stack so often.
+    const LEAST_PAGE: usize = 4096;
     #[inline(never)]
     fn deeper(pages: usize) -> usize {
-        let page = std::hint::black_box([1_u8; PAGE]);
-        if pages == 0 { 0 } else { deeper(pages - 1) + usize::from(page[pages % PAGE]) }
+        let page = std::hint::black_box([1_u8; LEAST_PAGE]);
+        if pages == 0 { 0 } else { deeper(pages - 1) + usize::from(page[pages % LEAST_PAGE]) }
     }
     for pages in 0..n {
         std::hint::black_box(deeper(pages));
@@ -177,7 +180,8 @@ fn calls(thread: usize, n: usize) {
     let read_write = PROT_READ | PROT_WRITE;
     let mine = must(mmap(PAGES * PAGE, read_write, MAP_NORESERVE), "mmap");
     let nowhere = NOWHERE.load(Ordering::Relaxed);
-    let mut resident = [0_u8; PAGES];
+    // A byte for each page of the kernel's, of which ours may be several.
+    let mut resident = vec![0_u8; PAGES * PAGE / kernel_page()];
     let mut seed = thread as u32 * 7919 + 1;
     for _ in 0..n {
         seed = seed.wrapping_mul(1_103_515_245).wrapping_add(12345);

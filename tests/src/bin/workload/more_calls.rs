@@ -4,7 +4,7 @@
 use libc::{MAP_LOCKED, PROT_READ, PROT_WRITE};
 
 use crate::causes::limit;
-use crate::memory::{Errno, PAGE, call, die, leave, mlock, mmap, munmap, must};
+use crate::memory::{Errno, PAGE, call, die, kernel_page, leave, mlock, mmap, munmap, must};
 use crate::own::{Own, count};
 
 type Case = fn(&mut Own, usize);
@@ -78,7 +78,7 @@ fn with_gap() -> usize {
 }
 
 fn mincore_gap(own: &mut Own, n: usize) {
-    let (at, mut resident) = (with_gap(), [0_u8; 4]);
+    let (at, mut resident) = (with_gap(), vec![0_u8; 4 * PAGE / kernel_page()]);
     for _ in 0..n {
         let into = resident.as_mut_ptr() as usize;
         let answer = call(libc::SYS_mincore, [at, 4 * PAGE, into, 0, 0, 0]);
