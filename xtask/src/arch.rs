@@ -2,6 +2,7 @@
 
 use std::env;
 
+use anyhow::{Context as _, Result};
 use clap::ValueEnum;
 
 /// A guest's processor.
@@ -64,6 +65,19 @@ impl Arch {
             Self::X86 => "ttyS0",
             Self::Arm => "ttyAMA0",
         }
+    }
+
+    /// The compiler driver of Debian's cross compilers, and of its own.
+    pub fn gcc(self) -> String {
+        format!("{}-linux-gnu-gcc", self.rust())
+    }
+
+    /// This machine's.
+    pub fn native() -> Result<Self> {
+        let all = [Self::X86, Self::Arm];
+        all.into_iter()
+            .find(|arch| arch.is_native())
+            .with_context(|| format!("{} is not known", env::consts::ARCH))
     }
 
     /// This machine's own.

@@ -7,6 +7,7 @@ mod chroot;
 mod dashboard;
 mod image;
 mod linked;
+mod musl;
 mod notices;
 mod rpm;
 mod static_program;
@@ -21,14 +22,13 @@ use anyhow::{Context as _, Result, bail};
 use clap::Subcommand;
 use sha2::{Digest as _, Sha256};
 
+use crate::arch::Arch;
 use crate::command::{cargo, cargo_home, output, quiet_output, run, say, target_dir, workspace};
 use crate::ebpf::has_rust_src;
 use crate::pinned::Program;
 
 const CARGO_DEB: Program =
     Program { name: "cargo-deb", version: "3.8.0", options: &["--no-default-features"] };
-/// What the packages' programs are built for; the .deb and the .rpm need its C library.
-const USUAL: &str = "x86_64-unknown-linux-gnu";
 /// Shells, and where their completions are staged.
 const SHELLS: [(&str, &str); 3] = [("bash", "vmaudit.bash"), ("zsh", "_vmaudit"), ("fish", "vmaudit.fish")];
 
@@ -54,11 +54,18 @@ pub enum Task {
         /// Leave out the archive with the static program: half of the time
         #[arg(long)]
         no_static: bool,
+        /// The processor that they are for (for arm64: `cargo xtask setup --packages --arm64`)
+        #[arg(long, default_value = "x86_64")]
+        arch: Arch,
     },
     /// Build them a second time, from a clone in another folder, and compare each byte
     Twice,
     /// Whether it compiles for the static program's target; nothing is built
-    Musl,
+    Musl {
+        /// The processor
+        #[arg(long, default_value = "x86_64")]
+        arch: Arch,
+    },
     /// Ask lintian, then install, upgrade, remove and purge the .deb in a new Debian (as root; needs mmdebstrap)
     Check,
     /// Install, upgrade and erase the .rpm in a root of its own (as root; needs mmdebstrap and rpm)
@@ -78,24 +85,27 @@ pub enum Task {
 
 /// Does it.
 pub fn perform(task: Option<Task>) -> Result<()> {
-    match task.unwrap_or(Task::Build { no_static: false }) {
-        Task::Build { no_static } => build(!no_static),
-        Task::Musl => static_program::compiles(),
-        Task::Twice => twice(),
-        Task::Check => chroot::check(&Place::new()?),
-        Task::Rpm => rpm::check(&Place::new()?),
+    let usual = || Place::new(Arch::X86);
+    match task.unwrap_or(Task::Build { no_static: false, arch: Arch::X86 }) {
+        Task::Build { no_static, arch } => build(&Place::new(arch)?, !no_static),
+        Task::Musl { arch } => static_program::compiles(arch),
+        Task::Twice => twice(&usual()?),
+        Task::Check => chroot::check(&usual()?),
+        Task::Rpm => rpm::check(&usual()?),
         Task::Image => {
-            let place = Place::new()?;
+            let place = usual()?;
             image::manifests(&place)?;
             image::image(&place)
         }
-        Task::Dashboard => dashboard::check(&Place::new()?),
-        Task::Boot { kernel } => boot::boot(&Place::new()?, &kernel),
+        Task::Dashboard => dashboard::check(&usual()?),
+        Task::Boot { kernel } => boot::boot(&usual()?, &kernel),
     }
 }
 
 /// Where packages are made.
 struct Place {
+    /// The processor that they are for.
+    arch: Arch,
     /// Cargo's target folder for them.
     target: PathBuf,
     /// What is given to users.
@@ -104,17 +114,28 @@ struct Place {
 }
 
 impl Place {
-    fn new() -> Result<Self> {
+    fn new(arch: Arch) -> Result<Self> {
         let target = target_dir()?.join("package");
         let manifest = fs::read_to_string(workspace()?.join("Cargo.toml"))?;
         let version = manifest.lines().find_map(|line| line.strip_prefix("version = \"")?.strip_suffix('"'));
         let version = version.context("the workspace has no version")?.to_owned();
-        Ok(Self { out: target.join("out"), target, version })
+        let out = target.join(if arch == Arch::X86 { "out" } else { "out-arm64" });
+        Ok(Self { arch, out, target, version })
+    }
+
+    /// What the programs of the .deb and the .rpm are built for: they need its C library.
+    fn usual(&self) -> String {
+        format!("{}-unknown-linux-gnu", self.arch.rust())
+    }
+
+    /// The same, where it has to be named: for another processor than this machine's.
+    fn foreign(&self) -> Option<String> {
+        (!self.arch.is_native()).then(|| self.usual())
     }
 
     /// Programs for the usual target, and below it what is made of them.
     fn release(&self) -> PathBuf {
-        self.target.join("release")
+        self.foreign().map_or_else(|| self.target.clone(), |target| self.target.join(target)).join("release")
     }
 
     fn stage(&self) -> PathBuf {
@@ -123,12 +144,11 @@ impl Place {
 
     /// The .deb; `revision` as Debian's changelog has it.
     fn deb(&self) -> PathBuf {
-        self.out.join(format!("vmaudit_{}-1_amd64.deb", self.version))
+        self.out.join(format!("vmaudit_{}-1_{}.deb", self.version, self.arch.debian()))
     }
 }
 
-fn build(with_static: bool) -> Result<()> {
-    let place = Place::new()?;
+fn build(place: &Place, with_static: bool) -> Result<()> {
     let epoch = epoch()?;
     drop(fs::remove_dir_all(&place.out));
     fs::create_dir_all(&place.out).with_context(|| format!("cannot make {}", place.out.display()))?;
@@ -136,25 +156,57 @@ fn build(with_static: bool) -> Result<()> {
     let rustc = output(Command::new("rustc").arg("--version"))?;
     let rustc = rustc.split_whitespace().nth(1).unwrap_or_default();
 
-    say!("building vmaudit {} for {USUAL}", place.version);
-    run(cargo_for(&place, "")?.args(["build", "--release", "--locked", "--package", "vmaudit-user"]))?;
-    let linked = linked::all(USUAL)?;
-    stage(&place, &epoch, &notices::text(&linked, rustc, &[])?)?;
+    program(place)?;
+    // Pages and completions are what a program says that can be started here.
+    let native = Place::new(Arch::native()?)?;
+    if place.foreign().is_some() {
+        program(&native)?;
+    }
+    let linked = linked::all(&place.usual())?;
+    stage(place, &native, &epoch, &notices::text(&linked, rustc, &[])?)?;
     let time =
         output(Command::new("date").args(["-u", "+%Y-%m-%dT%H:%M:%SZ", "-d"]).arg(format!("@{epoch}")))?;
     let bill = place.out.join(format!("vmaudit-{}.cdx.json", place.version));
     fs::write(&bill, bill::of(&linked, time.trim()))?;
 
-    deb(&place, &epoch, None)?;
-    rpm::make(&place, &epoch, None)?;
+    deb(place, &epoch, None)?;
+    rpm::make(place, &epoch, None)?;
 
     if with_static {
-        static_program::archive(&place, &epoch, rustc)?;
+        static_program::archive(place, &epoch, rustc)?;
     }
     let sums = sums(&place.out)?;
     fs::write(place.out.join("SHA256SUMS"), &sums)?;
     println!("{sums}");
     say!("they are in {}", place.out.display());
+    Ok(())
+}
+
+/// Builds the program of the .deb and the .rpm.
+fn program(place: &Place) -> Result<()> {
+    say!("building vmaudit {} for {}", place.version, place.usual());
+    let build = ["build", "--release", "--locked", "--package", "vmaudit-user"];
+    let Some(target) = place.foreign() else { return run(cargo_for(place, "")?.args(build)) };
+    let mut cargo = cargo_for(place, &format!("-Clinker={}", place.arch.gcc()))?;
+    if !has_target(&target)? {
+        with_own_library(&mut cargo)?;
+    }
+    run(cargo.args(build).args(["--target", &target]))
+}
+
+/// rustup has its standard library.
+fn has_target(target: &str) -> Result<bool> {
+    let folder = output(Command::new("rustc").args(["--print", "target-libdir", "--target", target]))?;
+    Ok(Path::new(folder.trim()).is_dir())
+}
+
+/// Where it has not: cargo builds the standard library, too, from rust-src.
+fn with_own_library(cargo: &mut Command) -> Result<()> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    if !has_rust_src(Path::new(sysroot.trim())) {
+        bail!("rust-src is missing: cargo xtask setup --ebpf");
+    }
+    cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind");
     Ok(())
 }
 
@@ -205,14 +257,14 @@ fn changelog_of(version: &str) -> Result<()> {
     Ok(())
 }
 
-/// What is made of the program, for all packages.
-fn stage(place: &Place, epoch: &str, notices: &str) -> Result<()> {
+/// What is made of the program, for all packages; `native` is where one is that can be started.
+fn stage(place: &Place, native: &Place, epoch: &str, notices: &str) -> Result<()> {
     let stage = place.stage();
     drop(fs::remove_dir_all(&stage));
     for folder in ["man", "completions", "sources"] {
         fs::create_dir_all(stage.join(folder))?;
     }
-    let program = place.release().join("vmaudit");
+    let program = native.release().join("vmaudit");
     run(Command::new(&program).arg("man").arg(stage.join("man")))?;
     for (shell, file) in SHELLS {
         let script = output(Command::new(&program).args(["completions", shell]))?;
@@ -240,13 +292,16 @@ fn stage(place: &Place, epoch: &str, notices: &str) -> Result<()> {
 fn deb(place: &Place, epoch: &str, version: Option<&str>) -> Result<PathBuf> {
     let path = match version {
         None => place.deb(),
-        Some(version) => place.target.join(format!("vmaudit_{version}_amd64.deb")),
+        Some(version) => place.target.join(format!("vmaudit_{version}_{}.deb", place.arch.debian())),
     };
     let mut deb = Command::new(CARGO_DEB.path()?);
     deb.current_dir(workspace()?.join("vmaudit-user"))
         .env("CARGO_TARGET_DIR", &place.target)
         .env("SOURCE_DATE_EPOCH", epoch);
     deb.args(["deb", "--no-build", "--quiet", "--output"]).arg(&path);
+    if let Some(target) = place.foreign() {
+        deb.args(["--target", &target]);
+    }
     if let Some(version) = version {
         deb.args(["--deb-version", version]);
     }
@@ -285,8 +340,7 @@ fn sums(folder: &Path) -> Result<String> {
     Ok(lines.into_iter().map(|(_, line)| line).collect())
 }
 
-fn twice() -> Result<()> {
-    let place = Place::new()?;
+fn twice(place: &Place) -> Result<()> {
     let first =
         fs::read_to_string(place.out.join("SHA256SUMS")).context("run `cargo xtask package` first")?;
     let clone = place.target.join("another-folder/vmaudit");
@@ -295,7 +349,7 @@ fn twice() -> Result<()> {
     let mut again = cargo()?;
     again.current_dir(&clone).env("CARGO_TARGET_DIR", clone.join("target"));
     again.args(["run", "--quiet", "--package", "xtask", "--", "package", "build"]);
-    if !first.contains(static_program::TARGET) {
+    if !first.contains(&static_program::target(place.arch)) {
         say!("without the static program, which the first has not either");
         again.arg("--no-static");
     }

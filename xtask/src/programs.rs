@@ -105,7 +105,7 @@ fn cargo_for(linking: Linking) -> Result<Command> {
             cargo.env("RUSTFLAGS", "-Ctarget-feature=+crt-static -Crelocation-model=static");
             cargo.env("RUSTC_BOOTSTRAP", "1").env("CARGO_UNSTABLE_BUILD_STD", "std,panic_unwind,test");
             let linker = format!("CARGO_TARGET_{}_UNKNOWN_LINUX_GNU_LINKER", arch.rust().to_uppercase());
-            cargo.env(linker, format!("{}-linux-gnu-gcc", arch.rust()));
+            cargo.env(linker, arch.gcc());
         }
         cargo.env("CARGO_TARGET_DIR", workspace()?.join(format!("target/static-{}", arch.debian())));
     }

@@ -60,9 +60,9 @@ pub fn vm() -> Result<()> {
     Ok(())
 }
 
-/// What `cargo xtask vm --arch arm64` needs.
+/// What `cargo xtask vm --arch arm64` and `cargo xtask package build --arch arm64` need.
 pub fn arm64() -> Result<()> {
-    packages(&["qemu-system-arm", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])?;
+    packages(&["qemu-system-arm", "qemu-user", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross"])?;
     let sysroot = ebpf::sysroot(false).context("rustc does not say where its libraries are")?;
     if !ebpf::has_rust_src(&sysroot) {
         rust_src(&sysroot)?;

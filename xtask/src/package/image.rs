@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 
 use super::Place;
-use super::static_program::TARGET;
+use super::static_program;
 use crate::command::{find, is_root, output, quiet_output, run, say, workspace};
 
 /// It brings the schemas of its version of Kubernetes with it.
@@ -94,7 +94,7 @@ pub fn image(place: &Place) -> Result<()> {
 }
 
 fn built_and_run(place: &Place, folder: &Path) -> Result<()> {
-    let program = place.target.join(TARGET).join("release/vmaudit");
+    let program = place.target.join(static_program::target(place.arch)).join("release/vmaudit");
     if !program.is_file() {
         bail!("{} is missing: run `cargo xtask package` first", program.display());
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -13,7 +13,7 @@ use super::linked::Linked;
 const NAMES: [&str; 6] = ["license", "licence", "copying", "notice", "copyright", "unlicense"];
 
 /// The text; `beside`: other files that have to be in it, with what they are of.
-pub fn text(linked: &[Linked], rustc: &str, beside: &[(&str, &Path)]) -> Result<String> {
+pub fn text(linked: &[Linked], rustc: &str, beside: &[(&str, PathBuf)]) -> Result<String> {
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut table = String::new();
     for one in linked.iter().filter(|one| !one.builds_only && !one.is_own()) {

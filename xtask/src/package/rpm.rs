@@ -24,11 +24,14 @@ const CONFIGURATION: &str = "etc/default/vmaudit";
 pub(super) fn make(place: &Place, epoch: &str, version: Option<&str>) -> Result<PathBuf> {
     let path = match version {
         None => of(place),
-        Some(version) => place.target.join(format!("vmaudit-{version}-1.x86_64.rpm")),
+        Some(version) => place.target.join(format!("vmaudit-{version}-1.{}.rpm", place.arch.rust())),
     };
     let mut rpm = Command::new(CARGO_RPM.path()?);
     rpm.current_dir(workspace()?).env("CARGO_TARGET_DIR", &place.target).env("SOURCE_DATE_EPOCH", epoch);
     rpm.args(["generate-rpm", "--package", "vmaudit-user", "--payload-compress", "gzip"]);
+    if let Some(target) = place.foreign() {
+        rpm.args(["--target", &target]);
+    }
     if let Some(version) = version {
         rpm.args(["--set-metadata", &format!("version = \"{version}\"")]);
     }
@@ -37,7 +40,7 @@ pub(super) fn make(place: &Place, epoch: &str, version: Option<&str>) -> Result<
 }
 
 fn of(place: &Place) -> PathBuf {
-    place.out.join(format!("vmaudit-{}-1.x86_64.rpm", place.version))
+    place.out.join(format!("vmaudit-{}-1.{}.rpm", place.version, place.arch.rust()))
 }
 
 /// Its life in a Debian, whose own books know nothing of it; needs root.
