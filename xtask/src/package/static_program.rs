@@ -58,7 +58,14 @@ pub fn archive(place: &Place, epoch: &str, rustc: &str) -> Result<()> {
         .arg(&folder))?;
     let packed = place.out.join(packed);
     let mut tar = Command::new("tar");
-    tar.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--mode=u+w,go-w", "--format=gnu"]);
+    tar.args([
+        "--sort=name",
+        "--owner=0",
+        "--group=0",
+        "--numeric-owner",
+        "--mode=a+rX,u+w,go-w",
+        "--format=gnu",
+    ]);
     tar.arg(format!("--mtime=@{epoch}")).arg("-C").arg(&above).arg("-cf").arg(&packed);
     run(tar.arg(&name))?;
     run(Command::new("gzip").arg("-9nf").arg(&packed))
