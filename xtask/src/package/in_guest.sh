@@ -44,6 +44,13 @@ ends_without() { # CAPABILITY
   ! without "$1" && journalctl -q -u vmaudit.service -p err -n 20 -o cat | grep -F "eBPF is not available: $1"
 }
 source_is() { is "$(figure "vmaudit_source_info{source=\"$1\"}")" 1; }
+# From 7.0 on the kernel skips a program now and then; elsewhere nothing may be missing.
+exact_or_told() {
+  [ "$(figure vmaudit_session_peaks_exact)" = 1 ] && return
+  page | grep '^vmaudit_events_lost_total' | grep -v ' 0\r*$'
+  [ "$(uname -r | cut -d. -f1)" -ge 7 ] &&
+    at_least "$(figure 'vmaudit_events_lost_total{reason="program_skipped"}')" 1
+}
 whole() {
   rm -rf /run/systemd/system/vmaudit.service.d
   systemctl daemon-reload
@@ -55,7 +62,7 @@ echo "vmaudit-systemd: kernel $(uname -r), $(systemctl --version | head -1)"
 check nothing_runs_after_installation off
 check it_starts systemctl enable --now vmaudit.service
 check it_is_asked_at_the_socket source_is ebpf
-check its_figures_are_exact is "$(figure vmaudit_session_peaks_exact)" 1
+check its_figures_are_exact exact_or_told
 makes vma-some 3000
 check a_peak_that_came_and_went at_least "$(figure 'vmaudit_process_memory_map_areas_peak{group="vma-some.service"}')" 3000
 makes vma-many 100000
