@@ -159,7 +159,7 @@ pub struct Looked {
     pub unread: usize,
     /// Executable mappings that words lie in; some, because words are mostly no addresses.
     pub more: Vec<Found>,
-    /// All code was asked for, and there is more.
+    /// There is more than was read.
     pub cut: bool,
 }
 
@@ -341,7 +341,7 @@ impl Lookup {
             if lines.is_multiple_of(1024) && spent.is_all() {
                 found.retain(|(_, mapping)| mapping.is_some());
                 let unread = addresses.len() - found.len();
-                return Some(Looked { found, unread, more, cut: false });
+                return Some(Looked { found, unread, more, cut: true });
             }
             let executable = || Found {
                 start: mapping.start,

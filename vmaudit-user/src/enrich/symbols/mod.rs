@@ -355,7 +355,8 @@ impl Symbols {
                 let whole = answer.looked.as_ref().is_some_and(|looked| !looked.cut);
                 let unread = self.take(waiting.generation, answer, descriptors);
                 let image = self.images.entry(waiting.generation).or_default();
-                image.unread = (unread > 0 || !whole).then(Instant::now);
+                // Not where the text is not read once more, nor where only the number of mappings told is at its end.
+                image.unread = (unread > 0 && !whole).then(Instant::now);
                 if waiting.taken.place.is_some() {
                     image.whole = whole && image.areas.len() < AREAS;
                 }

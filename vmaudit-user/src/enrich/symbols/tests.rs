@@ -150,24 +150,28 @@ fn all_code_is_told_or_that_there_is_more() {
     }
 }
 
+fn credit(level: u32) -> Credit {
+    Credit {
+        key: 0,
+        at_ns: 1,
+        generation: 5,
+        tgid: std::process::id(),
+        tid: 7,
+        base: level - 1,
+        level,
+        call: vmaudit_common::call::MMAP,
+        place: 0,
+        caller: None,
+        stack: vec![known()],
+    }
+}
+
 #[test]
 fn looks_for_credited_calls_leave_refused_ones_theirs() {
     let mut symbols = symbols();
     let mut level = vmaudit_common::MAKERS_COPIES;
     for _ in 0..LOOKS_PER_IMAGE + 3 {
-        let mut credit = Credit {
-            key: 0,
-            at_ns: 1,
-            generation: 5,
-            tgid: std::process::id(),
-            tid: 7,
-            base: level - 1,
-            level,
-            call: vmaudit_common::call::MMAP,
-            place: 0,
-            caller: None,
-            stack: vec![known()],
-        };
+        let mut credit = credit(level);
         level *= 2;
         let copy = StackCopy::new(0x7ffd_0000, vec![0; 34], known().to_le_bytes().to_vec());
         symbols.places.notice(&mut credit, Some(copy), symbols.images.get(&5));
@@ -195,19 +199,7 @@ fn mappings_that_were_too_many_a_moment_ago_are_not_read_again_for_credited_call
     let looks = |unread: Option<Instant>| {
         let mut symbols = symbols();
         symbols.images.entry(5).or_default().unread = unread;
-        let mut credit = Credit {
-            key: 0,
-            at_ns: 1,
-            generation: 5,
-            tgid: std::process::id(),
-            tid: 7,
-            base: 1,
-            level: vmaudit_common::MAKERS_COPIES,
-            call: vmaudit_common::call::MMAP,
-            place: 0,
-            caller: None,
-            stack: vec![known()],
-        };
+        let mut credit = credit(vmaudit_common::MAKERS_COPIES);
         let copy = StackCopy::new(0x7ffd_0000, vec![0; 34], known().to_le_bytes().to_vec());
         symbols.places.notice(&mut credit, Some(copy), symbols.images.get(&5));
         symbols.remember(1, &|_| true);
